@@ -1,0 +1,1 @@
+"""What the service does: submit, receive, download, answer."""

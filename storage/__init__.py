@@ -1,0 +1,1 @@
+"""What is remembered: the ledger of jobs and the archive of images."""

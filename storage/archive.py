@@ -1,0 +1,244 @@
+"""How a job lies in the bucket: its images first, its record last, each read back before it counts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256 as digest_of
+from typing import Any, BinaryIO
+
+from storage.errors import Conflict, Corrupt
+from storage.keys import Keys
+from storage.media import ImageFacts
+from storage.objects import ObjectStore, StoredObject
+from storage.records import Delivery, Job, JobError, Output, Status, rfc3339
+
+SCHEMA = "darkroom/record/1"
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """A downloaded image on its way into the archive. `file` can be read from its start."""
+
+    index: int
+    file: BinaryIO
+    sha256: str
+    bytes: int
+    facts: ImageFacts
+    declared_type: str | None
+    seed: str | None
+    source_url: str
+    downloaded_at: int
+
+
+class Archive:
+    """Writes images and records create-only. Every method raises Unavailable while the store is away."""
+
+    def __init__(self, store: ObjectStore, keys: Keys, *, trust_checksums: bool) -> None:
+        """`trust_checksums`: the store was seen to refuse a false SHA-256 and to give a true one back.
+
+        Otherwise each image is read back in full to compare it.
+        """
+        self._store = store
+        self._keys = keys
+        self._trust_checksums = trust_checksums
+
+    def store_image(self, job: Job, image: NewImage, *, now: int) -> Output:
+        """Store one image and prove that it is there; storing the same bytes again is no error.
+
+        Raises Conflict if other bytes are under its key, and Corrupt if what is read back differs.
+        """
+        key = self._keys.image(job, image.index, extension=image.facts.extension, sha256=image.sha256)
+        metadata = {
+            "darkroom-job-id": job.id,
+            "darkroom-output-index": str(image.index),
+            "darkroom-sha256": image.sha256,
+        }
+        try:
+            self._store.put_new(
+                key,
+                image.file,
+                size=image.bytes,
+                sha256=image.sha256,
+                content_type=image.facts.media_type,
+                metadata=metadata,
+            )
+        except Conflict:
+            # Somebody stored it before: a worker that was cut off, or another one. Its bytes decide.
+            stored = self._compare(key, image, Conflict, "holds another image already")
+        else:
+            stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
+        return _output(job, image, stored, now)
+
+    def write_record(self, job: Job, document: Mapping[str, Any]) -> str:
+        """Write a job's record, read it back, and answer its key.
+
+        A record of the same outputs that is there already stands; another one raises Conflict.
+        """
+        key = self._keys.record(job)
+        body = json.dumps(document, ensure_ascii=False, indent=2).encode()
+        try:
+            self._store.put_new(
+                key,
+                io.BytesIO(body),
+                size=len(body),
+                sha256=digest_of(body).hexdigest(),
+                content_type="application/json",
+                metadata={"darkroom-job-id": job.id},
+            )
+        except Conflict:
+            stored = self._store.read(key, max_bytes=MAX_RECORD_BYTES)
+            if _claims(json.loads(stored)) != _claims(document):
+                raise Conflict(f"{key} is the record of other outputs.") from None
+            return key
+        if self._store.read(key, max_bytes=MAX_RECORD_BYTES) != body:
+            raise Corrupt(f"{key} came back with other bytes than were stored.")
+        return key
+
+    def read_record(self, job: Job) -> dict[str, Any]:
+        """Read a job's record; raise NotFound, or Corrupt if it is not JSON."""
+        key = self._keys.record(job)
+        try:
+            document: dict[str, Any] = json.loads(self._store.read(key, max_bytes=MAX_RECORD_BYTES))
+        except ValueError as error:
+            raise Corrupt(f"{key} is not JSON.") from error
+        return document
+
+    def record_key(self, job: Job) -> str:
+        """Where a job's record is, or will be."""
+        return self._keys.record(job)
+
+    def _compare(self, key: str, image: NewImage, wrong: type[Conflict | Corrupt], what: str) -> StoredObject:
+        stored = self._store.head(key)
+        sha256, size = stored.sha256, stored.bytes
+        if not self._trust_checksums or sha256 is None:
+            sha256, size = self._store.digest(key)
+        if (sha256, size) != (image.sha256, image.bytes):
+            raise wrong(f"{key} {what}: SHA-256 {sha256}, not {image.sha256}.")
+        return stored
+
+
+def record_document(
+    job: Job,
+    outputs: Sequence[Output],
+    deliveries: Sequence[Delivery],
+    *,
+    closing: tuple[Status, int],
+    missing: JobError | None,
+    seed_supported: bool | None,
+) -> dict[str, Any]:
+    """Say everything that is known of a finished job, as its record does.
+
+    `closing` is the move that follows once the record is stored, and when; `missing` says why there are
+    fewer outputs than the gateway made.
+
+    Readers ignore fields that they do not know; the meaning of a field never changes.
+    """
+    return {
+        "schema": SCHEMA,
+        "job": {
+            "id": job.id,
+            "status": closing[0],
+            "gateway": job.gateway,
+            "gateway_job_id": job.gateway_job_id,
+            "idempotency_key": job.idempotency_key,
+            "notify_url": job.notify_url,
+            "tags": dict(job.request.tags),
+            "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
+        },
+        "request": {"asked": _asked(job), "sent": job.sent},
+        "seed": {
+            "requested": job.request.seed,
+            "returned": job.result.seed,
+            "supported": seed_supported,
+        },
+        "result": {
+            "model_requested": job.request.model,
+            "model_reported": job.result.model,
+            "credits": job.result.credits,
+            "credits_estimated": job.result.credits_estimated,
+            "missing": missing and asdict(missing),
+            "reply": job.result.reply,
+        },
+        "evidence": _evidence(job, deliveries),
+        "outputs": [_output_entry(output) for output in outputs],
+    }
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    request = job.request
+    return {
+        "model": request.model,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "aspect_ratio": request.aspect_ratio,
+        "num_images": request.num_images,
+        "seed": request.seed,
+        "params": dict(request.params),
+        "ignored": list(request.ignored),
+    }
+
+
+def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
+    by_callback = any(delivery.effect == "ready" for delivery in deliveries)
+    return {
+        "found_by": job.found_by,
+        "confirmed_by": "callback" if by_callback else "poll",
+        "gateway_request_ids": [job.gateway_request_id] if job.gateway_request_id else [],
+        "deliveries": [
+            {
+                "id": delivery.id,
+                "received_at": rfc3339(delivery.received_at),
+                "body_sha256": delivery.body_sha256,
+                "signature": delivery.signature,
+                "effect": delivery.effect,
+            }
+            for delivery in deliveries
+        ],
+    }
+
+
+def _output_entry(output: Output) -> dict[str, Any]:
+    return {
+        "index": output.index,
+        "key": output.key,
+        "sha256": output.sha256,
+        "bytes": output.bytes,
+        "media_type": output.media_type,
+        "declared_type": output.declared_type,
+        "width": output.width,
+        "height": output.height,
+        "seed": output.seed,
+        "source_url": output.source_url,
+        "downloaded_at": output.downloaded_at and rfc3339(output.downloaded_at),
+        "stored_at": rfc3339(output.stored_at),
+        "version_id": output.version_id,
+    }
+
+
+def _claims(document: Mapping[str, Any]) -> object:
+    # What two records of one job must agree on; times may differ if a worker was cut off in between.
+    outputs = document.get("outputs", [])
+    return [(output["index"], output["key"], output["sha256"]) for output in outputs]
+
+
+def _output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output:
+    return Output(
+        job_id=job.id,
+        index=image.index,
+        key=stored.key,
+        sha256=image.sha256,
+        bytes=image.bytes,
+        media_type=image.facts.media_type,
+        width=image.facts.width,
+        height=image.facts.height,
+        stored_at=now,
+        declared_type=image.declared_type,
+        seed=image.seed,
+        source_url=image.source_url,
+        downloaded_at=image.downloaded_at,
+        version_id=stored.version_id,
+    )

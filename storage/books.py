@@ -1,0 +1,47 @@
+"""The books: how many jobs were accepted, and where each of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from storage.records import Books, FoundBy, Status
+from storage.schema import accepted, jobs
+
+
+def read_books(connection: Connection) -> dict[str, Books]:
+    """Add up the books, a page for each gateway that was ever used."""
+    where = (jobs.c.gateway, jobs.c.status, jobs.c.found_by)
+    counts = select(*where, func.count()).group_by(*where)
+    oldest = (
+        select(jobs.c.gateway, func.min(jobs.c.created_at))
+        .where(jobs.c.next_attempt_at.is_not(None))
+        .group_by(jobs.c.gateway)
+    )
+    taken = connection.execute(select(accepted.c.gateway, accepted.c.jobs)).all()
+    rows = connection.execute(counts).all()
+    ages = {row[0]: row[1] for row in connection.execute(oldest)}
+    return {gateway: _page(gateway, number, rows, ages) for gateway, number in taken}
+
+
+def total(pages: Sequence[Books]) -> Books:
+    """Add pages up into one."""
+    ages = [page.oldest_unfinished_at for page in pages if page.oldest_unfinished_at is not None]
+    return Books(
+        accepted=sum(page.accepted for page in pages),
+        counts={status: sum(page.counts[status] for page in pages) for status in Status},
+        found_by_polling=sum(page.found_by_polling for page in pages),
+        oldest_unfinished_at=min(ages, default=None),
+    )
+
+
+def _page(gateway: str, number: int, rows: Sequence[Any], ages: Mapping[str, int]) -> Books:
+    mine = [(Status(status), found_by, count) for name, status, found_by, count in rows if name == gateway]
+    return Books(
+        accepted=number,
+        counts={status: sum(n for at, _, n in mine if at is status) for status in Status},
+        found_by_polling=sum(n for _, found_by, n in mine if found_by == FoundBy.POLL),
+        oldest_unfinished_at=ages.get(gateway),
+    )

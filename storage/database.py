@@ -1,0 +1,122 @@
+"""Open the ledger's database: connection settings, transactions, migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from storage.errors import Misconfigured, Unavailable
+
+HEAD = "0001"
+"""The newest migration; a test holds it against `migrations/versions/`."""
+
+BUSY_TIMEOUT_MS = 10_000
+
+
+class Database:
+    """A pool of connections, and the two ways to use one: to read, and to write."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Connect, and bring the schema up to date.
+
+        Raises Misconfigured if the URL cannot be used, Unavailable if the database does not answer.
+        """
+        try:
+            parsed = make_url(url)
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            database = cls(_engine(url))
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
+        database.migrate()
+        return database
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that may write. It commits at the end of the block, durably, or not at all."""
+        with _translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading only; it never waits for a writer on SQLite."""
+        with _translated(), self._engine.connect() as plain:
+            connection = plain.execution_options(darkroom_read=True)
+            yield connection
+
+    def migrate(self) -> None:
+        """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
+        with self.read() as connection:
+            known = inspect(connection).has_table("alembic_version")
+            at = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+        if at == HEAD:
+            return
+        if at is not None and at > HEAD:
+            raise Misconfigured(f"The ledger is of a newer Darkroom (schema {at}, ours is {HEAD}); upgrade.")
+        # Imported here because a start with nothing to migrate should not pay for it.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("path_separator", "os")
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Give every connection back."""
+        self._engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"check_same_thread": False}, pool_size=16)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # The driver must not open transactions on its own: it would begin them as readers, and a reader
+    # that turns into a writer fails at once instead of waiting for its turn.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "journal_mode=WAL",
+        "synchronous=FULL",  # an acknowledged callback survives a power loss
+        "foreign_keys=ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get("darkroom_read", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if error.connection_invalidated or _passing(error):
+            raise Unavailable(
+                f"The ledger's database did not answer: {type(error.orig).__name__}."
+            ) from error
+        raise
+
+
+def _passing(error: DBAPIError) -> bool:
+    # OperationalError is the drivers' word for locked, full, read-only, unreachable.
+    return type(error).__name__ in {"OperationalError", "InterfaceError"}

@@ -1,0 +1,125 @@
+"""How callbacks are taken into the ledger: which are new, and whom they wake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, Connection, Exists, exists, insert, select, update
+
+from storage.records import Delivery, Status
+from storage.schema import deliveries, jobs
+
+DECIDED = frozenset({Status.READY, Status.ARCHIVED, Status.PARTIAL, Status.FAILED})
+"""Where a job no longer listens: a callback that comes now is kept, and changes nothing."""
+
+
+class Receipt(StrEnum):
+    """What became of a callback that was offered to the ledger."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    MISMATCH = "mismatch"
+    """It speaks of another gateway job than its job's own."""
+    UNKNOWN_JOB = "unknown_job"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A verified callback on its way into the ledger, and the gateway job id that its body names."""
+
+    delivery: Delivery
+    gateway_job_id: str | None
+
+
+def take_in(connection: Connection, offers: Sequence[Offer], now: int) -> list[Receipt]:
+    """Insert the offers that are new, wake their jobs, and answer what became of each."""
+    known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
+    seen = _seen_bodies(connection, known)
+    receipts = []
+    for offer in offers:
+        receipt = _judge(connection, offer, known, seen)
+        if receipt is Receipt.ACCEPTED:
+            _, status = known[offer.delivery.job_id]
+            _insert(connection, offer.delivery, status, now)
+        receipts.append(receipt)
+    return receipts
+
+
+def scrub(connection: Connection, job_id: str) -> None:
+    """Take the queries out of the links in a job's deliveries, which may open images to whoever reads them.
+
+    Done once the job needs them no more; the digest of the body as it came stays.
+    """
+    query = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == job_id)
+    for delivery_id, body in connection.execute(query).all():
+        if (kept := without_queries(body)) != body:
+            connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(body=kept))
+
+
+def without_queries(body: bytes) -> bytes:
+    """Replace the query of every http link in some text."""
+    return re.sub(rb"(https?:[^\s\"?]{1,2048}\?)[^\s\"]+", rb"\1[removed]", body)
+
+
+def _lock_jobs(connection: Connection, job_ids: set[str]) -> dict[str, tuple[str | None, Status]]:
+    # Locked in one order by everybody, so that two batches can never wait for each other.
+    query = (
+        select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status)
+        .where(jobs.c.id.in_(job_ids))
+        .order_by(jobs.c.id)
+        .with_for_update()
+    )
+    return {job_id: (theirs, Status(status)) for job_id, theirs, status in connection.execute(query)}
+
+
+def _seen_bodies(connection: Connection, job_ids: Iterable[str]) -> set[tuple[str, str]]:
+    query = select(deliveries.c.job_id, deliveries.c.body_sha256).where(deliveries.c.job_id.in_(job_ids))
+    return {(job_id, sha256) for job_id, sha256 in connection.execute(query)}
+
+
+def _judge(
+    connection: Connection,
+    offer: Offer,
+    known: Mapping[str, tuple[str | None, Status]],
+    seen: set[tuple[str, str]],
+) -> Receipt:
+    delivery = offer.delivery
+    if delivery.job_id not in known:
+        return Receipt.UNKNOWN_JOB
+    if not _same_job(connection, offer, known[delivery.job_id][0]):
+        return Receipt.MISMATCH
+    if (delivery.job_id, delivery.body_sha256) in seen:
+        return Receipt.DUPLICATE
+    seen.add((delivery.job_id, delivery.body_sha256))
+    return Receipt.ACCEPTED
+
+
+def _same_job(connection: Connection, offer: Offer, theirs: str | None) -> bool:
+    if offer.gateway_job_id is None or theirs is not None:
+        return offer.gateway_job_id in {theirs, None}
+    # The callback overtook the answer to our submission; its id may at least not be another job's.
+    taken = (jobs.c.gateway == offer.delivery.gateway) & (jobs.c.gateway_job_id == offer.gateway_job_id)
+    return connection.scalar(select(jobs.c.id).where(taken)) is None
+
+
+def _insert(connection: Connection, delivery: Delivery, status: Status, now: int) -> None:
+    late = {"applied_at": now, "effect": "late"} if status in DECIDED else {}
+    body = {"body": without_queries(delivery.body)} if status.terminal else {}
+    connection.execute(insert(deliveries).values(asdict(delivery) | late | body))
+    if not late:
+        wake = update(jobs).where(jobs.c.id == delivery.job_id, jobs.c.next_attempt_at > now)
+        connection.execute(wake.values(next_attempt_at=now))
+
+
+def pending(job_id: str) -> Exists:
+    """Whether a job has deliveries that were not applied yet."""
+    return exists().where(deliveries.c.job_id == job_id, deliveries.c.applied_at.is_(None))
+
+
+def mark_applied(connection: Connection, which: ColumnElement[bool], effect: str, now: int) -> None:
+    """Note what deliveries changed, unless that was noted before."""
+    fresh = update(deliveries).where(which, deliveries.c.applied_at.is_(None))
+    connection.execute(fresh.values(applied_at=now, effect=effect))

@@ -1,0 +1,209 @@
+"""What is remembered, as plain values, and the moves that a job may make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+Clock = Callable[[], int]
+"""Answers the time now, in milliseconds since 1970-01-01 UTC."""
+
+
+class Status(StrEnum):
+    """Where a job is in its life; the diagram is in the README."""
+
+    QUEUED = "queued"
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    READY = "ready"
+    ARCHIVED = "archived"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a job rests here until somebody asks for a retry."""
+        return not MOVES[self]
+
+
+MOVES: Mapping[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED}),
+    # Back to queued: the gateway certainly did not take it. To ready: its callback overtook its answer.
+    Status.SUBMITTING: frozenset({Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED}),
+    Status.RUNNING: frozenset({Status.READY, Status.FAILED}),
+    Status.READY: frozenset({Status.ARCHIVED, Status.PARTIAL, Status.FAILED}),
+    Status.ARCHIVED: frozenset(),
+    Status.PARTIAL: frozenset(),
+    Status.FAILED: frozenset(),
+}
+"""The only table of legal moves; `Ledger.move` refuses every other."""
+
+OPEN = tuple(status for status in Status if not status.terminal)
+
+
+class Verdict(StrEnum):
+    """What a gateway's own signature on a callback said."""
+
+    VALID = "valid"
+    ABSENT = "absent"
+    UNSUPPORTED = "unsupported"
+
+
+class FoundBy(StrEnum):
+    """How a job's completion reached us."""
+
+    CALLBACK = "callback"
+    POLL = "poll"
+    POLL_ONLY = "poll_only"
+    """Polled because no public URL was set, so no callback could come and none was missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a user asked a gateway for, in our words.
+
+    `seed` is text because some gateways take text, and some numbers exceed 2^53. `params` go to the
+    gateway as they are. `ignored` names the parameters that the user allowed us to drop.
+    """
+
+    model: str
+    prompt: str
+    negative_prompt: str | None = None
+    aspect_ratio: str | None = None
+    num_images: int | None = None
+    seed: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image that a gateway says it made: where it is now, and its own seed if the gateway gave one."""
+
+    url: str
+    seed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What the gateway reported of a job; every field may be unknown."""
+
+    model: str | None = None
+    seed: str | None = None
+    credits: float | None = None
+    credits_estimated: bool = False
+    images: tuple[ImageRef, ...] = ()
+    reply: Mapping[str, Any] | None = None
+    """The gateway's answer that decided the job, with secrets and URL queries removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed, or is partial. `at_fault`: request, gateway, image, archive or operator."""
+
+    code: str
+    message: str
+    at_fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One submission to one gateway. Times are milliseconds since 1970 UTC."""
+
+    id: str
+    gateway: str
+    status: Status
+    request: JobRequest
+    created_at: int
+    updated_at: int
+    next_attempt_at: int | None
+    """When the next step is due; None once the job is terminal."""
+    attempts: int = 0
+    """How often the present step was tried; starts again from 0 with each move."""
+    idempotency_key: str | None = None
+    notify_url: str | None = None
+    gateway_job_id: str | None = None
+    gateway_request_id: str | None = None
+    callback_expected: bool = False
+    sent: Mapping[str, Any] | None = None
+    """The body of the request as it was sent, with secrets and the callback token removed."""
+    result: JobResult = JobResult()
+    found_by: FoundBy | None = None
+    error: JobError | None = None
+    leased_by: str | None = None
+    leased_until: int | None = None
+    moves: tuple[tuple[Status, int], ...] = ()
+    """Each status the job has been in and when it came there, oldest first."""
+
+    def moved_at(self, status: Status) -> int | None:
+        """When the job last came to a status, or None if it never did."""
+        return next((at for moved, at in reversed(self.moves) if moved == status), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A callback that was verified and recorded."""
+
+    id: str
+    job_id: str
+    gateway: str
+    received_at: int
+    headers: Mapping[str, str]
+    body: bytes
+    body_sha256: str
+    """Hex digest of the body as it came over the wire."""
+    signature: Verdict
+    applied_at: int | None = None
+    effect: str | None = None
+    """What it changed: `progress`, `ready`, `failed`, `late`, `unconfirmed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One generated image of a job, as it lies in the archive."""
+
+    job_id: str
+    index: int
+    key: str
+    sha256: str
+    bytes: int
+    media_type: str
+    width: int
+    height: int
+    stored_at: int
+    declared_type: str | None = None
+    seed: str | None = None
+    source_url: str | None = None
+    """Where it was downloaded from, without its query."""
+    downloaded_at: int | None = None
+    version_id: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The output's name everywhere outside: `<job id>.<index>`."""
+        return f"{self.job_id}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """How many jobs are where. They balance when every job accepted is in exactly one place."""
+
+    accepted: int
+    counts: Mapping[Status, int]
+    found_by_polling: int
+    oldest_unfinished_at: int | None
+
+    @property
+    def balanced(self) -> bool:
+        """Whether `accepted` is the sum of the places."""
+        return self.accepted == sum(self.counts.values())
+
+
+def rfc3339(ms: int) -> str:
+    """A time as it is shown outside: `2026-11-22T10:00:00.123Z`."""
+    moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,171 @@
+"""How S3 is spoken to, and what its errors mean: the one place that knows."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+from urllib.parse import quote
+
+import botocore.exceptions as boto
+from botocore.config import Config
+from botocore.parsers import ResponseParserError
+
+from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
+
+Checksums = Literal["when_required", "when_supported"]
+
+CONNECT_TIMEOUT_S = 5
+READ_TIMEOUT_S = 30
+ATTEMPTS = 3
+CONTENTION_WAITS_S = (0.05, 0.2, 0.8)
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and the words of other servers.
+DIGEST_CODES = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
+)
+BUSY_CODES = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"})
+LOGIN_CODES = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
+REGION_CODES = frozenset(
+    {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
+)
+LOGIN_ERRORS = (
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.CredentialRetrievalError,
+    boto.ProfileNotFound,
+    boto.SSOError,
+    boto.LoginError,
+    boto.TokenRetrievalError,
+)
+
+
+class NoSuchBucket(Misconfigured):
+    """The bucket itself is missing."""
+
+
+class NoSuchRange(NotFound):
+    """The object is there, but has no bytes in the range that was asked for."""
+
+
+class Contended(Unavailable):
+    """Another write of the same key is under way; S3 says to try again."""
+
+
+@contextmanager
+def translated(what: str, *, bucket: str, endpoint: str) -> Iterator[None]:
+    """Turn whatever boto3 raises into a StorageError that says what to do about `what`.
+
+    No message repeats the store's own words, which may echo an access key.
+    """
+    try:
+        yield
+    except boto.ClientError as error:
+        raise _answer(error, what, bucket, endpoint) from error
+    except LOGIN_ERRORS as error:
+        raise Misconfigured(
+            f"There are no usable keys for the object store ({type(error).__name__}): "
+            "set DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY, or the usual AWS ones."
+        ) from error
+    except (boto.ParamValidationError, boto.EndpointProviderError, ValueError) as error:
+        raise Misconfigured(
+            f"The object store cannot be asked for {what} ({type(error).__name__}): "
+            "check DARKROOM_S3__ENDPOINT, DARKROOM_S3__REGION and DARKROOM_S3__BUCKET."
+        ) from error
+    except boto.FlexibleChecksumError as error:
+        raise Corrupt(f"{what} came back with bytes that do not fit the store's own checksum.") from error
+    except (boto.BotoCoreError, ResponseParserError) as error:
+        raise Unavailable(
+            f"{endpoint} did not answer as an object store should ({type(error).__name__}) "
+            f"about {what}; DARKROOM_S3__ENDPOINT says where it is."
+        ) from error
+
+
+def _answer(error: boto.ClientError, what: str, bucket: str, endpoint: str) -> StorageError:
+    code = str(error.response.get("Error", {}).get("Code", "unknown"))[:64]
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    said = f"The object store at {endpoint} answered {status} {code} about {what}"
+    if code in DIGEST_CODES:
+        return Corrupt(f"{what} did not arrive with the digest that was announced ({code}).")
+    if code in BUSY_CODES or status == 429 or (status >= 500 and status != 501):
+        return Unavailable(f"{said}; it is in trouble or overloaded.")
+    if code in REGION_CODES or status in (301, 307):
+        return Misconfigured(f"{said}: set DARKROOM_S3__REGION to the region of the bucket.")
+    if code == "NoSuchBucket":
+        return NoSuchBucket(
+            f"There is no bucket {bucket!r}: set DARKROOM_S3__BUCKET to one that exists, or "
+            "DARKROOM_S3__CREATE_BUCKET=true to let Darkroom make it."
+        )
+    if code == "RequestTimeTooSkewed":
+        return Misconfigured(f"{said}: the clock of this machine is wrong.")
+    if status in (401, 403) or code in LOGIN_CODES:
+        return Misconfigured(
+            f"{said}: check DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY, and that they may list, "
+            f"read, write and delete in the bucket {bucket!r}."
+        )
+    return _by_status(status, said, what)
+
+
+def _by_status(status: int, said: str, what: str) -> StorageError:
+    match status:
+        case 404:
+            return NotFound(f"The object store has no {what}.")
+        case 409:
+            return Contended(f"{said}: another write of it is under way.")
+        case 412:
+            return Conflict(f"{what} is there already.")
+        case 416:
+            return NoSuchRange(f"{what} has no bytes in that range.")
+    return Misconfigured(
+        f"{said}; it does not do something that Darkroom needs. "
+        "DARKROOM_S3__CHECKSUMS=when_required helps with some servers."
+    )
+
+
+def client_config(*, path_style: bool, checksums: Checksums, connections: int) -> Config:
+    """Say how boto3 behaves: signatures, addresses, checksums, retries, timeouts."""
+    return Config(
+        signature_version="s3v4",
+        # `virtual` and not `auto`: links to AWS then name the region's host and need no redirect.
+        s3={"addressing_style": "path" if path_style else "virtual"},
+        request_checksum_calculation=checksums,
+        response_checksum_validation=checksums,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=READ_TIMEOUT_S,
+        max_pool_connections=connections,
+        tcp_keepalive=True,
+    )
+
+
+def patiently(put: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Try again a few times while another write of the same key is under way; then raise Contended."""
+    for wait_s in CONTENTION_WAITS_S:
+        try:
+            return put()
+        except Contended:
+            time.sleep(wait_s)
+    return put()
+
+
+def whole_sha256(facts: Mapping[str, Any]) -> str | None:
+    """Read an answer's SHA-256 of the whole object, in hex, if there is one."""
+    # The digest of a multipart upload is one of digests, and ends in the number of parts: `...-3`.
+    try:
+        digest = base64.b64decode(facts.get("ChecksumSHA256", ""), validate=True)
+    except binascii.Error:
+        return None
+    return digest.hex() if len(digest) == 32 else None
+
+
+def content_disposition(disposition: str, filename: str | None) -> str:
+    """Write a Content-Disposition value: RFC 6266 with RFC 8187, so that a name may be in any script."""
+    if filename is None:
+        return disposition
+    plain = "".join(
+        sign if sign.isascii() and sign.isprintable() and sign not in '"\\%' else "_" for sign in filename
+    )
+    return f"{disposition}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

@@ -1,0 +1,120 @@
+"""The ledger's tables. Times are milliseconds since 1970 UTC; seeds are text; digests are hex."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("gateway", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("idempotency_key", String(255), unique=True),
+    Column("request_sha256", String(64), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    # Case-folded, because SQLite folds ASCII only when it compares.
+    Column("prompt_folded", Text, nullable=False),
+    Column("negative_prompt", Text),
+    Column("aspect_ratio", Text),
+    Column("num_images", Integer),
+    Column("seed", Text),
+    Column("params", JSON, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("ignored", JSON, nullable=False),
+    Column("notify_url", Text),
+    Column("gateway_job_id", String(255)),
+    Column("gateway_request_id", String(255)),
+    Column("callback_expected", Boolean, nullable=False),
+    Column("sent", JSON(none_as_null=True)),
+    Column("result_model", Text),
+    Column("result_seed", Text),
+    Column("credits", Float),
+    Column("credits_estimated", Boolean, nullable=False),
+    Column("images", JSON, nullable=False),
+    Column("reply", JSON(none_as_null=True)),
+    Column("found_by", String(16)),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Column("error_at_fault", String(16)),
+    Column("attempts", Integer, nullable=False),
+    # NULL once the job is terminal, which keeps finished jobs out of the index that claims walk.
+    Column("next_attempt_at", BigInteger),
+    Column("leased_by", String(64)),
+    Column("leased_until", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("moves", JSON, nullable=False),
+    UniqueConstraint("gateway", "gateway_job_id"),
+    Index("ix_jobs_next_attempt_at", "next_attempt_at"),
+    Index("ix_jobs_gateway_status", "gateway", "status", "found_by"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("job_id", String(36), ForeignKey("jobs.id"), nullable=False),
+    Column("gateway", String(64), nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("body_sha256", String(64), nullable=False),
+    Column("signature", String(16), nullable=False),
+    Column("applied_at", BigInteger),
+    Column("effect", String(16)),
+    # The same body for the same job is the same callback, however often it is sent.
+    UniqueConstraint("job_id", "body_sha256"),
+)
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("job_id", String(36), ForeignKey("jobs.id"), primary_key=True),
+    Column("index", Integer, primary_key=True, autoincrement=False),
+    Column("key", Text, nullable=False, unique=True),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("media_type", String(32), nullable=False),
+    Column("declared_type", Text),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("seed", Text, index=True),
+    Column("source_url", Text),
+    Column("downloaded_at", BigInteger),
+    Column("stored_at", BigInteger, nullable=False),
+    Column("version_id", Text),
+)
+
+accepted = Table(
+    # Counted apart from the jobs themselves, so that the books can fail to balance.
+    "accepted",
+    metadata,
+    Column("gateway", String(64), primary_key=True),
+    Column("jobs", BigInteger, nullable=False),
+)

@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from storage.books import total
+from storage.database import HEAD, Database
+from storage.deliveries import Offer, Receipt, without_queries
+from storage.errors import Conflict, LeaseLost, Misconfigured, NotFound, Unavailable
+from storage.ledger import LEASE_MS, Ledger
+from storage.records import (
+    MOVES,
+    Delivery,
+    FoundBy,
+    ImageRef,
+    Job,
+    JobError,
+    JobRequest,
+    JobResult,
+    Output,
+    Status,
+    Verdict,
+)
+
+REQUEST = JobRequest(model="imagen-4", prompt="a red kite", seed="12345678901234567890", tags={"a": "b"})
+
+
+class Clock:
+    """A clock that stands still until it is told to move."""
+
+    def __init__(self) -> None:
+        self.now = 1_795_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def ledger(database: Database, clock: Clock) -> Ledger:
+    return Ledger(database, clock)
+
+
+def add(ledger: Ledger, job_id: str = "job-1", gateway: str = "apiframe", key: str | None = None) -> Job:
+    return ledger.add_job(job_id, gateway, REQUEST, idempotency_key=key)[0]
+
+
+def running(ledger: Ledger, job_id: str = "job-1") -> Job:
+    add(ledger, job_id)
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    return ledger.move(job, Status.RUNNING, "w", gateway_job_id=f"theirs-{job_id}", due_in_ms=30_000)
+
+
+def offer(job_id: str = "job-1", body: bytes = b"{}", theirs: str | None = None) -> Offer:
+    delivery = Delivery(
+        id=f"{job_id}-{body!r}"[:36],
+        job_id=job_id,
+        gateway="apiframe",
+        received_at=1,
+        headers={"content-type": "application/json"},
+        body=body,
+        body_sha256=str(hash(body)),
+        signature=Verdict.VALID,
+    )
+    return Offer(delivery, theirs)
+
+
+def output(index: int = 0, sha256: str = "ab") -> Output:
+    return Output("job-1", index, f"images/job-1/{index}.png", sha256, 3, "image/png", 1, 1, 1)
+
+
+def test_a_job_is_read_back_as_it_was_added(ledger: Ledger, clock: Clock) -> None:
+    job = add(ledger)
+    assert ledger.job("job-1") == job
+    assert job.status is Status.QUEUED
+    assert job.request == REQUEST
+    assert job.moves == ((Status.QUEUED, clock.now),)
+
+
+def test_an_unknown_job_is_not_found(ledger: Ledger) -> None:
+    with pytest.raises(NotFound):
+        ledger.job("job-1")
+
+
+def test_the_same_key_and_request_answer_the_first_job(ledger: Ledger) -> None:
+    first, new = ledger.add_job("job-1", "apiframe", REQUEST, idempotency_key="k")
+    again, newer = ledger.add_job("job-2", "apiframe", REQUEST, idempotency_key="k")
+    assert (new, newer) == (True, False)
+    assert again == first
+    assert total(list(ledger.books().values())).accepted == 1
+
+
+def test_the_same_key_with_another_request_is_a_conflict(ledger: Ledger) -> None:
+    add(ledger, key="k")
+    with pytest.raises(Conflict):
+        ledger.add_job("job-2", "apiframe", replace(REQUEST, seed="1"), idempotency_key="k")
+
+
+def test_a_claimed_job_is_nobody_elses_until_its_lease_runs_out(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    assert [job.id for job in ledger.claim("one", 5)] == ["job-1"]
+    assert ledger.claim("two", 5) == []
+    clock.now += LEASE_MS - 1
+    ledger.renew("one", ["job-1"])
+    clock.now += LEASE_MS - 1
+    assert ledger.claim("two", 5) == []
+    clock.now += 1
+    assert [job.leased_by for job in ledger.claim("two", 5)] == ["two"]
+
+
+def test_a_worker_that_lost_its_lease_can_change_nothing(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    (job,) = ledger.claim("one", 1)
+    clock.now += LEASE_MS
+    ledger.claim("two", 1)
+    with pytest.raises(LeaseLost):
+        ledger.move(job, Status.SUBMITTING, "one")
+    with pytest.raises(LeaseLost):
+        ledger.postpone(job, "one", due_in_ms=0)
+    assert ledger.job("job-1").status is Status.QUEUED
+
+
+def test_many_workers_claim_each_job_once(ledger: Ledger) -> None:
+    for number in range(60):
+        add(ledger, f"job-{number}")
+    claimed: list[str] = []
+
+    def work(name: str) -> None:
+        while jobs := ledger.claim(name, 3):
+            claimed.extend(job.id for job in jobs)
+
+    threads = [threading.Thread(target=work, args=(f"w{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == sorted(f"job-{number}" for number in range(60))
+
+
+@pytest.mark.parametrize("start", list(Status))
+@pytest.mark.parametrize("to", list(Status))
+def test_only_legal_moves_are_made(ledger: Ledger, start: Status, to: Status) -> None:
+    add(ledger)
+    (job,) = ledger.claim("w", 1)
+    for step in _way_to(start):
+        job = ledger.move(job, step, "w", keep_lease=True)
+    if to in MOVES[start]:
+        assert ledger.move(job, to, "w").status is to
+    else:
+        with pytest.raises(Conflict):
+            ledger.move(job, to, "w")
+        assert ledger.job("job-1").status is start
+
+
+def _way_to(status: Status) -> list[Status]:
+    way = [Status.SUBMITTING, Status.RUNNING, Status.READY]
+    if status in {Status.ARCHIVED, Status.PARTIAL, Status.FAILED}:
+        return [*way, status]
+    return way[: way.index(status) + 1] if status in way else []
+
+
+def test_a_terminal_job_is_due_no_more_and_keeps_no_links(ledger: Ledger) -> None:
+    job = running(ledger)
+    ledger.record([offer(body=b"x", theirs="theirs-job-1")])
+    (job,) = ledger.claim("w", 1)
+    images = (ImageRef("https://cdn.example/1.png?sig=abc"),)
+    job = ledger.move(job, Status.READY, "w", result=JobResult(images=images), keep_lease=True)
+    assert ledger.job("job-1").result.images == images
+    ledger.move(job, Status.ARCHIVED, "w")
+    done = ledger.job("job-1")
+    assert done.next_attempt_at is None
+    assert done.result.images == ()
+    assert ledger.next_due() is None
+
+
+def test_a_callback_wakes_its_job_and_is_kept_as_it_came(ledger: Ledger, clock: Clock) -> None:
+    running(ledger)
+    assert ledger.claim("w", 1) == []
+    assert ledger.record([offer(body=b'{"a": 1}')]) == [Receipt.ACCEPTED]
+    (delivery,) = ledger.pending_deliveries("job-1")
+    assert delivery.body == b'{"a": 1}'
+    assert delivery.signature is Verdict.VALID
+    assert [job.id for job in ledger.claim("w", 1)] == ["job-1"]
+
+
+def test_a_callback_that_comes_while_its_job_is_held_makes_it_due_again(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    ledger.record([offer(theirs="theirs")])
+    job = ledger.move(job, Status.RUNNING, "w", gateway_job_id="theirs", due_in_ms=30_000)
+    assert job.next_attempt_at == clock.now
+
+
+def test_the_same_body_is_one_delivery_however_often_it_comes(ledger: Ledger) -> None:
+    running(ledger)
+    receipts: list[Receipt] = []
+    barrier = threading.Barrier(10)
+
+    def send() -> None:
+        barrier.wait()
+        receipts.extend(ledger.record([offer(), offer()]))
+
+    threads = [threading.Thread(target=send) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(receipts) == [Receipt.ACCEPTED] + [Receipt.DUPLICATE] * 19
+    assert len(ledger.deliveries("job-1")) == 1
+
+
+@pytest.mark.parametrize(
+    ("theirs", "receipt"),
+    [("theirs-job-1", Receipt.ACCEPTED), (None, Receipt.ACCEPTED), ("another", Receipt.MISMATCH)],
+)
+def test_a_callback_must_speak_of_its_own_job(ledger: Ledger, theirs: str | None, receipt: Receipt) -> None:
+    running(ledger)
+    assert ledger.record([offer(theirs=theirs)]) == [receipt]
+    assert len(ledger.deliveries("job-1")) == (receipt is Receipt.ACCEPTED)
+
+
+def test_a_callback_that_overtakes_its_submission_may_not_claim_another_jobs_id(ledger: Ledger) -> None:
+    running(ledger, "job-1")
+    add(ledger, "job-2")
+    assert ledger.record([offer("job-2", theirs="theirs-job-1")]) == [Receipt.MISMATCH]
+
+
+def test_a_callback_for_an_unknown_job_leaves_nothing(ledger: Ledger) -> None:
+    assert ledger.record([offer("nobody")]) == [Receipt.UNKNOWN_JOB]
+
+
+def test_a_late_callback_is_kept_and_changes_nothing(ledger: Ledger) -> None:
+    job = running(ledger)
+    ledger.record([offer(body=b"first")])
+    (job,) = ledger.claim("w", 1)
+    done = ledger.move(job, Status.FAILED, "w")
+    assert ledger.record([offer(body=b'"https://x.example/i.png?sig=1"')]) == [Receipt.ACCEPTED]
+    assert ledger.job("job-1") == done
+    assert [delivery.effect for delivery in ledger.deliveries("job-1")] == ["late", "late"]
+    bodies = {delivery.body for delivery in ledger.deliveries("job-1")}
+    assert bodies == {b"first", b'"https://x.example/i.png?[removed]"'}
+
+
+def test_links_in_deliveries_lose_their_queries_when_the_job_ends(ledger: Ledger) -> None:
+    running(ledger)
+    ledger.record([offer(body=b'{"url": "https://x.example/i.png?X-Signature=secret"}')])
+    (job,) = ledger.claim("w", 1)
+    assert b"secret" in ledger.deliveries("job-1")[0].body
+    ledger.move(job, Status.FAILED, "w")
+    assert ledger.deliveries("job-1")[0].body == b'{"url": "https://x.example/i.png?[removed]"}'
+
+
+@pytest.mark.parametrize("body", [b"", b"?", b"no links ? here", b"https://a.example/x", b"\xff\xfe?"])
+def test_what_has_no_link_with_a_query_stays_as_it_is(body: bytes) -> None:
+    assert without_queries(body) == body
+
+
+def test_an_output_added_twice_is_there_once(ledger: Ledger) -> None:
+    add(ledger)
+    ledger.add_output(output())
+    ledger.add_output(output())
+    assert ledger.outputs("job-1") == [output()]
+    with pytest.raises(Conflict):
+        ledger.add_output(output(sha256="cd"))
+
+
+def test_the_books_say_where_every_job_is(ledger: Ledger, clock: Clock) -> None:
+    add(ledger, "job-2", "api-in-one")
+    (job,) = ledger.claim("w", 1)
+    ledger.move(job, Status.FAILED, "w", error=JobError("x", "y", "gateway"))
+    ready = running(ledger)
+    ledger.record([offer()])
+    (ready,) = ledger.claim("w", 1)
+    ledger.move(ready, Status.READY, "w", found_by=FoundBy.POLL)
+    pages = ledger.books()
+    assert pages["apiframe"].counts[Status.READY] == 1
+    assert pages["apiframe"].found_by_polling == 1
+    assert pages["apiframe"].oldest_unfinished_at == clock.now
+    assert pages["api-in-one"].counts[Status.FAILED] == 1
+    assert pages["api-in-one"].oldest_unfinished_at is None
+    assert total(list(pages.values())).accepted == 2
+    assert all(page.balanced for page in pages.values())
+
+
+def test_the_books_do_not_balance_once_a_job_is_gone(ledger: Ledger, database: Database) -> None:
+    add(ledger)
+    with database.write() as connection:
+        connection.execute(text("DELETE FROM jobs"))
+    assert not ledger.books()["apiframe"].balanced
+
+
+def test_attempts_go_on_counting_while_a_submission_falls_back(ledger: Ledger) -> None:
+    add(ledger)
+    for expected in (1, 2, 3):
+        (job,) = ledger.claim("w", 1)
+        job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+        job = ledger.move(job, Status.QUEUED, "w")
+        assert job.attempts == expected
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    assert ledger.move(job, Status.RUNNING, "w").attempts == 0
+
+
+def test_a_postponed_job_is_due_when_it_was_said(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    (job,) = ledger.claim("w", 1)
+    assert ledger.next_due() is None
+    ledger.postpone(job, "w", due_in_ms=500)
+    assert ledger.next_due() == clock.now + 500
+    assert ledger.claim("w", 1) == []
+    clock.now += 500
+    assert [job.attempts for job in ledger.claim("w", 1)] == [1]
+
+
+def test_a_stopped_worker_gives_its_jobs_back_at_once(ledger: Ledger) -> None:
+    add(ledger)
+    ledger.claim("one", 1)
+    ledger.release("one")
+    assert [job.id for job in ledger.claim("two", 1)] == ["job-1"]
+
+
+def test_what_was_committed_survives_a_reopening(tmp_path: Path, clock: Clock) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    first = Database.open(url)
+    job = add(Ledger(first, clock))
+    first.close()
+    second = Database.open(url)
+    assert Ledger(second, clock).job("job-1") == job
+    second.close()
+
+
+def test_the_newest_migration_is_the_one_we_expect() -> None:
+    versions = Path(__file__).parent.parent / "storage" / "migrations" / "versions"
+    assert max(path.name[:4] for path in versions.glob("[0-9]*.py")) == HEAD
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_schema(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from storage.schema import metadata
+
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_ledger_from_the_future_is_not_touched(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    database = Database.open(url)
+    with database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(Misconfigured, match="newer Darkroom"):
+        Database.open(url)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nosuchdatabase://host/name", "sqlite:////proc/nowhere/x.db"])
+def test_a_url_that_cannot_be_used_names_its_setting(url: str) -> None:
+    with pytest.raises((Misconfigured, Unavailable), match=r"DARKROOM_DATABASE_URL|did not answer"):
+        Database.open(url)
+
+
+def test_a_broken_ledger_is_unavailable_not_a_crash(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    database = Database.open(f"sqlite:///{path}")
+    ledger = Ledger(database, clock)
+    database.close()
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Unavailable):
+        add(ledger)
+    with pytest.raises(Unavailable):
+        ledger.ping()
+    database.close()
