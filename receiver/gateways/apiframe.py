@@ -1,0 +1,270 @@
+"""Apiframe, version 2 of its API: https://docs-v2.apiframe.ai/docs/images and /docs/webhooks."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from receiver.errors import BadSignature, MalformedCallback
+from receiver.gateways import answers, asking, reading
+from receiver.gateways.apiframe_models import BY_MODEL, FAMILIES, Family
+from receiver.gateways.base import Completion, State, Submission, Supports
+from receiver.signing import hmac_sha256_matches
+from storage.records import ImageRef, Job, JobRequest, Verdict
+
+SETTINGS = "DARKROOM_GATEWAYS__APIFRAME"
+EVENTS = ("completed", "failed")
+"""The callbacks that are asked for: progress is not, for it would only be noise."""
+MOST_PROMPT = max(family.most_prompt for family in FAMILIES)
+"""The longest prompt that any model takes: a model that is not known may be one of those."""
+
+_ADVICE = {
+    "seed": "give it as the field seed, so that the archive knows it",
+    "negative_prompt": "give it as the field negative_prompt, so that the archive knows it",
+    "num_images": "give it as the field num_images, so that the archive knows it",
+    "aspect_ratio": "give it as the field aspect_ratio, so that the archive knows it",
+}
+_CORE = {
+    "model": "give it as the field model",
+    "prompt": "give it as the field prompt",
+    "webhookUrl": "is set by Darkroom",
+    "webhook_url": "is set by Darkroom",
+    "webhookEvents": "is set by Darkroom",
+}
+
+
+class Apiframe:
+    """The adapter for Apiframe.
+
+    `previous_api_keys` are keys that callbacks on their way may still be signed with. `callback_field` is
+    there because a page of Apiframe's calls it `webhook_url`, where its schema says `webhookUrl` and
+    forbids every other key. Without `allow_unsigned` a callback must be signed; deliveries without a
+    signature have been reported.
+    """
+
+    name = "apiframe"
+    supports = Supports(idempotency=True)
+    image_hosts: tuple[str, ...] = ("cdn.apiframe.ai", "cdn2.apiframe.ai")
+
+    def __init__(
+        self,
+        api_key: str,
+        previous_api_keys: Sequence[str] = (),
+        base_url: str = "https://api.apiframe.ai",
+        callback_field: str = "webhookUrl",
+        *,
+        allow_unsigned: bool = True,
+    ) -> None:
+        previous = [asking.usable_key(key, f"{SETTINGS}__PREVIOUS_API_KEYS") for key in previous_api_keys]
+        keys = (asking.usable_key(api_key, f"{SETTINGS}__API_KEY"), *previous)
+        self._api_key = keys[0]
+        self._base_url = base_url.rstrip("/")
+        self._callback_field = callback_field
+        self._allow_unsigned = allow_unsigned
+        self._signing_keys = tuple(signing_key for key in keys for signing_key in _signing_keys(key))
+        self._speaker = answers.Speaker("Apiframe", SETTINGS, keys)
+
+    def __repr__(self) -> str:
+        return f"Apiframe(base_url={self._base_url!r})"
+
+    def unsupported(self, request: JobRequest) -> Mapping[str, str]:
+        """Name each parameter for which the model's block has no key; see `Gateway.unsupported`."""
+        asked = {name for name in _ADVICE if getattr(request, name) is not None}
+        family = BY_MODEL.get(request.model)
+        if family is None:
+            reason = f"it is not known where {request.model} on Apiframe takes it; use params"
+            return dict.fromkeys(sorted(asked), reason)
+        if family.one_image and request.num_images == 1:
+            asked.discard("num_images")
+        missing = sorted(asked - family.places.keys())
+        return dict.fromkeys(missing, f"{request.model} on Apiframe has no such parameter")
+
+    def faults(self, request: JobRequest) -> list[dict[str, str]]:
+        """List what Apiframe's schema says that it will refuse; see `Gateway.faults`."""
+        family = BY_MODEL.get(request.model)
+        own = {self._callback_field: "is set by Darkroom"}
+        if family is None:
+            return [
+                *asking.text_faults("prompt", request.prompt, 1, MOST_PROMPT),
+                *asking.params_faults(request.params, {**_CORE, **own}),
+            ]
+        taken = {**_CORE, **own, **_ADVICE, family.block: "give its keys directly in params"}
+        taken |= {key: _ADVICE[field] for field, key in family.places.items()}
+        return [
+            *asking.text_faults("prompt", request.prompt, 1, family.most_prompt),
+            *_field_faults(family, request),
+            *asking.params_faults(request.params, taken),
+            *_block_faults(family, request),
+        ]
+
+    def submit(self, job: Job, callback_url: str | None) -> httpx.Request:
+        """Build the submit request. The job's id is the idempotency key: sent twice, it is charged once."""
+        request = job.request
+        body: dict[str, Any] = {"model": request.model, "prompt": request.prompt}
+        if callback_url is not None:
+            body |= {self._callback_field: callback_url, "webhookEvents": list(EVENTS)}
+        family = BY_MODEL.get(request.model)
+        if family is None:
+            # Its block is not known, so `params` must name it: {"newParams": {...}}.
+            body = {**request.params, **body}
+        elif block := {**request.params, **_placed(family, request)}:
+            body[family.block] = block
+        headers = {"X-API-Key": self._api_key, "Idempotency-Key": job.id}
+        return asking.request("POST", f"{self._base_url}/v2/images/generate", headers, body)
+
+    def accepted(self, response: httpx.Response) -> Submission:
+        """Read the answer to `submit`; raises the GatewayError that fits any other answer."""
+        if not response.is_success:
+            raise answers.refusal(self._speaker, response)
+        try:
+            job_id = _job_id(reading.decode(response.content), "jobId")
+        except reading.Unreadable as error:
+            raise answers.garbled(self._speaker, response, error) from error
+        return Submission(job_id, answers.request_id(response))
+
+    def verify(self, headers: Mapping[str, str], body: bytes) -> Verdict:
+        """Check `x-webhook-signature`; raises BadSignature if it does not fit the body.
+
+        HMAC-SHA256 over the raw body. Apiframe's own SDK keys it with the SHA-256 digest of the API key,
+        a client in use with that digest's hex text; both count.
+        """
+        header = headers.get("x-webhook-signature")
+        if header is None:
+            if self._allow_unsigned:
+                return Verdict.ABSENT
+            raise BadSignature("The callback has no signature, and Apiframe's must have one here.")
+        signature = re.sub(r"\Asha256=", "", header.strip(), flags=re.IGNORECASE)
+        # Every key is tried, so that the time taken does not tell which one fits.
+        fits = [hmac_sha256_matches(key, body, signature) for key in self._signing_keys]
+        if not any(fits):
+            raise BadSignature(
+                f"Apiframe's signature does not fit the callback. Check {SETTINGS}__API_KEY; "
+                f"after a change of keys, list the old one in {SETTINGS}__PREVIOUS_API_KEYS."
+            )
+        return Verdict.VALID
+
+    def read_callback(self, body: bytes) -> Completion:
+        """Read a callback; raises MalformedCallback if it is not JSON or not Apiframe's shape."""
+        try:
+            answer = reading.decode(body)
+            return self._completion(answer, _job_id(answer, "jobId"))
+        except reading.Unreadable as error:
+            raise MalformedCallback(f"The callback is not one of Apiframe's: {error}.") from error
+
+    def poll(self, gateway_job_id: str) -> httpx.Request:
+        """Build the request that asks how a job is."""
+        url = f"{self._base_url}/v2/jobs/{asking.path_part(gateway_job_id)}"
+        return asking.request("GET", url, {"X-API-Key": self._api_key})
+
+    def polled(self, response: httpx.Response) -> Completion:
+        """Read the answer to `poll`; raises the GatewayError that fits any other answer.
+
+        A job whose images have been purged (`expired`) still succeeded, and is read as it is.
+        """
+        if not response.is_success:
+            raise answers.refusal(self._speaker, response, polling=True)
+        try:
+            answer = reading.decode(response.content)
+            return self._completion(answer, _job_id(answer, "id", "jobId"))
+        except reading.Unreadable as error:
+            raise answers.garbled(self._speaker, response, error) from error
+
+    def estimate(self, request: JobRequest) -> float | None:  # noqa: ARG002 - the port's signature
+        """Answer None: Apiframe publishes no prices by model, and reports what each job cost."""
+        return None
+
+    def _completion(self, answer: dict[str, Any], job_id: str) -> Completion:
+        state = _state(answer)
+        result = answer.get("result") if state is State.SUCCEEDED else None
+        error = reading.first(answer, ("error.message", "error", "status")) if state is State.FAILED else None
+        return Completion(
+            state=state,
+            gateway_job_id=job_id,
+            images=_images(result),
+            model=reading.label(answer.get("model")),
+            seed=reading.seed(reading.dig(result, "seed")),
+            credits=reading.amount(answer.get("creditCost")),
+            error=reading.prose(error, self._speaker.secrets),
+            reply=answer,
+        )
+
+
+def _signing_keys(api_key: str) -> tuple[bytes, bytes]:
+    digest = hashlib.sha256(api_key.encode("ascii"))
+    return digest.digest(), digest.hexdigest().encode("ascii")
+
+
+def _placed(family: Family, request: JobRequest) -> dict[str, Any]:
+    """Answer the block's keys that say what our own fields say."""
+    values = {name: v for name, v in asking.given(request).items() if name in family.places}
+    if "seed" in values:
+        # A seed that is no number was refused by `faults`; sent as text, Apiframe refuses it too.
+        number = asking.whole_number(values["seed"])
+        values["seed"] = values["seed"] if number is None else number
+    return {family.places[name]: value for name, value in values.items()}
+
+
+def _field_faults(family: Family, request: JobRequest) -> Iterator[asking.Fault]:
+    """Check our own fields, as far as they can be expressed."""
+    values = asking.given(request)
+    placed = {name: v for name, v in values.items() if name in family.places}
+    if (ratio := placed.get("aspect_ratio")) is not None:
+        if choices := family.choices.get(family.places["aspect_ratio"]):
+            yield from asking.choice_faults("aspect_ratio", ratio, choices)
+        elif family.ratio_pattern and not re.fullmatch(r"[0-9]+:[0-9]+", ratio):
+            yield asking.fault("aspect_ratio", "must be two whole numbers around a colon, such as 16:9")
+    if "seed" in placed:
+        yield from asking.seed_faults(placed["seed"], *(family.seeds or (None, None)))
+    if family.most_negative is not None and "negative_prompt" in placed:
+        yield from asking.text_faults("negative_prompt", placed["negative_prompt"], 0, family.most_negative)
+    most = family.most_images if "num_images" in placed else None
+    count = values.get("num_images", 1)
+    if count < 1 or (most is not None and count > most):
+        yield asking.fault("num_images", f"must be at least 1{f' and at most {most}' if most else ''}")
+
+
+def _block_faults(family: Family, request: JobRequest) -> Iterator[asking.Fault]:
+    """Check the keys of `params` that have documented choices; the rest is the gateway's to judge."""
+    for key, choices in family.choices.items():
+        if key in request.params and key not in family.places.values():
+            yield from asking.choice_faults(f"params.{key}", request.params[key], choices)
+    for key in family.required:
+        if key not in request.params:
+            yield asking.fault(f"params.{key}", f"{request.model} needs it")
+
+
+def _job_id(answer: Mapping[str, Any], *keys: str) -> str:
+    found = reading.first(answer, keys)
+    job_id = reading.name(found) if isinstance(found, str) else None
+    if job_id is None:
+        raise reading.Unreadable(f"it has no text {keys[0]}")
+    return job_id
+
+
+def _state(answer: Mapping[str, Any]) -> State:
+    """Read the status; where it is missing or unknown, the event; an unknown word means not yet done."""
+    status, event = answer.get("status"), answer.get("event")
+    if not isinstance(status, str | None) or not isinstance(event, str | None):
+        raise reading.Unreadable("its status or event is not a text")
+    if status is None and event is None:
+        raise reading.Unreadable("it has neither status nor event")
+    return reading.state(status) or reading.state(event) or State.RUNNING
+
+
+def _images(result: object) -> tuple[ImageRef, ...]:
+    """Read a result: a link, a list of links, or an object with one of them.
+
+    `gridUrl` shows all images of a job in one; it counts only where there is nothing else.
+    """
+    if not isinstance(result, dict):
+        return reading.images(result)
+    for key in ("images", "image"):
+        if found := reading.images(result.get(key)):
+            return found
+    if any(key in result for key in reading.URL_KEYS):
+        return reading.images(result)
+    return reading.images(result.get("gridUrl"))
