@@ -1,0 +1,11 @@
+"""Our own stand-in for the gateways, over real HTTP: for the demo, development, tests and benchmarks.
+
+It is written from the gateways' own documents and imports nothing of the adapters, so that the two check
+each other.
+"""
+
+from receiver.sandbox.config import Account, SandboxConfig
+from receiver.sandbox.jobs import CallbackSent, JobReport
+from receiver.sandbox.server import SandboxServer, sandbox_app
+
+__all__ = ["Account", "CallbackSent", "JobReport", "SandboxConfig", "SandboxServer", "sandbox_app"]

@@ -1,0 +1,257 @@
+"""Apiframe's API v2, as its OpenAPI file and docs describe it: https://docs-v2.apiframe.ai."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from receiver.sandbox import desk, dialects, faults, validation
+from receiver.sandbox.config import Account
+from receiver.sandbox.images import expired
+from receiver.sandbox.jobs import SandboxJob, iso
+from receiver.sandbox.life import Sandbox
+from receiver.sandbox.pictures import Spec, size_of
+
+Handler = Callable[[Request, Sandbox, Account], Awaitable[Response]]
+
+
+def refuse(status: int, message: str, headers: Mapping[str, str] | None = None, **more: object) -> Response:
+    """An error as Apiframe words it."""
+    return JSONResponse({"error": message, **more}, status, headers=headers)
+
+
+def known(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Let only callers with an API key in, and give every answer a request id."""
+
+    async def handle(request: Request) -> Response:
+        sandbox: Sandbox = request.app.state.sandbox
+        account = desk.enter(sandbox, "apiframe", desk.api_key(request), refuse)
+        answer = account if isinstance(account, Response) else await handler(request, sandbox, account)
+        answer.headers["x-request-id"] = str(uuid.uuid4())
+        return answer
+
+    return handle
+
+
+async def submit(request: Request, sandbox: Sandbox, account: Account) -> Response:
+    """`POST /v2/images/generate`."""
+    visit = desk.Visit(sandbox, account, await request.body(), request.headers.get("idempotency-key"))
+    sandbox.jobs.seen(visit.key)
+    body = desk.parse(visit.body)
+    if body is None:
+        return refuse(400, "Invalid JSON")
+    if visit.key is not None and not 1 <= len(visit.key) <= 255:
+        return refuse(400, "Validation failed", details={"Idempotency-Key": ["At most 255 characters"]})
+    body, wish = _take_wish(body)
+    try:
+        asked = faults.read(request.headers, wish, "apiframe")
+    except faults.BadFault as error:
+        return refuse(400, "Validation failed", details={"sandbox": [str(error)]})
+    read = validation.apiframe(body)
+    if isinstance(read, dict):
+        return refuse(400, "Validation failed", details=read)
+    struck = desk.strike(visit, asked, refuse)
+    return struck or await _take(request, visit, asked, *read)
+
+
+async def _take(
+    request: Request,
+    visit: desk.Visit,
+    asked: faults.Asked,
+    wanted: validation.ApiframeRequest,
+    params: dict[str, Any],
+) -> Response:
+    jobs = visit.sandbox.jobs
+    earlier = jobs.replay(visit.account, visit.key)
+    if earlier is not None:
+        digest, job = earlier
+        if digest != visit.digest:
+            return refuse(409, "This idempotency key was used with another body")
+        return desk.answer(visit, asked, _accepted(job))
+    cost = validation.COSTS.get(wanted.model, 8)
+    if jobs.balance(visit.account) < cost:
+        left = jobs.balance(visit.account)
+        return refuse(402, "Insufficient credits", creditsRequired=cost, creditsAvailable=left)
+    job = _job(visit, wanted, params, asked, desk.base_url(request), cost)
+    answer = _accepted(job)
+    jobs.add(job, visit.digest)
+    visit.sandbox.start(job)
+    if "early" in asked:
+        await job.told.wait()
+    return desk.answer(visit, asked, answer)
+
+
+async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:
+    """`GET /v2/jobs/{id}`."""
+    try:
+        job_id = str(uuid.UUID(request.path_params["id"]))
+    except ValueError:
+        return refuse(400, "Invalid job id")
+    job = sandbox.jobs.get(job_id, account)
+    if job is None:
+        return refuse(404, "Job not found")
+    job.renew()
+    return JSONResponse({**_shown(sandbox, job), "input": job.input})
+
+
+async def page(request: Request, sandbox: Sandbox, account: Account) -> Response:
+    """`GET /v2/jobs`, newest first."""
+    query = request.query_params
+    limit, status = query.get("limit", "20"), query.get("status")
+    states = ("QUEUED", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED")
+    if not (limit.isdecimal() and 1 <= int(limit) <= 100):
+        return refuse(400, "Validation failed", details={"limit": ["A number from 1 to 100"]})
+    if status is not None and status not in states:
+        return refuse(400, "Validation failed", details={"status": [f"One of {', '.join(states)}"]})
+    if query.get("scope") == "team":
+        return refuse(403, "Only admins may see the whole team's jobs")
+    found = [
+        job
+        for job in sandbox.jobs.latest(account)
+        if _fits(job, status, query.get("model"), query.get("search"))
+    ]
+    cursor = query.get("cursor")
+    if cursor is not None:
+        place = next((n for n, job in enumerate(found, 1) if job.id == cursor), None)
+        if place is None:
+            return refuse(400, "Validation failed", details={"cursor": ["Invalid cursor"]})
+        found = found[place:]
+    shown = list(islice(found, int(limit)))
+    more = len(found) > len(shown)
+    return JSONResponse(
+        {
+            "jobs": [_shown(sandbox, job) for job in shown],
+            "nextCursor": shown[-1].id if more else None,
+            "hasMore": more,
+        }
+    )
+
+
+async def models(request: Request) -> Response:
+    """`GET /v2/models`; open to everybody."""
+    modality = request.query_params.get("modality", "image")
+    request_id = {"x-request-id": str(uuid.uuid4())}
+    if modality not in ("image", "video", "music"):
+        details = {"modality": ["One of image, video, music"]}
+        return refuse(400, "Validation failed", request_id, details=details)
+    catalog = [_model(name) for name in validation.FAMILY] if modality == "image" else []
+    return JSONResponse({"models": catalog}, headers=request_id)
+
+
+async def me(_request: Request, sandbox: Sandbox, account: Account) -> Response:
+    """`GET /v2/me`."""
+
+    def named(kind: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"sandbox:{kind}:{account.key}"))
+
+    team = {
+        "id": named("team"),
+        "name": "Sandbox",
+        "credits": sandbox.jobs.balance(account),
+        "plan": "sandbox",
+        "customerId": None,
+    }
+    return JSONResponse(
+        {
+            "user": {"id": named("user"), "email": "sandbox@example.com", "role": "OWNER"},
+            "team": team,
+            "apiKey": {"id": named("key"), "name": "sandbox", "prefix": account.key[:8]},
+        }
+    )
+
+
+ROUTES = [
+    Route("/v2/images/generate", known(submit), methods=["POST"]),
+    Route("/v2/jobs", known(page)),
+    Route("/v2/jobs/{id}", known(show)),
+    Route("/v2/me", known(me)),
+    Route("/v2/models", models),
+]
+
+
+def _take_wish(body: dict[str, Any]) -> tuple[dict[str, Any], object]:
+    """Take the sandbox's own parameter out of the model's parameter block."""
+    for name, block in body.items():
+        if name.endswith("Params") and isinstance(block, dict) and "sandbox" in block:
+            rest = {key: value for key, value in block.items() if key != "sandbox"}
+            return {**body, name: rest}, block["sandbox"]
+    return body, None
+
+
+def _job(
+    visit: desk.Visit,
+    wanted: validation.ApiframeRequest,
+    params: dict[str, Any],
+    asked: faults.Asked,
+    base_url: str,
+    cost: int,
+) -> SandboxJob:
+    config = visit.sandbox.config
+    side = config.image_px * (2 if params.get("image_size") == "2K" else 1)
+    width, height = size_of(str(params.get("aspect_ratio", "1:1")), side)
+    png = params.get("output_format") == "png" or "bytes" in asked
+    seed = "" if params.get("seed") is None else str(params["seed"])
+    extension = "png" if png else "jpg"
+    spec = Spec(wanted.prompt, wanted.model, seed, 0, width, height, extension, config.plain_images)
+    return SandboxJob(
+        id=str(uuid.uuid4()),
+        account=visit.account,
+        model=wanted.model,
+        prompt=wanted.prompt,
+        input={"prompt": wanted.prompt, **params},
+        specs=(spec,),
+        faults=asked,
+        base_url=base_url,
+        callback_url=wanted.webhook_url,
+        events=frozenset(wanted.webhook_events),
+        dialect=config.dialect,
+        cost=cost,
+        created_at=config.clock(),
+        idempotency_key=visit.key,
+        webhook_status="pending" if wanted.webhook_url else None,
+    )
+
+
+def _accepted(job: SandboxJob) -> Response:
+    return JSONResponse({"jobId": job.id, "status": job.status}, 202)
+
+
+def _shown(sandbox: Sandbox, job: SandboxJob) -> dict[str, Any]:
+    done = job.status == "COMPLETED"
+    return {
+        "id": job.id,
+        "status": job.status,
+        "model": job.model,
+        "progress": job.progress,
+        "result": dialects.result(job.links(), sandbox.config) if done else None,
+        "error": job.error,
+        "creditCost": job.cost,
+        "webhookStatus": job.webhook_status,
+        "createdAt": iso(job.created_at),
+        "completedAt": job.done_at,
+        "expired": expired(sandbox, job),
+    }
+
+
+def _fits(job: SandboxJob, status: str | None, model: str | None, search: str | None) -> bool:
+    return status in (None, job.status) and model in (None, job.model) and search in (None, job.id)
+
+
+def _model(name: str) -> dict[str, Any]:
+    cost = validation.COSTS.get(name, 8)
+    label = name.replace("-", " ").title()
+    return {
+        "id": name,
+        "label": label,
+        "modality": "image",
+        "description": f"The sandbox's stand-in for {label}",
+        "costMin": cost,
+        "costMax": cost,
+        "pricingMode": "flat",
+    }

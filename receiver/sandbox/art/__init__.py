@@ -1,0 +1,1 @@
+"""How the sandbox's pictures are painted: colours, a canvas, scenes, and a caption. Needs Pillow only."""

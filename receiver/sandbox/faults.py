@@ -1,0 +1,127 @@
+"""What a request to the sandbox asked to go wrong.
+
+A fault stands in the job's own parameters under `sandbox` (Apiframe: inside the model's parameter block;
+API in One: beside the others), as a name (`"late"`) or as an object (`{"fault": "late", "delay_s": 2}`),
+or in the header `X-Sandbox-Fault: late; delay_s=2`. Several are joined by `+`: `no_callback+expired_link`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from receiver.sandbox.config import Dialect, GatewayName
+
+HEADER = "x-sandbox-fault"
+
+KINDS: Mapping[str, str] = {
+    "no_callback": "no callback is sent",
+    "late": "the callback comes `delay_s` after completion; polls see the job done meanwhile",
+    "duplicate": "the last callback is sent `times` times; with `at_once` all in the same instant",
+    "out_of_order": "a progress callback follows the last one",
+    "early": "the last callback is delivered before the submit request is answered",
+    "wrong_signature": "callbacks are signed with another key (Apiframe)",
+    "unsigned": "callbacks are not signed (Apiframe)",
+    "malformed_callback": "callbacks are cut in the middle, so they are not JSON",
+    "big_callback": "callbacks are padded to about `bytes` bytes, 5 million by default",
+    "evil_url": "callbacks name `url` as the image; polls tell the truth",
+    "failed": "the job fails with `message`",
+    "failed_in_200": "the submit request is answered with HTTP 200 and an error inside (API in One)",
+    "refused": "the submit request is refused with 400",
+    "rate_limited": "the submit request is answered 429 with `retry_after_s`, `times` times",
+    "unavailable": "the submit request is answered 503, `times` times",
+    "lost_answer": "the job is taken, and the connection closed without an answer, `times` times",
+    "slow_image": "image bytes drip in, spread over `delay_s`",
+    "wrong_type": "images come with content type text/plain",
+    "html_image": "an HTML page comes where an image should be, with content type image/png",
+    "expired_link": "links answer `status`; a poll after that gives fresh ones, unless `forever`",
+    "truncated_image": "half of the image comes and the connection ends",
+    "partial_images": "the last image is never there (API in One)",
+    "bytes": "images are valid PNG files of about `bytes` bytes",
+}
+ONLY: Mapping[str, GatewayName] = {
+    "wrong_signature": "apiframe",
+    "unsigned": "apiframe",
+    "failed_in_200": "api-in-one",
+    "partial_images": "api-in-one",
+}
+"""Faults that make sense at one gateway only."""
+
+
+class BadFault(Exception):
+    """The request asked for a fault that there is not; the message says what there is."""
+
+
+class Asked(BaseModel):
+    """The faults of one job, with their options."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fault: tuple[str, ...] = ()
+    dialect: Dialect | None = None
+    delay_s: float = Field(default=1.0, ge=0, le=3600)
+    times: int | None = Field(default=None, ge=1, le=100)
+    at_once: bool = False
+    message: str = "Provider returned an error: content policy"
+    retry_after_s: int = Field(default=1, ge=0)
+    url: str = "http://169.254.169.254/latest/meta-data/"
+    status: int = Field(default=404, ge=400, le=599)
+    forever: bool = False
+    bytes: int | None = Field(default=None, ge=1, le=2**31)
+
+    def __contains__(self, kind: str) -> bool:
+        return kind in self.fault
+
+
+def read(headers: Mapping[str, str], body_value: object, gateway: GatewayName) -> Asked:
+    """Read what was asked for; the header wins over the body. Raises BadFault."""
+    header = headers.get(HEADER)
+    value = _from_header(header) if header else body_value
+    if value is None:
+        return Asked()
+    options = {"fault": value} if isinstance(value, str) else value
+    if not isinstance(options, dict):
+        raise BadFault(f"sandbox: a fault's name or an object, not {type(value).__name__}")
+    try:
+        asked = Asked.model_validate({**options, "fault": _kinds(options.get("fault"))})
+    except ValidationError as error:
+        known = ", ".join(Asked.model_fields)
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BadFault(f"sandbox.{where}: {first['msg']}; the options are {known}") from None
+    _check(asked, gateway)
+    return asked
+
+
+def _kinds(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    names = value.split("+") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadFault("sandbox.fault: a name, or several")
+    return tuple(name.strip() for name in names)
+
+
+def _check(asked: Asked, gateway: GatewayName) -> None:
+    for kind in asked.fault:
+        if kind not in KINDS:
+            raise BadFault(f"sandbox: there is no fault {kind!r}; there are {', '.join(KINDS)}")
+        if ONLY.get(kind, gateway) != gateway:
+            raise BadFault(f"sandbox: {kind} makes sense at {ONLY[kind]} only")
+    if "bytes" in asked and asked.bytes is None:
+        raise BadFault("sandbox.bytes: say how many")
+
+
+def _from_header(text: str) -> dict[str, Any]:
+    name, *options = text.split(";")
+    found: dict[str, Any] = {"fault": name.strip() or None}
+    for option in options:
+        key, _, value = option.partition("=")
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value.strip()
+    return found

@@ -1,0 +1,147 @@
+"""Handing out images, whole or spoiled as the job's faults say."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import zlib
+from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from receiver.sandbox.jobs import SandboxJob
+from receiver.sandbox.life import Sandbox
+from receiver.sandbox.pictures import Spec
+
+HTML = b"<!doctype html><title>Just a moment</title><p>Checking your browser before you can go on.</p>\n"
+PAD_CHUNK = 1024 * 1024
+_END = 12
+"""Length of IEND, the last chunk of a PNG file."""
+_FRAME = 12
+"""Length, type and checksum around the content of a PNG chunk."""
+
+
+class Cut(Response):
+    """Sends the head and what there is of the body, then closes the connection in the middle.
+
+    With `head` false nothing at all is sent. Needs `SandboxServer`, which lends us the transport.
+    """
+
+    def __init__(
+        self, content: bytes = b"", announced: int = 0, *, media_type: str, head: bool = True
+    ) -> None:
+        super().__init__(content, media_type=media_type)
+        self.headers["content-length"] = str(announced)
+        self.head = head
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as little as was asked for."""
+        if self.head:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        scope["state"]["transport"].close()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+
+async def image(request: Request) -> Response:
+    """`GET /images/{job}/{n}.png`: needs no key, as on the gateways' own delivery networks."""
+    sandbox: Sandbox = request.app.state.sandbox
+    found = find(sandbox, request)
+    if isinstance(found, Response):
+        return found
+    job, spec = found
+    picture = await asyncio.wrap_future(sandbox.studio.order(spec))
+    return _serve(job, spec, picture)
+
+
+def find(sandbox: Sandbox, request: Request) -> tuple[SandboxJob, Spec] | Response:
+    """The job and image that a link speaks of, or the answer that a dead link gives."""
+    job = sandbox.jobs.get(request.path_params["job"])
+    name = re.fullmatch(r"(\d{1,3})\.(png|jpg)", request.path_params["name"])
+    if job is None or name is None or job.status != "COMPLETED" or expired(sandbox, job):
+        return PlainTextResponse("Not found", 404)
+    spec = next((s for s in job.specs if s.index == int(name[1]) and s.extension == name[2]), None)
+    if spec is None or ("partial_images" in job.faults and spec is job.specs[-1]):
+        return PlainTextResponse("Not found", 404)
+    issue = request.query_params.get("link", "1")
+    link = int(issue) if issue.isdecimal() and len(issue) < 6 else 0
+    if job.dead(link):
+        job.link_tried = job.link_tried or link == job.link
+        return PlainTextResponse("This link has expired", job.faults.status)
+    return job, spec
+
+
+def expired(sandbox: Sandbox, job: SandboxJob) -> bool:
+    """Whether a job's images are past their retention."""
+    age = sandbox.config.clock() - (job.completed_at or job.created_at)
+    return job.status == "COMPLETED" and age >= sandbox.config.retention_s
+
+
+def pieces(picture: bytes, size: int | None) -> tuple[int, Iterator[bytes]]:
+    """An image's length and its bytes; with a size, a PNG padded to it, made piece by piece."""
+    if size is None:
+        return len(picture), iter((picture,))
+    sizes = _pad_sizes(size - len(picture))
+    total = len(picture) + sum(sizes) + _FRAME * len(sizes)
+
+    def parts() -> Iterator[bytes]:
+        yield picture[:-_END]
+        for length in sizes:
+            yield _pad(length)
+        yield picture[-_END:]
+
+    return total, parts()
+
+
+def _serve(job: SandboxJob, spec: Spec, picture: bytes) -> Response:
+    faults = job.faults
+    if "html_image" in faults:
+        return Response(HTML, media_type="image/png")
+    media_type = "text/plain" if "wrong_type" in faults else spec.media_type
+    total, parts = pieces(picture, faults.bytes if "bytes" in faults else None)
+    if "truncated_image" in faults:
+        return Cut(picture[: len(picture) // 2], total, media_type=media_type)
+    if "slow_image" in faults:
+        return _streamed(_drip(b"".join(parts), faults.delay_s), total, media_type)
+    return _streamed(_flow(parts), total, media_type)
+
+
+def _streamed(parts: AsyncIterator[bytes], total: int, media_type: str) -> Response:
+    return StreamingResponse(parts, media_type=media_type, headers={"content-length": str(total)})
+
+
+async def _flow(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def _drip(content: bytes, over_s: float) -> AsyncIterator[bytes]:
+    steps = 20
+    step = -(-len(content) // steps)
+    for start in range(0, len(content), step):
+        yield content[start : start + step]
+        await asyncio.sleep(over_s / steps)
+
+
+def _pad_sizes(missing: int) -> list[int]:
+    sizes = []
+    while missing >= _FRAME:
+        length = min(PAD_CHUNK, missing - _FRAME)
+        # What is left must be nothing, or room for another chunk's frame.
+        if 0 < missing - _FRAME - length < _FRAME:
+            length -= _FRAME
+        sizes.append(length)
+        missing -= length + _FRAME
+    return sizes
+
+
+@lru_cache(maxsize=4)
+def _pad(length: int) -> bytes:
+    """A private PNG chunk that decoders skip; noise, so that nothing on the way can compress it."""
+    body = b"daRk" + random.Random(length).randbytes(length)  # noqa: S311
+    return length.to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")

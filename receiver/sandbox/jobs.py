@@ -1,0 +1,247 @@
+"""What the sandbox remembers: its jobs, who may see them, and what everybody has left to spend."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from receiver.sandbox.config import Account, Dialect, GatewayName, SandboxConfig
+from receiver.sandbox.faults import Asked
+from receiver.sandbox.pictures import Spec
+
+State = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
+Event = Literal["progress", "completed", "failed"]
+
+REPLAY_S = 24 * 3600
+"""How long Apiframe remembers an idempotency key."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackSent:
+    """One attempt to deliver a callback. `status` is None if no answer came; `problem` says why."""
+
+    event: Event
+    attempt: int
+    status: int | None
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class SandboxJob:
+    """A job as the gateway sees it. Changes as it goes on; only the sandbox's event loop changes it."""
+
+    id: str
+    account: Account
+    model: str
+    prompt: str
+    input: dict[str, Any]
+    specs: tuple[Spec, ...]
+    faults: Asked
+    base_url: str
+    callback_url: str | None
+    events: frozenset[str]
+    dialect: Dialect
+    cost: int
+    created_at: float
+    seed: int | None = None
+    idempotency_key: str | None = None
+    status: State = "QUEUED"
+    progress: int = 0
+    completed_at: float | None = None
+    error: str | None = None
+    webhook_status: Literal["pending", "delivered", "failed"] | None = None
+    callbacks: list[CallbackSent] = field(default_factory=list)
+    link: int = 1
+    """Which issue of the image links is handed out now."""
+    link_tried: bool = False
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """The last callback was tried once, or will never be."""
+    over: bool = False
+    """Nothing more will happen to this job by itself."""
+
+    @property
+    def done(self) -> bool:
+        """Whether polls say that it is over."""
+        return self.status in ("COMPLETED", "FAILED")
+
+    @property
+    def done_at(self) -> str | None:
+        """When that was, as text."""
+        return None if self.completed_at is None else iso(self.completed_at)
+
+    def dead(self, link: int) -> bool:
+        """Whether this issue of the links is one that never works."""
+        dead = "expired_link" in self.faults
+        return dead and (self.faults.forever or link <= (self.faults.times or 1))
+
+    def links(self) -> list[str]:
+        """Where the images are."""
+        query = f"?link={self.link}" if self.link > 1 else ""
+        return [
+            f"{self.base_url}/images/{self.id}/{spec.index}.{spec.extension}{query}" for spec in self.specs
+        ]
+
+    def renew(self) -> None:
+        """Hand out fresh links from now on, if somebody found that the present ones are dead."""
+        if self.link_tried and self.dead(self.link):
+            self.link, self.link_tried = self.link + 1, False
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """A job as it stood at one moment, for tests and people."""
+
+    id: str
+    gateway: GatewayName
+    model: str
+    prompt: str
+    input: dict[str, Any]
+    fault: str
+    idempotency_key: str | None
+    callback_url: str | None
+    status: State
+    error: str | None
+    webhook_status: str | None
+    cost: int
+    images: tuple[str, ...]
+    callbacks: tuple[CallbackSent, ...]
+    over: bool
+    created_at: str
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return asdict(self)
+
+
+class Jobs:
+    """All jobs and balances, in memory. The loop writes; other threads may read reports and wait."""
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self._config = config
+        self._jobs: dict[str, SandboxJob] = {}
+        self._accounts = {account.key: account for account in config.accounts}
+        self._credits = {account.key: account.credits for account in config.accounts}
+        self._replays: dict[tuple[str, str], tuple[str, str, float]] = {}
+        self._refusals: Counter[tuple[str, str]] = Counter()
+        self._submits: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    def account(self, key: str | None, gateway: GatewayName) -> Account | None:
+        """The account of an API key, if it is one of this gateway's."""
+        account = self._accounts.get(key or "")
+        return account if account and account.gateway == gateway else None
+
+    def balance(self, account: Account) -> int:
+        """Credits left."""
+        return self._credits[account.key]
+
+    def add(self, job: SandboxJob, digest: str) -> None:
+        """Take a job, its credits, and its idempotency key."""
+        self._credits[job.account.key] -= job.cost
+        if job.idempotency_key:
+            self._replays[job.account.key, job.idempotency_key] = (digest, job.id, job.created_at)
+        self._jobs[job.id] = job
+        self._forget()
+        self.changed()
+
+    def refund(self, job: SandboxJob) -> None:
+        """Give the credits of a failed job back."""
+        self._credits[job.account.key] += job.cost
+        job.cost = 0
+
+    def replay(self, account: Account, key: str | None) -> tuple[str, SandboxJob] | None:
+        """The digest and job of an earlier submission with this idempotency key, for 24 hours."""
+        digest, job_id, at = self._replays.get((account.key, key or ""), ("", "", 0.0))
+        job = self._jobs.get(job_id)
+        if job is None or self._config.clock() - at >= REPLAY_S:
+            return None
+        return digest, job
+
+    def seen(self, key: str | None) -> None:
+        """Count a submission that came with an idempotency key."""
+        if key:
+            self._submits[key] += 1
+
+    def submits(self, key: str) -> int:
+        """How many submissions came with this idempotency key, however they were answered."""
+        return self._submits[key]
+
+    def spend(self, kind: str, submission: str, times: int) -> bool:
+        """Whether this fault should strike this submission once more."""
+        self._refusals[kind, submission] += 1
+        return self._refusals[kind, submission] <= times
+
+    def get(self, job_id: str, account: Account | None = None) -> SandboxJob | None:
+        """A job by id; another account's is as good as none."""
+        job = self._jobs.get(job_id)
+        return job if job and account in (None, job.account) else None
+
+    def latest(self, account: Account) -> Iterator[SandboxJob]:
+        """An account's jobs, newest first."""
+        return (job for job in reversed(list(self._jobs.values())) if job.account == account)
+
+    def changed(self) -> None:
+        """Wake those who wait for something to happen to a job."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, job_id: str, timeout_s: float, *, told: bool) -> bool:
+        """Wait, in another thread than the loop's, until a job is done, or over with all its callbacks."""
+
+        def reached() -> bool:
+            job = self._jobs.get(job_id)
+            return job is not None and (job.over or (job.done and not told))
+
+        with self._changed:
+            return self._changed.wait_for(reached, timeout_s)
+
+    def reports(self) -> list[JobReport]:
+        """All jobs as they stand now, oldest first."""
+        return [report(job) for job in list(self._jobs.values())]
+
+    def _forget(self) -> None:
+        if len(self._jobs) <= self._config.keep_jobs:
+            return
+        oldest = next((job for job in self._jobs.values() if job.over), None)
+        if oldest is not None:
+            del self._jobs[oldest.id]
+            self._replays.pop((oldest.account.key, oldest.idempotency_key or ""), None)
+
+
+def report(job: SandboxJob) -> JobReport:
+    """A job as it stands now."""
+    return JobReport(
+        id=job.id,
+        gateway=job.account.gateway,
+        model=job.model,
+        prompt=job.prompt,
+        input=dict(job.input),
+        fault="+".join(job.faults.fault),
+        idempotency_key=job.idempotency_key,
+        callback_url=job.callback_url,
+        status=job.status,
+        error=job.error,
+        webhook_status=job.webhook_status,
+        cost=job.cost,
+        images=tuple(job.links()) if job.status == "COMPLETED" else (),
+        callbacks=tuple(job.callbacks),
+        over=job.over,
+        created_at=iso(job.created_at),
+    )
+
+
+def iso(seconds: float) -> str:
+    """A time as Apiframe writes it: `2026-11-22T10:00:00.000Z`."""
+    text = datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def body_digest(body: bytes) -> str:
+    """Hex SHA-256 of a request body."""
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,215 @@
+"""The sandbox as an ASGI app, and as a server in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from receiver.sandbox import api_in_one, apiframe, faults
+from receiver.sandbox.config import DIALECTS, SandboxConfig
+from receiver.sandbox.images import image, pieces
+from receiver.sandbox.jobs import JobReport
+from receiver.sandbox.life import Sandbox
+
+
+def sandbox_app(config: SandboxConfig | None = None) -> Starlette:
+    """Build the app. Its parts are at `app.state.sandbox`."""
+    sandbox = Sandbox(config or SandboxConfig())
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await sandbox.close()
+
+    routes = [
+        *apiframe.ROUTES,
+        *api_in_one.ROUTES,
+        Route("/images/{job}/{name}", image),
+        Route("/sandbox/jobs", list_jobs),
+        Route("/", about),
+    ]
+    app = Starlette(
+        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error}, max_body_size=2**20
+    )
+    app.state.sandbox = sandbox
+    return app
+
+
+async def list_jobs(request: Request) -> Response:
+    """`GET /sandbox/jobs`: every job with the callbacks that were sent, oldest first."""
+    sandbox: Sandbox = request.app.state.sandbox
+    return JSONResponse({"jobs": [job.as_json() for job in sandbox.jobs.reports()]})
+
+
+async def about(request: Request) -> Response:
+    """`GET /`: what this is."""
+    sandbox: Sandbox = request.app.state.sandbox
+    keys = {name: [] for name in ("apiframe", "api-in-one")}  # type: dict[str, list[str]]
+    for account in sandbox.config.accounts:
+        keys[account.gateway].append(account.key)
+    return JSONResponse(
+        {
+            "what": "Darkroom's sandbox: it stands in for the image gateways. Nothing here costs anything.",
+            "apiframe": {
+                "submit": "POST /v2/images/generate",
+                "job": "GET /v2/jobs/{id}",
+                "keys": keys["apiframe"],
+            },
+            "api-in-one": {
+                "submit": "POST /api/v1/images/generations",
+                "job": "GET /api/v1/tasks/{task_id}",
+                "keys": keys["api-in-one"],
+                "dialects": list(DIALECTS),
+            },
+            "jobs": "GET /sandbox/jobs",
+            "faults": dict(faults.KINDS),
+        }
+    )
+
+
+class SandboxServer:
+    """A sandbox that serves on a port of its own, in a thread, until it is stopped.
+
+    `port` 0 takes a free one. Use it as a context manager, or call `start` and `stop`. Raises OSError if
+    the port is taken.
+    """
+
+    def __init__(
+        self, config: SandboxConfig | None = None, *, port: int = 0, host: str = "127.0.0.1"
+    ) -> None:
+        self.config = config or SandboxConfig()
+        self.host, self.port = host, port
+        self._app = sandbox_app(self.config)
+        self._sandbox: Sandbox = self._app.state.sandbox
+        self._server: _Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers: `http://127.0.0.1:PORT`."""
+        return f"http://{self.host}:{self.port}"
+
+    def start(self) -> Self:
+        """Serve; returns when requests are answered."""
+        listener = socket.create_server((self.host, self.port))
+        self.port = listener.getsockname()[1]
+        settings = uvicorn.Config(
+            self._app, http=_Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
+            timeout_graceful_shutdown=1,
+        )  # fmt: skip
+        self._server = _Server(settings)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True
+        )
+        self._thread.start()
+        self._server.ready.wait()
+        return self
+
+    def stop(self) -> None:
+        """Stop serving, and wait until the thread has ended."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join()
+        self._server = self._thread = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def jobs(self) -> list[JobReport]:
+        """Every job as it stands now, oldest first."""
+        return self._sandbox.jobs.reports()
+
+    def job(self, job_id: str) -> JobReport:
+        """One job as it stands now. Raises KeyError."""
+        return {job.id: job for job in self.jobs()}[job_id]
+
+    def wait(self, job_id: str, timeout_s: float = 10.0, *, told: bool = True) -> JobReport:
+        """Wait until a job is over with all of its callbacks; with `told` false, until polls see it done.
+
+        Raises TimeoutError.
+        """
+        if not self._sandbox.jobs.wait(job_id, timeout_s, told=told):
+            raise TimeoutError(f"the sandbox's job {job_id} is not over after {timeout_s} s")
+        return self.job(job_id)
+
+    def submits(self, idempotency_key: str) -> int:
+        """How many submit requests came with this key, however they were answered."""
+        return self._sandbox.jobs.submits(idempotency_key)
+
+    def credits(self, api_key: str) -> int:
+        """What an account has left."""
+        account = next(account for account in self.config.accounts if account.key == api_key)
+        return self._sandbox.jobs.balance(account)
+
+    def image_bytes(self, job_id: str, n: int = 0) -> bytes:
+        """The true bytes of a job's image. Raises KeyError."""
+        return b"".join(self._image(job_id, n))
+
+    def image_digest(self, job_id: str, n: int = 0) -> tuple[str, int]:
+        """Hex SHA-256 and length of a job's image, without holding a large one in memory. Raises KeyError."""
+        digest, length = hashlib.sha256(), 0
+        for part in self._image(job_id, n):
+            digest.update(part)
+            length += len(part)
+        return digest.hexdigest(), length
+
+    def _image(self, job_id: str, n: int) -> Iterator[bytes]:
+        job = self._sandbox.jobs.get(job_id)
+        if job is None or not 0 <= n < len(job.specs):
+            raise KeyError(f"{job_id}/{n}")
+        picture = self._sandbox.studio.order(job.specs[n]).result()
+        return pieces(picture, job.faults.bytes if "bytes" in job.faults else None)[1]
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready, or has ended without ever being so."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            super().run(sockets)
+        finally:
+            self.ready.set()
+
+
+class _Protocol(HttpToolsProtocol):
+    """Lends the connection to the app, for the faults that break it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.app_state: dict[str, Any] = {**self.app_state, "transport": transport}
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    refuse = api_in_one.refuse if request.url.path.startswith("/api/") else apiframe.refuse
+    return refuse(error.status_code, error.detail, headers=error.headers)
