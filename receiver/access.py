@@ -1,0 +1,107 @@
+"""Who may use the API: bearer tokens with scopes, and loopback only where there are none."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from receiver.errors import Forbidden, SettingsError, Unauthorized
+
+REACH = {
+    "read": frozenset({"read"}),
+    "submit": frozenset({"read", "submit"}),
+    "admin": frozenset({"read", "submit", "admin"}),
+}
+"""What each scope allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request comes from."""
+
+    name: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    caller: Caller
+    digest: bytes
+
+
+class Access:
+    """The API tokens of this installation; only digests of them are kept."""
+
+    def __init__(self, tokens: Iterable[str]) -> None:
+        """Each token is `name:scope:token`; raises SettingsError that names what is wrong with one."""
+        self._known = [_parse(token) for token in tokens]
+
+    @property
+    def open(self) -> bool:
+        """Whether there are no tokens, so that whoever comes over loopback may do everything."""
+        return not self._known
+
+    def check(self, authorization: str | None, *, scope: str, client: str | None, host: str | None) -> Caller:
+        """Admit a request, or raise Unauthorized or Forbidden.
+
+        `client` is the address it came from and `host` its Host header. Where there are no tokens both must
+        be loopback: the header too, because a tunnel or a web page in a browser comes from loopback as well.
+        """
+        if self.open:
+            if not (is_loopback(client) and is_loopback(_host_only(host))):
+                raise Unauthorized("Set DARKROOM_API_TOKENS to use the API from anywhere but loopback.")
+            return Caller("loopback", "admin")
+        caller = self._who(authorization)
+        if scope not in REACH[caller.scope]:
+            raise Forbidden(f"This needs a token of scope {scope}; {caller.name} has {caller.scope}.")
+        return caller
+
+    def _who(self, authorization: str | None) -> Caller:
+        kind, _, token = (authorization or "").partition(" ")
+        digest = _digest(token.strip())
+        # Every token is compared, so that the time taken says nothing about which one came near.
+        matches = [known for known in self._known if hmac.compare_digest(known.digest, digest)]
+        if kind.lower() != "bearer" or not matches:
+            raise Unauthorized("Send one of the tokens of DARKROOM_API_TOKENS: `Authorization: Bearer ...`.")
+        return matches[0].caller
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address means this machine."""
+    if host is None:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host_only(host: str | None) -> str | None:
+    if host is None:
+        return None
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _parse(token: str) -> _Known:
+    name, _, rest = token.partition(":")
+    scope, _, secret = rest.partition(":")
+    if not name or scope not in REACH:
+        raise SettingsError(
+            "DARKROOM_API_TOKENS: each must be name:scope:token, scope read, submit or admin."
+        )
+    if len(secret) < 16:
+        raise SettingsError(
+            f"DARKROOM_API_TOKENS: the token of {name} is too short; take 16 characters or more."
+        )
+    return _Known(Caller(name, scope), _digest(secret))
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

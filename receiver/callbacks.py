@@ -1,0 +1,115 @@
+"""The webhook endpoint: believe nothing unproven, answer 2xx only for what is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import ParamSpec, TypeVar
+
+import structlog
+import uuid_utils
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from receiver.edge import read_body
+from receiver.errors import BadToken, DarkroomError, JobMismatch, UnknownJob
+from receiver.gateways.base import Gateway
+from receiver.intake import Intake
+from receiver.redaction import Redactor
+from receiver.signing import CallbackTokens
+from storage.deliveries import Offer, Receipt
+from storage.records import Clock, Delivery
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+log = structlog.get_logger("darkroom.callbacks")
+
+KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
+LARGE = 64 * 1024
+KEPT_PREFIXES = ("x-webhook-", "webhook-")
+
+
+class Callbacks:
+    """`POST /callbacks/{gateway}/{token}`, the only route that must be public."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        gateways: Mapping[str, Gateway],
+        tokens: CallbackTokens,
+        *,
+        max_bytes: int,
+        redactor: Redactor,
+        clock: Clock,
+    ) -> None:
+        self._intake = intake
+        self._gateways = gateways
+        self._tokens = tokens
+        self._max_bytes = max_bytes
+        self._redactor = redactor
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        # `token:path`, so that even a mangled token gets the one plain answer that all bad ones get.
+        return [Route("/callbacks/{gateway}/{token:path}", self.receive, methods=["POST"])]
+
+    async def receive(self, request: Request) -> Response:
+        """Verify a callback and record it; the order of the checks is cheapest first."""
+        name, token = request.path_params["gateway"], request.path_params["token"]
+        try:
+            offer = await self._offer(request, name, token)
+            receipt = await asyncio.wrap_future(self._intake.offer(offer))
+            _refuse(receipt)
+        except DarkroomError as error:
+            reason = error.reason if isinstance(error, BadToken) else None
+            log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
+            raise
+        log.info("callback", job=offer.delivery.job_id, gateway=name, receipt=receipt)
+        # Exactly 200, because some senders take any other 2xx for a failure.
+        return JSONResponse({"status": receipt})
+
+    async def _offer(self, request: Request, name: str, token: str) -> Offer:
+        # Reading first settles the size; a sender cut off in mid-body would report a broken connection.
+        body = await read_body(request, self._max_bytes)
+        job_id = self._tokens.read(token, name)
+        gateway = self._gateways.get(name)
+        if gateway is None:
+            raise BadToken("foreign")
+        # A large body takes long enough to read that other requests would notice.
+        apart = run_in_threadpool if len(body) > LARGE else _here
+        verdict = await apart(gateway.verify, request.headers, body)
+        completion = await apart(gateway.read_callback, body)
+        delivery = Delivery(
+            id=str(uuid_utils.uuid7()),
+            job_id=job_id,
+            gateway=name,
+            received_at=self._clock(),
+            headers=self._kept(request.headers),
+            body=self._redactor.body(body),
+            body_sha256=hashlib.sha256(body).hexdigest(),
+            signature=verdict,
+        )
+        return Offer(delivery, completion.gateway_job_id)
+
+    def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: self._redactor.text(value[:512])
+            for name, value in headers.items()
+            if name in KEPT_HEADERS or name.startswith(KEPT_PREFIXES)
+        }
+
+
+async def _here(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+    return work(*args, **kwargs)
+
+
+def _refuse(receipt: Receipt) -> None:
+    if receipt is Receipt.MISMATCH:
+        raise JobMismatch("The body speaks of another job than this URL was made for.")
+    if receipt is Receipt.UNKNOWN_JOB:
+        raise UnknownJob("The ledger does not know the job of this URL.")

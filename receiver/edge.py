@@ -1,0 +1,148 @@
+"""What every HTTP answer has in common: a request id, a line in the log, safe headers, problem details."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+import structlog
+import uuid_utils
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+
+from receiver.errors import BodyTooLarge, DarkroomError, InvalidRequest, Unready
+from storage.errors import NotFound, StorageError
+
+log = structlog.get_logger("darkroom.http")
+
+SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}")
+_TOKEN_PATH = re.compile(r"(/callbacks/[^/]+/).+")
+
+
+class Edge:
+    """The outermost layer: gives each request an id, adds safe headers, and logs one line."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        request_id = _request_id(request)
+        began, status = perf_counter(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                for name, value in SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request=request_id):
+            try:
+                await self._app(scope, receive, answer)
+            finally:
+                log.info(
+                    "request",
+                    method=request.method,
+                    path=shown_path(request.url.path),
+                    status=status,
+                    ms=round((perf_counter() - began) * 1000, 1),
+                )
+
+
+def shown_path(path: str) -> str:
+    """A path as it may be logged: a callback URL without its token."""
+    return _TOKEN_PATH.sub(r"\1[token]", path)[:300]
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read a body whole, or raise BodyTooLarge as soon as it is over the limit; it is never cut."""
+    announced = request.headers.get("content-length", "")
+    body = bytearray()
+    if not (announced.isascii() and announced.isdigit() and int(announced) > limit):
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                break
+        else:
+            return bytes(body)
+    raise BodyTooLarge(f"The body may have {limit} bytes at most.")
+
+
+def problem(
+    status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """An error as RFC 9457 problem details, with our short code."""
+    title = code.replace("_", " ").capitalize()
+    content = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+    return JSONResponse(
+        content | more, status_code=status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def handlers() -> dict[Any, ExceptionHandler]:
+    """How each kind of error is answered."""
+    return {
+        DarkroomError: _ours,
+        StorageError: _storage,
+        HTTPException: _http,
+        Exception: _unexpected,
+    }
+
+
+async def _ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, DarkroomError)
+    headers = {}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, Unready):
+        headers["retry-after"] = "5"
+    if error.status == 413:
+        headers["connection"] = "close"
+    faults = {"faults": error.faults} if isinstance(error, InvalidRequest) else {}
+    return problem(error.status, error.code, str(error), headers=headers, **faults)
+
+
+async def _storage(_request: Request, error: Exception) -> Response:
+    if isinstance(error, NotFound):
+        return problem(404, "not_found", str(error))
+    log.error("storage failed", why=str(error))
+    return problem(
+        503, Unready.code, "The ledger or the bucket did not answer.", headers={"retry-after": "5"}
+    )
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    code = codes.get(error.status_code, "bad_request")
+    return problem(error.status_code, code, error.detail, headers=error.headers)
+
+
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    return problem(
+        500, DarkroomError.code, "Something went wrong here; the log has it under this request id."
+    )
+
+
+def _request_id(request: Request) -> str:
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid_utils.uuid7().hex

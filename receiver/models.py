@@ -1,0 +1,178 @@
+"""What the API takes in, checked, and how jobs, outputs and books look from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from receiver.errors import InvalidRequest
+from storage.records import Books, Delivery, Job, JobRequest, Output, Status, rfc3339
+from storage.search import Found
+
+TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+# What SQL text, JSON and S3 metadata can all carry.
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+
+
+class SubmitBody(BaseModel):
+    """What a job is asked for with."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    gateway: str = Field(description="Which gateway to send it to: `apiframe` or `api-in-one`.")
+    model: Text = Field(min_length=1, max_length=128, description="The gateway's own word for the model.")
+    prompt: Text = Field(min_length=1, max_length=20_000, description="What to draw.")
+    negative_prompt: Text | None = Field(None, max_length=20_000, description="What to leave out.")
+    aspect_ratio: Text | None = Field(None, max_length=32, description="Such as `16:9`.")
+    num_images: int | None = Field(None, ge=1, le=64, description="How many images.")
+    seed: str | int | None = Field(None, description="A number or a text, as the gateway takes it.")
+    params: dict[str, Any] = Field(
+        default_factory=dict, description="Passed to the gateway as they are: `image_size`, ..."
+    )
+    tags: dict[TagName, TagValue] = Field(
+        default_factory=dict, max_length=32, description="Your own words, to find the job by."
+    )
+    notify_url: None = Field(None, description="Reserved; notifications are not offered yet.")
+    unsupported: Literal["refuse", "ignore"] = Field(
+        "refuse", description="What to do with a parameter that the gateway does not have."
+    )
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("must not be blank")
+        return prompt
+
+    @field_validator("seed")
+    @classmethod
+    def _short_seed(cls, seed: str | int | None) -> str | int | None:
+        if seed is not None and not 1 <= len(str(seed)) <= 500:
+            raise ValueError("must have 1 to 500 characters")
+        return seed
+
+    def request(self) -> JobRequest:
+        """The same in the ledger's words."""
+        return JobRequest(
+            model=self.model,
+            prompt=self.prompt,
+            negative_prompt=self.negative_prompt,
+            aspect_ratio=self.aspect_ratio,
+            num_images=self.num_images,
+            seed=None if self.seed is None else str(self.seed),
+            params=self.params,
+            tags=dict(self.tags),
+        )
+
+
+def read_submit(body: bytes) -> SubmitBody:
+    """Read a submit body; raise InvalidRequest that names every field that is wrong."""
+    try:
+        return SubmitBody.model_validate_json(body)
+    except ValidationError as error:
+        raise InvalidRequest([_fault(fault) for fault in error.errors()]) from None
+
+
+def _fault(fault: Mapping[str, Any]) -> dict[str, str]:
+    where = ".".join(str(part) for part in fault["loc"] if part not in {"str", "int"})
+    return {"field": where or "body", "message": str(fault["msg"]).removeprefix("Value error, ")}
+
+
+def job_view(job: Job, outputs: Sequence[str]) -> dict[str, Any]:
+    """A job as the API shows it."""
+    request, result = job.request, job.result
+    return {
+        "id": job.id,
+        "gateway": job.gateway,
+        "gateway_job_id": job.gateway_job_id,
+        "status": job.status,
+        "request": {
+            "model": request.model,
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
+            "aspect_ratio": request.aspect_ratio,
+            "num_images": request.num_images,
+            "seed": request.seed,
+            "params": request.params,
+            "tags": request.tags,
+            "ignored": list(request.ignored),
+        },
+        "result": {
+            "model": result.model,
+            "seed": result.seed,
+            "credits": result.credits,
+            "credits_estimated": result.credits_estimated,
+        },
+        "error": job.error
+        and {"code": job.error.code, "message": job.error.message, "at_fault": job.error.at_fault},
+        "outputs": list(outputs),
+        "found_by": job.found_by,
+        "created_at": rfc3339(job.created_at),
+        "updated_at": rfc3339(job.updated_at),
+    }
+
+
+def timeline(job: Job, deliveries: Sequence[Delivery], outputs: Sequence[Output]) -> list[dict[str, Any]]:
+    """Everything that happened to a job, oldest first."""
+    events: list[tuple[int, dict[str, Any]]] = [
+        (at, {"event": "moved", "status": status}) for status, at in job.moves
+    ]
+    events += [
+        (
+            delivery.received_at,
+            {
+                "event": "delivery",
+                "id": delivery.id,
+                "signature": delivery.signature,
+                "effect": delivery.effect,
+                "body_sha256": delivery.body_sha256,
+            },
+        )
+        for delivery in deliveries
+    ]
+    events += [(output.stored_at, {"event": "stored", "output": output.id}) for output in outputs]
+    return [{"at": rfc3339(at), **event} for at, event in sorted(events, key=lambda one: one[0])]
+
+
+def output_view(found: Found) -> dict[str, Any]:
+    """An output as the API shows it."""
+    output, job = found.output, found.job
+    return {
+        "id": output.id,
+        "job_id": output.job_id,
+        "index": output.index,
+        "key": output.key,
+        "sha256": output.sha256,
+        "bytes": output.bytes,
+        "media_type": output.media_type,
+        "width": output.width,
+        "height": output.height,
+        "seed": output.seed,
+        "seed_requested": job.request.seed,
+        "stored_at": rfc3339(output.stored_at),
+        "gateway": job.gateway,
+        "model": job.result.model or job.request.model,
+        "model_requested": job.request.model,
+        "prompt": job.request.prompt,
+        "tags": job.request.tags,
+        "version_id": output.version_id,
+    }
+
+
+def books_view(total: Books, pages: Mapping[str, Books], now: int) -> dict[str, Any]:
+    """The books as the API shows them."""
+    return {**_page(total, now), "gateways": {name: _page(page, now) for name, page in sorted(pages.items())}}
+
+
+def _page(page: Books, now: int) -> dict[str, Any]:
+    oldest = page.oldest_unfinished_at
+    return {
+        "accepted": page.accepted,
+        **{status.value: page.counts[status] for status in Status},
+        "balanced": page.balanced,
+        "found_by_polling": page.found_by_polling,
+        "oldest_unfinished_age_s": None if oldest is None else max(0.0, (now - oldest) / 1000),
+    }

@@ -1,0 +1,206 @@
+"""Find out how a job at a gateway is: from the callbacks that came, and by asking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import structlog
+
+from receiver.errors import GatewayError, MalformedCallback, RateLimited, UnknownGatewayJob
+from receiver.gateways.base import Completion, Gateway, State
+from receiver.redaction import Redactor
+from receiver.sending import Sender
+from receiver.timing import Timing
+from storage.ledger import Ledger
+from storage.records import Clock, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict
+
+log = structlog.get_logger("darkroom.reconcile")
+
+Confirm = Literal["auto", "always", "never"]
+HINT = "hint"
+"""The effect of a callback that is believed only as far as to ask the gateway itself."""
+
+MAX_UNKNOWN = 3
+"""After so many answers that the gateway knows no such job, it is believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _News:
+    """What a job's unapplied deliveries say, taken together."""
+
+    effects: dict[str, str]
+    gateway_job_id: str | None = None
+    proven: tuple[str, Completion] | None = None
+    """The delivery that may be believed as it is, and what it says."""
+    hinted: bool = False
+
+
+class Reconciler:
+    """The step between a gateway's taking a job and our knowing what became of it. Thread-safe."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        gateways: Mapping[str, Gateway],
+        sender: Sender,
+        *,
+        confirm: Mapping[str, Confirm],
+        redactor: Redactor,
+        timing: Timing,
+        clock: Clock,
+    ) -> None:
+        self._ledger = ledger
+        self._gateways = gateways
+        self._sender = sender
+        self._confirm = confirm
+        self._redactor = redactor
+        self._timing = timing
+        self._clock = clock
+
+    def advance(self, job: Job, worker: str) -> Job:
+        """Apply a running job's deliveries; ask its gateway where they do not settle it or none came."""
+        gateway = self._gateways.get(job.gateway)
+        if gateway is None:
+            return self._ledger.postpone(job, worker, due_in_ms=60_000)
+        news = self._read(gateway, job)
+        if job.gateway_job_id is None and news.gateway_job_id is not None:
+            # The callback overtook the answer to our submission, or that answer was lost.
+            job = replace(job, gateway_job_id=news.gateway_job_id)
+        if news.proven is not None:
+            delivery_id, completion = news.proven
+            return self._decide(job, worker, gateway, completion, news.effects | {delivery_id: ""})
+        if job.gateway_job_id is None:
+            return self._ledger.postpone(job, worker, due_in_ms=0, attempted=False, applied=news.effects)
+        if job.status is Status.SUBMITTING:
+            job = self._ledger.move(
+                job, Status.RUNNING, worker, keep_lease=True, gateway_job_id=job.gateway_job_id
+            )
+        hinted = news.hinted or self._hinted_before(job)
+        if not hinted and (wait_ms := self._due_in_ms(job)) > 0:
+            return self._ledger.postpone(
+                job, worker, due_in_ms=wait_ms, attempted=False, applied=news.effects
+            )
+        return self._ask(job, worker, gateway, news.effects, hinted=hinted)
+
+    def fresh(self, job: Job) -> Completion | None:
+        """Ask the gateway for a ready job's images again, because their links have died."""
+        gateway = self._gateways.get(job.gateway)
+        if gateway is None or job.gateway_job_id is None:
+            return None
+        completion = gateway.polled(self._sender.send(gateway.name, gateway.poll(job.gateway_job_id)))
+        return completion if completion.state is State.SUCCEEDED else None
+
+    def _read(self, gateway: Gateway, job: Job) -> _News:
+        news = _News({})
+        for delivery in self._ledger.pending_deliveries(job.id):
+            try:
+                completion = gateway.read_callback(delivery.body)
+            except MalformedCallback:
+                # It could be read when it came in, so an upgrade changed how; asking settles it.
+                news = replace(news, effects=news.effects | {delivery.id: HINT}, hinted=True)
+                continue
+            news = self._heed(news, job, delivery, completion)
+        return news
+
+    def _heed(self, news: _News, job: Job, delivery: Delivery, completion: Completion) -> _News:
+        learned = news.gateway_job_id or completion.gateway_job_id
+        if completion.state is State.RUNNING:
+            return replace(news, effects=news.effects | {delivery.id: "progress"}, gateway_job_id=learned)
+        if self._believable(job, delivery, completion):
+            proven = news.proven or (delivery.id, completion)
+            return replace(
+                news, effects=news.effects | {delivery.id: "late"}, gateway_job_id=learned, proven=proven
+            )
+        return replace(news, effects=news.effects | {delivery.id: HINT}, gateway_job_id=learned, hinted=True)
+
+    def _believable(self, job: Job, delivery: Delivery, completion: Completion) -> bool:
+        confirm = self._confirm[job.gateway]
+        if completion.state is State.SUCCEEDED and not completion.images:
+            return False
+        return confirm == "never" or (confirm == "auto" and delivery.signature is Verdict.VALID)
+
+    def _hinted_before(self, job: Job) -> bool:
+        return any(delivery.effect == HINT for delivery in self._ledger.deliveries(job.id))
+
+    def _due_in_ms(self, job: Job) -> int:
+        since = job.moved_at(Status.RUNNING) or job.created_at
+        due = self._timing.poll_due(job.attempts, callback_expected=job.callback_expected)
+        return since + int(due * 1000) - self._clock()
+
+    def _ask(self, job: Job, worker: str, gateway: Gateway, effects: dict[str, str], *, hinted: bool) -> Job:
+        assert job.gateway_job_id is not None
+        try:
+            completion = gateway.polled(self._sender.send(gateway.name, gateway.poll(job.gateway_job_id)))
+        except GatewayError as error:
+            log.warning("poll failed", job=job.id, gateway=job.gateway, code=error.code, why=str(error))
+            return self._unanswered(job, worker, effects, error, hinted=hinted)
+        if completion.state is State.RUNNING:
+            return self._unanswered(job, worker, effects, None, hinted=hinted)
+        by = FoundBy.CALLBACK if hinted else FoundBy.POLL
+        if not hinted and not job.callback_expected:
+            by = FoundBy.POLL_ONLY
+        return self._decide(job, worker, gateway, completion, effects, by)
+
+    def _unanswered(
+        self, job: Job, worker: str, effects: dict[str, str], error: GatewayError | None, *, hinted: bool
+    ) -> Job:
+        age = self._clock() - (job.moved_at(Status.RUNNING) or job.created_at)
+        if age > self._timing.no_answer * 1000:
+            message = f"{job.gateway} gave no result in {self._timing.no_answer / 3600:g} hours."
+            failure = JobError("no_answer", message, "gateway")
+            return self._ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
+        if isinstance(error, UnknownGatewayJob) and job.attempts + 1 >= MAX_UNKNOWN:
+            failure = JobError(error.code, self._redactor.text(str(error)), error.at_fault)
+            return self._ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
+        wait_ms = self._due_in_ms(replace(job, attempts=job.attempts + 1))
+        if hinted:
+            wait_ms = int(self._timing.backoff(job.attempts) * 1000)
+        if isinstance(error, RateLimited):
+            wait_ms = max(wait_ms, int(self._timing.later(error.retry_after_s) * 1000))
+        return self._ledger.postpone(job, worker, due_in_ms=max(wait_ms, 0), applied=effects)
+
+    def _decide(
+        self,
+        job: Job,
+        worker: str,
+        gateway: Gateway,
+        completion: Completion,
+        effects: dict[str, str],
+        by: FoundBy = FoundBy.CALLBACK,
+    ) -> Job:
+        """Move a job on by a completion that may be believed."""
+        to = Status.READY if completion.state is State.SUCCEEDED and completion.images else Status.FAILED
+        # What was marked with an empty effect is the delivery that proves this very move.
+        applied = {delivery_id: effect or to for delivery_id, effect in effects.items()}
+        log.info("decided", job=job.id, gateway=job.gateway, to=to, found_by=by)
+        return self._ledger.move(
+            job,
+            to,
+            worker,
+            keep_lease=True,
+            applied=applied,
+            gateway_job_id=job.gateway_job_id or completion.gateway_job_id,
+            found_by=by,
+            result=self._result(job, gateway, completion),
+            error=None if to is Status.READY else self._failure(job, completion),
+        )
+
+    def _result(self, job: Job, gateway: Gateway, completion: Completion) -> JobResult:
+        paid = completion.credits
+        estimate = gateway.estimate(job.request) if completion.state is State.SUCCEEDED else None
+        return JobResult(
+            model=completion.model,
+            seed=completion.seed,
+            credits=estimate if paid is None else paid,
+            credits_estimated=paid is None and estimate is not None,
+            images=completion.images,
+            reply=self._redactor.value(completion.reply),
+        )
+
+    def _failure(self, job: Job, completion: Completion) -> JobError:
+        if completion.state is State.SUCCEEDED:
+            return JobError("no_images", f"{job.gateway} says it succeeded but names no image.", "gateway")
+        why = self._redactor.text(completion.error or "no reason was given")
+        return JobError("generation_failed", f"{job.gateway} says: {why}", "gateway")

@@ -1,0 +1,246 @@
+"""Every setting, read once from the environment (prefix `DARKROOM_`, nested with `__`) or a `.env` file."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from receiver.errors import SettingsError
+from storage.keys import DEFAULT_TEMPLATE, Keys
+
+PREFIX = "DARKROOM_"
+SCOPES = ("read", "submit", "admin")
+
+
+def _listed(value: object) -> object:
+    # `a,b` in the environment means two values; a list stays a list.
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _networks(values: list[str]) -> list[str]:
+    for value in values:
+        ipaddress.ip_network(value)
+    return values
+
+
+def _base_url(value: str) -> str:
+    scheme, _, rest = value.rstrip("/").partition("://")
+    if scheme not in {"http", "https"} or not rest or any(sign in rest for sign in " ?#@"):
+        raise ValueError("must be http:// or https:// and a host, without credentials, query or fragment")
+    return value.rstrip("/")
+
+
+def _origin(value: str) -> str:
+    if "/" in _base_url(value).partition("://")[2]:
+        raise ValueError("must end with the host or port, without a path")
+    return _base_url(value)
+
+
+def _template(value: str) -> str:
+    Keys(template=value)
+    return value
+
+
+def _prefix(value: str) -> str:
+    Keys(prefix=value)
+    return value
+
+
+Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
+Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_listed)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+class Group(BaseModel):
+    """Settings that share a name's beginning; an unknown name among them is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class S3Settings(Group):
+    """Where the archive is."""
+
+    endpoint: BaseUrl | None = Field(None, description="The S3-compatible server; unset means AWS.")
+    public_endpoint: BaseUrl | None = Field(
+        None, description="The address of that server in links for people, if it differs from the above."
+    )
+    bucket: str | None = Field(None, description="The archive's bucket. Required.")
+    create_bucket: bool = Field(default=False, description="Make the bucket at start if it does not exist.")
+    prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+        "", description="Put before every key, for a bucket that is shared: `darkroom/`."
+    )
+    region: str | None = Field(None, description="The bucket's region; unset means the usual AWS chain.")
+    access_key: SecretStr | None = Field(None, description="Unset means the usual AWS chain.")
+    secret_key: SecretStr | None = Field(None, description="Belongs to the access key.")
+    checksums: Literal["when_required", "when_supported"] = Field(
+        "when_required",
+        description="boto3's own extra checksums, which some S3-compatible servers refuse; "
+        "the SHA-256 of every image is sent either way.",
+    )
+    link_lifetime: int = Field(
+        900, ge=1, le=604800, description="Seconds that a presigned link to an image works."
+    )
+
+
+class GatewaySettings(Group):
+    """One gateway; it is in use once its API key is set."""
+
+    api_key: SecretStr | None = Field(None, description="Your key; without it this gateway is off.")
+    base_url: Origin = Field("https://gateway.invalid", description="Where its API is, without a path.")
+    confirm: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Ask the gateway before believing a callback: unless its signature is valid (auto), "
+        "always, or never.",
+    )
+    concurrency: int = Field(4, ge=1, le=64, description="Requests to this gateway at the same time.")
+
+
+class ApiframeSettings(GatewaySettings):
+    """Apiframe."""
+
+    base_url: Origin = Field("https://api.apiframe.ai", description="Where its API is, without a path.")
+    previous_api_keys: Secrets = Field(
+        default_factory=list, description="Keys replaced lately: callbacks signed with them still verify."
+    )
+    callback_field: Literal["webhookUrl", "webhook_url"] = Field(
+        "webhookUrl", description="How the submit request spells the callback URL."
+    )
+
+
+class ApiInOneSettings(GatewaySettings):
+    """API in One."""
+
+    base_url: Origin = Field("https://apiin.one", description="Where its API is, without a path.")
+
+
+class Gateways(Group):
+    """The gateways."""
+
+    apiframe: ApiframeSettings = ApiframeSettings()
+    api_in_one: ApiInOneSettings = ApiInOneSettings()
+
+
+class CallbackSettings(Group):
+    """What comes in on callback URLs."""
+
+    lifetime: int = Field(172800, ge=60, description="Seconds that a callback URL is valid after submitting.")
+    max_bytes: int = Field(
+        4194304, ge=1024, le=67108864, description="A callback's largest body; more is answered 413."
+    )
+
+
+class DownloadSettings(Group):
+    """How images are fetched."""
+
+    allow_networks: Annotated[Texts, AfterValidator(_networks)] = Field(
+        default_factory=list,
+        description="Private networks that images may come from, and over plain http: `127.0.0.0/8`. "
+        "For development.",
+    )
+    max_bytes: int = Field(67108864, ge=1024, description="An image's largest size in bytes.")
+    max_pixels: int = Field(100000000, ge=1, description="An image's largest width times height.")
+    timeout: float = Field(60, gt=0, description="Seconds that one download may take.")
+
+
+class WorkerSettings(Group):
+    """The part that submits, downloads and archives."""
+
+    concurrency: int = Field(8, ge=1, le=256, description="Jobs worked on at the same time.")
+    first_poll: float = Field(
+        30, gt=0, description="Seconds after submitting until a job whose callback is awaited is asked about."
+    )
+    poll_interval: float = Field(
+        2, gt=0, description="Seconds between questions without a public URL; grows to five times that."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        nested_model_default_partial_update=True,
+        hide_input_in_errors=True,
+    )
+
+    public_url: BaseUrl | None = Field(
+        None, description="The address at which gateways reach this service. Without it, jobs are polled."
+    )
+    secret_keys: Secrets = Field(
+        default_factory=list,
+        description="Sign the callback URLs; oldest first, the last one signs. "
+        "Unset: one is made and kept in the data folder.",
+    )
+    data_dir: Path = Field(Path("darkroom-data"), description="Where the SQLite ledger and the key are kept.")
+    database_url: SecretStr | None = Field(
+        None, description="The ledger, as an SQLAlchemy URL; unset means SQLite in the data folder."
+    )
+    api_tokens: Secrets = Field(
+        default_factory=list,
+        description="Who may use the API: `name:scope:token`, scopes read, submit (reads too) and admin. "
+        "Without any, it answers on loopback only.",
+    )
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    port: int = Field(8321, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    key_template: Annotated[str, AfterValidator(_template)] = Field(
+        DEFAULT_TEMPLATE,
+        description="Keys of the images: date, job_id, index, ext, gateway, model, sha256, tag:<name>.",
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="Log lines as JSON, or for people; auto chooses by whether a terminal is there."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least to log.")
+    s3: S3Settings = S3Settings()
+    gateways: Gateways = Gateways()
+    callbacks: CallbackSettings = CallbackSettings()
+    download: DownloadSettings = DownloadSettings()
+    worker: WorkerSettings = WorkerSettings()
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger's SQLAlchemy URL."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir / 'ledger.sqlite3'}"
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings, overrides first; raise SettingsError that names each one that is wrong."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        faults = (f"  {variable(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        raise SettingsError("These settings are wrong:\n" + "\n".join(faults)) from None
+
+
+def variable(path: tuple[int | str, ...]) -> str:
+    """The environment variable of a setting: `("s3", "bucket")` is DARKROOM_S3__BUCKET."""
+    return PREFIX + "__".join(str(part) for part in path if not isinstance(part, int)).upper()
+
+
+def require(settings: Settings) -> None:
+    """Raise SettingsError that names every setting without which the service cannot run."""
+    missing = []
+    if not settings.s3.bucket:
+        missing.append("  DARKROOM_S3__BUCKET: the bucket that the archive is kept in")
+    if settings.ledger_url.startswith("postgresql") and not settings.secret_keys:
+        missing.append("  DARKROOM_SECRET_KEYS: with PostgreSQL every replica needs the same keys")
+    if (settings.s3.access_key is None) != (settings.s3.secret_key is None):
+        missing.append("  DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY: set both, or neither")
+    if not any(gateway.api_key for gateway in (settings.gateways.apiframe, settings.gateways.api_in_one)):
+        missing.append(
+            "  DARKROOM_GATEWAYS__APIFRAME__API_KEY or DARKROOM_GATEWAYS__API_IN_ONE__API_KEY: "
+            "the key of at least one gateway"
+        )
+    if missing:
+        raise SettingsError("These settings are missing:\n" + "\n".join(missing))

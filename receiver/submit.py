@@ -1,0 +1,208 @@
+"""Take a job in, send it to its gateway, and record what the gateway answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import structlog
+import uuid_utils
+
+from receiver.errors import (
+    GarbledAnswer,
+    GatewayError,
+    GatewayRefused,
+    GatewayUnavailable,
+    IdempotencyConflict,
+    InvalidRequest,
+    OutcomeUnknown,
+    RateLimited,
+    UnknownGateway,
+    UnsupportedParameter,
+)
+from receiver.gateways.base import Gateway, Submission
+from receiver.redaction import Redactor
+from receiver.sending import Sender
+from receiver.signing import CallbackTokens
+from receiver.timing import Timing
+from storage.errors import Conflict
+from storage.ledger import Ledger
+from storage.records import Clock, Job, JobError, JobRequest, Status
+
+log = structlog.get_logger("darkroom.submit")
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackUrls:
+    """Makes the signed URL on which a gateway reports a job; none without a public URL."""
+
+    public_url: str | None
+    tokens: CallbackTokens
+
+    def make(self, job: Job) -> str | None:
+        """The URL for one job, or None if no gateway could reach it."""
+        if self.public_url is None:
+            return None
+        token = self.tokens.make(job.gateway, job.id, made_at=job.created_at)
+        return f"{self.public_url}/callbacks/{job.gateway}/{token}"
+
+
+class Submitter:
+    """The first step of a job's life. Thread-safe."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        gateways: Mapping[str, Gateway],
+        sender: Sender,
+        urls: CallbackUrls,
+        *,
+        redactor: Redactor,
+        timing: Timing,
+        clock: Clock,
+    ) -> None:
+        self._ledger = ledger
+        self._gateways = gateways
+        self._sender = sender
+        self._urls = urls
+        self._redactor = redactor
+        self._timing = timing
+        self._clock = clock
+
+    def accept(
+        self,
+        gateway_name: str,
+        request: JobRequest,
+        *,
+        ignore_unsupported: bool = False,
+        idempotency_key: str | None = None,
+        notify_url: str | None = None,
+    ) -> tuple[Job, bool]:
+        """Check a job and put it in the ledger. Answers the job, and whether it is new.
+
+        Raises UnknownGateway, UnsupportedParameter or InvalidRequest, each naming every field that is
+        wrong, and IdempotencyConflict.
+        """
+        gateway = self._gateways.get(gateway_name)
+        if gateway is None:
+            known = ", ".join(sorted(self._gateways)) or "none"
+            raise UnknownGateway(
+                [{"field": "gateway", "message": f"not configured here; these are: {known}"}]
+            )
+        request = _expressible(gateway, request, ignore=ignore_unsupported)
+        if faults := gateway.faults(request):
+            raise InvalidRequest(faults)
+        try:
+            return self._ledger.add_job(
+                str(uuid_utils.uuid7()),
+                gateway_name,
+                request,
+                idempotency_key=idempotency_key,
+                notify_url=notify_url,
+            )
+        except Conflict as error:
+            raise IdempotencyConflict(str(error)) from error
+
+    def send(self, job: Job, worker: str) -> Job:
+        """Send a queued job. A refusal fails it; anything passing puts it back in the queue."""
+        gateway = self._gateways.get(job.gateway)
+        if gateway is None:
+            return self._ledger.postpone(job, worker, due_in_ms=60_000, error=_not_configured(job))
+        url = self._urls.make(job)
+        request = gateway.submit(job, url)
+        # In the ledger before it is on the wire: after a crash we know that it may have been sent.
+        job = self._ledger.move(
+            job,
+            Status.SUBMITTING,
+            worker,
+            keep_lease=True,
+            callback_expected=url is not None,
+            sent=self._redactor.value(_body(request)),
+            error=None,
+        )
+        try:
+            submission = self._exchange(gateway, request)
+        except GatewayError as error:
+            log.warning("submission failed", job=job.id, gateway=job.gateway, code=error.code, why=str(error))
+            return self._not_taken(job, worker, gateway, error)
+        return self._taken(job, worker, submission)
+
+    def recover(self, job: Job, worker: str) -> Job:
+        """Go on with a submission whose outcome nobody recorded."""
+        gateway = self._gateways.get(job.gateway)
+        if gateway is not None and gateway.supports.idempotency:
+            return self._ledger.move(job, Status.QUEUED, worker, keep_lease=True)
+        return self._wait_or_give_up(job, worker)
+
+    def _exchange(self, gateway: Gateway, request: httpx.Request) -> Submission:
+        response = self._sender.send(gateway.name, request)
+        try:
+            return gateway.accepted(response)
+        except GatewayUnavailable as error:
+            if gateway.supports.idempotency:
+                raise
+            # A 5xx does not say that the job was not taken.
+            raise OutcomeUnknown(str(error), request_id=error.request_id) from error
+
+    def _taken(self, job: Job, worker: str, submission: Submission) -> Job:
+        log.info("submitted", job=job.id, gateway=job.gateway, gateway_job=submission.gateway_job_id)
+        due_in = self._timing.poll_due(0, callback_expected=job.callback_expected)
+        return self._ledger.move(
+            job,
+            Status.RUNNING,
+            worker,
+            due_in_ms=int(due_in * 1000),
+            gateway_job_id=submission.gateway_job_id,
+            gateway_request_id=submission.request_id,
+        )
+
+    def _not_taken(self, job: Job, worker: str, gateway: Gateway, error: GatewayError) -> Job:
+        reason = JobError(error.code, self._redactor.text(str(error)), error.at_fault)
+        if isinstance(error, GatewayRefused):
+            return self._ledger.move(job, Status.FAILED, worker, error=reason)
+        unknown = isinstance(error, OutcomeUnknown | GarbledAnswer)
+        if unknown and not gateway.supports.idempotency:
+            return self._wait_or_give_up(job, worker)
+        if self._clock() - job.created_at > self._timing.no_answer * 1000:
+            return self._ledger.move(job, Status.FAILED, worker, error=reason)
+        wait = self._timing.backoff(job.attempts)
+        if isinstance(error, RateLimited):
+            wait = max(wait, self._timing.later(error.retry_after_s))
+        return self._ledger.move(job, Status.QUEUED, worker, due_in_ms=int(wait * 1000), error=reason)
+
+    def _wait_or_give_up(self, job: Job, worker: str) -> Job:
+        """Never send twice what may have been taken: wait for its callback, and then fail."""
+        since = job.moved_at(Status.SUBMITTING) or job.created_at
+        left_ms = since + int(self._timing.unconfirmed * 1000) - self._clock()
+        if left_ms > 0:
+            return self._ledger.postpone(job, worker, due_in_ms=left_ms)
+        message = (
+            f"{job.gateway} never said whether it took the job. It was not sent again, because that "
+            "could have been charged twice; look into the gateway's own list of jobs."
+        )
+        log.error("submission unconfirmed", job=job.id, gateway=job.gateway)
+        error = JobError("submission_unconfirmed", message, "gateway")
+        return self._ledger.move(job, Status.FAILED, worker, error=error)
+
+
+def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobRequest:
+    unsupported = gateway.unsupported(request)
+    if not unsupported:
+        return request
+    if not ignore:
+        faults = [{"field": name, "message": reason} for name, reason in unsupported.items()]
+        raise UnsupportedParameter(faults)
+    # The record shows both that it was asked for and that it was dropped.
+    return replace(request, ignored=tuple(sorted(unsupported)))
+
+
+def _body(request: httpx.Request) -> Any:
+    return json.loads(request.content) if request.content else None
+
+
+def _not_configured(job: Job) -> JobError:
+    message = f"{job.gateway} has no API key here any more; set it again, and the job goes on."
+    return JobError("unknown_gateway", message, "operator")

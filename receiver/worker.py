@@ -1,0 +1,165 @@
+"""Claim due work and do the next step of it, many jobs at a time."""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from time import monotonic
+
+import structlog
+import uuid_utils
+
+from storage.errors import LeaseLost, StorageError
+from storage.ledger import LEASE_MS, Ledger
+from storage.records import Clock, Job, Status
+
+log = structlog.get_logger("darkroom.worker")
+
+Step = Callable[[Job, str], Job]
+"""Does what comes next for a job that this worker holds, and answers the job as it is then."""
+
+IDLE_S = 1.0
+"""The longest sleep of an idle worker: another process may have queued something."""
+
+MISHAP_MS = 60_000
+
+
+class Worker:
+    """Threads that work on leased jobs until there is nothing due, and then wait to be woken."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        steps: Mapping[Status, Step],
+        *,
+        concurrency: int,
+        clock: Clock,
+        moved: Callable[[str], None],
+    ) -> None:
+        """`moved` is called with a job's id after each step."""
+        self.name = f"{socket.gethostname()[:20]}.{os.getpid()}.{uuid_utils.uuid7().hex[-8:]}"
+        self._ledger = ledger
+        self._steps = steps
+        self._clock = clock
+        self._moved = moved
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._free = threading.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self._held: set[str] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._idle = threading.Condition(self._lock)
+        # Daemons, because a step that hangs in a download must not outlive a stop; its lease is given back.
+        names = ["claim", "renew"] + [f"work-{number}" for number in range(concurrency)]
+        targets = [self._claim, self._renew] + [self._work] * concurrency
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in zip(targets, names, strict=True)
+        ]
+
+    def start(self) -> None:
+        """Begin to work."""
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Look for due work now."""
+        self._wake.set()
+
+    def stop(self, timeout_s: float) -> None:
+        """Claim nothing more, let the steps in hand finish for a while, and give the rest back."""
+        self._stopping.set()
+        self._wake.set()
+        deadline = monotonic() + timeout_s
+        with self._idle:
+            while self._held and (left := deadline - monotonic()) > 0:
+                self._idle.wait(left)
+            left_over = len(self._held)
+        self._release()
+        log.info("worker stopped", worker=self.name, given_back=left_over)
+
+    def _release(self) -> None:
+        try:
+            self._ledger.release(self.name)
+        except StorageError as error:
+            log.warning("leases not given back; they run out", seconds=LEASE_MS // 1000, why=str(error))
+
+    def _claim(self) -> None:
+        while not self._stopping.is_set():
+            self._free.acquire()
+            free = 1
+            while free < self._concurrency and self._free.acquire(blocking=False):
+                free += 1
+            claimed = self._claim_once(free)
+            for _ in range(free - claimed):
+                self._free.release()
+            if not claimed:
+                self._wake.wait(self._pause())
+                self._wake.clear()
+
+    def _claim_once(self, limit: int) -> int:
+        try:
+            jobs = self._ledger.claim(self.name, limit)
+        except StorageError as error:
+            log.error("ledger does not answer", why=str(error))
+            return 0
+        with self._lock:
+            self._held.update(job.id for job in jobs)
+        for job in jobs:
+            self._jobs.put(job)
+        return len(jobs)
+
+    def _pause(self) -> float:
+        try:
+            due = self._ledger.next_due()
+        except StorageError:
+            return IDLE_S
+        if due is None:
+            return IDLE_S
+        return max(0.005, min(IDLE_S, (due - self._clock()) / 1000))
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._see_through(job)
+            finally:
+                with self._idle:
+                    self._held.discard(job.id)
+                    self._idle.notify_all()
+                self._free.release()
+
+    def _see_through(self, job: Job) -> None:
+        """Do step after step, until the job rests or is due later."""
+        held: Job = job
+        try:
+            while held.leased_by == self.name and not self._stopping.is_set():
+                held = self._steps[held.status](held, self.name)
+                self._moved(held.id)
+        except LeaseLost as error:
+            log.warning("job went to another worker", job=held.id, why=str(error))
+        except StorageError as error:
+            log.error("ledger does not answer; the job is taken up again later", job=held.id, why=str(error))
+        except Exception:
+            log.exception("step failed", job=held.id, status=held.status)
+            self._set_aside(held)
+
+    def _set_aside(self, job: Job) -> None:
+        try:
+            self._ledger.postpone(job, self.name, due_in_ms=MISHAP_MS)
+        except StorageError as error:
+            log.warning("not set aside; its lease runs out", job=job.id, why=str(error))
+
+    def _renew(self) -> None:
+        while not self._stopping.wait(LEASE_MS / 3000):
+            with self._lock:
+                held = list(self._held)
+            if not held:
+                continue
+            try:
+                self._ledger.renew(self.name, held)
+            except StorageError as error:
+                log.warning("leases not renewed", jobs=len(held), why=str(error))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from receiver.app import build
+from receiver.errors import SettingsError
+from receiver.keyring import every_secret, secret_keys
+from receiver.settings import Settings, load, require
+
+ENOUGH = {
+    "DARKROOM_S3__BUCKET": "archive",
+    "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_secret_1",
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in (ENOUGH | variables).items():
+        monkeypatch.setenv(name, value)
+    return load()
+
+
+def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = given(
+        monkeypatch,
+        DARKROOM_SECRET_KEYS="first-key-of-two, second-key-of-two",
+        DARKROOM_DOWNLOAD__ALLOW_NETWORKS="127.0.0.0/8,::1/128",
+    )
+    assert secret_keys(settings) == ["first-key-of-two", "second-key-of-two"]
+    assert settings.download.allow_networks == ["127.0.0.0/8", "::1/128"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DARKROOM_PORT", "eighty"),
+        ("DARKROOM_PUBLIC_URL", "ftp://host"),
+        ("DARKROOM_PUBLIC_URL", "https://user:pass@host"),
+        ("DARKROOM_GATEWAYS__APIFRAME__BASE_URL", "https://host/v2"),
+        ("DARKROOM_GATEWAYS__APIFRAME__CONFIRM", "sometimes"),
+        ("DARKROOM_GATEWAYS__APIFRAME__APIKEY", "a misspelt name"),
+        ("DARKROOM_DOWNLOAD__ALLOW_NETWORKS", "everywhere"),
+        ("DARKROOM_KEY_TEMPLATE", "{date}.png"),
+        ("DARKROOM_S3__PREFIX", "../up"),
+        ("DARKROOM_CALLBACKS__MAX_BYTES", "0"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    with pytest.raises(SettingsError, match=name):
+        given(monkeypatch, **{name: value})
+
+
+def test_every_missing_setting_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        require(load())
+    for name in ("DARKROOM_S3__BUCKET", "DARKROOM_GATEWAYS__APIFRAME__API_KEY", "API_IN_ONE__API_KEY"):
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"DARKROOM_DATABASE_URL": "postgresql://db/x"}, "DARKROOM_SECRET_KEYS"),
+        ({"DARKROOM_S3__ACCESS_KEY": "half"}, "DARKROOM_S3__SECRET_KEY"),
+        ({"DARKROOM_API_TOKENS": "me:read:short"}, "DARKROOM_API_TOKENS"),
+        ({"DARKROOM_API_TOKENS": "me:reader:0123456789abcdef"}, "scope"),
+        ({"DARKROOM_HOST": "0.0.0.0"}, "DARKROOM_API_TOKENS"),
+        ({"DARKROOM_SECRET_KEYS": "short"}, "DARKROOM_SECRET_KEYS"),
+    ],
+)
+def test_what_is_half_configured_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
+) -> None:
+    with pytest.raises(SettingsError, match=named):
+        build(given(monkeypatch, **variables))
+
+
+def test_a_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:
+    settings = load(data_dir=tmp_path / "data")
+    first = secret_keys(settings)
+    assert secret_keys(settings) == first
+    assert len(first[0]) >= 40
+    kept = tmp_path / "data" / "secret-key"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert [path.name for path in kept.parent.iterdir()] == ["secret-key"]
+
+
+def test_secrets_are_masked_wherever_settings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = given(monkeypatch, DARKROOM_API_TOKENS="me:read:0123456789abcdef")
+    assert set(every_secret(settings)) >= {"afk_secret_1", "0123456789abcdef"}
+    for secret in every_secret(settings):
+        assert secret not in repr(settings)
+        assert secret not in settings.model_dump_json()
