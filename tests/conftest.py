@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-pytest_plugins = ["tests.services", "tests.live"]
+pytest_plugins = ["tests.services", "tests.live", "tests.running"]

@@ -14,10 +14,11 @@ import httpx
 import pytest
 
 from receiver.app import Service, build
+from receiver.demo import DemoSettings
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.serving import address, listen, served
-from receiver.settings import Settings, load
+from receiver.settings import Settings
 from receiver.timing import Timing
 from storage.records import Clock, Job
 
@@ -92,8 +93,7 @@ Start = Callable[..., Live]
 
 def settings_for(s3: EmbeddedS3, sandbox: SandboxServer, folder: Path, /, **overrides: Any) -> Settings:
     """Settings that connect a service to the test run's own parts, and to nothing else."""
-    return load(
-        _env_file=None,
+    return DemoSettings(
         data_dir=folder,
         s3={
             "endpoint": s3.endpoint,

@@ -1,0 +1,6 @@
+"""`python -m receiver` is `darkroom`."""
+
+from receiver.cli import main
+
+if __name__ == "__main__":
+    main()

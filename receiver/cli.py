@@ -1,0 +1,100 @@
+"""The command line: every command by name. What they do is in `receiver.commands`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from receiver.commands import demo, finding, running, showing, submitting
+
+_RUN, _MAKE, _FIND = "Run it", "Make images", "Find them again"
+
+app = typer.Typer(
+    name="darkroom",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with [bold]darkroom demo[/bold]: it needs no account, no bucket and no settings.",
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's own signature
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"darkroom {version('darkroom')}")
+        except PackageNotFoundError:
+            typer.echo("darkroom (run from its source, not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def darkroom(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Submit prompts to image gateways, and keep every image with what made it in S3-compatible storage."""
+
+
+def _examples(*lines: str) -> str:
+    # An empty line between two lines is what keeps them apart in the help.
+    shown = [f"  [bold]{escape(line)}[/bold]" for line in lines]
+    return "\n\n".join(["Example:" if len(lines) == 1 else "Examples:", *shown])
+
+
+app.command("demo", rich_help_panel=_RUN, epilog=_examples("darkroom demo"))(demo.demo)
+app.command(
+    "serve",
+    rich_help_panel=_RUN,
+    epilog=_examples("darkroom serve", "DARKROOM_API_TOKENS=me:admin:... darkroom serve --host 0.0.0.0"),
+)(running.serve)
+app.command("work", rich_help_panel=_RUN, epilog=_examples("darkroom work"))(running.work)
+app.command("sandbox", rich_help_panel=_RUN, epilog=_examples("darkroom sandbox --latency 2,10 > .env"))(
+    running.sandbox
+)
+app.command("config", rich_help_panel=_RUN, epilog=_examples("darkroom config", "darkroom config --json"))(
+    running.config
+)
+app.command(
+    "submit",
+    rich_help_panel=_MAKE,
+    epilog=_examples(
+        'darkroom submit "a red kite over the sea" --gateway apiframe --model imagen-4-fast --wait',
+        'darkroom submit "a bowl of ramen" --gateway api-in-one --model imagen4 --seed 7 --download .',
+        "darkroom submit --file prompts.csv --gateway apiframe --model imagen-4-fast --tag campaign=may",
+    ),
+)(submitting.submit)
+app.command(
+    "jobs", rich_help_panel=_MAKE, epilog=_examples("darkroom jobs --status failed", "darkroom jobs --json")
+)(finding.jobs)
+app.command(
+    "show", rich_help_panel=_MAKE, epilog=_examples("darkroom show 019a1b2c-3d4e-7f00-8000-000000000000")
+)(showing.show)
+app.command("search", rich_help_panel=_FIND, epilog=_examples("darkroom search ramen --seed 7"))(
+    finding.search
+)
+app.command(
+    "download",
+    rich_help_panel=_FIND,
+    epilog=_examples(
+        "darkroom download --tag campaign=may --to pictures", "darkroom download --all --to backup"
+    ),
+)(finding.download)
+app.command("books", rich_help_panel=_FIND, epilog=_examples("darkroom books"))(finding.books)
+
+
+def main() -> None:
+    """Run the command that the arguments name."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal that cannot show a character shows a question mark, and the command goes on.
+            stream.reconfigure(errors="replace")
+    app(prog_name="darkroom")

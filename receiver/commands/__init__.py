@@ -1,0 +1,1 @@
+"""The commands of `darkroom`, a module for each part of the work."""

@@ -1,0 +1,231 @@
+"""`darkroom jobs`, `show`, `search`, `download` and `books`: what there is, and how it came to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from receiver.commands import options
+from receiver.commands.connection import LOCAL, Json, Token, Url, connected
+from receiver.commands.prompts import BadInput, flat
+from receiver.commands.screen import (
+    FAILED,
+    MISUSED,
+    Column,
+    cell,
+    count,
+    fail,
+    out,
+    print_json,
+    print_table,
+    say,
+    size,
+    status_cell,
+)
+
+if TYPE_CHECKING:
+    from receiver.client import Darkroom
+    from receiver.replies import Books, Job, Output, Page
+
+Limit = Annotated[int, typer.Option(min=1, metavar="N", help="How many to show at most.")]
+
+_JOBS = (
+    Column("JOB"),
+    Column("STATUS"),
+    Column("GATEWAY", room=100),
+    Column("MODEL", room=100),
+    Column("IMAGES", room=90, right=True),
+    Column("PROMPT", long=True),
+    Column("CREATED", room=140),
+)
+_OUTPUTS = (
+    Column("OUTPUT"),
+    Column("PROMPT", long=True),
+    Column("GATEWAY", room=140),
+    Column("MODEL", room=100),
+    Column("SEED", room=120),
+    Column("SIZE"),
+    Column("TYPE", room=160),
+    Column("STORED", room=160),
+    Column("SHA-256", room=90),
+)
+
+
+def jobs(
+    *,
+    gateway: options.Gateway = None,
+    model: options.Model = None,
+    status: options.Status = None,
+    text: options.Words = None,
+    tag: options.Tags = None,
+    limit: Limit = 20,
+    as_json: Json = False,
+    url: Url = LOCAL,
+    token: Token = None,
+) -> None:
+    """List jobs, newest first."""
+    wanted = _filters(gateway=gateway, model=model, status=status, q=text, tag=tag)
+    with connected(url, token) as darkroom:
+        found = list(darkroom.jobs(limit=limit, **wanted))
+    if as_json:
+        print_json([dict(job.raw) for job in found])
+        return
+    print_table(_JOBS, [_job_line(job) for job in found], nothing="There are no such jobs.")
+    _say_if_cut(len(found), limit)
+
+
+def search(
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="Words in the prompt.", show_default=False)
+    ] = None,
+    *,
+    gateway: options.Gateway = None,
+    model: options.Model = None,
+    seed: options.Seed = None,
+    job: options.JobId = None,
+    tag: options.Tags = None,
+    sha256: options.Sha256 = None,
+    limit: Limit = 20,
+    as_json: Json = False,
+    url: Url = LOCAL,
+    token: Token = None,
+) -> None:
+    """Find archived images by prompt, seed, model, tag or digest; newest first."""
+    wanted = _filters(q=text, gateway=gateway, model=model, seed=seed, job=job, sha256=sha256, tag=tag)
+    with connected(url, token) as darkroom:
+        found = list(darkroom.outputs(limit=limit, **wanted))
+    if as_json:
+        print_json([dict(output.raw) for output in found])
+        return
+    print_table(_OUTPUTS, [_output_line(output) for output in found], nothing="There are no such images.")
+    _say_if_cut(len(found), limit)
+
+
+def download(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Jobs or outputs.", show_default=False)
+    ] = None,
+    *,
+    to: Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Where the files go.")] = Path(),
+    every: Annotated[bool, typer.Option("--all", help="Everything in the archive.")] = False,
+    text: options.Words = None,
+    gateway: options.Gateway = None,
+    model: options.Model = None,
+    seed: options.Seed = None,
+    job: options.JobId = None,
+    tag: options.Tags = None,
+    as_json: Json = False,
+    url: Url = LOCAL,
+    token: Token = None,
+) -> None:
+    """Save images to files, their SHA-256 checked; files that are there already are not fetched again."""
+    from receiver.commands.saving import save
+
+    wanted = _filters(q=text, gateway=gateway, model=model, seed=seed, job=job, tag=tag)
+    if sum((bool(ids), bool(wanted), every)) != 1:
+        fail("Say what to download: ids, or filters, or --all.", MISUSED)
+    with connected(url, token) as darkroom:
+        found = _by_ids(darkroom, ids) if ids else list(darkroom.outputs(limit=None, **wanted))
+        saved = save(darkroom, found, to)
+    if as_json:
+        print_json([one.as_json() for one in saved])
+    else:
+        for one in saved:
+            out().print(cell(one.path), soft_wrap=True)
+    new = [one for one in saved if one.fetched]
+    fetched = f"{len(new)} fetched ({size(sum(one.output.bytes for one in new))})"
+    say(f"{count(len(saved), 'image')}: {fetched}, {len(saved) - len(new)} already there.")
+
+
+def books(*, as_json: Json = False, url: Url = LOCAL, token: Token = None) -> None:
+    """Show how many jobs were accepted and where each of them is."""
+    with connected(url, token) as darkroom:
+        found = darkroom.books()
+    if as_json:
+        print_json(dict(found.raw))
+    else:
+        print_books(found)
+    if not found.total.balanced:
+        raise typer.Exit(FAILED)
+
+
+def print_books(found: Books) -> None:
+    """Print the books by gateway, and whether they balance."""
+    pages = {**found.gateways, "all together": found.total}
+    columns = (Column("JOBS"), *(Column(name, right=True) for name in pages))
+    print_table(columns, _page_lines(list(pages.values())), nothing="")
+    out().print(Text(_verdict(found.total), "green" if found.total.balanced else "bold red"))
+
+
+def _filters(*, tag: Sequence[str] | None, **filters: str | None) -> dict[str, str]:
+    try:
+        tags = flat(tag or [], "--tag")
+    except BadInput as error:
+        fail(str(error), MISUSED)
+    given = {name: value for name, value in filters.items() if value is not None}
+    return given | {f"tag.{name}": value for name, value in tags.items()}
+
+
+def _by_ids(darkroom: Darkroom, ids: Sequence[str]) -> list[Output]:
+    found: dict[str, Output] = {}
+    for one in ids:
+        outputs = [darkroom.output(one)] if "." in one else list(darkroom.outputs(job=darkroom.job(one).id))
+        if not outputs:
+            say(f"{one} has no images.", "yellow")
+        found |= {output.id: output for output in outputs}
+    return list(found.values())
+
+
+def _job_line(job: Job) -> Sequence[Text]:
+    return (
+        cell(job.id),
+        status_cell(job.status),
+        cell(job.gateway),
+        cell(job.result.model or job.request.model),
+        cell(len(job.outputs)),
+        cell(job.request.prompt),
+        cell(job.created_at),
+    )
+
+
+def _output_line(output: Output) -> Sequence[Text]:
+    return (
+        cell(output.id),
+        cell(output.prompt),
+        cell(output.gateway),
+        cell(output.model),
+        cell(output.seed if output.seed is not None else output.seed_requested),
+        cell(f"{output.width}x{output.height}"),
+        cell(output.media_type.removeprefix("image/")),
+        cell(output.stored_at),
+        cell(output.sha256[:12]),
+    )
+
+
+def _page_lines(pages: Sequence[Page]) -> Iterator[Sequence[Text]]:
+    for status in pages[0].counts:
+        yield status_cell(status), *(cell(page.counts[status]) for page in pages)
+    yield cell("accepted", "bold"), *(cell(page.accepted, "bold") for page in pages)
+
+
+def _verdict(total: Page) -> str:
+    there = sum(total.counts.values())
+    if not total.balanced:
+        return f"The books do NOT balance: {total.accepted} accepted, but {there} are somewhere."
+    text = (
+        f"The books balance: {count(total.accepted, 'job')} accepted, and every one of them is in one place."
+    )
+    if total.found_by_polling:
+        text += f" Callbacks missed {total.found_by_polling}, which polling found."
+    if total.oldest_unfinished_age_s is not None:
+        text += f" The oldest unfinished one is {total.oldest_unfinished_age_s:.0f} s old."
+    return text
+
+
+def _say_if_cut(shown: int, limit: int) -> None:
+    if shown == limit:
+        say(f"These are the newest {limit}; --limit shows more.", "dim")

@@ -1,0 +1,219 @@
+"""`darkroom serve`, `work`, `sandbox` and `config`: what runs, and with which settings."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from receiver.commands.connection import Json
+from receiver.commands.screen import FAILED, MISUSED, cell, fail, out, print_json, say
+
+if TYPE_CHECKING:
+    from receiver.app import Service
+    from receiver.settings import Settings
+
+Port = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        metavar="PORT",
+        help="Instead of DARKROOM_PORT; 0 takes a free one.",
+        show_default=False,
+    ),
+]
+
+
+def serve(
+    *,
+    host: Annotated[
+        str | None, typer.Option(metavar="HOST", help="Instead of DARKROOM_HOST.", show_default=False)
+    ] = None,
+    port: Port = None,
+    work: Annotated[
+        bool, typer.Option("--work/--no-work", help="Work on jobs too, or leave that to `darkroom work`.")
+    ] = True,
+) -> None:
+    """Take callbacks and API requests in, and work on jobs, until SIGTERM or Ctrl-C."""
+    given = {"host": host, "port": port}
+    with told_plainly():
+        from receiver.serving import listen
+        from receiver.serving import serve as serve_until_told
+        from receiver.settings import require
+
+        settings = _settings(**{name: value for name, value in given.items() if value is not None})
+        require(settings)
+        try:
+            listener = listen(settings.host, settings.port)
+        except OSError as error:
+            fail(
+                f"DARKROOM_HOST and DARKROOM_PORT: {settings.host}:{settings.port} cannot be listened on: "
+                f"{error.strerror or error}."
+            )
+        with listener:
+            serve_until_told(_service(settings), listener, work=work)
+
+
+def work() -> None:
+    """Only work on jobs, beside `darkroom serve --no-work`, until SIGTERM or Ctrl-C."""
+    with told_plainly():
+        service = _service(_settings())
+        stopped = stop_asked()
+        service.start(work=True)
+        try:
+            stopped.wait()
+        finally:
+            service.stop(work=True)
+
+
+def sandbox(
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")] = 8322,
+    latency: Annotated[
+        str, typer.Option(metavar="MIN,MAX", help="Seconds that a job takes, at least and at most.")
+    ] = "0.3,1.2",
+    dialect: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Shape of API in One's callbacks: envelope, kie, kling, evolink or flat."
+        ),
+    ] = "envelope",
+    signature: Annotated[
+        str, typer.Option(metavar="NAME", help="What keys Apiframe's signature: raw, hex, or none.")
+    ] = "raw",
+) -> None:
+    """Stand in for the gateways on this machine: real HTTP, real images, no costs."""
+    from receiver.sandbox import SandboxConfig, SandboxServer
+
+    config = SandboxConfig(
+        latency_s=_range(latency),
+        dialect=_one_of("--dialect", dialect, "Dialect"),
+        signature_key=_one_of("--signature", signature, "SignatureKey"),
+    )
+    stopped = stop_asked()
+    try:
+        server = SandboxServer(config, port=port).start()
+    except OSError as error:
+        fail(f"127.0.0.1:{port} cannot be listened on: {error.strerror or error}. Give another --port.")
+    try:
+        say(f"The sandbox answers at {server.url} until Ctrl-C. To use it, give Darkroom these settings:\n")
+        out().print(_sandbox_settings(server.url), soft_wrap=True)
+        say(f"\nIts jobs: {server.url}/sandbox/jobs   Faults that can be asked for: {server.url}/")
+        stopped.wait()
+    finally:
+        server.stop()
+
+
+def config(*, as_json: Json = False) -> None:
+    """Show every setting: its variable, its value, its default and what it is for."""
+    from dataclasses import asdict
+
+    from receiver.settings_table import settings_table
+
+    with told_plainly():
+        settings = _settings()
+        rows = settings_table(settings)
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    for row in rows:
+        line = Text.assemble((row.variable, "bold" if row.changed else ""), " = ", cell(row.value))
+        if row.changed:
+            line.append(f"  (default: {row.default or '-'})", "dim")
+        out().print(line, soft_wrap=True)
+        out().print(Text(f"    {row.help}", "dim"))
+    _say_what_is_missing(settings)
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """End with a message and an exit code at what an operator can mend; no traceback."""
+    from receiver.errors import DarkroomError, SettingsError
+    from storage.errors import StorageError
+
+    try:
+        yield
+    except SettingsError as error:
+        fail(
+            f"{error}\nSettings are environment variables, or lines in .env; see `darkroom config`.", MISUSED
+        )
+    except (DarkroomError, StorageError) as error:
+        fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def stop_asked() -> threading.Event:
+    """An event that SIGTERM and SIGINT set, from now on."""
+    asked = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda _number, _frame: asked.set())
+    return asked
+
+
+def _settings(**overrides: Any) -> Settings:
+    from receiver.settings import load
+
+    return load(**overrides)
+
+
+def _service(settings: Settings) -> Service:
+    from receiver import logs
+    from receiver.app import build
+    from receiver.redaction import Redactor
+
+    logs.configure(settings.log_format, settings.log_level, Redactor())
+    service = build(settings)
+    # Only now is it known which secrets must never be logged.
+    logs.configure(settings.log_format, settings.log_level, service.outside.redactor)
+    return service
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        least, most = (float(part) for part in text.split(","))
+    except ValueError:
+        least, most = 1.0, 0.0
+    if not 0 <= least <= most:
+        fail(f"--latency {text}: must be two numbers, the smaller one first: 0.3,1.2", MISUSED)
+    return least, most
+
+
+def _one_of(option: str, value: str, kind: str) -> Any:
+    from typing import get_args
+
+    from receiver.sandbox import config
+
+    known = get_args(getattr(config, kind))
+    if value not in known:
+        fail(f"{option} {value}: must be one of {', '.join(known)}.", MISUSED)
+    return value
+
+
+def _sandbox_settings(url: str) -> str:
+    return "\n".join(
+        [
+            f"DARKROOM_GATEWAYS__APIFRAME__BASE_URL={url}",
+            "DARKROOM_GATEWAYS__APIFRAME__API_KEY=afk_sandbox",
+            f"DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL={url}",
+            "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY=aio_sandbox",
+            "DARKROOM_DOWNLOAD__ALLOW_NETWORKS=127.0.0.0/8",
+            "DARKROOM_PUBLIC_URL=http://127.0.0.1:8321",
+        ]
+    )
+
+
+def _say_what_is_missing(settings: Settings) -> None:
+    from receiver.errors import SettingsError
+    from receiver.settings import require
+
+    try:
+        require(settings)
+    except SettingsError as error:
+        say(f"\n{error}", "yellow")

@@ -1,0 +1,141 @@
+"""`darkroom show`: everything that is known of one job or one output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from receiver.commands.connection import LOCAL, Json, Token, Url, connected
+from receiver.commands.screen import (
+    Column,
+    cell,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+    size,
+    status_cell,
+)
+from receiver.replies import Job, Output
+
+_TIMELINE = (Column("WHEN"), Column("WHAT"), Column("DETAIL", long=True))
+_IMAGES = (Column("OUTPUT"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", long=True))
+
+
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="Of a job, or of an output: JOB.0.")],
+    *,
+    as_json: Json = False,
+    url: Url = LOCAL,
+    token: Token = None,
+) -> None:
+    """Show a job or an output: what was asked, what came, and how it was proven."""
+    with connected(url, token) as darkroom:
+        output = darkroom.output(id_) if "." in id_ else None
+        job = darkroom.job(output.job_id if output else id_)
+        outputs = [output] if output else list(darkroom.outputs(job=job.id)) if job.outputs else []
+    if as_json:
+        print_json(dict(output.raw if output else job.raw))
+        return
+    if output:
+        print_facts(_output_facts(output))
+        out().print()
+    print_facts(_job_facts(job))
+    if not output and outputs:
+        out().print()
+        print_table(_IMAGES, [_image_line(one) for one in outputs], nothing="")
+    out().print()
+    print_table(_TIMELINE, [_event_line(event) for event in job.timeline], nothing="")
+
+
+def proof(job: Job) -> str:
+    """How a job's completion was proven, in a sentence; empty while there is none."""
+    applied = [event for event in job.timeline if event.get("effect") in {"ready", "failed"}]
+    if applied:
+        signature = applied[-1]["signature"]
+        if signature == "valid":
+            return "a callback with the gateway's valid signature over its body told it"
+        return "a callback on our signed URL told it; it has no signature of the gateway"
+    return {
+        "callback": "a callback on our signed URL gave the hint, and the gateway confirmed it when asked",
+        "poll": "no callback brought it: the gateway told it when asked",
+        "poll_only": "the gateway told it when asked; callbacks are off without DARKROOM_PUBLIC_URL",
+    }.get(job.found_by or "", "")
+
+
+def _output_facts(output: Output) -> Iterator[tuple[str, object]]:
+    yield "Output", output.id
+    yield "Key", output.key
+    yield "SHA-256", output.sha256
+    yield "Image", f"{output.media_type}, {output.width}x{output.height}, {size(output.bytes)}"
+    yield "Seed", output.seed
+    yield "Stored", output.stored_at
+
+
+def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
+    request, result = job.request, job.result
+    yield "Job", job.id
+    yield "Status", status_cell(job.status)
+    if job.error:
+        yield "Error", cell(f"{job.error.code}: {job.error.message}", "red")
+        yield "At fault", job.error.at_fault
+    if proof(job):
+        yield "Proven", proof(job)
+    yield "Gateway", job.gateway
+    yield "Its job id", job.gateway_job_id
+    yield "Model", _asked_and_told(request.model, result.model)
+    yield "Prompt", request.prompt
+    optional = {
+        "Without": request.negative_prompt,
+        "Aspect ratio": request.aspect_ratio,
+        "Images": request.num_images,
+        "Parameters": _as_json(request.params),
+        "Tags": _as_json(request.tags),
+        "Left out": ", ".join(request.ignored) or None,
+    }
+    yield from ((name, value) for name, value in optional.items() if value is not None)
+    yield "Seed", _asked_and_told(request.seed, result.seed)
+    if result.credits is not None:
+        yield "Credits", f"{result.credits:g}{' (estimated)' if result.credits_estimated else ''}"
+    yield "Created", job.created_at
+    yield "Updated", job.updated_at
+
+
+def _asked_and_told(asked: str | None, told: str | None) -> str | None:
+    if asked is not None and told is not None and asked != told:
+        return f"{told} (asked for: {asked})"
+    if asked is not None and told is None:
+        return f"{asked} (asked for; the gateway reported none)"
+    return told
+
+
+def _as_json(values: Mapping[str, Any]) -> str | None:
+    return json.dumps(values, ensure_ascii=False) if values else None
+
+
+def _image_line(output: Output) -> tuple[Text, ...]:
+    return (
+        cell(output.id),
+        cell(f"{output.width}x{output.height}"),
+        cell(size(output.bytes)),
+        cell(output.sha256),
+    )
+
+
+def _event_line(event: Mapping[str, Any]) -> tuple[Text, ...]:
+    at, what = cell(event.get("at"), "dim"), str(event.get("event"))
+    match what:
+        case "moved":
+            return at, status_cell(str(event.get("status"))), Text("")
+        case "delivery":
+            told = f"signature {event.get('signature')}, effect: {event.get('effect') or 'not applied yet'}"
+            return at, cell("callback"), cell(f"{told}, body SHA-256 {str(event.get('body_sha256'))[:12]}")
+        case "stored":
+            return at, cell("stored"), cell(event.get("output"))
+        case _:
+            rest = {name: value for name, value in event.items() if name not in {"at", "event"}}
+            return at, cell(what), cell(_as_json(rest) or "")
