@@ -83,13 +83,10 @@ class Api:
 
     async def jobs(self, request: Request) -> Response:
         """List jobs, newest first."""
-        wanted, limit, cursor = _wanted(request)
+        wanted, limit, cursor = _wanted(request, JOB_FILTERS)
         page = await run_in_threadpool(self.search.jobs, wanted, limit=limit, cursor=cursor)
-
-        def views() -> list[dict[str, Any]]:
-            return [job_view(job, self._output_ids(job.id)) for job in page.rows]
-
-        return _listed(request, "jobs", await run_in_threadpool(views), page)
+        ids = await run_in_threadpool(self.search.output_ids, [job.id for job in page.rows])
+        return _listed(request, "jobs", [job_view(job, ids[job.id]) for job in page.rows], page)
 
     async def job(self, request: Request) -> Response:
         """Show one job; with `?wait=` seconds, once it is terminal or that time has passed."""
@@ -101,7 +98,7 @@ class Api:
 
     async def outputs(self, request: Request) -> Response:
         """Search outputs, those of the newest job first."""
-        wanted, limit, cursor = _wanted(request)
+        wanted, limit, cursor = _wanted(request, OUTPUT_FILTERS)
         try:
             page = await run_in_threadpool(self.search.outputs, wanted, limit=limit, cursor=cursor)
         except ValueError:
@@ -165,9 +162,6 @@ class Api:
         view = job_view(job, [output.id for output in outputs])
         return view | {"timeline": timeline(job, self.ledger.deliveries(job_id), outputs)}
 
-    def _output_ids(self, job_id: str) -> list[str]:
-        return [output.id for output in self.ledger.outputs(job_id)]
-
     async def _find(self, request: Request) -> Found:
         return await run_in_threadpool(self.search.output, request.path_params["id"])
 
@@ -186,18 +180,19 @@ def _listed(request: Request, name: str, views: list[dict[str, Any]], page: Page
     return JSONResponse({name: views, "next_cursor": page.next_cursor}, headers=headers)
 
 
-FILTERS = {"job", "gateway", "model", "seed", "q", "status", "sha256"}
+JOB_FILTERS = {"gateway", "model", "q", "status"}
+OUTPUT_FILTERS = JOB_FILTERS | {"job", "seed", "sha256"}
 PAGING = {"limit", "cursor"}
 
 
 TAG_FILTER = re.compile(r"tag\.[A-Za-z0-9_.-]{1,64}")
 
 
-def _wanted(request: Request) -> tuple[Wanted, int, str | None]:
+def _wanted(request: Request, filters: set[str]) -> tuple[Wanted, int, str | None]:
     query = request.query_params
-    unknown = [name for name in query if name not in FILTERS | PAGING and not TAG_FILTER.fullmatch(name)]
+    unknown = [name for name in query if name not in filters | PAGING and not TAG_FILTER.fullmatch(name)]
     if unknown:
-        known = ", ".join(sorted(FILTERS | PAGING))
+        known = ", ".join(sorted(filters | PAGING))
         raise InvalidRequest(
             [{"field": name, "message": f"unknown; use {known}, tag.<name>"} for name in unknown]
         )

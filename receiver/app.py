@@ -63,7 +63,6 @@ class Memory:
     ledger: Ledger
     search: Search
     store: ObjectStore
-    store_facts: StoreFacts
     archive: Archive
 
 
@@ -89,7 +88,6 @@ class Service:
     intake: Intake
     worker: Worker
     waiters: Waiters
-    submitter: Submitter
     callbacks: Callbacks
     api: Api
     health: Health
@@ -166,7 +164,6 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
         intake=intake,
         worker=worker,
         waiters=waiters,
-        submitter=submitter,
         callbacks=Callbacks(
             intake,
             outside.gateways,
@@ -221,7 +218,7 @@ def _memory(settings: Settings, clock: Clock) -> Memory:
     database = Database.open(settings.ledger_url)
     keys = Keys(prefix=settings.s3.prefix, template=settings.key_template)
     archive = Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256)
-    return Memory(database, Ledger(database, clock), Search(database), store, facts, archive)
+    return Memory(database, Ledger(database, clock), Search(database), store, archive)
 
 
 def _outside(settings: Settings, clock: Clock) -> Outside:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from urllib.parse import urlsplit
 
 from receiver.errors import SettingsError, Unready
@@ -33,22 +34,24 @@ SERVERS = ("master", "volume", "filer", "s3", "admin")
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 5.0
 """Longer, and it waits for its own idle connections; what was acknowledged is in its files by then."""
-LOCK_WITHIN_S = 5.0
-"""A server whose parent was killed needs a moment to notice and end."""
+LOCK_WITHIN_S = 2.0
+"""A server whose parent was killed is given this long to be gone."""
 STARTS = 5
 PORT_TAKEN = ("is not available", "address already in use")
 LOG_LINES = 8
+MEMORY = "384MiB"
+"""Where Go starts to collect harder; without it, large images leave it at 500 MiB."""
 
-# Run before the server, in its process: ask Linux to end it when our thread ends, however that comes about.
-# Not `preexec_fn`, which may deadlock in a program with threads. Elsewhere than on Linux there is no such
-# thing, and a server whose parent was killed stays until somebody ends it.
+# Run before the server, in its process: ask Linux to kill it when our thread ends, however that comes about.
+# What it acknowledged is in its files by then. A `preexec_fn` may deadlock where there are threads.
+# Elsewhere than on Linux there is no such thing: if we are killed, the server stays until somebody ends it.
 LAUNCH = """
 import ctypes, os, sys
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, %d)  # PR_SET_PDEATHSIG
 if os.getppid() == int(sys.argv[1]):
     os.execv(sys.argv[2], sys.argv[2:])
-""" % int(signal.SIGTERM)  # noqa: UP031
+""" % int(signal.SIGKILL)  # noqa: UP031
 
 
 class EmbeddedS3:
@@ -68,7 +71,7 @@ class EmbeddedS3:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = -1
 
-    def __enter__(self) -> EmbeddedS3:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -125,8 +128,7 @@ class EmbeddedS3:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for path in _sockets(self._ports):
-            path.unlink(missing_ok=True)
+        _remove_sockets(self._ports)
 
     def _take_directory(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -153,14 +155,18 @@ class EmbeddedS3:
 
     def _try_start(self, binary: Path) -> bool:
         """Start once; answer False if a port was taken by somebody else meanwhile."""
+        notes = self.data_dir / "ports.json"
+        if notes.exists():
+            _remove_sockets(json.loads(notes.read_text()))
         self._ports = _free_ports(self._port)
+        notes.write_text(json.dumps(self._ports))
         self._write_files()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), str(binary), *self._arguments()],
                 cwd=self.data_dir,
                 # Nothing of ours may configure it: it reads AWS_* and WEED_* variables and files at HOME.
-                env={"HOME": str(self.data_dir), "PATH": os.defpath},
+                env={"HOME": str(self.data_dir), "PATH": os.defpath, "GOMEMLIMIT": MEMORY},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -280,11 +286,11 @@ def _get(port: int, path: str) -> bytes:
         connection.close()
 
 
-def _sockets(ports: dict[str, int]) -> Iterator[Path]:
-    """Name the sockets that the server makes in /tmp, some of which it leaves there."""
-    for server in SERVERS:
-        yield Path(f"/tmp/seaweedfs-{server}-{ports[f'{server}.port']}.sock")  # noqa: S108
-        yield Path(f"/tmp/seaweedfs-{server}-grpc-{ports[f'{server}.port.grpc']}.sock")  # noqa: S108
+def _remove_sockets(ports: dict[str, int]) -> None:
+    """Remove what a server leaves in /tmp, where it makes sockets named by its ports."""
+    for name, port in ports.items():
+        server = name.replace(".port.grpc", "-grpc").replace(".port", "")
+        Path(f"/tmp/seaweedfs-{server}-{port}.sock").unlink(missing_ok=True)  # noqa: S108
 
 
 def _write_private(path: Path, text: str) -> None:

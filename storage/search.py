@@ -92,6 +92,15 @@ class Search:
             raise NotFound(f"There is no output {output_id}.")
         return found[0]
 
+    def output_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
+        """List the ids of the outputs of some jobs, by job."""
+        columns = select(outputs.c.job_id, outputs.c.index).where(outputs.c.job_id.in_(job_ids))
+        ids: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
+        with self._database.read() as connection:
+            for job_id, index in connection.execute(columns.order_by(outputs.c.job_id, outputs.c.index)):
+                ids[job_id].append(f"{job_id}.{index}")
+        return ids
+
     def _run(self, query: Any) -> list[Found]:
         with self._database.read() as connection:
             rows = connection.execute(query).all()

@@ -198,6 +198,11 @@ def test_a_query_that_makes_no_sense_is_refused(live: Live, query: dict[str, str
     assert faults(live.http.get("/v1/outputs", params=query))
 
 
+@pytest.mark.parametrize("name", ["seed", "sha256", "job", "since"])
+def test_jobs_are_not_asked_for_by_what_only_outputs_have(live: Live, name: str) -> None:
+    assert name in faults(live.http.get("/v1/jobs", params={name: "1"}))
+
+
 def test_an_image_is_had_by_link_and_by_stream(live: Live, searchable: str) -> None:
     (output,) = live.outputs(searchable)
     link = live.http.get(f"/v1/outputs/{output['id']}/image")

@@ -1,0 +1,130 @@
+"""Darkroom as a process of its own, as an operator runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import psutil
+
+from receiver.embedded import EmbeddedS3
+from receiver.sandbox import SandboxServer
+from receiver.serving import listen
+
+ROOT = Path(__file__).parent.parent
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running `darkroom serve`."""
+
+    child: subprocess.Popen[bytes]
+    url: str
+    ready_s: float
+    """Seconds from the start of the process until it said that it is ready."""
+    log: Path
+
+    def rss(self) -> int:
+        """Resident bytes now."""
+        return int(psutil.Process(self.child.pid).memory_info().rss)
+
+    def terminate(self, sig: int = signal.SIGTERM) -> tuple[int, float]:
+        """Stop it; answers the exit code and how many seconds that took."""
+        began = monotonic()
+        self.child.send_signal(sig)
+        code = self.child.wait(30)
+        return code, monotonic() - began
+
+
+def environment(
+    s3: EmbeddedS3, sandbox: SandboxServer, folder: Path, port: int, **more: str
+) -> dict[str, str]:
+    """The variables that connect a process to the test run's own parts."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "AWS_"))}
+    return clean | {
+        "DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "DARKROOM_PORT": str(port),
+        "DARKROOM_DATA_DIR": str(folder / "data"),
+        "DARKROOM_S3__ENDPOINT": s3.endpoint,
+        "DARKROOM_S3__BUCKET": f"p-{folder.name.lower().replace('_', '-')}"[:60].strip("-"),
+        "DARKROOM_S3__CREATE_BUCKET": "true",
+        "DARKROOM_S3__REGION": "us-east-1",
+        "DARKROOM_S3__ACCESS_KEY": s3.access_key,
+        "DARKROOM_S3__SECRET_KEY": s3.secret_key,
+        "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_sandbox",
+        "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": sandbox.url,
+        "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY": "aio_sandbox",
+        "DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL": sandbox.url,
+        "DARKROOM_DOWNLOAD__ALLOW_NETWORKS": "127.0.0.0/8",
+        **more,
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with listen("127.0.0.1", 0) as listener:
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def serving(variables: dict[str, str], folder: Path, *arguments: str) -> Iterator[Process]:
+    """Run `darkroom serve` until the end of the block; killed there if it still runs."""
+    log = folder / "serve.log"
+    url = f"http://127.0.0.1:{variables['DARKROOM_PORT']}"
+    began = monotonic()
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "receiver", "serve", *arguments],
+            cwd=folder, env=variables | {"PYTHONPATH": str(ROOT)}, stdout=out, stderr=out,
+        )  # fmt: skip
+    try:
+        _await_ready(child, url, log)
+        yield Process(child, url, monotonic() - began, log)
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+
+
+def watch_rss(process: Process, until: Callable[[], None]) -> int:
+    """The most resident bytes that a process had while something was done."""
+    most, done = process.rss(), threading.Event()
+
+    def look() -> None:
+        nonlocal most
+        while not done.wait(0.02):
+            most = max(most, process.rss())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        until()
+    finally:
+        done.set()
+        watcher.join()
+    return most
+
+
+def _await_ready(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = monotonic() + 30
+    transport = httpx.HTTPTransport(retries=0)
+    with httpx.Client(transport=transport, trust_env=False) as client:
+        while True:
+            assert child.poll() is None, log.read_text()
+            assert monotonic() < deadline, log.read_text()
+            try:
+                if client.get(f"{url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                # Nothing to wait on: the only sign of life that it gives is to listen.
+                threading.Event().wait(0.02)
