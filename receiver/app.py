@@ -13,7 +13,6 @@ import httpx
 import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Router
 
 from receiver.access import Access, is_loopback
 from receiver.api import Api
@@ -129,7 +128,6 @@ class Service:
             lifespan=lifespan,
         )
         # A redirect would swallow callbacks: senders do not follow one.
-        assert isinstance(app.router, Router)
         app.router.redirect_slashes = False
         return app
 
@@ -213,7 +211,9 @@ def _timing(settings: Settings) -> Timing:
 
 def _memory(settings: Settings, clock: Clock) -> Memory:
     store = _store(settings.s3)
-    facts = store.check(create=settings.s3.create_bucket)
+    facts = store.check(
+        create=settings.s3.create_bucket, probe_prefix=f"{settings.s3.prefix}darkroom-probes/"
+    )
     _warn(facts)
     database = Database.open(settings.ledger_url)
     keys = Keys(prefix=settings.s3.prefix, template=settings.key_template)

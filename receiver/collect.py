@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -31,29 +31,18 @@ HOPELESS = (ForbiddenAddress, ImageTooLarge)
 """What no other try can change."""
 
 
+@dataclass(frozen=True, slots=True)
 class Collector:
     """The last step of a job's life. Thread-safe."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        archive: Archive,
-        downloader: Downloader,
-        reconciler: Reconciler,
-        gateways: Mapping[str, Gateway],
-        *,
-        redactor: Redactor,
-        timing: Timing,
-        clock: Clock,
-    ) -> None:
-        self._ledger = ledger
-        self._archive = archive
-        self._downloader = downloader
-        self._reconciler = reconciler
-        self._gateways = gateways
-        self._redactor = redactor
-        self._timing = timing
-        self._clock = clock
+    ledger: Ledger
+    archive: Archive
+    downloader: Downloader
+    reconciler: Reconciler
+    gateways: Mapping[str, Gateway]
+    redactor: Redactor
+    timing: Timing
+    clock: Clock
 
     def collect(self, job: Job, worker: str) -> Job:
         """Download and archive what is missing; close the job, or leave it for another try."""
@@ -63,28 +52,28 @@ class Collector:
                 job = self._with_fresh_links(job)
                 failures = self._fetch_missing(job)
             if failures and (wait := self._wait(job, failures)) is not None:
-                return self._ledger.postpone(
+                return self.ledger.postpone(
                     job, worker, due_in_ms=int(wait * 1000), result=job.result, error=self._reason(failures)
                 )
             return self._close(job, worker, failures)
         except (Unavailable, Misconfigured, Unready) as error:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
             log.warning("not archived yet", job=job.id, why=str(error))
-            wait = self._timing.backoff(job.attempts)
-            return self._ledger.postpone(job, worker, due_in_ms=int(wait * 1000))
+            wait = self.timing.backoff(job.attempts)
+            return self.ledger.postpone(job, worker, due_in_ms=int(wait * 1000))
         except LeaseLost:
             raise
         except (Conflict, Corrupt) as error:
             return self._fail_loudly(job, worker, error)
 
     def _fetch_missing(self, job: Job) -> dict[int, ImageError]:
-        have = {output.index for output in self._ledger.outputs(job.id)}
+        have = {output.index for output in self.ledger.outputs(job.id)}
         failures: dict[int, ImageError] = {}
         for index in range(len(job.result.images)):
             if index in have:
                 continue
             try:
-                self._ledger.add_output(self._fetch(job, index))
+                self.ledger.add_output(self._fetch(job, index))
             except ImageError as error:
                 log.warning("image failed", job=job.id, index=index, code=error.code, why=str(error))
                 failures[index] = error
@@ -92,8 +81,8 @@ class Collector:
 
     def _fetch(self, job: Job, index: int) -> Output:
         image = job.result.images[index]
-        hosts = self._gateways[job.gateway].image_hosts if job.gateway in self._gateways else ()
-        with self._downloader.fetch(image.url, hosts=hosts) as fetched:
+        hosts = self.gateways[job.gateway].image_hosts if job.gateway in self.gateways else ()
+        with self.downloader.fetch(image.url, hosts=hosts) as fetched:
             new = NewImage(
                 index=index,
                 file=fetched.file,
@@ -102,16 +91,16 @@ class Collector:
                 facts=fetched.facts,
                 declared_type=fetched.declared_type,
                 seed=image.seed or _only_seed(job.result),
-                source_url=self._redactor.text(fetched.source_url),
-                downloaded_at=self._clock(),
+                source_url=self.redactor.text(fetched.source_url),
+                downloaded_at=self.clock(),
             )
-            output = self._archive.store_image(job, new, now=self._clock())
+            output = self.archive.store_image(job, new, now=self.clock())
         log.info("archived image", job=job.id, index=index, key=output.key, bytes=output.bytes)
         return output
 
     def _with_fresh_links(self, job: Job) -> Job:
         try:
-            completion = self._reconciler.fresh(job)
+            completion = self.reconciler.fresh(job)
         except GatewayError as error:
             log.warning("no fresh link", job=job.id, code=error.code, why=str(error))
             return job
@@ -125,45 +114,45 @@ class Collector:
             return None
         tries = job.attempts + 1
         since = job.moved_at(Status.READY) or job.created_at
-        if self._clock() - since > self._timing.retention * 1000:
+        if self.clock() - since > self.timing.retention * 1000:
             return None
-        if tries >= len(self._timing.downloads) and not self._may_come_back(failures):
+        if tries >= len(self.timing.downloads) and not self._may_come_back(failures):
             return None
-        return self._timing.download_wait(tries)
+        return self.timing.download_wait(tries)
 
     def _may_come_back(self, failures: Mapping[int, ImageError]) -> bool:
         # A link that is dead even when fresh, or bytes that are no image every time, will not mend.
         return any(failure.code == "image_unavailable" for failure in failures.values())
 
     def _close(self, job: Job, worker: str, failures: Mapping[int, ImageError]) -> Job:
-        outputs = self._ledger.outputs(job.id)
+        outputs = self.ledger.outputs(job.id)
         missing = self._reason(failures) if failures else None
         if not outputs:
-            return self._ledger.move(job, Status.FAILED, worker, error=missing)
+            return self.ledger.move(job, Status.FAILED, worker, error=missing)
         to = Status.PARTIAL if failures else Status.ARCHIVED
-        gateway = self._gateways.get(job.gateway)
+        gateway = self.gateways.get(job.gateway)
         document = record_document(
             job,
             outputs,
-            self._ledger.deliveries(job.id),
-            closing=(to, self._clock()),
+            self.ledger.deliveries(job.id),
+            closing=(to, self.clock()),
             missing=missing,
             seed_supported=None if gateway is None else "seed" not in gateway.unsupported(_seeded(job)),
         )
-        key = self._archive.write_record(job, document)
+        key = self.archive.write_record(job, document)
         log.info("archived", job=job.id, gateway=job.gateway, status=to, images=len(outputs), record=key)
-        return self._ledger.move(job, to, worker, error=missing)
+        return self.ledger.move(job, to, worker, error=missing)
 
     def _reason(self, failures: Mapping[int, ImageError]) -> JobError:
         index, error = min(failures.items())
         names = ", ".join(str(index) for index in sorted(failures))
-        message = f"Image {names} could not be had: {self._redactor.text(str(failures[index]))}"
+        message = f"Image {names} could not be had: {self.redactor.text(str(failures[index]))}"
         return JobError(error.code, message, error.at_fault)
 
     def _fail_loudly(self, job: Job, worker: str, error: Conflict | Corrupt) -> Job:
         log.error("archive contradicts", job=job.id, why=str(error))
         code = "archive_conflict" if isinstance(error, Conflict) else "archive_corrupt"
-        return self._ledger.move(job, Status.FAILED, worker, error=JobError(code, str(error), "archive"))
+        return self.ledger.move(job, Status.FAILED, worker, error=JobError(code, str(error), "archive"))
 
 
 def _only_seed(result: JobResult) -> str | None:

@@ -37,33 +37,23 @@ class _News:
     hinted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
 class Reconciler:
     """The step between a gateway's taking a job and our knowing what became of it. Thread-safe."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        gateways: Mapping[str, Gateway],
-        sender: Sender,
-        *,
-        confirm: Mapping[str, Confirm],
-        redactor: Redactor,
-        timing: Timing,
-        clock: Clock,
-    ) -> None:
-        self._ledger = ledger
-        self._gateways = gateways
-        self._sender = sender
-        self._confirm = confirm
-        self._redactor = redactor
-        self._timing = timing
-        self._clock = clock
+    ledger: Ledger
+    gateways: Mapping[str, Gateway]
+    sender: Sender
+    confirm: Mapping[str, Confirm]
+    redactor: Redactor
+    timing: Timing
+    clock: Clock
 
     def advance(self, job: Job, worker: str) -> Job:
         """Apply a running job's deliveries; ask its gateway where they do not settle it or none came."""
-        gateway = self._gateways.get(job.gateway)
+        gateway = self.gateways.get(job.gateway)
         if gateway is None:
-            return self._ledger.postpone(job, worker, due_in_ms=60_000)
+            return self.ledger.postpone(job, worker, due_in_ms=60_000, deaf=True)
         news = self._read(gateway, job)
         if job.gateway_job_id is None and news.gateway_job_id is not None:
             # The callback overtook the answer to our submission, or that answer was lost.
@@ -72,29 +62,27 @@ class Reconciler:
             delivery_id, completion = news.proven
             return self._decide(job, worker, gateway, completion, news.effects | {delivery_id: ""})
         if job.gateway_job_id is None:
-            return self._ledger.postpone(job, worker, due_in_ms=0, attempted=False, applied=news.effects)
+            return self.ledger.postpone(job, worker, due_in_ms=0, attempted=False, applied=news.effects)
         if job.status is Status.SUBMITTING:
-            job = self._ledger.move(
+            job = self.ledger.move(
                 job, Status.RUNNING, worker, keep_lease=True, gateway_job_id=job.gateway_job_id
             )
         hinted = news.hinted or self._hinted_before(job)
         if not hinted and (wait_ms := self._due_in_ms(job)) > 0:
-            return self._ledger.postpone(
-                job, worker, due_in_ms=wait_ms, attempted=False, applied=news.effects
-            )
+            return self.ledger.postpone(job, worker, due_in_ms=wait_ms, attempted=False, applied=news.effects)
         return self._ask(job, worker, gateway, news.effects, hinted=hinted)
 
     def fresh(self, job: Job) -> Completion | None:
         """Ask the gateway for a ready job's images again, because their links have died."""
-        gateway = self._gateways.get(job.gateway)
+        gateway = self.gateways.get(job.gateway)
         if gateway is None or job.gateway_job_id is None:
             return None
-        completion = gateway.polled(self._sender.send(gateway.name, gateway.poll(job.gateway_job_id)))
+        completion = gateway.polled(self.sender.send(gateway.name, gateway.poll(job.gateway_job_id)))
         return completion if completion.state is State.SUCCEEDED else None
 
     def _read(self, gateway: Gateway, job: Job) -> _News:
         news = _News({})
-        for delivery in self._ledger.pending_deliveries(job.id):
+        for delivery in self.ledger.pending_deliveries(job.id):
             try:
                 completion = gateway.read_callback(delivery.body)
             except MalformedCallback:
@@ -116,23 +104,23 @@ class Reconciler:
         return replace(news, effects=news.effects | {delivery.id: HINT}, gateway_job_id=learned, hinted=True)
 
     def _believable(self, job: Job, delivery: Delivery, completion: Completion) -> bool:
-        confirm = self._confirm[job.gateway]
+        confirm = self.confirm[job.gateway]
         if completion.state is State.SUCCEEDED and not completion.images:
             return False
         return confirm == "never" or (confirm == "auto" and delivery.signature is Verdict.VALID)
 
     def _hinted_before(self, job: Job) -> bool:
-        return any(delivery.effect == HINT for delivery in self._ledger.deliveries(job.id))
+        return any(delivery.effect == HINT for delivery in self.ledger.deliveries(job.id))
 
     def _due_in_ms(self, job: Job) -> int:
         since = job.moved_at(Status.RUNNING) or job.created_at
-        due = self._timing.poll_due(job.attempts, callback_expected=job.callback_expected)
-        return since + int(due * 1000) - self._clock()
+        due = self.timing.poll_due(job.attempts, callback_expected=job.callback_expected)
+        return since + int(due * 1000) - self.clock()
 
     def _ask(self, job: Job, worker: str, gateway: Gateway, effects: dict[str, str], *, hinted: bool) -> Job:
         assert job.gateway_job_id is not None
         try:
-            completion = gateway.polled(self._sender.send(gateway.name, gateway.poll(job.gateway_job_id)))
+            completion = gateway.polled(self.sender.send(gateway.name, gateway.poll(job.gateway_job_id)))
         except GatewayError as error:
             log.warning("poll failed", job=job.id, gateway=job.gateway, code=error.code, why=str(error))
             return self._unanswered(job, worker, effects, error, hinted=hinted)
@@ -146,20 +134,20 @@ class Reconciler:
     def _unanswered(
         self, job: Job, worker: str, effects: dict[str, str], error: GatewayError | None, *, hinted: bool
     ) -> Job:
-        age = self._clock() - (job.moved_at(Status.RUNNING) or job.created_at)
-        if age > self._timing.no_answer * 1000:
-            message = f"{job.gateway} gave no result in {self._timing.no_answer / 3600:g} hours."
+        age = self.clock() - (job.moved_at(Status.RUNNING) or job.created_at)
+        if age > self.timing.no_answer * 1000:
+            message = f"{job.gateway} gave no result in {self.timing.no_answer / 3600:g} hours."
             failure = JobError("no_answer", message, "gateway")
-            return self._ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
+            return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
         if isinstance(error, UnknownGatewayJob) and job.attempts + 1 >= MAX_UNKNOWN:
-            failure = JobError(error.code, self._redactor.text(str(error)), error.at_fault)
-            return self._ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
+            failure = JobError(error.code, self.redactor.text(str(error)), error.at_fault)
+            return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
         wait_ms = self._due_in_ms(replace(job, attempts=job.attempts + 1))
         if hinted:
-            wait_ms = int(self._timing.backoff(job.attempts) * 1000)
+            wait_ms = int(self.timing.backoff(job.attempts) * 1000)
         if isinstance(error, RateLimited):
-            wait_ms = max(wait_ms, int(self._timing.later(error.retry_after_s) * 1000))
-        return self._ledger.postpone(job, worker, due_in_ms=max(wait_ms, 0), applied=effects)
+            wait_ms = max(wait_ms, int(self.timing.later(error.retry_after_s) * 1000))
+        return self.ledger.postpone(job, worker, due_in_ms=max(wait_ms, 0), applied=effects)
 
     def _decide(
         self,
@@ -175,7 +163,7 @@ class Reconciler:
         # What was marked with an empty effect is the delivery that proves this very move.
         applied = {delivery_id: effect or to for delivery_id, effect in effects.items()}
         log.info("decided", job=job.id, gateway=job.gateway, to=to, found_by=by)
-        return self._ledger.move(
+        return self.ledger.move(
             job,
             to,
             worker,
@@ -196,11 +184,11 @@ class Reconciler:
             credits=estimate if paid is None else paid,
             credits_estimated=paid is None and estimate is not None,
             images=completion.images,
-            reply=self._redactor.value(completion.reply),
+            reply=self.redactor.value(completion.reply),
         )
 
     def _failure(self, job: Job, completion: Completion) -> JobError:
         if completion.state is State.SUCCEEDED:
             return JobError("no_images", f"{job.gateway} says it succeeded but names no image.", "gateway")
-        why = self._redactor.text(completion.error or "no reason was given")
+        why = self.redactor.text(completion.error or "no reason was given")
         return JobError("generation_failed", f"{job.gateway} says: {why}", "gateway")

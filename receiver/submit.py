@@ -50,27 +50,17 @@ class CallbackUrls:
         return f"{self.public_url}/callbacks/{job.gateway}/{token}"
 
 
+@dataclass(frozen=True, slots=True)
 class Submitter:
     """The first step of a job's life. Thread-safe."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        gateways: Mapping[str, Gateway],
-        sender: Sender,
-        urls: CallbackUrls,
-        *,
-        redactor: Redactor,
-        timing: Timing,
-        clock: Clock,
-    ) -> None:
-        self._ledger = ledger
-        self._gateways = gateways
-        self._sender = sender
-        self._urls = urls
-        self._redactor = redactor
-        self._timing = timing
-        self._clock = clock
+    ledger: Ledger
+    gateways: Mapping[str, Gateway]
+    sender: Sender
+    urls: CallbackUrls
+    redactor: Redactor
+    timing: Timing
+    clock: Clock
 
     def accept(
         self,
@@ -86,9 +76,9 @@ class Submitter:
         Raises UnknownGateway, UnsupportedParameter or InvalidRequest, each naming every field that is
         wrong, and IdempotencyConflict.
         """
-        gateway = self._gateways.get(gateway_name)
+        gateway = self.gateways.get(gateway_name)
         if gateway is None:
-            known = ", ".join(sorted(self._gateways)) or "none"
+            known = ", ".join(sorted(self.gateways)) or "none"
             raise UnknownGateway(
                 [{"field": "gateway", "message": f"not configured here; these are: {known}"}]
             )
@@ -96,7 +86,7 @@ class Submitter:
         if faults := gateway.faults(request):
             raise InvalidRequest(faults)
         try:
-            return self._ledger.add_job(
+            return self.ledger.add_job(
                 str(uuid_utils.uuid7()),
                 gateway_name,
                 request,
@@ -108,19 +98,19 @@ class Submitter:
 
     def send(self, job: Job, worker: str) -> Job:
         """Send a queued job. A refusal fails it; anything passing puts it back in the queue."""
-        gateway = self._gateways.get(job.gateway)
+        gateway = self.gateways.get(job.gateway)
         if gateway is None:
-            return self._ledger.postpone(job, worker, due_in_ms=60_000, error=_not_configured(job))
-        url = self._urls.make(job)
+            return self.ledger.postpone(job, worker, due_in_ms=60_000, error=_not_configured(job))
+        url = self.urls.make(job)
         request = gateway.submit(job, url)
         # In the ledger before it is on the wire: after a crash we know that it may have been sent.
-        job = self._ledger.move(
+        job = self.ledger.move(
             job,
             Status.SUBMITTING,
             worker,
             keep_lease=True,
             callback_expected=url is not None,
-            sent=self._redactor.value(_body(request)),
+            sent=self.redactor.value(_body(request)),
             error=None,
         )
         try:
@@ -132,13 +122,13 @@ class Submitter:
 
     def recover(self, job: Job, worker: str) -> Job:
         """Go on with a submission whose outcome nobody recorded."""
-        gateway = self._gateways.get(job.gateway)
+        gateway = self.gateways.get(job.gateway)
         if gateway is not None and gateway.supports.idempotency:
-            return self._ledger.move(job, Status.QUEUED, worker, keep_lease=True)
+            return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True)
         return self._wait_or_give_up(job, worker)
 
     def _exchange(self, gateway: Gateway, request: httpx.Request) -> Submission:
-        response = self._sender.send(gateway.name, request)
+        response = self.sender.send(gateway.name, request)
         try:
             return gateway.accepted(response)
         except GatewayUnavailable as error:
@@ -149,8 +139,8 @@ class Submitter:
 
     def _taken(self, job: Job, worker: str, submission: Submission) -> Job:
         log.info("submitted", job=job.id, gateway=job.gateway, gateway_job=submission.gateway_job_id)
-        due_in = self._timing.poll_due(0, callback_expected=job.callback_expected)
-        return self._ledger.move(
+        due_in = self.timing.poll_due(0, callback_expected=job.callback_expected)
+        return self.ledger.move(
             job,
             Status.RUNNING,
             worker,
@@ -160,32 +150,32 @@ class Submitter:
         )
 
     def _not_taken(self, job: Job, worker: str, gateway: Gateway, error: GatewayError) -> Job:
-        reason = JobError(error.code, self._redactor.text(str(error)), error.at_fault)
+        reason = JobError(error.code, self.redactor.text(str(error)), error.at_fault)
         if isinstance(error, GatewayRefused):
-            return self._ledger.move(job, Status.FAILED, worker, error=reason)
+            return self.ledger.move(job, Status.FAILED, worker, error=reason)
         unknown = isinstance(error, OutcomeUnknown | GarbledAnswer)
         if unknown and not gateway.supports.idempotency:
             return self._wait_or_give_up(job, worker)
-        if self._clock() - job.created_at > self._timing.no_answer * 1000:
-            return self._ledger.move(job, Status.FAILED, worker, error=reason)
-        wait = self._timing.backoff(job.attempts)
+        if self.clock() - job.created_at > self.timing.no_answer * 1000:
+            return self.ledger.move(job, Status.FAILED, worker, error=reason)
+        wait = self.timing.backoff(job.attempts)
         if isinstance(error, RateLimited):
-            wait = max(wait, self._timing.later(error.retry_after_s))
-        return self._ledger.move(job, Status.QUEUED, worker, due_in_ms=int(wait * 1000), error=reason)
+            wait = max(wait, self.timing.later(error.retry_after_s))
+        return self.ledger.move(job, Status.QUEUED, worker, due_in_ms=int(wait * 1000), error=reason)
 
     def _wait_or_give_up(self, job: Job, worker: str) -> Job:
         """Never send twice what may have been taken: wait for its callback, and then fail."""
         since = job.moved_at(Status.SUBMITTING) or job.created_at
-        left_ms = since + int(self._timing.unconfirmed * 1000) - self._clock()
+        left_ms = since + int(self.timing.unconfirmed * 1000) - self.clock()
         if left_ms > 0:
-            return self._ledger.postpone(job, worker, due_in_ms=left_ms)
+            return self.ledger.postpone(job, worker, due_in_ms=left_ms)
         message = (
             f"{job.gateway} never said whether it took the job. It was not sent again, because that "
             "could have been charged twice; look into the gateway's own list of jobs."
         )
         log.error("submission unconfirmed", job=job.id, gateway=job.gateway)
         error = JobError("submission_unconfirmed", message, "gateway")
-        return self._ledger.move(job, Status.FAILED, worker, error=error)
+        return self.ledger.move(job, Status.FAILED, worker, error=error)
 
 
 def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobRequest:

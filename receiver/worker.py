@@ -149,7 +149,7 @@ class Worker:
 
     def _set_aside(self, job: Job) -> None:
         try:
-            self._ledger.postpone(job, self.name, due_in_ms=MISHAP_MS)
+            self._ledger.postpone(job, self.name, due_in_ms=MISHAP_MS, deaf=True)
         except StorageError as error:
             log.warning("not set aside; its lease runs out", job=job.id, why=str(error))
 

@@ -159,13 +159,17 @@ class Ledger:
         due_in_ms: int,
         applied: Mapping[str, str] | None = None,
         attempted: bool = True,
+        deaf: bool = False,
         **changes: Unpack[Changes],
     ) -> Job:
         """Leave a job where it is and let it go until it is due again.
 
-        `attempted` says whether that was a try, which is counted, or only a look.
+        `attempted` says whether that was a try, which is counted, or only a look. While `deaf`, callbacks
+        that are waiting to be applied do not make it due any sooner: for when they cannot be applied now.
         """
         values = from_changes(changes) | {"attempts": job.attempts + attempted, "updated_at": self._clock()}
+        if deaf:
+            values["next_attempt_at"] = self._clock() + due_in_ms
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=False)
 
     def release(self, worker: str) -> None:

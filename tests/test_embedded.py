@@ -30,6 +30,17 @@ sys.stdin.read()
 """
 
 
+class Raced(EmbeddedS3):
+    """A server whose port somebody else takes between its choice and its use, the first time."""
+
+    rival: socket.socket | None = None
+
+    def _write_files(self) -> None:
+        super()._write_files()
+        if self.rival is None:
+            self.rival = socket.create_server(("127.0.0.1", self._ports["s3.port"]))
+
+
 def open_store(server: EmbeddedS3, bucket: str = "pictures") -> ObjectStore:
     return ObjectStore.connect(
         bucket=bucket,
@@ -57,6 +68,7 @@ def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        cwd=Path(__file__).parent.parent,
     ) as process:
         yield process
         process.kill()
@@ -143,6 +155,14 @@ def test_it_can_have_a_fixed_port(tmp_path: Path) -> None:
         assert server.endpoint == f"http://127.0.0.1:{port}"
 
 
+def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path) -> None:
+    with Raced(tmp_path / "s3") as server:
+        assert server.rival is not None
+        with server.rival:
+            open_store(server).check(create=True)
+            assert server.rival.getsockname()[1] != int(server.endpoint.rpartition(":")[2])
+
+
 def test_two_on_one_directory_are_refused(s3_server: EmbeddedS3) -> None:
     with pytest.raises(Unready, match="Another embedded S3 server is using"):
         EmbeddedS3(s3_server.data_dir).start()
@@ -162,6 +182,7 @@ def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> 
     assert server.pid is None
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_it_ends_when_its_parent_is_killed(tmp_path: Path, parent: subprocess.Popen[str]) -> None:
     assert parent.stdout is not None
     server = psutil.Process(int(parent.stdout.readline()))

@@ -330,6 +330,17 @@ def test_a_postponed_job_is_due_when_it_was_said(ledger: Ledger, clock: Clock) -
     assert [job.attempts for job in ledger.claim("w", 1)] == [1]
 
 
+def test_a_deaf_job_is_not_due_sooner_for_the_callbacks_it_has(ledger: Ledger, clock: Clock) -> None:
+    running(ledger)
+    ledger.record([offer()])
+    (job,) = ledger.claim("w", 1)
+    ledger.postpone(job, "w", due_in_ms=500, deaf=True)
+    assert ledger.claim("w", 1) == []
+    clock.now += 500
+    (job,) = ledger.claim("w", 1)
+    assert ledger.postpone(job, "w", due_in_ms=500).next_attempt_at == clock.now
+
+
 def test_a_stopped_worker_gives_its_jobs_back_at_once(ledger: Ledger) -> None:
     add(ledger)
     ledger.claim("one", 1)

@@ -38,6 +38,9 @@ GIVE_UP_S = 120.0
 LOOK_S = 0.25
 """How often the display is renewed, in seconds."""
 
+KEY_ROOM = 150
+"""Columns that the terminal must have for the keys to stand in the table; else they are listed below it."""
+
 _COLUMNS = (
     Column("PROMPT", long=True),
     Column("GATEWAY", room=100),
@@ -45,7 +48,7 @@ _COLUMNS = (
     Column("SEED", right=True),
     Column("SIZE"),
     Column("SHA-256"),
-    Column("KEY", room=150),
+    Column("KEY", room=KEY_ROOM),
 )
 
 
@@ -89,6 +92,8 @@ def _show(demo: Demo, console: Console, *, stay: bool) -> None:
     faults = _verify(demo, console)
     outputs = demo.outputs()
     print_table(_COLUMNS, [_line(output) for output in outputs], nothing="No image was archived.")
+    if console.width < KEY_ROOM:
+        _list_keys(outputs, console)
     console.print()
     print_books(demo.darkroom.books())
     if faults:
@@ -195,6 +200,14 @@ def _line(output: Output) -> Sequence[Text]:
         cell(output.sha256[:12]),
         cell(output.key),
     )
+
+
+def _list_keys(outputs: Sequence[Output], console: Console) -> None:
+    from receiver.demo import BUCKET
+
+    console.print(Text(f"\nTheir keys in the bucket {BUCKET}, by SHA-256:", "bold"))
+    for output in outputs:
+        console.print(Text(f"{output.sha256[:12]}  {output.key}"), soft_wrap=True)
 
 
 def _say_where(demo: Demo, outputs: Sequence[Output], console: Console, *, stay: bool) -> None:
