@@ -47,6 +47,7 @@ log = structlog.get_logger("darkroom.app")
 
 STOP_S = 4.0
 """How long steps in hand may take to finish once the process was asked to stop."""
+JOIN_S = 1.0
 
 
 def system_clock() -> int:
@@ -96,9 +97,7 @@ class Service:
         self.intake.start()
         if work:
             self.worker.start()
-        log.info(
-            "started", work=work, worker=self.worker.name, callbacks=self.settings.public_url or "polling"
-        )
+        log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
 
     def stop(self, *, work: bool) -> None:
         """Stop cleanly: nothing new is begun, and what is in hand is finished or given back."""
@@ -108,6 +107,8 @@ class Service:
         self.intake.stop()
         self.downloader.close()
         self.outside.client.close()
+        if work:
+            self.worker.join(JOIN_S)
         self.memory.database.close()
 
     def asgi(self, *, work: bool) -> Starlette:

@@ -146,7 +146,7 @@ class Darkroom:
                 return job
 
     def jobs(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Job]:
-        """List jobs, newest first: `job`, `gateway`, `model`, `seed`, `q`, `status`, or `**{"tag.x": "y"}`.
+        """List jobs, newest first: `gateway`, `model`, `q`, `status`, or `**{"tag.x": "y"}`.
 
         `limit` is how many to answer in all; pages are asked for as they are needed.
         """

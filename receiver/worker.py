@@ -74,6 +74,9 @@ class Worker:
         """Claim nothing more, let the steps in hand finish for a while, and give the rest back."""
         self._stopping.set()
         self._wake.set()
+        self._free.release()
+        for _ in range(self._concurrency):
+            self._jobs.put(None)
         deadline = monotonic() + timeout_s
         with self._idle:
             while self._held and (left := deadline - monotonic()) > 0:
@@ -81,6 +84,12 @@ class Worker:
             left_over = len(self._held)
         self._release()
         log.info("worker stopped", worker=self.name, given_back=left_over)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the threads to end, once what they hang in was closed under them."""
+        deadline = monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - monotonic()))
 
     def _release(self) -> None:
         try:
@@ -91,6 +100,8 @@ class Worker:
     def _claim(self) -> None:
         while not self._stopping.is_set():
             self._free.acquire()
+            if self._stopping.is_set():
+                return
             free = 1
             while free < self._concurrency and self._free.acquire(blocking=False):
                 free += 1
