@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from receiver.errors import Forbidden, SettingsError, Unauthorized
 
@@ -44,17 +45,33 @@ class Access:
         """Whether there are no tokens, so that whoever comes over loopback may do everything."""
         return not self._known
 
-    def check(self, authorization: str | None, *, scope: str, client: str | None, host: str | None) -> Caller:
+    def refuse_exposure(self, host: str, public_url: str | None) -> None:
+        """Raise SettingsError where the settings would open an API without tokens to others."""
+        if not self.open:
+            return
+        if not is_loopback(host):
+            raise SettingsError(
+                f"DARKROOM_HOST is {host}, so anybody who reaches it could use the API: "
+                "set DARKROOM_API_TOKENS, or listen on 127.0.0.1."
+            )
+        if public_url is not None and not is_loopback(urlsplit(public_url).hostname):
+            raise SettingsError(
+                f"DARKROOM_PUBLIC_URL is {public_url}, so something forwards requests from outside: "
+                "set DARKROOM_API_TOKENS, or anybody could use the API."
+            )
+
+    def check(self, headers: Mapping[str, str], *, scope: str, client: str | None) -> Caller:
         """Admit a request, or raise Unauthorized or Forbidden.
 
-        `client` is the address it came from and `host` its Host header. Where there are no tokens both must
-        be loopback: the header too, because a tunnel or a web page in a browser comes from loopback as well.
+        `client` is the address it came from; the names of `headers` are in lower case. Where there are no
+        tokens that must be loopback, and nothing in the headers may say that the request came farther: a
+        proxy, a tunnel and a web page in a browser all connect from loopback as well.
         """
         if self.open:
-            if not (is_loopback(client) and is_loopback(_host_only(host))):
+            if not is_loopback(client) or _came_farther(headers):
                 raise Unauthorized("Set DARKROOM_API_TOKENS to use the API from anywhere but loopback.")
             return Caller("loopback", "admin")
-        caller = self._who(authorization)
+        caller = self._who(headers.get("authorization"))
         if scope not in REACH[caller.scope]:
             raise Forbidden(f"This needs a token of scope {scope}; {caller.name} has {caller.scope}.")
         return caller
@@ -67,6 +84,16 @@ class Access:
         if kind.lower() != "bearer" or not matches:
             raise Unauthorized("Send one of the tokens of DARKROOM_API_TOKENS: `Authorization: Bearer ...`.")
         return matches[0].caller
+
+
+def _came_farther(headers: Mapping[str, str]) -> bool:
+    origin = headers.get("origin")
+    return (
+        not is_loopback(_host_only(headers.get("host")))
+        or any(name == "forwarded" or name.startswith("x-forwarded-") for name in headers)
+        or headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
+        or (origin is not None and not is_loopback(urlsplit(origin).hostname))
+    )
 
 
 def is_loopback(host: str | None) -> bool:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from receiver.access import Access
 from receiver.edge import read_body
-from receiver.errors import InvalidRequest
+from receiver.errors import InvalidRequest, NoSuchThing
 from receiver.models import books_view, job_view, output_view, read_submit, timeline
 from receiver.submit import Submitter
 from receiver.waiting import Waiters
@@ -30,6 +30,7 @@ from storage.search import Found, Page, Search, Wanted
 
 MAX_BODY = 1024 * 1024
 MAX_WAIT_S = 60
+MAX_WORDS = 32
 RECHECK_S = 1.0
 """How often a waiting request looks by itself: another process may have moved the job."""
 
@@ -90,7 +91,7 @@ class Api:
 
     async def job(self, request: Request) -> Response:
         """Show one job; with `?wait=` seconds, once it is terminal or that time has passed."""
-        job_id = request.path_params["id"]
+        job_id = _id(request)
         wait = _number(request, "wait", 0, most=MAX_WAIT_S)
         if wait:
             await self._await_terminal(job_id, wait)
@@ -115,8 +116,13 @@ class Api:
         output = (await self._find(request)).output
         if request.query_params.get("stream") not in {"1", "true"}:
             name = f"{output.id}.{output.key.rpartition('.')[2]}"
-            link = self.store.presign(
-                output.key, expires_s=self.link_lifetime_s, filename=name, content_type=output.media_type
+            # Apart, because it may have to ask somebody for fresh credentials.
+            link = await run_in_threadpool(
+                self.store.presign,
+                output.key,
+                expires_s=self.link_lifetime_s,
+                filename=name,
+                content_type=output.media_type,
             )
             return RedirectResponse(link, 307)
         opened = ExitStack()
@@ -134,10 +140,7 @@ class Api:
     def _for(self, scope: str, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
             self.access.check(
-                request.headers.get("authorization"),
-                scope=scope,
-                client=request.client.host if request.client else None,
-                host=request.headers.get("host"),
+                request.headers, scope=scope, client=request.client.host if request.client else None
             )
             return await handler(request)
 
@@ -163,12 +166,19 @@ class Api:
         return view | {"timeline": timeline(job, self.ledger.deliveries(job_id), outputs)}
 
     async def _find(self, request: Request) -> Found:
-        return await run_in_threadpool(self.search.output, request.path_params["id"])
+        return await run_in_threadpool(self.search.output, _id(request))
 
 
 def _closing(chunks: Iterator[bytes], opened: ExitStack) -> Iterator[bytes]:
     with opened:
         yield from chunks
+
+
+def _id(request: Request) -> str:
+    given = str(request.path_params["id"])
+    if not ID.fullmatch(given):
+        raise NoSuchThing("There is nothing with this id.")
+    return given
 
 
 def _listed(request: Request, name: str, views: list[dict[str, Any]], page: Page[Any]) -> Response:
@@ -185,6 +195,7 @@ OUTPUT_FILTERS = JOB_FILTERS | {"job", "seed", "sha256"}
 PAGING = {"limit", "cursor"}
 
 
+ID = re.compile(r"[0-9a-f-]{36}(\.[0-9]{1,6})?")
 TAG_FILTER = re.compile(r"tag\.[A-Za-z0-9_.-]{1,64}")
 
 
@@ -198,6 +209,8 @@ def _wanted(request: Request, filters: set[str]) -> tuple[Wanted, int, str | Non
         )
     if nul := [name for name, value in query.items() if "\x00" in value]:
         raise InvalidRequest([{"field": name, "message": "must not hold a NUL character"} for name in nul])
+    if len(query.get("q", "").split()) > MAX_WORDS:
+        raise InvalidRequest([{"field": "q", "message": f"may have {MAX_WORDS} words at most"}])
     status = query.get("status")
     if status is not None and status not in set(Status):
         raise InvalidRequest([{"field": "status", "message": f"must be one of {', '.join(Status)}"}])

@@ -14,13 +14,12 @@ import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from receiver.access import Access, is_loopback
+from receiver.access import Access
 from receiver.api import Api
 from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.download import Downloader, DownloadPolicy
 from receiver.edge import Edge, handlers
-from receiver.errors import SettingsError
 from receiver.gateways.base import Gateway
 from receiver.gateways.table import adapters, configured
 from receiver.health import Health
@@ -139,7 +138,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
     Raises SettingsError, or the storage errors Misconfigured and Unavailable, each saying what to change.
     """
     require(settings)
-    access = _access(settings)
+    access = Access(token.get_secret_value() for token in settings.api_tokens)
+    access.refuse_exposure(settings.host, settings.public_url)
     outside = _outside(settings, clock)
     memory = _memory(settings, clock)
     timing = timing or _timing(settings)
@@ -153,6 +153,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
         concurrency=settings.worker.concurrency,
         clock=clock,
         moved=waiters.moved,
+        full=outside.sender.full,
     )
     intake = Intake(memory.ledger, worker.wake)
     return Service(
@@ -192,16 +193,6 @@ class _Shared(TypedDict):
     redactor: Redactor
     timing: Timing
     clock: Clock
-
-
-def _access(settings: Settings) -> Access:
-    access = Access(token.get_secret_value() for token in settings.api_tokens)
-    if access.open and not is_loopback(settings.host):
-        raise SettingsError(
-            f"DARKROOM_HOST is {settings.host}, so anybody who reaches it could use the API: "
-            "set DARKROOM_API_TOKENS, or listen on 127.0.0.1."
-        )
-    return access
 
 
 def _timing(settings: Settings) -> Timing:

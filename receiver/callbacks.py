@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver.edge import read_body
+from receiver.edge import read_body, refuse_announced
 from receiver.errors import BadToken, DarkroomError, JobMismatch, UnknownJob
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
@@ -74,12 +74,13 @@ class Callbacks:
         return JSONResponse({"status": receipt})
 
     async def _offer(self, request: Request, name: str, token: str) -> Offer:
-        # Reading first settles the size; a sender cut off in mid-body would report a broken connection.
-        body = await read_body(request, self._max_bytes)
+        refuse_announced(request, self._max_bytes)
+        # Before the body is read, so that a stranger cannot make us hold one.
         job_id = self._tokens.read(token, name)
         gateway = self._gateways.get(name)
         if gateway is None:
             raise BadToken("foreign")
+        body = await read_body(request, self._max_bytes)
         # A large body takes long enough to read that other requests would notice.
         apart = run_in_threadpool if len(body) > LARGE else _here
         verdict = await apart(gateway.verify, request.headers, body)

@@ -14,6 +14,7 @@ from receiver.errors import (
     ImageError,
     ImageExpired,
     ImageTooLarge,
+    ImageUnavailable,
     Unready,
 )
 from receiver.gateways.base import Gateway
@@ -49,8 +50,7 @@ class Collector:
         try:
             failures = self._fetch_missing(job)
             if any(isinstance(failure, ImageExpired) for failure in failures.values()):
-                job = self._with_fresh_links(job)
-                failures = self._fetch_missing(job)
+                job, failures = self._fetch_by_fresh_links(job, failures)
             if failures and (wait := self._wait(job, failures)) is not None:
                 return self.ledger.postpone(
                     job, worker, due_in_ms=int(wait * 1000), result=job.result, error=self._reason(failures)
@@ -59,12 +59,29 @@ class Collector:
         except (Unavailable, Misconfigured, Unready) as error:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
             log.warning("not archived yet", job=job.id, why=str(error))
-            wait = self.timing.backoff(job.attempts)
-            return self.ledger.postpone(job, worker, due_in_ms=int(wait * 1000))
+            return self._wait_for_storage(job, worker, error)
         except LeaseLost:
             raise
-        except (Conflict, Corrupt) as error:
+        except Corrupt as error:
+            if job.attempts + 1 < len(self.timing.downloads):
+                # Bytes may be damaged on the way; that is what the digests are for.
+                wait = self.timing.download_wait(job.attempts + 1)
+                return self.ledger.postpone(job, worker, due_in_ms=int(wait * 1000))
             return self._fail_loudly(job, worker, error)
+        except Conflict as error:
+            return self._fail_loudly(job, worker, error)
+
+    def _wait_for_storage(self, job: Job, worker: str, error: Exception) -> Job:
+        """Wait for ever, rarer and rarer; that is no try of the images, and costs them none."""
+        since = (self.clock() - (job.moved_at(Status.READY) or job.created_at)) / 1000
+        return self.ledger.postpone(
+            job,
+            worker,
+            due_in_ms=int(self.timing.outage_wait(since) * 1000),
+            attempted=False,
+            result=job.result,
+            error=JobError("storage_unavailable", self.redactor.text(str(error)), "operator"),
+        )
 
     def _fetch_missing(self, job: Job) -> dict[int, ImageError]:
         have = {output.index for output in self.ledger.outputs(job.id)}
@@ -98,15 +115,23 @@ class Collector:
         log.info("archived image", job=job.id, index=index, key=output.key, bytes=output.bytes)
         return output
 
-    def _with_fresh_links(self, job: Job) -> Job:
+    def _fetch_by_fresh_links(
+        self, job: Job, failures: dict[int, ImageError]
+    ) -> tuple[Job, dict[int, ImageError]]:
         try:
             completion = self.reconciler.fresh(job)
         except GatewayError as error:
             log.warning("no fresh link", job=job.id, code=error.code, why=str(error))
-            return job
+            # Whether the image is gone is not known before the gateway has answered.
+            unknown = ImageUnavailable(f"Its link is dead, and there is no fresh one yet: {error}")
+            return job, {
+                index: unknown if isinstance(failure, ImageExpired) else failure
+                for index, failure in failures.items()
+            }
         if completion is None or len(completion.images) != len(job.result.images):
-            return job
-        return replace(job, result=replace(job.result, images=completion.images))
+            return job, failures
+        job = replace(job, result=replace(job.result, images=completion.images))
+        return job, self._fetch_missing(job)
 
     def _wait(self, job: Job, failures: Mapping[int, ImageError]) -> float | None:
         """Seconds until another try is worth it; None if none is."""
@@ -122,7 +147,7 @@ class Collector:
 
     def _may_come_back(self, failures: Mapping[int, ImageError]) -> bool:
         # A link that is dead even when fresh, or bytes that are no image every time, will not mend.
-        return any(failure.code == "image_unavailable" for failure in failures.values())
+        return any(isinstance(failure, ImageUnavailable) for failure in failures.values())
 
     def _close(self, job: Job, worker: str, failures: Mapping[int, ImageError]) -> Job:
         outputs = self.ledger.outputs(job.id)

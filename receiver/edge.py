@@ -11,7 +11,7 @@ import structlog
 import uuid_utils
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
@@ -27,7 +27,7 @@ SAFE_HEADERS = {
     "cache-control": "no-store",
 }
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
-_TOKEN_PATH = re.compile(r"(/callbacks/[^/]+/).+")
+_TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
 
 
 class Edge:
@@ -43,12 +43,12 @@ class Edge:
             return
         request = Request(scope)
         request_id = _request_id(request)
-        began, status = perf_counter(), 500
+        began, status, started = perf_counter(), 500, False
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, started
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, started = message["status"], True
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
                 for name, value in SAFE_HEADERS.items():
@@ -58,6 +58,13 @@ class Edge:
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
                 await self._app(scope, receive, answer)
+            except ClientDisconnect:
+                status = 499
+            except Exception:
+                log.exception("request failed")
+                if started:
+                    raise
+                await _unexpected()(scope, receive, answer)
             finally:
                 log.info(
                     "request",
@@ -75,16 +82,25 @@ def shown_path(path: str) -> str:
 
 async def read_body(request: Request, limit: int) -> bytes:
     """Read a body whole, or raise BodyTooLarge as soon as it is over the limit; it is never cut."""
-    announced = request.headers.get("content-length", "")
+    refuse_announced(request, limit)
     body = bytearray()
-    if not (announced.isascii() and announced.isdigit() and int(announced) > limit):
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                break
-        else:
-            return bytes(body)
-    raise BodyTooLarge(f"The body may have {limit} bytes at most.")
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def refuse_announced(request: Request, limit: int) -> None:
+    """Raise BodyTooLarge if the request itself says that its body is over the limit."""
+    announced = request.headers.get("content-length", "")
+    # Text of 20 digits or more is not worth a conversion.
+    if announced.isascii() and announced.isdigit() and (len(announced) > 19 or int(announced) > limit):
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body may have {limit} bytes at most.")
 
 
 def problem(
@@ -104,7 +120,6 @@ def handlers() -> dict[Any, ExceptionHandler]:
         DarkroomError: _ours,
         StorageError: _storage,
         HTTPException: _http,
-        Exception: _unexpected,
     }
 
 
@@ -137,7 +152,7 @@ async def _http(_request: Request, error: Exception) -> Response:
     return problem(error.status_code, code, error.detail, headers=error.headers)
 
 
-async def _unexpected(_request: Request, _error: Exception) -> Response:
+def _unexpected() -> Response:
     return problem(
         500, DarkroomError.code, "Something went wrong here; the log has it under this request id."
     )

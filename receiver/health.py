@@ -54,11 +54,14 @@ class Health:
 
     def ask(self) -> dict[str, str]:
         """Run the checks, unless that was done a moment ago."""
-        with self._lock:
-            if monotonic() - self._asked_at >= REMEMBERED_S:
+        # Whoever comes while the parts are being asked gets the last answer: waiting would fill the threads.
+        if monotonic() - self._asked_at >= REMEMBERED_S and self._lock.acquire(blocking=not self._answers):
+            try:
                 self._answers = {name: _answer(name, check) for name, check in self._checks.items()}
                 self._asked_at = monotonic()
-            return self._answers
+            finally:
+                self._lock.release()
+        return self._answers
 
 
 def _answer(name: str, check: Check) -> str:
@@ -67,4 +70,7 @@ def _answer(name: str, check: Check) -> str:
     except (StorageError, DarkroomError) as error:
         log.warning("not ready", part=name, why=str(error))
         return str(error)
+    except Exception:
+        log.exception("check failed", part=name)
+        return "The check itself failed; the log says how."
     return "ok"

@@ -71,6 +71,8 @@ class Intake:
         return batch, False
 
     def _write(self, batch: list[tuple[Offer, Future[Receipt]]]) -> None:
+        # A sender that went away cancels its future; its callback is not written either.
+        batch = [(offer, future) for offer, future in batch if future.set_running_or_notify_cancel()]
         try:
             receipts = self._ledger.record([offer for offer, _ in batch])
         except StorageError as error:

@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -24,15 +25,24 @@ def secret_keys(settings: Settings) -> list[str]:
 
 
 def every_secret(model: BaseModel) -> Iterator[str]:
-    """List every secret among the settings; of an API token also what stands behind its last colon."""
+    """List every secret among the settings; of an API token and a URL also the secret part alone."""
     for name in type(model).model_fields:
         value = getattr(model, name)
         if isinstance(value, BaseModel):
             yield from every_secret(value)
         for secret in value if isinstance(value, list) else [value]:
             if isinstance(secret, SecretStr):
-                yield secret.get_secret_value()
-                yield secret.get_secret_value().rpartition(":")[2]
+                text = secret.get_secret_value()
+                yield text
+                yield text.split(":", 2)[-1]
+                yield _password(text)
+
+
+def _password(text: str) -> str:
+    try:
+        return urlsplit(text).password or text
+    except ValueError:
+        return text
 
 
 def _kept(folder: Path) -> str:

@@ -11,10 +11,13 @@ from receiver.errors import InvalidRequest
 from storage.records import Books, Delivery, Job, JobRequest, Output, Status, rfc3339
 from storage.search import Found
 
+UNION_PARTS = frozenset({"str", "int", "constrained-str"})
+"""What pydantic names beside a field that may be one type or another."""
+
 TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 # What SQL text, JSON and S3 metadata can all carry.
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 
 
 class SubmitBody(BaseModel):
@@ -28,7 +31,7 @@ class SubmitBody(BaseModel):
     negative_prompt: Text | None = Field(None, max_length=20_000, description="What to leave out.")
     aspect_ratio: Text | None = Field(None, max_length=32, description="Such as `16:9`.")
     num_images: int | None = Field(None, ge=1, le=64, description="How many images.")
-    seed: str | int | None = Field(None, description="A number or a text, as the gateway takes it.")
+    seed: Text | int | None = Field(None, description="A number or a text, as the gateway takes it.")
     params: dict[str, Any] = Field(
         default_factory=dict, description="Passed to the gateway as they are: `image_size`, ..."
     )
@@ -77,7 +80,7 @@ def read_submit(body: bytes) -> SubmitBody:
 
 
 def _fault(fault: Mapping[str, Any]) -> dict[str, str]:
-    where = ".".join(str(part) for part in fault["loc"] if part not in {"str", "int"})
+    where = ".".join(str(part) for part in fault["loc"] if part not in UNION_PARTS)
     return {"field": where or "body", "message": str(fault["msg"]).removeprefix("Value error, ")}
 
 

@@ -8,7 +8,14 @@ from typing import Literal
 
 import structlog
 
-from receiver.errors import GatewayError, MalformedCallback, RateLimited, UnknownGatewayJob
+from receiver.errors import (
+    GarbledAnswer,
+    GatewayError,
+    GatewayUnavailable,
+    MalformedCallback,
+    RateLimited,
+    UnknownGatewayJob,
+)
 from receiver.gateways.base import Completion, Gateway, State
 from receiver.redaction import Redactor
 from receiver.sending import Sender
@@ -22,8 +29,8 @@ Confirm = Literal["auto", "always", "never"]
 HINT = "hint"
 """The effect of a callback that is believed only as far as to ask the gateway itself."""
 
-MAX_UNKNOWN = 3
-"""After so many answers that the gateway knows no such job, it is believed."""
+BUSY_MS = 250
+"""When a job is looked at again that found its gateway's slots taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +84,18 @@ class Reconciler:
         gateway = self.gateways.get(job.gateway)
         if gateway is None or job.gateway_job_id is None:
             return None
-        completion = gateway.polled(self.sender.send(gateway.name, gateway.poll(job.gateway_job_id)))
+        with self.sender.slot(gateway.name) as free:
+            if not free:
+                raise GatewayUnavailable(f"{gateway.name} is being asked too much already.")
+            completion = self._poll(gateway, job)
         return completion if completion.state is State.SUCCEEDED else None
+
+    def _poll(self, gateway: Gateway, job: Job) -> Completion:
+        assert job.gateway_job_id is not None
+        completion = gateway.polled(self.sender.send(gateway.poll(job.gateway_job_id)))
+        if completion.gateway_job_id not in {job.gateway_job_id, None}:
+            raise GarbledAnswer(f"{gateway.name} answered with another job than the one asked about.")
+        return completion
 
     def _read(self, gateway: Gateway, job: Job) -> _News:
         news = _News({})
@@ -93,7 +110,11 @@ class Reconciler:
         return news
 
     def _heed(self, news: _News, job: Job, delivery: Delivery, completion: Completion) -> _News:
-        learned = news.gateway_job_id or completion.gateway_job_id
+        ours, theirs = job.gateway_job_id or news.gateway_job_id, completion.gateway_job_id
+        if ours is not None and theirs not in {ours, None}:
+            # It came before the answer to our submission, which then named another job.
+            return replace(news, effects=news.effects | {delivery.id: "mismatch"})
+        learned = ours or theirs
         if completion.state is State.RUNNING:
             return replace(news, effects=news.effects | {delivery.id: "progress"}, gateway_job_id=learned)
         if self._believable(job, delivery, completion):
@@ -118,9 +139,13 @@ class Reconciler:
         return since + int(due * 1000) - self.clock()
 
     def _ask(self, job: Job, worker: str, gateway: Gateway, effects: dict[str, str], *, hinted: bool) -> Job:
-        assert job.gateway_job_id is not None
         try:
-            completion = gateway.polled(self.sender.send(gateway.name, gateway.poll(job.gateway_job_id)))
+            with self.sender.slot(gateway.name) as free:
+                if not free:
+                    return self.ledger.postpone(
+                        job, worker, due_in_ms=BUSY_MS, attempted=False, applied=effects
+                    )
+                completion = self._poll(gateway, job)
         except GatewayError as error:
             log.warning("poll failed", job=job.id, gateway=job.gateway, code=error.code, why=str(error))
             return self._unanswered(job, worker, effects, error, hinted=hinted)
@@ -139,15 +164,26 @@ class Reconciler:
             message = f"{job.gateway} gave no result in {self.timing.no_answer / 3600:g} hours."
             failure = JobError("no_answer", message, "gateway")
             return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
-        if isinstance(error, UnknownGatewayJob) and job.attempts + 1 >= MAX_UNKNOWN:
-            failure = JobError(error.code, self.redactor.text(str(error)), error.at_fault)
-            return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
-        wait_ms = self._due_in_ms(replace(job, attempts=job.attempts + 1))
-        if hinted:
-            wait_ms = int(self.timing.backoff(job.attempts) * 1000)
+        why = JobError(error.code, self.redactor.text(str(error)), error.at_fault) if error else None
+        if self._forgotten(job, error, age):
+            return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=why)
+        wait = self._next_wait(job, hinted=hinted)
         if isinstance(error, RateLimited):
-            wait_ms = max(wait_ms, int(self.timing.later(error.retry_after_s) * 1000))
-        return self.ledger.postpone(job, worker, due_in_ms=max(wait_ms, 0), applied=effects)
+            wait = max(wait, self.timing.later(error.retry_after_s))
+        return self.ledger.postpone(job, worker, due_in_ms=int(wait * 1000), applied=effects, error=why)
+
+    def _forgotten(self, job: Job, error: GatewayError | None, age_ms: int) -> bool:
+        # One such answer may be a replica that lags behind; two in a row, later on, are believed.
+        again = job.error is not None and job.error.code == UnknownGatewayJob.code
+        return isinstance(error, UnknownGatewayJob) and again and age_ms > self.timing.forgotten * 1000
+
+    def _next_wait(self, job: Job, *, hinted: bool) -> float:
+        if hinted:
+            return self.timing.backoff(job.attempts)
+        following = job.attempts + 1
+        step = self.timing.poll_wait(following, callback_expected=job.callback_expected)
+        # Never less than a step from now: what was missed while we were down is not made up for.
+        return max(step, self._due_in_ms(replace(job, attempts=following)) / 1000)
 
     def _decide(
         self,

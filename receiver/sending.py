@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from threading import BoundedSemaphore
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
 
 import httpx
 
@@ -11,13 +12,33 @@ from receiver.gateways.base import send
 
 
 class Sender:
-    """Sends gateway requests, at most as many at once to each gateway as its setting allows. Thread-safe."""
+    """Sends gateway requests, at most as many at once to each gateway as its setting allows. Thread-safe.
+
+    Nobody waits for a slot: a slow gateway would fill every worker with waiting, and hold up the others.
+    """
 
     def __init__(self, client: httpx.Client, concurrency: Mapping[str, int]) -> None:
         self._client = client
-        self._slots = {name: BoundedSemaphore(number) for name, number in concurrency.items()}
+        self._lock = Lock()
+        self._free = dict(concurrency)
 
-    def send(self, gateway: str, request: httpx.Request) -> httpx.Response:
+    @contextmanager
+    def slot(self, gateway: str) -> Iterator[bool]:
+        """Take one of a gateway's slots for the block, if one is free; gives whether it was."""
+        with self._lock:
+            free = self._free[gateway] > 0
+            self._free[gateway] -= free
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._free[gateway] += free
+
+    def full(self) -> list[str]:
+        """The gateways that have no slot free now."""
+        with self._lock:
+            return [gateway for gateway, free in self._free.items() if free <= 0]
+
+    def send(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return the whole answer; raises as `receiver.gateways.base.send` does."""
-        with self._slots[gateway]:
-            return send(self._client, request)
+        return send(self._client, request)

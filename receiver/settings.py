@@ -13,7 +13,6 @@ from receiver.errors import SettingsError
 from storage.keys import DEFAULT_TEMPLATE, Keys
 
 PREFIX = "DARKROOM_"
-SCOPES = ("read", "submit", "admin")
 
 
 def _listed(value: object) -> object:

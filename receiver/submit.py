@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from time import sleep
 from typing import Any
 
 import httpx
@@ -28,9 +29,13 @@ from receiver.redaction import Redactor
 from receiver.sending import Sender
 from receiver.signing import CallbackTokens
 from receiver.timing import Timing
-from storage.errors import Conflict
+from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger import Ledger
 from storage.records import Clock, Job, JobError, JobRequest, Status
+
+BUSY_MS = 250
+"""When a job is looked at again that found its gateway's slots taken."""
+NOTE_WAITS_S = (0.1, 0.5, 2.0)
 
 log = structlog.get_logger("darkroom.submit")
 
@@ -101,6 +106,19 @@ class Submitter:
         gateway = self.gateways.get(job.gateway)
         if gateway is None:
             return self.ledger.postpone(job, worker, due_in_ms=60_000, error=_not_configured(job))
+        with self.sender.slot(gateway.name) as free:
+            if not free:
+                return self.ledger.postpone(job, worker, due_in_ms=BUSY_MS, attempted=False)
+            return self._send(job, worker, gateway)
+
+    def recover(self, job: Job, worker: str) -> Job:
+        """Go on with a submission whose outcome nobody recorded."""
+        gateway = self.gateways.get(job.gateway)
+        if gateway is not None and gateway.supports.idempotency:
+            return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True)
+        return self._wait_or_give_up(job, worker)
+
+    def _send(self, job: Job, worker: str, gateway: Gateway) -> Job:
         url = self.urls.make(job)
         request = gateway.submit(job, url)
         # In the ledger before it is on the wire: after a crash we know that it may have been sent.
@@ -120,15 +138,8 @@ class Submitter:
             return self._not_taken(job, worker, gateway, error)
         return self._taken(job, worker, submission)
 
-    def recover(self, job: Job, worker: str) -> Job:
-        """Go on with a submission whose outcome nobody recorded."""
-        gateway = self.gateways.get(job.gateway)
-        if gateway is not None and gateway.supports.idempotency:
-            return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True)
-        return self._wait_or_give_up(job, worker)
-
     def _exchange(self, gateway: Gateway, request: httpx.Request) -> Submission:
-        response = self.sender.send(gateway.name, request)
+        response = self.sender.send(request)
         try:
             return gateway.accepted(response)
         except GatewayUnavailable as error:
@@ -140,14 +151,38 @@ class Submitter:
     def _taken(self, job: Job, worker: str, submission: Submission) -> Job:
         log.info("submitted", job=job.id, gateway=job.gateway, gateway_job=submission.gateway_job_id)
         due_in = self.timing.poll_due(0, callback_expected=job.callback_expected)
-        return self.ledger.move(
-            job,
-            Status.RUNNING,
-            worker,
-            due_in_ms=int(due_in * 1000),
-            gateway_job_id=submission.gateway_job_id,
-            gateway_request_id=submission.request_id,
-        )
+
+        def note() -> Job:
+            return self.ledger.move(
+                job,
+                Status.RUNNING,
+                worker,
+                due_in_ms=int(due_in * 1000),
+                gateway_job_id=submission.gateway_job_id,
+                gateway_request_id=submission.request_id,
+            )
+
+        try:
+            return self._firmly(note)
+        except LeaseLost:
+            raise
+        except Conflict:
+            error = JobError(
+                "gateway_job_taken",
+                f"{job.gateway} answered with the id of another job of ours, {submission.gateway_job_id}.",
+                "gateway",
+            )
+            return self.ledger.move(job, Status.FAILED, worker, error=error)
+
+    def _firmly(self, note: Callable[[], Job]) -> Job:
+        """Try harder than usual to write down what a gateway answered: it cannot be asked for it again."""
+        for wait_s in NOTE_WAITS_S:
+            try:
+                return note()
+            except Unavailable as error:
+                log.warning("ledger does not answer; trying again", why=str(error), wait_s=wait_s)
+                sleep(wait_s)
+        return note()
 
     def _not_taken(self, job: Job, worker: str, gateway: Gateway, error: GatewayError) -> Job:
         reason = JobError(error.code, self.redactor.text(str(error)), error.at_fault)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +18,8 @@ class Timing:
     """A job that is older than this without an answer has failed."""
     unconfirmed: float = 15 * 60
     """How long a submission may stay unconfirmed where asking again would spend credits twice."""
+    forgotten: float = 600
+    """A gateway that does not know a job is not believed before the job is this old."""
     downloads: tuple[float, ...] = (0, 2, 10, 30, 120)
     """The waits before each try to download an image; then hourly."""
     downloads_later: float = 3600
@@ -29,17 +30,30 @@ class Timing:
     jitter: float = 0.1
     """The largest share that is added to a wait, so that many jobs do not come back at once."""
 
+    def poll_wait(self, polls: int, *, callback_expected: bool) -> float:
+        """How long to wait before question number `polls` (from 0), after the one before it."""
+        waits = self._poll_waits(callback_expected=callback_expected)
+        return waits[min(polls, len(waits) - 1)]
+
     def poll_due(self, polls: int, *, callback_expected: bool) -> float:
         """When question number `polls` (from 0) is due, after the gateway took the job."""
-        if not callback_expected:
-            return sum(min(self.poll_only * 1.5**n, self.poll_only * 5) for n in range(polls + 1))
-        within = list(accumulate(self.callback_polls))
-        beyond = max(0, polls + 1 - len(within))
-        return within[min(polls, len(within) - 1)] + beyond * self.callback_polls[-1]
+        waits = self._poll_waits(callback_expected=callback_expected)
+        beyond = max(0, polls + 1 - len(waits))
+        return sum(waits[: polls + 1]) + beyond * waits[-1]
+
+    def _poll_waits(self, *, callback_expected: bool) -> tuple[float, ...]:
+        """The waits between questions; the last one repeats."""
+        if callback_expected:
+            return self.callback_polls
+        return tuple(self.poll_only * factor for factor in (1, 1.5, 2.25, 3.375, 5))
 
     def backoff(self, attempts: int) -> float:
         """How long to wait after a failure that was not the job's fault; doubles each time."""
         return self.later(min(self.backoff_first * 2 ** min(attempts, 20), self.backoff_most))
+
+    def outage_wait(self, since: float) -> float:
+        """How long to wait while something is away that was missed for `since` seconds; so it doubles."""
+        return self.later(min(max(since, self.backoff_first), self.backoff_most))
 
     def download_wait(self, attempts: int) -> float:
         """How long to wait before trying to download again, after `attempts` tries."""

@@ -6,13 +6,13 @@ import os
 import queue
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 
 import structlog
 import uuid_utils
 
-from storage.errors import LeaseLost, StorageError
+from storage.errors import Conflict, LeaseLost, StorageError
 from storage.ledger import LEASE_MS, Ledger
 from storage.records import Clock, Job, Status
 
@@ -38,13 +38,15 @@ class Worker:
         concurrency: int,
         clock: Clock,
         moved: Callable[[str], None],
+        full: Callable[[], Collection[str]],
     ) -> None:
-        """`moved` is called with a job's id after each step."""
+        """`moved` is called with a job's id after each step; `full` names the gateways with no free slot."""
         self.name = f"{socket.gethostname()[:20]}.{os.getpid()}.{uuid_utils.uuid7().hex[-8:]}"
         self._ledger = ledger
         self._steps = steps
         self._clock = clock
         self._moved = moved
+        self._full = full
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._free = threading.Semaphore(concurrency)
         self._concurrency = concurrency
@@ -114,9 +116,10 @@ class Worker:
 
     def _claim_once(self, limit: int) -> int:
         try:
-            jobs = self._ledger.claim(self.name, limit)
-        except StorageError as error:
-            log.error("ledger does not answer", why=str(error))
+            jobs = self._ledger.claim(self.name, limit, full=self._full())
+        except Exception as error:  # noqa: BLE001 - this thread must not end
+            self._complain("ledger does not answer", error)
+            self._stopping.wait(IDLE_S)
             return 0
         with self._lock:
             self._held.update(job.id for job in jobs)
@@ -126,8 +129,9 @@ class Worker:
 
     def _pause(self) -> float:
         try:
-            due = self._ledger.next_due()
-        except StorageError:
+            due = self._ledger.next_due(full=self._full())
+        except Exception as error:  # noqa: BLE001 - this thread must not end
+            self._complain("ledger does not answer", error)
             return IDLE_S
         if due is None:
             return IDLE_S
@@ -142,6 +146,8 @@ class Worker:
                     self._held.discard(job.id)
                     self._idle.notify_all()
                 self._free.release()
+                # A slot at a full gateway may be free again.
+                self._wake.set()
 
     def _see_through(self, job: Job) -> None:
         """Do step after step, until the job rests or is due later."""
@@ -152,6 +158,9 @@ class Worker:
                 self._moved(held.id)
         except LeaseLost as error:
             log.warning("job went to another worker", job=held.id, why=str(error))
+        except Conflict as error:
+            log.error("ledger refuses a step; the job is set aside", job=held.id, why=str(error))
+            self._set_aside(held)
         except StorageError as error:
             log.error("ledger does not answer; the job is taken up again later", job=held.id, why=str(error))
         except Exception:
@@ -172,5 +181,9 @@ class Worker:
                 continue
             try:
                 self._ledger.renew(self.name, held)
-            except StorageError as error:
-                log.warning("leases not renewed", jobs=len(held), why=str(error))
+            except Exception as error:  # noqa: BLE001 - this thread must not end
+                self._complain("leases not renewed", error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        # A traceback only for what nobody expected.
+        log.error(what, why=str(error), exc_info=None if isinstance(error, StorageError) else error)

@@ -90,8 +90,7 @@ class Archive:
                 metadata={"darkroom-job-id": job.id},
             )
         except Conflict:
-            stored = self._store.read(key, max_bytes=MAX_RECORD_BYTES)
-            if _claims(json.loads(stored)) != _claims(document):
+            if _claims(self.read_record(job)) != _claims(document):
                 raise Conflict(f"{key} is the record of other outputs.") from None
             return key
         if self._store.read(key, max_bytes=MAX_RECORD_BYTES) != body:
@@ -99,12 +98,14 @@ class Archive:
         return key
 
     def read_record(self, job: Job) -> dict[str, Any]:
-        """Read a job's record; raise NotFound, or Corrupt if it is not JSON."""
+        """Read a job's record; raise NotFound, or Corrupt if it is not one."""
         key = self._keys.record(job)
         try:
-            document: dict[str, Any] = json.loads(self._store.read(key, max_bytes=MAX_RECORD_BYTES))
+            document = json.loads(self._store.read(key, max_bytes=MAX_RECORD_BYTES))
         except ValueError as error:
             raise Corrupt(f"{key} is not JSON.") from error
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise Corrupt(f"{key} is not a record.")
         return document
 
     def record_key(self, job: Job) -> str:

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, insert, select, update
 
+from storage.database import inserted
 from storage.records import Books, FoundBy, Status
 from storage.schema import accepted, jobs
+
+
+def count_accepted(connection: Connection, gateway: str) -> None:
+    """Count one job more that was accepted, apart from the jobs themselves."""
+    page = update(accepted).where(accepted.c.gateway == gateway).values(jobs=accepted.c.jobs + 1)
+    if connection.execute(page).rowcount == 0 and not inserted(
+        connection, insert(accepted).values(gateway=gateway, jobs=1)
+    ):
+        connection.execute(page)
 
 
 def read_books(connection: Connection) -> dict[str, Books]:

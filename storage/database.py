@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, Insert, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage.errors import Misconfigured, Unavailable
@@ -79,6 +79,16 @@ class Database:
         self._engine.dispose()
 
 
+def inserted(connection: Connection, statement: Insert) -> bool:
+    """Insert, unless another transaction was faster; answers whether it was done."""
+    try:
+        with connection.begin_nested():
+            connection.execute(statement)
+    except IntegrityError:
+        return False
+    return True
+
+
 def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
@@ -93,13 +103,17 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     # The driver must not open transactions on its own: it would begin them as readers, and a reader
     # that turns into a writer fails at once instead of waiting for its turn.
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
-        "journal_mode=WAL",
-        "synchronous=FULL",  # an acknowledged callback survives a power loss
-        "foreign_keys=ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",  # an acknowledged callback survives a power loss
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -113,14 +127,8 @@ def _translated() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise Unavailable("Every connection to the ledger's database is busy.") from error
-    except DBAPIError as error:
-        if error.connection_invalidated or _passing(error):
-            raise Unavailable(
-                f"The ledger's database did not answer: {type(error.orig).__name__}."
-            ) from error
+    except (IntegrityError, ProgrammingError, DataError):
         raise
-
-
-def _passing(error: DBAPIError) -> bool:
-    # OperationalError is the drivers' word for locked, full, read-only, unreachable.
-    return type(error).__name__ in {"OperationalError", "InterfaceError"}
+    except DBAPIError as error:
+        # Locked, full, read-only, unreachable, no database at all: whatever it is, it is not the caller's.
+        raise Unavailable(f"The ledger's database did not answer: {type(error.orig).__name__}.") from error

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, Update, case, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Update, case, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.books import read_books
-from storage.database import Database
+from storage.books import count_accepted, read_books
+from storage.database import Database, inserted
 from storage.deliveries import DECIDED, Offer, Receipt, mark_applied, pending, scrub, take_in
 from storage.errors import Conflict, LeaseLost, NotFound
 from storage.records import MOVES, Books, Clock, Delivery, Job, JobRequest, Output, Status
@@ -68,7 +68,7 @@ class Ledger:
                 if earlier := _same_key(connection, row):
                     return earlier, False
                 connection.execute(insert(jobs).values(row))
-                _count_accepted(connection, gateway)
+                count_accepted(connection, gateway)
                 return _job(connection, job_id), True
         except IntegrityError:
             # Two of the same key at the same instant, on a database where writers do not queue up.
@@ -88,12 +88,16 @@ class Ledger:
         with self._database.write() as connection:
             return take_in(connection, offers, now)
 
-    def claim(self, worker: str, limit: int) -> list[Job]:
-        """Lease the jobs that have been due longest, so that no other worker touches them meanwhile."""
+    def claim(self, worker: str, limit: int, *, full: Collection[str] = ()) -> list[Job]:
+        """Lease the jobs that have been due longest, so that no other worker touches them meanwhile.
+
+        What is queued for a gateway that is `full` is left alone.
+        """
         now = self._clock()
         due = (
             select(jobs.c.id)
             .where(jobs.c.next_attempt_at <= now, func.coalesce(jobs.c.leased_until, 0) <= now)
+            .where(_sendable(full))
             .order_by(jobs.c.next_attempt_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -107,10 +111,10 @@ class Ledger:
         with self._database.write() as connection:
             return [to_job(row) for row in connection.execute(lease).mappings()]
 
-    def next_due(self) -> int | None:
+    def next_due(self, *, full: Collection[str] = ()) -> int | None:
         """When the earliest job that nobody holds is due; None if there is none."""
         free = select(jobs.c.next_attempt_at).where(
-            jobs.c.next_attempt_at.is_not(None), jobs.c.leased_by.is_(None)
+            jobs.c.next_attempt_at.is_not(None), jobs.c.leased_by.is_(None), _sendable(full)
         )
         with self._database.read() as connection:
             return connection.scalar(free.order_by(jobs.c.next_attempt_at).limit(1))
@@ -191,6 +195,8 @@ class Ledger:
         if not keep_lease:
             values |= {"leased_by": None, "leased_until": None}
         with self._database.write() as connection:
+            # Locked before anything is read, so that a callback comes either wholly before or after this.
+            connection.execute(select(jobs.c.id).where(jobs.c.id == job.id).with_for_update())
             for delivery_id, effect in (applied or {}).items():
                 mark_applied(connection, deliveries.c.id == delivery_id, effect, now)
             status = values.get("status", job.status)
@@ -229,11 +235,10 @@ class Ledger:
         """
         here = (outputs.c.job_id == output.job_id) & (outputs.c.index == output.index)
         with self._database.write() as connection:
-            known = connection.scalar(select(outputs.c.sha256).where(here))
-            if known is None:
-                connection.execute(insert(outputs).values(asdict(output)))
-            elif known != output.sha256:
-                raise Conflict(f"Output {output.id} is archived with another digest.")
+            if not inserted(connection, insert(outputs).values(asdict(output))):
+                known = connection.scalar(select(outputs.c.sha256).where(here))
+                if known != output.sha256:
+                    raise Conflict(f"Output {output.id} is archived with another digest.")
 
     def outputs(self, job_id: str) -> list[Output]:
         """List the outputs of a job by index."""
@@ -249,7 +254,7 @@ class Ledger:
     def ping(self) -> None:
         """Prove that the ledger can be written now; raise Unavailable otherwise."""
         with self._database.write() as connection:
-            connection.execute(update(accepted).where(accepted.c.gateway == "").values(jobs=0))
+            connection.execute(update(accepted).values(jobs=accepted.c.jobs))
 
 
 def _attempts_after(job: Job, to: Status) -> int:
@@ -278,10 +283,8 @@ def _same_key(connection: Connection, row: Mapping[str, Any]) -> Job | None:
     return to_job(earlier)
 
 
-def _count_accepted(connection: Connection, gateway: str) -> None:
-    page = update(accepted).where(accepted.c.gateway == gateway).values(jobs=accepted.c.jobs + 1)
-    if connection.execute(page).rowcount == 0:
-        connection.execute(insert(accepted).values(gateway=gateway, jobs=1))
+def _sendable(full: Collection[str]) -> ColumnElement[bool]:
+    return or_(jobs.c.status != Status.QUEUED, jobs.c.gateway.not_in(full))
 
 
 def _held(worker: str) -> Update:

@@ -41,8 +41,6 @@ MOVES: Mapping[Status, frozenset[Status]] = {
 }
 """The only table of legal moves; `Ledger.move` refuses every other."""
 
-OPEN = tuple(status for status in Status if not status.terminal)
-
 
 class Verdict(StrEnum):
     """What a gateway's own signature on a callback said."""
@@ -159,7 +157,7 @@ class Delivery:
     signature: Verdict
     applied_at: int | None = None
     effect: str | None = None
-    """What it changed: `progress`, `ready`, `failed`, `late`, `unconfirmed`."""
+    """What it changed: `progress`, `hint` (the gateway was asked), `ready`, `failed`, `late`, `mismatch`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ FAST = Timing(
     callback_polls=(30, 60),
     poll_only=0.1,
     unconfirmed=3,
+    forgotten=1,
     downloads=(0, 0.05, 0.1),
     downloads_later=0.2,
     backoff_first=0.05,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from receiver.access import Access
-from receiver.errors import Forbidden, Unauthorized
+from receiver.errors import Forbidden, SettingsError, Unauthorized
 
 TOKENS = ["reader:read:0123456789abcdef", "app:submit:fedcba9876543210", "boss:admin:a-token:with:colons-"]
 
@@ -18,14 +18,16 @@ TOKENS = ["reader:read:0123456789abcdef", "app:submit:fedcba9876543210", "boss:a
     ],
 )
 def test_a_token_reaches_as_far_as_its_scope(token: str, scope: str, name: str) -> None:
-    caller = Access(TOKENS).check(f"Bearer {token}", scope=scope, client="203.0.113.9", host="x.example")
+    caller = Access(TOKENS).check(
+        {"authorization": f"Bearer {token}", "host": "x.example"}, scope=scope, client="203.0.113.9"
+    )
     assert caller.name == name
 
 
 @pytest.mark.parametrize("scope", ["submit", "admin"])
 def test_a_token_reaches_no_farther(scope: str) -> None:
     with pytest.raises(Forbidden):
-        Access(TOKENS).check("Bearer 0123456789abcdef", scope=scope, client="127.0.0.1", host="localhost")
+        Access(TOKENS).check({"authorization": "Bearer 0123456789abcdef"}, scope=scope, client="127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_a_token_reaches_no_farther(scope: str) -> None:
 )  # fmt: skip
 def test_anything_but_a_known_token_is_refused(header: str | None) -> None:
     with pytest.raises(Unauthorized):
-        Access(TOKENS).check(header, scope="read", client="127.0.0.1", host="localhost")
+        Access(TOKENS).check({"authorization": header} if header else {}, scope="read", client="127.0.0.1")
 
 
 @pytest.mark.parametrize(
@@ -46,24 +48,51 @@ def test_anything_but_a_known_token_is_refused(header: str | None) -> None:
     [("127.0.0.1", "127.0.0.1:8321"), ("::1", "[::1]:8321"), ("127.0.0.1", "localhost:80")],
 )
 def test_without_tokens_loopback_may_do_everything(client: str, host: str) -> None:
-    assert Access([]).check(None, scope="admin", client=client, host=host).scope == "admin"
+    assert Access([]).check({"host": host}, scope="admin", client=client).scope == "admin"
 
 
 @pytest.mark.parametrize(
-    ("client", "host"),
+    ("client", "headers"),
     [
-        ("192.168.1.5", "localhost"),
-        (None, "localhost"),
-        ("127.0.0.1", None),
-        # A tunnel, or a web page whose name was pointed here: the connection is local, the name is not.
-        ("127.0.0.1", "tunnel.example"),
-        ("127.0.0.1", "localhost.evil.example"),
-        ("127.0.0.1", "127.0.0.1.evil.example"),
+        ("192.168.1.5", {}),
+        (None, {}),
+        # A proxy, a tunnel, or a page in a browser: the connection is local, the request is not.
+        ("127.0.0.1", {"host": ""}),
+        ("127.0.0.1", {"host": "tunnel.example"}),
+        ("127.0.0.1", {"host": "localhost.evil.example"}),
+        ("127.0.0.1", {"host": "127.0.0.1.evil.example"}),
+        ("127.0.0.1", {"x-forwarded-for": "203.0.113.9"}),
+        ("127.0.0.1", {"x-forwarded-proto": "https"}),
+        ("127.0.0.1", {"forwarded": "for=203.0.113.9"}),
+        ("127.0.0.1", {"origin": "https://evil.example"}),
+        ("127.0.0.1", {"origin": "null"}),
+        ("127.0.0.1", {"sec-fetch-site": "cross-site"}),
+        ("127.0.0.1", {"sec-fetch-site": "same-site"}),
     ],
 )
-def test_without_tokens_nobody_else_may_do_anything(client: str | None, host: str | None) -> None:
+def test_without_tokens_nobody_else_may_do_anything(client: str | None, headers: dict[str, str]) -> None:
     with pytest.raises(Unauthorized):
-        Access([]).check(None, scope="read", client=client, host=host)
+        Access([]).check({"host": "localhost:8321"} | headers, scope="read", client=client)
+
+
+@pytest.mark.parametrize("headers", [{"origin": "http://localhost:8321"}, {"sec-fetch-site": "same-origin"}])
+def test_a_page_of_our_own_may_ask(headers: dict[str, str]) -> None:
+    caller = Access([]).check({"host": "localhost:8321"} | headers, scope="read", client="127.0.0.1")
+    assert caller.name == "loopback"
+
+
+@pytest.mark.parametrize(
+    ("host", "public_url", "named"),
+    [
+        ("0.0.0.0", None, "DARKROOM_HOST"),
+        ("127.0.0.1", "https://darkroom.example.com", "DARKROOM_PUBLIC_URL"),
+    ],
+)
+def test_an_open_api_is_not_put_where_others_reach_it(host: str, public_url: str | None, named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        Access([]).refuse_exposure(host, public_url)
+    Access(TOKENS).refuse_exposure(host, public_url)
+    Access([]).refuse_exposure("127.0.0.1", "http://127.0.0.1:8321")
 
 
 def test_tokens_are_not_kept_as_they_are() -> None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from receiver.edge import Edge, handlers
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from tests.live import IMAGEN, ULTRA, Live, started
+
+NOBODY = "00000000-0000-7000-8000-000000000000"
 
 
 def faults(answer: httpx.Response) -> dict[str, str]:
@@ -38,6 +49,8 @@ def faults(answer: httpx.Response) -> dict[str, str]:
         ({"params": {"model": "another"}}, {"params.model"}),
         ({"tags": {"bad name": "x"}}, None),
         ({"tags": {"a": 1}}, {"tags.a"}),
+        ({"tags": {"a": "nul \x00"}}, {"tags.a"}),
+        ({"seed": "nul \x00"}, {"seed"}),
         ({"surprise": True}, {"surprise"}),
         ({"model": None}, {"model"}),
         ({"prompt": 7, "num_images": "two", "aspect_ratio": 3}, {"prompt", "num_images", "aspect_ratio"}),
@@ -120,12 +133,23 @@ def test_waiting_answers_as_soon_as_the_job_is_terminal(live: Live) -> None:
 
 @pytest.mark.parametrize("wait", ["-1", "61", "soon", "nan", ""])
 def test_a_wait_that_makes_no_sense_is_refused(live: Live, wait: str) -> None:
-    answer = live.http.get("/v1/jobs/x", params={"wait": wait})
+    answer = live.http.get(f"/v1/jobs/{NOBODY}", params={"wait": wait})
     assert "wait" in faults(answer)
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/jobs/nobody", "/v1/outputs/nobody.0", "/v1/outputs/x", "/v1/outputs/x.0/image", "/nowhere"]
+    "path",
+    [
+        "/v1/jobs/nobody",
+        "/v1/outputs/nobody.0",
+        "/v1/outputs/x",
+        "/v1/outputs/x.0/image",
+        "/v1/jobs/%00",
+        f"/v1/jobs/{NOBODY}",
+        f"/v1/outputs/{NOBODY}.0",
+        f"/v1/outputs/{NOBODY}",
+        "/nowhere",
+    ],
 )
 def test_what_is_not_there_is_404_with_a_code(live: Live, path: str) -> None:
     answer = live.http.get(path)
@@ -191,7 +215,7 @@ def test_outputs_are_found_by_job_and_digest(live: Live, searchable: str) -> Non
     "query",
     [
         {"colour": "red"}, {"limit": "0"}, {"limit": "501"}, {"cursor": "nonsense"}, {"status": "done"},
-        {"q": "\x00"}, {"tag.a b": "c"}, {'tag."': "c"},
+        {"q": "\x00"}, {"q": "word " * 33}, {"tag.a b": "c"}, {'tag."': "c"},
     ],
 )  # fmt: skip
 def test_a_query_that_makes_no_sense_is_refused(live: Live, query: dict[str, str]) -> None:
@@ -268,6 +292,46 @@ def test_without_tokens_a_request_by_another_name_is_refused(live: Live) -> None
     answer = live.http.get("/v1/jobs", headers={"host": "tunnel.example"})
     assert answer.status_code == 401
     assert "DARKROOM_API_TOKENS" in answer.json()["detail"]
+
+
+def test_a_page_elsewhere_cannot_submit(live: Live) -> None:
+    answer = live.http.post("/v1/jobs", json=IMAGEN, headers={"origin": "https://evil.example"})
+    assert answer.status_code == 401
+
+
+def test_a_sender_that_hangs_up_in_mid_body_is_no_fault_of_ours(
+    live: Live, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host, port = live.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /v1/jobs HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-length: 100\r\n\r\nhalf"
+        connection.sendall(head.encode())
+    seen = ""
+    for _ in range(250):
+        seen += capfd.readouterr().out
+        if "status=499" in seen:
+            break
+        threading.Event().wait(0.02)
+    assert "status=499" in seen
+    assert "Traceback" not in seen
+
+
+def test_a_fault_of_ours_is_answered_with_the_id_that_the_log_has() -> None:
+    async def fail(_request: Request) -> Response:
+        raise RuntimeError("on purpose")
+
+    app = Starlette(routes=[Route("/", fail)], middleware=[Middleware(Edge)], exception_handlers=handlers())
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/", headers={"x-request-id": "find-me"})
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert answer.headers["x-request-id"] == "find-me"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "on purpose" not in answer.text
 
 
 def test_a_submit_body_over_the_limit_is_413(live: Live) -> None:

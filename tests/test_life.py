@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from receiver.app import system_clock
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
-from tests.live import IMAGEN, QUICK, ULTRA, Live, Movable, Start, started
+from storage.records import ImageRef, JobResult, Status
+from tests.live import FAST, IMAGEN, QUICK, ULTRA, Live, Movable, Start, started
+from tests.test_callbacks import completed, signed
 
 PLACES = ("queued", "submitting", "running", "ready", "archived", "partial", "failed")
 
@@ -232,6 +235,70 @@ def test_without_a_public_url_everything_is_polled_and_nothing_was_missed(start:
     assert live.http.get("/v1/books").json()["found_by_polling"] == 0
 
 
+def test_a_long_pause_of_ours_is_not_made_up_for_in_questions(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    config = SandboxConfig(latency_s=(9999, 9999), image_px=64)
+    clock = Movable(system_clock)
+    with SandboxServer(config) as slow, started(s3_server, tmp_path, sandbox=slow, clock=clock) as live:
+        job_id = live.submit(IMAGEN)["id"]
+        _theirs(live, job_id)
+        clock.forward(5 * 3600)
+        for _ in range(20):
+            live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.1})
+        asked = live.job(job_id)
+        assert asked.attempts == 1
+        assert asked.next_attempt_at is not None
+        assert asked.next_attempt_at - clock() > 30_000
+
+
+def test_an_early_callback_about_another_job_is_not_believed(start: Start) -> None:
+    idle = start(work=False)
+    ledger = idle.service.memory.ledger
+    job_id = str(idle.submit(IMAGEN)["id"])
+    (job,) = ledger.claim("test", 1)
+    job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
+    body = completed("another", f"{idle.sandbox.url}/images/another/0.png")
+    answer = idle.http.post(idle.callback_url(job_id), content=body, headers=signed(body))
+    assert answer.json() == {"status": "accepted"}
+    ledger.move(job, Status.RUNNING, "test", gateway_job_id="mine")
+    start()
+    for _ in range(100):
+        (delivery,) = ledger.deliveries(job_id)
+        if delivery.applied_at is not None:
+            break
+        idle.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.1})
+    assert delivery.effect == "mismatch"
+    assert idle.job(job_id).status is Status.RUNNING
+
+
+def test_only_what_is_really_sent_counts_as_submitting(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        live = start(api_in_one={"base_url": url, "concurrency": 1})
+        stuck = [live.submit(ULTRA)["id"] for _ in range(4)]
+        assert live.make(IMAGEN)["status"] == "archived", "another gateway's jobs go on"
+        statuses = sorted(live.job(job_id).status for job_id in stuck)
+        assert statuses == ["queued", "queued", "queued", "submitting"]
+
+
+def test_an_image_is_not_given_up_while_its_gateway_cannot_be_asked(start: Start) -> None:
+    idle = start(work=False)
+    ledger = idle.service.memory.ledger
+    job_id = str(idle.submit(IMAGEN)["id"])
+    (job,) = ledger.claim("test", 1)
+    job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
+    dead = JobResult(images=(ImageRef(f"{idle.sandbox.url}/images/nobody/0.png"),))
+    ledger.move(job, Status.READY, "test", gateway_job_id="mine", result=dead)
+    start(apiframe={"base_url": "http://127.0.0.1:1"})
+    for _ in range(200):
+        if idle.job(job_id).attempts > len(FAST.downloads) + 2:
+            break
+        idle.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.05})
+    waiting = idle.job(job_id)
+    assert waiting.status is Status.READY
+    assert waiting.error is not None
+    assert waiting.error.code == "image_unavailable"
+
+
 def test_a_job_without_any_answer_is_given_up_after_a_day(start: Start) -> None:
     clock = Movable(system_clock)
     with SandboxServer(SandboxConfig(latency_s=(9999, 9999), image_px=64)) as slow:
@@ -247,12 +314,13 @@ def test_a_job_that_its_gateway_has_forgotten_fails_after_some_questions(
     s3_server: EmbeddedS3, tmp_path: Path
 ) -> None:
     config = SandboxConfig(latency_s=(9999, 9999), image_px=64)
-    with SandboxServer(config) as first, started(s3_server, tmp_path, sandbox=first) as live:
+    with SandboxServer(config) as first, started(s3_server, tmp_path, sandbox=first, callbacks=False) as live:
         job = live.submit(IMAGEN)
         _theirs(live, job["id"])
-    clock = Movable(system_clock)
-    clock.forward(300)
-    with SandboxServer(QUICK) as second, started(s3_server, tmp_path, sandbox=second, clock=clock) as live:
+    with (
+        SandboxServer(QUICK) as second,
+        started(s3_server, tmp_path, sandbox=second, callbacks=False) as live,
+    ):
         done = live.finish(job["id"])
     assert (done["status"], done["error"]["code"]) == ("failed", "unknown_gateway_job")
 

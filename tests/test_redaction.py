@@ -46,5 +46,10 @@ def test_a_body_loses_our_own_token_however_it_is_escaped() -> None:
     assert b"tok.en-1" not in redactor.body(escaped)
 
 
+def test_a_hostile_text_is_read_in_one_go() -> None:
+    hostile = "http:" * 400_000
+    assert redactor.text(hostile) == hostile
+
+
 def test_it_does_not_show_what_it_hides() -> None:
     assert "afk" not in repr(redactor)

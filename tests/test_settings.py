@@ -74,6 +74,7 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ({"DARKROOM_API_TOKENS": "me:read:short"}, "DARKROOM_API_TOKENS"),
         ({"DARKROOM_API_TOKENS": "me:reader:0123456789abcdef"}, "scope"),
         ({"DARKROOM_HOST": "0.0.0.0"}, "DARKROOM_API_TOKENS"),
+        ({"DARKROOM_PUBLIC_URL": "https://darkroom.example.com"}, "DARKROOM_API_TOKENS"),
         ({"DARKROOM_SECRET_KEYS": "short"}, "DARKROOM_SECRET_KEYS"),
     ],
 )

@@ -13,6 +13,17 @@ def test_where_a_callback_is_awaited_questions_grow_rare(polls: int, due: float)
     assert Timing().poll_due(polls, callback_expected=True) == due
 
 
+def test_schedules_go_on_as_long_as_anybody_asks() -> None:
+    for expected in (True, False):
+        assert Timing().poll_due(100_000, callback_expected=expected) < float("inf")
+        assert Timing().poll_wait(100_000, callback_expected=expected) in {10, 1800}
+
+
+def test_an_outage_is_asked_after_ever_more_rarely() -> None:
+    timing = Timing(jitter=0)
+    assert [timing.outage_wait(since) for since in (0, 1, 2, 4, 299, 9999)] == [1, 1, 2, 4, 299, 300]
+
+
 def test_where_none_can_come_they_go_from_two_seconds_to_ten() -> None:
     timing = Timing()
     due = [timing.poll_due(polls, callback_expected=False) for polls in range(12)]

@@ -50,7 +50,8 @@ STATES: Mapping[str, State] = {
 
 _UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
 _CALLBACK_TOKEN = re.compile(r"(/callbacks/[^/\s\"'<>]+/)[^/\s\"'<>?#]+")
-_URL_QUERY = re.compile(r"(https?://[^\s\"'<>?#]+)[?#][^\s\"'<>]*", re.IGNORECASE)
+_URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
+_QUERY = re.compile(r"[?#].*", re.DOTALL)
 
 
 class Unreadable(ValueError):
@@ -182,7 +183,7 @@ def redacted(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, "***")
-        return _URL_QUERY.sub(r"\1", _CALLBACK_TOKEN.sub(r"\1***", value))
+        return _URL.sub(lambda url: _QUERY.sub("", url[0]), _CALLBACK_TOKEN.sub(r"\1***", value))
     if isinstance(value, dict):
         return {redacted(key, secrets): redacted(inner, secrets) for key, inner in value.items()}
     if isinstance(value, list):
