@@ -76,8 +76,9 @@ class Edge:
 
 
 def shown_path(path: str) -> str:
-    """A path as it may be logged: a callback URL without its token."""
-    return _TOKEN_PATH.sub(r"\1[token]", path)[:300]
+    """A path as it may be logged: a callback URL without its token, and nothing that could forge a line."""
+    shown = _TOKEN_PATH.sub(r"\1[token]", path)[:300]
+    return shown if shown.isprintable() else ascii(shown)
 
 
 async def read_body(request: Request, limit: int) -> bytes:

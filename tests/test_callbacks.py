@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -210,3 +211,20 @@ def test_an_unsigned_gateways_callback_is_recorded_as_such(idle: Live) -> None:
     body = json.dumps({"code": 200, "data": {"task_id": "n1_x", "status": "completed"}}).encode()
     assert httpx.post(idle.callback_url(job_id), content=body).status_code == 200
     assert idle.service.memory.ledger.deliveries(job_id)[0].signature == "unsupported"
+
+
+@pytest.mark.parametrize("path", ["/callbacks/apiframe/{}", "/Callbacks/apiframe/{}", "/callbacks//{}"])
+def test_the_log_has_the_request_but_not_its_token(
+    idle: Live, capfd: pytest.CaptureFixture[str], path: str
+) -> None:
+    token = idle.callback_url(running_job(idle, f"theirs-{path}")).rpartition("/")[2]
+    httpx.post(idle.url + path.format(token), content=b"{}", headers=signed(b"{}"))
+    seen = ""
+    for _ in range(250):  # the line is written after the answer
+        seen += "".join(capfd.readouterr())
+        if "[token]" in seen:
+            break
+        threading.Event().wait(0.02)
+    assert "[token]" in seen
+    assert token not in seen
+    assert token.split(".")[0] not in seen
