@@ -101,7 +101,7 @@ class Callbacks:
         return {
             name: self._redactor.text(value[:512])
             for name, value in headers.items()
-            if name in KEPT_HEADERS or name.startswith(KEPT_PREFIXES)
+            if name in KEPT_HEADERS or (name.startswith(KEPT_PREFIXES) and not name.endswith("secret"))
         }
 
 

@@ -1,9 +1,8 @@
-"""Callback tokens, and the one signature check that gateways share. Pure: the clock is passed in."""
+"""The tokens in callback URLs. Pure: the clock is passed in."""
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -112,14 +111,6 @@ class CallbackTokens:
             signer=_ClockedSigner,
             signer_kwargs={"digest_method": hashlib.sha256, "clock": clock},
         )
-
-
-def hmac_sha256_matches(key: bytes, body: bytes, hex_signature: str) -> bool:
-    """Compare a signature in hex with HMAC-SHA256 over the body, in constant time. Never raises."""
-    expected = hmac.new(key, body, hashlib.sha256).hexdigest().encode("ascii")
-    # Compared as bytes: `compare_digest` refuses text that is not ASCII.
-    given = hex_signature.encode("ascii", "replace").lower()
-    return hmac.compare_digest(expected, given)
 
 
 def _check_shape(token: str) -> None:

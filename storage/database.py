@@ -38,7 +38,11 @@ class Database:
             database = cls(_engine(url))
         except (SQLAlchemyError, ImportError, OSError) as error:
             raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
-        database.migrate()
+        try:
+            database.migrate()
+        except BaseException:
+            database.close()
+            raise
         return database
 
     @contextmanager

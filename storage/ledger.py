@@ -171,9 +171,10 @@ class Ledger:
         `attempted` says whether that was a try, which is counted, or only a look. While `deaf`, callbacks
         that are waiting to be applied do not make it due any sooner: for when they cannot be applied now.
         """
-        values = from_changes(changes) | {"attempts": job.attempts + attempted, "updated_at": self._clock()}
+        now = self._clock()
+        values = from_changes(changes) | {"attempts": job.attempts + attempted, "updated_at": now}
         if deaf:
-            values["next_attempt_at"] = self._clock() + due_in_ms
+            values["next_attempt_at"] = now + due_in_ms
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=False)
 
     def release(self, worker: str) -> None:
@@ -191,7 +192,8 @@ class Ledger:
         *,
         keep_lease: bool,
     ) -> Job:
-        now = self._clock()
+        # One reading of the clock for all of a change, so that its times agree.
+        now = values["updated_at"]
         if not keep_lease:
             values |= {"leased_by": None, "leased_until": None}
         with self._database.write() as connection:

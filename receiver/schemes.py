@@ -1,0 +1,250 @@
+"""The signature schemes that gateways share: HMAC-SHA256 and verbatim secrets. Pure: the time is passed in.
+
+Standard Webhooks is written out here, not left to the package `standardwebhooks`: that reads the clock
+itself, gives up on an old timestamp before it looks at the signature, knows one secret at a time, drops
+what is not base64 from a secret, and answers hostile input with errors of other kinds than its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from receiver.errors import BadSignature, SettingsError
+
+MOST_HEADER = 4096
+"""The longest signature header, in characters, that is looked at: room for dozens of signatures."""
+
+_SECONDS = re.compile(r"[0-9]{1,15}")
+# Printable ASCII without the full stop: with one in it, an id could be cut elsewhere than it was signed.
+# https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+_MESSAGE_ID = re.compile(r"[!-\-/-~]{1,256}")
+
+
+def _text(secret: str) -> bytes:
+    if not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise ValueError("has spaces or other characters that no secret has")
+    return secret.encode("ascii")
+
+
+def _text_after_whsec(secret: str) -> bytes:
+    return _text(secret.removeprefix("whsec_"))
+
+
+def _base64_after_whsec(secret: str) -> bytes:
+    if secret.startswith(("whsk_", "whpk_")):
+        raise ValueError("is half of a key pair, where a secret that begins with whsec_ is needed")
+    text = _text_after_whsec(secret).rstrip(b"=")
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        raise ValueError("is not base64 after whsec_") from None
+
+
+def _apiframe_keys(secret: bytes) -> tuple[bytes, ...]:
+    # Apiframe's own SDK takes the raw digest, a client in use its hex text; both count.
+    digest = hashlib.sha256(secret)
+    return digest.digest(), digest.hexdigest().encode("ascii")
+
+
+def _bria_keys(secret: bytes) -> tuple[bytes, ...]:
+    return (hmac.digest(secret, b"bria-webhook-signing-v1", "sha256"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How one kind of sender signs. Raises ValueError if its parts do not belong together.
+
+    `decode` reads a secret's text, or raises ValueError with the reason; `derive` makes the HMAC keys of it,
+    one for each form in circulation. Header names and prefixes are in lower case.
+    """
+
+    name: str
+    content: Literal["secret", "body", "id.ts.body", "task_id.ts"]
+    """What is signed; `secret`: nothing, the header holds the secret itself."""
+    header: str
+    encoding: Literal["hex", "base64"] = "hex"
+    prefixes: tuple[str, ...] = ("",)
+    """What may stand before a signature, in any case; the first that fits is taken off."""
+    separator: str | None = None
+    """What stands between several signatures, if there can be several."""
+    id_header: str = ""
+    time_header: str = ""
+    """Where the time of sending stands, in seconds since 1970 UTC."""
+    tolerance_s: int = 300
+    """How far that time may be from now, either way, before the signature is stale."""
+    decode: Callable[[str], bytes] = _text
+    derive: Callable[[bytes], tuple[bytes, ...]] | None = None
+    least: int = 8
+    """The fewest bytes that a secret may have; fewer are the rest of something cut off."""
+
+    def __post_init__(self) -> None:
+        wanted = (self.content == "id.ts.body", self.content in {"id.ts.body", "task_id.ts"})
+        if (bool(self.id_header), bool(self.time_header)) != wanted or self.least < 1:
+            raise ValueError(f"{self.name}: its headers do not fit what it signs, or least is below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signature that fits, and what it says."""
+
+    key_index: int
+    """Which of the secrets made it."""
+    key_form: int
+    """Which of that secret's keys: for Apiframe 0 is the raw digest and 1 its hex text, else always 0."""
+    body_covered: bool
+    """Whether it was made over the body; if not, it proves who sent, not what was sent."""
+    timestamp: int | None = None
+    """The signed time of sending, in seconds since 1970 UTC."""
+    message_id: str | None = None
+    """The signed id of the message, the same on each attempt."""
+    stale: bool = False
+    """Whether it was sent too long ago, or in the future: a late attempt, or a replay."""
+
+    @property
+    def proves_body(self) -> bool:
+        """Whether the body may be believed without asking the gateway."""
+        return self.body_covered and not self.stale
+
+
+# Apiframe issues its keys, so that none is too short: https://docs-v2.apiframe.ai/docs/webhooks
+APIFRAME_V2 = Scheme(
+    "apiframe-v2", "body", "x-webhook-signature", prefixes=("sha256=", ""), derive=_apiframe_keys, least=1
+)
+BFL = Scheme("bfl", "body", "x-bfl-signature", prefixes=("sha256=",))  # https://docs.bfl.ai
+# Replicate, OpenAI, Higgsfield: https://www.standardwebhooks.com
+STANDARD = Scheme(
+    "standard", "id.ts.body", "webhook-signature", "base64", ("v1,",), " ",
+    id_header="webhook-id", time_header="webhook-timestamp", decode=_base64_after_whsec, least=24,
+)  # fmt: skip
+FREEPIK = replace(STANDARD, name="freepik", decode=_text, least=8)  # https://docs.freepik.com/webhooks
+# https://wavespeed.ai/docs/verify-webhooks
+WAVESPEED = replace(FREEPIK, name="wavespeed", encoding="hex", prefixes=("v3,",), decode=_text_after_whsec)
+# https://docs.bria.ai/webhooks
+BRIA = Scheme(
+    "bria", "id.ts.body", "bria-webhook-signature", "base64", ("v1=",), ",",
+    id_header="bria-webhook-id", time_header="bria-webhook-timestamp", derive=_bria_keys,
+)  # fmt: skip
+# https://docs.kie.ai/common-api/webhook-verification
+KIE = Scheme("kie", "task_id.ts", "x-webhook-signature", "base64", time_header="x-webhook-timestamp")
+APIFRAME_V1 = Scheme("apiframe-v1", "secret", "x-webhook-secret", least=16)
+PIAPI = replace(APIFRAME_V1, name="piapi")  # https://piapi.ai/docs
+# https://docs.leonardo.ai
+LEONARDO = Scheme("leonardo", "secret", "authorization", prefixes=("bearer ",), least=16)
+
+_HASHED = (APIFRAME_V2, BFL, STANDARD, FREEPIK, WAVESPEED, BRIA, KIE)
+SCHEMES: Mapping[str, Scheme] = {scheme.name: scheme for scheme in (*_HASHED, APIFRAME_V1, PIAPI, LEONARDO)}
+
+
+def _keys(scheme: Scheme, secret: str, setting: str = "") -> tuple[bytes, ...]:
+    try:
+        decoded = scheme.decode(secret)
+    except ValueError as error:
+        problem = str(error)
+    else:
+        if len(decoded) >= scheme.least:
+            return scheme.derive(decoded) if scheme.derive else (decoded,)
+        problem = f"is too short: it must have {scheme.least} bytes or more"
+    raise SettingsError(f"{setting or f'The secret for {scheme.name}'} {problem}.")
+
+
+def _given(scheme: Scheme, header: str) -> list[bytes]:
+    """Digests of the signatures in a header; those of other versions are passed over."""
+    entries = header[:MOST_HEADER].split(scheme.separator) if scheme.separator else [header]
+    found = [_without_prefix(scheme, entry.strip(" \t")) for entry in entries]
+    if len(header) > MOST_HEADER or not any(found):
+        raise BadSignature(f"The header {scheme.header} holds no signature that {scheme.name} would make.")
+    exact = scheme.content == "secret" or scheme.encoding == "base64"
+    return [_digest(signature if exact else signature.lower()) for signature in found if signature]
+
+
+def _without_prefix(scheme: Scheme, entry: str) -> str:
+    return next((entry[len(p) :] for p in scheme.prefixes if entry[: len(p)].lower() == p), "")
+
+
+def _digest(text: str) -> bytes:
+    # Digests are compared, so that not even the length of a secret shows. Any text has one.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _signed_header(headers: Mapping[str, str], name: str, shape: re.Pattern[str]) -> str:
+    value = headers.get(name, "").strip(" \t") if name else ""
+    if name and not shape.fullmatch(value):
+        raise BadSignature(f"The callback is signed, but its header {name} is missing or malformed.")
+    return value
+
+
+def _content(scheme: Scheme, message_id: str, sent_at: str, task_id: str | None, body: bytes) -> bytes:
+    if scheme.content == "id.ts.body":
+        return b".".join((message_id.encode("ascii"), sent_at.encode("ascii"), body))
+    if scheme.content == "task_id.ts":
+        if not task_id:
+            raise BadSignature("The callback names no task, and its signature is made over the task's id.")
+        return f"{task_id}.{sent_at}".encode("utf-8", "surrogatepass")
+    return body
+
+
+def _expected(scheme: Scheme, key: bytes, content: bytes) -> bytes:
+    if scheme.content == "secret":
+        return _digest(key.decode("ascii"))
+    mac = hmac.digest(key, content, "sha256")
+    return _digest(mac.hex() if scheme.encoding == "hex" else base64.b64encode(mac).decode("ascii"))
+
+
+def check_secret(scheme: Scheme, secret: str, *, setting: str = "") -> None:
+    """Raise SettingsError, which names `setting` and never shows the secret, if it could not verify.
+
+    For each secret as the service starts: one that is cut short or cannot be decoded would refuse everything.
+    """
+    _keys(scheme, secret, setting)
+
+
+def verify(
+    scheme: Scheme,
+    secrets: Sequence[str],
+    headers: Mapping[str, str],
+    body: bytes,
+    now_s: float,
+    *,
+    task_id: str | None = None,
+) -> Signed | None:
+    """Check a callback's signature; None if it has none. Header names are in lower case.
+
+    A signature counts if any of the secrets made it, so that keys can be changed while callbacks are on
+    their way. `now_s` is in seconds since 1970 UTC. A true signature that is too old, or from the future, is
+    answered with `stale`, not refused: some senders date a late attempt like the first, and the gateway can
+    be asked instead. `task_id` is the one in the body, for schemes that sign it.
+
+    Raises BadSignature if it is malformed or does not fit, and nothing else, whatever comes in. (A secret
+    that `check_secret` refuses is a SettingsError here too.)
+    """
+    if isinstance(secrets, str):
+        raise TypeError("secrets must be a list: each letter of a text would count as a secret")
+    header = headers.get(scheme.header)
+    if header is None:
+        return None
+    given = _given(scheme, header)
+    message_id = _signed_header(headers, scheme.id_header, _MESSAGE_ID)
+    sent_at = _signed_header(headers, scheme.time_header, _SECONDS)
+    content = _content(scheme, message_id, sent_at, task_id, body)
+    expected = [
+        (key_index, key_form, _expected(scheme, key, content))
+        for key_index, secret in enumerate(secrets)
+        for key_form, key in enumerate(_keys(scheme, secret))
+    ]
+    # Every key meets every signature, so that the time taken does not tell which of them fit.
+    fits = [(index, form) for index, form, ours in expected for it in given if hmac.compare_digest(ours, it)]
+    if not fits:
+        raise BadSignature(f"The signature in {scheme.header} does not fit the callback.")
+    return Signed(
+        *fits[0],
+        body_covered=scheme.content in {"body", "id.ts.body"},
+        timestamp=int(sent_at) if sent_at else None,
+        message_id=message_id or None,
+        stale=bool(sent_at) and not abs(now_s - int(sent_at)) <= scheme.tolerance_s,
+    )
