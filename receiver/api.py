@@ -196,6 +196,7 @@ PAGING = {"limit", "cursor"}
 
 
 ID = re.compile(r"[0-9a-f-]{36}(\.[0-9]{1,6})?")
+DIGEST = re.compile(r"[0-9a-fA-F]{4,64}")
 TAG_FILTER = re.compile(r"tag\.[A-Za-z0-9_.-]{1,64}")
 
 
@@ -211,6 +212,8 @@ def _wanted(request: Request, filters: set[str]) -> tuple[Wanted, int, str | Non
         raise InvalidRequest([{"field": name, "message": "must not hold a NUL character"} for name in nul])
     if len(query.get("q", "").split()) > MAX_WORDS:
         raise InvalidRequest([{"field": "q", "message": f"may have {MAX_WORDS} words at most"}])
+    if not DIGEST.fullmatch(query.get("sha256", "0123")):
+        raise InvalidRequest([{"field": "sha256", "message": "must be hex digits, 4 to 64 of them"}])
     status = query.get("status")
     if status is not None and status not in set(Status):
         raise InvalidRequest([{"field": "status", "message": f"must be one of {', '.join(Status)}"}])

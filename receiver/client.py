@@ -28,6 +28,8 @@ DEFAULT_URL = "http://127.0.0.1:8321"
 HELD_S = 30.0
 """How long one request is held while waiting for a job; `wait` sends as many as it takes."""
 
+UNSENDABLE = "The token, the idempotency key or a text has characters that cannot be sent."
+
 Value = TypeVar("Value")
 
 
@@ -79,7 +81,7 @@ class Darkroom:
         `page_size`: how many jobs or outputs one request asks for, 500 at most.
         """
         self.url = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"authorization": f"Bearer {token.strip()}"} if token else {}
         self._page_size = page_size
         self._own = client is None
         # A proxy from the environment cannot reach this machine's own loopback.
@@ -242,6 +244,9 @@ class Darkroom:
                 follow_redirects=False,
                 **request,
             )
+        except (httpx.LocalProtocolError, UnicodeEncodeError):
+            # Their own words would show the token.
+            raise ApiError("invalid_request", UNSENDABLE, 422) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
         if not response.is_success:
@@ -261,6 +266,8 @@ class Darkroom:
                     response.read()
                     raise self._refusal(response)
                 yield response
+        except httpx.LocalProtocolError:
+            raise ApiError("invalid_request", UNSENDABLE, 422) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self._unreachable(error) from error
 

@@ -156,7 +156,8 @@ class EmbeddedS3:
     def _try_start(self, binary: Path) -> bool:
         """Start once; answer False if a port was taken by somebody else meanwhile."""
         notes = self.data_dir / "ports.json"
-        if notes.exists():
+        # Cut off in the middle of a write, it names nothing that could be cleaned up.
+        with suppress(FileNotFoundError, ValueError):
             _remove_sockets(json.loads(notes.read_text()))
         self._ports = _free_ports(self._port)
         notes.write_text(json.dumps(self._ports))

@@ -24,6 +24,7 @@ DarkroomError
 │   ├── RateLimited          rate_limited            it asks us to wait
 │   ├── GatewayUnavailable   gateway_unavailable     it could not be reached, or answered 5xx
 │   ├── OutcomeUnknown       outcome_unknown         sent, but the answer was lost
+│   ├── SubmittedBefore      submitted_before        it took this job at an earlier try, in other words
 │   ├── UnknownGatewayJob    unknown_gateway_job     it does not know the job that we ask about
 │   └── GarbledAnswer        garbled_answer          it answered something that cannot be read
 ├── ImageError               (what came, or did not, where an image should be)
@@ -185,7 +186,7 @@ class GatewayError(DarkroomError):
 
 
 class GatewayRefused(GatewayError):
-    """The gateway will never take this request (400, 404, 409, 413, 422); `details` are its own words."""
+    """The gateway will never take this request (400, 404, 413, 422); `details` are its own words."""
 
     code = "gateway_refused"
     at_fault = "request"
@@ -225,6 +226,15 @@ class OutcomeUnknown(GatewayError):
     """The request went out and no whole answer came back: it may have been taken."""
 
     code = "outcome_unknown"
+
+
+class SubmittedBefore(GatewayError):
+    """It knows the job's idempotency key with another body (409): an earlier try was taken after all.
+
+    The body of a try follows from the job and the settings, so PUBLIC_URL or SECRET_KEYS changed meanwhile.
+    """
+
+    code = "submitted_before"
 
 
 class UnknownGatewayJob(GatewayError):

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSettings
 
 from receiver.errors import SettingsError
 from storage.keys import DEFAULT_TEMPLATE, Keys
@@ -217,6 +218,8 @@ def load(**overrides: Any) -> Settings:
     """Read the settings, overrides first; raise SettingsError that names each one that is wrong."""
     try:
         return Settings(**overrides)
+    except (UnreadableSettings, UnicodeDecodeError) as error:
+        raise SettingsError(f"The environment or .env cannot be read: {error}.") from None
     except ValidationError as error:
         faults = (f"  {variable(fault['loc'])}: {fault['msg']}" for fault in error.errors())
         raise SettingsError("These settings are wrong:\n" + "\n".join(faults)) from None

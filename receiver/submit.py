@@ -21,6 +21,7 @@ from receiver.errors import (
     InvalidRequest,
     OutcomeUnknown,
     RateLimited,
+    SubmittedBefore,
     UnknownGateway,
     UnsupportedParameter,
 )
@@ -114,9 +115,10 @@ class Submitter:
     def recover(self, job: Job, worker: str) -> Job:
         """Go on with a submission whose outcome nobody recorded."""
         gateway = self.gateways.get(job.gateway)
-        if gateway is not None and gateway.supports.idempotency:
+        taken = job.error is not None and job.error.code == SubmittedBefore.code
+        if gateway is not None and gateway.supports.idempotency and not taken:
             return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True)
-        return self._wait_or_give_up(job, worker)
+        return self._wait_or_give_up(job, worker, job.error)
 
     def _send(self, job: Job, worker: str, gateway: Gateway) -> Job:
         url = self.urls.make(job)
@@ -188,9 +190,11 @@ class Submitter:
         reason = JobError(error.code, self.redactor.text(str(error)), error.at_fault)
         if isinstance(error, GatewayRefused):
             return self.ledger.move(job, Status.FAILED, worker, error=reason)
+        if isinstance(error, SubmittedBefore):
+            return self._wait_or_give_up(job, worker, reason)
         unknown = isinstance(error, OutcomeUnknown | GarbledAnswer)
         if unknown and not gateway.supports.idempotency:
-            return self._wait_or_give_up(job, worker)
+            return self._wait_or_give_up(job, worker, reason)
         if self.clock() - job.created_at > self.timing.no_answer * 1000:
             return self.ledger.move(job, Status.FAILED, worker, error=reason)
         wait = self.timing.backoff(job.attempts)
@@ -198,12 +202,12 @@ class Submitter:
             wait = max(wait, self.timing.later(error.retry_after_s))
         return self.ledger.move(job, Status.QUEUED, worker, due_in_ms=int(wait * 1000), error=reason)
 
-    def _wait_or_give_up(self, job: Job, worker: str) -> Job:
+    def _wait_or_give_up(self, job: Job, worker: str, reason: JobError | None) -> Job:
         """Never send twice what may have been taken: wait for its callback, and then fail."""
         since = job.moved_at(Status.SUBMITTING) or job.created_at
         left_ms = since + int(self.timing.unconfirmed * 1000) - self.clock()
         if left_ms > 0:
-            return self.ledger.postpone(job, worker, due_in_ms=left_ms)
+            return self.ledger.postpone(job, worker, due_in_ms=left_ms, error=reason)
         message = (
             f"{job.gateway} never said whether it took the job. It was not sent again, because that "
             "could have been charged twice; look into the gateway's own list of jobs."

@@ -24,7 +24,7 @@ class Wanted:
     """What to look for; every condition given must hold.
 
     `text`: each word must stand somewhere in the prompt, in any case. `seed` is found whether it was asked
-    for or reported. `model` likewise.
+    for or reported. `model` likewise. `sha256` may be the beginning of a digest.
     """
 
     job: str | None = None
@@ -150,5 +150,5 @@ def _output_conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         asked, reported = jobs.c.seed == wanted.seed, jobs.c.result_seed == wanted.seed
         conditions.append(or_(outputs.c.seed == wanted.seed, asked, reported))
     if wanted.sha256 is not None:
-        conditions.append(outputs.c.sha256 == wanted.sha256.lower())
+        conditions.append(outputs.c.sha256.startswith(wanted.sha256.lower(), autoescape=True))
     return conditions

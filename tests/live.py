@@ -25,7 +25,7 @@ from storage.records import Clock, Job
 FAST = Timing(
     callback_polls=(30, 60),
     poll_only=0.1,
-    unconfirmed=3,
+    unconfirmed=8,
     forgotten=1,
     downloads=(0, 0.05, 0.1),
     downloads_later=0.2,
@@ -136,7 +136,7 @@ def started(
     **overrides: Any,
 ) -> Iterator[Live]:
     """Run a service until the end of the block."""
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", overrides.pop("port", 0))
     url = address(listener)
     if callbacks:
         overrides["public_url"] = url

@@ -15,7 +15,9 @@ PACKAGES = ("receiver", "storage")
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "receiver", "storage", "tests", "deploy"}
 
 MOST_LINES = 300
-LONGER_FILES: dict[str, str] = {}
+LONGER_FILES: dict[str, str] = {
+    "receiver/client.py": "one class that users read as a whole, with an example in each docstring",
+}
 """A file that may be longer than `MOST_LINES`, and why."""
 
 LONGEST_FUNCTION = 60

@@ -115,7 +115,7 @@ def test_any_request_can_be_judged_and_built(
 
 
 STATUSES: dict[type[GatewayError], list[int]] = {
-    errors.GatewayRefused: [400, 404, 405, 409, 413, 418, 422],
+    errors.GatewayRefused: [400, 404, 405, 413, 418, 422],
     errors.GatewayUnauthorized: [401, 403],
     errors.OutOfCredits: [402],
     errors.RateLimited: [429],

@@ -14,6 +14,7 @@ import pytest
 from receiver.app import system_clock
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.serving import listen
 from storage.records import ImageRef, JobResult, Status
 from tests.live import FAST, IMAGEN, QUICK, ULTRA, Live, Movable, Start, started
 from tests.test_callbacks import completed, signed
@@ -160,6 +161,28 @@ def test_a_lost_answer_is_asked_for_again_under_the_same_key(live: Live) -> None
     assert live.sandbox.submits(job["id"]) == 2
     made = [report for report in live.sandbox.jobs() if report.idempotency_key == job["id"]]
     assert len(made) == 1
+
+
+def test_a_lost_answer_is_healed_by_its_callback_though_the_keys_were_changed(
+    s3_server: EmbeddedS3, tmp_path: Path
+) -> None:
+    old, new = "the-old-secret-key", "the-new-secret-key"
+    fault = {"fault": "lost_answer+late", "times": 50, "delay_s": 6}
+    with SandboxServer(QUICK) as sandbox:
+        listener = listen("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        listener.close()
+        common: dict[str, Any] = {"sandbox": sandbox, "port": port}
+        with started(s3_server, tmp_path, secret_keys=[old], **common) as live:
+            job_id = live.submit(IMAGEN, fault=fault)["id"]
+            for _ in range(200):
+                if sandbox.submits(job_id):
+                    break
+                live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.05})
+        with started(s3_server, tmp_path, secret_keys=[old, new], **common) as live:
+            done = live.finish(job_id)
+    assert done["status"] == "archived", done["error"]
+    assert len([one for one in sandbox.jobs() if one.idempotency_key == job_id]) == 1
 
 
 def test_without_idempotency_a_lost_answer_is_healed_by_the_callback_alone(live: Live) -> None:

@@ -158,6 +158,10 @@ Status = Annotated[
 Sha256 = Annotated[
     str | None,
     typer.Option(
-        "--sha256", metavar="HEX", help="The whole digest.", rich_help_panel=_FILTERS, show_default=False
+        "--sha256",
+        metavar="HEX",
+        help="Or how it begins.",
+        rich_help_panel=_FILTERS,
+        show_default=False,
     ),
 ]

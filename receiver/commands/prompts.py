@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 TEXTS = ("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "seed")
+KEY = re.compile(r"[!-~]{1,255}")
 COLUMNS = (*TEXTS, "num_images", "unsupported", "idempotency_key")
 GROUPS = ("params", "tags")
 
@@ -69,6 +71,9 @@ def check(rows: Sequence[Row]) -> None:
     faults: list[str] = []
     for row in rows:
         body = {name: value for name, value in row.fields.items() if name != "idempotency_key"}
+        key = row.fields.get("idempotency_key")
+        if key is not None and not (isinstance(key, str) and KEY.fullmatch(key)):
+            faults.append(f"line {row.line}: idempotency_key: must be 1 to 255 printable ASCII characters")
         try:
             read_submit(json.dumps(body).encode())
         except InvalidRequest as error:

@@ -54,10 +54,9 @@ class _Sent:
     """The jobs by the number of their row, from 0."""
     faults: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
-
-    @property
-    def whole(self) -> bool:
-        return len(self.jobs) + len(self.faults) == len(self.rows)
+    begun: int = 0
+    """How many rows were begun, the one in flight included."""
+    answered: int = 0
 
 
 def submit(
@@ -143,15 +142,19 @@ def _run(darkroom: Darkroom, sent: _Sent, *, wait_s: float | None, folder: Path 
 
     try:
         with _progress(len(sent.rows), waiting=wait_s is not None) as progress:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
             _send(darkroom, sent, progress)
             if wait_s is not None:
                 _wait(darkroom, sent, progress, monotonic() + wait_s)
         if folder is not None:
             _download(darkroom, sent, folder)
-    except (KeyboardInterrupt, ClientError) as error:
+    except (KeyboardInterrupt, ClientError, OSError) as error:
         _say_what_was_sent(sent)
         if isinstance(error, KeyboardInterrupt):
             raise typer.Exit(130) from None
+        if isinstance(error, OSError):
+            fail(f"--download {folder}: {error.strerror or error}")
         raise
 
 
@@ -176,6 +179,7 @@ def _send(darkroom: Darkroom, sent: _Sent, progress: Progress) -> None:
 
     task = progress.add_task("Submitting", total=len(sent.rows))
     for number, row in enumerate(sent.rows):
+        sent.begun = number + 1
         try:
             sent.jobs[number] = darkroom.submit(**row.fields)
         except ApiError as error:
@@ -183,6 +187,7 @@ def _send(darkroom: Darkroom, sent: _Sent, progress: Progress) -> None:
             if len(sent.rows) == 1 or not (error.faults or error.status == 409):
                 raise
             sent.faults += [f"line {row.line}: {part}" for part in [described(error)]]
+        sent.answered = number + 1
         progress.advance(task)
 
 
@@ -202,14 +207,18 @@ def _download(darkroom: Darkroom, sent: _Sent, folder: Path) -> None:
 
 
 def _say_what_was_sent(sent: _Sent) -> None:
-    if not sent.jobs:
+    if not sent.begun:
         return
     say(f"{len(sent.jobs)} of {count(len(sent.rows), 'job')} had been submitted, and will be worked on:")
     for number, job in sent.jobs.items():
         say(f"  line {sent.rows[number].line}: {job.id}" if len(sent.rows) > 1 else f"  {job.id}")
-    if not sent.whole:
-        left = [row.line for number, row in enumerate(sent.rows) if number not in sent.jobs]
-        say(f"Not submitted: line {left[0]} and what follows.")
+    if sent.faults:
+        say("\n".join(["Refused:", *sent.faults]), "red")
+    if sent.begun > sent.answered:
+        row = sent.rows[sent.answered]
+        say(f"Line {row.line} was being sent; it may have been taken: look with `darkroom jobs`.")
+    if sent.begun < len(sent.rows):
+        say(f"Not submitted: line {sent.rows[sent.begun].line} and what follows.")
 
 
 _COLUMNS = (

@@ -26,10 +26,11 @@ GOOD_CODES = frozenset({0, 200, 201, 202})
 ERRORS = ("error.message", "error", "failMsg", "failure_reason", "task_status_msg", "reason", "errorMessage")
 ENVELOPE_ERRORS = ("error.message", "error", "message", "msg")
 SEEDS = ("seed", "output.seed", "result.seed")
-FLAT_IMAGES = ("image_urls", "image_url", "imageUrl")
+FLAT_IMAGES = ("image_urls", "image_url", "imageUrl", "generated", "sample", "assets.image", "image")
 OUTPUT_IMAGES = (
     *("output.image_urls", "output.image_url", "output.images", "output", "outputs"),
-    *("result.images", "result.image_urls", "result.image_url", "result", "images", "data.image_url"),
+    *("result.images", "result.image_urls", "result.image_url", "result.sample"),
+    *("result", "images", "generated", "sample", "assets.image", "image", "data.image_url"),
 )
 
 

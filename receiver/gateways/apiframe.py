@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from receiver import schemes
-from receiver.errors import BadSignature, MalformedCallback
+from receiver.errors import BadSignature, MalformedCallback, SubmittedBefore
 from receiver.gateways import answers, asking, reading
 from receiver.gateways.apiframe_models import BY_MODEL, FAMILIES, Family
 from receiver.gateways.base import Completion, State, Submission, Supports
@@ -117,6 +117,8 @@ class Apiframe:
 
     def accepted(self, response: httpx.Response) -> Submission:
         """Read the answer to `submit`; raises the GatewayError that fits any other answer."""
+        if response.status_code == 409:
+            raise SubmittedBefore("Apiframe took this job before, under another callback URL.")
         if not response.is_success:
             raise answers.refusal(self._speaker, response)
         try:
