@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -256,3 +258,42 @@ def test_a_service_that_is_not_there_is_told(arguments: tuple[str, ...]) -> None
     assert (done.returncode, done.stdout) == (3, "")
     assert "darkroom serve" in done.stderr
     assert "DARKROOM_URL" in done.stderr
+
+
+def test_a_token_is_never_shown(running: Running) -> None:
+    ended = running.darkroom_command("jobs", "--token", "sekret-token\n")
+    assert ended.returncode == 0, "a line end at its end is nobody's meaning"
+    broken = running.darkroom_command("jobs", "--token", "sekret\ntoken")
+    assert broken.returncode != 0
+    assert "sekret" not in broken.stdout + broken.stderr
+    assert "Traceback" not in broken.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_paid(running: Running) -> None:
+    before = len(running.sandbox.jobs())
+    done = running.darkroom_command("submit", "a kite", *IMAGEN, "--download", "/proc/nope")
+    assert done.returncode == 1
+    assert "--download /proc/nope" in done.stderr
+    assert len(running.sandbox.jobs()) == before
+
+
+def test_an_interrupted_file_says_where_to_go_on(running: Running, tmp_path: Path) -> None:
+    rows = ["prompt,seed", "refused for its seed,1", *(f"row number {number}," for number in range(2000))]
+    (tmp_path / "many.csv").write_text("\n".join(rows))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "receiver", "submit", "--file", "many.csv", *IMAGEN],
+        env=environment(DARKROOM_URL=running.url), cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while len(list(running.darkroom.jobs(limit=5, q="row number"))) < 5:
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "line 2: " in told.partition("Refused:")[2]
+    sent = [int(line) for line in re.findall(r"^  line (\d+): ", told, re.MULTILINE)]
+    following = int(told.partition("Not submitted: line ")[2].split()[0])
+    assert sent == list(range(3, 3 + len(sent)))
+    assert following - max(sent) in {1, 2}, told
+    if following - max(sent) == 2:
+        assert f"Line {max(sent) + 1} was being sent" in told

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from receiver.commands.prompts import BadInput, nested, read_any, read_csv, read_json_lines
+from receiver.commands.prompts import BadInput, Row, check, nested, read_any, read_csv, read_json_lines
 from receiver.commands.screen import plain, size
 
 
@@ -92,3 +92,11 @@ def test_text_from_outside_is_made_plain(text: str, shown: str) -> None:
 )
 def test_sizes_are_for_people(length: int, shown: str) -> None:
     assert size(length) == shown
+
+
+@pytest.mark.parametrize("key", [2, "", "clé", "a b", "line\nend", "x" * 256])
+def test_a_key_that_no_header_can_hold_is_told_before_anything_is_sent(key: Any) -> None:
+    fields = {"gateway": "apiframe", "model": "m", "prompt": "p"}
+    check([Row(3, fields | {"idempotency_key": "order-7"})])
+    with pytest.raises(BadInput, match="line 3: idempotency_key"):
+        check([Row(3, fields | {"idempotency_key": key})])
