@@ -18,7 +18,7 @@ from receiver.errors import (
 )
 from receiver.gateways.base import Completion, Gateway, State
 from receiver.redaction import Redactor
-from receiver.sending import Sender
+from receiver.sending import BUSY_MS, Sender
 from receiver.timing import Timing
 from storage.ledger import Ledger
 from storage.records import Clock, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict
@@ -28,9 +28,6 @@ log = structlog.get_logger("darkroom.reconcile")
 Confirm = Literal["auto", "always", "never"]
 HINT = "hint"
 """The effect of a callback that is believed only as far as to ask the gateway itself."""
-
-BUSY_MS = 250
-"""When a job is looked at again that found its gateway's slots taken."""
 
 
 @dataclass(frozen=True, slots=True)

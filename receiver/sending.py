@@ -10,6 +10,9 @@ import httpx
 
 from receiver.gateways.base import send
 
+BUSY_MS = 250
+"""When a job is looked at again that found its gateway's slots taken."""
+
 
 class Sender:
     """Sends gateway requests, at most as many at once to each gateway as its setting allows. Thread-safe.

@@ -27,15 +27,13 @@ from receiver.errors import (
 )
 from receiver.gateways.base import Gateway, Submission
 from receiver.redaction import Redactor
-from receiver.sending import Sender
+from receiver.sending import BUSY_MS, Sender
 from receiver.signing import CallbackTokens
 from receiver.timing import Timing
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger import Ledger
 from storage.records import Clock, Job, JobError, JobRequest, Status
 
-BUSY_MS = 250
-"""When a job is looked at again that found its gateway's slots taken."""
 NOTE_WAITS_S = (0.1, 0.5, 2.0)
 
 log = structlog.get_logger("darkroom.submit")
