@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 
 from receiver.access import Access
 from receiver.api import Api
+from receiver.breaker import Breaker
 from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.download import Downloader, DownloadPolicy
@@ -25,8 +26,10 @@ from receiver.gateways.table import adapters, configured
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
+from receiver.overview import Overview
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
+from receiver.retry import Retrier
 from receiver.sending import Sender
 from receiver.settings import S3Settings, Settings, require
 from receiver.signing import CallbackTokens
@@ -35,6 +38,7 @@ from receiver.timing import Timing
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker
 from storage.archive import Archive
+from storage.circuits import Circuits
 from storage.database import Database
 from storage.keys import Keys
 from storage.ledger import Ledger
@@ -60,6 +64,7 @@ class Memory:
 
     database: Database
     ledger: Ledger
+    circuits: Circuits
     search: Search
     store: ObjectStore
     archive: Archive
@@ -83,6 +88,8 @@ class Service:
     settings: Settings
     memory: Memory
     outside: Outside
+    breaker: Breaker
+    retrier: Retrier
     downloader: Downloader
     intake: Intake
     worker: Worker
@@ -144,13 +151,20 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
     memory = _memory(settings, clock)
     timing = timing or _timing(settings)
     waiters = Waiters()
-    shared: _Shared = {"redactor": outside.redactor, "timing": timing, "clock": clock}
+    breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
+    shared: _Shared = {
+        "breaker": breaker,
+        "redactor": outside.redactor,
+        "timing": timing,
+        "clock": clock,
+    }
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
     worker = Worker(
         memory.ledger,
         _steps(settings, memory, outside, submitter, downloader, shared),
         concurrency=settings.worker.concurrency,
+        gateways=list(outside.gateways),
         clock=clock,
         moved=waiters.moved,
         full=outside.sender.full,
@@ -160,6 +174,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
         settings=settings,
         memory=memory,
         outside=outside,
+        breaker=breaker,
+        retrier=Retrier(memory.ledger, outside.gateways, clock),
         downloader=downloader,
         intake=intake,
         worker=worker,
@@ -190,6 +206,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
 class _Shared(TypedDict):
     """What every step of a job's life is given."""
 
+    breaker: Breaker
     redactor: Redactor
     timing: Timing
     clock: Clock
@@ -210,7 +227,14 @@ def _memory(settings: Settings, clock: Clock) -> Memory:
     database = Database.open(settings.ledger_url)
     keys = Keys(prefix=settings.s3.prefix, template=settings.key_template)
     archive = Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256)
-    return Memory(database, Ledger(database, clock), Search(database), store, archive)
+    return Memory(
+        database=database,
+        ledger=Ledger(database, clock),
+        circuits=Circuits(database, clock),
+        search=Search(database),
+        store=store,
+        archive=archive,
+    )
 
 
 def _outside(settings: Settings, clock: Clock) -> Outside:
@@ -238,12 +262,16 @@ def _steps(
     """What comes next for a job, by where it is."""
     ledger = memory.ledger
     confirm = {name: ours.confirm for name, ours in configured(settings).items()}
-    reconciler = Reconciler(ledger, outside.gateways, outside.sender, confirm=confirm, **shared)
+    overview = Overview(ledger, outside.sender, shared["clock"])
+    reconciler = Reconciler(
+        ledger, outside.gateways, outside.sender, confirm=confirm, overview=overview, **shared
+    )
     collector = Collector(ledger, memory.archive, downloader, reconciler, outside.gateways, **shared)
 
     def queued(job: Job, worker: str) -> Job:
         # A submission that seemed to fail may have been taken all the same; then its callback says so.
         if job.moved_at(Status.SUBMITTING) is not None and ledger.pending_deliveries(job.id):
+            shared["breaker"].not_sent(job.gateway)
             job = ledger.move(job, Status.SUBMITTING, worker, keep_lease=True)
             return reconciler.advance(job, worker)
         return submitter.send(job, worker)

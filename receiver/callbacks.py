@@ -15,12 +15,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.edge import read_body, refuse_announced
-from receiver.errors import BadToken, DarkroomError, JobMismatch, UnknownJob
+from receiver.errors import BadToken, DarkroomError, JobMismatch, TooManyCallbacks, UnknownJob
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
 from receiver.redaction import Redactor
 from receiver.signing import CallbackTokens
-from storage.deliveries import Offer, Receipt
+from storage.deliveries import MAX_DELIVERIES, Offer, Receipt
 from storage.records import Clock, Delivery
 
 P = ParamSpec("P")
@@ -76,7 +76,7 @@ class Callbacks:
     async def _offer(self, request: Request, name: str, token: str) -> Offer:
         refuse_announced(request, self._max_bytes)
         # Before the body is read, so that a stranger cannot make us hold one.
-        job_id = self._tokens.read(token, name)
+        bearing = self._tokens.read(token, name)
         gateway = self._gateways.get(name)
         if gateway is None:
             raise BadToken("foreign")
@@ -87,7 +87,7 @@ class Callbacks:
         completion = await apart(gateway.read_callback, body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
-            job_id=job_id,
+            job_id=bearing.job_id,
             gateway=name,
             received_at=self._clock(),
             headers=self._kept(request.headers),
@@ -95,7 +95,7 @@ class Callbacks:
             body_sha256=hashlib.sha256(body).hexdigest(),
             signature=verdict,
         )
-        return Offer(delivery, completion.gateway_job_id)
+        return Offer(delivery, completion.gateway_job_id, bearing.submission)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -114,3 +114,5 @@ def _refuse(receipt: Receipt) -> None:
         raise JobMismatch("The body speaks of another job than this URL was made for.")
     if receipt is Receipt.UNKNOWN_JOB:
         raise UnknownJob("The ledger does not know the job of this URL.")
+    if receipt is Receipt.TOO_MANY:
+        raise TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")

@@ -31,6 +31,9 @@ FAST = Timing(
     downloads_later=0.2,
     backoff_first=0.05,
     backoff_most=0.4,
+    pause_first=0.2,
+    pause_most=0.4,
+    breaker_first=0.1,
 )
 """The usual schedules, made short where a test would otherwise wait for them."""
 
