@@ -21,6 +21,7 @@ from storage.rows import Changes, new_job, request_digest, to_delivery, to_job, 
 from storage.schema import accepted, deliveries, jobs, outputs
 
 LEASE_MS = 30_000
+"""How long a worker holds a job without renewing."""
 
 
 class Ledger:
