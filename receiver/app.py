@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 
 from receiver.access import Access
 from receiver.api import Api
+from receiver.bucket import open_bucket
 from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.download import Downloader, DownloadPolicy
@@ -25,20 +26,23 @@ from receiver.gateways.table import adapters, configured
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
+from receiver.measuring import Measured, from_ledger, from_process
+from receiver.metrics import Metrics, MetricsPage
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
 from receiver.sending import Sender
-from receiver.settings import S3Settings, Settings, require
+from receiver.settings import Settings, require
 from receiver.signing import CallbackTokens
 from receiver.submit import CallbackUrls, Submitter
 from receiver.timing import Timing
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker
 from storage.archive import Archive
+from storage.backlog import Backlog
 from storage.database import Database
 from storage.keys import Keys
 from storage.ledger import Ledger
-from storage.objects import ObjectStore, StoreFacts
+from storage.objects import ObjectStore
 from storage.records import Clock, Job, Status
 from storage.search import Search
 
@@ -61,6 +65,7 @@ class Memory:
     database: Database
     ledger: Ledger
     search: Search
+    backlog: Backlog
     store: ObjectStore
     archive: Archive
 
@@ -90,9 +95,13 @@ class Service:
     callbacks: Callbacks
     api: Api
     health: Health
+    metrics: Metrics
+    page: MetricsPage
 
     def start(self, *, work: bool) -> None:
         """Begin to take callbacks in and, if `work`, to work."""
+        slots = self.settings.worker.concurrency if work else 0
+        self.metrics.watch(lambda: {"darkroom_worker_slots": slots})
         self.intake.start()
         if work:
             self.worker.start()
@@ -121,9 +130,10 @@ class Service:
             finally:
                 self.stop(work=work)
 
+        parts = (self.callbacks, self.api, self.health, self.page)
         app = Starlette(
-            routes=[*self.callbacks.routes(), *self.api.routes(), *self.health.routes()],
-            middleware=[Middleware(Edge)],
+            routes=[route for part in parts for route in part.routes()],
+            middleware=[Middleware(Edge, metrics=self.metrics)],
             exception_handlers=handlers(),
             lifespan=lifespan,
         )
@@ -147,15 +157,19 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
     shared: _Shared = {"redactor": outside.redactor, "timing": timing, "clock": clock}
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
+    metrics = Metrics(outside.gateways)
+    measured = Measured(metrics, memory.backlog)
     worker = Worker(
         memory.ledger,
-        _steps(settings, memory, outside, submitter, downloader, shared),
+        measured.steps(_steps(settings, memory, outside, submitter, downloader, shared)),
         concurrency=settings.worker.concurrency,
         clock=clock,
         moved=waiters.moved,
         full=outside.sender.full,
     )
-    intake = Intake(memory.ledger, worker.wake)
+    intake = Intake(memory.ledger, worker.wake, metrics)
+    metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
+    metrics.watch(from_process(intake.waiting, measured.in_hand))
     return Service(
         settings=settings,
         memory=memory,
@@ -171,6 +185,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
             max_bytes=settings.callbacks.max_bytes,
             redactor=outside.redactor,
             clock=clock,
+            metrics=metrics,
         ),
         api=Api(
             ledger=memory.ledger,
@@ -184,6 +199,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
             clock=clock,
         ),
         health=Health({"ledger": memory.ledger.ping, "archive": memory.store.ping}),
+        metrics=metrics,
+        page=MetricsPage(metrics, access),
     )
 
 
@@ -202,15 +219,13 @@ def _timing(settings: Settings) -> Timing:
 
 
 def _memory(settings: Settings, clock: Clock) -> Memory:
-    store = _store(settings.s3)
-    facts = store.check(
-        create=settings.s3.create_bucket, probe_prefix=f"{settings.s3.prefix}darkroom-probes/"
-    )
-    _warn(facts)
+    store, facts = open_bucket(settings.s3)
     database = Database.open(settings.ledger_url)
     keys = Keys(prefix=settings.s3.prefix, template=settings.key_template)
     archive = Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256)
-    return Memory(database, Ledger(database, clock), Search(database), store, archive)
+    return Memory(
+        database, Ledger(database, clock), Search(database), Backlog(database, clock), store, archive
+    )
 
 
 def _outside(settings: Settings, clock: Clock) -> Outside:
@@ -261,19 +276,6 @@ def _steps(
     }
 
 
-def _store(s3: S3Settings) -> ObjectStore:
-    assert s3.bucket is not None
-    return ObjectStore.connect(
-        bucket=s3.bucket,
-        endpoint=s3.endpoint,
-        public_endpoint=s3.public_endpoint,
-        region=s3.region,
-        access_key=s3.access_key.get_secret_value() if s3.access_key else None,
-        secret_key=s3.secret_key.get_secret_value() if s3.secret_key else None,
-        checksums=s3.checksums,
-    )
-
-
 def _download_policy(settings: Settings) -> DownloadPolicy:
     download = settings.download
     return DownloadPolicy(
@@ -282,10 +284,3 @@ def _download_policy(settings: Settings) -> DownloadPolicy:
         max_pixels=download.max_pixels,
         timeout_s=download.timeout,
     )
-
-
-def _warn(facts: StoreFacts) -> None:
-    if not facts.create_only:
-        log.warning("the store ignores If-None-Match, so two writers of one key are not kept apart")
-    if not (facts.checks_sha256 and facts.returns_sha256):
-        log.warning("the store does not check SHA-256 itself, so each image is read back in full")
