@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -217,6 +217,5 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _log_to(file: TextIO, redactor: Redactor) -> None:
-    # The screen belongs to the progress display; `configure` takes what is standard error right now.
-    with redirect_stderr(file):
-        logs.configure("json", "info", redactor)
+    # The screen belongs to the progress display.
+    logs.configure("json", "info", redactor, stream=file)

@@ -124,3 +124,6 @@ def _warned(warn: Warn) -> Mapping[str, str]:
     except StorageError:
         # The ledger's own check says so already.
         return {}
+    except Exception:
+        log.exception("warnings not read")
+        return {"warnings": BROKEN}

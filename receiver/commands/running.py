@@ -166,11 +166,13 @@ def _settings(**overrides: Any) -> Settings:
 def _service(settings: Settings) -> Service:
     from receiver import logs
     from receiver.app import build
+    from receiver.keyring import every_secret
     from receiver.redaction import Redactor
 
-    logs.configure(settings.log_format, settings.log_level, Redactor())
+    logs.configure(settings.log_format, settings.log_level, Redactor(every_secret(settings)))
+    logs.catch_everything()
     service = build(settings)
-    # Only now is it known which secrets must never be logged.
+    # Now the keys that were made or kept are known too.
     logs.configure(settings.log_format, settings.log_level, service.outside.redactor)
     return service
 
