@@ -119,8 +119,11 @@ class Service:
             self.worker.join(JOIN_S)
         self.memory.database.close()
 
-    def asgi(self, *, work: bool) -> Starlette:
-        """The ASGI application; its lifespan starts and stops the service."""
+    def asgi(self, *, work: bool, api: bool = True) -> Starlette:
+        """The ASGI application; its lifespan starts and stops the service.
+
+        Without `api` it has only the routes by which a worker is watched: health and metrics.
+        """
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -130,7 +133,7 @@ class Service:
             finally:
                 self.stop(work=work)
 
-        parts = (self.callbacks, self.api, self.health, self.page)
+        parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
         app = Starlette(
             routes=[route for part in parts for route in part.routes()],
             middleware=[Middleware(Edge, metrics=self.metrics)],
