@@ -13,10 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.app import Service, build
+from receiver.app import build
 from receiver.demo import DemoSettings
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.service import Service
 from receiver.serving import address, listen, served
 from receiver.settings import Settings
 from receiver.timing import Timing
