@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import ParamSpec, TypeVar
 
 import structlog
 import uuid_utils
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.edge import read_body, refuse_announced
-from receiver.errors import BadToken, DarkroomError, JobMismatch, UnknownJob
+from receiver.errors import BadToken, DarkroomError, JobMismatch, TooManyCallbacks, UnknownJob
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
+from receiver.metrics import Metrics
 from receiver.redaction import Redactor
 from receiver.signing import CallbackTokens
-from storage.deliveries import Offer, Receipt
+from storage.deliveries import MAX_DELIVERIES, Offer, Receipt
 from storage.records import Clock, Delivery
 
 P = ParamSpec("P")
@@ -45,6 +47,7 @@ class Callbacks:
         max_bytes: int,
         redactor: Redactor,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._intake = intake
         self._gateways = gateways
@@ -52,6 +55,7 @@ class Callbacks:
         self._max_bytes = max_bytes
         self._redactor = redactor
         self._clock = clock
+        self._metrics = metrics
 
     def routes(self) -> list[Route]:
         """The routes of this part."""
@@ -61,22 +65,36 @@ class Callbacks:
     async def receive(self, request: Request) -> Response:
         """Verify a callback and record it; the order of the checks is cheapest first."""
         name, token = request.path_params["gateway"], request.path_params["token"]
+        began, outcome = perf_counter(), "internal"
         try:
             offer = await self._offer(request, name, token)
             receipt = await asyncio.wrap_future(self._intake.offer(offer))
             _refuse(receipt)
+            outcome = receipt.value
         except DarkroomError as error:
-            reason = error.reason if isinstance(error, BadToken) else None
-            log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
+            outcome = error.code
+            self._tell_refusal(name, error)
             raise
+        except ClientDisconnect:
+            outcome = "disconnected"
+            raise
+        finally:
+            self._metrics.count("darkroom_callbacks_total", gateway=name, outcome=outcome)
+        self._metrics.observe("darkroom_callback_seconds", perf_counter() - began, gateway=name)
         log.info("callback", job=offer.delivery.job_id, gateway=name, receipt=receipt)
         # Exactly 200, because some senders take any other 2xx for a failure.
         return JSONResponse({"status": receipt})
 
+    def _tell_refusal(self, name: str, error: DarkroomError) -> None:
+        reason = error.reason if isinstance(error, BadToken) else None
+        log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
+        if reason is not None:
+            self._metrics.count("darkroom_callbacks_bad_token_total", gateway=name, reason=reason)
+
     async def _offer(self, request: Request, name: str, token: str) -> Offer:
         refuse_announced(request, self._max_bytes)
         # Before the body is read, so that a stranger cannot make us hold one.
-        job_id = self._tokens.read(token, name)
+        bearing = self._tokens.read(token, name)
         gateway = self._gateways.get(name)
         if gateway is None:
             raise BadToken("foreign")
@@ -87,7 +105,7 @@ class Callbacks:
         completion = await apart(gateway.read_callback, body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
-            job_id=job_id,
+            job_id=bearing.job_id,
             gateway=name,
             received_at=self._clock(),
             headers=self._kept(request.headers),
@@ -95,7 +113,7 @@ class Callbacks:
             body_sha256=hashlib.sha256(body).hexdigest(),
             signature=verdict,
         )
-        return Offer(delivery, completion.gateway_job_id)
+        return Offer(delivery, completion.gateway_job_id, bearing.submission)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -114,3 +132,5 @@ def _refuse(receipt: Receipt) -> None:
         raise JobMismatch("The body speaks of another job than this URL was made for.")
     if receipt is Receipt.UNKNOWN_JOB:
         raise UnknownJob("The ledger does not know the job of this URL.")
+    if receipt is Receipt.TOO_MANY:
+        raise TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")
