@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -32,6 +33,9 @@ TIMING: Mapping[str, Any] = {
     "downloads_later": 0.3,
     "backoff_first": 0.05,
     "backoff_most": 0.4,
+    "pause_first": 0.2,
+    "pause_most": 0.4,
+    "breaker_first": 0.1,
 }
 """The usual schedules, made short."""
 
@@ -41,6 +45,8 @@ SANDBOX = SandboxConfig(
 MODELS = {"apiframe": "imagen-4-fast", "api-in-one": "imagen4-ultra"}
 BUCKET = "faults"
 CLIENTS = 4
+PATIENCE_S = 200
+"""How long a submission is tried again; longer than any scenario keeps its service down."""
 TERMINAL = frozenset({"archived", "partial", "failed"})
 
 
@@ -95,6 +101,8 @@ class World:
     _over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _clients: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(CLIENTS))
+    # One for all threads, without TLS: to set that up takes longer than a request.
+    _http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, verify=False))
     _under_way: list[Future[Accepted]] = field(default_factory=list)
 
     @property
@@ -140,15 +148,12 @@ class World:
     def await_up(self, within_s: float = 20) -> None:
         """Wait until the service answers."""
         deadline = monotonic() + within_s
-        with httpx.Client(base_url=self.url, trust_env=False) as http:
-            while True:
-                # Its death is waited for; that it listens can only be tried.
-                assert not self.child.ended(0.005), self.said()
-                assert monotonic() < deadline, self.said()
-                try:
-                    http.get("/healthz")
-                except httpx.TransportError:
-                    continue
+        where = ("127.0.0.1", int(self.variables["DARKROOM_PORT"]))
+        while True:
+            # Its death is waited for; that it listens, which it does once it can answer, can only be tried.
+            assert not self.child.ended(0.005), self.said()
+            assert monotonic() < deadline, self.said()
+            with suppress(OSError), socket.create_connection(where):
                 self.up.set()
                 return
 
@@ -171,19 +176,20 @@ class World:
         body = {"gateway": gateway, "model": MODELS[gateway], "prompt": f"fault suite, job {key}", **more}
         if fault is not None:
             body["params"] = {**body.get("params", {}), "sandbox": fault}
-        deadline = monotonic() + 60
-        with httpx.Client(base_url=self.url, trust_env=False, timeout=5) as http:
-            while True:
-                assert not self._over, "a submission was still under way"
-                assert monotonic() < deadline, f"no answer to a submission\n{self.said()}"
-                try:
-                    answer = http.post("/v1/jobs", json=body, headers={"idempotency-key": key})
-                except httpx.TransportError:
-                    self.up.wait(0.02)
-                    continue
-                if answer.is_success:
-                    break
-                assert answer.status_code == 503, answer.text
+        deadline = monotonic() + PATIENCE_S
+        while True:
+            assert not self._over, "a submission was still under way"
+            assert monotonic() < deadline, f"no answer to a submission\n{self.said()}"
+            try:
+                answer = self._http.post(
+                    f"{self.url}/v1/jobs", json=body, headers={"idempotency-key": key}, timeout=5
+                )
+            except httpx.TransportError:
+                self.up.wait(1)
+                continue
+            if answer.is_success:
+                break
+            assert answer.status_code == 503, answer.text
         job = Accepted(key, answer.json()["id"], gateway, body["prompt"])
         with self._lock:
             self.accepted.append(job)
@@ -197,7 +203,7 @@ class World:
 
     def get(self, path: str, **query: Any) -> Any:
         """Ask the service for JSON."""
-        answer = httpx.get(f"{self.url}{path}", params=query, trust_env=False, timeout=40)
+        answer = self._http.get(f"{self.url}{path}", params=query, timeout=40)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -279,5 +285,6 @@ def world(
         finally:
             made._over = True
             made._clients.shutdown(cancel_futures=True)
+            made._http.close()
             if made._child is not None:
                 made.kill()
