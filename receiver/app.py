@@ -25,6 +25,7 @@ from receiver.gateways.table import adapters, configured
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
+from receiver.openapi import Described
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
 from receiver.sending import Sender
@@ -121,8 +122,9 @@ class Service:
             finally:
                 self.stop(work=work)
 
+        routes = [*self.callbacks.routes(), *self.api.routes(), *self.health.routes()]
         app = Starlette(
-            routes=[*self.callbacks.routes(), *self.api.routes(), *self.health.routes()],
+            routes=Described(routes, tokens=not self.api.access.open).routes,
             middleware=[Middleware(Edge)],
             exception_handlers=handlers(),
             lifespan=lifespan,

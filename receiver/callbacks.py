@@ -5,20 +5,30 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 import uuid_utils
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from receiver import answers
 from receiver.edge import read_body, refuse_announced
-from receiver.errors import BadToken, DarkroomError, JobMismatch, UnknownJob
+from receiver.errors import (
+    BadSignature,
+    BadToken,
+    DarkroomError,
+    JobMismatch,
+    MalformedCallback,
+    UnknownJob,
+    Unready,
+)
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
+from receiver.queries import NoQuery
 from receiver.redaction import Redactor
+from receiver.routes import Answer, Body, Operation, Served
 from receiver.signing import CallbackTokens
 from storage.deliveries import Offer, Receipt
 from storage.records import Clock, Delivery
@@ -31,6 +41,18 @@ log = structlog.get_logger("darkroom.callbacks")
 KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
 LARGE = 64 * 1024
 KEPT_PREFIXES = ("x-webhook-", "webhook-")
+
+
+CALLBACK = Operation(
+    # `token:path`, so that even a mangled token gets the one plain answer that all bad ones get.
+    "POST /callbacks/{gateway}/{token:path}",
+    "take_callback",
+    query=NoQuery,
+    path={"gateway": str, "token": str},
+    body=Body(Any, "What the gateway has to say, in its own words."),
+    answers={200: Answer(answers.Taken, "It is on disk.")},
+    errors=(BadToken, BadSignature, MalformedCallback, JobMismatch, UnknownJob, Unready),
+)
 
 
 class Callbacks:
@@ -53,13 +75,13 @@ class Callbacks:
         self._redactor = redactor
         self._clock = clock
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Served]:
         """The routes of this part."""
-        # `token:path`, so that even a mangled token gets the one plain answer that all bad ones get.
-        return [Route("/callbacks/{gateway}/{token:path}", self.receive, methods=["POST"])]
+        return [Served(CALLBACK, self.receive)]
 
     async def receive(self, request: Request) -> Response:
-        """Verify a callback and record it; the order of the checks is cheapest first."""
+        """Verify a callback and record it."""
+        # The order of the checks is cheapest first.
         name, token = request.path_params["gateway"], request.path_params["token"]
         try:
             offer = await self._offer(request, name, token)
