@@ -6,7 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from receiver import answers
 from receiver.errors import InvalidRequest
@@ -23,10 +31,21 @@ Seed = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"
 TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 
 
+EXAMPLE: JsonValue = {
+    "gateway": "apiframe",
+    "model": "imagen-4-fast",
+    "prompt": "a red kite over a grey harbour",
+    "aspect_ratio": "16:9",
+    "tags": {"campaign": "autumn"},
+}
+
+
 class SubmitBody(BaseModel):
     """What a job is asked for with."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra={"examples": [EXAMPLE]}
+    )
 
     gateway: str = Field(description="Which gateway to send it to: `apiframe` or `api-in-one`.")
     model: Text = Field(min_length=1, max_length=128, description="The gateway's own word for the model.")
