@@ -378,7 +378,8 @@ def test_what_waits_is_counted_without_reading_every_row(opened: tuple[Ledger, B
             for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
         ]
     assert len(plans) >= 3
-    assert [plan for plan in plans if plan.startswith("SCAN")] == []
+    # The indexes of unfinished jobs may be read whole: they hold nothing else.
+    assert [plan for plan in plans if plan.startswith("SCAN") and "INDEX ix_jobs_" not in plan] == []
 
 
 def moved(job: Job, *statuses: Status, **changes: object) -> Job:
