@@ -46,7 +46,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        request_id = _request_id(request)
+        request.state.request_id = request_id = _request_id(request)
         began, status, started = perf_counter(), 500, False
 
         async def answer(message: Message) -> None:
