@@ -1,4 +1,9 @@
-"""A route together with what it takes and answers, so that the service and `/openapi.json` say the same."""
+"""A route together with what it takes and answers, so that the service and `/openapi.json` say the same.
+
+A new route is an `Operation` beside its handler and one line in `routes()` of its part. The handler's
+docstring says what it does; a new kind of answer is a type in `receiver/answers.py`, a new parameter a
+field in `receiver/queries.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.access import REACH, Access
+from receiver.bodies import fault
 from receiver.errors import (
     BodyTooLarge,
     DarkroomError,
@@ -23,7 +29,6 @@ from receiver.errors import (
     Unauthorized,
     Unready,
 )
-from receiver.models import fault
 from receiver.queries import AnyQuery, read_query
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -67,6 +72,7 @@ class Body:
 
     kind: Any
     meaning: str
+    needed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
