@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -78,16 +77,6 @@ class SubmitBody(BaseModel):
         if seed is not None and len(str(seed)) > 500:
             raise ValueError("must have 500 digits at most")
         return seed
-
-    @field_validator("params")
-    @classmethod
-    def _plain_json(cls, params: dict[str, Any]) -> dict[str, Any]:
-        # `NaN` and `1e999` are read as numbers, but nothing that they are put into could be read again.
-        try:
-            json.dumps(params, allow_nan=False)
-        except ValueError:
-            raise ValueError("must not hold NaN, Infinity, or a number too large for one") from None
-        return params
 
     def request(self) -> JobRequest:
         """The same in the ledger's words."""

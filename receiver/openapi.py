@@ -118,7 +118,7 @@ class _Writer:
             made["parameters"] = parameters
         if (body := operation.body) is not None:
             content = {JSON: {"schema": self._schema(body.kind, "validation")}}
-            made["requestBody"] = {"required": True, "description": body.meaning, "content": content}
+            made["requestBody"] = {"required": body.needed, "description": body.meaning, "content": content}
         answers = {str(status): self._answer(answer) for status, answer in operation.answers.items()}
         made["responses"] = dict(sorted((answers | self._errors(operation)).items()))
         return made

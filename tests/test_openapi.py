@@ -107,7 +107,7 @@ def test_the_example_of_a_body_is_taken(filled: Filled) -> None:
 def test_real_answers_are_as_described_and_hold_nothing_else(live: Live) -> None:
     job = live.make(ULTRA, num_images=2, tags={"k": "v"})
     assert {event["event"] for event in job["timeline"]} == {"moved", "delivery", "stored"}
-    lost = live.make(IMAGEN, fault="fail")
+    lost = live.make(IMAGEN, fault="failed")
     output = job["outputs"][0]
     told = closed(document(live))
     for path, urls in {
@@ -173,7 +173,7 @@ def filled(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pyte
     with ours.served(work=True) as live:
         live.make(IMAGEN, tags={"k": "v"})
         live.make(ULTRA, num_images=2)
-        live.make(IMAGEN, fault="fail")
+        live.make(IMAGEN, fault="failed")
     return ours
 
 
