@@ -68,6 +68,8 @@ class Failure(TypedDict):
     message: str
     at_fault: AtFault
     """Who can mend it."""
+    details: Mapping[str, Any] | None
+    """The gateway's own words for what is wrong, field by field, where it gave them."""
 
 
 @_told
@@ -102,7 +104,23 @@ class Stored(TypedDict):
     output: OutputId
 
 
-Event = Annotated[Moved | Delivered | Stored, Field(discriminator="event")]
+@_told
+class Attempted(TypedDict):
+    """Something was tried, once or several times in a row with the same end."""
+
+    at: Time
+    """When it was tried last."""
+    event: Literal["attempt"]
+    step: str
+    """What was tried: `send`, `ask`, `download`, `archive` or `retry`."""
+    code: str
+    """What came back: `taken`, `running`, `succeeded`, `failed`, `asked`, or an error's code."""
+    message: str
+    first_at: Time
+    times: Count
+
+
+Event = Annotated[Moved | Attempted | Delivered | Stored, Field(discriminator="event")]
 """One entry of a job's timeline."""
 
 
@@ -121,6 +139,14 @@ class Job(TypedDict):
     outputs: list[OutputId]
     found_by: FoundBy | None
     """How its result reached us: a poll, or a callback."""
+    attempts: Count
+    """How often its present step was tried."""
+    next_attempt_at: Time | None
+    """When that is tried again, or first; null once the job rests."""
+    submission: Count
+    """How often it was submitted, or is to be: more than once only if somebody asked for it."""
+    request_id: str | None
+    """The id of the API request that brought it; the log has it in every line about the job."""
     created_at: Time
     updated_at: Time
     timeline: NotRequired[list[Event]]
@@ -202,6 +228,44 @@ class Books(Page):
 
 
 @_told
+class Circuit(TypedDict):
+    """What is known of a gateway or an image host that failed lately."""
+
+    state: Literal["closed", "open", "half_open"]
+    """`closed`: failures are counted. `open`: it is left alone. `half_open`: one try is let through."""
+    step: str
+    """What failed there last: `send`, `ask` or `download`."""
+    code: str
+    message: str
+    at_fault: AtFault
+    failures: Count
+    """Failures in a row."""
+    since: Time
+    retry_at: Time | None
+
+
+class GatewayState(TypedDict):
+    """A gateway that is configured here, and its circuit if it failed lately."""
+
+    name: str
+    circuit: Circuit | None
+
+
+class ImageHost(TypedDict):
+    """An image host that failed lately."""
+
+    name: str
+    circuit: Circuit
+
+
+class Gateways(TypedDict):
+    """How the gateways and their image hosts are."""
+
+    gateways: list[GatewayState]
+    image_hosts: list[ImageHost]
+
+
+@_told
 class Taken(TypedDict):
     """What became of a callback: recorded, or recorded before."""
 
@@ -221,6 +285,8 @@ class Readiness(TypedDict):
     status: Literal["ready", "not ready"]
     checks: Mapping[str, str]
     """`ok` for each part, or what is wrong with it."""
+    warnings: Mapping[str, str]
+    """What an operator should know although work goes on, such as a gateway that is paused."""
 
 
 @_told

@@ -18,13 +18,31 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from receiver import answers
 from receiver.access import Access
 from receiver.edge import read_body
-from receiver.errors import IdempotencyConflict, UnknownGateway, UnsupportedParameter
-from receiver.models import SubmitBody, books_view, job_view, output_view, read_submit, timeline
+from receiver.errors import (
+    IdempotencyConflict,
+    NeedsResubmit,
+    NotRetryable,
+    UnknownGateway,
+    UnsupportedParameter,
+)
+from receiver.models import (
+    RetryBody,
+    SubmitBody,
+    books_view,
+    gateways_view,
+    job_view,
+    output_view,
+    read_retry,
+    read_submit,
+    timeline,
+)
 from receiver.queries import ImageQuery, JobQuery, NoQuery, OutputQuery, WaitQuery
+from receiver.retry import Retrier
 from receiver.routes import Answer, Body, Header, Operation, Served, guarded
 from receiver.submit import Submitter
 from receiver.waiting import Waiters
 from storage.books import total
+from storage.circuits import Circuits
 from storage.ledger import Ledger
 from storage.media import KINDS
 from storage.objects import ObjectStore
@@ -74,6 +92,16 @@ JOB = Operation(
     query=WaitQuery,
     answers={200: Answer(answers.Job, "The job, with its timeline.")},
 )
+RETRY = Operation(
+    "POST /v1/jobs/{id}/retry",
+    "retry_job",
+    scope="submit",
+    path={"id": answers.JobId},
+    query=NoQuery,
+    body=Body(RetryBody | None, "How; it may be left out."),
+    answers={200: Answer(answers.Job, "The job, at work again.")},
+    errors=(NotRetryable, NeedsResubmit),
+)
 OUTPUTS = Operation(
     "GET /v1/outputs",
     "list_outputs",
@@ -107,6 +135,13 @@ BOOKS = Operation(
     query=NoQuery,
     answers={200: Answer(answers.Books, "The books.")},
 )
+GATEWAYS = Operation(
+    "GET /v1/gateways",
+    "show_gateways",
+    scope="read",
+    query=NoQuery,
+    answers={200: Answer(answers.Gateways, "The gateways.")},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +151,9 @@ class Api:
     ledger: Ledger
     search: Search
     store: ObjectStore
+    circuits: Circuits
     submitter: Submitter
+    retrier: Retrier
     access: Access
     waiters: Waiters
     queued: Callable[[], None]
@@ -130,10 +167,12 @@ class Api:
             guarded(SUBMIT, self.submit, self.access),
             guarded(JOBS, self.jobs, self.access),
             guarded(JOB, self.job, self.access),
+            guarded(RETRY, self.retry, self.access),
             guarded(OUTPUTS, self.outputs, self.access),
             guarded(OUTPUT, self.output, self.access),
             guarded(IMAGE, self.image, self.access),
             guarded(BOOKS, self.books, self.access),
+            guarded(GATEWAYS, self.gateways, self.access),
         ]
 
     async def submit(self, request: Request, _query: NoQuery) -> Response:
@@ -146,6 +185,7 @@ class Api:
             body.request(),
             ignore_unsupported=body.unsupported == "ignore",
             idempotency_key=key,
+            request_id=request.state.request_id,
         )
         if new:
             self.queued()
@@ -155,7 +195,7 @@ class Api:
     async def jobs(self, request: Request, query: JobQuery) -> Response:
         """List jobs, newest first."""
         page = await run_in_threadpool(
-            self.search.jobs, query.wanted(), limit=query.limit, cursor=query.cursor
+            self.search.jobs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
         )
         ids = await run_in_threadpool(self.search.output_ids, [job.id for job in page.rows])
         return _listed(request, "jobs", [job_view(job, ids[job.id]) for job in page.rows], page)
@@ -167,10 +207,18 @@ class Api:
             await self._await_terminal(job_id, query.wait)
         return JSONResponse(await run_in_threadpool(self._job_view, job_id))
 
+    async def retry(self, request: Request, _query: NoQuery) -> Response:
+        """Put a failed or partial job back to work."""
+        body = read_retry(await read_body(request, MAX_BODY))
+        job_id = str(request.path_params["id"])
+        await run_in_threadpool(self.retrier.retry, job_id, resubmit=body.resubmit)
+        self.queued()
+        return JSONResponse(await run_in_threadpool(self._job_view, job_id))
+
     async def outputs(self, request: Request, query: OutputQuery) -> Response:
         """Search outputs, those of the newest job first."""
         page = await run_in_threadpool(
-            self.search.outputs, query.wanted(), limit=query.limit, cursor=query.cursor
+            self.search.outputs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
         )
         return _listed(request, "outputs", [output_view(found) for found in page.rows], page)
 
@@ -206,6 +254,12 @@ class Api:
         """Show the books."""
         pages = await run_in_threadpool(self.ledger.books)
         return JSONResponse(books_view(total(list(pages.values())), pages, self.clock()))
+
+    async def gateways(self, _request: Request, _query: NoQuery) -> Response:
+        """Show how the gateways and their image hosts are."""
+        circuits = await run_in_threadpool(self.circuits.every)
+        names = sorted(self.submitter.gateways)
+        return JSONResponse(gateways_view(names, circuits, self.clock()))
 
     async def _await_terminal(self, job_id: str, wait_s: float) -> None:
         deadline = monotonic() + wait_s

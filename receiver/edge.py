@@ -17,6 +17,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from receiver.errors import BodyTooLarge, DarkroomError, InvalidRequest, Unready
+from receiver.metrics import Metrics
 from storage.errors import NotFound, StorageError
 
 log = structlog.get_logger("darkroom.http")
@@ -27,15 +28,17 @@ SAFE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
 
 
 class Edge:
-    """The outermost layer: gives each request an id, adds safe headers, and logs one line."""
+    """The outermost layer: gives each request an id, adds safe headers, logs one line, and measures."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -43,7 +46,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        request_id = _request_id(request)
+        request.state.request_id = request_id = _request_id(request)
         began, status, started = perf_counter(), 500, False
 
         async def answer(message: Message) -> None:
@@ -67,13 +70,24 @@ class Edge:
                     raise
                 await _unexpected()(scope, receive, answer)
             finally:
+                seconds = perf_counter() - began
                 log.info(
                     "request",
                     method=request.method,
                     path=shown_path(request.url.path),
                     status=status,
-                    ms=round((perf_counter() - began) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                 )
+                self._measure(scope, status, seconds)
+
+    def _measure(self, scope: Scope, status: int, seconds: float) -> None:
+        # The template and never the path, which a stranger can make up, and which may hold a token.
+        route = getattr(scope.get("route"), "path_format", "none")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.count("darkroom_http_requests_total", route=route, method=method, status=str(status))
+        self._metrics.observe("darkroom_http_request_seconds", seconds, route=route, method=method)
+        if status == 429:
+            self._metrics.count("darkroom_api_requests_refused_total")
 
 
 def shown_path(path: str) -> str:

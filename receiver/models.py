@@ -17,7 +17,18 @@ from pydantic import (
 
 from receiver import answers
 from receiver.errors import InvalidRequest
-from storage.records import Books, Delivery, Job, JobError, JobRequest, Output, Status, rfc3339
+from storage.records import (
+    Attempt,
+    Books,
+    Circuit,
+    Delivery,
+    Job,
+    JobError,
+    JobRequest,
+    Output,
+    Status,
+    rfc3339,
+)
 from storage.search import Found
 
 UNION_PARTS = frozenset({"str", "int", "constrained-str"})
@@ -92,6 +103,24 @@ class SubmitBody(BaseModel):
         )
 
 
+class RetryBody(BaseModel):
+    """How a job is put back to work."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    resubmit: bool = Field(
+        default=False, description="Send it to the gateway again, which may be charged again."
+    )
+
+
+def read_retry(body: bytes) -> RetryBody:
+    """Read a retry body, which may be empty; raise InvalidRequest that names every field that is wrong."""
+    try:
+        return RetryBody.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        raise InvalidRequest([fault(one) for one in error.errors()]) from None
+
+
 def read_submit(body: bytes) -> SubmitBody:
     """Read a submit body; raise InvalidRequest that names every field that is wrong."""
     try:
@@ -134,6 +163,10 @@ def job_view(job: Job, outputs: Sequence[str]) -> answers.Job:
         "error": _failure(job.error),
         "outputs": list(outputs),
         "found_by": job.found_by,
+        "attempts": job.attempts,
+        "next_attempt_at": None if job.next_attempt_at is None else rfc3339(job.next_attempt_at),
+        "submission": job.submission,
+        "request_id": job.request_id,
         "created_at": rfc3339(job.created_at),
         "updated_at": rfc3339(job.updated_at),
     }
@@ -142,7 +175,12 @@ def job_view(job: Job, outputs: Sequence[str]) -> answers.Job:
 def _failure(error: JobError | None) -> answers.Failure | None:
     if error is None:
         return None
-    return {"code": error.code, "message": error.message, "at_fault": error.at_fault}
+    return {
+        "code": error.code,
+        "message": error.message,
+        "at_fault": error.at_fault,
+        "details": error.details,
+    }
 
 
 def timeline(job: Job, deliveries: Sequence[Delivery], outputs: Sequence[Output]) -> list[answers.Event]:
@@ -150,12 +188,25 @@ def timeline(job: Job, deliveries: Sequence[Delivery], outputs: Sequence[Output]
     events: list[tuple[int, answers.Event]] = [
         (at, {"at": rfc3339(at), "event": "moved", "status": status}) for status, at in job.moves
     ]
+    events += [(attempt.last_at, _attempted(attempt)) for attempt in job.attempt_log]
     events += [(delivery.received_at, _delivered(delivery)) for delivery in deliveries]
     events += [
         (output.stored_at, {"at": rfc3339(output.stored_at), "event": "stored", "output": output.id})
         for output in outputs
     ]
     return [event for _, event in sorted(events, key=lambda one: one[0])]
+
+
+def _attempted(attempt: Attempt) -> answers.Attempted:
+    return {
+        "at": rfc3339(attempt.last_at),
+        "event": "attempt",
+        "step": attempt.step,
+        "code": attempt.code,
+        "message": attempt.message,
+        "first_at": rfc3339(attempt.first_at),
+        "times": attempt.times,
+    }
 
 
 def _delivered(delivery: Delivery) -> answers.Delivered:
@@ -213,4 +264,27 @@ def _page(page: Books, now: int) -> answers.Page:
         "balanced": page.balanced,
         "found_by_polling": page.found_by_polling,
         "oldest_unfinished_age_s": None if oldest is None else max(0.0, (now - oldest) / 1000),
+    }
+
+
+def gateways_view(names: Sequence[str], circuits: Sequence[Circuit], now: int) -> answers.Gateways:
+    """How the gateways and their image hosts are, as the API shows it."""
+    of = {circuit.name: _circuit(circuit, now) for circuit in circuits if circuit.kind == "gateway"}
+    hosts = [circuit for circuit in circuits if circuit.kind == "image_host"]
+    return {
+        "gateways": [{"name": name, "circuit": of.get(name)} for name in names],
+        "image_hosts": [{"name": host.name, "circuit": _circuit(host, now)} for host in hosts],
+    }
+
+
+def _circuit(circuit: Circuit, now: int) -> answers.Circuit:
+    return {
+        "state": circuit.state(now),
+        "step": circuit.step,
+        "code": circuit.code,
+        "message": circuit.message,
+        "at_fault": circuit.at_fault,
+        "failures": circuit.failures,
+        "since": rfc3339(circuit.since),
+        "retry_at": None if circuit.retry_at is None else rfc3339(circuit.retry_at),
     }

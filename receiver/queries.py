@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -13,6 +14,7 @@ from starlette.datastructures import QueryParams
 from receiver.answers import JobId, OutputId
 from receiver.errors import InvalidRequest
 from receiver.models import Text, fault
+from receiver.moments import read_moment
 from storage.records import Status
 from storage.search import Wanted
 
@@ -21,6 +23,14 @@ MAX_WORDS = 32
 
 TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
 TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
+
+
+def _moment(text: str) -> str:
+    read_moment(text, 0)
+    return text
+
+
+Moment = Annotated[Text, AfterValidator(_moment)]
 
 
 def _few_words(text: str) -> str:
@@ -61,8 +71,27 @@ class JobFilters(Tagged):
     """The model, as asked for or as reported."""
     status: Status | None = None
     """The job's status."""
+    code: Text | None = None
+    """The code of the job's error."""
+    since: Moment | None = None
+    """Taken in then or later: a date, an RFC 3339 time, or how long ago, such as `7d`."""
+    until: Moment | None = None
+    """Taken in before then."""
     limit: int = Field(50, ge=1, le=500)
     """How many a page holds."""
+
+    def wanted(self, now: int) -> Wanted:
+        """The same in the ledger's words; `now` in milliseconds."""
+        return Wanted(
+            gateway=self.gateway,
+            model=self.model,
+            text=self.q,
+            status=self.status,
+            code=self.code,
+            since=None if self.since is None else read_moment(self.since, now),
+            until=None if self.until is None else read_moment(self.until, now),
+            tags=self.tags(),
+        )
 
 
 class JobQuery(JobFilters):
@@ -70,12 +99,6 @@ class JobQuery(JobFilters):
 
     cursor: JobId | None = None
     """The `next_cursor` of the page before."""
-
-    def wanted(self) -> Wanted:
-        """The same in the ledger's words."""
-        return Wanted(
-            gateway=self.gateway, model=self.model, text=self.q, status=self.status, tags=self.tags()
-        )
 
 
 class OutputQuery(JobFilters):
@@ -90,18 +113,9 @@ class OutputQuery(JobFilters):
     cursor: OutputId | None = None
     """The `next_cursor` of the page before."""
 
-    def wanted(self) -> Wanted:
-        """The same in the ledger's words."""
-        return Wanted(
-            job=self.job,
-            gateway=self.gateway,
-            model=self.model,
-            seed=self.seed,
-            text=self.q,
-            status=self.status,
-            sha256=self.sha256,
-            tags=self.tags(),
-        )
+    def wanted(self, now: int) -> Wanted:
+        """The same in the ledger's words; `now` in milliseconds."""
+        return replace(super().wanted(now), job=self.job, seed=self.seed, sha256=self.sha256)
 
 
 class WaitQuery(Query):

@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from receiver.edge import Edge, handlers
 from receiver.embedded import EmbeddedS3
+from receiver.metrics import Metrics
 from receiver.sandbox import SandboxServer
 from tests.live import IMAGEN, ULTRA, Live, started
 
@@ -359,7 +360,11 @@ def test_a_fault_of_ours_is_answered_with_the_id_that_the_log_has() -> None:
     async def fail(_request: Request) -> Response:
         raise RuntimeError("on purpose")
 
-    app = Starlette(routes=[Route("/", fail)], middleware=[Middleware(Edge)], exception_handlers=handlers())
+    app = Starlette(
+        routes=[Route("/", fail)],
+        middleware=[Middleware(Edge, metrics=Metrics([]))],
+        exception_handlers=handlers(),
+    )
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)

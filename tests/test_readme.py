@@ -23,6 +23,7 @@ from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
+from receiver.metrics_table import METRICS
 from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
@@ -119,11 +120,22 @@ def job_error_rows() -> Iterator[tuple[str, ...]]:
             yield code(kind.code), kind.at_fault, meanings()[kind.code]
 
 
+def metric_rows() -> Iterator[tuple[str, ...]]:
+    for metric in METRICS:
+        yield (
+            code(metric.name),
+            metric.kind,
+            ", ".join(label.name for label in metric.labels),
+            metric.sentence,
+        )
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "settings": lambda: table("variable | default | what it is for", settings_rows()),
     "body": lambda: table("field | needed | what it is", body_rows()),
     "answers": lambda: table("code | status | meaning", answer_rows()),
     "job errors": lambda: table("code | at fault | meaning", job_error_rows()),
+    "metrics": lambda: table("metric | kind | labels | what it says", metric_rows()),
 }
 
 

@@ -30,6 +30,13 @@ class CallbackSent:
     attempt: int
     status: int | None
     problem: str | None = None
+    body_sha256: str = ""
+    """Hex digest of the body that was sent."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the receiver said that it has it: any 2xx."""
+        return self.status is not None and 200 <= self.status < 300
 
 
 @dataclass(slots=True)

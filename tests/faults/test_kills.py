@@ -1,0 +1,122 @@
+"""`kill -9` at every step that lasts, and at moments that nobody chose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.embedded import EmbeddedS3
+from tests.faults.forks import Forks
+from tests.faults.judge import Verdict, judge
+from tests.faults.points import Kill
+from tests.faults.table import Table
+from tests.faults.world import World, world
+
+GATEWAYS = ("apiframe", "api-in-one")
+AT_A_TIME = 4
+
+STEPS: list[tuple[Kill, object]] = [
+    (Kill("add_job", "commit", 2), None),
+    (Kill("add_job", "after", 2), None),
+    (Kill("claim", "after"), None),
+    (Kill("move:submitting", "commit"), None),
+    (Kill("move:submitting", "after"), None),
+    (Kill("send:submit", "wire", 2), None),
+    (Kill("send:submit", "after", 2), None),
+    (Kill("move:running", "commit", 2), None),
+    (Kill("move:running", "after", 2), None),
+    (Kill("record", "before"), None),
+    (Kill("record", "commit"), None),
+    (Kill("record", "after"), None),
+    (Kill("send:poll", "wire"), "no_callback"),
+    (Kill("send:poll", "after"), "no_callback"),
+    (Kill("move:ready", "commit"), None),
+    (Kill("move:ready", "after"), None),
+    (Kill("put:image", "before"), None),
+    (Kill("put:image", "after"), None),
+    (Kill("add_output", "commit"), None),
+    (Kill("add_output", "after"), None),
+    (Kill("put:record", "before"), None),
+    (Kill("put:record", "after"), None),
+    (Kill("move:archived", "commit"), None),
+    (Kill("move:archived", "after"), None),
+    (Kill("move:queued", "commit"), {"fault": "rate_limited", "retry_after_s": 0}),
+    (Kill("move:queued", "after"), {"fault": "rate_limited", "retry_after_s": 0}),
+    (Kill("postpone", "commit"), {"fault": "expired_link", "times": 2}),
+    (Kill("postpone", "after"), {"fault": "expired_link", "times": 2}),
+    (Kill("move:failed", "commit"), "failed"),
+    (Kill("move:failed", "after"), "failed"),
+]
+"""Each step that lasts in the life of a job, and the fault that leads there if a usual job does not."""
+
+STARTS = [
+    Kill("migrate", "before"),
+    Kill("migrate", "commit"),
+    Kill("migrate", "after"),
+    Kill("put:probe", "after"),
+]
+
+
+Run = Callable[[Kill, object, str], Verdict]
+
+
+@pytest.fixture(scope="module")
+def run(
+    request: pytest.FixtureRequest,
+    s3_server: EmbeddedS3,
+    forks: Forks,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Run]:
+    """Runs scenarios, several at a time and ahead of the tests that ask for them: most of each is waiting."""
+
+    def one(kill: Kill, fault: object, gateway: str) -> Verdict:
+        with world(s3_server, forks, tmp_path_factory.mktemp("kill")) as here:
+            return _killed_at(here, kill, fault, gateway)
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        futures: dict[tuple[Kill, str], Future[Verdict]] = {}
+        for item in request.session.items:
+            if isinstance(item, pytest.Function) and item.originalname == STEP_TEST:
+                params: dict[str, Any] = item.callspec.params
+                kill, fault, gateway = params["kill"], params["fault"], params["gateway"]
+                futures[kill, gateway] = pool.submit(one, kill, fault, gateway)
+        yield lambda kill, fault, gateway: futures[kill, gateway].result()
+        pool.shutdown(cancel_futures=True)
+
+
+def _killed_at(here: World, kill: Kill, fault: object, gateway: str) -> Verdict:
+    here.start(kill)
+    for _ in range(3):
+        here.submit_meanwhile(gateway, fault=fault)
+    here.await_death()
+    here.start()
+    here.settle()
+    return judge(here)
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize(("kill", "fault"), STEPS, ids=[str(kill) for kill, _ in STEPS])
+def test_a_kill_at_a_step_loses_and_doubles_nothing(
+    run: Run, table: Table, gateway: str, kill: Kill, fault: object
+) -> None:
+    table.add(f"kill -9 at each of {len(STEPS)} steps, {gateway}", run(kill, fault, gateway))
+
+
+STEP_TEST = test_a_kill_at_a_step_loses_and_doubles_nothing.__name__
+
+
+@pytest.mark.parametrize("kill", STARTS, ids=str)
+def test_a_kill_during_the_first_start_leaves_nothing_that_is_in_the_way(
+    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path, kill: Kill
+) -> None:
+    with world(s3_server, forks, tmp_path) as here:
+        here.start(kill, expect_up=False)
+        here.await_death()
+        here.start()
+        here.submit("apiframe")
+        here.settle()
+        table.add(f"kill -9 at each of {len(STARTS)} steps of the first start", judge(here))
