@@ -98,7 +98,7 @@ RETRY = Operation(
     scope="submit",
     path={"id": answers.JobId},
     query=NoQuery,
-    body=Body(RetryBody | None, "How; it may be left out."),
+    body=Body(RetryBody, "How; it may be left out.", needed=False),
     answers={200: Answer(answers.Job, "The job, at work again.")},
     errors=(NotRetryable, NeedsResubmit),
 )

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 from starlette.datastructures import QueryParams
 
 from receiver.answers import JobId, OutputId
@@ -30,7 +38,21 @@ def _moment(text: str) -> str:
     return text
 
 
-Moment = Annotated[Text, AfterValidator(_moment)]
+Moment = Annotated[
+    Text,
+    AfterValidator(_moment),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "anyOf": [
+                {"pattern": "^[0-9]{1,6}[smhdw]$"},
+                {"format": "date"},
+                {"format": "date-time"},
+            ],
+            "examples": ["7d", "2026-11-22", "2026-11-22T10:00:00Z"],
+        }
+    ),
+]
 
 
 def _few_words(text: str) -> str:
