@@ -208,6 +208,6 @@ def _apart(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A property as a parameter: its description beside its schema, and no null, which no query can hold."""
     schema = dict(schema)
     told = {"description": schema.pop("description", "")}
-    if "anyOf" in schema:
+    if {"type": "null"} in schema.get("anyOf", ()):
         (schema,) = [one for one in schema["anyOf"] if one.get("type") != "null"]
     return told | {"schema": schema}
