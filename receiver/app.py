@@ -17,11 +17,11 @@ from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.download import Downloader, DownloadPolicy
 from receiver.gateways.table import adapters, configured
-from receiver.health import Health
+from receiver.health import Health, oldest_result
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
 from receiver.makers import USUAL, Makers
-from receiver.measuring import Measured, from_ledger, from_process
+from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.metrics import Metrics, MetricsPage
 from receiver.overview import Overview
 from receiver.reconcile import Reconciler
@@ -68,15 +68,16 @@ def build(
     timing = timing or _timing(settings)
     waiters = Waiters()
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
+    metrics = Metrics(outside.gateways)
     shared: _Shared = {
         "breaker": breaker,
         "redactor": outside.redactor,
         "timing": timing,
         "clock": clock,
+        "metrics": metrics,
     }
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
-    metrics = Metrics(outside.gateways)
     measured = Measured(metrics, memory.backlog)
     worker = Worker(
         memory.ledger,
@@ -86,16 +87,20 @@ def build(
         clock=clock,
         moved=waiters.moved,
         full=outside.sender.full,
+        metrics=metrics,
     )
     intake = Intake(memory.ledger, worker.wake, metrics)
     metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
+    metrics.watch(from_results(memory.ledger.oldest_ready_at, clock))
+    metrics.watch(from_pauses(breaker.paused))
     metrics.watch(from_process(intake.waiting, measured.in_hand))
+    retrier = Retrier(memory.ledger, outside.gateways, clock)
     return Service(
         settings=settings,
         memory=memory,
         outside=outside,
         breaker=breaker,
-        retrier=Retrier(memory.ledger, outside.gateways, clock),
+        retrier=retrier,
         downloader=downloader,
         intake=intake,
         worker=worker,
@@ -113,14 +118,16 @@ def build(
             ledger=memory.ledger,
             search=memory.search,
             store=memory.store,
+            circuits=memory.circuits,
             submitter=submitter,
+            retrier=retrier,
             access=access,
             waiters=waiters,
             queued=worker.wake,
             link_lifetime_s=settings.s3.link_lifetime,
             clock=clock,
         ),
-        health=Health({"ledger": memory.ledger.ping, "archive": memory.store.ping}),
+        health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, access),
     )
@@ -133,6 +140,13 @@ class _Shared(TypedDict):
     redactor: Redactor
     timing: Timing
     clock: Clock
+    metrics: Metrics
+
+
+def _health(settings: Settings, memory: Memory, breaker: Breaker, clock: Clock) -> Health:
+    results = oldest_result(memory.ledger.oldest_ready_at, limit_s=settings.ready.oldest_result, clock=clock)
+    checks = {"ledger": memory.ledger.ping, "archive": memory.store.ping, "results": results}
+    return Health(checks, [breaker.warnings])
 
 
 def _timing(settings: Settings) -> Timing:

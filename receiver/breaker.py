@@ -28,7 +28,7 @@ from receiver.errors import (
 from receiver.redaction import Redactor
 from receiver.timing import Timing
 from storage.circuits import Circuits, Kind
-from storage.records import Circuit, Clock
+from storage.records import Circuit, Clock, rfc3339
 
 log = structlog.get_logger("darkroom.breaker")
 
@@ -98,6 +98,21 @@ class Breaker:
             self._failed("image_host", host, "download", error)
         elif (circuit := self.circuits.read("image_host", host)) is not None:
             self._close(circuit)
+
+    def paused(self) -> dict[str, str]:
+        """The gateways that are left alone, each with the code of the reason."""
+        return {circuit.name: circuit.code for circuit in self._open() if circuit.kind == "gateway"}
+
+    def warnings(self) -> dict[str, str]:
+        """What an operator should know: each gateway or image host that is left alone, and why."""
+        return {
+            circuit.name: f"{circuit.message} Left alone until {rfc3339(circuit.retry_at)}, then tried again."
+            for circuit in self._open()
+            if circuit.retry_at is not None
+        }
+
+    def _open(self) -> list[Circuit]:
+        return [circuit for circuit in self.circuits.every() if circuit.retry_at is not None]
 
     def _close(self, circuit: Circuit) -> None:
         self.circuits.close(circuit.kind, circuit.name)

@@ -6,21 +6,32 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from time import perf_counter
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 import uuid_utils
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from receiver import answers
 from receiver.edge import read_body, refuse_announced
-from receiver.errors import BadToken, DarkroomError, JobMismatch, TooManyCallbacks, UnknownJob
+from receiver.errors import (
+    BadSignature,
+    BadToken,
+    DarkroomError,
+    JobMismatch,
+    MalformedCallback,
+    TooManyCallbacks,
+    UnknownJob,
+    Unready,
+)
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
 from receiver.metrics import Metrics
+from receiver.queries import NoQuery
 from receiver.redaction import Redactor
+from receiver.routes import Answer, Body, Operation, Served
 from receiver.signing import CallbackTokens
 from storage.deliveries import MAX_DELIVERIES, Offer, Receipt
 from storage.records import Clock, Delivery
@@ -33,6 +44,18 @@ log = structlog.get_logger("darkroom.callbacks")
 KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
 LARGE = 64 * 1024
 KEPT_PREFIXES = ("x-webhook-", "webhook-")
+
+
+CALLBACK = Operation(
+    # `token:path`, so that even a mangled token gets the one plain answer that all bad ones get.
+    "POST /callbacks/{gateway}/{token:path}",
+    "take_callback",
+    query=NoQuery,
+    path={"gateway": str, "token": str},
+    body=Body(Any, "What the gateway has to say, in its own words."),
+    answers={200: Answer(answers.Taken, "It is on disk.")},
+    errors=(BadToken, BadSignature, MalformedCallback, JobMismatch, TooManyCallbacks, UnknownJob, Unready),
+)
 
 
 class Callbacks:
@@ -57,13 +80,13 @@ class Callbacks:
         self._clock = clock
         self._metrics = metrics
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Served]:
         """The routes of this part."""
-        # `token:path`, so that even a mangled token gets the one plain answer that all bad ones get.
-        return [Route("/callbacks/{gateway}/{token:path}", self.receive, methods=["POST"])]
+        return [Served(CALLBACK, self.receive)]
 
     async def receive(self, request: Request) -> Response:
-        """Verify a callback and record it; the order of the checks is cheapest first."""
+        """Verify a callback and record it."""
+        # The order of the checks is cheapest first.
         name, token = request.path_params["gateway"], request.path_params["token"]
         began, outcome = perf_counter(), "internal"
         try:

@@ -21,6 +21,7 @@ from receiver.errors import (
     Unready,
 )
 from receiver.gateways.base import Gateway
+from receiver.metrics import Metrics
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
 from receiver.timing import Timing
@@ -56,6 +57,7 @@ class Collector:
     redactor: Redactor
     timing: Timing
     clock: Clock
+    metrics: Metrics
 
     def collect(self, job: Job, worker: str) -> Job:
         """Download and archive what is missing; close the job, or leave it for another try."""
@@ -141,8 +143,9 @@ class Collector:
         image = job.result.images[index]
         hosts = self.gateways[job.gateway].image_hosts if job.gateway in self.gateways else ()
         with ExitStack() as opened:
-            with self._host(image.url):
+            with self._host(image.url), self._counted(job.gateway):
                 fetched = opened.enter_context(self.downloader.fetch(image.url, hosts=hosts))
+            self.metrics.count("darkroom_download_bytes_total", fetched.bytes, gateway=job.gateway)
             new = NewImage(
                 index=index,
                 file=fetched.file,
@@ -154,9 +157,30 @@ class Collector:
                 source_url=self.redactor.text(fetched.source_url),
                 downloaded_at=self.clock(),
             )
-            output = self.archive.store_image(job, new, now=self.clock())
+            with self._storing():
+                output = self.archive.store_image(job, new, now=self.clock())
+        self.metrics.count("darkroom_images_archived_total", gateway=job.gateway)
+        self.metrics.count("darkroom_archived_bytes_total", output.bytes, gateway=job.gateway)
         log.info("archived image", index=index, key=output.key, bytes=output.bytes)
         return output
+
+    @contextmanager
+    def _counted(self, gateway: str) -> Iterator[None]:
+        try:
+            with self.metrics.timed("darkroom_download_seconds", gateway=gateway):
+                yield
+        except (ImageError, Unready) as error:
+            self.metrics.count("darkroom_downloads_total", gateway=gateway, outcome=error.code)
+            raise
+        self.metrics.count("darkroom_downloads_total", gateway=gateway, outcome="done")
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except (Unavailable, Misconfigured, Corrupt, Conflict) as error:
+            self.metrics.count("darkroom_store_errors_total", kind=_kind(error))
+            raise
 
     def _fetch_by_fresh_links(
         self, job: Job, failures: dict[int, ImageError]
@@ -209,7 +233,8 @@ class Collector:
             missing=missing,
             seed_supported=None if gateway is None else "seed" not in gateway.unsupported(_seeded(job)),
         )
-        written = self.archive.write_record(job, document)
+        with self._storing():
+            written = self.archive.write_record(job, document)
         log.info("archived", gateway=job.gateway, status=to, images=len(outputs), record=written.key)
         return self.ledger.move(
             job, to, worker, error=missing, records=written.number, attempts=self._attempts(failures)
@@ -246,3 +271,8 @@ def _only_seed(result: JobResult) -> str | None:
 
 def _seeded(job: Job) -> JobRequest:
     return replace(job.request, seed=job.request.seed or "0")
+
+
+def _kind(error: Exception) -> str:
+    kinds = (Unavailable, Misconfigured, Corrupt, Conflict)
+    return next(kind.__name__.lower() for kind in kinds if isinstance(error, kind))

@@ -13,6 +13,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from receiver.errors import BodyTooLarge, DarkroomError, InvalidRequest, Unready
@@ -45,7 +46,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        request_id = _request_id(request)
+        request.state.request_id = request_id = _request_id(request)
         began, status, started = perf_counter(), 500, False
 
         async def answer(message: Message) -> None:
@@ -160,11 +161,21 @@ async def _storage(_request: Request, error: Exception) -> Response:
     )
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "bad_request")
-    return problem(error.status_code, code, error.detail, headers=error.headers)
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {"allow": ", ".join(sorted(_methods(request)))}
+    return problem(error.status_code, code, error.detail, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method of a path. Starlette itself would name those of the first route only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in here for method in route.methods or ()}
 
 
 def _unexpected() -> Response:

@@ -9,10 +9,12 @@ import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from receiver import answers
 from receiver.errors import DarkroomError, Unready
+from receiver.queries import NoQuery
 from receiver.remembered import Remembered
+from receiver.routes import Answer, Operation, Served
 from storage.errors import StorageError
 from storage.records import Clock
 
@@ -20,6 +22,22 @@ log = structlog.get_logger("darkroom.health")
 
 REMEMBERED_S = 2.0
 """A check is not repeated more often than this: anybody may ask, and a check costs something."""
+
+HEALTHZ = Operation(
+    "GET /healthz",
+    "check_health",
+    query=NoQuery,
+    answers={200: Answer(answers.Alive, "The process runs.")},
+)
+READYZ = Operation(
+    "GET /readyz",
+    "check_readiness",
+    query=NoQuery,
+    answers={
+        200: Answer(answers.Readiness, "Every part can be used."),
+        503: Answer(answers.Readiness, "A part cannot be used now."),
+    },
+)
 
 Check = Callable[[], None]
 """Returns if a part can be used now, and raises an error that says why not."""
@@ -51,9 +69,9 @@ class Health:
         self._warnings = warnings
         self._answers = Remembered(self._find, REMEMBERED_S)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Served]:
         """The routes of this part."""
-        return [Route("/healthz", self.healthz), Route("/readyz", self.readyz)]
+        return [Served(HEALTHZ, self.healthz), Served(READYZ, self.readyz)]
 
     async def healthz(self, _request: Request) -> Response:
         """Answer that the process is alive."""

@@ -16,16 +16,25 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from receiver.access import Access
 from receiver.metrics_table import GATEWAY, METRICS, Label, Listed
+from receiver.queries import NoQuery
+from receiver.routes import Answer, Operation, Served, guarded
 from storage.errors import StorageError
 
 log = structlog.get_logger("darkroom.metrics")
 
 UNKNOWN = "unknown"
 """What a gateway is called that is not configured here: its name may come from a stranger's URL."""
+
+SHOWN = Operation(
+    "GET /metrics",
+    "show_metrics",
+    scope="read",
+    query=NoQuery,
+    answers={200: Answer(str, "The metrics.", media_types=("text/plain",))},
+)
 
 Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
 """Values by metric; for one with labels by their values, in the order of the list."""
@@ -151,15 +160,12 @@ class MetricsPage:
         self._metrics = metrics
         self._access = access
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Served]:
         """The routes of this part."""
-        return [Route("/metrics", self.show)]
+        return [guarded(SHOWN, self.show, self._access)]
 
-    async def show(self, request: Request) -> Response:
+    async def show(self, _request: Request, _query: NoQuery) -> Response:
         """Show every metric in Prometheus' text format."""
-        self._access.check(
-            request.headers, scope="read", client=request.client.host if request.client else None
-        )
         page = await run_in_threadpool(self._metrics.page)
         return Response(page, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 

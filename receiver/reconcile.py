@@ -18,6 +18,7 @@ from receiver.errors import (
     UnknownGatewayJob,
 )
 from receiver.gateways.base import Completion, Gateway, State
+from receiver.metrics import Metrics
 from receiver.overview import Overview
 from receiver.redaction import Redactor
 from receiver.sending import BUSY_MS, Sender, not_configured
@@ -57,6 +58,7 @@ class Reconciler:
     redactor: Redactor
     timing: Timing
     clock: Clock
+    metrics: Metrics
 
     def advance(self, job: Job, worker: str) -> Job:
         """Apply a running job's deliveries; ask its gateway where they do not settle it or none came."""
@@ -102,9 +104,16 @@ class Reconciler:
 
     def _poll(self, gateway: Gateway, job: Job) -> Completion:
         assert job.gateway_job_id is not None
-        completion = gateway.polled(self.sender.send(gateway.poll(job.gateway_job_id)))
-        if completion.gateway_job_id not in {job.gateway_job_id, None}:
-            raise GarbledAnswer(f"{gateway.name} answered with another job than the one asked about.")
+        try:
+            with self.metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="poll"):
+                response = self.sender.send(gateway.poll(job.gateway_job_id))
+            completion = gateway.polled(response)
+            if completion.gateway_job_id not in {job.gateway_job_id, None}:
+                raise GarbledAnswer(f"{gateway.name} answered with another job than the one asked about.")
+        except GatewayError as error:
+            self.metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=error.code)
+            raise
+        self.metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=completion.state)
         return completion
 
     def _read(self, gateway: Gateway, job: Job) -> _News:

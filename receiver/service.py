@@ -20,6 +20,7 @@ from receiver.gateways.base import Gateway
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.metrics import Metrics, MetricsPage
+from receiver.openapi import Described
 from receiver.redaction import Redactor
 from receiver.retry import Retrier
 from receiver.sending import Sender
@@ -121,8 +122,9 @@ class Service:
                 self.stop(work=work)
 
         parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
+        routes = [route for part in parts for route in part.routes()]
         app = Starlette(
-            routes=[route for part in parts for route in part.routes()],
+            routes=Described(routes, tokens=not self.api.access.open).routes,
             middleware=[Middleware(Edge, metrics=self.metrics)],
             exception_handlers=handlers(),
             lifespan=lifespan,

@@ -27,6 +27,7 @@ from receiver.errors import (
     UnsupportedParameter,
 )
 from receiver.gateways.base import Gateway, Submission
+from receiver.metrics import Metrics
 from receiver.redaction import Redactor
 from receiver.sending import BUSY_MS, Sender, not_configured
 from receiver.signing import CallbackTokens
@@ -69,6 +70,7 @@ class Submitter:
     redactor: Redactor
     timing: Timing
     clock: Clock
+    metrics: Metrics
 
     def accept(
         self,
@@ -95,7 +97,7 @@ class Submitter:
         if faults := gateway.faults(request):
             raise InvalidRequest(faults)
         try:
-            return self.ledger.add_job(
+            job, new = self.ledger.add_job(
                 str(uuid_utils.uuid7()),
                 gateway_name,
                 request,
@@ -105,6 +107,8 @@ class Submitter:
             )
         except Conflict as error:
             raise IdempotencyConflict(str(error)) from error
+        log.info("accepted", job=job.id, gateway=job.gateway, new=new)
+        return job, new
 
     def send(self, job: Job, worker: str) -> Job:
         """Send a queued job. A refusal fails it; anything passing puts it back in the queue."""
@@ -147,14 +151,17 @@ class Submitter:
             submission = self._exchange(gateway, request)
         except GatewayError as error:
             log.warning("submission failed", gateway=job.gateway, code=error.code, why=str(error))
+            self.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome=error.code)
             self.breaker.gateway_failed(gateway.name, "send", error)
             return self._not_taken(job, worker, gateway, error)
+        self.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome="accepted")
         job = self._taken(job, worker, submission)
         self.breaker.gateway_answered(gateway.name, "send")
         return job
 
     def _exchange(self, gateway: Gateway, request: httpx.Request) -> Submission:
-        response = self.sender.send(request)
+        with self.metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="submit"):
+            response = self.sender.send(request)
         try:
             return gateway.accepted(response)
         except GatewayUnavailable as error:

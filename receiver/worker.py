@@ -14,6 +14,7 @@ import structlog
 import uuid_utils
 
 from receiver.lanes import Lanes
+from receiver.metrics import Metrics
 from storage.errors import Conflict, LeaseLost, StorageError
 from storage.ledger import Ledger
 from storage.records import Clock, Job, Status
@@ -48,6 +49,7 @@ class Worker:
         clock: Clock,
         moved: Callable[[str], None],
         full: Callable[[], Collection[str]],
+        metrics: Metrics,
     ) -> None:
         """`moved` is called with a job's id after each step; `full` names the gateways with no free slot.
 
@@ -60,6 +62,7 @@ class Worker:
         self._clock = clock
         self._moved = moved
         self._full = full
+        self._metrics = metrics
         self._lanes = Lanes(gateways, concurrency)
         self._drift_ms = float("inf")
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -112,6 +115,7 @@ class Worker:
         try:
             self._ledger.release(self.name)
         except StorageError as error:
+            self._metrics.count("darkroom_ledger_errors_total", part="worker")
             seconds = self._ledger.lease_ms / 1000
             log.warning("leases not given back; they run out", seconds=seconds, why=str(error))
 
@@ -208,6 +212,7 @@ class Worker:
         try:
             self._ledger.postpone(job, self.name, due_in_ms=MISHAP_MS, deaf=True)
         except StorageError as error:
+            self._metrics.count("darkroom_ledger_errors_total", part="worker")
             log.warning("not set aside; its lease runs out", why=str(error))
 
     def _renew(self) -> None:
@@ -222,5 +227,6 @@ class Worker:
                 self._complain("leases not renewed", error)
 
     def _complain(self, what: str, error: Exception) -> None:
+        self._metrics.count("darkroom_ledger_errors_total", part="worker")
         # A traceback only for what nobody expected.
         log.error(what, why=str(error), exc_info=None if isinstance(error, StorageError) else error)

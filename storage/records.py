@@ -221,7 +221,7 @@ class Circuit:
         """Whether nothing may pass now."""
         return self.retry_at is not None and max(self.retry_at, self.probe_until or 0) > now
 
-    def state(self, now: int) -> str:
+    def state(self, now: int) -> Literal["closed", "open", "half_open"]:
         """`closed` (failures are counted), `open` (left alone), or `half_open` (one try is let through)."""
         if self.retry_at is None:
             return "closed"

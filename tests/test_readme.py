@@ -19,15 +19,15 @@ import pytest
 import typer.main
 
 from receiver import errors
-from receiver.api import JOB_FILTERS, OUTPUT_FILTERS, PAGING
+from receiver.bodies import SubmitBody
 from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
 from receiver.metrics_table import METRICS
-from receiver.models import SubmitBody
+from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
-from tests.live import Live
+from tests.live import IMAGEN, Live
 from tests.running import ROOT, command, environment
 
 README = ROOT / "README.md"
@@ -175,7 +175,7 @@ def test_routes_are_those_of_the_service(live: Live) -> None:
 def test_query_parameters_are_those_of_the_api() -> None:
     told = next(line for line in TEXT.splitlines() if line.startswith("Lists of jobs take"))
     jobs, outputs, *_ = [set(re.findall(r"`(\w+)`", sentence)) for sentence in told.split(". ")]
-    assert (jobs, jobs | outputs) == (JOB_FILTERS | PAGING, OUTPUT_FILTERS | PAGING)
+    assert (jobs, jobs | outputs) == (set(JobQuery.model_fields), set(OutputQuery.model_fields))
 
 
 def test_a_wrong_method_is_answered_as_the_table_says(live: Live) -> None:
@@ -358,6 +358,13 @@ def test_commands_find_images(live: Live, tmp_path: Path, menu: dict[str, Any]) 
     printed = bash(live, tmp_path, UUID.sub(menu["job_id"], block("run: find")))
     assert menu["sha256"] in printed
     assert (tmp_path / "pictures" / f"{menu['id']}.png").exists()
+
+
+def test_failed_jobs_are_found_for_a_retry(live: Live, tmp_path: Path) -> None:
+    job = live.make(IMAGEN, fault={"fault": "expired_link", "forever": True})
+    assert live.job(job["id"]).status == "failed"
+    bash(live, tmp_path, block("run: retry"))
+    assert live.job(job["id"]).status == "failed", "only looked at"
 
 
 def test_the_client_finds_images(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:
