@@ -207,6 +207,12 @@ class World:
         assert answer.is_success, answer.text
         return answer.json()
 
+    def post(self, path: str, body: object = None) -> Any:
+        """Send JSON to the service, once."""
+        answer = self._http.post(f"{self.url}{path}", json=body or {}, timeout=40)
+        assert answer.is_success, answer.text
+        return answer.json()
+
     def pages(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
         """Ask the service for a whole list, page by page."""
         found: list[dict[str, Any]] = []
