@@ -10,6 +10,7 @@ A request is one line of JSON with the fields of `Wanted`; the answer is the pro
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import mmap
@@ -79,6 +80,8 @@ def _warm() -> None:
     ObjectStore.connect(
         bucket="none", endpoint="http://127.0.0.1:9", region="us-east-1", access_key="none", secret_key="none"
     )
+    gc.collect()
+    gc.freeze()  # so that no fork's collector touches, and thereby copies, what is shared with us
 
 
 def _child(connection: socket.socket) -> None:
