@@ -62,8 +62,9 @@ def _make(path: Path) -> None:
     """Make the file once, whole or not at all, readable by its owner only."""
     if path.exists():
         return
-    draft = path.with_name(f".{FILE}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    # Not named by a process id: in two containers that share the folder, both may be process 1.
+    draft = path.with_name(f".{FILE}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_urlsafe(32) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -19,7 +19,7 @@ from tests.faults.table import Table
 from tests.faults.world import Accepted, World, world
 
 GATEWAYS = ("apiframe", "api-in-one")
-AT_A_TIME = 4
+AT_A_TIME = 8
 
 STEPS: list[tuple[Kill, object]] = [
     (Kill("add_job", "commit", 2), None),

@@ -19,7 +19,8 @@ import httpx
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
 from storage.objects import ObjectStore
-from tests.faults.child import CLOCK_BYTES, Wanted
+from tests.faults.child import Wanted
+from tests.faults.clock import ServiceClock
 from tests.faults.forks import Child, Forks
 from tests.faults.points import Kill
 from tests.processes import environment, free_port
@@ -62,20 +63,6 @@ class Accepted:
     """Of no other job, so that the sandbox's jobs can be counted by it."""
 
 
-class ServiceClock:
-    """The offset of the service's clock; may be changed while it runs, and outlives it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.set(0)
-
-    def set(self, seconds: float) -> None:
-        """Make the clock wrong by so many seconds from now on."""
-        # In place, because the service has this very file in its memory.
-        with self.path.open("r+b" if self.path.exists() else "wb") as file:
-            file.write(int(seconds * 1000).to_bytes(CLOCK_BYTES, "little", signed=True))
-
-
 @dataclass
 class World:
     """A service, its sandbox, its part of a bucket, and what was submitted. Use `world`.
@@ -98,6 +85,7 @@ class World:
     up: threading.Event = field(default_factory=threading.Event)
     """Set while the service answers, as far as we know."""
     _child: Child | None = None
+    _children: list[Child] = field(default_factory=list)
     _over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _clients: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(CLIENTS))
@@ -131,9 +119,17 @@ class World:
 
         With `kill` it will die there. One that dies during its start is an error if it is expected up.
         """
-        self._child = child = self.forks.start(
+        self._child = self.fork(kill)
+        if expect_up:
+            self.await_up()
+        return self._child
+
+    def fork(self, kill: Kill | None = None, *, port: int | None = None) -> Child:
+        """Start a service, beside another one if on a port of its own; it is not up yet."""
+        more = {} if port is None else {"DARKROOM_PORT": str(port)}
+        child = self.forks.start(
             Wanted(
-                variables=self.variables,
+                variables=self.variables | more,
                 log=str(self.log),
                 clock=str(self.clock.path),
                 timing=self.timing,
@@ -141,8 +137,7 @@ class World:
                 kill=asdict(kill) if kill else None,
             )
         )
-        if expect_up:
-            self.await_up()
+        self._children.append(child)
         return child
 
     def await_up(self, within_s: float = 20) -> None:
@@ -292,5 +287,5 @@ def world(
             made._over = True
             made._clients.shutdown(cancel_futures=True)
             made._http.close()
-            if made._child is not None:
-                made.kill()
+            for child in made._children:
+                child.kill()
