@@ -34,7 +34,8 @@ from receiver.errors import (
     Unready,
 )
 from storage.errors import Corrupt
-from storage.media import ImageFacts, TooManyPixels, inspect, whole
+from storage.media import ImageFacts, TooManyFrames, TooManyPixels, inspect, whole
+from storage.parts import CutShort
 
 _MIB = 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -50,6 +51,8 @@ class DownloadPolicy:
     """Reached although forbidden to others, over plain http and on any port too. For the sandbox."""
     max_bytes: int = 64 * _MIB
     max_pixels: int = 100_000_000
+    """Of one frame."""
+    max_frames: int = 1000
     timeout_s: float = 60
     """For the whole download: lookup, redirects and all."""
     drip_bytes: int = 1024
@@ -190,9 +193,12 @@ class Downloader:
 
     def _inspect(self, target: Target, file: BinaryIO) -> ImageFacts:
         try:
-            facts = inspect(file, max_pixels=self._policy.max_pixels)
-        except TooManyPixels as error:
-            raise ImageTooLarge(f"{target.label}: {error}") from error
+            facts = inspect(file, max_pixels=self._policy.max_pixels, max_frames=self._policy.max_frames)
+        except (TooManyPixels, TooManyFrames) as error:
+            setting = "MAX_PIXELS" if isinstance(error, TooManyPixels) else "MAX_FRAMES"
+            raise ImageTooLarge(f"{target.label}: {error} (DARKROOM_DOWNLOAD__{setting})") from error
+        except CutShort as error:
+            raise ImageTruncated(f"{target.label}: {error}") from error
         except Corrupt as error:
             raise NotAnImage(f"{target.label}: {error}") from error
         if not whole(file, facts):
