@@ -24,7 +24,7 @@ import httpcore
 import httpx
 
 from receiver.addresses import Address, Network, Target, read_target
-from receiver.dial import CheckedBackend, Deadline, Resolver, route, system_resolver
+from receiver.dial import Allowance, CheckedBackend, Deadline, Resolver, route, system_resolver
 from receiver.errors import (
     ImageExpired,
     ImageTooLarge,
@@ -140,7 +140,8 @@ class Downloader:
         self, target: Target, addresses: Sequence[Address], deadline: Deadline, file: BinaryIO
     ) -> _Body | Target:
         """Send the request for one hop; answer the body that was received, or where to go on."""
-        backend = CheckedBackend(addresses, deadline, self._policy.drip_seconds)
+        allowance = Allowance(target.label)
+        backend = CheckedBackend(addresses, deadline, self._policy.drip_seconds, allowance)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
         )
@@ -152,7 +153,10 @@ class Downloader:
             _check_status(target, response.status)
             announced = self._check_headers(target, headers)
             with _truncated(target):
-                return self._receive(target, response, announced, headers.get("content-type"), file)
+                size, sha256 = self._receive(target, response, allowance, file)
+            if size == 0 or announced not in (size, None):
+                raise ImageTruncated(f"{target.label} ended after {size} bytes.")
+            return _Body(sha256, size, _shown(headers.get("content-type")))
 
     def _check_headers(self, target: Target, headers: httpx.Headers) -> int | None:
         if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
@@ -166,18 +170,14 @@ class Downloader:
         return int(length)
 
     def _receive(
-        self,
-        target: Target,
-        response: httpcore.Response,
-        announced: int | None,
-        declared_type: str | None,
-        file: BinaryIO,
-    ) -> _Body:
+        self, target: Target, response: httpcore.Response, allowance: Allowance, file: BinaryIO
+    ) -> tuple[int, str]:
         digest = hashlib.sha256()
         size = 0
         pace = _Pace(self._monotonic, self._policy)
         for chunk in response.iter_stream():
             size += len(chunk)
+            allowance.grant(len(chunk))
             if size > self._policy.max_bytes:
                 raise self._too_large(target)
             self._check_open(target)
@@ -187,9 +187,7 @@ class Downloader:
                 file.write(chunk)
         with _disk():
             file.flush()
-        if size == 0 or (announced is not None and size != announced):
-            raise ImageTruncated(f"{target.label} ended after {size} bytes.")
-        return _Body(digest.hexdigest(), size, _shown(declared_type))
+        return size, digest.hexdigest()
 
     def _inspect(self, target: Target, file: BinaryIO) -> ImageFacts:
         try:

@@ -85,6 +85,8 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
             head = 16
         elif is_open:
             length = end - start
+        if start + length > length_of(file):
+            raise struct.error  # the file was cut, or this box says what cannot be
         if length < head or start + length > end:
             raise Corrupt("The AVIF header is broken: a box does not fit where it is.")
         yield _Box(name, start + head, start + length, is_open)

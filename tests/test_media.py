@@ -66,6 +66,13 @@ def huge_avif() -> bytes:
     return data[:at] + struct.pack(">II", 60_000, 60_000) + data[at + 8 :]
 
 
+def short_meta() -> bytes:
+    """An AVIF with a box that is longer than the one it lies in."""
+    data = picture("AVIF")
+    at = data.index(b"meta") - 4
+    return data[:at] + struct.pack(">I", 40) + data[at + 4 :]
+
+
 SAMPLES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "png": ("PNG", lambda: picture("PNG")),
     "png of one pixel": ("PNG", lambda: picture("PNG", (1, 1), "1")),
@@ -171,10 +178,11 @@ def test_anything_else_is_refused(data: bytes) -> None:
         (webp(b"VP8L", bytes(20)), "WebP header is broken"),
         (webp(b"<svg", bytes(20)), "WebP header is broken"),
         (webp(b"VP8X", b""), "ends in the middle"),
-        (picture("AVIF")[:40], "AVIF header is broken"),
+        (picture("AVIF")[:40], "AVIF header ends in the middle"),
+        (short_meta(), "AVIF header is broken"),
         (picture("AVIF").replace(b"ispe", b"free"), "how large"),
         (picture("AVIF").replace(b"pitm", b"free"), "no 'pitm' box"),
-        (b"\x00\x00\x00\x14ftypavif\x00\x00\x00\x00avif\x00\x00\x00\x01meta" + b"\xff" * 8, "does not fit"),
+        (b"\x00\x00\x00\x14ftypavif\x00\x00\x00\x00avif\x00\x00\x00\x01meta" + b"\xff" * 8, "in the middle"),
         (b"\x00\x00\x00\x14ftypavif\x00\x00\x00\x00avif\x00\x00\x00\x02meta", "does not fit"),
     ],
 )

@@ -71,8 +71,9 @@ def test_no_beginning_of_an_image_is_kept_wherever_it_was_cut(name: str) -> None
 
 @pytest.mark.parametrize("name", ["png", "jpeg", "webp", "avif"])
 def test_a_header_that_was_cut_is_told_from_one_that_is_broken(name: str) -> None:
-    with pytest.raises(CutShort if name != "avif" else Corrupt):
-        accepted(SMALL[name][:22])
+    for length in range(16, 30):
+        with pytest.raises(CutShort):
+            accepted(SMALL[name][:length])
 
 
 def test_an_open_ended_sequence_counts_as_cut() -> None:
