@@ -23,7 +23,10 @@ def configure(log_format: str, level: str, redactor: Redactor) -> None:
 
     def redact(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         # After the traceback was made into text, because secrets like to hide there.
-        return {name: redactor.value(value) for name, value in event.items()}
+        # What begins with an underscore is structlog's own, and is taken off before anything is written.
+        own = {name: value for name, value in event.items() if name.startswith("_")}
+        told: dict[str, Any] = redactor.value({n: value for n, value in event.items() if n not in own})
+        return told | own
 
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
