@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 
 from receiver import answers
 from receiver.access import Access
-from receiver.bodies import RetryBody, SubmitBody, read_retry, read_submit
 from receiver.edge import read_body
 from receiver.errors import (
     IdempotencyConflict,
@@ -26,6 +25,7 @@ from receiver.errors import (
     UnknownGateway,
     UnsupportedParameter,
 )
+from receiver.models import RetryBody, SubmitBody, read_retry, read_submit
 from receiver.queries import ImageQuery, JobQuery, NoQuery, OutputQuery, WaitQuery
 from receiver.retry import Retrier
 from receiver.routes import Answer, Body, Header, Operation, Served, guarded

@@ -19,7 +19,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.access import REACH, Access
-from receiver.bodies import fault
 from receiver.errors import (
     BodyTooLarge,
     DarkroomError,
@@ -29,6 +28,7 @@ from receiver.errors import (
     Unauthorized,
     Unready,
 )
+from receiver.models import fault
 from receiver.queries import AnyQuery, read_query
 
 Endpoint = Callable[[Request], Awaitable[Response]]

@@ -19,12 +19,12 @@ import pytest
 import typer.main
 
 from receiver import errors
-from receiver.bodies import SubmitBody
 from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
 from receiver.metrics_table import METRICS
+from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
 from tests.live import IMAGEN, Live
