@@ -201,6 +201,20 @@ def test_no_gateways_backlog_stands_before_anothers_jobs(ledger: Ledger, clock: 
     assert len(ledger.claim("w", Room(10, {GATEWAY: 2}, others=1))) == 2
 
 
+def test_what_is_ready_stays_while_no_image_can_be_fetched(ledger: Ledger, clock: Clock) -> None:
+    add(ledger, "ready")
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    ledger.move(job, Status.READY, "w")
+    clock.now += 1
+    add(ledger, "queued")
+    room = Room(5, {GATEWAY: 5}, no_images=[GATEWAY])
+    assert ledger.next_due(room) == clock.now
+    assert [job.id for job in ledger.claim("w", room)] == ["queued"]
+    assert ledger.next_due(room) is None
+    assert [job.id for job in ledger.claim("w", 5)] == ["ready"]
+
+
 def test_what_a_clock_that_was_set_back_had_put_off_is_due_again(ledger: Ledger, clock: Clock) -> None:
     add(ledger, "held")
     add(ledger, "waiting")
