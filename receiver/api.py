@@ -17,8 +17,9 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from receiver.access import Access
-from receiver.edge import read_body
-from receiver.errors import InvalidRequest, NoSuchThing
+from receiver.bodies import read_body
+from receiver.errors import InvalidRequest, NoSuchThing, Unauthorized
+from receiver.limits import Limits
 from receiver.models import books_view, job_view, output_view, read_submit, timeline
 from receiver.submit import Submitter
 from receiver.waiting import Waiters
@@ -46,6 +47,7 @@ class Api:
     store: ObjectStore
     submitter: Submitter
     access: Access
+    limits: Limits
     waiters: Waiters
     queued: Callable[[], None]
     """Called when a job was taken in."""
@@ -66,7 +68,7 @@ class Api:
 
     async def submit(self, request: Request) -> Response:
         """Take a job in: 202 and the job; 200 if the same came before under its Idempotency-Key."""
-        body = read_submit(await read_body(request, MAX_BODY))
+        body = read_submit(await read_body(request, MAX_BODY, within_s=self.limits.body_timeout_s))
         key = request.headers.get("idempotency-key")
         if key is not None and not 1 <= len(key) <= 255:
             raise InvalidRequest([{"field": "Idempotency-Key", "message": "must have 1 to 255 characters"}])
@@ -139,12 +141,21 @@ class Api:
 
     def _for(self, scope: str, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
-            self.access.check(
-                request.headers, scope=scope, client=request.client.host if request.client else None
-            )
+            self._admit(request, scope)
             return await handler(request)
 
         return guarded
+
+    def _admit(self, request: Request, scope: str) -> None:
+        client = request.client.host if request.client else None
+        try:
+            caller = self.access.who(request.headers, client=client)
+        except Unauthorized:
+            self.limits.stranger(request)
+            raise
+        if not self.access.open:
+            self.limits.api(caller.name)
+        caller.must_reach(scope)
 
     async def _await_terminal(self, job_id: str, wait_s: float) -> None:
         deadline = monotonic() + wait_s

@@ -25,6 +25,7 @@ from receiver.gateways.table import adapters, configured
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
+from receiver.limits import Limits
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
 from receiver.sending import Sender
@@ -156,6 +157,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
         full=outside.sender.full,
     )
     intake = Intake(memory.ledger, worker.wake)
+    limits = Limits(settings.limits, settings.trusted_proxies, clock)
     return Service(
         settings=settings,
         memory=memory,
@@ -169,6 +171,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
             outside.gateways,
             outside.urls.tokens,
             max_bytes=settings.callbacks.max_bytes,
+            limits=limits,
             redactor=outside.redactor,
             clock=clock,
         ),
@@ -178,6 +181,7 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
             store=memory.store,
             submitter=submitter,
             access=access,
+            limits=limits,
             waiters=waiters,
             queued=worker.wake,
             link_lifetime_s=settings.s3.link_lifetime,

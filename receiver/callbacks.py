@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -14,10 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver.edge import read_body, refuse_announced
-from receiver.errors import BadToken, DarkroomError, JobMismatch, UnknownJob
+from receiver.bodies import LARGE, LargeBodies, read_body
+from receiver.errors import BadToken, DarkroomError, JobMismatch, TooManyRequests, UnknownJob
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
+from receiver.limits import Limits
 from receiver.redaction import Redactor
 from receiver.signing import CallbackTokens
 from storage.deliveries import Offer, Receipt
@@ -29,7 +32,6 @@ Result = TypeVar("Result")
 log = structlog.get_logger("darkroom.callbacks")
 
 KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
-LARGE = 64 * 1024
 KEPT_PREFIXES = ("x-webhook-", "webhook-")
 
 
@@ -43,6 +45,7 @@ class Callbacks:
         tokens: CallbackTokens,
         *,
         max_bytes: int,
+        limits: Limits,
         redactor: Redactor,
         clock: Clock,
     ) -> None:
@@ -50,6 +53,8 @@ class Callbacks:
         self._gateways = gateways
         self._tokens = tokens
         self._max_bytes = max_bytes
+        self._limits = limits
+        self._large = LargeBodies()
         self._redactor = redactor
         self._clock = clock
 
@@ -62,35 +67,55 @@ class Callbacks:
         """Verify a callback and record it; the order of the checks is cheapest first."""
         name, token = request.path_params["gateway"], request.path_params["token"]
         try:
-            offer = await self._offer(request, name, token)
-            receipt = await asyncio.wrap_future(self._intake.offer(offer))
+            # Before the body is read, so that a stranger cannot make us hold one.
+            job_id = self._job_of(request, name, token)
+            async with AsyncExitStack() as held:
+                body = await self._body(request, job_id, held)
+                # A large body takes long enough to read that other requests would notice.
+                apart = run_in_threadpool if len(body) > LARGE else _here
+                offer = await apart(self._offer, name, job_id, request.headers, body)
+                receipt = await asyncio.wrap_future(self._intake.offer(offer))
             _refuse(receipt)
+        except TooManyRequests:
+            raise
         except DarkroomError as error:
             reason = error.reason if isinstance(error, BadToken) else None
             log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
             raise
-        log.info("callback", job=offer.delivery.job_id, gateway=name, receipt=receipt)
+        log.info("callback", job=job_id, gateway=name, receipt=receipt)
         # Exactly 200, because some senders take any other 2xx for a failure.
         return JSONResponse({"status": receipt})
 
-    async def _offer(self, request: Request, name: str, token: str) -> Offer:
-        refuse_announced(request, self._max_bytes)
-        # Before the body is read, so that a stranger cannot make us hold one.
-        job_id = self._tokens.read(token, name)
-        gateway = self._gateways.get(name)
-        if gateway is None:
+    def _job_of(self, request: Request, name: str, token: str) -> str:
+        try:
+            job_id = self._proven(name, token)
+        except BadToken:
+            self._limits.stranger(request)
+            raise
+        self._limits.callback(job_id)
+        return job_id
+
+    def _proven(self, name: str, token: str) -> str:
+        if name not in self._gateways:
             raise BadToken("foreign")
-        body = await read_body(request, self._max_bytes)
-        # A large body takes long enough to read that other requests would notice.
-        apart = run_in_threadpool if len(body) > LARGE else _here
-        verdict = await apart(gateway.verify, request.headers, body)
-        completion = await apart(gateway.read_callback, body)
+        return self._tokens.read(token, name)
+
+    async def _body(self, request: Request, job_id: str, held: AsyncExitStack) -> bytes:
+        large = partial(held.enter_async_context, self._large.one_of(job_id))
+        body = await read_body(request, self._max_bytes, within_s=self._limits.body_timeout_s, large=large)
+        self._limits.callback_body(job_id, len(body))
+        return body
+
+    def _offer(self, name: str, job_id: str, headers: Mapping[str, str], body: bytes) -> Offer:
+        gateway = self._gateways[name]
+        verdict = gateway.verify(headers, body)
+        completion = gateway.read_callback(body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
             job_id=job_id,
             gateway=name,
             received_at=self._clock(),
-            headers=self._kept(request.headers),
+            headers=self._kept(headers),
             body=self._redactor.body(body),
             body_sha256=hashlib.sha256(body).hexdigest(),
             signature=verdict,

@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from receiver.app import Service
+from receiver.connections import PROTOCOL_LOG, Room, allowed, within
 
 log = structlog.get_logger("darkroom.serving")
 
@@ -99,8 +100,12 @@ def served(service: Service, listener: socket.socket, *, work: bool = True) -> I
 
 
 def _server(service: Service, *, work: bool, started: Callable[[], None]) -> Server:
+    limits = service.settings.limits
+    room = Room(allowed(limits.connections), head_timeout_s=limits.head_timeout)
     config = uvicorn.Config(
         service.asgi(work=work),
+        http=within(room),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -110,4 +115,5 @@ def _server(service: Service, *, work: bool, started: Callable[[], None]) -> Ser
     )
     # It says with five lines what is said here with one.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger(PROTOCOL_LOG).setLevel(logging.ERROR)
     return Server(config, started=started, stopping=service.waiters.close)
