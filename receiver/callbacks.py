@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.bodies import LARGE, LargeBodies, read_body
-from receiver.errors import BadToken, DarkroomError, JobMismatch, TooManyRequests, UnknownJob
+from receiver.errors import BadToken, BodyTooLarge, DarkroomError, JobMismatch, TooManyRequests, UnknownJob
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
 from receiver.limits import Limits
@@ -102,7 +102,13 @@ class Callbacks:
 
     async def _body(self, request: Request, job_id: str, held: AsyncExitStack) -> bytes:
         large = partial(held.enter_async_context, self._large.one_of(job_id))
-        body = await read_body(request, self._max_bytes, within_s=self._limits.body_timeout_s, large=large)
+        try:
+            body = await read_body(
+                request, self._max_bytes, within_s=self._limits.body_timeout_s, large=large
+            )
+        except BodyTooLarge:
+            self._limits.callback_body(job_id, self._max_bytes)
+            raise
         self._limits.callback_body(job_id, len(body))
         return body
 

@@ -88,6 +88,7 @@ class Connection(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._whole = True
         self._in_head = False
+        self._over = False
         self._loose_bytes = 0
         self._bytes_after_answer = 0
 
@@ -105,15 +106,18 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; give up on a head, or on what is around a body, that does not end."""
+        if self._over:
+            self._throw_away(data)
+            return
         self._loose_bytes += len(data)
         super().data_received(data)
-        if self._loose_bytes > HEAD_BYTES and not self.transport.is_closing():
+        if self._loose_bytes > HEAD_BYTES and not self._ending():
             self._refuse_head()
 
     def on_message_begin(self) -> None:
         """Note that a request begins."""
         self._whole, self._in_head = False, True
-        self._loose_bytes = self._bytes_after_answer = 0
+        self._bytes_after_answer = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -124,28 +128,28 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Take the request in hand."""
         self._loose_bytes = 0
-        if len(self.headers) > HEADERS or len(self.pipeline) >= PIPELINED:
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > HEAD_BYTES or len(self.headers) > HEADERS or len(self.pipeline) >= PIPELINED:
             self._refuse_head()
         self._in_head = False
-        if not self.transport.is_closing():
+        if not self._ending():
             self._work()
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body, or throw it away if the answer is out already."""
         self._loose_bytes = max(0, self._loose_bytes - FRAMING * len(body))
-        if self.transport.is_closing():
+        if self._ending():
             return
         if self.cycle.response_complete:
-            self._bytes_after_answer += len(body)
-            if self._bytes_after_answer > AFTER_ANSWER_BYTES:
-                self.drop()
+            self._throw_away(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Note that the request is whole; if it is answered too, wait for the next one."""
         self._whole = True
-        if self.transport.is_closing():
+        self._loose_bytes = 0
+        if self._ending():
             return
         super().on_message_complete()
         if self.cycle.response_complete:
@@ -154,25 +158,28 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for the rest of the body, if there is one, and for the next request."""
         super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
+        if self.cycle.response_complete and not self._ending():
             self._wait(self.room.head_timeout_s if self._whole else AFTER_ANSWER_S)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP as everything else is answered."""
         self.room.not_http.add()
         if self._may_answer():
-            self._answer(400, "bad_request", msg)
-        self.transport.close()
+            self._answer_last(400, "bad_request", msg)
+        else:
+            self.drop()
 
     def drop(self) -> None:
         """Close at once, even if the other side does not read what it was sent."""
         self.transport.abort()
 
+    def _ending(self) -> bool:
+        return self._over or self.transport.is_closing()
+
     def _refuse_head(self) -> None:
         if self._in_head and self._may_answer():
             most = f"{HEAD_BYTES} bytes and {HEADERS} lines"
-            self._answer(431, "bad_request", f"The head of a request may have {most} at most.")
-            self.transport.close()
+            self._answer_last(431, "bad_request", f"The head of a request may have {most} at most.")
         else:
             self.drop()
 
@@ -186,7 +193,12 @@ class Connection(HttpToolsProtocol):
     def _latest(self) -> RequestResponseCycle | None:
         return self.cycle  # None until the first head is complete, whatever its declaration says
 
-    def _answer(self, status: int, code: str, detail: str) -> None:
+    def _throw_away(self, data: bytes) -> None:
+        self._bytes_after_answer += len(data)
+        if self._bytes_after_answer > AFTER_ANSWER_BYTES:
+            self.drop()
+
+    def _answer_last(self, status: int, code: str, detail: str) -> None:
         body = json.dumps(problem_content(status, code, detail)).encode()
         headers = {
             "content-type": "application/problem+json",
@@ -196,6 +208,13 @@ class Connection(HttpToolsProtocol):
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[status] + lines.encode() + b"\r\n" + body)
+        self.transport.write_eof()
+        self._over = True
+        if (latest := self._latest()) is not None:
+            # Whoever waits for the rest of this request is told that it does not come.
+            latest.disconnected = True
+            latest.message_event.set()
+        self._wait(AFTER_ANSWER_S)
 
     def _wait(self, seconds: float) -> None:
         self._work()

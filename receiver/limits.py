@@ -51,17 +51,20 @@ class Rate:
         self._remember(key, full_at, now)
 
     def charge(self, key: Hashable, units: int) -> None:
-        """Count what was taken already; it is never refused, but what follows may be."""
+        """Count what was taken already. It is never refused; what follows may be, for a minute at most."""
         now = self._clock()
         self._remember(key, self._spent(key, now) + units * self._each_ms, now)
 
     def _spent(self, key: Hashable, now: int) -> float:
-        # Never more than a minute ahead: a clock that was set back must not shut anybody out for longer.
-        return min(max(self._full_at.get(key, 0.0), now), now + MINUTE_MS)
+        full_at = self._full_at.get(key, 0.0)
+        if full_at > now + MINUTE_MS:
+            # The clock was set back; that must not shut anybody out for longer than a minute.
+            self._full_at[key] = full_at = now + MINUTE_MS
+        return max(full_at, now)
 
     def _remember(self, key: Hashable, full_at: float, now: int) -> None:
         known = self._full_at
-        known[key] = full_at
+        known[key] = min(full_at, now + MINUTE_MS)
         known.move_to_end(key)
         while known and (len(known) > self._most_keys or next(iter(known.values())) <= now):
             known.popitem(last=False)

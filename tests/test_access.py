@@ -95,6 +95,28 @@ def test_an_open_api_is_not_put_where_others_reach_it(host: str, public_url: str
     Access([]).refuse_exposure("127.0.0.1", "http://127.0.0.1:8321")
 
 
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (["app:read:0123456789abcdef", "app:admin:fedcba9876543210"], "name app is there twice"),
+        (["one:read:0123456789abcdef", "two:admin:0123456789abcdef"], "token of one is there twice"),
+        (["app:read"], "token of app is too short"),
+        (["a-token-alone-without-a-name"], "name:scope:token"),
+        ([""], "name:scope:token"),
+        ([":read:0123456789abcdef"], "name:scope:token"),
+        (["app:write:0123456789abcdef"], "scope read, submit or admin"),
+        (["app:read:0123456789abcde"], "token of app is too short"),
+        (["app:read:"], "token of app is too short"),
+        (["app:read:0123456789 abcdef"], "no header can carry"),
+        (["app:read:0123456789abcdéf"], "no header can carry"),
+    ],
+)
+def test_tokens_that_could_not_be_used_or_told_apart_are_refused(tokens: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        Access(tokens)
+    assert "0123456789" not in str(caught.value)
+
+
 def test_tokens_are_not_kept_as_they_are() -> None:
     access = Access(TOKENS)
     assert "0123456789abcdef" not in repr(vars(access))

@@ -17,6 +17,9 @@ from receiver.gateways.base import State
 from storage.records import ImageRef
 
 MAX_DEPTH = 64
+MAX_PARTS = 100_000
+"""Most commas and brackets of a text that is parsed. Four megabytes of `[],[],` take a second, and a
+hundred megabytes; what gateways send has hundreds of parts."""
 MAX_DIGITS = 100
 """Longest whole number that is read; the largest seeds in use have 20 digits."""
 MAX_IMAGES = 256
@@ -192,6 +195,8 @@ def redacted(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def _parse(text: str) -> Any:
+    if text.count(",") + text.count("[") + text.count("{") > MAX_PARTS:
+        raise Unreadable(f"it has more than {MAX_PARTS} parts")
     try:
         value = json.loads(text, parse_constant=_no_constant, parse_int=_whole, parse_float=_finite)
     except Unreadable:
