@@ -14,6 +14,7 @@ import json
 import logging
 import resource
 from collections import OrderedDict
+from time import monotonic
 from typing import Any, ClassVar
 
 import structlog
@@ -36,6 +37,10 @@ AFTER_ANSWER_BYTES = 8 * 1024 * 1024
 close at once would reset the connection, and the answer would be lost."""
 PIPELINED = 8
 """Requests that may be sent ahead on one connection; no sender of callbacks does so at all."""
+FRESH_S = 1.0
+BURST = 2
+"""A connection that has waited for less than this is let be, even if there are too many, until there are
+twice as many: in a burst, what it sent may be here already and only not have been looked at."""
 OTHER_FILES = 200
 """Descriptors kept free for the ledger, the bucket and the gateways."""
 
@@ -47,16 +52,20 @@ class Room:
         self.head_timeout_s = head_timeout_s
         self._most = most
         self._open: set[Connection] = set()
-        self._waiting: OrderedDict[Connection, None] = OrderedDict()
+        self._waiting: OrderedDict[Connection, float] = OrderedDict()
+        """Since when; those that have waited the longest come first."""
         self._closed = Tally(log, "connections closed to make room for new ones")
         self.not_http = Tally(log, "requests that are not HTTP")
 
     def enter(self, connection: Connection) -> None:
         """Let a new connection in; if there are too many now, close the one that has waited longest."""
         self._open.add(connection)
-        if len(self._open) > self._most:
+        self.waits(connection)
+        if len(self._open) <= self._most:
+            return
+        longest, since = next(iter(self._waiting.items()))
+        if monotonic() - since > FRESH_S or len(self._open) > BURST * self._most:
             self._closed.add()
-            longest = next(iter(self._waiting), connection)
             self.leave(longest)
             longest.drop()
 
@@ -68,7 +77,7 @@ class Room:
     def waits(self, connection: Connection) -> None:
         """Note that a connection has no request in hand from now on."""
         if connection in self._open:
-            self._waiting[connection] = None
+            self._waiting[connection] = monotonic()
             self._waiting.move_to_end(connection)
 
     def works(self, connection: Connection) -> None:
@@ -236,9 +245,10 @@ def within(room: Room) -> type[Connection]:
 def allowed(connections: int) -> int:
     """How many of so many connections the process has descriptors for; it asks for more first, as it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Twice as many, for those that are closed to make room are gone only a moment later.
-    wanted = 2 * connections + OTHER_FILES
+    wanted = BURST * connections + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return connections if soft == resource.RLIM_INFINITY else max(1, min(connections, soft - OTHER_FILES))
+    if soft == resource.RLIM_INFINITY:
+        return connections
+    return max(1, min(connections, (soft - OTHER_FILES) // BURST))
