@@ -74,12 +74,6 @@ class Access:
                 "set DARKROOM_API_TOKENS, or anybody could use the API."
             )
 
-    def check(self, headers: Mapping[str, str], *, scope: str, client: str | None) -> Caller:
-        """Admit a request as far as its scope reaches, or raise Unauthorized or Forbidden; see `who`."""
-        caller = self.who(headers, client=client)
-        caller.must_reach(scope)
-        return caller
-
     def who(self, headers: Mapping[str, str], *, client: str | None) -> Caller:
         """Tell who a request comes from, or raise Unauthorized.
 

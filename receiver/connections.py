@@ -1,10 +1,10 @@
 """What one connection may cost: time and bytes for the head of a request, and how many may be open.
 
-uvicorn itself waits for ever for a head, and for the rest of a body that was refused; it has no limit for
-the size of a head; and where it limits connections (`limit_concurrency`), it answers 503 to whoever comes
-next, good or bad. Here the connections that have no request in hand are closed instead, those first that
-have waited the longest. A good sender's head comes at once, so to keep it out somebody would have to open
-as many connections as are allowed within that moment.
+uvicorn itself waits for ever for a head, for the rest of a body that was refused, and for somebody to read
+its answer. It has no limit for the size of a head; and where it limits connections (`limit_concurrency`),
+it answers 503 to whoever comes next, good or bad. Here the connections that have no request in hand are
+closed instead, those first that have waited the longest. A good sender's head comes at once, so to keep it
+out somebody would have to open as many connections as are allowed within that moment.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ OTHER_FILES = 200
 class Room:
     """How many connections may be open, and which of them have no request in hand."""
 
-    def __init__(self, most: int, *, head_timeout_s: float) -> None:
-        self.head_timeout_s = head_timeout_s
+    def __init__(self, most: int, *, patience_s: float) -> None:
+        """`patience_s`: how long a head may take, and the other side to read some of what it was sent."""
+        self.patience_s = patience_s
         self._most = most
         self._open: set[Connection] = set()
         self._waiting: OrderedDict[Connection, float] = OrderedDict()
@@ -95,6 +96,8 @@ class Connection(HttpToolsProtocol):
         # It would log a line for whatever a stranger sends that is no HTTP; they are counted instead.
         self.logger = logging.getLogger(PROTOCOL_LOG)
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
         self._whole = True
         self._in_head = False
         self._over = False
@@ -105,12 +108,14 @@ class Connection(HttpToolsProtocol):
         """Begin to wait for a head."""
         super().connection_made(transport)
         self.room.enter(self)
-        self._wait(self.room.head_timeout_s)
+        self._wait(self.room.patience_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._work()
+        self._stop_unread()
         self.room.leave(self)
+        self._tell_gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -162,13 +167,23 @@ class Connection(HttpToolsProtocol):
             return
         super().on_message_complete()
         if self.cycle.response_complete:
-            self._wait(self.room.head_timeout_s)
+            self._wait(self.room.patience_s)
 
     def on_response_complete(self) -> None:
         """Wait for the rest of the body, if there is one, and for the next request."""
         super().on_response_complete()
         if self.cycle.response_complete and not self._ending():
-            self._wait(self.room.head_timeout_s if self._whole else AFTER_ANSWER_S)
+            self._wait(self.room.patience_s if self._whole else AFTER_ANSWER_S)
+
+    def pause_writing(self) -> None:
+        """Give up on whoever does not read for too long what they were sent."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self.room.patience_s, self.drop)
+
+    def resume_writing(self) -> None:
+        """Go on, for some of it was read."""
+        self._stop_unread()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP as everything else is answered."""
@@ -180,7 +195,21 @@ class Connection(HttpToolsProtocol):
 
     def drop(self) -> None:
         """Close at once, even if the other side does not read what it was sent."""
+        self._tell_gone()
         self.transport.abort()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _tell_gone(self) -> None:
+        """Tell whoever reads or answers a request here that the other side is gone.
+
+        uvicorn tells only the latest request; of those sent ahead, that is not the one in hand.
+        """
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def _ending(self) -> bool:
         return self._over or self.transport.is_closing()
@@ -219,10 +248,7 @@ class Connection(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[status] + lines.encode() + b"\r\n" + body)
         self.transport.write_eof()
         self._over = True
-        if (latest := self._latest()) is not None:
-            # Whoever waits for the rest of this request is told that it does not come.
-            latest.disconnected = True
-            latest.message_event.set()
+        self._tell_gone()
         self._wait(AFTER_ANSWER_S)
 
     def _wait(self, seconds: float) -> None:
@@ -235,6 +261,11 @@ class Connection(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
         self.room.works(self)
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
 
 def within(room: Room) -> type[Connection]:

@@ -101,7 +101,7 @@ def served(service: Service, listener: socket.socket, *, work: bool = True) -> I
 
 def _server(service: Service, *, work: bool, started: Callable[[], None]) -> Server:
     limits = service.settings.limits
-    room = Room(allowed(limits.connections), head_timeout_s=limits.head_timeout)
+    room = Room(allowed(limits.connections), patience_s=limits.head_timeout)
     config = uvicorn.Config(
         service.asgi(work=work),
         http=within(room),

@@ -142,7 +142,9 @@ class LimitSettings(Group):
         120, ge=0, description="Requests a minute without a valid token from one address; 0: no limit."
     )
     head_timeout: float = Field(
-        15, gt=0, description="Seconds until a connection must have sent the head of a request."
+        15,
+        gt=0,
+        description="Seconds until a connection must have sent the head of a request, and read its answer.",
     )
     body_timeout: float = Field(20, gt=0, description="Seconds that the body of a request may take.")
     connections: int = Field(

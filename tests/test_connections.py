@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from receiver.connections import AFTER_ANSWER_BYTES, HEAD_BYTES, HEADERS
 from receiver.edge import SAFE_HEADERS
-from tests.live import Live, started
+from tests.live import ULTRA, Live, started
+from tests.running import ROOT
 from tests.test_callbacks import running_job
 
 GET = b"GET /healthz HTTP/1.1\r\nhost: x\r\n"
@@ -199,6 +204,42 @@ def test_connections_without_a_request_make_room_for_those_with_one(target: Live
             assert httpx.get(f"{target.url}/healthz").status_code == 200
         working.sendall(b"{}")
         assert working.recv(65536).startswith(b"HTTP/1.1 400"), "a request in hand is not given up"
+
+
+def test_an_answer_that_nobody_reads_is_given_up(target: Live, capfd: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        padding = {"padding": "x" * 900_000}
+        target.submit(ULTRA, prompt=f"unread {number}", params=padding)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        host, port = target.url.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        connection.sendall(b"GET /v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n" * 4)
+        port = connection.getsockname()[1]
+        began = time.monotonic()
+        # Nothing to wait on: what it does is seen only in the list of open sockets.
+        while any(getattr(other.raddr, "port", None) == port for other in psutil.Process().net_connections()):
+            assert time.monotonic() - began < HEAD_S + 8
+            threading.Event().wait(0.05)
+        assert time.monotonic() - began > HEAD_S * 0.8
+        assert len(everything(connection)) < 4 * 3_600_000, "the rest of the answers never came"
+    assert "request failed" not in "".join(capfd.readouterr())
+
+
+def test_as_many_connections_are_allowed_as_there_are_descriptors_for() -> None:
+    for limits, most in (((256, 500), 150), ((300, 100_000), 2000), ((50_000, 50_000), 2000), ((64, 64), 1)):
+        program = (
+            "import resource; from receiver.connections import allowed\n"
+            f"resource.setrlimit(resource.RLIMIT_NOFILE, {limits})\n"
+            "print(allowed(2000), resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if "ValueError" in done.stderr:
+            continue  # this machine does not let anybody have so many
+        assert done.stdout.split()[0] == str(most), done.stdout + done.stderr
 
 
 def test_every_refusal_carries_safe_headers(target: Live) -> None:
