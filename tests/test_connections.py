@@ -17,7 +17,7 @@ import pytest
 
 from receiver.connections import AFTER_ANSWER_BYTES, HEAD_BYTES, HEADERS
 from receiver.edge import SAFE_HEADERS
-from tests.live import ULTRA, Live, started
+from tests.live import ULTRA, Live, Start, started
 from tests.running import ROOT
 from tests.test_callbacks import running_job
 
@@ -193,15 +193,20 @@ def test_an_upgrade_is_not_made(target: Live, upgrade: bytes) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", GET], ids=["idle", "slow head"])
-def test_connections_without_a_request_make_room_for_those_with_one(target: Live, begun: bytes) -> None:
-    url = target.callback_url(running_job(target, f"theirs-room-{len(begun)}"))
+def test_connections_without_a_request_make_room_for_those_with_one(start: Start, begun: bytes) -> None:
+    live = start(work=False, limits={"connections": 20})
+    url = live.callback_url(running_job(live, "theirs-room"))
     head = f"POST /{url.split('/', 3)[3]} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n".encode()
     with ExitStack() as stack:
-        working = stack.enter_context(connected(target))
+        working = stack.enter_context(connected(live))
         working.sendall(head)
+        others = []
         for _ in range(60):
-            stack.enter_context(connected(target)).sendall(begun)
-            assert httpx.get(f"{target.url}/healthz").status_code == 200
+            others.append(stack.enter_context(connected(live)))
+            others[-1].sendall(begun)
+            assert httpx.get(f"{live.url}/healthz").status_code == 200
+        for other in others[:15]:
+            assert everything(other) == b"", "those that have waited longest are closed"
         working.sendall(b"{}")
         assert working.recv(65536).startswith(b"HTTP/1.1 400"), "a request in hand is not given up"
 

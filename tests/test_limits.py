@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.bodies import LARGE
+from receiver.bodies import LARGE, LargeBodies
 from receiver.errors import TooManyRequests
 from receiver.limits import Rate, origin
 from storage.records import Clock
@@ -247,7 +248,7 @@ def test_large_bodies_use_the_limit_up_sooner(limited: Live, job: str) -> None:
 
 
 def test_one_large_body_at_a_time_for_one_token_and_small_ones_beside_it(start: Start) -> None:
-    live = start(work=False)
+    live = start(work=False, limits={"callback_token": 0})
     theirs = ["theirs-large", "theirs-small"]
     urls = {name: live.callback_url(running_job(live, name)) for name in theirs}
     body = completed("theirs-large")[:-1] + b', "padding": "' + b"x" * (4 * LARGE) + b'"}'
@@ -275,6 +276,29 @@ def test_one_large_body_at_a_time_for_one_token_and_small_ones_beside_it(start: 
         go_on.set()
         assert slow.result(30).status_code == 200
     assert (refused.status_code, beside.status_code) == (429, 200)
+
+
+def test_large_bodies_of_many_tokens_take_turns() -> None:
+    async def take_turns() -> list[str]:
+        large = LargeBodies(at_once=1)
+        seen: list[str] = []
+
+        async def second() -> None:
+            seen.append("second waits")
+            async with large.one_of("b"):
+                seen.append("second")
+
+        async with large.one_of("a"):
+            waiting = asyncio.create_task(second())
+            while not seen:
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            seen.append("first")
+        await asyncio.wait_for(waiting, 5)
+        async with large.one_of("a"):  # what was given back can be taken again
+            return seen
+
+    assert asyncio.run(take_turns()) == ["second waits", "first", "second"]
 
 
 def test_a_body_that_does_not_come_in_time_is_given_up(limited: Live, job: str) -> None:
