@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Update, func, select, 
 from storage import circuits
 from storage.records import Job, Status
 from storage.rows import to_job
-from storage.schema import BEGUN, QUEUED, accepted, jobs
+from storage.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
 
 _Halves = Sequence[ColumnElement[bool]]
 
@@ -105,7 +105,8 @@ def renew(connection: Connection, worker: str, job_ids: Iterable[str], until: in
 
 def release(connection: Connection, worker: str) -> None:
     """Let go of every job that a worker holds."""
-    connection.execute(held(worker).values(leased_by=None, leased_until=None))
+    for half in UNFINISHED:
+        connection.execute(held(worker).where(half).values(leased_by=None, leased_until=None))
 
 
 def heal(connection: Connection, now: int, lease_ms: int) -> int:
@@ -115,11 +116,13 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
     again where it was.
     """
     ahead = now + SKEW_MS
-    unfinished = jobs.c.next_attempt_at.is_not(None)
-    stuck = update(jobs).where(unfinished, jobs.c.leased_until > ahead + lease_ms)
-    freed = connection.execute(stuck.values(leased_by=None, leased_until=None)).rowcount
-    future = update(jobs).where(unfinished, jobs.c.updated_at > ahead)
-    return max(freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount)
+    healed = 0
+    for half in UNFINISHED:
+        stuck = update(jobs).where(half, jobs.c.leased_until > ahead + lease_ms)
+        freed = connection.execute(stuck.values(leased_by=None, leased_until=None)).rowcount
+        future = update(jobs).where(half, jobs.c.updated_at > ahead)
+        healed += max(freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount)
+    return healed
 
 
 def held(worker: str) -> Update:
