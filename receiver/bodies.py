@@ -1,122 +1,73 @@
-"""What the API takes in, checked: the bodies of its requests."""
+"""Read the body of a request: whole or not at all, within a size and a time, few large ones at once."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-)
+from starlette.requests import Request
 
-from receiver.errors import InvalidRequest
-from storage.records import JobRequest
+from receiver.errors import BodyTooLarge, TooManyRequests, TooSlow
 
-UNION_PARTS = frozenset({"str", "int", "constrained-str"})
-"""What pydantic names beside a field that may be one type or another."""
-
-TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
-# What SQL text, JSON and S3 metadata can all carry.
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-Seed = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
-TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+LARGE = 64 * 1024
+"""Callbacks have a few kilobytes; a body with more bytes than this waits for its turn."""
+LARGE_AT_ONCE = 8
+"""Together with the size limit this bounds what the bodies of all callbacks can take of the memory."""
 
 
-EXAMPLE: JsonValue = {
-    "gateway": "apiframe",
-    "model": "imagen-4-fast",
-    "prompt": "a red kite over a grey harbour",
-    "aspect_ratio": "16:9",
-    "tags": {"campaign": "autumn"},
-}
+async def read_body(
+    request: Request, limit: int, *, within_s: float, large: Callable[[], Awaitable[None]] | None = None
+) -> bytes:
+    """Read a body of at most `limit` bytes; it is never cut.
 
-
-class SubmitBody(BaseModel):
-    """What a job is asked for with."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra={"examples": [EXAMPLE]}
-    )
-
-    gateway: str = Field(description="Which gateway to send it to: `apiframe` or `api-in-one`.")
-    model: Text = Field(min_length=1, max_length=128, description="The gateway's own word for the model.")
-    prompt: Text = Field(min_length=1, max_length=20_000, description="What to draw.")
-    negative_prompt: Text | None = Field(None, max_length=20_000, description="What to leave out.")
-    aspect_ratio: Text | None = Field(None, max_length=32, description="Such as `16:9`.")
-    num_images: int | None = Field(None, ge=1, le=64, description="How many images.")
-    seed: Seed | int | None = Field(None, description="A number or a text, as the gateway takes it.")
-    params: dict[str, Any] = Field(
-        default_factory=dict, description="Passed to the gateway as they are: `image_size`, ..."
-    )
-    tags: dict[TagName, TagValue] = Field(
-        default_factory=dict, max_length=32, description="Your own words, to find the job by."
-    )
-    notify_url: None = Field(None, description="Reserved; notifications are not offered yet.")
-    unsupported: Literal["refuse", "ignore"] = Field(
-        "refuse", description="What to do with a parameter that the gateway does not have."
-    )
-
-    @field_validator("prompt")
-    @classmethod
-    def _not_blank(cls, prompt: str) -> str:
-        if not prompt.strip():
-            raise ValueError("must not be blank")
-        return prompt
-
-    @field_validator("seed")
-    @classmethod
-    def _short_seed(cls, seed: str | int | None) -> str | int | None:
-        if seed is not None and len(str(seed)) > 500:
-            raise ValueError("must have 500 digits at most")
-        return seed
-
-    def request(self) -> JobRequest:
-        """The same in the ledger's words."""
-        return JobRequest(
-            model=self.model,
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            aspect_ratio=self.aspect_ratio,
-            num_images=self.num_images,
-            seed=None if self.seed is None else str(self.seed),
-            params=self.params,
-            tags=dict(self.tags),
-        )
-
-
-class RetryBody(BaseModel):
-    """How a job is put back to work."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
-
-    resubmit: bool = Field(
-        default=False, description="Send it to the gateway again, which may be charged again."
-    )
-
-
-def read_retry(body: bytes) -> RetryBody:
-    """Read a retry body, which may be empty; raise InvalidRequest that names every field that is wrong."""
+    Raises BodyTooLarge as soon as it is announced or found to be longer, and TooSlow if it is not there
+    after `within_s` seconds. `large` is awaited before more than `LARGE` bytes are read; meanwhile the
+    sender is held back, and the time runs.
+    """
+    refuse_announced(request, limit)
+    body = bytearray()
     try:
-        return RetryBody.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        raise InvalidRequest([fault(one) for one in error.errors()]) from None
+        async with asyncio.timeout(within_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+                if large is not None and len(body) > LARGE:
+                    await large()
+                    large = None
+    except TimeoutError:
+        raise TooSlow(f"The body must be here within {within_s:g} seconds.") from None
+    return bytes(body)
 
 
-def read_submit(body: bytes) -> SubmitBody:
-    """Read a submit body; raise InvalidRequest that names every field that is wrong."""
-    try:
-        return SubmitBody.model_validate_json(body)
-    except ValidationError as error:
-        raise InvalidRequest([fault(one) for one in error.errors()]) from None
+def refuse_announced(request: Request, limit: int) -> None:
+    """Raise BodyTooLarge if the request itself says that its body is over the limit."""
+    announced = request.headers.get("content-length", "")
+    # Text of 20 digits or more is not worth a conversion.
+    if announced.isascii() and announced.isdigit() and (len(announced) > 19 or int(announced) > limit):
+        raise _too_large(limit)
 
 
-def fault(one: Mapping[str, Any]) -> dict[str, str]:
-    """One of pydantic's errors as we tell it: which field, and what is wrong with it."""
-    where = ".".join(str(part) for part in one["loc"] if part not in UNION_PARTS)
-    return {"field": where or "body", "message": str(one["msg"]).removeprefix("Value error, ")}
+class LargeBodies:
+    """Lets few large bodies be in hand at once, and one per owner, so that no owner can keep others out."""
+
+    def __init__(self, at_once: int = LARGE_AT_ONCE) -> None:
+        self._room = asyncio.Semaphore(at_once)
+        self._owners: set[str] = set()
+
+    @asynccontextmanager
+    async def one_of(self, owner: str) -> AsyncIterator[None]:
+        """Wait for room and keep it; raise TooManyRequests if the owner has a large body in hand."""
+        if owner in self._owners:
+            raise TooManyRequests("One large body at a time, please; send this one again.")
+        self._owners.add(owner)
+        try:
+            async with self._room:
+                yield
+        finally:
+            self._owners.discard(owner)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body may have {limit} bytes at most.")

@@ -17,11 +17,8 @@ FILE = "secret-key"
 
 
 def secret_keys(settings: Settings) -> list[str]:
-    """The keys that sign callback URLs, oldest first. Raises SettingsError if one is too short to be one."""
-    keys = [key.get_secret_value() for key in settings.secret_keys]
-    if any(len(key) < 16 for key in keys):
-        raise SettingsError("DARKROOM_SECRET_KEYS: each key must have 16 characters or more.")
-    return keys or [_kept(settings.data_dir)]
+    """The keys that sign callback URLs, oldest first. Raises SettingsError if the kept one cannot be used."""
+    return [key.get_secret_value() for key in settings.secret_keys] or [_kept(settings.data_dir)]
 
 
 def every_secret(model: BaseModel) -> Iterator[str]:

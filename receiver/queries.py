@@ -20,8 +20,8 @@ from pydantic import (
 from starlette.datastructures import QueryParams
 
 from receiver.answers import JobId, OutputId
-from receiver.bodies import Text, fault
 from receiver.errors import InvalidRequest
+from receiver.models import Text, fault
 from receiver.moments import AGO, read_moment
 from storage.records import Status
 from storage.search import Wanted

@@ -19,12 +19,12 @@ import pytest
 import typer.main
 
 from receiver import errors
-from receiver.bodies import SubmitBody
 from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
 from receiver.metrics_table import METRICS
+from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
 from tests.live import IMAGEN, Live
@@ -185,7 +185,8 @@ def test_a_wrong_method_is_answered_as_the_table_says(live: Live) -> None:
 
 def test_callback_refusals_have_the_status_of_their_errors() -> None:
     told = {(int(status), name) for status, name in re.findall(r"(\d{3}) `(\w+)`", part("callbacks"))}
-    kinds: list[type[DarkroomError]] = [errors.BodyTooLarge, *leaves(errors.CallbackError), errors.Unready]
+    edge = [errors.BodyTooLarge, errors.TooSlow, errors.TooManyRequests]
+    kinds: list[type[DarkroomError]] = [*edge, *leaves(errors.CallbackError), errors.Unready]
     assert told == {(kind.status, kind.code) for kind in kinds}
 
 

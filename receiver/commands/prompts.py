@@ -65,8 +65,8 @@ def merge(defaults: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
 def check(rows: Sequence[Row]) -> None:
     """Check rows as the service would; raise BadInput that names every line with a fault."""
     # Here and not above, because this is the service's own model and brings much with it.
-    from receiver.bodies import read_submit
     from receiver.errors import InvalidRequest
+    from receiver.models import read_submit
 
     faults: list[str] = []
     for row in rows:
