@@ -71,13 +71,7 @@ def build(
     waiters = Waiters()
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
-    shared: _Shared = {
-        "breaker": breaker,
-        "redactor": outside.redactor,
-        "timing": timing,
-        "clock": clock,
-        "metrics": metrics,
-    }
+    shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
     measured = Measured(metrics, memory.backlog)
@@ -92,9 +86,7 @@ def build(
         metrics=metrics,
     )
     intake = Intake(memory.ledger, worker.wake, metrics)
-    metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
-    metrics.watch(from_results(memory.ledger.oldest_ready_at, clock))
-    metrics.watch(from_pauses(breaker.paused))
+    _watch(metrics, memory, breaker, clock)
     metrics.watch(from_process(intake.waiting, measured.in_hand))
     retrier = Retrier(memory.ledger, outside.gateways, clock)
     admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
@@ -108,16 +100,7 @@ def build(
         intake=intake,
         worker=worker,
         waiters=waiters,
-        callbacks=Callbacks(
-            intake,
-            outside.gateways,
-            outside.urls.tokens,
-            max_bytes=settings.callbacks.max_bytes,
-            limits=admission.limits,
-            redactor=outside.redactor,
-            clock=clock,
-            metrics=metrics,
-        ),
+        callbacks=_callbacks(settings, outside, intake, admission, shared),
         api=Api(
             ledger=memory.ledger,
             search=memory.search,
@@ -145,6 +128,27 @@ class _Shared(TypedDict):
     timing: Timing
     clock: Clock
     metrics: Metrics
+
+
+def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> None:
+    metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
+    metrics.watch(from_results(memory.ledger.oldest_ready_at, clock))
+    metrics.watch(from_pauses(breaker.paused))
+
+
+def _callbacks(
+    settings: Settings, outside: Outside, intake: Intake, admission: Admission, shared: _Shared
+) -> Callbacks:
+    return Callbacks(
+        intake,
+        outside.gateways,
+        outside.urls.tokens,
+        max_bytes=settings.callbacks.max_bytes,
+        limits=admission.limits,
+        redactor=shared["redactor"],
+        clock=shared["clock"],
+        metrics=shared["metrics"],
+    )
 
 
 def _health(settings: Settings, memory: Memory, breaker: Breaker, clock: Clock) -> Health:

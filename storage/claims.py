@@ -65,7 +65,7 @@ def claim(connection: Connection, worker: str, room: Room, *, now: int, lease_ms
             continue
         probes = lease(gateway, 1, _halves(room, gateway, queued=True))
         if any(job.status is Status.QUEUED for job in probes):
-            circuits.begin_probe(connection, "gateway", gateway, now=now)
+            circuits.begin_probe(connection, "gateway", gateway, now=now, probe_ms=lease_ms)
         claimed += probes + lease(gateway, limit - 1, _halves(room, gateway, queued=False))
     return claimed
 

@@ -22,10 +22,10 @@ from receiver.errors import (
 )
 from receiver.redaction import Redactor
 from receiver.timing import Timing
-from storage.circuits import PROBE_MS, Circuits
+from storage.circuits import Circuits
 from storage.claims import Room
 from storage.database import Database
-from storage.ledger import Ledger
+from storage.ledger import LEASE_MS, Ledger
 from storage.records import Circuit, Status
 from tests.test_ledger import REQUEST, Clock, add
 
@@ -153,7 +153,7 @@ def test_one_submission_is_let_through_to_see_how_the_gateway_is(
     clock.now += 30_000
     (probe,) = ledger.claim("one", 10)
     assert ledger.claim("two", 10) == [], "while it is under way nobody else tries"
-    assert ledger.next_due() == clock.now + PROBE_MS
+    assert ledger.next_due() == clock.now + LEASE_MS
     breaker.gateway_answered(GATEWAY, "send")
     assert len(ledger.claim("two", 10)) == 2
     assert probe.status is Status.QUEUED
