@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from ipaddress import ip_network
 from typing import TypedDict
 
@@ -101,19 +102,7 @@ def build(
         worker=worker,
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
-        api=Api(
-            ledger=memory.ledger,
-            search=memory.search,
-            store=memory.store,
-            circuits=memory.circuits,
-            submitter=submitter,
-            retrier=retrier,
-            admission=admission,
-            waiters=waiters,
-            queued=worker.wake,
-            link_lifetime_s=settings.s3.link_lifetime,
-            clock=clock,
-        ),
+        api=_api(settings, memory, submitter, retrier, admission, waiters, worker.wake),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),
@@ -134,6 +123,30 @@ def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> 
     metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
     metrics.watch(from_results(memory.ledger.oldest_ready_at, clock))
     metrics.watch(from_pauses(breaker.paused))
+
+
+def _api(
+    settings: Settings,
+    memory: Memory,
+    submitter: Submitter,
+    retrier: Retrier,
+    admission: Admission,
+    waiters: Waiters,
+    queued: Callable[[], None],
+) -> Api:
+    return Api(
+        ledger=memory.ledger,
+        search=memory.search,
+        store=memory.store,
+        circuits=memory.circuits,
+        submitter=submitter,
+        retrier=retrier,
+        admission=admission,
+        waiters=waiters,
+        queued=queued,
+        link_lifetime_s=settings.s3.link_lifetime,
+        clock=submitter.clock,
+    )
 
 
 def _callbacks(
