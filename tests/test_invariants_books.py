@@ -118,7 +118,9 @@ def _cut_off_everywhere(database: Interrupted, ledger: Ledger, verb: Callable[[]
             return cut - 1
         finally:
             database.writing = None
-            assert total(list(ledger.books().values())).balanced
+            page = total(list(ledger.books().values()))
+            assert page.balanced
+            assert page.accepted == len(rows(database, jobs))
     raise AssertionError
 
 

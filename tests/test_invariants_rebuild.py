@@ -7,12 +7,15 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
+from functools import reduce
+from operator import getitem, itemgetter
 from typing import Any
 
+from storage.archive import SCHEMA
 from storage.objects import ObjectStore
 from storage.records import JobError, JobRequest, Status
 from storage.rows import request_digest
-from storage.schema import jobs, outputs
+from storage.schema import deliveries, jobs, outputs
 from tests.live import IMAGEN, ULTRA, Live, Start
 from tests.test_invariants import rows
 
@@ -110,6 +113,27 @@ OUTPUTS: dict[str, Callable[[Record, Record], Any]] = {
 }  # fmt: skip
 
 
+DELIVERIES: dict[str, Callable[[Record, Record], Any]] = {
+    "job_id": lambda record, _: record["job"]["id"],
+    "gateway": lambda record, _: record["job"]["gateway"],
+    "received_at": lambda _, one: _ms(one["received_at"]),
+    "id": lambda _, one: one["id"],
+    "body_sha256": lambda _, one: one["body_sha256"],
+    "signature": lambda _, one: one["signature"],
+    "effect": lambda _, one: one["effect"],
+}
+LEFT_TO_THE_LEDGER = {"headers", "body", "applied_at"}
+"""What a record has only the digest of: what gateways say in private, as they say it."""
+
+TOLD_BESIDES = (
+    ("supersedes",),
+    ("seed", "supported"),
+    ("result", "model_requested"),
+    ("evidence", "confirmed_by"),
+)
+"""What only the record tells, or tells once more; readers may rely on it."""
+
+
 def _latest_records(store: ObjectStore, prefix: str) -> Iterator[Record]:
     """The latest record of every job, by nothing but the bucket and its fixed place in it."""
     latest: dict[str, tuple[int, str]] = {}
@@ -148,6 +172,19 @@ def assert_rebuilt(live: Live, prefix: str) -> list[dict[str, Any]]:
         for one in record["outputs"]
     ]
     assert rows(database, outputs) == images
+    seen = [
+        {name: read(record, one) for name, read in DELIVERIES.items()}
+        for record in records
+        for one in record["evidence"]["deliveries"]
+    ]
+    known = [
+        {name: row[name] for name in row.keys() - LEFT_TO_THE_LEDGER} for row in rows(database, deliveries)
+    ]
+    assert sorted(seen, key=itemgetter("id")) == sorted(known, key=itemgetter("id"))
+    for record in records:
+        assert record["schema"] == SCHEMA
+        for path in TOLD_BESIDES:
+            reduce(getitem, path, record)
     for image in images:
         assert live.service.memory.store.digest(image["key"]) == (image["sha256"], image["bytes"])
     return [*ours, *images]
@@ -162,6 +199,7 @@ def test_8_the_ledger_follows_from_the_bucket_alone(start: Start) -> None:
     """
     assert JOBS.keys() | LEFT_OUT.keys() == set(jobs.columns.keys())
     assert OUTPUTS.keys() == set(outputs.columns.keys())
+    assert DELIVERIES.keys() | LEFT_TO_THE_LEDGER == set(deliveries.columns.keys())
     s3 = {"bucket": f"t-{secrets.token_hex(6)}", "prefix": "team/"}
     same: dict[str, Any] = {"s3": s3, "key_template": "art/{tag:for}/{sha256}-{job_id}-{index}.{ext}"}
     idle = start(work=False, **same)

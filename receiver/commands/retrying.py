@@ -34,6 +34,32 @@ if TYPE_CHECKING:
 RETRIED = ("failed", "partial")
 SHOWN = 20
 
+JobIds = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="JOB", help="Ids of jobs; or give filters instead.", show_default=False),
+]
+FailedStatus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STATUS",
+        help="failed or partial; without it, both.",
+        rich_help_panel=options.FILTERS,
+        show_default=False,
+    ),
+]
+Resubmit = Annotated[
+    bool,
+    typer.Option(
+        "--resubmit", help="Submit them again as new work for the gateway, which may be charged again."
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only show which jobs it would be, and change nothing.")
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask before jobs that filters found are retried.")
+]
+
 _COLUMNS = (
     Column("JOB"),
     Column("STATUS"),
@@ -52,20 +78,9 @@ class _Done:
 
 
 def retry(
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="JOB", help="Ids of jobs; or give filters instead.", show_default=False),
-    ] = None,
+    ids: JobIds = None,
     *,
-    status: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STATUS",
-            help="failed or partial; without it, both.",
-            rich_help_panel=options.FILTERS,
-            show_default=False,
-        ),
-    ] = None,
+    status: FailedStatus = None,
     code: options.Code = None,
     gateway: options.Gateway = None,
     model: options.Model = None,
@@ -73,29 +88,22 @@ def retry(
     since: options.Since = None,
     until: options.Until = None,
     tag: options.Tags = None,
-    resubmit: Annotated[
-        bool,
-        typer.Option(
-            "--resubmit", help="Submit them again as new work for the gateway, which may be charged again."
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show which jobs it would be, and change nothing.")
-    ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask before jobs that filters found are retried.")
-    ] = False,
+    resubmit: Resubmit = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: Json = False,
     url: Url = LOCAL,
     token: Token = None,
 ) -> None:
     """Put failed and partial jobs back to work, at the step that failed.
 
-    The gateway is asked for the result again, which costs nothing, and the images that are missing are
-    downloaded. A job that the gateway itself failed, or that it never took, is refused: only --resubmit can
-    help it, and without that nothing is submitted again.
+    The gateway is asked for the result again, which costs nothing, and the
+    images that are missing are downloaded. A job that the gateway itself
+    failed, or that it never took, is refused: only --resubmit can help it,
+    and without that nothing is submitted again.
 
-    Jobs that filters find are shown first, and you are asked. Ends with 1 if any job was refused.
+    Jobs that filters find are shown first, and you are asked.
+    Ends with 1 if any job was refused.
     """
     wanted = filters(
         gateway=gateway, model=model, status=status, code=code, since=since, until=until, q=text, tag=tag
