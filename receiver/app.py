@@ -25,6 +25,7 @@ from receiver.gateways.table import adapters, configured
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
+from receiver.makers import USUAL, Makers
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
 from receiver.sending import Sender
@@ -132,7 +133,13 @@ class Service:
         return app
 
 
-def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | None = None) -> Service:
+def build(
+    settings: Settings,
+    *,
+    clock: Clock = system_clock,
+    timing: Timing | None = None,
+    makers: Makers = USUAL,
+) -> Service:
     """Connect the parts, and check that they can be used.
 
     Raises SettingsError, or the storage errors Misconfigured and Unavailable, each saying what to change.
@@ -140,8 +147,8 @@ def build(settings: Settings, *, clock: Clock = system_clock, timing: Timing | N
     require(settings)
     access = Access(token.get_secret_value() for token in settings.api_tokens)
     access.refuse_exposure(settings.host, settings.public_url)
-    outside = _outside(settings, clock)
-    memory = _memory(settings, clock)
+    outside = _outside(settings, clock, makers)
+    memory = _memory(settings, clock, makers)
     timing = timing or _timing(settings)
     waiters = Waiters()
     shared: _Shared = {"redactor": outside.redactor, "timing": timing, "clock": clock}
@@ -201,19 +208,19 @@ def _timing(settings: Settings) -> Timing:
     return Timing(callback_polls=(worker.first_poll, *later), poll_only=worker.poll_interval)
 
 
-def _memory(settings: Settings, clock: Clock) -> Memory:
-    store = _store(settings.s3)
+def _memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
+    store = _store(settings.s3, makers)
     facts = store.check(
         create=settings.s3.create_bucket, probe_prefix=f"{settings.s3.prefix}darkroom-probes/"
     )
     _warn(facts)
-    database = Database.open(settings.ledger_url)
+    database = makers.database(settings.ledger_url)
     keys = Keys(prefix=settings.s3.prefix, template=settings.key_template)
     archive = Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256)
-    return Memory(database, Ledger(database, clock), Search(database), store, archive)
+    return Memory(database, makers.ledger(database, clock), Search(database), store, archive)
 
 
-def _outside(settings: Settings, clock: Clock) -> Outside:
+def _outside(settings: Settings, clock: Clock, makers: Makers) -> Outside:
     keys = secret_keys(settings)
     client = httpx.Client(timeout=httpx.Timeout(30, connect=10), trust_env=False, follow_redirects=False)
     concurrency = {name: ours.concurrency for name, ours in configured(settings).items()}
@@ -221,7 +228,7 @@ def _outside(settings: Settings, clock: Clock) -> Outside:
     return Outside(
         gateways=adapters(settings),
         client=client,
-        sender=Sender(client, concurrency),
+        sender=makers.sender(client, concurrency),
         urls=CallbackUrls(settings.public_url, tokens),
         redactor=Redactor([*every_secret(settings), *keys]),
     )
@@ -261,9 +268,9 @@ def _steps(
     }
 
 
-def _store(s3: S3Settings) -> ObjectStore:
+def _store(s3: S3Settings, makers: Makers) -> ObjectStore:
     assert s3.bucket is not None
-    return ObjectStore.connect(
+    return makers.store(
         bucket=s3.bucket,
         endpoint=s3.endpoint,
         public_endpoint=s3.public_endpoint,

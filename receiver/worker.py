@@ -13,7 +13,7 @@ import structlog
 import uuid_utils
 
 from storage.errors import Conflict, LeaseLost, StorageError
-from storage.ledger import LEASE_MS, Ledger
+from storage.ledger import Ledger
 from storage.records import Clock, Job, Status
 
 log = structlog.get_logger("darkroom.worker")
@@ -97,7 +97,8 @@ class Worker:
         try:
             self._ledger.release(self.name)
         except StorageError as error:
-            log.warning("leases not given back; they run out", seconds=LEASE_MS // 1000, why=str(error))
+            seconds = self._ledger.lease_ms // 1000
+            log.warning("leases not given back; they run out", seconds=seconds, why=str(error))
 
     def _claim(self) -> None:
         while not self._stopping.is_set():
@@ -174,7 +175,7 @@ class Worker:
             log.warning("not set aside; its lease runs out", job=job.id, why=str(error))
 
     def _renew(self) -> None:
-        while not self._stopping.wait(LEASE_MS / 3000):
+        while not self._stopping.wait(self._ledger.lease_ms / 3000):
             with self._lock:
                 held = list(self._held)
             if not held:

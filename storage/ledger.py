@@ -18,6 +18,7 @@ from storage.rows import Changes, from_changes, request_digest, to_delivery, to_
 from storage.schema import accepted, deliveries, jobs, outputs
 
 LEASE_MS = 30_000
+"""How long a worker holds a job without renewing."""
 
 
 class Ledger:
@@ -26,9 +27,10 @@ class Ledger:
     Any method raises Unavailable when the database cannot be reached, written or locked in time.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, lease_ms: int = LEASE_MS) -> None:
         self._database = database
         self._clock = clock
+        self.lease_ms = lease_ms
 
     def add_job(
         self,
@@ -105,7 +107,7 @@ class Ledger:
         lease = (
             update(jobs)
             .where(jobs.c.id.in_(due))
-            .values(leased_by=worker, leased_until=now + LEASE_MS)
+            .values(leased_by=worker, leased_until=now + self.lease_ms)
             .returning(jobs)
         )
         with self._database.write() as connection:
@@ -123,7 +125,7 @@ class Ledger:
         """Hold on to jobs that are still being worked on."""
         kept = _held(worker).where(jobs.c.id.in_(list(job_ids)))
         with self._database.write() as connection:
-            connection.execute(kept.values(leased_until=self._clock() + LEASE_MS))
+            connection.execute(kept.values(leased_until=self._clock() + self.lease_ms))
 
     def move(
         self,

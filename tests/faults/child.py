@@ -1,0 +1,135 @@
+"""The service under test, as processes: `python -m tests.faults.child SOCKET`.
+
+It imports everything once, then waits on a Unix socket; each connection asks for one service, which runs
+in a fresh fork until it is killed or asked to stop. So a restart costs no import. The connection stays open
+as long as that service lives: its end is the news of its death, which nobody has to ask for.
+
+A request is one line of JSON with the fields of `Wanted`; the answer is the process id, in one line.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import random
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from receiver import logs
+from receiver.app import build, system_clock
+from receiver.redaction import Redactor
+from receiver.serving import listen, serve
+from receiver.settings import load
+from receiver.timing import Timing
+from storage.records import Clock
+from tests.faults.points import POINTS, Kill, makers
+
+CLOCK_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One service: what differs from `darkroom serve`, which only tests may have."""
+
+    variables: Mapping[str, str]
+    """Its whole environment."""
+    log: str
+    """The file that its output goes to, at the end."""
+    clock: str
+    """The file with its clock's offset: milliseconds, eight bytes, little end first."""
+    timing: Mapping[str, Any] = field(default_factory=dict)
+    lease_ms: int = 1000
+    kill: Mapping[str, Any] | None = None
+    work: bool = True
+
+
+def main() -> None:
+    """Serve forks until standard input ends, as it does when whoever started us is gone."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead here
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(sys.argv[1])
+        listener.listen(64)
+        print("ready", flush=True)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _child(connection)
+            connection.close()
+
+
+def _child(connection: socket.socket) -> None:
+    """Be a service, and never return."""
+    code = 1
+    try:
+        _die_with_parent()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        random.seed()  # or all forks would have the same chance
+        with connection.makefile("r") as lines:
+            wanted = Wanted(**json.loads(lines.readline()))
+        _redirect(wanted)
+        connection.sendall(f"{os.getpid()}\n".encode())
+        run(wanted)
+        code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(wanted: Wanted) -> None:
+    """Build and serve as `darkroom serve` does, with the parts that only tests have."""
+    POINTS.arm(Kill(**wanted.kill) if wanted.kill else None)
+    logs.configure("json", "info", Redactor())
+    settings = load()
+    with listen(settings.host, settings.port) as listener:
+        service = build(
+            settings,
+            clock=adjustable(Path(wanted.clock)),
+            timing=Timing(**{name: _tuple(value) for name, value in wanted.timing.items()}),
+            makers=makers(wanted.lease_ms),
+        )
+        logs.configure("json", "info", service.outside.redactor)
+        serve(service, listener, work=wanted.work)
+
+
+def adjustable(path: Path) -> Clock:
+    """A clock that is wrong by what the file says now."""
+    with path.open("rb") as file:
+        offset = mmap.mmap(file.fileno(), CLOCK_BYTES, prot=mmap.PROT_READ)
+    return lambda: system_clock() + int.from_bytes(offset[:CLOCK_BYTES], "little", signed=True)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _redirect(wanted: Wanted) -> None:
+    os.environ.clear()
+    os.environ.update(wanted.variables)
+    log = os.open(wanted.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for ours, theirs in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(ours, theirs)
+    os.chdir(Path(wanted.log).parent)  # where no `.env` lies
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Where a service can be told to kill itself: real parts of it that die before, while or after they do a step.
+
+A step is a thing that lasts: a commit of the ledger, an object in the bucket, a request on the wire.
+
+`before` is before anything of the step was done, `commit` inside the transaction just before it commits,
+`wire` when the last byte of a request was handed over and no answer was read, and `after` when the step is
+done and its caller does not know yet.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO, Literal
+
+import httpx
+from sqlalchemy import Connection
+
+from receiver.makers import Makers
+from receiver.sending import Sender
+from storage.database import Database
+from storage.deliveries import Offer, Receipt
+from storage.ledger import LEASE_MS, Ledger
+from storage.objects import ObjectStore, StoredObject
+from storage.records import Job, Output, Status
+
+When = Literal["before", "commit", "wire", "after"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """The moment at which a process is to die by SIGKILL, of its own hand: the `nth` time it comes there."""
+
+    step: str
+    """`migrate`, `add_job`, `claim`, `record`, `move:<status>`, `postpone`, `add_output`, `put:image`,
+    `put:record`, `put:probe`, `send:submit` or `send:poll`."""
+    when: When
+    nth: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.when} {self.step}" + (f" (no. {self.nth})" if self.nth > 1 else "")
+
+
+class Points:
+    """One per process: counts how often the armed moment was reached, and ends the process there."""
+
+    def __init__(self) -> None:
+        self._kill: Kill | None = None
+        self._left = 0
+        self._lock = threading.Lock()
+        self._doing = threading.local()
+
+    def arm(self, kill: Kill | None) -> None:
+        """Choose the moment; None lives on."""
+        self._kill, self._left = kill, kill.nth if kill else 0
+
+    def at(self, step: str, when: When) -> None:
+        """Say that a moment has come."""
+        if self._kill is None or (self._kill.step, self._kill.when) != (step, when):
+            return
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    @contextmanager
+    def doing(self, step: str) -> Iterator[None]:
+        """Do a step in the block; its commits are known by its name."""
+        self.at(step, "before")
+        self._doing.step = step
+        try:
+            yield
+        finally:
+            self._doing.step = None
+        self.at(step, "after")
+
+    def committing(self) -> None:
+        """Say that this thread is about to commit."""
+        if (step := getattr(self._doing, "step", None)) is not None:
+            self.at(step, "commit")
+
+
+POINTS = Points()
+
+
+class KillingDatabase(Database):
+    """Dies in migrations and just before commits."""
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        with super().write() as connection:
+            yield connection
+            POINTS.committing()
+
+    def migrate(self) -> None:
+        with POINTS.doing("migrate"):
+            super().migrate()
+
+
+class KillingLedger(Ledger):
+    """Dies around the writes of a job's life."""
+
+    def add_job(self, *args: Any, **more: Any) -> tuple[Job, bool]:
+        with POINTS.doing("add_job"):
+            return super().add_job(*args, **more)
+
+    def record(self, offers: Sequence[Offer]) -> list[Receipt]:
+        with POINTS.doing("record"):
+            return super().record(offers)
+
+    def claim(self, *args: Any, **more: Any) -> list[Job]:
+        claimed = super().claim(*args, **more)
+        if claimed:  # an idle worker claims nothing, all the time
+            POINTS.at("claim", "after")
+        return claimed
+
+    def move(self, job: Job, to: Status, worker: str, **more: Any) -> Job:
+        with POINTS.doing(f"move:{to}"):
+            return super().move(job, to, worker, **more)
+
+    def postpone(self, job: Job, worker: str, **more: Any) -> Job:
+        with POINTS.doing("postpone"):
+            return super().postpone(job, worker, **more)
+
+    def add_output(self, output: Output) -> None:
+        with POINTS.doing("add_output"):
+            super().add_output(output)
+
+
+class KillingStore(ObjectStore):
+    """Dies around the writing of objects."""
+
+    def put_new(self, key: str, file: BinaryIO, **more: Any) -> StoredObject:
+        kind = "probe" if "darkroom-probes/" in key else "record" if "records/" in key else "image"
+        with POINTS.doing(f"put:{kind}"):
+            return super().put_new(key, file, **more)
+
+
+class KillingSender(Sender):
+    """Dies around requests to gateways."""
+
+    def send(self, request: httpx.Request) -> httpx.Response:
+        step = "send:submit" if request.method == "POST" else "send:poll"
+
+        def trace(event: str, _info: object) -> None:
+            if event.endswith("send_request_body.complete"):
+                POINTS.at(step, "wire")
+
+        request.extensions = {**request.extensions, "trace": trace}
+        with POINTS.doing(step):
+            return super().send(request)
+
+
+def makers(lease_ms: int = LEASE_MS) -> Makers:
+    """What `build` needs to make a service of these parts."""
+    return Makers(
+        database=KillingDatabase.open,
+        ledger=partial(KillingLedger, lease_ms=lease_ms),
+        store=KillingStore.connect,
+        sender=KillingSender,
+    )

@@ -1,0 +1,266 @@
+"""One Darkroom under test and all that is around it, to be broken in any way and then judged."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+
+from receiver.embedded import EmbeddedS3
+from receiver.sandbox import SandboxConfig, SandboxServer
+from storage.objects import ObjectStore
+from tests.faults.child import CLOCK_BYTES, Wanted
+from tests.faults.forks import Child, Forks
+from tests.faults.points import Kill
+from tests.processes import environment, free_port
+
+TIMING: Mapping[str, Any] = {
+    "callback_polls": (1, 2, 2),
+    "poll_only": 0.1,
+    "unconfirmed": 8,
+    "forgotten": 1,
+    "downloads": (0, 0.05, 0.1, 0.2),
+    "downloads_later": 0.3,
+    "backoff_first": 0.05,
+    "backoff_most": 0.4,
+}
+"""The usual schedules, made short."""
+
+SANDBOX = SandboxConfig(
+    latency_s=(0.05, 0.15), image_px=32, plain_images=True, retry_delays_s=(0.1, 0.3, 0.6, 1.2)
+)
+MODELS = {"apiframe": "imagen-4-fast", "api-in-one": "imagen4-ultra"}
+BUCKET = "faults"
+TERMINAL = frozenset({"archived", "partial", "failed"})
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A submission that was answered 2xx."""
+
+    key: str
+    """Its idempotency key."""
+    job_id: str
+    gateway: str
+    prompt: str
+    """Of no other job, so that the sandbox's jobs can be counted by it."""
+
+
+class ServiceClock:
+    """The offset of the service's clock; may be changed while it runs, and outlives it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.set(0)
+
+    def set(self, seconds: float) -> None:
+        """Make the clock wrong by so many seconds from now on."""
+        # In place, because the service has this very file in its memory.
+        with self.path.open("r+b" if self.path.exists() else "wb") as file:
+            file.write(int(seconds * 1000).to_bytes(CLOCK_BYTES, "little", signed=True))
+
+
+@dataclass
+class World:
+    """A service, its sandbox, its part of a bucket, and what was submitted. Use `world`.
+
+    Threads may submit while another one kills and starts the service.
+    """
+
+    folder: Path
+    forks: Forks
+    sandbox: SandboxServer
+    store: ObjectStore
+    """A connection of our own to the bucket, past any proxy."""
+    prefix: str
+    variables: dict[str, str]
+    """The service's environment; change it before a start, to lead it through a proxy for instance."""
+    timing: dict[str, Any]
+    clock: ServiceClock
+    lease_ms: int = 1000
+    accepted: list[Accepted] = field(default_factory=list)
+    up: threading.Event = field(default_factory=threading.Event)
+    """Set while the service answers, as far as we know."""
+    _child: Child | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def url(self) -> str:
+        """Where the service answers, whenever it runs."""
+        return f"http://127.0.0.1:{self.variables['DARKROOM_PORT']}"
+
+    @property
+    def child(self) -> Child:
+        """The running service."""
+        assert self._child is not None, "start it first"
+        return self._child
+
+    @property
+    def log(self) -> Path:
+        """What all services of this world said, in JSON lines."""
+        return self.folder / "service.log"
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's file."""
+        return self.folder / "data" / "ledger.sqlite3"
+
+    def start(self, kill: Kill | None = None, *, expect_up: bool = True) -> Child:
+        """Start the service, again on the same folder and port, and wait until it answers.
+
+        With `kill` it will die there. One that dies during its start is an error if it is expected up.
+        """
+        self._child = child = self.forks.start(
+            Wanted(
+                variables=self.variables,
+                log=str(self.log),
+                clock=str(self.clock.path),
+                timing=self.timing,
+                lease_ms=self.lease_ms,
+                kill=asdict(kill) if kill else None,
+            )
+        )
+        if expect_up:
+            self.await_up()
+        return child
+
+    def await_up(self, within_s: float = 20) -> None:
+        """Wait until the service answers."""
+        deadline = monotonic() + within_s
+        with httpx.Client(base_url=self.url, trust_env=False) as http:
+            while True:
+                # Its death is waited for; that it listens can only be tried.
+                assert not self.child.ended(0.005), self.said()
+                assert monotonic() < deadline, self.said()
+                try:
+                    http.get("/healthz")
+                except httpx.TransportError:
+                    continue
+                self.up.set()
+                return
+
+    def kill(self) -> None:
+        """`kill -9` of the service."""
+        self.up.clear()
+        self.child.kill()
+
+    def await_death(self, within_s: float = 20) -> None:
+        """Wait until the service has killed itself, as it was told to."""
+        assert self.child.ended(within_s), f"the kill point was not reached\n{self.said()}"
+        self.up.clear()
+
+    def submit(self, gateway: str, *, fault: object = None, **more: Any) -> Accepted:
+        """Submit a job until that is answered 2xx, across any number of deaths, as a careful client does.
+
+        `fault` is one of the sandbox's; other arguments go into the body.
+        """
+        key = uuid.uuid4().hex
+        body = {"gateway": gateway, "model": MODELS[gateway], "prompt": f"fault suite, job {key}", **more}
+        if fault is not None:
+            body["params"] = {**body.get("params", {}), "sandbox": fault}
+        deadline = monotonic() + 60
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=5) as http:
+            while True:
+                assert monotonic() < deadline, f"no answer to a submission\n{self.said()}"
+                try:
+                    answer = http.post("/v1/jobs", json=body, headers={"idempotency-key": key})
+                except httpx.TransportError:
+                    self.up.wait(0.02)
+                    continue
+                if answer.is_success:
+                    break
+                assert answer.status_code == 503, answer.text
+        job = Accepted(key, answer.json()["id"], gateway, body["prompt"])
+        with self._lock:
+            self.accepted.append(job)
+        return job
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Ask the service for JSON."""
+        answer = httpx.get(f"{self.url}{path}", params=query, trust_env=False, timeout=40)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def pages(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
+        """Ask the service for a whole list, page by page."""
+        found: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = self.get(path, limit=200, **query, **cursor)
+            found += page[name]
+            if page["next_cursor"] is None:
+                return found
+            cursor = {"cursor": page["next_cursor"]}
+
+    def settle(self, within_s: float = 45) -> None:
+        """Wait until every job is terminal and the sandbox has told all it had to tell.
+
+        What is not terminal when the time is over is left to the judge.
+        """
+        deadline = monotonic() + within_s
+        for job in self.accepted:
+            while (left := deadline - monotonic()) > 0:
+                if self.get(f"/v1/jobs/{job.job_id}", wait=int(min(left, 30)) + 1)["status"] in TERMINAL:
+                    break
+        for report in self.sandbox.jobs():
+            self.sandbox.wait(report.id, 15)
+
+    def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
+        """Read the ledger's file past the service."""
+        with closing(sqlite3.connect(f"file:{self.ledger}?mode=ro", uri=True)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(query, arguments)]
+
+    def said(self, lines: int = 40) -> str:
+        """The end of the service's log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+
+@contextmanager
+def world(
+    s3: EmbeddedS3,
+    forks: Forks,
+    folder: Path,
+    *,
+    sandbox: SandboxConfig = SANDBOX,
+    timing: Mapping[str, Any] | None = None,
+    **variables: str,
+) -> Iterator[World]:
+    """Everything but a running service: `start` it. It is killed at the end.
+
+    `timing` changes some of `TIMING`; `variables` are settings of the service: `DARKROOM_...=`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    prefix = f"{uuid.uuid4().hex[:12]}/"
+    store = ObjectStore.connect(
+        bucket=BUCKET,
+        endpoint=s3.endpoint,
+        region="us-east-1",
+        access_key=s3.access_key,
+        secret_key=s3.secret_key,
+    )
+    ours = {"DARKROOM_S3__BUCKET": BUCKET, "DARKROOM_S3__PREFIX": prefix}
+    with SandboxServer(sandbox) as server:
+        made = World(
+            folder=folder,
+            forks=forks,
+            sandbox=server,
+            store=store,
+            prefix=prefix,
+            variables=environment(s3, server, folder, free_port(), **ours, **variables),
+            timing={**TIMING, **(timing or {})},
+            clock=ServiceClock(folder / "clock"),
+        )
+        try:
+            yield made
+        finally:
+            if made._child is not None:
+                made.kill()
