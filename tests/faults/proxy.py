@@ -1,14 +1,13 @@
 """A small TCP proxy that stands between the service and what it talks to, and does harm on request.
 
 It reads HTTP only to know where a request or an answer ends: bytes go on as they came, so signatures over
-the Host header and the body still fit. A whole request and a whole answer are held in memory.
+the Host header and the body still fit. All of it is kept, so what passes should be small.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,115 +16,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-from tests.faults.wire import Gone, Message, answer_of, delimited, read_answer, read_request
-
-RST_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-@dataclass
-class Call:
-    """One request that came, and what can be done with it."""
-
-    request: Message
-    target: tuple[str, int]
-    sock: socket.socket
-    answered: Message | None = None
-    """What the target answered, whether or not that was handed on."""
-
-    def forward(self) -> Message:
-        """Ask the target; raises Gone if it gives no answer."""
-        try:
-            with socket.create_connection(self.target) as upstream, upstream.makefile("rb") as file:
-                upstream.sendall(self.request.raw)
-                self.answered = read_answer(file, self.request.method)
-        except OSError as error:
-            raise Gone from error
-        return self.answered
-
-    def reply(self, answer: Message) -> None:
-        """Hand an answer on; none to HEAD has a body."""
-        self.sock.sendall(answer.head if self.request.method == "HEAD" else answer.raw)
-        if answer.headers.get("connection", "").lower() == "close" or not delimited(answer):
-            raise Gone
-
-
-Action = Callable[[Call], None]
-"""What is done with a request. The connection is closed after it if it raises Gone."""
-
-
-def pass_on(call: Call) -> None:
-    """No fault."""
-    call.reply(call.forward())
-
-
-def answer(status: int, body: bytes = b"", **headers: str) -> Action:
-    """Answer for the target, which hears nothing."""
-    return lambda call: call.reply(answer_of(status, body, **headers))
-
-
-def s3_error(status: int, code: str) -> Action:
-    """Answer as an S3 server in trouble does."""
-    xml = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>no</Message></Error>'
-    return answer(status, xml.encode(), content_type="application/xml")
-
-
-def drop(call: Call) -> None:
-    """Close the connection without an answer; the target hears nothing."""
-    raise Gone
-
-
-def reset(call: Call) -> None:
-    """The same with a TCP reset."""
-    call.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
-    raise Gone
-
-
-def swallow(call: Call) -> None:
-    """Hand the request on whole, and close the connection once it was answered."""
-    call.forward()
-    raise Gone
-
-
-def stall(call: Call) -> None:
-    """Say nothing until the caller gives up; the target hears nothing."""
-    while call.sock.recv(4096):
-        pass
-    raise Gone
-
-
-def swallow_and_stall(call: Call) -> None:
-    """Hand the request on whole, and then say nothing until the caller gives up."""
-    call.forward()
-    stall(call)
-
-
-def slow(seconds: float) -> Action:
-    """Hand the request on after a while."""
-
-    def wait(call: Call) -> None:
-        call.sock.settimeout(seconds)
-        with suppress(TimeoutError):
-            if not call.sock.recv(1, socket.MSG_PEEK):
-                raise Gone
-        call.sock.settimeout(None)
-        pass_on(call)
-
-    return wait
-
-
-def cut(after: int) -> Action:
-    """Hand on so many bytes of the answer, head included, and close; negative counts from its end."""
-
-    def send_some(call: Call) -> None:
-        call.sock.sendall(call.forward().raw[:after])
-        raise Gone
-
-    return send_some
-
-
-def altered(change: Callable[[Message], Message]) -> Action:
-    """Hand on another answer than the target gave."""
-    return lambda call: call.reply(change(call.forward()))
+from tests.faults.harm import RST_ON_CLOSE, Action, Call, pass_on
+from tests.faults.wire import Gone, Message, read_request
 
 
 @dataclass

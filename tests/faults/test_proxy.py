@@ -17,7 +17,7 @@ from receiver.sandbox import SandboxServer
 from storage.errors import Conflict, Corrupt, Unavailable
 from storage.objects import ObjectStore
 from tests.callback_receiver import CallbackReceiver
-from tests.faults import proxy as faults
+from tests.faults import harm
 from tests.faults.proxy import Proxy
 from tests.faults.wire import damaged
 from tests.sandbox_help import FAST
@@ -114,13 +114,13 @@ def test_connections_reset_at_once(proxy: Proxy, client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "error"), [(faults.drop, httpx.RemoteProtocolError), (faults.reset, httpx.ReadError)]
+    ("action", "error"), [(harm.drop, httpx.RemoteProtocolError), (harm.reset, httpx.ReadError)]
 )
 def test_requests_that_the_target_never_hears(
     proxy: Proxy,
     client: httpx.Client,
     target: CallbackReceiver,
-    action: faults.Action,
+    action: harm.Action,
     error: type[Exception],
 ) -> None:
     armed = proxy.arm(action, times=1)
@@ -132,15 +132,15 @@ def test_requests_that_the_target_never_hears(
 
 
 def test_an_answer_that_is_swallowed(proxy: Proxy, client: httpx.Client, target: CallbackReceiver) -> None:
-    proxy.arm(faults.swallow, times=1)
+    proxy.arm(harm.swallow, times=1)
     with pytest.raises(httpx.RemoteProtocolError):
         client.post("/", content=BODY)
     assert target.next().body == BODY
 
 
-@pytest.mark.parametrize(("action", "heard"), [(faults.stall, 0), (faults.swallow_and_stall, 1)])
+@pytest.mark.parametrize(("action", "heard"), [(harm.stall, 0), (harm.swallow_and_stall, 1)])
 def test_an_answer_that_never_comes(
-    proxy: Proxy, client: httpx.Client, target: CallbackReceiver, action: faults.Action, heard: int
+    proxy: Proxy, client: httpx.Client, target: CallbackReceiver, action: harm.Action, heard: int
 ) -> None:
     armed = proxy.arm(action, times=1)
     with pytest.raises(httpx.ReadTimeout):
@@ -151,24 +151,24 @@ def test_an_answer_that_never_comes(
 
 def test_a_proxy_closes_although_an_answer_is_stalled(target: CallbackReceiver) -> None:
     with Proxy(target.url) as proxy, socket.create_connection(("127.0.0.1", proxy.port)) as sock:
-        armed = proxy.arm(faults.stall)
+        armed = proxy.arm(harm.stall)
         sock.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
         armed.wait()
     assert threading.active_count() < 20
 
 
 def test_a_slow_answer(proxy: Proxy, client: httpx.Client) -> None:
-    proxy.arm(faults.slow(0.3))
+    proxy.arm(harm.slow(0.3))
     began = monotonic()
     assert client.post("/").status_code == 200
     assert monotonic() - began >= 0.3
 
 
 def test_an_answer_that_is_cut(proxy: Proxy, client: httpx.Client) -> None:
-    proxy.arm(faults.cut(30), times=1)
+    proxy.arm(harm.cut(30), times=1)
     with pytest.raises(httpx.RemoteProtocolError):
         client.post("/")
-    proxy.arm(faults.cut(-1), times=1)
+    proxy.arm(harm.cut(-1), times=1)
     with pytest.raises(httpx.RemoteProtocolError):
         client.post("/")
 
@@ -176,7 +176,7 @@ def test_an_answer_that_is_cut(proxy: Proxy, client: httpx.Client) -> None:
 def test_an_answer_of_our_own_for_what_fits(
     proxy: Proxy, client: httpx.Client, target: CallbackReceiver
 ) -> None:
-    with proxy.armed(faults.answer(503, b"no", retry_after="7"), method="POST", path="^/a") as armed:
+    with proxy.armed(harm.answer(503, b"no", retry_after="7"), method="POST", path="^/a") as armed:
         assert [client.post(path).status_code for path in ("/a", "/b", "/a")] == [503, 200, 503]
         assert client.post("/a").headers["retry-after"] == "7"
         assert armed.struck == 3
@@ -185,14 +185,14 @@ def test_an_answer_of_our_own_for_what_fits(
 
 
 def test_disarming_ends_every_fault(proxy: Proxy, client: httpx.Client) -> None:
-    proxy.arm(faults.drop)
+    proxy.arm(harm.drop)
     proxy.disarm()
     assert client.post("/").status_code == 200
 
 
 def test_waiting_for_a_fault_that_does_not_strike(proxy: Proxy) -> None:
     with pytest.raises(TimeoutError, match="0 times"):
-        proxy.arm(faults.drop).wait(1, timeout_s=0.01)
+        proxy.arm(harm.drop).wait(1, timeout_s=0.01)
 
 
 def test_a_target_that_is_away() -> None:
@@ -221,21 +221,21 @@ def test_signed_requests_pass_to_the_store(bucket: ObjectStore, s3: Proxy) -> No
 def test_errors_of_a_store(
     bucket: ObjectStore, s3: Proxy, status: int, code: str, error: type[Exception]
 ) -> None:
-    with s3.armed(faults.s3_error(status, code), method="PUT", path="image"), pytest.raises(error):
+    with s3.armed(harm.s3_error(status, code), method="PUT", path="image"), pytest.raises(error):
         put(bucket, "image.png")
     put(bucket, "image.png")
     assert bucket.head("image.png").sha256 == SHA256
 
 
 def test_a_write_that_took_place_although_its_answer_was_lost(bucket: ObjectStore, s3: Proxy) -> None:
-    with s3.armed(faults.swallow, method="PUT", path="image", times=1), pytest.raises(Conflict):
+    with s3.armed(harm.swallow, method="PUT", path="image", times=1), pytest.raises(Conflict):
         put(bucket, "image.png")
     assert bucket.head("image.png").sha256 == SHA256
 
 
 def test_a_checksum_that_is_wrong(bucket: ObjectStore, s3: Proxy) -> None:
     put(bucket, "image.png")
-    wrong = faults.altered(lambda told: told.with_header("x-amz-checksum-sha256", "A" * 43 + "="))
+    wrong = harm.altered(lambda told: told.with_header("x-amz-checksum-sha256", "A" * 43 + "="))
     with s3.armed(wrong, method="HEAD|GET", path="image"):
         assert bucket.head("image.png").sha256 == "00" * 32
         with pytest.raises(Corrupt):
@@ -244,6 +244,6 @@ def test_a_checksum_that_is_wrong(bucket: ObjectStore, s3: Proxy) -> None:
 
 def test_a_body_that_is_damaged(bucket: ObjectStore, s3: Proxy) -> None:
     put(bucket, "image.png")
-    with s3.armed(faults.altered(damaged), method="GET", path="image"), pytest.raises(Corrupt):
+    with s3.armed(harm.altered(damaged), method="GET", path="image"), pytest.raises(Corrupt):
         bucket.digest("image.png")
     assert bucket.digest("image.png") == (SHA256, len(BODY))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import BinaryIO
 
 MOST_HEAD = 64 * 1024
+RawOrBuffered = io.BufferedReader | io.RawIOBase
 
 
 class Gone(Exception):
@@ -70,21 +72,36 @@ def damaged(message: Message) -> Message:
     return replace(message, body=message.body[:middle] + turned + message.body[middle + 1 :])
 
 
-def read_request(file: BinaryIO, sock: socket.socket) -> Message:
+def read_request(file: RawOrBuffered, sock: socket.socket) -> Message:
     """Read one request; raises Gone at the end of the connection."""
     head = Message(_read_head(file))
     if head.headers.get("expect", "").lower() == "100-continue":
         sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-    return replace(head, body=_read_body(file, head.headers, or_all=False))
+    return replace(head, body=read_body(file, head.headers, or_all=False))
 
 
-def read_answer(file: BinaryIO, method: str) -> Message:
-    """Read the answer to a request, past any interim ones; raises Gone if there is no whole one."""
+def read_answer(file: RawOrBuffered, method: str) -> Message:
+    """Read the whole answer to a request; raises Gone if there is none."""
+    head = read_answer_head(file)
+    if body_length(head, method) == 0:
+        return head
+    return replace(head, body=read_body(file, head.headers, or_all=True))
+
+
+def read_answer_head(file: RawOrBuffered) -> Message:
+    """Read the head of an answer, past any interim ones."""
     while (head := Message(_read_head(file))).status < 200:
         pass
+    return head
+
+
+def body_length(head: Message, method: str) -> int | None:
+    """How many bytes follow the head of an answer; None if that is not said in it."""
     if method == "HEAD" or head.status in (204, 304):
-        return head
-    return replace(head, body=_read_body(file, head.headers, or_all=True))
+        return 0
+    if "transfer-encoding" in head.headers or "content-length" not in head.headers:
+        return None
+    return int(head.headers["content-length"])
 
 
 def delimited(answer: Message) -> bool:
@@ -92,7 +109,7 @@ def delimited(answer: Message) -> bool:
     return bool({"content-length", "transfer-encoding"} & set(answer.headers)) or answer.status in (204, 304)
 
 
-def _read_head(file: BinaryIO) -> bytes:
+def _read_head(file: RawOrBuffered) -> bytes:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         line = file.readline(MOST_HEAD)
@@ -102,15 +119,16 @@ def _read_head(file: BinaryIO) -> bytes:
     return head
 
 
-def _read_body(file: BinaryIO, headers: dict[str, str], *, or_all: bool) -> bytes:
+def read_body(file: RawOrBuffered, headers: Mapping[str, str], *, or_all: bool) -> bytes:
+    """Read a body by what its head says; where that is nothing, `or_all` that comes."""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         return _read_chunks(file)
     if "content-length" in headers:
         return _exactly(file, int(headers["content-length"]))
-    return file.read() if or_all else b""
+    return (file.read() or b"") if or_all else b""
 
 
-def _read_chunks(file: BinaryIO) -> bytes:
+def _read_chunks(file: RawOrBuffered) -> bytes:
     body = b""
     while True:
         line = file.readline(MOST_HEAD)
@@ -125,8 +143,11 @@ def _read_chunks(file: BinaryIO) -> bytes:
     raise Gone
 
 
-def _exactly(file: BinaryIO, size: int) -> bytes:
-    body = file.read(size)
-    if len(body) != size:
-        raise Gone
+def _exactly(file: RawOrBuffered, size: int) -> bytes:
+    body = b""
+    while len(body) < size:
+        part = file.read(size - len(body))
+        if not part:
+            raise Gone
+        body += part
     return body

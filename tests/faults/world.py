@@ -221,7 +221,9 @@ class World:
 
     def said(self, lines: int = 40) -> str:
         """The end of the service's log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        return (
+            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+        )
 
 
 @contextmanager
