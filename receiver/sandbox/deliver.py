@@ -13,7 +13,7 @@ import httpx
 
 from receiver.sandbox import dialects
 from receiver.sandbox.config import SandboxConfig, SignatureKey
-from receiver.sandbox.jobs import CallbackSent, Event, Jobs, SandboxJob
+from receiver.sandbox.jobs import CallbackSent, Event, Jobs, SandboxJob, body_digest
 
 log = logging.getLogger("darkroom.sandbox")
 
@@ -92,8 +92,9 @@ class Courier:
             status = answer.status_code
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             problem = type(error).__name__
-        job.callbacks.append(CallbackSent(event, attempt, status, problem))
+        sent = CallbackSent(event, attempt, status, problem, body_digest(body))
+        job.callbacks.append(sent)
         # The path of a callback URL is a credential, so only the host is logged.
         host = urlsplit(job.callback_url).netloc
         log.info("%s callback %s to %s, attempt %d: %s", job.id, event, host, attempt, status or problem)
-        return status is not None and 200 <= status < 300
+        return sent.answered

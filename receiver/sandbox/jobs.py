@@ -30,6 +30,13 @@ class CallbackSent:
     attempt: int
     status: int | None
     problem: str | None = None
+    body_sha256: str = ""
+    """Hex digest of the body that was sent."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the receiver said that it has it: any 2xx."""
+        return self.status is not None and 200 <= self.status < 300
 
 
 @dataclass(slots=True)
@@ -60,6 +67,8 @@ class SandboxJob:
     link: int = 1
     """Which issue of the image links is handed out now."""
     link_tried: bool = False
+    made: bool = False
+    """Its images were to be had once, even if it changed its mind since."""
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """The last callback was tried once, or will never be."""
     over: bool = False
@@ -229,7 +238,7 @@ def report(job: SandboxJob) -> JobReport:
         error=job.error,
         webhook_status=job.webhook_status,
         cost=job.cost,
-        images=tuple(job.links()) if job.status == "COMPLETED" else (),
+        images=tuple(job.links()) if job.made else (),
         callbacks=tuple(job.callbacks),
         over=job.over,
         created_at=iso(job.created_at),

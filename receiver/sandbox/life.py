@@ -81,7 +81,7 @@ class Sandbox:
             self.jobs.refund(job)
             job.status, job.error = "FAILED", job.faults.message
         else:
-            job.status, job.progress, job.error = "COMPLETED", 100, None
+            job.status, job.progress, job.error, job.made = "COMPLETED", 100, None, True
         log.info("%s %s", job.id, job.status.lower())
         self.jobs.changed()
 

@@ -10,6 +10,7 @@ A request is one line of JSON with the fields of `Wanted`; the answer is the pro
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import mmap
 import os
@@ -29,6 +30,7 @@ from receiver.redaction import Redactor
 from receiver.serving import listen, serve
 from receiver.settings import load
 from receiver.timing import Timing
+from storage.objects import ObjectStore
 from storage.records import Clock
 from tests.faults.points import POINTS, Kill, makers
 
@@ -53,6 +55,7 @@ class Wanted:
 
 def main() -> None:
     """Serve forks until standard input ends, as it does when whoever started us is gone."""
+    _warm()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the dead here
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(sys.argv[1])
@@ -69,6 +72,15 @@ def main() -> None:
             connection.close()
 
 
+def _warm() -> None:
+    """Have libraries import what they import on first use."""
+    for name in ("alembic.command", "uvloop", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl"):
+        importlib.import_module(name)
+    ObjectStore.connect(
+        bucket="none", endpoint="http://127.0.0.1:9", region="us-east-1", access_key="none", secret_key="none"
+    )
+
+
 def _child(connection: socket.socket) -> None:
     """Be a service, and never return."""
     code = 1
@@ -82,7 +94,7 @@ def _child(connection: socket.socket) -> None:
         connection.sendall(f"{os.getpid()}\n".encode())
         run(wanted)
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it is, this fork must not go on as its parent
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stderr.flush()

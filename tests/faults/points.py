@@ -1,4 +1,4 @@
-"""Where a service can be told to kill itself: real parts of it that die before, while or after they do a step.
+"""Where a service can be told to kill itself: real parts of it that die before, in or after a step.
 
 A step is a thing that lasts: a commit of the ledger, an object in the bucket, a request on the wire.
 

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ SANDBOX = SandboxConfig(
 )
 MODELS = {"apiframe": "imagen-4-fast", "api-in-one": "imagen4-ultra"}
 BUCKET = "faults"
+CLIENTS = 4
 TERMINAL = frozenset({"archived", "partial", "failed"})
 
 
@@ -90,7 +92,10 @@ class World:
     up: threading.Event = field(default_factory=threading.Event)
     """Set while the service answers, as far as we know."""
     _child: Child | None = None
+    _over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _clients: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(CLIENTS))
+    _under_way: list[Future[Accepted]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -169,6 +174,7 @@ class World:
         deadline = monotonic() + 60
         with httpx.Client(base_url=self.url, trust_env=False, timeout=5) as http:
             while True:
+                assert not self._over, "a submission was still under way"
                 assert monotonic() < deadline, f"no answer to a submission\n{self.said()}"
                 try:
                     answer = http.post("/v1/jobs", json=body, headers={"idempotency-key": key})
@@ -182,6 +188,12 @@ class World:
         with self._lock:
             self.accepted.append(job)
         return job
+
+    def submit_meanwhile(self, gateway: str, **more: Any) -> Future[Accepted]:
+        """The same from another thread, for when the service will die of it; `settle` waits for it."""
+        future = self._clients.submit(self.submit, gateway, **more)
+        self._under_way.append(future)
+        return future
 
     def get(self, path: str, **query: Any) -> Any:
         """Ask the service for JSON."""
@@ -206,6 +218,8 @@ class World:
         What is not terminal when the time is over is left to the judge.
         """
         deadline = monotonic() + within_s
+        for future in self._under_way:
+            future.result(within_s)
         for job in self.accepted:
             while (left := deadline - monotonic()) > 0:
                 if self.get(f"/v1/jobs/{job.job_id}", wait=int(min(left, 30)) + 1)["status"] in TERMINAL:
@@ -221,9 +235,8 @@ class World:
 
     def said(self, lines: int = 40) -> str:
         """The end of the service's log."""
-        return (
-            "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
-        )
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
 
 
 @contextmanager
@@ -264,5 +277,7 @@ def world(
         try:
             yield made
         finally:
+            made._over = True
+            made._clients.shutdown(cancel_futures=True)
             if made._child is not None:
                 made.kill()

@@ -1,0 +1,242 @@
+"""The judge must see each kind of damage; otherwise what it lets pass means nothing."""
+
+from __future__ import annotations
+
+import io
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.embedded import EmbeddedS3
+from tests.faults.forks import Forks
+from tests.faults.judge import Problem, judge
+from tests.faults.table import Table
+from tests.faults.world import Accepted, World, world
+
+
+@pytest.fixture(scope="module")
+def finished(
+    s3_server: EmbeddedS3, forks: Forks, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """A world where all went well: a job at each gateway, the second with two images."""
+    with world(s3_server, forks, tmp_path_factory.mktemp("judge")) as here:
+        here.start()
+        here.submit("apiframe")
+        here.submit("api-in-one", num_images=2)
+        here.settle()
+        yield here
+
+
+@pytest.fixture
+def here(finished: World) -> Iterator[World]:
+    """The same for each test, whatever it breaks: ledger, objects and submissions are put back."""
+    with closing(sqlite3.connect(finished.ledger)) as ours, closing(sqlite3.connect(":memory:")) as kept:
+        ours.backup(kept)
+        accepted = list(finished.accepted)
+        objects = {
+            stored.key: _object(finished, stored.key) for stored in finished.store.list(finished.prefix)
+        }
+        yield finished
+        kept.backup(ours)
+    finished.accepted[:] = accepted
+    for stored in list(finished.store.list(finished.prefix)):
+        finished.store.delete(stored.key)
+    for key, (body, metadata) in objects.items():
+        _put(finished, key, body, metadata)
+
+
+def _object(here: World, key: str) -> tuple[bytes, dict[str, str]]:
+    with here.store.stream(key) as stream:
+        return b"".join(stream.chunks), dict(stream.object.metadata)
+
+
+def _put(here: World, key: str, body: bytes, metadata: dict[str, str]) -> None:
+    digest = sha256(body).hexdigest()
+    here.store.put_new(
+        key, io.BytesIO(body), size=len(body), sha256=digest, content_type="image/png", metadata=metadata
+    )
+
+
+def change(here: World, statement: str, *arguments: object) -> None:
+    """Damage the ledger behind the service's back."""
+    with closing(sqlite3.connect(here.ledger)) as connection:
+        assert connection.execute(statement, arguments).rowcount > 0
+        connection.commit()
+
+
+def problems(here: World, kind: str) -> list[str]:
+    return [problem.what for problem in judge(here).problems if problem.kind == kind]
+
+
+def first_key(here: World, what: str) -> str:
+    return next(stored.key for stored in here.store.list(f"{here.prefix}{what}/"))
+
+
+def job_of(here: World, gateway: str) -> Accepted:
+    return next(job for job in here.accepted if job.gateway == gateway)
+
+
+def test_there_is_nothing_to_say_where_all_went_well(here: World) -> None:
+    verdict = judge(here)
+    assert verdict.problems == (), str(verdict)
+    assert (verdict.jobs, verdict.archived, verdict.failed) == (2, 2, {})
+    assert verdict.callbacks_sent == verdict.callbacks_answered == 2
+    assert str(verdict) == "all is well"
+
+
+def test_a_missing_image_is_lost(here: World) -> None:
+    here.store.delete(first_key(here, "images"))
+    assert any("is not in the bucket" in what for what in problems(here, "lost"))
+
+
+def test_an_image_with_one_other_bit_is_lost(here: World) -> None:
+    key = first_key(here, "images")
+    body, metadata = _object(here, key)
+    here.store.delete(key)
+    _put(here, key, body[:-1] + bytes([body[-1] ^ 1]), metadata)
+    assert any("is another" in what for what in problems(here, "lost"))
+
+
+def test_an_image_that_the_gateway_never_made_is_lost_even_if_all_here_agree(here: World) -> None:
+    (row, *_) = here.rows("SELECT * FROM outputs")
+    key, record = row["key"], f"{here.prefix}records/{row['key'].split('images/')[1].rpartition('/')[0]}.json"
+    body, metadata = _object(here, key)
+    other = body[:-1] + bytes([body[-1] ^ 1])
+    document, kept = _object(here, record)
+    for name in (key, record):
+        here.store.delete(name)
+    _put(here, key, other, metadata)
+    _put(here, record, document.replace(row["sha256"].encode(), sha256(other).hexdigest().encode()), kept)
+    change(here, "UPDATE outputs SET sha256 = ? WHERE key = ?", sha256(other).hexdigest(), key)
+    assert any("is another" in what for what in problems(here, "lost"))
+
+
+def test_a_missing_record_is_lost(here: World) -> None:
+    here.store.delete(first_key(here, "records"))
+    assert any("has no record" in what for what in problems(here, "lost"))
+    assert any("is in no record" in what for what in problems(here, "wrong"))
+
+
+def test_a_record_that_contradicts_the_ledger_is_wrong(here: World) -> None:
+    change(here, "UPDATE outputs SET bytes = bytes + 1")
+    assert any("contradict each other" in what for what in problems(here, "wrong"))
+
+
+def test_a_missing_job_is_lost_and_unbalances_the_books(here: World) -> None:
+    job = job_of(here, "apiframe")
+    for table in ("deliveries", "outputs"):
+        change(here, f"DELETE FROM {table} WHERE job_id = ?", job.job_id)
+    change(here, "DELETE FROM jobs WHERE id = ?", job.job_id)
+    assert any(f"job {job.job_id} was accepted and is not there" in what for what in problems(here, "lost"))
+    assert any("the books do not balance" in what for what in problems(here, "wrong"))
+
+
+def test_a_job_that_was_never_accepted_or_counted_is_seen(here: World) -> None:
+    here.accepted.append(replace(here.accepted[0], key="k", job_id="not-there", prompt="nobody's"))
+    lost = problems(here, "lost")
+    assert any("job not-there was accepted" in what for what in lost)
+    assert any("3 submissions were answered, 2 are in the books" in what for what in lost)
+
+
+def test_a_job_of_no_submission_is_doubled(here: World) -> None:
+    here.accepted.pop()
+    doubled = problems(here, "doubled")
+    assert any("is of no submission" in what for what in doubled)
+
+
+def test_a_job_that_rests_before_its_end_is_lost(here: World) -> None:
+    change(here, "UPDATE jobs SET status = 'running', moves = '[[\"queued\", 1]]'")
+    assert sum("for ever" in what for what in problems(here, "lost")) == 2
+    assert sum("not legal" in what for what in problems(here, "wrong")) == 2
+
+
+def test_a_move_backwards_is_wrong(here: World) -> None:
+    change(
+        here,
+        "UPDATE jobs SET moves = ?",
+        '[["queued", 1], ["submitting", 2], ["ready", 3], ["running", 4], ["ready", 5], ["archived", 6]]',
+    )
+    assert sum("not legal" in what for what in problems(here, "wrong")) == 2
+
+
+def test_a_callback_that_was_answered_and_not_kept_is_lost(here: World) -> None:
+    change(here, "DELETE FROM deliveries WHERE job_id = ?", job_of(here, "apiframe").job_id)
+    assert any("was answered 2xx and is not there" in what for what in problems(here, "lost"))
+
+
+def test_another_callback_does_not_make_up_for_it(here: World) -> None:
+    change(here, "UPDATE deliveries SET body_sha256 = 'other'")
+    assert sum("was answered 2xx and is not there" in what for what in problems(here, "lost")) == 2
+
+
+def test_a_callback_that_changed_nothing_is_wrong(here: World) -> None:
+    change(here, "UPDATE deliveries SET applied_at = NULL")
+    assert any("was never applied" in what for what in problems(here, "wrong"))
+
+
+def test_a_second_object_of_an_output_is_doubled(here: World) -> None:
+    key = first_key(here, "images")
+    body, metadata = _object(here, key)
+    _put(here, f"{key}-again", body, metadata)
+    assert any("there are 2 objects of output" in what for what in problems(here, "doubled"))
+    assert any("is in no record" in what for what in problems(here, "wrong"))
+
+
+def test_an_output_that_only_the_ledger_has_is_wrong(here: World) -> None:
+    change(here, 'DELETE FROM outputs WHERE "index" = 1')
+    assert any("names other outputs than the ledger" in what for what in problems(here, "wrong"))
+    assert any("is archived with 1 images, and there were more" in what for what in problems(here, "lost"))
+
+
+def test_a_submission_that_was_repeated_is_doubled(here: World) -> None:
+    (made,) = [report for report in here.sandbox.jobs() if report.gateway == "api-in-one"]
+    body: dict[str, Any] = {"model": made.model, "prompt": made.prompt, "num_images": 2}
+    answer = httpx.post(
+        f"{here.sandbox.url}/api/v1/images/generations",
+        json=body,
+        headers={"authorization": "Bearer aio_sandbox"},
+    )
+    assert answer.status_code == 200
+    here.sandbox.wait(answer.json()["data"]["task_id"])
+    doubled = problems(here, "doubled")
+    assert any("was given one job 2 times" in what for what in doubled)
+    assert any("credits were spent" in what for what in doubled)
+
+
+# The sandbox cannot forget, so what comes after the last test has two submissions of one job.
+
+
+def test_a_failure_that_need_not_have_been_is_lost(here: World) -> None:
+    moves = '[["queued", 1], ["submitting", 2], ["failed", 3]]'
+    change(here, "UPDATE jobs SET status = 'failed', error_code = 'archive_conflict', moves = ?", moves)
+    assert sum("and its gateway had made its images" in what for what in problems(here, "lost")) == 2
+    change(here, "UPDATE jobs SET error_code = 'submission_unconfirmed'")
+    assert sum("and its callback was there" in what for what in problems(here, "lost")) == 2
+
+
+def test_the_table_adds_up_and_refuses_what_must_not_be(here: World) -> None:
+    table, good = Table(), replace(judge(here), problems=())
+    table.add("a fault", good)
+    table.add("a fault", good)
+    with pytest.raises(AssertionError, match="lost: an image"):
+        table.add("another", replace(good, problems=(Problem("lost", "an image"),)))
+    lines = table.lines()
+    assert lines[0].split("|")[1:4] == [" fault   ", " jobs ", " callbacks sent "]
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
+        "a fault",
+        "4",
+        "4",
+        "4",
+        "4",
+        "0",
+        "0",
+        "0",
+        "0",
+    ]
+    assert [cell.strip() for cell in lines[3].split("|")[-3:-1]] == ["1", "0"]
