@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,13 @@ import pytest
 
 from receiver.embedded import EmbeddedS3
 from tests.faults.forks import Forks
-from tests.faults.judge import judge
+from tests.faults.judge import Verdict, judge
 from tests.faults.points import Kill
 from tests.faults.table import Table
 from tests.faults.world import World, world
 
 GATEWAYS = ("apiframe", "api-in-one")
+AT_A_TIME = 4
 
 STEPS: list[tuple[Kill, object]] = [
     (Kill("add_job", "commit", 2), None),
@@ -48,7 +51,7 @@ STEPS: list[tuple[Kill, object]] = [
     (Kill("move:failed", "commit"), "failed"),
     (Kill("move:failed", "after"), "failed"),
 ]
-"""Each step that lasts in the life of a job, and the sandbox's fault that leads there where a usual job does not."""
+"""Each step that lasts in the life of a job, and the sandbox's fault that leads there if a usual job does not."""
 
 STARTS = [
     Kill("migrate", "before"),
@@ -58,19 +61,52 @@ STARTS = [
 ]
 
 
+Run = Callable[[Kill, object, str], Verdict]
+
+
+@pytest.fixture(scope="module")
+def run(
+    request: pytest.FixtureRequest,
+    s3_server: EmbeddedS3,
+    forks: Forks,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Run]:
+    """Runs scenarios, several at a time and ahead of the tests that ask for them: most of each is waiting."""
+
+    def one(kill: Kill, fault: object, gateway: str) -> Verdict:
+        with world(s3_server, forks, tmp_path_factory.mktemp("kill")) as here:
+            return _killed_at(here, kill, fault, gateway)
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        futures: dict[tuple[Kill, str], Future[Verdict]] = {}
+        for item in request.session.items:
+            if isinstance(item, pytest.Function) and item.originalname == STEP_TEST:
+                params: dict[str, Any] = item.callspec.params
+                kill, fault, gateway = params["kill"], params["fault"], params["gateway"]
+                futures[kill, gateway] = pool.submit(one, kill, fault, gateway)
+        yield lambda kill, fault, gateway: futures[kill, gateway].result()
+        pool.shutdown(cancel_futures=True)
+
+
+def _killed_at(here: World, kill: Kill, fault: object, gateway: str) -> Verdict:
+    here.start(kill)
+    for _ in range(3):
+        here.submit_meanwhile(gateway, fault=fault)
+    here.await_death()
+    here.start()
+    here.settle()
+    return judge(here)
+
+
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize(("kill", "fault"), STEPS, ids=[str(kill) for kill, _ in STEPS])
 def test_a_kill_at_a_step_loses_and_doubles_nothing(
-    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path, gateway: str, kill: Kill, fault: object
+    run: Run, table: Table, gateway: str, kill: Kill, fault: object
 ) -> None:
-    with world(s3_server, forks, tmp_path) as here:
-        here.start(kill)
-        for _ in range(3):
-            here.submit_meanwhile(gateway, fault=fault)
-        here.await_death()
-        here.start()
-        here.settle()
-        table.add(f"kill -9 at {len(STEPS)} steps, {gateway}", judge(here))
+    table.add(f"kill -9 at each of {len(STEPS)} steps, {gateway}", run(kill, fault, gateway))
+
+
+STEP_TEST = test_a_kill_at_a_step_loses_and_doubles_nothing.__name__
 
 
 @pytest.mark.parametrize("kill", STARTS, ids=str)
@@ -83,4 +119,4 @@ def test_a_kill_during_the_first_start_leaves_nothing_that_is_in_the_way(
         here.start()
         here.submit("apiframe")
         here.settle()
-        table.add("kill -9 during the first start", judge(here))
+        table.add(f"kill -9 at each of {len(STARTS)} steps of the first start", judge(here))

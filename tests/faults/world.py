@@ -26,7 +26,7 @@ from tests.processes import environment, free_port
 TIMING: Mapping[str, Any] = {
     "callback_polls": (1, 2, 2),
     "poll_only": 0.1,
-    "unconfirmed": 8,
+    "unconfirmed": 5,
     "forgotten": 1,
     "downloads": (0, 0.05, 0.1, 0.2),
     "downloads_later": 0.3,

@@ -1,0 +1,104 @@
+"""`kill -9` at moments that nobody chose, again and again, while work comes in without a pause."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+import sqlite3
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from receiver.embedded import EmbeddedS3
+from tests.faults.forks import Forks
+from tests.faults.judge import Verdict, judge
+from tests.faults.table import Table
+from tests.faults.world import World, world
+
+KILLS = 200
+WORLDS = 4
+"""So many services are killed side by side, each with its own ledger: most of a restart is waiting."""
+LONGEST_LIFE_S = 0.6
+PAUSE_S = (0.05, 0.25)
+"""Between two submissions of one client."""
+FAULTS = (
+    *[None] * 6,
+    "early",
+    "out_of_order",
+    {"fault": "duplicate", "times": 3, "at_once": True},
+    {"fault": "expired_link", "times": 1},
+    {"fault": "late", "delay_s": 0.5},
+    "no_callback",
+)
+
+
+@pytest.mark.slow
+def test_any_number_of_kills_loses_and_doubles_nothing(
+    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path
+) -> None:
+    seed = int(os.environ.get("DARKROOM_FAULTS_SEED") or secrets.randbelow(2**32))
+    print(f"DARKROOM_FAULTS_SEED={seed} chooses the same moments again")
+
+    def one(number: int) -> tuple[Verdict, Counter[str]]:
+        with world(s3_server, forks, tmp_path / str(number)) as here:
+            return _killed_often(here, random.Random(seed + number), KILLS // WORLDS)
+
+    with ThreadPoolExecutor(WORLDS) as pool:
+        ended = list(pool.map(one, range(WORLDS)))
+    in_hand: Counter[str] = sum((seen for _, seen in ended), Counter())
+    print(f"in hand when killed: {dict(in_hand)}")
+    assert in_hand["kills"] == KILLS
+    for verdict, _ in ended:
+        table.add(f"kill -9 at {KILLS} random moments under load", verdict)
+    # Otherwise the moments were not what they are meant to be.
+    assert in_hand["kills in the middle of work"] > KILLS / 4, in_hand
+
+
+def _killed_often(here: World, chance: random.Random, kills: int) -> tuple[Verdict, Counter[str]]:
+    over, seen = threading.Event(), Counter[str]()
+    clients = [
+        threading.Thread(target=_submit_until, args=(here, random.Random(chance.random()), over))
+        for _ in range(2)
+    ]
+    here.start()
+    for client in clients:
+        client.start()
+    try:
+        for number in range(kills):
+            assert not here.child.ended(chance.uniform(0, LONGEST_LIFE_S)), here.said()
+            here.kill()
+            seen += _in_hand(here)
+            if number % 5 == 0:  # now and then it does not even come up
+                here.start(expect_up=False)
+                assert not here.child.ended(chance.uniform(0, 0.3)), here.said()
+                here.kill()
+            here.start()
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    here.settle(90)
+    return judge(here), seen
+
+
+def _submit_until(here: World, chance: random.Random, over: threading.Event) -> None:
+    while not over.wait(chance.uniform(*PAUSE_S)):
+        here.submit(chance.choice(["apiframe", "api-in-one"]), fault=chance.choice(FAULTS))
+
+
+def _in_hand(here: World) -> Counter[str]:
+    """Where the jobs were that the dead process held; read from a copy, so that recovery is the service's."""
+    copy = here.folder / "copy.sqlite3"
+    for suffix in ("", "-wal"):
+        if (file := Path(f"{here.ledger}{suffix}")).exists():
+            shutil.copy(file, f"{copy}{suffix}")
+    query = "SELECT status, count(*) FROM jobs WHERE leased_by LIKE '%.' || ? || '.%' GROUP BY status"
+    with closing(sqlite3.connect(copy)) as connection:
+        held = Counter(dict(connection.execute(query, (here.child.pid,)).fetchall()))
+    return Counter({"kills": 1, "kills in the middle of work": int(held.total() > 0)}) + held
