@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
+
+import httpx
 
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig
@@ -21,6 +23,9 @@ GATEWAYS = ("apiframe", "api-in-one")
 OTHER = {"apiframe": "api-in-one", "api-in-one": "apiframe"}
 SUBMIT = r"/generat"
 """What both gateways' submit paths have in them."""
+
+MAY_FAIL = {"fault": "late", "delay_s": 0}
+"""Changes nothing at the gateway, but tells the judge that the job was not meant to go well."""
 
 
 @dataclass
@@ -71,6 +76,17 @@ class Scene:
         """Wait until these jobs are terminal, and see that they failed for this reason."""
         for job in self.finish(jobs, within_s):
             assert (job["status"], (job["error"] or {}).get("code")) == ("failed", code), self.world.said()
+
+    def answers(self, path: str) -> int:
+        """The status that the service answers now."""
+        return httpx.get(f"{self.world.url}{path}", trust_env=False, timeout=40).status_code
+
+    def until(self, reached: Callable[[], bool], within_s: float = 15) -> None:
+        """Wait for what nobody announces: look again until it is so."""
+        deadline = monotonic() + within_s
+        while not reached():
+            assert monotonic() < deadline, self.world.said()
+            sleep(0.05)
 
     def sent_to(self, job: Accepted) -> int:
         """How many jobs the gateway made of one."""
