@@ -3,38 +3,145 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
+from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import Route
 
+from receiver import answers
 from receiver.access import Access
 from receiver.edge import read_body
-from receiver.errors import InvalidRequest, NoSuchThing
-from receiver.models import books_view, job_view, output_view, read_submit, timeline
+from receiver.errors import (
+    IdempotencyConflict,
+    NeedsResubmit,
+    NotRetryable,
+    UnknownGateway,
+    UnsupportedParameter,
+)
+from receiver.models import (
+    RetryBody,
+    SubmitBody,
+    books_view,
+    gateways_view,
+    job_view,
+    output_view,
+    read_retry,
+    read_submit,
+    timeline,
+)
+from receiver.queries import ImageQuery, JobQuery, NoQuery, OutputQuery, WaitQuery
+from receiver.retry import Retrier
+from receiver.routes import Answer, Body, Header, Operation, Served, guarded
 from receiver.submit import Submitter
 from receiver.waiting import Waiters
 from storage.books import total
+from storage.circuits import Circuits
 from storage.ledger import Ledger
+from storage.media import KINDS
 from storage.objects import ObjectStore
-from storage.records import Clock, Status
-from storage.search import Found, Page, Search, Wanted
+from storage.records import Clock
+from storage.search import Found, Page, Search
 
 MAX_BODY = 1024 * 1024
-MAX_WAIT_S = 60
-MAX_WORDS = 32
 RECHECK_S = 1.0
 """How often a waiting request looks by itself: another process may have moved the job."""
 
-Handler = Callable[[Request], Awaitable[Response]]
+IDEMPOTENCY_KEY = Header(
+    "Idempotency-Key",
+    "A word of yours for this request. The same request again under the same key is the same job.",
+    Annotated[str, StringConstraints(min_length=1, max_length=255)],
+)
+LINK = Header("Link", 'The next page, with `rel="next"`; absent on the last one.', always=False)
+
+JOB_AT = Header("Location", "Where the job is shown.")
+ETAG = Header("ETag", "The SHA-256 of the image, quoted.")
+IMAGES = tuple(kind.media_type for kind in KINDS)
+
+SUBMIT = Operation(
+    "POST /v1/jobs",
+    "submit_job",
+    scope="submit",
+    query=NoQuery,
+    headers=(IDEMPOTENCY_KEY,),
+    body=Body(SubmitBody, f"What is asked for, in {MAX_BODY} bytes at most."),
+    answers={
+        202: Answer(answers.Job, "Taken: it is in the ledger.", (JOB_AT,)),
+        200: Answer(answers.Job, "The job that came before under this Idempotency-Key.", (JOB_AT,)),
+    },
+    errors=(UnknownGateway, UnsupportedParameter, IdempotencyConflict),
+)
+JOBS = Operation(
+    "GET /v1/jobs",
+    "list_jobs",
+    scope="read",
+    query=JobQuery,
+    answers={200: Answer(answers.JobPage, "A page of jobs.", (LINK,))},
+)
+JOB = Operation(
+    "GET /v1/jobs/{id}",
+    "show_job",
+    scope="read",
+    path={"id": answers.JobId},
+    query=WaitQuery,
+    answers={200: Answer(answers.Job, "The job, with its timeline.")},
+)
+RETRY = Operation(
+    "POST /v1/jobs/{id}/retry",
+    "retry_job",
+    scope="submit",
+    path={"id": answers.JobId},
+    query=NoQuery,
+    body=Body(RetryBody | None, "How; it may be left out."),
+    answers={200: Answer(answers.Job, "The job, at work again.")},
+    errors=(NotRetryable, NeedsResubmit),
+)
+OUTPUTS = Operation(
+    "GET /v1/outputs",
+    "list_outputs",
+    scope="read",
+    query=OutputQuery,
+    answers={200: Answer(answers.OutputPage, "A page of outputs.", (LINK,))},
+)
+OUTPUT = Operation(
+    "GET /v1/outputs/{id}",
+    "show_output",
+    scope="read",
+    path={"id": answers.OutputId},
+    query=NoQuery,
+    answers={200: Answer(answers.Output, "The output, with its job.")},
+)
+IMAGE = Operation(
+    "GET /v1/outputs/{id}/image",
+    "fetch_image",
+    scope="read",
+    path={"id": answers.OutputId},
+    query=ImageQuery,
+    answers={
+        307: Answer(None, "A fresh link to the image.", (Header("Location", "A presigned link."),)),
+        200: Answer(bytes, "The image, with `?stream=1`.", (ETAG,), IMAGES),
+    },
+)
+BOOKS = Operation(
+    "GET /v1/books",
+    "show_books",
+    scope="read",
+    query=NoQuery,
+    answers={200: Answer(answers.Books, "The books.")},
+)
+GATEWAYS = Operation(
+    "GET /v1/gateways",
+    "show_gateways",
+    scope="read",
+    query=NoQuery,
+    answers={200: Answer(answers.Gateways, "The gateways.")},
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +151,9 @@ class Api:
     ledger: Ledger
     search: Search
     store: ObjectStore
+    circuits: Circuits
     submitter: Submitter
+    retrier: Retrier
     access: Access
     waiters: Waiters
     queued: Callable[[], None]
@@ -52,69 +161,78 @@ class Api:
     link_lifetime_s: int
     clock: Clock
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Served]:
         """The routes of this part."""
         return [
-            Route("/v1/jobs", self._for("submit", self.submit), methods=["POST"]),
-            Route("/v1/jobs", self._for("read", self.jobs)),
-            Route("/v1/jobs/{id}", self._for("read", self.job)),
-            Route("/v1/outputs", self._for("read", self.outputs)),
-            Route("/v1/outputs/{id}", self._for("read", self.output)),
-            Route("/v1/outputs/{id}/image", self._for("read", self.image)),
-            Route("/v1/books", self._for("read", self.books)),
+            guarded(SUBMIT, self.submit, self.access),
+            guarded(JOBS, self.jobs, self.access),
+            guarded(JOB, self.job, self.access),
+            guarded(RETRY, self.retry, self.access),
+            guarded(OUTPUTS, self.outputs, self.access),
+            guarded(OUTPUT, self.output, self.access),
+            guarded(IMAGE, self.image, self.access),
+            guarded(BOOKS, self.books, self.access),
+            guarded(GATEWAYS, self.gateways, self.access),
         ]
 
-    async def submit(self, request: Request) -> Response:
-        """Take a job in: 202 and the job; 200 if the same came before under its Idempotency-Key."""
+    async def submit(self, request: Request, _query: NoQuery) -> Response:
+        """Take a job in."""
         body = read_submit(await read_body(request, MAX_BODY))
-        key = request.headers.get("idempotency-key")
-        if key is not None and not 1 <= len(key) <= 255:
-            raise InvalidRequest([{"field": "Idempotency-Key", "message": "must have 1 to 255 characters"}])
+        key = IDEMPOTENCY_KEY.read(request.headers)
         job, new = await run_in_threadpool(
             self.submitter.accept,
             body.gateway,
             body.request(),
             ignore_unsupported=body.unsupported == "ignore",
             idempotency_key=key,
+            request_id=request.state.request_id,
         )
         if new:
             self.queued()
         view = await run_in_threadpool(self._job_view, job.id)
         return JSONResponse(view, 202 if new else 200, {"location": f"/v1/jobs/{job.id}"})
 
-    async def jobs(self, request: Request) -> Response:
+    async def jobs(self, request: Request, query: JobQuery) -> Response:
         """List jobs, newest first."""
-        wanted, limit, cursor = _wanted(request, JOB_FILTERS)
-        page = await run_in_threadpool(self.search.jobs, wanted, limit=limit, cursor=cursor)
+        page = await run_in_threadpool(
+            self.search.jobs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
+        )
         ids = await run_in_threadpool(self.search.output_ids, [job.id for job in page.rows])
         return _listed(request, "jobs", [job_view(job, ids[job.id]) for job in page.rows], page)
 
-    async def job(self, request: Request) -> Response:
+    async def job(self, request: Request, query: WaitQuery) -> Response:
         """Show one job; with `?wait=` seconds, once it is terminal or that time has passed."""
-        job_id = _id(request)
-        wait = _number(request, "wait", 0, most=MAX_WAIT_S)
-        if wait:
-            await self._await_terminal(job_id, wait)
+        job_id = request.path_params["id"]
+        if query.wait:
+            await self._await_terminal(job_id, query.wait)
         return JSONResponse(await run_in_threadpool(self._job_view, job_id))
 
-    async def outputs(self, request: Request) -> Response:
+    async def retry(self, request: Request, _query: NoQuery) -> Response:
+        """Put a failed or partial job back to work."""
+        body = read_retry(await read_body(request, MAX_BODY))
+        job_id = str(request.path_params["id"])
+        await run_in_threadpool(self.retrier.retry, job_id, resubmit=body.resubmit)
+        self.queued()
+        return JSONResponse(await run_in_threadpool(self._job_view, job_id))
+
+    async def outputs(self, request: Request, query: OutputQuery) -> Response:
         """Search outputs, those of the newest job first."""
-        wanted, limit, cursor = _wanted(request, OUTPUT_FILTERS)
-        try:
-            page = await run_in_threadpool(self.search.outputs, wanted, limit=limit, cursor=cursor)
-        except ValueError:
-            raise InvalidRequest([{"field": "cursor", "message": "is not one of ours"}]) from None
+        page = await run_in_threadpool(
+            self.search.outputs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
+        )
         return _listed(request, "outputs", [output_view(found) for found in page.rows], page)
 
-    async def output(self, request: Request) -> Response:
+    async def output(self, request: Request, _query: NoQuery) -> Response:
         """Show one output, with everything that made it."""
         found = await self._find(request)
-        return JSONResponse(output_view(found) | {"job": job_view(found.job, [found.output.id])})
+        view = output_view(found)
+        view["job"] = job_view(found.job, [found.output.id])
+        return JSONResponse(view)
 
-    async def image(self, request: Request) -> Response:
+    async def image(self, request: Request, query: ImageQuery) -> Response:
         """Lead to an output's bytes: a fresh presigned link, or with `?stream=1` the bytes themselves."""
         output = (await self._find(request)).output
-        if request.query_params.get("stream") not in {"1", "true"}:
+        if not query.stream:
             name = f"{output.id}.{output.key.rpartition('.')[2]}"
             # Apart, because it may have to ask somebody for fresh credentials.
             link = await run_in_threadpool(
@@ -132,19 +250,16 @@ class Api:
             _closing(stream.chunks, opened), media_type=output.media_type, headers=headers
         )
 
-    async def books(self, _request: Request) -> Response:
+    async def books(self, _request: Request, _query: NoQuery) -> Response:
         """Show the books."""
         pages = await run_in_threadpool(self.ledger.books)
         return JSONResponse(books_view(total(list(pages.values())), pages, self.clock()))
 
-    def _for(self, scope: str, handler: Handler) -> Handler:
-        async def guarded(request: Request) -> Response:
-            self.access.check(
-                request.headers, scope=scope, client=request.client.host if request.client else None
-            )
-            return await handler(request)
-
-        return guarded
+    async def gateways(self, _request: Request, _query: NoQuery) -> Response:
+        """Show how the gateways and their image hosts are."""
+        circuits = await run_in_threadpool(self.circuits.every)
+        names = sorted(self.submitter.gateways)
+        return JSONResponse(gateways_view(names, circuits, self.clock()))
 
     async def _await_terminal(self, job_id: str, wait_s: float) -> None:
         deadline = monotonic() + wait_s
@@ -159,14 +274,15 @@ class Api:
                     continue
                 moved.clear()
 
-    def _job_view(self, job_id: str) -> dict[str, Any]:
+    def _job_view(self, job_id: str) -> answers.Job:
         job = self.ledger.job(job_id)
         outputs = self.ledger.outputs(job_id)
         view = job_view(job, [output.id for output in outputs])
-        return view | {"timeline": timeline(job, self.ledger.deliveries(job_id), outputs)}
+        view["timeline"] = timeline(job, self.ledger.deliveries(job_id), outputs)
+        return view
 
     async def _find(self, request: Request) -> Found:
-        return await run_in_threadpool(self.search.output, _id(request))
+        return await run_in_threadpool(self.search.output, request.path_params["id"])
 
 
 def _closing(chunks: Iterator[bytes], opened: ExitStack) -> Iterator[bytes]:
@@ -174,70 +290,10 @@ def _closing(chunks: Iterator[bytes], opened: ExitStack) -> Iterator[bytes]:
         yield from chunks
 
 
-def _id(request: Request) -> str:
-    given = str(request.path_params["id"])
-    if not ID.fullmatch(given):
-        raise NoSuchThing("There is nothing with this id.")
-    return given
-
-
-def _listed(request: Request, name: str, views: list[dict[str, Any]], page: Page[Any]) -> Response:
+def _listed(request: Request, name: str, views: Sequence[Mapping[str, Any]], page: Page[Any]) -> Response:
     headers: Mapping[str, str] = {}
     if page.next_cursor:
         following = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]
         query = urlencode([*following, ("cursor", page.next_cursor)])
         headers = {"link": f'<{request.url.path}?{query}>; rel="next"'}
     return JSONResponse({name: views, "next_cursor": page.next_cursor}, headers=headers)
-
-
-JOB_FILTERS = {"gateway", "model", "q", "status"}
-OUTPUT_FILTERS = JOB_FILTERS | {"job", "seed", "sha256"}
-PAGING = {"limit", "cursor"}
-
-
-ID = re.compile(r"[0-9a-f-]{36}(\.[0-9]{1,6})?")
-DIGEST = re.compile(r"[0-9a-fA-F]{4,64}")
-TAG_FILTER = re.compile(r"tag\.[A-Za-z0-9_.-]{1,64}")
-
-
-def _wanted(request: Request, filters: set[str]) -> tuple[Wanted, int, str | None]:
-    query = request.query_params
-    unknown = [name for name in query if name not in filters | PAGING and not TAG_FILTER.fullmatch(name)]
-    if unknown:
-        known = ", ".join(sorted(filters | PAGING))
-        raise InvalidRequest(
-            [{"field": name, "message": f"unknown; use {known}, tag.<name>"} for name in unknown]
-        )
-    if nul := [name for name, value in query.items() if "\x00" in value]:
-        raise InvalidRequest([{"field": name, "message": "must not hold a NUL character"} for name in nul])
-    if len(query.get("q", "").split()) > MAX_WORDS:
-        raise InvalidRequest([{"field": "q", "message": f"may have {MAX_WORDS} words at most"}])
-    if not DIGEST.fullmatch(query.get("sha256", "0123")):
-        raise InvalidRequest([{"field": "sha256", "message": "must be hex digits, 4 to 64 of them"}])
-    status = query.get("status")
-    if status is not None and status not in set(Status):
-        raise InvalidRequest([{"field": "status", "message": f"must be one of {', '.join(Status)}"}])
-    wanted = Wanted(
-        job=query.get("job"),
-        gateway=query.get("gateway"),
-        model=query.get("model"),
-        seed=query.get("seed"),
-        text=query.get("q"),
-        status=None if status is None else Status(status),
-        sha256=query.get("sha256"),
-        tags={name.removeprefix("tag."): value for name, value in query.items() if name.startswith("tag.")},
-    )
-    return wanted, int(_number(request, "limit", 50, least=1, most=500)), query.get("cursor")
-
-
-def _number(request: Request, name: str, default: float, *, least: float = 0, most: float) -> float:
-    given = request.query_params.get(name)
-    if given is None:
-        return default
-    try:
-        number = float(given)
-    except ValueError:
-        number = -1
-    if not least <= number <= most:
-        raise InvalidRequest([{"field": name, "message": f"must be a number from {least:g} to {most:g}"}])
-    return number

@@ -3,134 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TypedDict
 
 import httpx
 import structlog
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
 
 from receiver.access import Access
 from receiver.api import Api
+from receiver.breaker import Breaker
+from receiver.bucket import open_bucket
 from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.download import Downloader, DownloadPolicy
-from receiver.edge import Edge, handlers
-from receiver.gateways.base import Gateway
 from receiver.gateways.table import adapters, configured
-from receiver.health import Health
+from receiver.health import Health, oldest_result
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
 from receiver.makers import USUAL, Makers
+from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
+from receiver.metrics import Metrics, MetricsPage
+from receiver.overview import Overview
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
-from receiver.sending import Sender
-from receiver.settings import S3Settings, Settings, require
+from receiver.retry import Retrier
+from receiver.service import Memory, Outside, Service
+from receiver.settings import Settings, require
 from receiver.signing import CallbackTokens
 from receiver.submit import CallbackUrls, Submitter
 from receiver.timing import Timing
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker
 from storage.archive import Archive
-from storage.database import Database
+from storage.backlog import Backlog
+from storage.circuits import Circuits
 from storage.keys import Keys
-from storage.ledger import Ledger
-from storage.objects import ObjectStore, StoreFacts
 from storage.records import Clock, Job, Status
 from storage.search import Search
 
 log = structlog.get_logger("darkroom.app")
 
-STOP_S = 4.0
-"""How long steps in hand may take to finish once the process was asked to stop."""
-JOIN_S = 1.0
-
 
 def system_clock() -> int:
     """The time now, in milliseconds since 1970-01-01 UTC."""
     return time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What is remembered, and where."""
-
-    database: Database
-    ledger: Ledger
-    search: Search
-    store: ObjectStore
-    archive: Archive
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """The gateways, and how they are reached and reach us."""
-
-    gateways: dict[str, Gateway]
-    client: httpx.Client
-    sender: Sender
-    urls: CallbackUrls
-    redactor: Redactor
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """Everything that runs, connected. `start` it once, `stop` it once."""
-
-    settings: Settings
-    memory: Memory
-    outside: Outside
-    downloader: Downloader
-    intake: Intake
-    worker: Worker
-    waiters: Waiters
-    callbacks: Callbacks
-    api: Api
-    health: Health
-
-    def start(self, *, work: bool) -> None:
-        """Begin to take callbacks in and, if `work`, to work."""
-        self.intake.start()
-        if work:
-            self.worker.start()
-        log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
-
-    def stop(self, *, work: bool) -> None:
-        """Stop cleanly: nothing new is begun, and what is in hand is finished or given back."""
-        self.waiters.close()
-        if work:
-            self.worker.stop(STOP_S)
-        self.intake.stop()
-        self.downloader.close()
-        self.outside.client.close()
-        if work:
-            self.worker.join(JOIN_S)
-        self.memory.database.close()
-
-    def asgi(self, *, work: bool) -> Starlette:
-        """The ASGI application; its lifespan starts and stops the service."""
-
-        @asynccontextmanager
-        async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-            self.start(work=work)
-            try:
-                yield
-            finally:
-                self.stop(work=work)
-
-        app = Starlette(
-            routes=[*self.callbacks.routes(), *self.api.routes(), *self.health.routes()],
-            middleware=[Middleware(Edge)],
-            exception_handlers=handlers(),
-            lifespan=lifespan,
-        )
-        # A redirect would swallow callbacks: senders do not follow one.
-        app.router.redirect_slashes = False
-        return app
 
 
 def build(
@@ -151,22 +67,40 @@ def build(
     memory = _memory(settings, clock, makers)
     timing = timing or _timing(settings)
     waiters = Waiters()
-    shared: _Shared = {"redactor": outside.redactor, "timing": timing, "clock": clock}
+    breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
+    metrics = Metrics(outside.gateways)
+    shared: _Shared = {
+        "breaker": breaker,
+        "redactor": outside.redactor,
+        "timing": timing,
+        "clock": clock,
+        "metrics": metrics,
+    }
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
+    measured = Measured(metrics, memory.backlog)
     worker = Worker(
         memory.ledger,
-        _steps(settings, memory, outside, submitter, downloader, shared),
+        measured.steps(_steps(settings, memory, outside, submitter, downloader, shared)),
         concurrency=settings.worker.concurrency,
+        gateways=list(outside.gateways),
         clock=clock,
         moved=waiters.moved,
         full=outside.sender.full,
+        metrics=metrics,
     )
-    intake = Intake(memory.ledger, worker.wake)
+    intake = Intake(memory.ledger, worker.wake, metrics)
+    metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
+    metrics.watch(from_results(memory.ledger.oldest_ready_at, clock))
+    metrics.watch(from_pauses(breaker.paused))
+    metrics.watch(from_process(intake.waiting, measured.in_hand))
+    retrier = Retrier(memory.ledger, outside.gateways, clock)
     return Service(
         settings=settings,
         memory=memory,
         outside=outside,
+        breaker=breaker,
+        retrier=retrier,
         downloader=downloader,
         intake=intake,
         worker=worker,
@@ -178,28 +112,41 @@ def build(
             max_bytes=settings.callbacks.max_bytes,
             redactor=outside.redactor,
             clock=clock,
+            metrics=metrics,
         ),
         api=Api(
             ledger=memory.ledger,
             search=memory.search,
             store=memory.store,
+            circuits=memory.circuits,
             submitter=submitter,
+            retrier=retrier,
             access=access,
             waiters=waiters,
             queued=worker.wake,
             link_lifetime_s=settings.s3.link_lifetime,
             clock=clock,
         ),
-        health=Health({"ledger": memory.ledger.ping, "archive": memory.store.ping}),
+        health=_health(settings, memory, breaker, clock),
+        metrics=metrics,
+        page=MetricsPage(metrics, access),
     )
 
 
 class _Shared(TypedDict):
     """What every step of a job's life is given."""
 
+    breaker: Breaker
     redactor: Redactor
     timing: Timing
     clock: Clock
+    metrics: Metrics
+
+
+def _health(settings: Settings, memory: Memory, breaker: Breaker, clock: Clock) -> Health:
+    results = oldest_result(memory.ledger.oldest_ready_at, limit_s=settings.ready.oldest_result, clock=clock)
+    checks = {"ledger": memory.ledger.ping, "archive": memory.store.ping, "results": results}
+    return Health(checks, [breaker.warnings])
 
 
 def _timing(settings: Settings) -> Timing:
@@ -209,15 +156,18 @@ def _timing(settings: Settings) -> Timing:
 
 
 def _memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
-    store = _store(settings.s3, makers)
-    facts = store.check(
-        create=settings.s3.create_bucket, probe_prefix=f"{settings.s3.prefix}darkroom-probes/"
-    )
-    _warn(facts)
+    store, facts = open_bucket(settings.s3, makers.store)
     database = makers.database(settings.ledger_url)
     keys = Keys(prefix=settings.s3.prefix, template=settings.key_template)
-    archive = Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256)
-    return Memory(database, makers.ledger(database, clock), Search(database), store, archive)
+    return Memory(
+        database=database,
+        ledger=makers.ledger(database, clock),
+        circuits=Circuits(database, clock),
+        search=Search(database),
+        backlog=Backlog(database, clock),
+        store=store,
+        archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),
+    )
 
 
 def _outside(settings: Settings, clock: Clock, makers: Makers) -> Outside:
@@ -245,12 +195,16 @@ def _steps(
     """What comes next for a job, by where it is."""
     ledger = memory.ledger
     confirm = {name: ours.confirm for name, ours in configured(settings).items()}
-    reconciler = Reconciler(ledger, outside.gateways, outside.sender, confirm=confirm, **shared)
+    overview = Overview(ledger, outside.sender, shared["clock"])
+    reconciler = Reconciler(
+        ledger, outside.gateways, outside.sender, confirm=confirm, overview=overview, **shared
+    )
     collector = Collector(ledger, memory.archive, downloader, reconciler, outside.gateways, **shared)
 
     def queued(job: Job, worker: str) -> Job:
         # A submission that seemed to fail may have been taken all the same; then its callback says so.
         if job.moved_at(Status.SUBMITTING) is not None and ledger.pending_deliveries(job.id):
+            shared["breaker"].not_sent(job.gateway)
             job = ledger.move(job, Status.SUBMITTING, worker, keep_lease=True)
             return reconciler.advance(job, worker)
         return submitter.send(job, worker)
@@ -268,19 +222,6 @@ def _steps(
     }
 
 
-def _store(s3: S3Settings, makers: Makers) -> ObjectStore:
-    assert s3.bucket is not None
-    return makers.store(
-        bucket=s3.bucket,
-        endpoint=s3.endpoint,
-        public_endpoint=s3.public_endpoint,
-        region=s3.region,
-        access_key=s3.access_key.get_secret_value() if s3.access_key else None,
-        secret_key=s3.secret_key.get_secret_value() if s3.secret_key else None,
-        checksums=s3.checksums,
-    )
-
-
 def _download_policy(settings: Settings) -> DownloadPolicy:
     download = settings.download
     return DownloadPolicy(
@@ -289,10 +230,3 @@ def _download_policy(settings: Settings) -> DownloadPolicy:
         max_pixels=download.max_pixels,
         timeout_s=download.timeout,
     )
-
-
-def _warn(facts: StoreFacts) -> None:
-    if not facts.create_only:
-        log.warning("the store ignores If-None-Match, so two writers of one key are not kept apart")
-    if not (facts.checks_sha256 and facts.returns_sha256):
-        log.warning("the store does not check SHA-256 itself, so each image is read back in full")

@@ -5,22 +5,35 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import ParamSpec, TypeVar
+from time import perf_counter
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 import uuid_utils
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
+from receiver import answers
 from receiver.edge import read_body, refuse_announced
-from receiver.errors import BadToken, DarkroomError, JobMismatch, UnknownJob
+from receiver.errors import (
+    BadSignature,
+    BadToken,
+    DarkroomError,
+    JobMismatch,
+    MalformedCallback,
+    TooManyCallbacks,
+    UnknownJob,
+    Unready,
+)
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
+from receiver.metrics import Metrics
+from receiver.queries import NoQuery
 from receiver.redaction import Redactor
+from receiver.routes import Answer, Body, Operation, Served
 from receiver.signing import CallbackTokens
-from storage.deliveries import Offer, Receipt
+from storage.deliveries import MAX_DELIVERIES, Offer, Receipt
 from storage.records import Clock, Delivery
 
 P = ParamSpec("P")
@@ -31,6 +44,18 @@ log = structlog.get_logger("darkroom.callbacks")
 KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
 LARGE = 64 * 1024
 KEPT_PREFIXES = ("x-webhook-", "webhook-")
+
+
+CALLBACK = Operation(
+    # `token:path`, so that even a mangled token gets the one plain answer that all bad ones get.
+    "POST /callbacks/{gateway}/{token:path}",
+    "take_callback",
+    query=NoQuery,
+    path={"gateway": str, "token": str},
+    body=Body(Any, "What the gateway has to say, in its own words."),
+    answers={200: Answer(answers.Taken, "It is on disk.")},
+    errors=(BadToken, BadSignature, MalformedCallback, JobMismatch, TooManyCallbacks, UnknownJob, Unready),
+)
 
 
 class Callbacks:
@@ -45,6 +70,7 @@ class Callbacks:
         max_bytes: int,
         redactor: Redactor,
         clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._intake = intake
         self._gateways = gateways
@@ -52,31 +78,46 @@ class Callbacks:
         self._max_bytes = max_bytes
         self._redactor = redactor
         self._clock = clock
+        self._metrics = metrics
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Served]:
         """The routes of this part."""
-        # `token:path`, so that even a mangled token gets the one plain answer that all bad ones get.
-        return [Route("/callbacks/{gateway}/{token:path}", self.receive, methods=["POST"])]
+        return [Served(CALLBACK, self.receive)]
 
     async def receive(self, request: Request) -> Response:
-        """Verify a callback and record it; the order of the checks is cheapest first."""
+        """Verify a callback and record it."""
+        # The order of the checks is cheapest first.
         name, token = request.path_params["gateway"], request.path_params["token"]
+        began, outcome = perf_counter(), "internal"
         try:
             offer = await self._offer(request, name, token)
             receipt = await asyncio.wrap_future(self._intake.offer(offer))
             _refuse(receipt)
+            outcome = receipt.value
         except DarkroomError as error:
-            reason = error.reason if isinstance(error, BadToken) else None
-            log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
+            outcome = error.code
+            self._tell_refusal(name, error)
             raise
+        except ClientDisconnect:
+            outcome = "disconnected"
+            raise
+        finally:
+            self._metrics.count("darkroom_callbacks_total", gateway=name, outcome=outcome)
+        self._metrics.observe("darkroom_callback_seconds", perf_counter() - began, gateway=name)
         log.info("callback", job=offer.delivery.job_id, gateway=name, receipt=receipt)
         # Exactly 200, because some senders take any other 2xx for a failure.
         return JSONResponse({"status": receipt})
 
+    def _tell_refusal(self, name: str, error: DarkroomError) -> None:
+        reason = error.reason if isinstance(error, BadToken) else None
+        log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
+        if reason is not None:
+            self._metrics.count("darkroom_callbacks_bad_token_total", gateway=name, reason=reason)
+
     async def _offer(self, request: Request, name: str, token: str) -> Offer:
         refuse_announced(request, self._max_bytes)
         # Before the body is read, so that a stranger cannot make us hold one.
-        job_id = self._tokens.read(token, name)
+        bearing = self._tokens.read(token, name)
         gateway = self._gateways.get(name)
         if gateway is None:
             raise BadToken("foreign")
@@ -87,7 +128,7 @@ class Callbacks:
         completion = await apart(gateway.read_callback, body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
-            job_id=job_id,
+            job_id=bearing.job_id,
             gateway=name,
             received_at=self._clock(),
             headers=self._kept(request.headers),
@@ -95,7 +136,7 @@ class Callbacks:
             body_sha256=hashlib.sha256(body).hexdigest(),
             signature=verdict,
         )
-        return Offer(delivery, completion.gateway_job_id)
+        return Offer(delivery, completion.gateway_job_id, bearing.submission)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -114,3 +155,5 @@ def _refuse(receipt: Receipt) -> None:
         raise JobMismatch("The body speaks of another job than this URL was made for.")
     if receipt is Receipt.UNKNOWN_JOB:
         raise UnknownJob("The ledger does not know the job of this URL.")
+    if receipt is Receipt.TOO_MANY:
+        raise TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import structlog
 
+from receiver.addresses import read_target
+from receiver.breaker import Breaker
 from receiver.download import Downloader
 from receiver.errors import (
     ForbiddenAddress,
@@ -18,18 +21,27 @@ from receiver.errors import (
     Unready,
 )
 from receiver.gateways.base import Gateway
+from receiver.metrics import Metrics
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
 from receiver.timing import Timing
 from storage.archive import Archive, NewImage, record_document
 from storage.errors import Conflict, Corrupt, LeaseLost, Misconfigured, Unavailable
 from storage.ledger import Ledger
-from storage.records import Clock, Job, JobError, JobRequest, JobResult, Output, Status
+from storage.records import Attempt, Clock, Job, JobError, JobRequest, JobResult, Output, Status
 
 log = structlog.get_logger("darkroom.collect")
 
 HOPELESS = (ForbiddenAddress, ImageTooLarge)
 """What no other try can change."""
+
+
+class _LeftAlone(ImageUnavailable):
+    """The image was not asked for, because its host is left alone for `wait_ms` milliseconds."""
+
+    def __init__(self, host: str, wait_ms: int) -> None:
+        self.wait_ms = wait_ms
+        super().__init__(f"{host} failed too often and is left alone for now.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +53,11 @@ class Collector:
     downloader: Downloader
     reconciler: Reconciler
     gateways: Mapping[str, Gateway]
+    breaker: Breaker
     redactor: Redactor
     timing: Timing
     clock: Clock
+    metrics: Metrics
 
     def collect(self, job: Job, worker: str) -> Job:
         """Download and archive what is missing; close the job, or leave it for another try."""
@@ -52,13 +66,11 @@ class Collector:
             if any(isinstance(failure, ImageExpired) for failure in failures.values()):
                 job, failures = self._fetch_by_fresh_links(job, failures)
             if failures and (wait := self._wait(job, failures)) is not None:
-                return self.ledger.postpone(
-                    job, worker, due_in_ms=int(wait * 1000), result=job.result, error=self._reason(failures)
-                )
+                return self._later(job, worker, failures, wait)
             return self._close(job, worker, failures)
         except (Unavailable, Misconfigured, Unready) as error:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
-            log.warning("not archived yet", job=job.id, why=str(error))
+            log.warning("not archived yet", why=str(error))
             return self._wait_for_storage(job, worker, error)
         except LeaseLost:
             raise
@@ -66,10 +78,26 @@ class Collector:
             if job.attempts + 1 < len(self.timing.downloads):
                 # Bytes may be damaged on the way; that is what the digests are for.
                 wait = self.timing.download_wait(job.attempts + 1)
-                return self.ledger.postpone(job, worker, due_in_ms=int(wait * 1000))
+                attempt = self._attempt("archive", "archive_corrupt", error)
+                return self.ledger.postpone(job, worker, due_in_ms=int(wait * 1000), attempts=[attempt])
             return self._fail_loudly(job, worker, error)
         except Conflict as error:
             return self._fail_loudly(job, worker, error)
+
+    def _later(self, job: Job, worker: str, failures: Mapping[int, ImageError], wait: float) -> Job:
+        """Leave the job for another try; where nothing was tried, that costs it none."""
+        left_alone = [failure for failure in failures.values() if isinstance(failure, _LeftAlone)]
+        tried = len(left_alone) < len(failures)
+        wait_ms = int(wait * 1000) if tried else min(failure.wait_ms for failure in left_alone)
+        return self.ledger.postpone(
+            job,
+            worker,
+            due_in_ms=wait_ms,
+            attempted=tried,
+            attempts=self._attempts(failures),
+            result=job.result,
+            error=self._reason(failures),
+        )
 
     def _wait_for_storage(self, job: Job, worker: str, error: Exception) -> Job:
         """Wait for ever, rarer and rarer; that is no try of the images, and costs them none."""
@@ -79,6 +107,7 @@ class Collector:
             worker,
             due_in_ms=int(self.timing.outage_wait(since) * 1000),
             attempted=False,
+            attempts=[self._attempt("archive", "storage_unavailable", error)],
             result=job.result,
             error=JobError("storage_unavailable", self.redactor.text(str(error)), "operator"),
         )
@@ -92,14 +121,31 @@ class Collector:
             try:
                 self.ledger.add_output(self._fetch(job, index))
             except ImageError as error:
-                log.warning("image failed", job=job.id, index=index, code=error.code, why=str(error))
+                log.warning("image failed", index=index, code=error.code, why=str(error))
                 failures[index] = error
         return failures
+
+    @contextmanager
+    def _host(self, url: str) -> Iterator[None]:
+        """Keep the circuit of an image's host; raises _LeftAlone while it is open."""
+        host = read_target(url).host
+        if (wait_ms := self.breaker.host_waits_ms(host)) > 0:
+            raise _LeftAlone(host, wait_ms)
+        try:
+            yield
+        except ImageError as error:
+            if not self.downloader.closed:
+                self.breaker.host_answered(host, error)
+            raise
+        self.breaker.host_answered(host, None)
 
     def _fetch(self, job: Job, index: int) -> Output:
         image = job.result.images[index]
         hosts = self.gateways[job.gateway].image_hosts if job.gateway in self.gateways else ()
-        with self.downloader.fetch(image.url, hosts=hosts) as fetched:
+        with ExitStack() as opened:
+            with self._host(image.url), self._counted(job.gateway):
+                fetched = opened.enter_context(self.downloader.fetch(image.url, hosts=hosts))
+            self.metrics.count("darkroom_download_bytes_total", fetched.bytes, gateway=job.gateway)
             new = NewImage(
                 index=index,
                 file=fetched.file,
@@ -111,9 +157,30 @@ class Collector:
                 source_url=self.redactor.text(fetched.source_url),
                 downloaded_at=self.clock(),
             )
-            output = self.archive.store_image(job, new, now=self.clock())
-        log.info("archived image", job=job.id, index=index, key=output.key, bytes=output.bytes)
+            with self._storing():
+                output = self.archive.store_image(job, new, now=self.clock())
+        self.metrics.count("darkroom_images_archived_total", gateway=job.gateway)
+        self.metrics.count("darkroom_archived_bytes_total", output.bytes, gateway=job.gateway)
+        log.info("archived image", index=index, key=output.key, bytes=output.bytes)
         return output
+
+    @contextmanager
+    def _counted(self, gateway: str) -> Iterator[None]:
+        try:
+            with self.metrics.timed("darkroom_download_seconds", gateway=gateway):
+                yield
+        except (ImageError, Unready) as error:
+            self.metrics.count("darkroom_downloads_total", gateway=gateway, outcome=error.code)
+            raise
+        self.metrics.count("darkroom_downloads_total", gateway=gateway, outcome="done")
+
+    @contextmanager
+    def _storing(self) -> Iterator[None]:
+        try:
+            yield
+        except (Unavailable, Misconfigured, Corrupt, Conflict) as error:
+            self.metrics.count("darkroom_store_errors_total", kind=_kind(error))
+            raise
 
     def _fetch_by_fresh_links(
         self, job: Job, failures: dict[int, ImageError]
@@ -121,7 +188,7 @@ class Collector:
         try:
             completion = self.reconciler.fresh(job)
         except GatewayError as error:
-            log.warning("no fresh link", job=job.id, code=error.code, why=str(error))
+            log.warning("no fresh link", code=error.code, why=str(error))
             # Whether the image is gone is not known before the gateway has answered.
             unknown = ImageUnavailable(f"Its link is dead, and there is no fresh one yet: {error}")
             return job, {
@@ -153,7 +220,9 @@ class Collector:
         outputs = self.ledger.outputs(job.id)
         missing = self._reason(failures) if failures else None
         if not outputs:
-            return self.ledger.move(job, Status.FAILED, worker, error=missing)
+            return self.ledger.move(
+                job, Status.FAILED, worker, error=missing, attempts=self._attempts(failures)
+            )
         to = Status.PARTIAL if failures else Status.ARCHIVED
         gateway = self.gateways.get(job.gateway)
         document = record_document(
@@ -164,9 +233,18 @@ class Collector:
             missing=missing,
             seed_supported=None if gateway is None else "seed" not in gateway.unsupported(_seeded(job)),
         )
-        key = self.archive.write_record(job, document)
-        log.info("archived", job=job.id, gateway=job.gateway, status=to, images=len(outputs), record=key)
-        return self.ledger.move(job, to, worker, error=missing)
+        with self._storing():
+            written = self.archive.write_record(job, document)
+        log.info("archived", gateway=job.gateway, status=to, images=len(outputs), record=written.key)
+        return self.ledger.move(
+            job, to, worker, error=missing, records=written.number, attempts=self._attempts(failures)
+        )
+
+    def _attempt(self, step: str, code: str, error: Exception) -> Attempt:
+        return Attempt.once(step, code, self.redactor.text(str(error)), self.clock())
+
+    def _attempts(self, failures: Mapping[int, ImageError]) -> list[Attempt]:
+        return [self._attempt("download", error.code, error) for _, error in sorted(failures.items())]
 
     def _reason(self, failures: Mapping[int, ImageError]) -> JobError:
         index, error = min(failures.items())
@@ -175,9 +253,15 @@ class Collector:
         return JobError(error.code, message, error.at_fault)
 
     def _fail_loudly(self, job: Job, worker: str, error: Conflict | Corrupt) -> Job:
-        log.error("archive contradicts", job=job.id, why=str(error))
+        log.error("archive contradicts", why=str(error))
         code = "archive_conflict" if isinstance(error, Conflict) else "archive_corrupt"
-        return self.ledger.move(job, Status.FAILED, worker, error=JobError(code, str(error), "archive"))
+        return self.ledger.move(
+            job,
+            Status.FAILED,
+            worker,
+            error=JobError(code, str(error), "archive"),
+            attempts=[self._attempt("archive", code, error)],
+        )
 
 
 def _only_seed(result: JobResult) -> str | None:
@@ -187,3 +271,8 @@ def _only_seed(result: JobResult) -> str | None:
 
 def _seeded(job: Job) -> JobRequest:
     return replace(job.request, seed=job.request.seed or "0")
+
+
+def _kind(error: Exception) -> str:
+    kinds = (Unavailable, Misconfigured, Corrupt, Conflict)
+    return next(kind.__name__.lower() for kind in kinds if isinstance(error, kind))

@@ -9,7 +9,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,13 +19,14 @@ from pydantic import SecretStr
 from pydantic_settings import PydanticBaseSettingsSource
 
 from receiver import logs
-from receiver.app import Service, build
+from receiver.app import build
 from receiver.client import Darkroom
 from receiver.embedded import EmbeddedS3
 from receiver.errors import Unready
 from receiver.redaction import Redactor
 from receiver.replies import Job, Output
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.service import Service
 from receiver.serving import address, listen, served
 from receiver.settings import (
     ApiframeSettings,
@@ -217,6 +218,5 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _log_to(file: TextIO, redactor: Redactor) -> None:
-    # The screen belongs to the progress display; `configure` takes what is standard error right now.
-    with redirect_stderr(file):
-        logs.configure("json", "info", redactor)
+    # The screen belongs to the progress display.
+    logs.configure("json", "info", redactor, stream=file)

@@ -107,6 +107,11 @@ class Downloader:
         with SpooledTemporaryFile(max_size=self._policy.spool_bytes, dir=self._directory) as spool:
             yield self._download(url, hosts, cast("BinaryIO", spool))
 
+    @property
+    def closed(self) -> bool:
+        """Whether downloads are being given up because the service stops."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         """End downloads that are under way, at their next bytes, with ImageUnavailable; refuse new ones."""
         self._closed.set()

@@ -13,9 +13,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
 from receiver.errors import BodyTooLarge, DarkroomError, InvalidRequest, Unready
+from receiver.metrics import Metrics
 from storage.errors import NotFound, StorageError
 
 log = structlog.get_logger("darkroom.http")
@@ -26,15 +28,17 @@ SAFE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
 
 
 class Edge:
-    """The outermost layer: gives each request an id, adds safe headers, and logs one line."""
+    """The outermost layer: gives each request an id, adds safe headers, logs one line, and measures."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -42,7 +46,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        request_id = _request_id(request)
+        request.state.request_id = request_id = _request_id(request)
         began, status, started = perf_counter(), 500, False
 
         async def answer(message: Message) -> None:
@@ -66,13 +70,24 @@ class Edge:
                     raise
                 await _unexpected()(scope, receive, answer)
             finally:
+                seconds = perf_counter() - began
                 log.info(
                     "request",
                     method=request.method,
                     path=shown_path(request.url.path),
                     status=status,
-                    ms=round((perf_counter() - began) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                 )
+                self._measure(scope, status, seconds)
+
+    def _measure(self, scope: Scope, status: int, seconds: float) -> None:
+        # The template and never the path, which a stranger can make up, and which may hold a token.
+        route = getattr(scope.get("route"), "path_format", "none")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.count("darkroom_http_requests_total", route=route, method=method, status=str(status))
+        self._metrics.observe("darkroom_http_request_seconds", seconds, route=route, method=method)
+        if status == 429:
+            self._metrics.count("darkroom_api_requests_refused_total")
 
 
 def shown_path(path: str) -> str:
@@ -146,11 +161,21 @@ async def _storage(_request: Request, error: Exception) -> Response:
     )
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "bad_request")
-    return problem(error.status_code, code, error.detail, headers=error.headers)
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {"allow": ", ".join(sorted(_methods(request)))}
+    return problem(error.status_code, code, error.detail, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method of a path. Starlette itself would name those of the first route only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in here for method in route.methods or ()}
 
 
 def _unexpected() -> Response:

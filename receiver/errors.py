@@ -8,6 +8,8 @@ DarkroomError
 │   ├── UnknownGateway       unknown_gateway         not one of the configured gateways
 │   ├── BodyTooLarge         body_too_large          more bytes than the limit
 │   ├── IdempotencyConflict  idempotency_conflict    the key was used for another request
+│   ├── NotRetryable         not_retryable           it is not failed or partial, or nothing can help
+│   ├── NeedsResubmit        needs_resubmit          only a new submission could help, which may cost credits
 │   ├── NoSuchThing          not_found               no such job or output
 │   ├── Unauthorized         unauthorized            no token, or an unknown one
 │   └── Forbidden            forbidden               the token's scope does not reach this far
@@ -16,6 +18,7 @@ DarkroomError
 │   ├── BadSignature         bad_signature           the gateway's own signature does not fit
 │   ├── MalformedCallback    malformed_callback      not JSON, or not this gateway's shape
 │   ├── JobMismatch          job_mismatch            it speaks of another job than its URL
+│   ├── TooManyCallbacks     too_many_callbacks      its job has had as many as a job may have
 │   └── UnknownJob           unknown_job             a true token for a job that the ledger does not know
 ├── GatewayError             (what a gateway answered, or did not)
 │   ├── GatewayRefused       gateway_refused         it will never take this request
@@ -105,6 +108,20 @@ class IdempotencyConflict(RequestError):
     status = 409
 
 
+class NotRetryable(RequestError):
+    """The job is not failed or partial, or what is missing of it cannot be had by any retry."""
+
+    code = "not_retryable"
+    status = 409
+
+
+class NeedsResubmit(RequestError):
+    """Only another submission could help, which the gateway may charge for; the caller must say so."""
+
+    code = "needs_resubmit"
+    status = 409
+
+
 class NoSuchThing(RequestError):
     """No job or output has that id."""
 
@@ -162,6 +179,13 @@ class JobMismatch(CallbackError):
 
     code = "job_mismatch"
     status = 409
+
+
+class TooManyCallbacks(CallbackError):
+    """Its job has as many different callbacks as a job may have; nothing more is kept of it."""
+
+    code = "too_many_callbacks"
+    status = 429
 
 
 class UnknownJob(CallbackError):

@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from threading import Lock
-from time import monotonic
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from receiver.errors import DarkroomError
+from receiver import answers
+from receiver.errors import DarkroomError, Unready
+from receiver.queries import NoQuery
+from receiver.remembered import Remembered
+from receiver.routes import Answer, Operation, Served
 from storage.errors import StorageError
+from storage.records import Clock
 
 log = structlog.get_logger("darkroom.health")
 
 REMEMBERED_S = 2.0
 """A check is not repeated more often than this: anybody may ask, and a check costs something."""
 
+HEALTHZ = Operation(
+    "GET /healthz",
+    "check_health",
+    query=NoQuery,
+    answers={200: Answer(answers.Alive, "The process runs.")},
+)
+READYZ = Operation(
+    "GET /readyz",
+    "check_readiness",
+    query=NoQuery,
+    answers={
+        200: Answer(answers.Readiness, "Every part can be used."),
+        503: Answer(answers.Readiness, "A part cannot be used now."),
+    },
+)
+
 Check = Callable[[], None]
 """Returns if a part can be used now, and raises an error that says why not."""
+
+Warn = Callable[[], Mapping[str, str]]
+"""Answers what an operator should know although work goes on: a sentence for each gateway, or other name."""
+
+BROKEN = "The check itself failed; the log says how."
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the checks said: `ok`, or why not. Warnings do not make the service unready."""
+
+    checks: Mapping[str, str]
+    warnings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check passed."""
+        return all(answer == "ok" for answer in self.checks.values())
 
 
 class Health:
     """`/healthz` answers while the process runs; `/readyz` asks each part."""
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+    def __init__(self, checks: Mapping[str, Check], warnings: Sequence[Warn] = ()) -> None:
         self._checks = checks
-        self._lock = Lock()
-        self._asked_at = float("-inf")
-        self._answers: dict[str, str] = {}
+        self._warnings = warnings
+        self._answers = Remembered(self._find, REMEMBERED_S)
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[Served]:
         """The routes of this part."""
-        return [Route("/healthz", self.healthz), Route("/readyz", self.readyz)]
+        return [Served(HEALTHZ, self.healthz), Served(READYZ, self.readyz)]
 
     async def healthz(self, _request: Request) -> Response:
         """Answer that the process is alive."""
@@ -44,24 +80,48 @@ class Health:
     async def readyz(self, _request: Request) -> Response:
         """Answer whether every part can be used: 200, or 503 and what is wrong with which."""
         answers = await run_in_threadpool(self.ask)
-        ready = all(answer == "ok" for answer in answers.values())
-        status = "ready" if ready else "not ready"
-        return JSONResponse({"status": status, "checks": answers}, 200 if ready else 503)
+        return JSONResponse(
+            {
+                "status": "ready" if answers.ready else "not ready",
+                "checks": answers.checks,
+                "warnings": answers.warnings,
+            },
+            200 if answers.ready else 503,
+        )
 
     def forget(self) -> None:
         """Ask again next time, however recent the last answer is."""
-        self._asked_at = float("-inf")
+        self._answers.forget()
 
-    def ask(self) -> dict[str, str]:
+    def ask(self) -> Answers:
         """Run the checks, unless that was done a moment ago."""
-        # Whoever comes while the parts are being asked gets the last answer: waiting would fill the threads.
-        if monotonic() - self._asked_at >= REMEMBERED_S and self._lock.acquire(blocking=not self._answers):
-            try:
-                self._answers = {name: _answer(name, check) for name, check in self._checks.items()}
-                self._asked_at = monotonic()
-            finally:
-                self._lock.release()
-        return self._answers
+        return self._answers()
+
+    def _find(self) -> Answers:
+        checks = {name: _answer(name, check) for name, check in self._checks.items()}
+        warnings: dict[str, str] = {}
+        for warn in self._warnings:
+            warnings |= _warned(warn)
+        return Answers(checks, warnings)
+
+
+def oldest_result(oldest_ready_at: Callable[[], int | None], *, limit_s: float, clock: Clock) -> Check:
+    """A check that no result has waited too long to be archived.
+
+    `oldest_ready_at` answers since when the oldest one waits (milliseconds), or None if none does.
+    """
+
+    def check() -> None:
+        since = oldest_ready_at()
+        if since is None or (waited_s := (clock() - since) / 1000) <= limit_s:
+            return
+        raise Unready(
+            f"The oldest result has waited {waited_s / 3600:.1f} hours to be archived, and may wait "
+            f"{limit_s / 3600:.1f} (DARKROOM_READY__OLDEST_RESULT); gateways delete images after 24. "
+            "Look at why its job waits: `darkroom jobs --status ready`."
+        )
+
+    return check
 
 
 def _answer(name: str, check: Check) -> str:
@@ -72,5 +132,16 @@ def _answer(name: str, check: Check) -> str:
         return str(error)
     except Exception:
         log.exception("check failed", part=name)
-        return "The check itself failed; the log says how."
+        return BROKEN
     return "ok"
+
+
+def _warned(warn: Warn) -> Mapping[str, str]:
+    try:
+        return warn()
+    except StorageError:
+        # The ledger's own check says so already.
+        return {}
+    except Exception:
+        log.exception("warnings not read")
+        return {"warnings": BROKEN}

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 import structlog
 
 from receiver.errors import Unready
+from receiver.metrics import Metrics
 from storage.deliveries import Offer, Receipt
 from storage.errors import StorageError
 from storage.ledger import Ledger
@@ -24,10 +25,11 @@ WAITING = 8192
 class Intake:
     """One thread that writes what callers have offered. `offer` may be called from any thread."""
 
-    def __init__(self, ledger: Ledger, arrived: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, arrived: Callable[[], None], metrics: Metrics) -> None:
         """`arrived` is called after each commit that brought something new."""
         self._ledger = ledger
         self._arrived = arrived
+        self._metrics = metrics
         self._waiting: queue.Queue[tuple[Offer, Future[Receipt]] | None] = queue.Queue(WAITING)
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
@@ -46,8 +48,13 @@ class Intake:
         try:
             self._waiting.put_nowait((offer, future))
         except queue.Full:
+            self._metrics.count("darkroom_callbacks_unwritten_total", reason="full")
             future.set_exception(Unready("Too many callbacks are waiting to be written."))
         return future
+
+    def waiting(self) -> int:
+        """How many callbacks wait for a commit."""
+        return self._waiting.qsize()
 
     def _run(self) -> None:
         while (first := self._waiting.get()) is not None:
@@ -83,12 +90,15 @@ class Intake:
             log.exception("callbacks not written", callbacks=len(batch))
             self._refuse(batch, error)
             return
+        self._metrics.observe("darkroom_intake_batch_callbacks", len(batch))
         for (_, future), receipt in zip(batch, receipts, strict=True):
             future.set_result(receipt)
         if Receipt.ACCEPTED in receipts:
             self._arrived()
 
     def _refuse(self, batch: list[tuple[Offer, Future[Receipt]]], error: Exception) -> None:
+        self._metrics.count("darkroom_callbacks_unwritten_total", len(batch), reason="ledger")
+        self._metrics.count("darkroom_ledger_errors_total", part="intake")
         for _, future in batch:
             unready = Unready("The callback could not be written; send it again.")
             unready.__cause__ = error

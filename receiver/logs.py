@@ -1,48 +1,64 @@
-"""Log events: JSON for programs or lines for people, with secrets taken out of every one of them."""
+"""Log events: JSON for programs or lines for people, with secrets taken out of every one of them.
+
+Everything that would reach standard error goes through here once `configure` and `catch_everything` were
+called: our own events, the log records of libraries, their warnings, and tracebacks of what nobody caught.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from collections.abc import MutableMapping
-from typing import Any
+import threading
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TextIO
 
 import structlog
 
 from receiver.redaction import Redactor
 
+Event = MutableMapping[str, Any]
 
-def configure(log_format: str, level: str, redactor: Redactor) -> None:
-    """Send events to standard error; `log_format` is json, console, or auto."""
-    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
-    renderer: Any = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+log = structlog.get_logger("darkroom.logs")
 
-    def redact(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+MANY_LINES = frozenset({"exception", "stack"})
+"""The fields that may have several lines for people."""
+
+
+def configure(log_format: str, level: str, redactor: Redactor, *, stream: TextIO | None = None) -> None:
+    """Send events to a stream, by default standard error; `log_format` is json, console, or auto.
+
+    May be called again, when more secrets are known.
+    """
+    stream = stream or sys.stderr
+    as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
+
+    def clean(_logger: object, _name: str, event: Event) -> Event:
         # After the traceback was made into text, because secrets like to hide there.
-        return {name: redactor.value(value) for name, value in event.items()}
+        kept: Event = redactor.value(_plain(event))
+        return kept if as_json else {name: _one_line(name, value) for name, value in kept.items()}
 
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
         structlog.processors.format_exc_info,
-        redact,
     ]
+    last: list[Any] = [clean, _renderer(stream, as_json=as_json)]
     structlog.configure(
-        processors=[*shared, renderer],
+        processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: _Writer(stream),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     root = logging.getLogger()
@@ -51,3 +67,85 @@ def configure(log_format: str, level: str, redactor: Redactor) -> None:
     # Theirs would name every gateway URL and, in the access log, every callback token.
     for name in ("httpx", "httpcore", "botocore", "boto3", "urllib3", "uvicorn.access", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def catch_everything() -> None:
+    """Log what nobody caught, in any thread, and Python's warnings, instead of printing them as they are.
+
+    For a process of our own: it changes hooks that are the interpreter's, once and for good.
+    """
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+
+
+class _Writer(structlog.WriteLogger):
+    """Writes our events. A full disk or a reader that went away costs lines of the log, and no job."""
+
+    def msg(self, message: str) -> None:
+        with suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes the records of libraries; one that cannot be written is told of, and not printed as it is."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's own name
+        _, error, _ = sys.exc_info()
+        # Not its text: what could not be formatted was not redacted either.
+        log.error("a log record was dropped", logger=record.name, why=type(error).__name__)
+
+
+def _renderer(stream: TextIO, *, as_json: bool) -> Any:
+    if as_json:
+        return structlog.processors.JSONRenderer(ensure_ascii=False)
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can have it; anything else as text, so that the redaction sees what will be written."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a line of the log is not worth a job
+        return f"<{type(value).__name__}>"
+
+
+def _one_line(name: str, value: Any) -> Any:
+    """A text from outside must not be able to begin a line of its own, as if it were an event."""
+    if name in MANY_LINES or not isinstance(value, str):
+        return value
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    log.critical("uncaught", exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if issubclass(args.exc_type, SystemExit):
+        return
+    name = args.thread.name if args.thread else None
+    error = args.exc_value or args.exc_type()
+    log.critical("uncaught in thread", thread=name, exc_info=(args.exc_type, error, args.exc_traceback))
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    error = args.exc_value or args.exc_type()
+    log.error("uncaught in clean-up", where=args.object, exc_info=(args.exc_type, error, args.exc_traceback))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import structlog
 
+from receiver.breaker import Breaker
 from receiver.errors import (
     GarbledAnswer,
     GatewayError,
@@ -17,15 +18,18 @@ from receiver.errors import (
     UnknownGatewayJob,
 )
 from receiver.gateways.base import Completion, Gateway, State
+from receiver.metrics import Metrics
+from receiver.overview import Overview
 from receiver.redaction import Redactor
-from receiver.sending import BUSY_MS, Sender
+from receiver.sending import BUSY_MS, Sender, not_configured
 from receiver.timing import Timing
 from storage.ledger import Ledger
-from storage.records import Clock, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict
+from storage.records import Attempt, Clock, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict
 
 log = structlog.get_logger("darkroom.reconcile")
 
 Confirm = Literal["auto", "always", "never"]
+STILL_RUNNING = "It was asked, and is still at work."
 HINT = "hint"
 """The effect of a callback that is believed only as far as to ask the gateway itself."""
 
@@ -49,15 +53,18 @@ class Reconciler:
     gateways: Mapping[str, Gateway]
     sender: Sender
     confirm: Mapping[str, Confirm]
+    overview: Overview
+    breaker: Breaker
     redactor: Redactor
     timing: Timing
     clock: Clock
+    metrics: Metrics
 
     def advance(self, job: Job, worker: str) -> Job:
         """Apply a running job's deliveries; ask its gateway where they do not settle it or none came."""
         gateway = self.gateways.get(job.gateway)
         if gateway is None:
-            return self.ledger.postpone(job, worker, due_in_ms=60_000, deaf=True)
+            return self.ledger.postpone(job, worker, due_in_ms=60_000, deaf=True, error=not_configured(job))
         news = self._read(gateway, job)
         if job.gateway_job_id is None and news.gateway_job_id is not None:
             # The callback overtook the answer to our submission, or that answer was lost.
@@ -72,7 +79,8 @@ class Reconciler:
                 job, Status.RUNNING, worker, keep_lease=True, gateway_job_id=job.gateway_job_id
             )
         hinted = news.hinted or self._hinted_before(job)
-        if not hinted and (wait_ms := self._due_in_ms(job)) > 0:
+        at_once = hinted or (job.reopened and job.attempts == 0)
+        if not at_once and (wait_ms := self._due_in_ms(job)) > 0:
             return self.ledger.postpone(job, worker, due_in_ms=wait_ms, attempted=False, applied=news.effects)
         return self._ask(job, worker, gateway, news.effects, hinted=hinted)
 
@@ -81,17 +89,31 @@ class Reconciler:
         gateway = self.gateways.get(job.gateway)
         if gateway is None or job.gateway_job_id is None:
             return None
+        if self.breaker.asking_waits_ms(gateway.name) > 0:
+            raise GatewayUnavailable(f"{gateway.name} is left alone for now.")
         with self.sender.slot(gateway.name) as free:
             if not free:
                 raise GatewayUnavailable(f"{gateway.name} is being asked too much already.")
-            completion = self._poll(gateway, job)
+            try:
+                completion = self._poll(gateway, job)
+            except GatewayError as error:
+                self.breaker.gateway_failed(gateway.name, "ask", error)
+                raise
+        self.breaker.gateway_answered(gateway.name, "ask")
         return completion if completion.state is State.SUCCEEDED else None
 
     def _poll(self, gateway: Gateway, job: Job) -> Completion:
         assert job.gateway_job_id is not None
-        completion = gateway.polled(self.sender.send(gateway.poll(job.gateway_job_id)))
-        if completion.gateway_job_id not in {job.gateway_job_id, None}:
-            raise GarbledAnswer(f"{gateway.name} answered with another job than the one asked about.")
+        try:
+            with self.metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="poll"):
+                response = self.sender.send(gateway.poll(job.gateway_job_id))
+            completion = gateway.polled(response)
+            if completion.gateway_job_id not in {job.gateway_job_id, None}:
+                raise GarbledAnswer(f"{gateway.name} answered with another job than the one asked about.")
+        except GatewayError as error:
+            self.metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=error.code)
+            raise
+        self.metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=completion.state)
         return completion
 
     def _read(self, gateway: Gateway, job: Job) -> _News:
@@ -136,38 +158,53 @@ class Reconciler:
         return since + int(due * 1000) - self.clock()
 
     def _ask(self, job: Job, worker: str, gateway: Gateway, effects: dict[str, str], *, hinted: bool) -> Job:
+        if (wait_ms := self.breaker.asking_waits_ms(gateway.name)) > 0:
+            return self.ledger.postpone(
+                job, worker, due_in_ms=wait_ms, attempted=False, deaf=True, applied=effects
+            )
         try:
             with self.sender.slot(gateway.name) as free:
                 if not free:
                     return self.ledger.postpone(
                         job, worker, due_in_ms=BUSY_MS, attempted=False, applied=effects
                     )
-                completion = self._poll(gateway, job)
+                completion = self.overview.find(gateway, job) or self._poll(gateway, job)
         except GatewayError as error:
-            log.warning("poll failed", job=job.id, gateway=job.gateway, code=error.code, why=str(error))
+            log.warning("poll failed", gateway=job.gateway, code=error.code, why=str(error))
+            self.breaker.gateway_failed(gateway.name, "ask", error)
             return self._unanswered(job, worker, effects, error, hinted=hinted)
+        self.breaker.gateway_answered(gateway.name, "ask")
         if completion.state is State.RUNNING:
             return self._unanswered(job, worker, effects, None, hinted=hinted)
         by = FoundBy.CALLBACK if hinted else FoundBy.POLL
         if not hinted and not job.callback_expected:
             by = FoundBy.POLL_ONLY
-        return self._decide(job, worker, gateway, completion, effects, by)
+        attempt = self._attempt(completion.state, f"{job.gateway} was asked, and says so.")
+        return self._decide(job, worker, gateway, completion, effects, job.found_by or by, [attempt])
+
+    def _attempt(self, code: str, message: str) -> Attempt:
+        return Attempt.once("ask", code, message, self.clock())
 
     def _unanswered(
         self, job: Job, worker: str, effects: dict[str, str], error: GatewayError | None, *, hinted: bool
     ) -> Job:
         age = self.clock() - (job.moved_at(Status.RUNNING) or job.created_at)
+        why = JobError(error.code, self.redactor.text(str(error)), error.at_fault) if error else None
+        attempts = [self._attempt(why.code, why.message) if why else self._attempt("running", STILL_RUNNING)]
         if age > self.timing.no_answer * 1000:
             message = f"{job.gateway} gave no result in {self.timing.no_answer / 3600:g} hours."
             failure = JobError("no_answer", message, "gateway")
-            return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=failure)
-        why = JobError(error.code, self.redactor.text(str(error)), error.at_fault) if error else None
+            return self.ledger.move(
+                job, Status.FAILED, worker, applied=effects, error=failure, attempts=attempts
+            )
         if self._forgotten(job, error, age):
-            return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=why)
+            return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=why, attempts=attempts)
         wait = self._next_wait(job, hinted=hinted)
         if isinstance(error, RateLimited):
             wait = max(wait, self.timing.later(error.retry_after_s))
-        return self.ledger.postpone(job, worker, due_in_ms=int(wait * 1000), applied=effects, error=why)
+        return self.ledger.postpone(
+            job, worker, due_in_ms=int(wait * 1000), applied=effects, error=why, attempts=attempts
+        )
 
     def _forgotten(self, job: Job, error: GatewayError | None, age_ms: int) -> bool:
         # One such answer may be a replica that lags behind; two in a row, later on, are believed.
@@ -190,18 +227,20 @@ class Reconciler:
         completion: Completion,
         effects: dict[str, str],
         by: FoundBy = FoundBy.CALLBACK,
+        attempts: Sequence[Attempt] = (),
     ) -> Job:
         """Move a job on by a completion that may be believed."""
         to = Status.READY if completion.state is State.SUCCEEDED and completion.images else Status.FAILED
         # What was marked with an empty effect is the delivery that proves this very move.
         applied = {delivery_id: effect or to for delivery_id, effect in effects.items()}
-        log.info("decided", job=job.id, gateway=job.gateway, to=to, found_by=by)
+        log.info("decided", gateway=job.gateway, to=to, found_by=by)
         return self.ledger.move(
             job,
             to,
             worker,
             keep_lease=True,
             applied=applied,
+            attempts=attempts,
             gateway_job_id=job.gateway_job_id or completion.gateway_job_id,
             found_by=by,
             result=self._result(job, gateway, completion),

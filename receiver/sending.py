@@ -9,6 +9,7 @@ from threading import Lock
 import httpx
 
 from receiver.gateways.base import send
+from storage.records import Job, JobError
 
 BUSY_MS = 250
 """When a job is looked at again that found its gateway's slots taken."""
@@ -45,3 +46,9 @@ class Sender:
     def send(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return the whole answer; raises as `receiver.gateways.base.send` does."""
         return send(self._client, request)
+
+
+def not_configured(job: Job) -> JobError:
+    """Why nothing is sent about a job whose gateway has no API key here any more."""
+    message = f"{job.gateway} has no API key here any more; set it again, and the job goes on."
+    return JobError("unknown_gateway", message, "operator")

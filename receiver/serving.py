@@ -13,7 +13,7 @@ from types import FrameType
 import structlog
 import uvicorn
 
-from receiver.app import Service
+from receiver.service import Service
 
 log = structlog.get_logger("darkroom.serving")
 
@@ -66,9 +66,11 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(service: Service, listener: socket.socket, *, work: bool) -> None:
-    """Serve until SIGTERM or SIGINT; the service is stopped at the end."""
-    server = _server(service, work=work, started=lambda: log.info("listening", url=address(listener)))
+def serve(service: Service, listener: socket.socket, *, work: bool, api: bool = True) -> None:
+    """Serve until SIGTERM or SIGINT; the service is stopped at the end. For `api` see `Service.asgi`."""
+    server = _server(
+        service, work=work, api=api, started=lambda: log.info("listening", url=address(listener))
+    )
     server.run(sockets=[listener])
     log.info("stopped")
 
@@ -98,9 +100,9 @@ def served(service: Service, listener: socket.socket, *, work: bool = True) -> I
         thread.join()
 
 
-def _server(service: Service, *, work: bool, started: Callable[[], None]) -> Server:
+def _server(service: Service, *, work: bool, started: Callable[[], None], api: bool = True) -> Server:
     config = uvicorn.Config(
-        service.asgi(work=work),
+        service.asgi(work=work, api=api),
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -159,6 +159,17 @@ class WorkerSettings(Group):
     )
 
 
+class ReadySettings(Group):
+    """When `/readyz` says no."""
+
+    oldest_result: float = Field(
+        21600,
+        gt=0,
+        description="Seconds that a result may wait to be archived before `/readyz` fails: "
+        "gateways delete images after 24 hours.",
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -205,6 +216,7 @@ class Settings(BaseSettings):
     callbacks: CallbackSettings = CallbackSettings()
     download: DownloadSettings = DownloadSettings()
     worker: WorkerSettings = WorkerSettings()
+    ready: ReadySettings = ReadySettings()
 
     @property
     def ledger_url(self) -> str:

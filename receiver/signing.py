@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
@@ -42,6 +42,14 @@ class _ClockedSigner(TimestampSigner):
         return self._clock() // 1000
 
 
+class TokenFor(NamedTuple):
+    """What a callback token was made for."""
+
+    job_id: str
+    submission: int
+    """Which submission of the job it was, from 1."""
+
+
 class _PlainSerializer(URLSafeTimedSerializer):
     """Never compresses, so that no token ever needs to be decompressed."""
 
@@ -69,21 +77,21 @@ class CallbackTokens:
     def __repr__(self) -> str:
         return f"CallbackTokens({len(self._secret_keys)} keys, max_age_s={self._max_age_s})"
 
-    def make(self, gateway: str, job_id: str, *, made_at: int | None = None) -> str:
+    def make(self, gateway: str, job_id: str, *, submission: int = 1, made_at: int | None = None) -> str:
         """Sign a token of fewer than 300 characters; raises ValueError if the names do not fit in one.
 
-        `made_at` (milliseconds) is when its life begins, now by default. One job's token must be the same
-        each time it is made: a gateway takes a submission with another callback URL for another one, and
-        answers 409 to its idempotency key.
+        `submission` is which submission of the job it is for. `made_at` (milliseconds) is when its life
+        begins, now by default. One submission's token must be the same each time it is made: a gateway takes
+        one with another callback URL for another one, and answers 409 to its idempotency key.
         """
         serializer = self._serializer if made_at is None else self._made_at(lambda: made_at)
-        token = serializer.dumps([gateway, job_id])
+        token = serializer.dumps([gateway, job_id] if submission == 1 else [gateway, job_id, submission])
         if len(token) > MAX_TOKEN_CHARS:
             raise ValueError(f"a callback token may not exceed {MAX_TOKEN_CHARS} characters")
         return token
 
-    def read(self, token: str, gateway: str) -> str:
-        """Answer the id of the job that a token was made for.
+    def read(self, token: str, gateway: str) -> TokenFor:
+        """Answer what a token was made for.
 
         Raises BadToken, and nothing else, whatever it is given. Its reason is `missing`, `forged`,
         `foreign` (made for another gateway) or `expired`.
@@ -95,14 +103,14 @@ class CallbackTokens:
             payload, made_at = self._serializer.loads(token, return_timestamp=True)
         except (BadData, ValueError, OverflowError, OSError):
             raise BadToken("forged") from None
-        if not _two_texts(payload):
+        if not _one_of_ours(payload):
             raise BadToken("forged")
         if payload[0] != gateway:
             raise BadToken("foreign")
         age_s = self._clock() // 1000 - int(made_at.timestamp())
         if not -CLOCK_SLACK_S <= age_s <= self._max_age_s:
             raise BadToken("expired")
-        return str(payload[1])
+        return TokenFor(payload[1], payload[2] if len(payload) > 2 else 1)
 
     def _made_at(self, clock: Clock) -> _PlainSerializer:
         return _PlainSerializer(
@@ -127,5 +135,7 @@ def _check_shape(token: str) -> None:
         raise BadToken("forged")
 
 
-def _two_texts(payload: object) -> bool:
-    return isinstance(payload, list) and len(payload) == 2 and all(isinstance(part, str) for part in payload)
+def _one_of_ours(payload: object) -> bool:
+    if not isinstance(payload, list) or len(payload) not in {2, 3}:
+        return False
+    return all(isinstance(part, str) for part in payload[:2]) and all(type(n) is int for n in payload[2:])

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from time import sleep
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import structlog
 import uuid_utils
 
+from receiver.breaker import Breaker
 from receiver.errors import (
     GarbledAnswer,
     GatewayError,
@@ -26,15 +27,18 @@ from receiver.errors import (
     UnsupportedParameter,
 )
 from receiver.gateways.base import Gateway, Submission
+from receiver.metrics import Metrics
 from receiver.redaction import Redactor
-from receiver.sending import BUSY_MS, Sender
+from receiver.sending import BUSY_MS, Sender, not_configured
 from receiver.signing import CallbackTokens
 from receiver.timing import Timing
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger import Ledger
-from storage.records import Clock, Job, JobError, JobRequest, Status
+from storage.records import Attempt, Clock, Job, JobError, JobRequest, Status
 
 NOTE_WAITS_S = (0.1, 0.5, 2.0)
+
+Noted = TypeVar("Noted")
 
 log = structlog.get_logger("darkroom.submit")
 
@@ -50,7 +54,7 @@ class CallbackUrls:
         """The URL for one job, or None if no gateway could reach it."""
         if self.public_url is None:
             return None
-        token = self.tokens.make(job.gateway, job.id, made_at=job.created_at)
+        token = self.tokens.make(job.gateway, job.id, submission=job.submission, made_at=job.began_at)
         return f"{self.public_url}/callbacks/{job.gateway}/{token}"
 
 
@@ -62,9 +66,11 @@ class Submitter:
     gateways: Mapping[str, Gateway]
     sender: Sender
     urls: CallbackUrls
+    breaker: Breaker
     redactor: Redactor
     timing: Timing
     clock: Clock
+    metrics: Metrics
 
     def accept(
         self,
@@ -74,6 +80,7 @@ class Submitter:
         ignore_unsupported: bool = False,
         idempotency_key: str | None = None,
         notify_url: str | None = None,
+        request_id: str | None = None,
     ) -> tuple[Job, bool]:
         """Check a job and put it in the ledger. Answers the job, and whether it is new.
 
@@ -90,29 +97,38 @@ class Submitter:
         if faults := gateway.faults(request):
             raise InvalidRequest(faults)
         try:
-            return self.ledger.add_job(
+            job, new = self.ledger.add_job(
                 str(uuid_utils.uuid7()),
                 gateway_name,
                 request,
                 idempotency_key=idempotency_key,
                 notify_url=notify_url,
+                request_id=request_id,
             )
         except Conflict as error:
             raise IdempotencyConflict(str(error)) from error
+        log.info("accepted", job=job.id, gateway=job.gateway, new=new)
+        return job, new
 
     def send(self, job: Job, worker: str) -> Job:
         """Send a queued job. A refusal fails it; anything passing puts it back in the queue."""
         gateway = self.gateways.get(job.gateway)
         if gateway is None:
-            return self.ledger.postpone(job, worker, due_in_ms=60_000, error=_not_configured(job))
+            return self.ledger.postpone(job, worker, due_in_ms=60_000, error=not_configured(job))
+        if (wait_ms := self.breaker.sending_waits_ms(gateway.name)) > 0:
+            return self.ledger.postpone(job, worker, due_in_ms=wait_ms, attempted=False)
         with self.sender.slot(gateway.name) as free:
             if not free:
+                self.breaker.not_sent(gateway.name)
                 return self.ledger.postpone(job, worker, due_in_ms=BUSY_MS, attempted=False)
             return self._send(job, worker, gateway)
 
     def recover(self, job: Job, worker: str) -> Job:
         """Go on with a submission whose outcome nobody recorded."""
         gateway = self.gateways.get(job.gateway)
+        if job.gateway_job_id is not None:
+            # Kept by a worker that had lost its lease when the answer came.
+            return self.ledger.move(job, Status.RUNNING, worker, keep_lease=True)
         taken = job.error is not None and job.error.code == SubmittedBefore.code
         if gateway is not None and gateway.supports.idempotency and not taken:
             return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True)
@@ -134,12 +150,18 @@ class Submitter:
         try:
             submission = self._exchange(gateway, request)
         except GatewayError as error:
-            log.warning("submission failed", job=job.id, gateway=job.gateway, code=error.code, why=str(error))
+            log.warning("submission failed", gateway=job.gateway, code=error.code, why=str(error))
+            self.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome=error.code)
+            self.breaker.gateway_failed(gateway.name, "send", error)
             return self._not_taken(job, worker, gateway, error)
-        return self._taken(job, worker, submission)
+        self.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome="accepted")
+        job = self._taken(job, worker, submission)
+        self.breaker.gateway_answered(gateway.name, "send")
+        return job
 
     def _exchange(self, gateway: Gateway, request: httpx.Request) -> Submission:
-        response = self.sender.send(request)
+        with self.metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="submit"):
+            response = self.sender.send(request)
         try:
             return gateway.accepted(response)
         except GatewayUnavailable as error:
@@ -149,8 +171,10 @@ class Submitter:
             raise OutcomeUnknown(str(error), request_id=error.request_id) from error
 
     def _taken(self, job: Job, worker: str, submission: Submission) -> Job:
-        log.info("submitted", job=job.id, gateway=job.gateway, gateway_job=submission.gateway_job_id)
+        log.info("submitted", gateway=job.gateway, gateway_job=submission.gateway_job_id)
         due_in = self.timing.poll_due(0, callback_expected=job.callback_expected)
+        told = f"{job.gateway} took it as {submission.gateway_job_id}."
+        attempt = Attempt.once("send", "taken", self.redactor.text(told), self.clock())
 
         def note() -> Job:
             return self.ledger.move(
@@ -158,6 +182,7 @@ class Submitter:
                 Status.RUNNING,
                 worker,
                 due_in_ms=int(due_in * 1000),
+                attempts=[attempt],
                 gateway_job_id=submission.gateway_job_id,
                 gateway_request_id=submission.request_id,
             )
@@ -165,6 +190,10 @@ class Submitter:
         try:
             return self._firmly(note)
         except LeaseLost:
+            # Another worker goes on with the job, and could not ask for this answer again.
+            self._firmly(
+                lambda: self.ledger.note_submission(job, submission.gateway_job_id, submission.request_id)
+            )
             raise
         except Conflict:
             error = JobError(
@@ -174,7 +203,7 @@ class Submitter:
             )
             return self.ledger.move(job, Status.FAILED, worker, error=error)
 
-    def _firmly(self, note: Callable[[], Job]) -> Job:
+    def _firmly(self, note: Callable[[], Noted]) -> Noted:
         """Try harder than usual to write down what a gateway answered: it cannot be asked for it again."""
         for wait_s in NOTE_WAITS_S:
             try:
@@ -185,34 +214,50 @@ class Submitter:
         return note()
 
     def _not_taken(self, job: Job, worker: str, gateway: Gateway, error: GatewayError) -> Job:
-        reason = JobError(error.code, self.redactor.text(str(error)), error.at_fault)
+        reason = JobError(error.code, self.redactor.text(str(error)), error.at_fault, self._details(error))
+        attempt = Attempt.once("send", error.code, reason.message, self.clock())
         if isinstance(error, GatewayRefused):
-            return self.ledger.move(job, Status.FAILED, worker, error=reason)
-        if isinstance(error, SubmittedBefore):
-            return self._wait_or_give_up(job, worker, reason)
-        unknown = isinstance(error, OutcomeUnknown | GarbledAnswer)
-        if unknown and not gateway.supports.idempotency:
-            return self._wait_or_give_up(job, worker, reason)
-        if self.clock() - job.created_at > self.timing.no_answer * 1000:
-            return self.ledger.move(job, Status.FAILED, worker, error=reason)
+            return self.ledger.move(job, Status.FAILED, worker, error=reason, attempts=[attempt])
+        unknown = isinstance(error, OutcomeUnknown | GarbledAnswer) and not gateway.supports.idempotency
+        if unknown or isinstance(error, SubmittedBefore):
+            return self._wait_or_give_up(job, worker, reason, attempt)
+        # What only an operator can mend is waited for, as long as it takes.
+        passing = error.at_fault != "operator"
+        if passing and self.clock() - job.began_at > self.timing.no_answer * 1000:
+            return self.ledger.move(job, Status.FAILED, worker, error=reason, attempts=[attempt])
+        due_in_ms = max(self._backoff_ms(job, error), self.breaker.sending_waits_ms(gateway.name))
+        return self.ledger.move(
+            job, Status.QUEUED, worker, due_in_ms=due_in_ms, error=reason, attempts=[attempt]
+        )
+
+    def _backoff_ms(self, job: Job, error: GatewayError) -> int:
+        """How long this job waits by its own schedule; the end of a pause is not its own."""
+        if error.at_fault == "operator":
+            return 0
         wait = self.timing.backoff(job.attempts)
         if isinstance(error, RateLimited):
             wait = max(wait, self.timing.later(error.retry_after_s))
-        return self.ledger.move(job, Status.QUEUED, worker, due_in_ms=int(wait * 1000), error=reason)
+        return int(wait * 1000)
 
-    def _wait_or_give_up(self, job: Job, worker: str, reason: JobError | None) -> Job:
+    def _details(self, error: GatewayError) -> Mapping[str, Any] | None:
+        return self.redactor.value(error.details) if error.details else None
+
+    def _wait_or_give_up(
+        self, job: Job, worker: str, reason: JobError | None, attempt: Attempt | None = None
+    ) -> Job:
         """Never send twice what may have been taken: wait for its callback, and then fail."""
         since = job.moved_at(Status.SUBMITTING) or job.created_at
         left_ms = since + int(self.timing.unconfirmed * 1000) - self.clock()
+        attempts = [attempt] if attempt else []
         if left_ms > 0:
-            return self.ledger.postpone(job, worker, due_in_ms=left_ms, error=reason)
+            return self.ledger.postpone(job, worker, due_in_ms=left_ms, error=reason, attempts=attempts)
         message = (
             f"{job.gateway} never said whether it took the job. It was not sent again, because that "
             "could have been charged twice; look into the gateway's own list of jobs."
         )
-        log.error("submission unconfirmed", job=job.id, gateway=job.gateway)
+        log.error("submission unconfirmed", gateway=job.gateway)
         error = JobError("submission_unconfirmed", message, "gateway")
-        return self.ledger.move(job, Status.FAILED, worker, error=error)
+        return self.ledger.move(job, Status.FAILED, worker, error=error, attempts=attempts)
 
 
 def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobRequest:
@@ -228,8 +273,3 @@ def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobR
 
 def _body(request: httpx.Request) -> Any:
     return json.loads(request.content) if request.content else None
-
-
-def _not_configured(job: Job) -> JobError:
-    message = f"{job.gateway} has no API key here any more; set it again, and the job goes on."
-    return JobError("unknown_gateway", message, "operator")

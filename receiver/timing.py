@@ -27,6 +27,13 @@ class Timing:
     """How long gateways keep images; after that there is nothing left to try."""
     backoff_first: float = 1
     backoff_most: float = 300
+    pause_first: float = 30
+    """How long a gateway that wants another key or more credits is left alone; doubles up to `pause_most`."""
+    pause_most: float = 300
+    breaker_failures: int = 5
+    """After so many failures in a row a gateway or an image host is left alone."""
+    breaker_first: float = 5
+    """For how long at first; doubles up to `backoff_most`."""
     jitter: float = 0.1
     """The largest share that is added to a wait, so that many jobs do not come back at once."""
 
@@ -50,6 +57,17 @@ class Timing:
     def backoff(self, attempts: int) -> float:
         """How long to wait after a failure that was not the job's fault; doubles each time."""
         return self.later(min(self.backoff_first * 2 ** min(attempts, 20), self.backoff_most))
+
+    def pause(self, failures: int) -> float:
+        """How long to leave a gateway alone that does not want us, after so many refusals in a row."""
+        return self.later(min(self.pause_first * 2 ** min(failures - 1, 20), self.pause_most))
+
+    def breaker_wait(self, failures: int) -> float:
+        """How long to leave something alone after so many failures in a row; 0 while they are too few."""
+        beyond = failures - self.breaker_failures
+        if beyond < 0:
+            return 0
+        return self.later(min(self.breaker_first * 2 ** min(beyond, 20), self.backoff_most))
 
     def outage_wait(self, since: float) -> float:
         """How long to wait while something is away that was missed for `since` seconds; so it doubles."""

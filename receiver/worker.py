@@ -7,11 +7,14 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from time import monotonic
 
 import structlog
 import uuid_utils
 
+from receiver.lanes import Lanes
+from receiver.metrics import Metrics
 from storage.errors import Conflict, LeaseLost, StorageError
 from storage.ledger import Ledger
 from storage.records import Clock, Job, Status
@@ -26,6 +29,12 @@ IDLE_S = 1.0
 
 MISHAP_MS = 60_000
 
+BUSY_MS = 250
+"""When a job is looked at again whose gateway has no place left for fetching images."""
+
+SET_BACK_MS = 5_000
+"""The clock was set back if it fell behind by more than this."""
+
 
 class Worker:
     """Threads that work on leased jobs until there is nothing due, and then wait to be woken."""
@@ -36,17 +45,26 @@ class Worker:
         steps: Mapping[Status, Step],
         *,
         concurrency: int,
+        gateways: Collection[str],
         clock: Clock,
         moved: Callable[[str], None],
         full: Callable[[], Collection[str]],
+        metrics: Metrics,
     ) -> None:
-        """`moved` is called with a job's id after each step; `full` names the gateways with no free slot."""
+        """`moved` is called with a job's id after each step; `full` names the gateways with no free slot.
+
+        There is a thread for each of the `gateways` at least, whatever the `concurrency`.
+        """
+        concurrency = max(concurrency, len(gateways))
         self.name = f"{socket.gethostname()[:20]}.{os.getpid()}.{uuid_utils.uuid7().hex[-8:]}"
         self._ledger = ledger
         self._steps = steps
         self._clock = clock
         self._moved = moved
         self._full = full
+        self._metrics = metrics
+        self._lanes = Lanes(gateways, concurrency)
+        self._drift_ms = float("inf")
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._free = threading.Semaphore(concurrency)
         self._concurrency = concurrency
@@ -97,7 +115,8 @@ class Worker:
         try:
             self._ledger.release(self.name)
         except StorageError as error:
-            seconds = self._ledger.lease_ms // 1000
+            self._metrics.count("darkroom_ledger_errors_total", part="worker")
+            seconds = self._ledger.lease_ms / 1000
             log.warning("leases not given back; they run out", seconds=seconds, why=str(error))
 
     def _claim(self) -> None:
@@ -117,20 +136,33 @@ class Worker:
 
     def _claim_once(self, limit: int) -> int:
         try:
-            jobs = self._ledger.claim(self.name, limit, full=self._full())
+            self._look_at_the_clock()
+            claimed = self._ledger.claim(self.name, self._lanes.room(limit, self._full()))
         except Exception as error:  # noqa: BLE001 - this thread must not end
             self._complain("ledger does not answer", error)
             self._stopping.wait(IDLE_S)
             return 0
         with self._lock:
+            # A clock that was set forward ends leases early, of the jobs that are in hand here too.
+            jobs = [job for job in claimed if job.id not in self._held]
             self._held.update(job.id for job in jobs)
         for job in jobs:
+            self._lanes.enter(job)
             self._jobs.put(job)
         return len(jobs)
 
+    def _look_at_the_clock(self) -> None:
+        """Heal the ledger at the start, and whenever the clock was set back."""
+        drift = self._clock() - monotonic() * 1000
+        if drift < self._drift_ms - SET_BACK_MS:
+            healed = self._ledger.heal()
+            if healed:
+                log.warning("the clock was set back; what it had put off is due now", jobs=healed)
+        self._drift_ms = drift
+
     def _pause(self) -> float:
         try:
-            due = self._ledger.next_due(full=self._full())
+            due = self._ledger.next_due(self._lanes.room(self._concurrency, self._full()))
         except Exception as error:  # noqa: BLE001 - this thread must not end
             self._complain("ledger does not answer", error)
             return IDLE_S
@@ -143,6 +175,7 @@ class Worker:
             try:
                 self._see_through(job)
             finally:
+                self._lanes.leave(job)
                 with self._idle:
                     self._held.discard(job.id)
                     self._idle.notify_all()
@@ -152,27 +185,35 @@ class Worker:
 
     def _see_through(self, job: Job) -> None:
         """Do step after step, until the job rests or is due later."""
-        held: Job = job
-        try:
-            while held.leased_by == self.name and not self._stopping.is_set():
-                held = self._steps[held.status](held, self.name)
-                self._moved(held.id)
-        except LeaseLost as error:
-            log.warning("job went to another worker", job=held.id, why=str(error))
-        except Conflict as error:
-            log.error("ledger refuses a step; the job is set aside", job=held.id, why=str(error))
-            self._set_aside(held)
-        except StorageError as error:
-            log.error("ledger does not answer; the job is taken up again later", job=held.id, why=str(error))
-        except Exception:
-            log.exception("step failed", job=held.id, status=held.status)
-            self._set_aside(held)
+        with structlog.contextvars.bound_contextvars(job=job.id, request=job.request_id):
+            held: Job = job
+            try:
+                while held.leased_by == self.name and not self._stopping.is_set():
+                    held = self._step(held)
+                    self._moved(held.id)
+            except LeaseLost as error:
+                log.warning("job went to another worker", why=str(error))
+            except Conflict as error:
+                log.error("ledger refuses a step; the job is set aside", why=str(error))
+                self._set_aside(held)
+            except StorageError as error:
+                log.error("ledger does not answer; the job is taken up again later", why=str(error))
+            except Exception:
+                log.exception("step failed", status=held.status)
+                self._set_aside(held)
+
+    def _step(self, job: Job) -> Job:
+        with ExitStack() as places:
+            if job.status is Status.READY and not places.enter_context(self._lanes.collecting(job)):
+                return self._ledger.postpone(job, self.name, due_in_ms=BUSY_MS, attempted=False)
+            return self._steps[job.status](job, self.name)
 
     def _set_aside(self, job: Job) -> None:
         try:
             self._ledger.postpone(job, self.name, due_in_ms=MISHAP_MS, deaf=True)
         except StorageError as error:
-            log.warning("not set aside; its lease runs out", job=job.id, why=str(error))
+            self._metrics.count("darkroom_ledger_errors_total", part="worker")
+            log.warning("not set aside; its lease runs out", why=str(error))
 
     def _renew(self) -> None:
         while not self._stopping.wait(self._ledger.lease_ms / 3000):
@@ -186,5 +227,6 @@ class Worker:
                 self._complain("leases not renewed", error)
 
     def _complain(self, what: str, error: Exception) -> None:
+        self._metrics.count("darkroom_ledger_errors_total", part="worker")
         # A traceback only for what nobody expected.
         log.error(what, why=str(error), exc_info=None if isinstance(error, StorageError) else error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256 as digest_of
 from typing import Any, BinaryIO
 
@@ -32,6 +32,14 @@ class NewImage:
     seed: str | None
     source_url: str
     downloaded_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where a record is, and which one of its job's it is, from 1."""
+
+    key: str
+    number: int
 
 
 class Archive:
@@ -73,12 +81,28 @@ class Archive:
             stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
         return _output(job, image, stored, now)
 
-    def write_record(self, job: Job, document: Mapping[str, Any]) -> str:
-        """Write a job's record, read it back, and answer its key.
+    def write_record(self, job: Job, document: Mapping[str, Any]) -> Written:
+        """Write a job's next record, read it back, and answer where it is.
 
-        A record of the same outputs that is there already stands; another one raises Conflict.
+        Nothing is ever written over: what a retry found stands in a record of its own, which names the one
+        that it supersedes. A record of the same outputs that is there already stands, and one of fewer of
+        them is superseded: both are from a worker that was cut off. Any other one raises Conflict.
         """
-        key = self._keys.record(job)
+        number = job.records + 1
+        while True:
+            key = self._keys.record(job, number)
+            supersedes = self._keys.record(job, number - 1) if number > 1 else None
+            if self._put_record(job, key, {**document, "supersedes": supersedes}):
+                return Written(key, number)
+            ours, theirs = _claims(document), _claims(self._read(key))
+            if ours == theirs:
+                return Written(key, number)
+            if not theirs < ours:
+                raise Conflict(f"{key} is the record of other outputs.")
+            number += 1
+
+    def _put_record(self, job: Job, key: str, document: Mapping[str, Any]) -> bool:
+        """Write a record and read it back; answers whether it was not there before."""
         body = json.dumps(document, ensure_ascii=False, indent=2).encode()
         try:
             self._store.put_new(
@@ -90,16 +114,20 @@ class Archive:
                 metadata={"darkroom-job-id": job.id},
             )
         except Conflict:
-            if _claims(self.read_record(job)) != _claims(document):
-                raise Conflict(f"{key} is the record of other outputs.") from None
-            return key
+            return False
         if self._store.read(key, max_bytes=MAX_RECORD_BYTES) != body:
             raise Corrupt(f"{key} came back with other bytes than were stored.")
-        return key
+        return True
 
     def read_record(self, job: Job) -> dict[str, Any]:
-        """Read a job's record; raise NotFound, or Corrupt if it is not one."""
-        key = self._keys.record(job)
+        """Read a job's latest record; raise NotFound, or Corrupt if it is not one."""
+        return self._read(self.record_key(job))
+
+    def record_key(self, job: Job) -> str:
+        """Where a job's latest record is; where its first one will be, if it has none."""
+        return self._keys.record(job, max(1, job.records))
+
+    def _read(self, key: str) -> dict[str, Any]:
         try:
             document = json.loads(self._store.read(key, max_bytes=MAX_RECORD_BYTES))
         except ValueError as error:
@@ -107,10 +135,6 @@ class Archive:
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise Corrupt(f"{key} is not a record.")
         return document
-
-    def record_key(self, job: Job) -> str:
-        """Where a job's record is, or will be."""
-        return self._keys.record(job)
 
     def _compare(self, key: str, image: NewImage, wrong: type[Conflict | Corrupt], what: str) -> StoredObject:
         stored = self._store.head(key)
@@ -146,6 +170,7 @@ def record_document(
             "gateway": job.gateway,
             "gateway_job_id": job.gateway_job_id,
             "idempotency_key": job.idempotency_key,
+            "submission": job.submission,
             "notify_url": job.notify_url,
             "tags": dict(job.request.tags),
             "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
@@ -161,7 +186,7 @@ def record_document(
             "model_reported": job.result.model,
             "credits": job.result.credits,
             "credits_estimated": job.result.credits_estimated,
-            "missing": missing and asdict(missing),
+            "missing": missing and {name: getattr(missing, name) for name in ("code", "message", "at_fault")},
             "reply": job.result.reply,
         },
         "evidence": _evidence(job, deliveries),
@@ -220,10 +245,11 @@ def _output_entry(output: Output) -> dict[str, Any]:
     }
 
 
-def _claims(document: Mapping[str, Any]) -> object:
+def _claims(document: Mapping[str, Any]) -> frozenset[tuple[int, str, str]]:
     # What two records of one job must agree on; times may differ if a worker was cut off in between.
-    outputs = document.get("outputs", [])
-    return [(output["index"], output["key"], output["sha256"]) for output in outputs]
+    return frozenset(
+        (output["index"], output["key"], output["sha256"]) for output in document.get("outputs", [])
+    )
 
 
 def _output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output:

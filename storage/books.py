@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, union_all, update
 
 from storage.database import inserted
 from storage.records import Books, FoundBy, Status
-from storage.schema import accepted, jobs
+from storage.schema import BEGUN, QUEUED, accepted, jobs
 
 
 def count_accepted(connection: Connection, gateway: str) -> None:
@@ -25,15 +25,23 @@ def read_books(connection: Connection) -> dict[str, Books]:
     """Add up the books, a page for each gateway that was ever used."""
     where = (jobs.c.gateway, jobs.c.status, jobs.c.found_by)
     counts = select(*where, func.count()).group_by(*where)
-    oldest = (
-        select(jobs.c.gateway, func.min(jobs.c.created_at))
-        .where(jobs.c.next_attempt_at.is_not(None))
-        .group_by(jobs.c.gateway)
-    )
+    halves = [
+        select(jobs.c.gateway, func.min(jobs.c.created_at).label("at")).where(half).group_by(jobs.c.gateway)
+        for half in (QUEUED, BEGUN)
+    ]
+    unfinished = union_all(*halves).subquery()
+    oldest = select(unfinished.c.gateway, func.min(unfinished.c.at)).group_by(unfinished.c.gateway)
     taken = connection.execute(select(accepted.c.gateway, accepted.c.jobs)).all()
     rows = connection.execute(counts).all()
     ages = {row[0]: row[1] for row in connection.execute(oldest)}
     return {gateway: _page(gateway, number, rows, ages) for gateway, number in taken}
+
+
+def oldest_ready_at(connection: Connection) -> int | None:
+    """Since when the result that has waited longest to be archived is known; None if none waits."""
+    waiting = select(func.min(jobs.c.ready_at)).where(BEGUN, jobs.c.status == Status.READY)
+    oldest: int | None = connection.scalar(waiting)
+    return oldest
 
 
 def total(pages: Sequence[Books]) -> Books:

@@ -24,6 +24,21 @@ class Receipt(StrEnum):
     MISMATCH = "mismatch"
     """It speaks of another gateway job than its job's own."""
     UNKNOWN_JOB = "unknown_job"
+    TOO_MANY = "too_many"
+    """Its job has as many deliveries as a job may have."""
+
+
+MAX_DELIVERIES = 1000
+"""How many different callbacks one job may have: with more, whoever has its URL could fill the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a batch needs to know of a job."""
+
+    gateway_job_id: str | None
+    status: Status
+    submission: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +47,8 @@ class Offer:
 
     delivery: Delivery
     gateway_job_id: str | None
+    submission: int = 1
+    """The submission that its URL was made for."""
 
 
 def take_in(connection: Connection, offers: Sequence[Offer], now: int) -> list[Receipt]:
@@ -42,8 +59,7 @@ def take_in(connection: Connection, offers: Sequence[Offer], now: int) -> list[R
     for offer in offers:
         receipt = _judge(connection, offer, known, seen)
         if receipt is Receipt.ACCEPTED:
-            _, status = known[offer.delivery.job_id]
-            _insert(connection, offer.delivery, status, now)
+            _insert(connection, offer, known[offer.delivery.job_id], now)
         receipts.append(receipt)
     return receipts
 
@@ -71,36 +87,43 @@ def _cut(link: bytes) -> bytes:
     return address + mark + b"[removed]" if query else link
 
 
-def _lock_jobs(connection: Connection, job_ids: set[str]) -> dict[str, tuple[str | None, Status]]:
+def _lock_jobs(connection: Connection, job_ids: set[str]) -> dict[str, _Known]:
     # Locked in one order by everybody, so that two batches can never wait for each other.
     query = (
-        select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status)
+        select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
         .where(jobs.c.id.in_(job_ids))
         .order_by(jobs.c.id)
         .with_for_update()
     )
-    return {job_id: (theirs, Status(status)) for job_id, theirs, status in connection.execute(query)}
+    return {
+        job_id: _Known(theirs, Status(status), submission)
+        for job_id, theirs, status, submission in connection.execute(query)
+    }
 
 
-def _seen_bodies(connection: Connection, job_ids: Iterable[str]) -> set[tuple[str, str]]:
+def _seen_bodies(connection: Connection, job_ids: Iterable[str]) -> dict[str, set[str]]:
     query = select(deliveries.c.job_id, deliveries.c.body_sha256).where(deliveries.c.job_id.in_(job_ids))
-    return {(job_id, sha256) for job_id, sha256 in connection.execute(query)}
+    seen: dict[str, set[str]] = {job_id: set() for job_id in job_ids}
+    for job_id, sha256 in connection.execute(query):
+        seen[job_id].add(sha256)
+    return seen
 
 
 def _judge(
-    connection: Connection,
-    offer: Offer,
-    known: Mapping[str, tuple[str | None, Status]],
-    seen: set[tuple[str, str]],
+    connection: Connection, offer: Offer, known: Mapping[str, _Known], seen: Mapping[str, set[str]]
 ) -> Receipt:
     delivery = offer.delivery
-    if delivery.job_id not in known:
+    job = known.get(delivery.job_id)
+    if job is None or offer.submission > job.submission:
         return Receipt.UNKNOWN_JOB
-    if not _same_job(connection, offer, known[delivery.job_id][0]):
+    # What speaks of an earlier submission cannot be compared any more, and changes nothing.
+    if offer.submission == job.submission and not _same_job(connection, offer, job.gateway_job_id):
         return Receipt.MISMATCH
-    if (delivery.job_id, delivery.body_sha256) in seen:
+    if delivery.body_sha256 in seen[delivery.job_id]:
         return Receipt.DUPLICATE
-    seen.add((delivery.job_id, delivery.body_sha256))
+    if len(seen[delivery.job_id]) >= MAX_DELIVERIES:
+        return Receipt.TOO_MANY
+    seen[delivery.job_id].add(delivery.body_sha256)
     return Receipt.ACCEPTED
 
 
@@ -112,9 +135,12 @@ def _same_job(connection: Connection, offer: Offer, theirs: str | None) -> bool:
     return connection.scalar(select(jobs.c.id).where(taken)) is None
 
 
-def _insert(connection: Connection, delivery: Delivery, status: Status, now: int) -> None:
-    late = {"applied_at": now, "effect": "late"} if status in DECIDED else {}
-    body = {"body": without_queries(delivery.body)} if status.terminal else {}
+def _insert(connection: Connection, offer: Offer, job: _Known, now: int) -> None:
+    delivery = offer.delivery
+    late: dict[str, object] = {}
+    if job.status in DECIDED or offer.submission < job.submission:
+        late = {"applied_at": now, "effect": "late"}
+    body = {"body": without_queries(delivery.body)} if job.status.terminal else {}
     connection.execute(insert(deliveries).values(asdict(delivery) | late | body))
     if not late:
         wake = update(jobs).where(jobs.c.id == delivery.job_id, jobs.c.next_attempt_at > now)

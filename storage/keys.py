@@ -53,9 +53,13 @@ class Keys:
         key = "".join(literal + (values.get(name, "none") if name else "") for literal, name in _named(parts))
         return self.prefix + key
 
-    def record(self, job: Job) -> str:
-        """The key of a job's record; always in the same place, so that a rebuild needs only the bucket."""
-        return f"{self.prefix}records/{_day(job)}/{job.id}.json"
+    def record(self, job: Job, number: int = 1) -> str:
+        """The key of a job's record; always in the same place, so that a rebuild needs only the bucket.
+
+        From the second on its number is part of it: `<job id>.2.json`.
+        """
+        suffix = "" if number == 1 else f".{number}"
+        return f"{self.prefix}records/{_day(job)}/{job.id}{suffix}.json"
 
 
 def _fields(template: str) -> list[str]:

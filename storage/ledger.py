@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Update, case, func, insert, or_, select, update
+from sqlalchemy import Connection, case, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.books import count_accepted, read_books
+from storage import books, claims
+from storage.claims import Room
 from storage.database import Database, inserted
 from storage.deliveries import DECIDED, Offer, Receipt, mark_applied, pending, scrub, take_in
 from storage.errors import Conflict, LeaseLost, NotFound
-from storage.records import MOVES, Books, Clock, Delivery, Job, JobRequest, Output, Status
-from storage.rows import Changes, from_changes, request_digest, to_delivery, to_job, to_output
+from storage.moves import moving, postponing, reopening
+from storage.records import Attempt, Books, Clock, Delivery, Job, JobRequest, Output, Status
+from storage.rows import Changes, new_job, request_digest, to_delivery, to_job, to_output
 from storage.schema import accepted, deliveries, jobs, outputs
 
 LEASE_MS = 30_000
@@ -28,6 +31,7 @@ class Ledger:
     """
 
     def __init__(self, database: Database, clock: Clock, *, lease_ms: int = LEASE_MS) -> None:
+        """`lease_ms`: how long a worker that is not heard of any more keeps its jobs, in milliseconds."""
         self._database = database
         self._clock = clock
         self.lease_ms = lease_ms
@@ -40,37 +44,25 @@ class Ledger:
         *,
         idempotency_key: str | None = None,
         notify_url: str | None = None,
+        request_id: str | None = None,
     ) -> tuple[Job, bool]:
         """Accept a job: it is queued, and due now. Answers the job, and whether it is new.
 
         The same idempotency key with the same request answers the job of the first time; with another
         request it raises Conflict.
         """
-        now = self._clock()
-        row = {
-            "id": job_id,
-            "gateway": gateway,
-            "status": Status.QUEUED,
+        row = new_job(job_id, gateway, request, self._clock()) | {
             "idempotency_key": idempotency_key,
             "request_sha256": request_digest(gateway, request, notify_url),
             "notify_url": notify_url,
-            "prompt_folded": request.prompt.casefold(),
-            "callback_expected": False,
-            "credits_estimated": False,
-            "images": [],
-            "attempts": 0,
-            "next_attempt_at": now,
-            "created_at": now,
-            "updated_at": now,
-            "moves": [[Status.QUEUED, now]],
-            **asdict(request),
+            "request_id": request_id,
         }
         try:
             with self._database.write() as connection:
                 if earlier := _same_key(connection, row):
                     return earlier, False
                 connection.execute(insert(jobs).values(row))
-                count_accepted(connection, gateway)
+                books.count_accepted(connection, gateway)
                 return _job(connection, job_id), True
         except IntegrityError:
             # Two of the same key at the same instant, on a database where writers do not queue up.
@@ -90,42 +82,27 @@ class Ledger:
         with self._database.write() as connection:
             return take_in(connection, offers, now)
 
-    def claim(self, worker: str, limit: int, *, full: Collection[str] = ()) -> list[Job]:
-        """Lease the jobs that have been due longest, so that no other worker touches them meanwhile.
-
-        What is queued for a gateway that is `full` is left alone.
-        """
+    def claim(self, worker: str, room: Room | int) -> list[Job]:
+        """Lease the jobs that have been due longest, so that no other worker touches them meanwhile."""
+        room = Room(room) if isinstance(room, int) else room
         now = self._clock()
-        due = (
-            select(jobs.c.id)
-            .where(jobs.c.next_attempt_at <= now, func.coalesce(jobs.c.leased_until, 0) <= now)
-            .where(_sendable(full))
-            .order_by(jobs.c.next_attempt_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        lease = (
-            update(jobs)
-            .where(jobs.c.id.in_(due))
-            .values(leased_by=worker, leased_until=now + self.lease_ms)
-            .returning(jobs)
-        )
         with self._database.write() as connection:
-            return [to_job(row) for row in connection.execute(lease).mappings()]
+            return claims.claim(connection, worker, room, now=now, lease_ms=self.lease_ms)
 
-    def next_due(self, *, full: Collection[str] = ()) -> int | None:
-        """When the earliest job that nobody holds is due; None if there is none."""
-        free = select(jobs.c.next_attempt_at).where(
-            jobs.c.next_attempt_at.is_not(None), jobs.c.leased_by.is_(None), _sendable(full)
-        )
+    def next_due(self, room: Room | None = None) -> int | None:
+        """When the earliest job that nobody holds is due; None if there is none, or no room for it."""
         with self._database.read() as connection:
-            return connection.scalar(free.order_by(jobs.c.next_attempt_at).limit(1))
+            return claims.next_due(connection, room or Room(1), self._clock())
 
     def renew(self, worker: str, job_ids: Iterable[str]) -> None:
         """Hold on to jobs that are still being worked on."""
-        kept = _held(worker).where(jobs.c.id.in_(list(job_ids)))
         with self._database.write() as connection:
-            connection.execute(kept.values(leased_until=self._clock() + self.lease_ms))
+            claims.renew(connection, worker, job_ids, self._clock() + self.lease_ms)
+
+    def heal(self) -> int:
+        """Make due what a clock that was since set back had put off; answers how many jobs that were."""
+        with self._database.write() as connection:
+            return claims.heal(connection, self._clock(), self.lease_ms)
 
     def move(
         self,
@@ -135,24 +112,17 @@ class Ledger:
         *,
         due_in_ms: int = 0,
         applied: Mapping[str, str] | None = None,
+        attempts: Sequence[Attempt] = (),
         keep_lease: bool = False,
         **changes: Unpack[Changes],
     ) -> Job:
         """Move a job on, and mark the deliveries that moved it (`applied`: delivery id to effect).
 
+        `attempts` are what was tried to get there; they go into the job's log.
+
         Raises Conflict if the move is not legal, and LeaseLost if the worker does not hold the job any more.
         """
-        if to not in MOVES[job.status]:
-            raise Conflict(f"A job cannot move from {job.status} to {to}.")
-        now = self._clock()
-        values = from_changes(changes) | {
-            "status": to,
-            "attempts": _attempts_after(job, to),
-            "updated_at": now,
-            "moves": [[moved, at] for moved, at in job.moves] + [[to, now]],
-        }
-        if to.terminal:
-            values |= {"next_attempt_at": None, "images": []}
+        values = moving(job, to, changes, attempts, self._clock())
         return self._update(
             job, worker, values, due_in_ms, applied, keep_lease=keep_lease and not to.terminal
         )
@@ -164,6 +134,7 @@ class Ledger:
         *,
         due_in_ms: int,
         applied: Mapping[str, str] | None = None,
+        attempts: Sequence[Attempt] = (),
         attempted: bool = True,
         deaf: bool = False,
         **changes: Unpack[Changes],
@@ -174,7 +145,7 @@ class Ledger:
         that are waiting to be applied do not make it due any sooner: for when they cannot be applied now.
         """
         now = self._clock()
-        values = from_changes(changes) | {"attempts": job.attempts + attempted, "updated_at": now}
+        values = postponing(job, changes, attempts, now, attempted=attempted)
         if deaf:
             values["next_attempt_at"] = now + due_in_ms
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=False)
@@ -182,7 +153,33 @@ class Ledger:
     def release(self, worker: str) -> None:
         """Let go of every job that a worker holds, as it stops."""
         with self._database.write() as connection:
-            connection.execute(_held(worker).values(leased_by=None, leased_until=None))
+            claims.release(connection, worker)
+
+    def note_submission(self, job: Job, gateway_job_id: str, request_id: str | None) -> bool:
+        """Keep what a gateway answered a worker that has lost its lease meanwhile, if it is still news.
+
+        Whoever holds the job goes on with it. Answers whether it was kept.
+        """
+        waiting = jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]) & jobs.c.gateway_job_id.is_(None)
+        mine = update(jobs).where(jobs.c.id == job.id, jobs.c.submission == job.submission, waiting)
+        news = mine.values(gateway_job_id=gateway_job_id, gateway_request_id=request_id)
+        with _unique_id(), self._database.write() as connection:
+            return connection.execute(news).rowcount == 1
+
+    def reopen(self, job: Job, to: Status, attempt: Attempt, *, gateway_job_id: str | None = None) -> Job:
+        """Take a job out of a terminal state, because somebody asked for it; it is due now.
+
+        To queued it begins a new submission, which knows nothing of the gateway's job before. Raises Conflict
+        if that is not legal, if another job has that gateway job id, or if the job has moved meanwhile.
+        """
+        values = reopening(job, to, attempt, self._clock()) | {"gateway_job_id": gateway_job_id}
+        unmoved = (jobs.c.status == job.status) & (jobs.c.updated_at == job.updated_at)
+        reopened = update(jobs).where(jobs.c.id == job.id, unmoved).values(values).returning(jobs)
+        with _unique_id(), self._database.write() as connection:
+            row = connection.execute(reopened).mappings().one_or_none()
+        if row is None:
+            raise Conflict("The job has moved meanwhile; look at it again.")
+        return to_job(row)
 
     def _update(
         self,
@@ -210,11 +207,9 @@ class Ledger:
                 scrub(connection, job.id)
             # A callback that came in the meantime makes the job due at once.
             values.setdefault("next_attempt_at", case((pending(job.id), now), else_=now + due_in_ms))
-            held = _held(worker).where(jobs.c.id == job.id, jobs.c.status == job.status)
-            try:
+            held = claims.held(worker).where(jobs.c.id == job.id, jobs.c.status == job.status)
+            with _unique_id():
                 row = connection.execute(held.values(values).returning(jobs)).mappings().one_or_none()
-            except IntegrityError as error:
-                raise Conflict("Another job has that gateway job id already.") from error
             if row is None:
                 raise LeaseLost(f"Job {job.id} is not held by this worker any more.")
             return to_job(row)
@@ -253,7 +248,17 @@ class Ledger:
     def books(self) -> dict[str, Books]:
         """Add up the books, a page for each gateway that was ever used."""
         with self._database.read() as connection:
-            return read_books(connection)
+            return books.read_books(connection)
+
+    def many_due(self, gateway: str, many: int) -> bool:
+        """Whether at least so many jobs that a gateway has are to be asked about now."""
+        with self._database.read() as connection:
+            return claims.many_due(connection, gateway, many, self._clock())
+
+    def oldest_ready_at(self) -> int | None:
+        """Since when the result that has waited longest to be archived is known; None if none waits."""
+        with self._database.read() as connection:
+            return books.oldest_ready_at(connection)
 
     def ping(self) -> None:
         """Prove that the ledger can be written now; raise Unavailable otherwise."""
@@ -261,11 +266,12 @@ class Ledger:
             connection.execute(update(accepted).values(jobs=accepted.c.jobs))
 
 
-def _attempts_after(job: Job, to: Status) -> int:
-    # Sending and falling back are tries of one step, so that they back off together.
-    if to is Status.QUEUED:
-        return job.attempts + 1
-    return job.attempts if to is Status.SUBMITTING else 0
+@contextmanager
+def _unique_id() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict("Another job has that gateway job id already.") from error
 
 
 def _job(connection: Connection, job_id: str) -> Job:
@@ -285,11 +291,3 @@ def _same_key(connection: Connection, row: Mapping[str, Any]) -> Job | None:
     if earlier["request_sha256"] != row["request_sha256"]:
         raise Conflict("This Idempotency-Key was used for another request.")
     return to_job(earlier)
-
-
-def _sendable(full: Collection[str]) -> ColumnElement[bool]:
-    return or_(jobs.c.status != Status.QUEUED, jobs.c.gateway.not_in(full))
-
-
-def _held(worker: str) -> Update:
-    return update(jobs).where(jobs.c.leased_by == worker)

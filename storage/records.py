@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 Clock = Callable[[], int]
 """Answers the time now, in milliseconds since 1970-01-01 UTC."""
@@ -29,6 +29,7 @@ class Status(StrEnum):
         return not MOVES[self]
 
 
+# Two tables, so that no step of a job's life can ever take it out of a terminal state by itself.
 MOVES: Mapping[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED}),
     # Back to queued: the gateway certainly did not take it. To ready: its callback overtook its answer.
@@ -39,7 +40,14 @@ MOVES: Mapping[Status, frozenset[Status]] = {
     Status.PARTIAL: frozenset(),
     Status.FAILED: frozenset(),
 }
-"""The only table of legal moves; `Ledger.move` refuses every other."""
+"""The legal moves of a job's own life; `Ledger.move` refuses every other."""
+
+REOPENS: Mapping[Status, frozenset[Status]] = {
+    # To running: the gateway is asked for the result, once more. To queued: it is paid for, once more.
+    Status.FAILED: frozenset({Status.QUEUED, Status.RUNNING}),
+    Status.PARTIAL: frozenset({Status.RUNNING}),
+}
+"""The moves that somebody must ask for; `Ledger.reopen` refuses every other."""
 
 
 class Verdict(StrEnum):
@@ -106,6 +114,27 @@ class JobError:
     code: str
     message: str
     at_fault: str
+    details: Mapping[str, Any] | None = None
+    """The gateway's own words for what is wrong, field by field, where it gave them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a step, or several in a row that came out the same. Times are milliseconds since 1970."""
+
+    step: str
+    """`send`, `ask`, `download`, `archive` or `retry`."""
+    code: str
+    """What came back: `taken`, `running`, `succeeded`, `failed`, `asked` (a retry), or an error's code."""
+    message: str
+    first_at: int
+    last_at: int
+    times: int = 1
+
+    @classmethod
+    def once(cls, step: str, code: str, message: str, at: int) -> Attempt:
+        """One try."""
+        return cls(step, code, message, at, at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +163,69 @@ class Job:
     error: JobError | None = None
     leased_by: str | None = None
     leased_until: int | None = None
+    request_id: str | None = None
+    """The id of the API request that brought it, which the log has in every line about it."""
+    submission: int = 1
+    """Which submission of it this is: a retry that may be paid for again is the next one."""
+    submission_at: int | None = None
+    """When this submission began, if it is not the first."""
+    ready_at: int | None = None
+    """Since when its images are known, and may die; None before."""
+    records: int = 0
+    """How many records the archive has of it: one, and one more for each retry that found more."""
+    attempt_log: tuple[Attempt, ...] = ()
     moves: tuple[tuple[Status, int], ...] = ()
     """Each status the job has been in and when it came there, oldest first."""
+
+    @property
+    def submission_id(self) -> str:
+        """The idempotency key of this submission: the job's id, and from the second on its number."""
+        return self.id if self.submission == 1 else f"{self.id}.{self.submission}"
+
+    @property
+    def began_at(self) -> int:
+        """When this submission began."""
+        return self.submission_at or self.created_at
+
+    @property
+    def reopened(self) -> bool:
+        """Whether a retry put it where it is, and nothing has moved it since."""
+        return len(self.moves) > 1 and self.moves[-2][0].terminal
 
     def moved_at(self, status: Status) -> int | None:
         """When the job last came to a status, or None if it never did."""
         return next((at for moved, at in reversed(self.moves) if moved == status), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """What is known of a gateway or an image host that failed lately. Times are milliseconds since 1970."""
+
+    kind: Literal["gateway", "image_host"]
+    name: str
+    step: str
+    """What failed there last: `send`, `ask` or `download`."""
+    code: str
+    message: str
+    at_fault: str
+    failures: int
+    """Failures in a row."""
+    since: int
+    """When the first of them was."""
+    retry_at: int | None
+    """While open: when one try is let through. None while it is closed, and failures are only counted."""
+    probe_until: int | None = None
+    """Until when the one try that was let through has the way to itself."""
+
+    def blocks(self, now: int) -> bool:
+        """Whether nothing may pass now."""
+        return self.retry_at is not None and max(self.retry_at, self.probe_until or 0) > now
+
+    def state(self, now: int) -> Literal["closed", "open", "half_open"]:
+        """`closed` (failures are counted), `open` (left alone), or `half_open` (one try is let through)."""
+        if self.retry_at is None:
+            return "closed"
+        return "open" if self.retry_at > now else "half_open"
 
 
 @dataclass(frozen=True, slots=True)

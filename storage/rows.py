@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, replace
 from typing import Any, TypedDict
 
 from sqlalchemy import RowMapping
 
 from storage.records import (
+    Attempt,
+    Circuit,
     Delivery,
     FoundBy,
     ImageRef,
@@ -39,7 +41,16 @@ _AS_THEY_ARE = (
     "sent",
     "leased_by",
     "leased_until",
+    "request_id",
+    "submission",
+    "submission_at",
+    "ready_at",
+    "records",
 )
+
+
+MAX_ATTEMPTS = 40
+"""How many entries a job's log of attempts has at most."""
 
 
 class Changes(TypedDict, total=False):
@@ -50,8 +61,9 @@ class Changes(TypedDict, total=False):
     callback_expected: bool
     sent: Mapping[str, Any]
     result: JobResult
-    found_by: FoundBy
+    found_by: FoundBy | None
     error: JobError | None
+    records: int
 
 
 def from_changes(changes: Changes) -> dict[str, Any]:
@@ -74,8 +86,28 @@ def from_changes(changes: Changes) -> dict[str, Any]:
             "error_code": error and error.code,
             "error_message": error and error.message,
             "error_at_fault": error and error.at_fault,
+            "error_details": error and error.details,
         }
     return columns
+
+
+def new_job(job_id: str, gateway: str, request: JobRequest, now: int) -> dict[str, Any]:
+    """The columns of a job that is queued, and due now."""
+    return {
+        "id": job_id,
+        "gateway": gateway,
+        "status": Status.QUEUED,
+        "prompt_folded": request.prompt.casefold(),
+        "callback_expected": False,
+        "credits_estimated": False,
+        "images": [],
+        "attempts": 0,
+        "next_attempt_at": now,
+        "created_at": now,
+        "updated_at": now,
+        "moves": [[Status.QUEUED, now]],
+        **asdict(request),
+    }
 
 
 def to_job(row: RowMapping) -> Job:
@@ -94,7 +126,10 @@ def to_job(row: RowMapping) -> Job:
             reply=row["reply"],
         ),
         found_by=FoundBy(row["found_by"]) if row["found_by"] else None,
-        error=JobError(code, row["error_message"], row["error_at_fault"]) if code else None,
+        error=JobError(code, row["error_message"], row["error_at_fault"], row["error_details"])
+        if code
+        else None,
+        attempt_log=tuple(Attempt(*fields) for fields in row["attempt_log"]),
         moves=tuple((Status(status), at) for status, at in row["moves"]),
     )
 
@@ -107,6 +142,28 @@ def to_delivery(row: RowMapping) -> Delivery:
 def to_output(row: RowMapping) -> Output:
     """Read a row of `outputs`."""
     return Output(**row)
+
+
+def to_circuit(row: RowMapping) -> Circuit:
+    """Read a row of `circuits`."""
+    return Circuit(**row)
+
+
+def extended(log: Sequence[Attempt], news: Sequence[Attempt]) -> list[list[Any]]:
+    """A job's log of attempts with some more, as it is kept; what repeats the last entry is counted there.
+
+    A job that was tried very often keeps how it began, and the latest.
+    """
+    entries = list(log)
+    for attempt in news:
+        last = entries[-1] if entries else None
+        if last is not None and (last.step, last.code) == (attempt.step, attempt.code):
+            entries[-1] = replace(attempt, first_at=last.first_at, times=last.times + attempt.times)
+        else:
+            entries.append(attempt)
+    if len(entries) > MAX_ATTEMPTS:
+        entries = entries[: MAX_ATTEMPTS // 4] + entries[-(MAX_ATTEMPTS - MAX_ATTEMPTS // 4) :]
+    return [list(astuple(entry)) for entry in entries]
 
 
 def request_digest(gateway: str, request: JobRequest, notify_url: str | None) -> str:

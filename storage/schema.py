@@ -17,6 +17,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal,
+    text,
 )
 
 metadata = MetaData(
@@ -62,6 +64,7 @@ jobs = Table(
     Column("error_code", String(64)),
     Column("error_message", Text),
     Column("error_at_fault", String(16)),
+    Column("error_details", JSON(none_as_null=True)),
     Column("attempts", Integer, nullable=False),
     # NULL once the job is terminal, which keeps finished jobs out of the index that claims walk.
     Column("next_attempt_at", BigInteger),
@@ -70,10 +73,35 @@ jobs = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Column("moves", JSON, nullable=False),
+    Column("attempt_log", JSON, nullable=False, server_default="[]"),
+    Column("request_id", String(64)),
+    Column("submission", Integer, nullable=False, server_default="1"),
+    Column("submission_at", BigInteger),
+    Column("ready_at", BigInteger),
+    Column("records", Integer, nullable=False, server_default="0"),
     UniqueConstraint("gateway", "gateway_job_id"),
-    Index("ix_jobs_next_attempt_at", "next_attempt_at"),
     Index("ix_jobs_gateway_status", "gateway", "status", "found_by"),
 )
+
+QUEUED = jobs.c.status == literal("queued", literal_execute=True)
+BEGUN = (jobs.c.status != literal("queued", literal_execute=True)) & jobs.c.next_attempt_at.is_not(None)
+"""What waits to be sent, and what was sent and is not finished: the two halves of the unfinished jobs.
+
+Claims walk one gateway and one half at a time, so that no backlog stands before other jobs, and finished
+jobs cost nothing. The words stand in the statements themselves, or SQLite would not see which index fits.
+"""
+
+for _half, _jobs in (
+    ("queued", "status = 'queued'"),
+    ("begun", "status <> 'queued' AND next_attempt_at IS NOT NULL"),
+):
+    Index(
+        f"ix_jobs_{_half}",
+        jobs.c.gateway,
+        jobs.c.next_attempt_at,
+        sqlite_where=text(_jobs),
+        postgresql_where=text(_jobs),
+    )
 
 deliveries = Table(
     "deliveries",
@@ -117,4 +145,20 @@ accepted = Table(
     metadata,
     Column("gateway", String(64), primary_key=True),
     Column("jobs", BigInteger, nullable=False),
+)
+
+circuits = Table(
+    # Only of what failed lately: a row goes with the first success.
+    "circuits",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("step", String(16), nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("message", Text, nullable=False),
+    Column("at_fault", String(16), nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("retry_at", BigInteger),
+    Column("probe_until", BigInteger),
 )

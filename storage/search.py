@@ -34,6 +34,12 @@ class Wanted:
     text: str | None = None
     status: Status | None = None
     sha256: str | None = None
+    code: str | None = None
+    """Of the job's error."""
+    since: int | None = None
+    """The job was taken in then or later; milliseconds since 1970, as is `until`."""
+    until: int | None = None
+    """The job was taken in before then."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -141,6 +147,12 @@ def _job_conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
         conditions.append(or_(jobs.c.model == wanted.model, jobs.c.result_model == wanted.model))
     if wanted.status is not None:
         conditions.append(jobs.c.status == wanted.status)
+    if wanted.code is not None:
+        conditions.append(jobs.c.error_code == wanted.code)
+    if wanted.since is not None:
+        conditions.append(jobs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(jobs.c.created_at < wanted.until)
     return conditions
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.app import Service, build
+from receiver.app import build
 from receiver.demo import DemoSettings
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.service import Service
 from receiver.serving import address, listen, served
 from receiver.settings import Settings
 from receiver.timing import Timing
@@ -31,6 +32,9 @@ FAST = Timing(
     downloads_later=0.2,
     backoff_first=0.05,
     backoff_most=0.4,
+    pause_first=0.2,
+    pause_most=0.4,
+    breaker_first=0.1,
 )
 """The usual schedules, made short where a test would otherwise wait for them."""
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from receiver.app import Service
 from receiver.client import Darkroom
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxServer
+from receiver.service import Service
 from tests.live import started
 
 ROOT = Path(__file__).parent.parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from starlette.routing import Route
 
 from receiver.edge import Edge, handlers
 from receiver.embedded import EmbeddedS3
+from receiver.metrics import Metrics
 from receiver.sandbox import SandboxServer
 from tests.live import IMAGEN, ULTRA, Live, started
 
@@ -70,6 +72,14 @@ def test_every_field_that_is_wrong_is_named(
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"null", b"[" * 100_000])
 def test_what_is_no_json_object_is_told_so(live: Live, body: bytes) -> None:
     assert faults(live.http.post("/v1/jobs", content=body))
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_a_number_that_json_cannot_hold_is_refused(live: Live, number: str) -> None:
+    body = json.dumps(IMAGEN | {"params": {"deep": [{"a": 7}]}}).replace("7", number)
+    assert set(faults(live.http.post("/v1/jobs", content=body))) == {"params"}
+    # Once stored, it would spoil every list that the job is on.
+    assert live.http.get("/v1/jobs").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -224,6 +234,34 @@ def test_a_query_that_makes_no_sense_is_refused(live: Live, query: dict[str, str
     assert faults(live.http.get("/v1/outputs", params=query))
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/jobs?limit=1&limit=2", "limit"),
+        ("/v1/outputs?tag.a=b&tag.a=c", "tag.a"),
+        (f"/v1/jobs/{NOBODY}?limit=1", "limit"),
+        (f"/v1/outputs/{NOBODY}.0?wait=1", "wait"),
+        (f"/v1/outputs/{NOBODY}.0/image?stream=perhaps", "stream"),
+        ("/v1/books?gateway=apiframe", "gateway"),
+    ],
+)
+def test_a_parameter_that_means_nothing_is_refused(live: Live, path: str, name: str) -> None:
+    assert set(faults(live.http.get(path))) == {name}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/v1/jobs", "GET, HEAD, POST"),
+        ("OPTIONS", f"/v1/jobs/{NOBODY}", "GET, HEAD"),
+        ("GET", "/callbacks/apiframe/token", "POST"),
+    ],
+)
+def test_a_wrong_method_is_told_every_right_one(live: Live, method: str, path: str, allowed: str) -> None:
+    answer = live.http.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 @pytest.mark.parametrize("name", ["seed", "sha256", "job", "since"])
 def test_jobs_are_not_asked_for_by_what_only_outputs_have(live: Live, name: str) -> None:
     assert name in faults(live.http.get("/v1/jobs", params={name: "1"}))
@@ -322,7 +360,11 @@ def test_a_fault_of_ours_is_answered_with_the_id_that_the_log_has() -> None:
     async def fail(_request: Request) -> Response:
         raise RuntimeError("on purpose")
 
-    app = Starlette(routes=[Route("/", fail)], middleware=[Middleware(Edge)], exception_handlers=handlers())
+    app = Starlette(
+        routes=[Route("/", fail)],
+        middleware=[Middleware(Edge, metrics=Metrics([]))],
+        exception_handlers=handlers(),
+    )
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)

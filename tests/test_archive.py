@@ -6,11 +6,12 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import BinaryIO
 
 import pytest
 
-from storage.archive import Archive, NewImage, record_document
+from storage.archive import Archive, NewImage, Written, record_document
 from storage.errors import Conflict, Corrupt, NotFound
 from storage.keys import Keys
 from storage.media import ImageFacts
@@ -87,9 +88,10 @@ def test_other_bytes_under_the_key_are_told_and_stay(archive: Archive, store: Ob
 
 def test_a_record_is_written_once_and_read_back(archive: Archive) -> None:
     output = archive.store_image(JOB, image(), now=NOON)
-    key = archive.write_record(JOB, document(output))
-    assert key == archive.record_key(JOB) == "team/records/2026/11/22/0192-id.json"
-    assert archive.read_record(JOB) == json.loads(json.dumps(document(output)))
+    written = archive.write_record(JOB, document(output))
+    assert written == Written(archive.record_key(JOB), 1)
+    assert written.key == "team/records/2026/11/22/0192-id.json"
+    assert archive.read_record(JOB) == json.loads(json.dumps(document(output))) | {"supersedes": None}
 
 
 def test_a_record_of_the_same_outputs_stands_whatever_its_times(archive: Archive) -> None:
@@ -102,9 +104,29 @@ def test_a_record_of_the_same_outputs_stands_whatever_its_times(archive: Archive
 
 def test_a_record_of_other_outputs_is_a_conflict(archive: Archive) -> None:
     output = archive.store_image(JOB, image(), now=NOON)
+    other = archive.store_image(JOB, image(index=1), now=NOON)
     archive.write_record(JOB, document(output))
     with pytest.raises(Conflict):
-        archive.write_record(JOB, document(output, archive.store_image(JOB, image(index=1), now=NOON)))
+        archive.write_record(JOB, document(other))
+
+
+def test_what_a_retry_found_stands_in_a_record_of_its_own(archive: Archive) -> None:
+    first, second = (archive.store_image(JOB, image(index=index), now=NOON) for index in (0, 1))
+    partial = archive.write_record(JOB, document(first))
+    reopened = replace(JOB, records=partial.number)
+    whole = archive.write_record(reopened, document(first, second))
+    assert whole == Written("team/records/2026/11/22/0192-id.2.json", 2)
+    assert archive.write_record(reopened, document(first, second)) == whole, "again is the same as once"
+    latest = archive.read_record(replace(JOB, records=2))
+    assert latest["supersedes"] == partial.key
+    assert [output["index"] for output in latest["outputs"]] == [0, 1]
+    assert len(archive.read_record(reopened)["outputs"]) == 1, "the first one is as it was"
+
+
+def test_a_partial_record_of_a_worker_that_was_cut_off_does_not_stand_in_the_way(archive: Archive) -> None:
+    first, second = (archive.store_image(JOB, image(index=index), now=NOON) for index in (0, 1))
+    archive.write_record(JOB, document(first))
+    assert archive.write_record(JOB, document(first, second)).number == 2
 
 
 @pytest.mark.parametrize("body", [b"no json", b"[]", b'{"schema": "something/else"}', b"\xff"])

@@ -141,6 +141,20 @@ def test_work_stops_cleanly(s3_server: EmbeddedS3, tmp_path: Path) -> None:
         assert process.wait(timeout=30) == 0, rest
 
 
+def test_a_worker_can_be_watched_and_nothing_else(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    with started("work", "--port", "0", cwd=tmp_path, **serving(s3_server)) as (process, lines):
+        url = next(json.loads(line)["url"] for line in lines if '"listening"' in line)
+        with httpx.Client(base_url=url, trust_env=False) as http:
+            assert http.get("/healthz").status_code == 200
+            assert http.get("/readyz").json()["status"] == "ready"
+            assert "\ndarkroom_worker_slots 8.0\n" in http.get("/metrics").text
+            assert http.post("/v1/jobs", json={}).status_code == 404
+            assert http.post("/callbacks/apiframe/x").status_code == 404
+        process.terminate()
+        rest = "".join(lines)
+        assert process.wait(timeout=30) == 0, rest
+
+
 def test_the_sandbox_says_where_it_is_and_stops(tmp_path: Path) -> None:
     with started("sandbox", "--port", "0", cwd=tmp_path) as (process, lines):
         line = next(line for line in lines if "APIFRAME__BASE_URL" in line)

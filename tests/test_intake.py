@@ -7,6 +7,7 @@ import pytest
 
 from receiver.errors import Unready
 from receiver.intake import Intake
+from receiver.metrics import Metrics
 from storage.database import Database
 from storage.deliveries import Receipt
 from storage.ledger import Ledger
@@ -17,7 +18,7 @@ def test_a_sender_that_went_away_does_not_stop_the_others(tmp_path: Path) -> Non
     database = Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
     ledger, arrived = Ledger(database, Clock()), threading.Event()
     running(ledger)
-    intake = Intake(ledger, arrived.set)
+    intake = Intake(ledger, arrived.set, Metrics([]))
     gone, stays = intake.offer(offer(body=b"gone")), intake.offer(offer(body=b"stays"))
     assert gone.cancel()
     intake.start()
@@ -36,7 +37,8 @@ def test_what_could_not_be_written_is_not_answered_as_if_it_were(tmp_path: Path)
     running(ledger)
     database.close()
     path.write_bytes(b"no database at all, " * 100)
-    intake = Intake(ledger, lambda: None)
+    metrics = Metrics([])
+    intake = Intake(ledger, lambda: None, metrics)
     intake.start()
     with pytest.raises(Unready):
         intake.offer(offer()).result(10)

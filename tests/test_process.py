@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -70,6 +71,7 @@ def test_a_stop_during_work_is_clean_and_a_restart_finishes_what_was_open(
         assert code == 0, process.log.read_text()
         assert took_s < 10
         assert "Traceback" not in process.log.read_text()
+        assert all(json.loads(line)["event"] for line in process.log.read_text().splitlines())
         with serving(variables, tmp_path) as process:
             ended = [finish(process, job_id) for job_id in jobs]
             books = httpx.get(f"{process.url}/v1/books").json()

@@ -19,12 +19,13 @@ import pytest
 import typer.main
 
 from receiver import errors
-from receiver.api import JOB_FILTERS, OUTPUT_FILTERS, PAGING
 from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
+from receiver.metrics_table import METRICS
 from receiver.models import SubmitBody
+from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
 from tests.live import Live
 from tests.running import ROOT, command, environment
@@ -119,11 +120,22 @@ def job_error_rows() -> Iterator[tuple[str, ...]]:
             yield code(kind.code), kind.at_fault, meanings()[kind.code]
 
 
+def metric_rows() -> Iterator[tuple[str, ...]]:
+    for metric in METRICS:
+        yield (
+            code(metric.name),
+            metric.kind,
+            ", ".join(label.name for label in metric.labels),
+            metric.sentence,
+        )
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "settings": lambda: table("variable | default | what it is for", settings_rows()),
     "body": lambda: table("field | needed | what it is", body_rows()),
     "answers": lambda: table("code | status | meaning", answer_rows()),
     "job errors": lambda: table("code | at fault | meaning", job_error_rows()),
+    "metrics": lambda: table("metric | kind | labels | what it says", metric_rows()),
 }
 
 
@@ -163,7 +175,7 @@ def test_routes_are_those_of_the_service(live: Live) -> None:
 def test_query_parameters_are_those_of_the_api() -> None:
     told = next(line for line in TEXT.splitlines() if line.startswith("Lists of jobs take"))
     jobs, outputs, *_ = [set(re.findall(r"`(\w+)`", sentence)) for sentence in told.split(". ")]
-    assert (jobs, jobs | outputs) == (JOB_FILTERS | PAGING, OUTPUT_FILTERS | PAGING)
+    assert (jobs, jobs | outputs) == (set(JobQuery.model_fields), set(OutputQuery.model_fields))
 
 
 def test_a_wrong_method_is_answered_as_the_table_says(live: Live) -> None:

@@ -38,7 +38,7 @@ def reason(read: Callable[[], Any]) -> str:
 @example("a" * 32, "a" * 64)  # would be compressed
 def test_a_token_gives_its_job_back(gateway: str, job_id: str) -> None:
     token = tokens().make(gateway, job_id)
-    assert tokens().read(token, gateway) == job_id
+    assert tokens().read(token, gateway) == (job_id, 1)
     assert len(token) < 300
     assert set(token) <= set(URL_SAFE)
 
@@ -119,9 +119,9 @@ def test_a_token_for_another_gateway_is_refused() -> None:
 def test_keys_rotate() -> None:
     old = tokens("old").make("apiframe", JOB)
     both = tokens("old", "new")
-    assert both.read(old, "apiframe") == JOB
+    assert both.read(old, "apiframe") == (JOB, 1)
     new = both.make("apiframe", JOB)
-    assert tokens("new").read(new, "apiframe") == JOB
+    assert tokens("new").read(new, "apiframe") == (JOB, 1)
     assert reason(lambda: tokens("old").read(new, "apiframe")) == "forged"
     assert reason(lambda: tokens("new", "newer").read(old, "apiframe")) == "forged"
 
@@ -143,7 +143,7 @@ def test_a_token_has_its_time(age_s: float, expected: str | None) -> None:
     token = tokens().make("apiframe", JOB)
     later = tokens(at=NOW_S + age_s)
     if expected is None:
-        assert later.read(token, "apiframe") == JOB
+        assert later.read(token, "apiframe") == (JOB, 1)
     else:
         assert reason(lambda: later.read(token, "apiframe")) == expected
 

@@ -15,7 +15,9 @@ from receiver.commands.connection import Json
 from receiver.commands.screen import FAILED, MISUSED, cell, fail, out, print_json, say
 
 if TYPE_CHECKING:
-    from receiver.app import Service
+    from socket import socket
+
+    from receiver.service import Service
     from receiver.settings import Settings
 
 Port = Annotated[
@@ -43,26 +45,37 @@ def serve(
     """Take callbacks and API requests in, and work on jobs, until SIGTERM or Ctrl-C."""
     given = {"host": host, "port": port}
     with told_plainly():
-        from receiver.serving import listen
         from receiver.serving import serve as serve_until_told
         from receiver.settings import require
 
         settings = _settings(**{name: value for name, value in given.items() if value is not None})
         require(settings)
-        try:
-            listener = listen(settings.host, settings.port)
-        except OSError as error:
-            fail(
-                f"DARKROOM_HOST and DARKROOM_PORT: {settings.host}:{settings.port} cannot be listened on: "
-                f"{error.strerror or error}."
-            )
-        with listener:
+        with _listener(settings) as listener:
             serve_until_told(_service(settings), listener, work=work)
 
 
-def work() -> None:
+def work(
+    *,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Answer /healthz, /readyz and /metrics there (0: a free one). Without it nothing listens.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Only work on jobs, beside `darkroom serve --no-work`, until SIGTERM or Ctrl-C."""
     with told_plainly():
+        if port is not None:
+            from receiver.serving import serve as serve_until_told
+
+            settings = _settings(port=port)
+            with _listener(settings) as listener:
+                serve_until_told(_service(settings), listener, work=True, api=False)
+            return
         service = _service(_settings())
         stopped = stop_asked()
         service.start(work=True)
@@ -163,14 +176,28 @@ def _settings(**overrides: Any) -> Settings:
     return load(**overrides)
 
 
+def _listener(settings: Settings) -> socket:
+    from receiver.serving import listen
+
+    try:
+        return listen(settings.host, settings.port)
+    except OSError as error:
+        fail(
+            f"DARKROOM_HOST and DARKROOM_PORT: {settings.host}:{settings.port} cannot be listened on: "
+            f"{error.strerror or error}."
+        )
+
+
 def _service(settings: Settings) -> Service:
     from receiver import logs
     from receiver.app import build
+    from receiver.keyring import every_secret
     from receiver.redaction import Redactor
 
-    logs.configure(settings.log_format, settings.log_level, Redactor())
+    logs.configure(settings.log_format, settings.log_level, Redactor(every_secret(settings)))
+    logs.catch_everything()
     service = build(settings)
-    # Only now is it known which secrets must never be logged.
+    # Now the keys that were made or kept are known too.
     logs.configure(settings.log_format, settings.log_level, service.outside.redactor)
     return service
 

@@ -10,7 +10,7 @@ import httpx
 from receiver.errors import MalformedCallback
 from receiver.gateways import answers, asking, reading
 from receiver.gateways import api_in_one_dialects as dialects
-from receiver.gateways.base import Completion, Submission, Supports
+from receiver.gateways.base import Completion, Listing, Submission, Supports
 from storage.records import Job, JobRequest, Verdict
 
 SETTINGS = "DARKROOM_GATEWAYS__API_IN_ONE"
@@ -136,6 +136,14 @@ class ApiInOne:
             return dialects.read(answer, self._speaker.secrets)
         except reading.Unreadable as error:
             raise answers.garbled(self._speaker, response, error) from error
+
+    def listing(self, cursor: str | None) -> httpx.Request | None:  # noqa: ARG002 - the port's signature
+        """Answer None: API in One has no list of tasks."""
+        return None
+
+    def listed(self, response: httpx.Response) -> Listing:
+        """Answer an error: nobody asked for a list."""
+        raise answers.garbled(self._speaker, response, "nobody asked for a list")
 
     def estimate(self, request: JobRequest) -> float | None:
         """Answer the published price for all images together; None for a model without one."""

@@ -12,7 +12,7 @@ from receiver import schemes
 from receiver.errors import BadSignature, MalformedCallback, SubmittedBefore
 from receiver.gateways import answers, asking, reading
 from receiver.gateways.apiframe_models import BY_MODEL, FAMILIES, Family
-from receiver.gateways.base import Completion, State, Submission, Supports
+from receiver.gateways.base import Completion, Listing, State, Submission, Supports
 from storage.records import ImageRef, Job, JobRequest, Verdict
 
 SETTINGS = "DARKROOM_GATEWAYS__APIFRAME"
@@ -112,7 +112,7 @@ class Apiframe:
             body = {**request.params, **body}
         elif block := {**request.params, **_placed(family, request)}:
             body[family.block] = block
-        headers = {"X-API-Key": self._api_key, "Idempotency-Key": job.id}
+        headers = {"X-API-Key": self._api_key, "Idempotency-Key": job.submission_id}
         return asking.request("POST", f"{self._base_url}/v2/images/generate", headers, body)
 
     def accepted(self, response: httpx.Response) -> Submission:
@@ -168,6 +168,34 @@ class Apiframe:
             return self._completion(answer, _job_id(answer, "id", "jobId"))
         except reading.Unreadable as error:
             raise answers.garbled(self._speaker, response, error) from error
+
+    def listing(self, cursor: str | None) -> httpx.Request | None:
+        """Build the request for a page of 100 jobs, the most that Apiframe gives at once."""
+        url = f"{self._base_url}/v2/jobs?limit=100"
+        if cursor is not None:
+            url += f"&cursor={asking.path_part(cursor)}"
+        return asking.request("GET", url, {"X-API-Key": self._api_key})
+
+    def listed(self, response: httpx.Response) -> Listing:
+        """Read a page of jobs; raises the GatewayError that fits any other answer."""
+        if not response.is_success:
+            raise answers.refusal(self._speaker, response, polling=True)
+        try:
+            answer = reading.decode(response.content)
+        except reading.Unreadable as error:
+            raise answers.garbled(self._speaker, response, error) from error
+        jobs = answer.get("jobs")
+        found = [self._entry(job) for job in jobs] if isinstance(jobs, list) else []
+        more = answer.get("nextCursor") if answer.get("hasMore") is True else None
+        return Listing({job_id: completion for job_id, completion in found if job_id}, reading.label(more))
+
+    def _entry(self, job: object) -> tuple[str | None, Completion]:
+        entry = job if isinstance(job, dict) else {}
+        try:
+            job_id = _job_id(entry, "id", "jobId")
+            return job_id, self._completion(entry, job_id)
+        except reading.Unreadable:
+            return None, Completion(State.RUNNING, None)
 
     def estimate(self, request: JobRequest) -> float | None:  # noqa: ARG002 - the port's signature
         """Answer None: Apiframe publishes no prices by model, and reports what each job cost."""

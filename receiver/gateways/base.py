@@ -58,6 +58,15 @@ class Completion:
     reply: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of a gateway's own list of jobs, newest first."""
+
+    completions: Mapping[str, Completion]
+    """By the gateway's job id."""
+    next_cursor: str | None
+
+
 class Gateway(Protocol):
     """One hosted gateway. Implementations hold settings and nothing that changes."""
 
@@ -96,6 +105,15 @@ class Gateway(Protocol):
 
     def polled(self, response: httpx.Response) -> Completion:
         """Read the answer to `poll`; raise the GatewayError that fits any other answer."""
+
+    def listing(self, cursor: str | None) -> httpx.Request | None:
+        """Build the request for a page of the gateway's list of our jobs; None if it has no such list."""
+
+    def listed(self, response: httpx.Response) -> Listing:
+        """Read the answer to `listing`; raise the GatewayError that fits any other answer.
+
+        What cannot be read in it is left out: that job is asked about by itself.
+        """
 
     def estimate(self, request: JobRequest) -> float | None:
         """What the job should cost, in the gateway's credits, by its published prices; None if unknown."""

@@ -154,6 +154,13 @@ class SandboxServer:
             raise TimeoutError(f"the sandbox's job {job_id} is not over after {timeout_s} s")
         return self.job(job_id)
 
+    def mend(self, job_id: str) -> None:
+        """End the faults of a job that was taken, so that what it could not give is there from now on."""
+        job = self._sandbox.jobs.get(job_id)
+        if job is None:
+            raise KeyError(job_id)
+        job.faults = faults.Asked()
+
     def submits(self, idempotency_key: str) -> int:
         """How many submit requests came with this key, however they were answered."""
         return self._sandbox.jobs.submits(idempotency_key)

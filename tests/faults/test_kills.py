@@ -51,7 +51,7 @@ STEPS: list[tuple[Kill, object]] = [
     (Kill("move:failed", "commit"), "failed"),
     (Kill("move:failed", "after"), "failed"),
 ]
-"""Each step that lasts in the life of a job, and the sandbox's fault that leads there if a usual job does not."""
+"""Each step that lasts in the life of a job, and the fault that leads there if a usual job does not."""
 
 STARTS = [
     Kill("migrate", "before"),

@@ -1,0 +1,190 @@
+"""Count and measure what happens, by the one list in `receiver.metrics_table`, and show it to Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+from time import perf_counter
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import Metric as Family
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.access import Access
+from receiver.metrics_table import GATEWAY, METRICS, Label, Listed
+from receiver.queries import NoQuery
+from receiver.routes import Answer, Operation, Served, guarded
+from storage.errors import StorageError
+
+log = structlog.get_logger("darkroom.metrics")
+
+UNKNOWN = "unknown"
+"""What a gateway is called that is not configured here: its name may come from a stranger's URL."""
+
+SHOWN = Operation(
+    "GET /metrics",
+    "show_metrics",
+    scope="read",
+    query=NoQuery,
+    answers={200: Answer(str, "The metrics.", media_types=("text/plain",))},
+)
+
+Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
+"""Values by metric; for one with labels by their values, in the order of the list."""
+Read = Callable[[], Values]
+
+
+class Metrics:
+    """The metrics of one service. Thread-safe.
+
+    Whatever is not on the list, or has other labels than listed, raises KeyError or ValueError: a name that
+    is misspelt must fail a test, and not make a second metric.
+    """
+
+    def __init__(self, gateways: Collection[str]) -> None:
+        """`gateways` are the names of those that are configured."""
+        self._gateways = frozenset(gateways)
+        self._listed = {metric.name: metric for metric in METRICS}
+        self._registry = CollectorRegistry()
+        self._counters: dict[str, Counter] = {}
+        self._histograms: dict[str, Histogram] = {}
+        self._reads: list[Read] = [_build]
+        for metric in METRICS:
+            self._make(metric)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+        """Add to a counter."""
+        counter = self._counters[name]
+        if values := self._values(name, labels):
+            counter.labels(*values).inc(amount)
+        else:
+            counter.inc(amount)
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        """Put a value, in the unit that the name says, into a histogram."""
+        histogram = self._histograms[name]
+        if values := self._values(name, labels):
+            histogram.labels(*values).observe(value)
+        else:
+            histogram.observe(value)
+
+    @contextmanager
+    def timed(self, name: str, /, **labels: str) -> Iterator[None]:
+        """Put the seconds that the block takes into a histogram, unless the block raises."""
+        began = perf_counter()
+        yield
+        self.observe(name, perf_counter() - began, **labels)
+
+    def watch(self, read: Read) -> None:
+        """Have values read whenever somebody looks; they are left out while `read` raises a StorageError."""
+        self._reads.append(read)
+
+    def page(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(_WithoutBirthdays(self._registry))
+
+    def collect(self) -> Iterator[Family]:
+        """The values that are read when somebody looks; prometheus_client calls this."""
+        for read in self._reads:
+            try:
+                values = read()
+            except StorageError as error:
+                log.warning("metrics not read", why=str(error))
+                self.count("darkroom_ledger_errors_total", part="metrics")
+                continue
+            for name, value in values.items():
+                yield self._family(self._listed[name], value)
+
+    def _make(self, metric: Listed) -> None:
+        names = [label.name for label in metric.labels]
+        if metric.read:
+            return
+        if metric.kind == "histogram":
+            self._histograms[metric.name] = Histogram(
+                metric.name, metric.sentence, names, buckets=metric.buckets, registry=self._registry
+            )
+            return
+        counter = Counter(metric.name, metric.sentence, names, registry=self._registry)
+        self._counters[metric.name] = counter
+        # From 0 on, so that the first time that something happens is seen as an increase.
+        for values in self._every(metric) if names else ():
+            counter.labels(*values)
+
+    def _every(self, metric: Listed) -> Iterator[tuple[str, ...]]:
+        """Every combination of label values, or none where they are not known beforehand."""
+        return product(
+            *(self._gateways if label is GATEWAY else sorted(label.values) for label in metric.labels)
+        )
+
+    def _values(self, name: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+        metric = self._listed[name]
+        if labels.keys() != {label.name for label in metric.labels}:
+            raise ValueError(f"{name} has the labels {[label.name for label in metric.labels]}")
+        return tuple(self._value(name, label, labels[label.name]) for label in metric.labels)
+
+    def _value(self, name: str, label: Label, value: str) -> str:
+        if label is GATEWAY:
+            return value if value in self._gateways else UNKNOWN
+        if label.values and value not in label.values:
+            raise ValueError(f"{name} has no {label.name} {value!r}")
+        return value
+
+    def _family(self, metric: Listed, value: float | Mapping[tuple[str, ...], float]) -> Family:
+        if not metric.read:
+            raise ValueError(f"{metric.name} is counted, not read")
+        kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        family = kind(metric.name, metric.sentence, labels=[label.name for label in metric.labels])
+        if not isinstance(value, Mapping):
+            value = {(): value}
+        for values, number in (dict.fromkeys(self._every(metric), 0.0) | dict(value)).items():
+            if len(values) != len(metric.labels):
+                raise ValueError(f"{metric.name} has {len(metric.labels)} labels")
+            family.add_metric(values, number)
+        return family
+
+
+class MetricsPage:
+    """`GET /metrics`, for whoever may read the API."""
+
+    def __init__(self, metrics: Metrics, access: Access) -> None:
+        self._metrics = metrics
+        self._access = access
+
+    def routes(self) -> list[Served]:
+        """The routes of this part."""
+        return [guarded(SHOWN, self.show, self._access)]
+
+    async def show(self, _request: Request, _query: NoQuery) -> Response:
+        """Show every metric in Prometheus' text format."""
+        page = await run_in_threadpool(self._metrics.page)
+        return Response(page, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+class _WithoutBirthdays:
+    """A registry without the time at which each series began: a line more for every line, and no use here."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Family]:
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            yield family
+
+
+def _build() -> Values:
+    try:
+        ours = version("darkroom")
+    except PackageNotFoundError:
+        ours = "from source"
+    return {"darkroom_build_info": {(ours,): 1}}

@@ -1,0 +1,26 @@
+"""Times as people and programs give them: a date, a moment, or how long ago."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+_AGO = re.compile(r"([0-9]{1,6})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+EXAMPLES = "such as 7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z"
+
+
+def read_moment(text: str, now: int) -> int:
+    """Read `7d` (that long ago), `2026-11-22` (its beginning, UTC) or an RFC 3339 time, as milliseconds.
+
+    `now` is in milliseconds. Raises ValueError that says what can be read.
+    """
+    if found := _AGO.fullmatch(text):
+        return max(0, now - int(timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds() * 1000))
+    try:
+        moment = datetime.fromisoformat(text)
+        zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0, int(zoned.timestamp() * 1000))
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"must be a time, {EXAMPLES}") from None

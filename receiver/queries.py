@@ -1,0 +1,154 @@
+"""What may stand behind the `?` of each route, checked, and described by the same models."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.datastructures import QueryParams
+
+from receiver.answers import JobId, OutputId
+from receiver.errors import InvalidRequest
+from receiver.models import Text, fault
+from receiver.moments import read_moment
+from storage.records import Status
+from storage.search import Wanted
+
+MAX_WAIT_S = 60
+MAX_WORDS = 32
+
+TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
+TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
+
+
+def _moment(text: str) -> str:
+    read_moment(text, 0)
+    return text
+
+
+Moment = Annotated[Text, AfterValidator(_moment)]
+
+
+def _few_words(text: str) -> str:
+    if len(text.split()) > MAX_WORDS:
+        raise ValueError(f"may have {MAX_WORDS} words at most")
+    return text
+
+
+class Query(BaseModel):
+    """A route's query parameters. Those not named here are refused."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class NoQuery(Query):
+    """The route takes no parameters."""
+
+
+class Tagged(Query):
+    """A query that may also ask for tags, each as `tag.<name>`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[TagFilter, Text]
+
+    def tags(self) -> dict[str, str]:
+        """The value wanted of each tag."""
+        return {name.removeprefix("tag."): value for name, value in (self.model_extra or {}).items()}
+
+
+class JobFilters(Tagged):
+    """What jobs are looked for by; every condition given must hold."""
+
+    q: Annotated[Text, AfterValidator(_few_words)] | None = None
+    """Words that stand in the prompt, in any case; 32 at most."""
+    gateway: Text | None = None
+    """The gateway's name."""
+    model: Text | None = None
+    """The model, as asked for or as reported."""
+    status: Status | None = None
+    """The job's status."""
+    code: Text | None = None
+    """The code of the job's error."""
+    since: Moment | None = None
+    """Taken in then or later: a date, an RFC 3339 time, or how long ago, such as `7d`."""
+    until: Moment | None = None
+    """Taken in before then."""
+    limit: int = Field(50, ge=1, le=500)
+    """How many a page holds."""
+
+    def wanted(self, now: int) -> Wanted:
+        """The same in the ledger's words; `now` in milliseconds."""
+        return Wanted(
+            gateway=self.gateway,
+            model=self.model,
+            text=self.q,
+            status=self.status,
+            code=self.code,
+            since=None if self.since is None else read_moment(self.since, now),
+            until=None if self.until is None else read_moment(self.until, now),
+            tags=self.tags(),
+        )
+
+
+class JobQuery(JobFilters):
+    """Of `GET /v1/jobs`."""
+
+    cursor: JobId | None = None
+    """The `next_cursor` of the page before."""
+
+
+class OutputQuery(JobFilters):
+    """Of `GET /v1/outputs`."""
+
+    job: Text | None = None
+    """The id of the job that made it."""
+    seed: Text | None = None
+    """The seed, as asked for or as reported."""
+    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{4,64}$")] | None = None
+    """The digest of the image, or its beginning."""
+    cursor: OutputId | None = None
+    """The `next_cursor` of the page before."""
+
+    def wanted(self, now: int) -> Wanted:
+        """The same in the ledger's words; `now` in milliseconds."""
+        return replace(super().wanted(now), job=self.job, seed=self.seed, sha256=self.sha256)
+
+
+class WaitQuery(Query):
+    """Of `GET /v1/jobs/{id}`."""
+
+    wait: float = Field(0, ge=0, le=MAX_WAIT_S, allow_inf_nan=False)
+    """Seconds to hold the answer back for, unless the job is terminal before."""
+
+
+class ImageQuery(Query):
+    """Of `GET /v1/outputs/{id}/image`."""
+
+    stream: bool = False
+    """Answer the bytes themselves."""
+
+
+AnyQuery = TypeVar("AnyQuery", bound=Query)
+
+
+def read_query(kind: type[AnyQuery], given: QueryParams) -> AnyQuery:
+    """Read a query; raise InvalidRequest that names every parameter that is wrong, unknown or repeated."""
+    counts = Counter(name for name, _ in given.multi_items())
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise InvalidRequest([{"field": name, "message": "may be given once only"} for name in repeated])
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as error:
+        raise InvalidRequest([_named(kind, one) for one in error.errors()]) from None
+
+
+def _named(kind: type[Query], one: Mapping[str, Any]) -> dict[str, str]:
+    name, tagged = str(one["loc"][0]), issubclass(kind, Tagged)
+    if name in kind.model_fields or (tagged and re.fullmatch(TAG_FILTER, name)):
+        return fault(one)
+    known = [*sorted(kind.model_fields), *["tag.<name>"] * tagged]
+    return {"field": name, "message": f"unknown; use {', '.join(known)}" if known else "unknown"}

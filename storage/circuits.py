@@ -1,0 +1,96 @@
+"""Circuits: which gateways and image hosts failed lately, and whether they are left alone for now.
+
+A row is there from the first failure to the next success. While `retry_at` is NULL failures are only counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from sqlalchemy import Connection, delete, insert, or_, select, update
+
+from storage.database import Database, inserted
+from storage.records import Circuit, Clock
+from storage.rows import to_circuit
+from storage.schema import circuits
+
+Kind = Literal["gateway", "image_host"]
+
+PROBE_MS = 90_000
+"""How long one try has the way to itself: more than a gateway's request may take."""
+
+
+class Circuits:
+    """The circuits of the ledger. Thread-safe; raises Unavailable as `Ledger` does."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def every(self) -> list[Circuit]:
+        """List all of them, gateways first."""
+        with self._database.read() as connection:
+            return every(connection)
+
+    def read(self, kind: Kind, name: str) -> Circuit | None:
+        """One circuit; None if nothing failed there lately."""
+        with self._database.read() as connection:
+            return read(connection, kind, name)
+
+    def failed(self, kind: Kind, name: str, following: Callable[[Circuit | None, int], Circuit]) -> Circuit:
+        """Note a failure; `following` makes the circuit from what it was before, and the time now."""
+        with self._database.write() as connection:
+            circuit = following(read(connection, kind, name), self._clock())
+            write(connection, circuit)
+        return circuit
+
+    def close(self, kind: Kind, name: str) -> None:
+        """Forget the failures: it works again."""
+        with self._database.write() as connection:
+            connection.execute(delete(circuits).where(*_of(kind, name)))
+
+    def begin_probe(self, kind: Kind, name: str) -> bool:
+        """Let one try through where it is time for one; answers whether it was this one."""
+        with self._database.write() as connection:
+            return begin_probe(connection, kind, name, now=self._clock())
+
+    def end_probe(self, kind: Kind, name: str) -> None:
+        """The try came to nothing before it reached anybody: another one may go."""
+        with self._database.write() as connection:
+            connection.execute(update(circuits).where(*_of(kind, name)).values(probe_until=None))
+
+
+def every(connection: Connection) -> list[Circuit]:
+    """List all circuits, gateways first."""
+    rows = connection.execute(select(circuits).order_by(circuits.c.kind, circuits.c.name))
+    return [to_circuit(row) for row in rows.mappings()]
+
+
+def of_gateways(connection: Connection) -> Mapping[str, Circuit]:
+    """The circuits of gateways, by name."""
+    return {circuit.name: circuit for circuit in every(connection) if circuit.kind == "gateway"}
+
+
+def read(connection: Connection, kind: Kind, name: str) -> Circuit | None:
+    """One circuit; None if nothing failed there lately."""
+    row = connection.execute(select(circuits).where(*_of(kind, name))).mappings().one_or_none()
+    return None if row is None else to_circuit(row)
+
+
+def write(connection: Connection, circuit: Circuit) -> None:
+    """Note a circuit as it is now."""
+    values = {column.name: getattr(circuit, column.name) for column in circuits.c}
+    if not inserted(connection, insert(circuits).values(values)):
+        connection.execute(update(circuits).where(*_of(circuit.kind, circuit.name)).values(values))
+
+
+def begin_probe(connection: Connection, kind: Kind, name: str, *, now: int) -> bool:
+    """Let one try through where it is time for one; answers whether it was this one."""
+    free = or_(circuits.c.probe_until.is_(None), circuits.c.probe_until <= now)
+    due = update(circuits).where(*_of(kind, name), circuits.c.retry_at <= now, free)
+    return connection.execute(due.values(probe_until=now + PROBE_MS)).rowcount == 1
+
+
+def _of(kind: Kind, name: str) -> tuple[Any, Any]:
+    return circuits.c.kind == kind, circuits.c.name == name

@@ -1,0 +1,160 @@
+"""Which jobs a worker gets: those that have been due longest, of every gateway its share."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, Update, func, select, union_all, update
+
+from storage import circuits
+from storage.records import Job, Status
+from storage.rows import to_job
+from storage.schema import BEGUN, QUEUED, accepted, jobs
+
+SKEW_MS = 60_000
+"""How far the clocks of machines that share a ledger may be apart. More, and a clock was set back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many jobs a worker can take now."""
+
+    jobs: int
+    """In all."""
+    by_gateway: Mapping[str, int] = field(default_factory=dict)
+    """Of each gateway, in the order in which they are to be served."""
+    others: int | None = None
+    """Of each gateway that is not named; None if there is no other limit."""
+    full: Collection[str] = ()
+    """Gateways that can be sent nothing now: what is queued for them is left alone."""
+
+    def of(self, gateway: str) -> int:
+        """How many jobs of one gateway there is room for."""
+        return self.by_gateway.get(gateway, self.jobs if self.others is None else self.others)
+
+
+def claim(connection: Connection, worker: str, room: Room, *, now: int, lease_ms: int) -> list[Job]:
+    """Lease due jobs, gateway by gateway, so that no gateway's backlog stands before another's jobs.
+
+    What is queued for a gateway whose circuit is open stays where it is; when its time has come, one
+    submission is let through to see how the gateway is.
+    """
+    claimed: list[Job] = []
+    open_now = circuits.of_gateways(connection)
+    for gateway in _gateways(connection, room):
+        limit = min(room.jobs - len(claimed), room.of(gateway))
+        if limit <= 0:
+            continue
+        circuit = open_now.get(gateway)
+        blocked = gateway in room.full or (circuit is not None and circuit.blocks(now))
+        if circuit is None or circuit.retry_at is None or blocked:
+            claimed += _lease(connection, worker, gateway, limit, queued=not blocked, now=now, ms=lease_ms)
+            continue
+        probes = _lease(connection, worker, gateway, 1, queued=True, now=now, ms=lease_ms)
+        if any(job.status is Status.QUEUED for job in probes):
+            circuits.begin_probe(connection, "gateway", gateway, now=now)
+        claimed += probes
+        claimed += _lease(connection, worker, gateway, limit - 1, queued=False, now=now, ms=lease_ms)
+    return claimed
+
+
+def next_due(connection: Connection, room: Room, now: int) -> int | None:
+    """When the earliest job that nobody holds, and that there is room for, is due; None if there is none."""
+    times = []
+    open_now = circuits.of_gateways(connection)
+    for gateway in _gateways(connection, room):
+        if room.of(gateway) <= 0:
+            continue
+        circuit = open_now.get(gateway)
+        blocked = gateway in room.full or (circuit is not None and circuit.blocks(now))
+        times.append(_earliest(connection, gateway, queued=not blocked))
+        if circuit is not None and circuit.retry_at is not None and gateway not in room.full:
+            waiting = _earliest(connection, gateway, queued=True)
+            # What is queued there is due when the circuit lets it pass, however long it has waited.
+            passes_at = max(circuit.retry_at, circuit.probe_until or 0)
+            times.append(None if waiting is None else max(waiting, passes_at))
+    return min((time for time in times if time is not None), default=None)
+
+
+def many_due(connection: Connection, gateway: str, many: int, now: int) -> bool:
+    """Whether at least so many running jobs of a gateway are due, held or not."""
+    running = select(jobs.c.id).where(
+        BEGUN, jobs.c.gateway == gateway, jobs.c.status == Status.RUNNING, jobs.c.next_attempt_at <= now
+    )
+    found = connection.scalar(select(func.count()).select_from(running.limit(many).subquery()))
+    return bool(found is not None and found >= many)
+
+
+def renew(connection: Connection, worker: str, job_ids: Iterable[str], until: int) -> None:
+    """Hold on to jobs that are still being worked on."""
+    kept = held(worker).where(jobs.c.id.in_(list(job_ids)))
+    connection.execute(kept.values(leased_until=until))
+
+
+def release(connection: Connection, worker: str) -> None:
+    """Let go of every job that a worker holds."""
+    connection.execute(held(worker).values(leased_by=None, leased_until=None))
+
+
+def heal(connection: Connection, now: int, lease_ms: int) -> int:
+    """Make due what was put off, or leased, by a clock that has since been set back; answers how many.
+
+    A row that was written in the future tells of it. Without this its job would rest until the clock is
+    again where it was.
+    """
+    ahead = now + SKEW_MS
+    unfinished = jobs.c.next_attempt_at.is_not(None)
+    stuck = update(jobs).where(unfinished, jobs.c.leased_until > ahead + lease_ms)
+    freed = connection.execute(stuck.values(leased_by=None, leased_until=None)).rowcount
+    future = update(jobs).where(unfinished, jobs.c.updated_at > ahead)
+    return max(freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount)
+
+
+def held(worker: str) -> Update:
+    """An update of what a worker holds, and of nothing else."""
+    return update(jobs).where(jobs.c.leased_by == worker)
+
+
+def _gateways(connection: Connection, room: Room) -> list[str]:
+    used = connection.scalars(select(accepted.c.gateway)).all()
+    named = [gateway for gateway in room.by_gateway if gateway in used]
+    return named + [gateway for gateway in used if gateway not in room.by_gateway]
+
+
+def _lease(
+    connection: Connection, worker: str, gateway: str, limit: int, *, queued: bool, now: int, ms: int
+) -> list[Job]:
+    halves = [_due(half, gateway, now, limit) for half in _halves(queued=queued)]
+    due = union_all(*halves).subquery()
+    longest = select(due.c.id).order_by(due.c.next_attempt_at).limit(limit)
+    # Locked here, since a union cannot be; what another worker locked in between is left to that one.
+    free = select(jobs.c.id).where(jobs.c.id.in_(longest)).with_for_update(skip_locked=True)
+    lease = update(jobs).where(jobs.c.id.in_(free)).values(leased_by=worker, leased_until=now + ms)
+    return [to_job(row) for row in connection.execute(lease.returning(jobs)).mappings()]
+
+
+def _due(half: ColumnElement[bool], gateway: str, now: int, limit: int) -> Select[Any]:
+    mine = (half, jobs.c.gateway == gateway, jobs.c.next_attempt_at <= now)
+    unheld = func.coalesce(jobs.c.leased_until, 0) <= now
+    query = select(jobs.c.id, jobs.c.next_attempt_at).where(*mine, unheld)
+    # In a subquery of its own, because SQLite takes no limit inside of a union.
+    return select(query.order_by(jobs.c.next_attempt_at).limit(limit).subquery())
+
+
+def _earliest(connection: Connection, gateway: str, *, queued: bool) -> int | None:
+    times = [
+        connection.scalar(
+            select(jobs.c.next_attempt_at)
+            .where(half, jobs.c.gateway == gateway, jobs.c.leased_by.is_(None))
+            .order_by(jobs.c.next_attempt_at)
+            .limit(1)
+        )
+        for half in _halves(queued=queued)
+    ]
+    return min((time for time in times if time is not None), default=None)
+
+
+def _halves(*, queued: bool) -> tuple[ColumnElement[bool], ...]:
+    return (QUEUED, BEGUN) if queued else (BEGUN,)

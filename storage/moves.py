@@ -1,0 +1,67 @@
+"""What a move sets on a job, and what leaving it where it is sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from storage.errors import Conflict
+from storage.records import MOVES, REOPENS, Attempt, Job, Status
+from storage.rows import Changes, extended, from_changes
+
+
+def moving(job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int) -> dict[str, Any]:
+    """The columns that a move of a job's own life sets; raises Conflict if it is not legal."""
+    if to not in MOVES[job.status]:
+        raise Conflict(f"A job cannot move from {job.status} to {to}.")
+    values = from_changes(changes) | {
+        "status": to,
+        "attempts": _attempts_after(job, to),
+        "updated_at": now,
+        "moves": _moves(job, to, now),
+        "attempt_log": extended(job.attempt_log, attempts),
+    }
+    if to is Status.READY:
+        values["ready_at"] = now
+    if to.terminal:
+        values |= {"next_attempt_at": None, "images": []}
+    return values
+
+
+def postponing(
+    job: Job, changes: Changes, attempts: Sequence[Attempt], now: int, *, attempted: bool
+) -> dict[str, Any]:
+    """The columns that leaving a job where it is sets."""
+    values = from_changes(changes) | {"attempts": job.attempts + attempted, "updated_at": now}
+    return values | ({"attempt_log": extended(job.attempt_log, attempts)} if attempts else {})
+
+
+def reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any]:
+    """The columns that taking a job out of a terminal state sets; raises Conflict if it is not legal."""
+    if to not in REOPENS.get(job.status, ()):
+        raise Conflict(f"A job that is {job.status} cannot be put back to {to}.")
+    values: dict[str, Any] = from_changes({"error": None}) | {
+        "status": to,
+        "attempts": 0,
+        "next_attempt_at": now,
+        "updated_at": now,
+        "moves": _moves(job, to, now),
+        "attempt_log": extended(job.attempt_log, [attempt]),
+    }
+    if to is Status.QUEUED:
+        # A new submission, which knows nothing of the gateway's job before.
+        sent = job.moved_at(Status.SUBMITTING) is not None
+        values |= {"submission": job.submission + sent, "submission_at": now, "found_by": None}
+        values |= {"gateway_request_id": None, "sent": None, "reply": None}
+    return values
+
+
+def _moves(job: Job, to: Status, now: int) -> list[list[Any]]:
+    return [[moved, at] for moved, at in job.moves] + [[to, now]]
+
+
+def _attempts_after(job: Job, to: Status) -> int:
+    # Sending and falling back are tries of one step, so that they back off together.
+    if to is Status.QUEUED:
+        return job.attempts + 1
+    return job.attempts if to is Status.SUBMITTING else 0
