@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -146,6 +147,16 @@ def slow(seconds: float) -> Action:
             if not call.sock.recv(1, socket.MSG_PEEK):
                 raise Gone
         call.sock.settimeout(None)
+        pass_on(call)
+
+    return wait
+
+
+def held(until: threading.Event) -> Action:
+    """Hand the request on when the event is set."""
+
+    def wait(call: Call) -> None:
+        until.wait()
         pass_on(call)
 
     return wait

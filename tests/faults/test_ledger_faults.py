@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import resource
-import shutil
 import sqlite3
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
@@ -17,12 +16,15 @@ import httpx
 import psutil
 import pytest
 
-from receiver.sandbox import SandboxConfig
+from tests.faults import harm
 from tests.faults.scenes import Scene, Stage
+from tests.faults.wire import Message
 from tests.faults.world import SANDBOX, World
-from dataclasses import replace
 
-PATIENT: SandboxConfig = replace(SANDBOX, retry_delays_s=(0.2, 0.4, 0.8, 1.6, 3.2, 3.2))
+SOON = replace(SANDBOX, retry_delays_s=(0.3, 0.6, 1.2, 2.4, 4.8, 4.8))
+"""A gateway that goes on sending its callbacks for longer than the ledger is broken."""
+DEAF = {"callback_polls": (60,)}
+"""Nothing is found by polling, so what is archived came by a callback."""
 MIB = 1024 * 1024
 
 
@@ -61,15 +63,15 @@ def full(place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def no_larger_files(world: World) -> Iterator[None]:
-    """The service cannot make any file larger than its ledger is, nor write anywhere behind that."""
+def no_writing(world: World) -> Iterator[None]:
+    """The service can write no byte to any file: not to the ledger, and not to its log."""
     process = psutil.Process(world.child.pid)
-    _, most = process.rlimit(resource.RLIMIT_FSIZE)
-    process.rlimit(resource.RLIMIT_FSIZE, (0, most))
+    before = process.rlimit(resource.RLIMIT_FSIZE)
+    process.rlimit(resource.RLIMIT_FSIZE, (0, before[1]))
     try:
         yield
     finally:
-        process.rlimit(resource.RLIMIT_FSIZE, (most, most))
+        process.rlimit(resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager
@@ -95,54 +97,84 @@ def locked(world: World) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
-def refused(scene: Scene) -> list[httpx.Response]:
-    """What callbacks were answered that could not be written, by the wire they came over."""
-    calls = [call.answered for call in scene.wires.callbacks.calls if call.answered]
-    return [answer for answer in calls if answer.status != 200]
+def refused(scene: Scene) -> list[Message]:
+    """What callbacks were answered that were not taken."""
+    told = [call.answered for call in scene.wires.callbacks.calls if call.answered]
+    return [answer for answer in told if answer.status != 200]
 
 
-def meanwhile(scene: Scene, broken: Callable[[], AbstractContextManager[None]], for_s: float) -> None:
-    """Jobs whose callbacks come while the ledger is broken; afterwards all of them are archived."""
-    jobs = scene.submit(each=5, fault={"fault": "late", "delay_s": 0.6})
-    scene.until(lambda: all(made.callback_url for made in scene.world.sandbox.jobs()))
-    with broken():
-        began = monotonic()
-        scene.until(lambda: len(refused(scene)) >= 5, within_s=20)
-        answer = httpx.post(
-            f"{scene.world.url}/v1/jobs",
-            json={"gateway": "apiframe", "model": "imagen-4-fast", "prompt": "no room"},
-            trust_env=False, timeout=20,
-        )  # fmt: skip
-        print("submit", answer.status_code, answer.headers)
-        print("ready", scene.answers("/readyz"), scene.answers("/healthz"))
-        while monotonic() - began < for_s:
-            threading.Event().wait(0.1)
-    for told in refused(scene):
-        assert told.status == 503
-        assert told.headers["retry-after"]
+@contextmanager
+def callbacks_meet(scene: Scene, broken: AbstractContextManager[None]) -> Iterator[None]:
+    """In the block the ledger is broken, and the callbacks of ten jobs have come; later all is well."""
+    gate = threading.Event()
+    armed = scene.wires.callbacks.arm(harm.held(gate), times=10)
+    jobs = scene.submit(each=5)
+    scene.until(lambda: {scene.world.get(f"/v1/jobs/{job.job_id}")["status"] for job in jobs} == {"running"})
+    armed.wait(10)
+    with broken:
+        gate.set()
+        yield
     scene.archived(jobs, within_s=30)
+    for answer in refused(scene):
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) > 0
+    assert scene.world.get("/v1/books")["found_by_polling"] == 0
+    scene.until(lambda: scene.answers("/readyz") == 200)
+
+
+def taken_back_to_work(scene: Scene) -> None:
+    """What is submitted now is archived."""
+    scene.archived(scene.submit(each=1))
+
+
+def nothing_can_be_written(scene: Scene) -> None:
+    """Neither callbacks nor submissions are taken, and the service lives."""
+    scene.until(lambda: len(refused(scene)) >= 10)
+    body = {"gateway": "apiframe", "model": "imagen-4-fast", "prompt": "no room for this one"}
+    answer = httpx.post(f"{scene.world.url}/v1/jobs", json=body, trust_env=False, timeout=20)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unready"), answer.text
+    assert answer.headers["retry-after"]
+    assert scene.answers("/healthz") == 200
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Ledger.ping sets a row to what it is already, and SQLite writes nothing for that"
+)
+def test_readiness_tells_that_the_ledger_cannot_be_written(stage: Stage) -> None:
+    with stage.scene("no file can be written") as scene:
+        scene.archived(scene.submit(each=1))
+        with no_writing(scene.world):
+            scene.until(lambda: scene.answers("/readyz") == 503, within_s=5)
 
 
 def test_a_full_disk(stage: Stage) -> None:
-    with small_disk(stage) as place, stage.scene("ledger's disk full", sandbox=PATIENT) as scene:
-        meanwhile(scene, lambda: full(place), 1.0)
+    with small_disk(stage) as disk, stage.scene("ledger's disk full", timing=DEAF, sandbox=SOON) as scene:
+        with callbacks_meet(scene, full(disk)):
+            nothing_can_be_written(scene)
+        taken_back_to_work(scene)
 
 
-def test_a_file_size_limit(stage: Stage) -> None:
-    with stage.scene("ledger cannot grow", sandbox=PATIENT) as scene:
-        meanwhile(scene, lambda: no_larger_files(scene.world), 1.0)
+def test_files_that_cannot_be_written(stage: Stage) -> None:
+    """The same where no file system can be mounted; and here the log cannot be written either."""
+    with stage.scene("no file can be written", timing=DEAF, sandbox=SOON) as scene:
+        with callbacks_meet(scene, no_writing(scene.world)):
+            nothing_can_be_written(scene)
+        taken_back_to_work(scene)
 
 
 def test_a_ledger_that_is_read_only_for_a_while(stage: Stage) -> None:
-    with stage.scene("ledger read-only", sandbox=PATIENT) as scene:
-        meanwhile(scene, lambda: read_only(scene.world), 1.0)
+    with stage.scene("ledger read-only", timing=DEAF, sandbox=SOON) as scene:
+        with callbacks_meet(scene, read_only(scene.world)):
+            nothing_can_be_written(scene)
+        taken_back_to_work(scene)
 
 
 def test_a_ledger_that_somebody_locks_for_ten_seconds(stage: Stage) -> None:
-    with stage.scene("ledger locked for 10 s", sandbox=PATIENT) as scene:
-        jobs = scene.submit(each=5, fault={"fault": "late", "delay_s": 0.3})
-        scene.until(lambda: len(scene.world.sandbox.jobs()) == 10)
-        with locked(scene.world):
+    with stage.scene("ledger locked for 10 s", timing=DEAF, sandbox=SOON) as scene:
+        with callbacks_meet(scene, locked(scene.world)):
+            began = monotonic()
+            shown = scene.world.get("/v1/jobs")
+            assert len(shown["jobs"]) == 10
+            assert monotonic() - began < 1, "reading never waits for whoever writes"
             threading.Event().wait(10)
-        scene.archived(jobs, within_s=30)
-        print([(call.answered and call.answered.status) for call in scene.wires.callbacks.calls])
+        taken_back_to_work(scene)
