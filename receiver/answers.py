@@ -1,4 +1,4 @@
-"""What the API answers, as types: `receiver.models` builds them, and `/openapi.json` describes them.
+"""What the API answers, as types: `receiver.views` builds them, and `/openapi.json` describes them.
 
 They are plain dictionaries, so an answer costs nothing to check while the service runs: mypy holds every
 view to its type, and a test holds the answers of a running service to the document.

@@ -25,21 +25,12 @@ from receiver.errors import (
     UnknownGateway,
     UnsupportedParameter,
 )
-from receiver.models import (
-    RetryBody,
-    SubmitBody,
-    books_view,
-    gateways_view,
-    job_view,
-    output_view,
-    read_retry,
-    read_submit,
-    timeline,
-)
+from receiver.models import RetryBody, SubmitBody, read_retry, read_submit
 from receiver.queries import ImageQuery, JobQuery, NoQuery, OutputQuery, WaitQuery
 from receiver.retry import Retrier
 from receiver.routes import Answer, Body, Header, Operation, Served, guarded
 from receiver.submit import Submitter
+from receiver.views import books_view, gateways_view, job_view, output_view, timeline
 from receiver.waiting import Waiters
 from storage.books import total
 from storage.circuits import Circuits
@@ -98,7 +89,7 @@ RETRY = Operation(
     scope="submit",
     path={"id": answers.JobId},
     query=NoQuery,
-    body=Body(RetryBody | None, "How; it may be left out."),
+    body=Body(RetryBody, "How; it may be left out.", needed=False),
     answers={200: Answer(answers.Job, "The job, at work again.")},
     errors=(NotRetryable, NeedsResubmit),
 )

@@ -126,13 +126,14 @@ class Callbacks:
         apart = run_in_threadpool if len(body) > LARGE else _here
         verdict = await apart(gateway.verify, request.headers, body)
         completion = await apart(gateway.read_callback, body)
+        kept = await apart(self._redactor.body, body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
             job_id=bearing.job_id,
             gateway=name,
             received_at=self._clock(),
             headers=self._kept(request.headers),
-            body=self._redactor.body(body),
+            body=kept,
             body_sha256=hashlib.sha256(body).hexdigest(),
             signature=verdict,
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from receiver.commands import demo, finding, running, showing, submitting
+from receiver.commands import demo, finding, retrying, running, showing, submitting
 
 _RUN, _MAKE, _FIND = "Run it", "Make images", "Find them again"
 
@@ -88,6 +88,15 @@ app.command(
         "darkroom download --tag campaign=may --to pictures", "darkroom download --all --to backup"
     ),
 )(finding.download)
+app.command(
+    "retry",
+    rich_help_panel=_MAKE,
+    epilog=_examples(
+        "darkroom retry 019a1b2c-3d4e-7f00-8000-000000000000",
+        "darkroom retry --status failed --code image_expired --since 1d",
+        "darkroom retry --code generation_failed --since 1d --resubmit --dry-run",
+    ),
+)(retrying.retry)
 app.command("books", rich_help_panel=_FIND, epilog=_examples("darkroom books"))(finding.books)
 
 

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 import httpx
 
-from receiver.replies import Books, Job, Output, to_books, to_job, to_output
+from receiver.replies import Books, Gateways, Job, Output, to_books, to_gateways, to_job, to_output
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 HELD_S = 30.0
@@ -147,8 +147,18 @@ class Darkroom:
             if job.finished or monotonic() >= deadline:
                 return job
 
+    def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
+        """Put a failed or partial job back to work, at the step that failed; its gateway is asked again.
+
+        With `resubmit` it is sent to the gateway once more, which may be charged once more. ApiError has the
+        code `needs_resubmit` where nothing else could help, and `not_retryable` where nothing can.
+        """
+        path = f"/v1/jobs/{quote(job_id, safe='')}/retry"
+        return self._read(to_job, self._ask("POST", path, json={"resubmit": resubmit}))
+
     def jobs(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Job]:
-        """List jobs, newest first: `gateway`, `model`, `q`, `status`, or `**{"tag.x": "y"}`.
+        """List jobs, newest first: `gateway`, `model`, `q`, `status`, `code`, `since`, `until`, or
+        `**{"tag.x": "y"}`.
 
         `limit` is how many to answer in all; pages are asked for as they are needed.
         """
@@ -165,6 +175,10 @@ class Darkroom:
     def books(self) -> Books:
         """Show the books."""
         return self._read(to_books, self._ask("GET", "/v1/books"))
+
+    def gateways(self) -> Gateways:
+        """Show how the gateways are, and the hosts of their images."""
+        return self._read(to_gateways, self._ask("GET", "/v1/gateways"))
 
     def link(self, output_id: str) -> str:
         """A fresh presigned link to an output's image; anybody who has it can read the image for a while."""

@@ -4,6 +4,9 @@ httpcore asks a network backend for a connection and then starts TLS on it itsel
 So the name stays what the certificate is checked against, while this module alone decides where the
 connection goes. httpcore's own timeouts begin again with each read, which a server that sends one byte at a
 time can stretch for ever; here every read is also held to the deadline of the whole download.
+
+The package ssrfguard does much of this and was not taken: it reaches into private parts of httpx and
+httpcore, which may change with any release, and lets IPv4 addresses that ISATAP embeds through.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ CONNECT_S = 10.0
 
 MAX_TRIES = 4
 """Addresses tried for one name: whoever runs its DNS decides how many there are, and each costs time."""
+
+HEAD_BYTES = 256 * 1024
+"""Of one answer, interim ones included, and what may be around a body; httpcore takes heads up to 100 KiB."""
 
 
 def system_resolver(host: str) -> list[str]:
@@ -115,13 +121,39 @@ def _ask(resolve: Resolver, host: str, timeout_s: float) -> Sequence[str]:
     return answer.result(timeout_s)
 
 
+class Allowance:
+    """How many bytes a server may send: those of its answer's head, and of the body a quarter more.
+
+    A limit on the body alone leaves out what HTTP puts around it, of which there can be any amount: interim
+    answers without end, a chunk for every byte, trailers. Reading those costs far more time than an image.
+    """
+
+    def __init__(self, label: str) -> None:
+        """`label` is what the message calls the server's answer."""
+        self._label = label
+        self._left = HEAD_BYTES
+
+    def take(self, size: int) -> None:
+        """Count what was received; raises ImageUnavailable if it is too much."""
+        self._left -= size
+        if self._left < 0:
+            raise ImageUnavailable(f"{self._label} came with too many bytes around it.")
+
+    def grant(self, size: int) -> None:
+        """Allow for what was received of the body."""
+        self._left += size + size // 4
+
+
 class CheckedBackend(httpcore.NetworkBackend):
     """Opens connections to the given addresses, whatever name it is asked for."""
 
-    def __init__(self, addresses: Sequence[Address], deadline: Deadline, stall_s: float) -> None:
+    def __init__(
+        self, addresses: Sequence[Address], deadline: Deadline, stall_s: float, allowance: Allowance
+    ) -> None:
         self._addresses = _interleaved(addresses)[:MAX_TRIES]
         self._deadline = deadline
         self._stall_s = stall_s
+        self._allowance = allowance
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
@@ -142,7 +174,7 @@ class CheckedBackend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
             else:
-                return _TimedStream(stream, self._deadline, self._stall_s)
+                return _BoundedStream(stream, self._deadline, self._stall_s, self._allowance)
         raise failure
 
 
@@ -153,16 +185,21 @@ def _interleaved(addresses: Sequence[Address]) -> list[Address]:
     return [address for pair in zip_longest(best, other) for address in pair if address]
 
 
-class _TimedStream(httpcore.NetworkStream):
-    """A connection on which no step outlasts the deadline."""
+class _BoundedStream(httpcore.NetworkStream):
+    """A connection on which no step outlasts the deadline, and no more comes than is allowed."""
 
-    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline, stall_s: float) -> None:
+    def __init__(
+        self, inner: httpcore.NetworkStream, deadline: Deadline, stall_s: float, allowance: Allowance
+    ) -> None:
         self._inner = inner
         self._deadline = deadline
         self._stall_s = stall_s
+        self._allowance = allowance
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline rules
-        return self._inner.read(max_bytes, self._deadline.left(self._stall_s))
+        received = self._inner.read(max_bytes, self._deadline.left(self._stall_s))
+        self._allowance.take(len(received))
+        return received
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline rules
         self._inner.write(buffer, self._deadline.left(self._stall_s))
@@ -182,7 +219,7 @@ class _TimedStream(httpcore.NetworkStream):
             self.close()  # httpcore does not own the connection before this returns
             raise
         secure = self._inner.start_tls(ssl_context, server_hostname, left)
-        return _TimedStream(secure, self._deadline, self._stall_s)
+        return _BoundedStream(secure, self._deadline, self._stall_s, self._allowance)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

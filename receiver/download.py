@@ -24,7 +24,7 @@ import httpcore
 import httpx
 
 from receiver.addresses import Address, Network, Target, read_target
-from receiver.dial import CheckedBackend, Deadline, Resolver, route, system_resolver
+from receiver.dial import Allowance, CheckedBackend, Deadline, Resolver, route, system_resolver
 from receiver.errors import (
     ImageExpired,
     ImageTooLarge,
@@ -34,7 +34,8 @@ from receiver.errors import (
     Unready,
 )
 from storage.errors import Corrupt
-from storage.media import ImageFacts, TooManyPixels, inspect, whole
+from storage.media import ImageFacts, TooManyFrames, TooManyPixels, inspect, whole
+from storage.parts import CutShort
 
 _MIB = 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -50,6 +51,8 @@ class DownloadPolicy:
     """Reached although forbidden to others, over plain http and on any port too. For the sandbox."""
     max_bytes: int = 64 * _MIB
     max_pixels: int = 100_000_000
+    """Of one frame."""
+    max_frames: int = 1000
     timeout_s: float = 60
     """For the whole download: lookup, redirects and all."""
     drip_bytes: int = 1024
@@ -142,7 +145,8 @@ class Downloader:
         self, target: Target, addresses: Sequence[Address], deadline: Deadline, file: BinaryIO
     ) -> _Body | Target:
         """Send the request for one hop; answer the body that was received, or where to go on."""
-        backend = CheckedBackend(addresses, deadline, self._policy.drip_seconds)
+        allowance = Allowance(target.label)
+        backend = CheckedBackend(addresses, deadline, self._policy.drip_seconds, allowance)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
         )
@@ -154,7 +158,10 @@ class Downloader:
             _check_status(target, response.status)
             announced = self._check_headers(target, headers)
             with _truncated(target):
-                return self._receive(target, response, announced, headers.get("content-type"), file)
+                size, sha256 = self._receive(target, response, allowance, file)
+            if size == 0 or announced not in (size, None):
+                raise ImageTruncated(f"{target.label} ended after {size} bytes.")
+            return _Body(sha256, size, _shown(headers.get("content-type")))
 
     def _check_headers(self, target: Target, headers: httpx.Headers) -> int | None:
         if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
@@ -168,18 +175,14 @@ class Downloader:
         return int(length)
 
     def _receive(
-        self,
-        target: Target,
-        response: httpcore.Response,
-        announced: int | None,
-        declared_type: str | None,
-        file: BinaryIO,
-    ) -> _Body:
+        self, target: Target, response: httpcore.Response, allowance: Allowance, file: BinaryIO
+    ) -> tuple[int, str]:
         digest = hashlib.sha256()
         size = 0
         pace = _Pace(self._monotonic, self._policy)
         for chunk in response.iter_stream():
             size += len(chunk)
+            allowance.grant(len(chunk))
             if size > self._policy.max_bytes:
                 raise self._too_large(target)
             self._check_open(target)
@@ -189,15 +192,16 @@ class Downloader:
                 file.write(chunk)
         with _disk():
             file.flush()
-        if size == 0 or (announced is not None and size != announced):
-            raise ImageTruncated(f"{target.label} ended after {size} bytes.")
-        return _Body(digest.hexdigest(), size, _shown(declared_type))
+        return size, digest.hexdigest()
 
     def _inspect(self, target: Target, file: BinaryIO) -> ImageFacts:
         try:
-            facts = inspect(file, max_pixels=self._policy.max_pixels)
-        except TooManyPixels as error:
-            raise ImageTooLarge(f"{target.label}: {error}") from error
+            facts = inspect(file, max_pixels=self._policy.max_pixels, max_frames=self._policy.max_frames)
+        except (TooManyPixels, TooManyFrames) as error:
+            setting = "MAX_PIXELS" if isinstance(error, TooManyPixels) else "MAX_FRAMES"
+            raise ImageTooLarge(f"{target.label}: {error} (DARKROOM_DOWNLOAD__{setting})") from error
+        except CutShort as error:
+            raise ImageTruncated(f"{target.label}: {error}") from error
         except Corrupt as error:
             raise NotAnImage(f"{target.label}: {error}") from error
         if not whole(file, facts):

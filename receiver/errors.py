@@ -34,7 +34,7 @@ DarkroomError
 │   ├── ImageExpired         image_expired           its link is dead: 403, 404, 410 and the like
 │   ├── ImageUnavailable     image_unavailable       it could not be reached, 5xx, or too slow
 │   ├── ForbiddenAddress     forbidden_address       its URL leads where no download may go
-│   ├── ImageTooLarge        image_too_large         more bytes or pixels than the limit
+│   ├── ImageTooLarge        image_too_large         more bytes, pixels or frames than the limit
 │   ├── ImageTruncated       image_truncated         fewer bytes than announced
 │   └── NotAnImage           not_an_image            not PNG, JPEG, WebP or AVIF
 └── Unready                  unready                 the ledger or the bucket cannot take anything now
@@ -299,7 +299,7 @@ class ForbiddenAddress(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """More bytes or more pixels than DARKROOM_DOWNLOAD__MAX_BYTES or __MAX_PIXELS allow."""
+    """More than DARKROOM_DOWNLOAD__MAX_BYTES, __MAX_PIXELS or __MAX_FRAMES allow."""
 
     code = "image_too_large"
 

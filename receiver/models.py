@@ -1,9 +1,8 @@
-"""What the API takes in, checked, and how jobs, outputs and books look from outside."""
+"""What the API takes in, checked: the bodies of its requests."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,21 +15,8 @@ from pydantic import (
     field_validator,
 )
 
-from receiver import answers
 from receiver.errors import InvalidRequest
-from storage.records import (
-    Attempt,
-    Books,
-    Circuit,
-    Delivery,
-    Job,
-    JobError,
-    JobRequest,
-    Output,
-    Status,
-    rfc3339,
-)
-from storage.search import Found
+from storage.records import JobRequest
 
 UNION_PARTS = frozenset({"str", "int", "constrained-str"})
 """What pydantic names beside a field that may be one type or another."""
@@ -90,16 +76,6 @@ class SubmitBody(BaseModel):
             raise ValueError("must have 500 digits at most")
         return seed
 
-    @field_validator("params")
-    @classmethod
-    def _plain_json(cls, params: dict[str, Any]) -> dict[str, Any]:
-        # `NaN` and `1e999` are read as numbers, but nothing that they are put into could be read again.
-        try:
-            json.dumps(params, allow_nan=False)
-        except ValueError:
-            raise ValueError("must not hold NaN, Infinity, or a number too large for one") from None
-        return params
-
     def request(self) -> JobRequest:
         """The same in the ledger's words."""
         return JobRequest(
@@ -144,158 +120,3 @@ def fault(one: Mapping[str, Any]) -> dict[str, str]:
     """One of pydantic's errors as we tell it: which field, and what is wrong with it."""
     where = ".".join(str(part) for part in one["loc"] if part not in UNION_PARTS)
     return {"field": where or "body", "message": str(one["msg"]).removeprefix("Value error, ")}
-
-
-def job_view(job: Job, outputs: Sequence[str]) -> answers.Job:
-    """A job as the API shows it."""
-    request, result = job.request, job.result
-    return {
-        "id": job.id,
-        "gateway": job.gateway,
-        "gateway_job_id": job.gateway_job_id,
-        "status": job.status,
-        "request": {
-            "model": request.model,
-            "prompt": request.prompt,
-            "negative_prompt": request.negative_prompt,
-            "aspect_ratio": request.aspect_ratio,
-            "num_images": request.num_images,
-            "seed": request.seed,
-            "params": request.params,
-            "tags": request.tags,
-            "ignored": list(request.ignored),
-        },
-        "result": {
-            "model": result.model,
-            "seed": result.seed,
-            "credits": result.credits,
-            "credits_estimated": result.credits_estimated,
-        },
-        "error": _failure(job.error),
-        "outputs": list(outputs),
-        "found_by": job.found_by,
-        "attempts": job.attempts,
-        "next_attempt_at": None if job.next_attempt_at is None else rfc3339(job.next_attempt_at),
-        "submission": job.submission,
-        "request_id": job.request_id,
-        "created_at": rfc3339(job.created_at),
-        "updated_at": rfc3339(job.updated_at),
-    }
-
-
-def _failure(error: JobError | None) -> answers.Failure | None:
-    if error is None:
-        return None
-    return {
-        "code": error.code,
-        "message": error.message,
-        "at_fault": error.at_fault,
-        "details": error.details,
-    }
-
-
-def timeline(job: Job, deliveries: Sequence[Delivery], outputs: Sequence[Output]) -> list[answers.Event]:
-    """Everything that happened to a job, oldest first."""
-    events: list[tuple[int, answers.Event]] = [
-        (at, {"at": rfc3339(at), "event": "moved", "status": status}) for status, at in job.moves
-    ]
-    events += [(attempt.last_at, _attempted(attempt)) for attempt in job.attempt_log]
-    events += [(delivery.received_at, _delivered(delivery)) for delivery in deliveries]
-    events += [
-        (output.stored_at, {"at": rfc3339(output.stored_at), "event": "stored", "output": output.id})
-        for output in outputs
-    ]
-    return [event for _, event in sorted(events, key=lambda one: one[0])]
-
-
-def _attempted(attempt: Attempt) -> answers.Attempted:
-    return {
-        "at": rfc3339(attempt.last_at),
-        "event": "attempt",
-        "step": attempt.step,
-        "code": attempt.code,
-        "message": attempt.message,
-        "first_at": rfc3339(attempt.first_at),
-        "times": attempt.times,
-    }
-
-
-def _delivered(delivery: Delivery) -> answers.Delivered:
-    return {
-        "at": rfc3339(delivery.received_at),
-        "event": "delivery",
-        "id": delivery.id,
-        "signature": delivery.signature,
-        "effect": delivery.effect,
-        "body_sha256": delivery.body_sha256,
-    }
-
-
-def output_view(found: Found) -> answers.Output:
-    """An output as the API shows it."""
-    output, job = found.output, found.job
-    return {
-        "id": output.id,
-        "job_id": output.job_id,
-        "index": output.index,
-        "key": output.key,
-        "sha256": output.sha256,
-        "bytes": output.bytes,
-        "media_type": output.media_type,
-        "width": output.width,
-        "height": output.height,
-        "seed": output.seed,
-        "seed_requested": job.request.seed,
-        "stored_at": rfc3339(output.stored_at),
-        "gateway": job.gateway,
-        "model": job.result.model or job.request.model,
-        "model_requested": job.request.model,
-        "prompt": job.request.prompt,
-        "tags": job.request.tags,
-        "version_id": output.version_id,
-    }
-
-
-def books_view(total: Books, pages: Mapping[str, Books], now: int) -> answers.Books:
-    """The books as the API shows them."""
-    return {**_page(total, now), "gateways": {name: _page(page, now) for name, page in sorted(pages.items())}}
-
-
-def _page(page: Books, now: int) -> answers.Page:
-    oldest = page.oldest_unfinished_at
-    return {
-        "accepted": page.accepted,
-        "queued": page.counts[Status.QUEUED],
-        "submitting": page.counts[Status.SUBMITTING],
-        "running": page.counts[Status.RUNNING],
-        "ready": page.counts[Status.READY],
-        "archived": page.counts[Status.ARCHIVED],
-        "partial": page.counts[Status.PARTIAL],
-        "failed": page.counts[Status.FAILED],
-        "balanced": page.balanced,
-        "found_by_polling": page.found_by_polling,
-        "oldest_unfinished_age_s": None if oldest is None else max(0.0, (now - oldest) / 1000),
-    }
-
-
-def gateways_view(names: Sequence[str], circuits: Sequence[Circuit], now: int) -> answers.Gateways:
-    """How the gateways and their image hosts are, as the API shows it."""
-    of = {circuit.name: _circuit(circuit, now) for circuit in circuits if circuit.kind == "gateway"}
-    hosts = [circuit for circuit in circuits if circuit.kind == "image_host"]
-    return {
-        "gateways": [{"name": name, "circuit": of.get(name)} for name in names],
-        "image_hosts": [{"name": host.name, "circuit": _circuit(host, now)} for host in hosts],
-    }
-
-
-def _circuit(circuit: Circuit, now: int) -> answers.Circuit:
-    return {
-        "state": circuit.state(now),
-        "step": circuit.step,
-        "code": circuit.code,
-        "message": circuit.message,
-        "at_fault": circuit.at_fault,
-        "failures": circuit.failures,
-        "since": rfc3339(circuit.since),
-        "retry_at": None if circuit.retry_at is None else rfc3339(circuit.retry_at),
-    }

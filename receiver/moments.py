@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-_AGO = re.compile(r"([0-9]{1,6})([smhdw])")
+AGO = "^([0-9]{1,6})([smhdw])$"
+"""How long ago: a number and its unit."""
+
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 EXAMPLES = "such as 7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z"
@@ -16,7 +18,7 @@ def read_moment(text: str, now: int) -> int:
 
     `now` is in milliseconds. Raises ValueError that says what can be read.
     """
-    if found := _AGO.fullmatch(text):
+    if found := re.fullmatch(AGO, text, re.ASCII):
         return max(0, now - int(timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds() * 1000))
     try:
         moment = datetime.fromisoformat(text)

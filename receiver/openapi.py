@@ -118,7 +118,7 @@ class _Writer:
             made["parameters"] = parameters
         if (body := operation.body) is not None:
             content = {JSON: {"schema": self._schema(body.kind, "validation")}}
-            made["requestBody"] = {"required": True, "description": body.meaning, "content": content}
+            made["requestBody"] = {"required": body.needed, "description": body.meaning, "content": content}
         answers = {str(status): self._answer(answer) for status, answer in operation.answers.items()}
         made["responses"] = dict(sorted((answers | self._errors(operation)).items()))
         return made
@@ -208,6 +208,6 @@ def _apart(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A property as a parameter: its description beside its schema, and no null, which no query can hold."""
     schema = dict(schema)
     told = {"description": schema.pop("description", "")}
-    if "anyOf" in schema:
+    if {"type": "null"} in schema.get("anyOf", ()):
         (schema,) = [one for one in schema["anyOf"] if one.get("type") != "null"]
     return told | {"schema": schema}

@@ -8,13 +8,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+)
 from starlette.datastructures import QueryParams
 
 from receiver.answers import JobId, OutputId
 from receiver.errors import InvalidRequest
 from receiver.models import Text, fault
-from receiver.moments import read_moment
+from receiver.moments import AGO, read_moment
 from storage.records import Status
 from storage.search import Wanted
 
@@ -30,7 +38,17 @@ def _moment(text: str) -> str:
     return text
 
 
-Moment = Annotated[Text, AfterValidator(_moment)]
+Moment = Annotated[
+    str,
+    AfterValidator(_moment),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "anyOf": [{"pattern": AGO}, {"format": "date-time"}, {"format": "date"}],
+            "examples": ["7d", "2026-11-22"],
+        }
+    ),
+]
 
 
 def _few_words(text: str) -> str:

@@ -1,63 +1,190 @@
-"""Take out of text what must not be kept: secrets, live callback tokens, and the queries of links."""
+"""Take out of text what must not be kept: secrets, live callback tokens, and the queries of links.
+
+Known secrets and our own tokens are found in whatever spelling JSON and URLs have for their characters, also
+in JSON within JSON. Secrets that are not ours, such as the webhook key that a gateway holds of its user, can
+only be known by the names of their fields.
+
+What stays impossible: to find a secret that somebody has taken apart, packed or enciphered on purpose.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from itsdangerous.encoding import base64_decode
+from itsdangerous.exc import BadData
+
 MASK = "[removed]"
-_TOKEN = re.compile(r"(/callbacks/[\w.-]{1,64}/)[^\s\"'/?#]+")
-# Cut by hand below: a pattern that looked for the question mark itself would be slow on hostile text.
-_LINK = re.compile(r"https?:[^\s\"']+")
-_SECRET_FIELD = re.compile(
-    r"(api[-_]?key|secret|authorization|password|access[-_]?token|webhook[-_]?secret)$", re.IGNORECASE
+
+# All repetitions are bounded and every pattern begins with what is seldom, so that hostile text costs little.
+_SLASH = r"(?:\\{0,8}/|%(?:25){0,4}2[Ff]|\\{1,8}u002[Ff])"
+# A character as URLs and JSON may spell it, one within the other.
+_SPELLED = re.compile(
+    r"[%\\](?:(?:(?<=%)(?:25){0,4}|(?<=\\)\\{0,7}u00)([2-7][0-9A-Fa-f])|(?<=\\)\\{0,7}([^\w\\]?))"
 )
+# In JSON: a character that needs no escape, and an escape that must stay, so that nothing is read amiss.
+_ESCAPE = re.compile(r"\\(?:(/)|u00([2-7][0-9A-Fa-f])|.)", re.DOTALL)
+
+# Our tokens, wherever they stand: they begin as the base64 of `["`; what is in them decides.
+_TOKEN = re.compile(
+    r"(Wy(?:(?<![\w-]Wy)|(?<=%[0-9A-Fa-f]{2}Wy)|(?<=%25[0-9A-Fa-f]{2}Wy)|(?<=u00[0-9A-Fa-f]{2}Wy))"
+    r"[IJ][\w-]{8,400})\.[\w-]{4,12}\.[\w-]{20,64}",
+    re.ASCII,
+)
+_TOKEN_PAYLOAD = re.compile(rb'\["[\w.-]{1,64}","[\w-]{1,64}"\]')
+# Whatever else stands in their place, for what is left of a token that was cut or changed.
+_PLACE = re.compile(
+    rf"([Cc][Aa][Ll][Ll][Bb][Aa][Cc][Kk][Ss]{_SLASH}[\w.-]{{1,64}}{_SLASH})"
+    r"(?:[^\s\"'/?#\\%]|%(?!(?:25){0,4}(?:2[Ff]|3[Ff]|23|22|20)))+"
+)
+# Cut by hand below: a pattern that looked for the question mark itself would be slow on hostile text.
+_LINK = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?(?::|%(?:25){0,4}3[Aa])[^\s\"']+")
+_QUERY = re.compile(r"\?|%(?:25){0,4}3[Ff]|\\{1,8}u003[Ff]")
+
+_SECRET_FIELD = re.compile(
+    r"(?:(?:api|access|private|secret|signing|hmac)[-_ ]?key|secrets?|authorization|password|passphrase"
+    r"|credentials?|cookie|(?:access|auth|bearer|refresh|session|security|id|api|webhook)[-_ ]?token)$"
+    r"|^token$",
+    re.IGNORECASE,
+)
+# `key` names an object's place as often as a secret; letters and digits in one piece are the latter.
+_LOOKS_LIKE_KEY = re.compile(r"(?=[A-Za-z_-]{0,256}[0-9])[\w-]{16,256}", re.ASCII)
+_SIGNS = re.compile(r"sig|key|token|.*signature", re.IGNORECASE)
+_FIELD = re.compile(r'("([^"\\]{0,64})"\s{0,8}:\s{0,8}\[?\s{0,8}")((?:[^"\\]|\\.)+)', re.DOTALL)
+_INNER_FIELD = re.compile(r'((?<!\\)\\{1,8}"([^"\\]{0,64})(\\{1,8}")\s{0,8}:\s{0,8}\3)([^"\\]+)')
+_BEARER = re.compile(
+    r"\b([Bb][Ee][Aa][Rr][Ee][Rr](?:\s|%20|\+){1,8})(?=[A-Za-z._~+/=-]{0,256}[0-9])[\w.~+/=-]{16,}"
+)
+_PARAMETER = re.compile(r"((?<![\w-])([\w-]{1,64})=)([^\s\"'&;,]{6,})")
 
 
 class Redactor:
     """Knows this installation's secrets, and takes them out of whatever is stored or logged."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        known = {secret for secret in secrets if len(secret) >= 6}
+        # Outside ASCII a secret may stand as UTF-8 in a URL or as code points in JSON: other characters.
+        forms = {
+            form for secret in known for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1])
+        }
+        plain = {form for form in map(_plainly, forms) if len(form) >= 6}
         # The longest first, so that a secret that begins with another one goes whole.
-        known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
-        forms = [form for secret in known for form in dict.fromkeys((secret, quote(secret, safe="")))]
-        self._secrets = re.compile("|".join(map(re.escape, forms))) if forms else None
+        self._secrets = sorted(plain, key=lambda form: (-len(form), form))
+        # Looked for as they are too: the end of one may, with what follows, read as another character.
+        # With a quote or a backslash in it, it never stands so in JSON, and taking it out could break that.
+        self._literally = sorted((s for s in known if not set(s) & {'"', "\\"}), key=len, reverse=True)
 
     def __repr__(self) -> str:
         return "Redactor()"
 
     def secrets(self, text: str) -> str:
         """Take out secrets and callback tokens, and leave the rest as it is."""
-        text = _TOKEN.sub(rf"\1{MASK}", text)
-        return self._secrets.sub(MASK, text) if self._secrets else text
+        text = _PLACE.sub(rf"\1{MASK}", _TOKEN.sub(_without_token, text))
+        text = _INNER_FIELD.sub(_without_secret, _FIELD.sub(_without_secret, text))
+        text = _BEARER.sub(rf"\1{MASK}", text)
+        plainly = _plainly(text)
+        found = [secret for secret in self._secrets if secret in plainly]
+        if plainly is not text:
+            found += sorted({token[0] for token in _TOKEN.finditer(plainly) if _is_ours(token)})
+        text = re.sub("|".join(map(_any_spelling, found)), MASK, text) if found else text
+        for secret in self._literally:
+            text = text.replace(secret, MASK)
+        return text
 
     def text(self, text: str) -> str:
         """Take out secrets, callback tokens and the queries of links."""
-        return _LINK.sub(lambda link: _without_query(link[0]), self.secrets(text))
+        text = _LINK.sub(lambda link: _without_query(link[0]), self.secrets(text))
+        return _PARAMETER.sub(_without_secret, text)
 
     def body(self, raw: bytes) -> bytes:
-        """Take secrets and callback tokens out of a callback's body; byte for byte itself if it has none."""
+        """Take secrets and callback tokens out of a callback's body; byte for byte itself if it has none.
+
+        JSON stays JSON. Links keep their queries: the images are still to be fetched. Of a list in a field
+        named as a secret only the first text is seen, of an object in one only what is named so itself.
+        """
         text = raw.decode("utf-8", "surrogateescape")
-        return self.secrets(text.replace("\\/", "/") if "callbacks\\/" in text else text).encode(
-            "utf-8", "surrogateescape"
-        )
+        bare = _ESCAPE.sub(_unescaped, text) if "\\/" in text or "\\u00" in text else text
+        kept = self.secrets(bare)
+        return raw if kept == bare else kept.encode("utf-8", "surrogateescape")
 
     def value(self, value: Any) -> Any:
-        """Do the same as `text` in every text of a JSON value, and mask fields that are named as secrets."""
-        if isinstance(value, str):
-            return self.text(value)
+        """Do the same as `text` in every text of a JSON value, and mask fields that are named as secrets.
+
+        What JSON has no word for, such as an exception, becomes text.
+        """
+        if value is None or isinstance(value, bool | int | float):
+            return value
         if isinstance(value, Mapping):
-            return {
-                self.text(str(name)): MASK if item and _SECRET_FIELD.search(str(name)) else self.value(item)
-                for name, item in value.items()
-            }
-        if isinstance(value, list | tuple):
+            return {self.text(str(name)): self._field(str(name), item) for name, item in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
             return [self.value(item) for item in value]
-        return value
+        return self.text(
+            self.body(value).decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        )
+
+    def _field(self, name: str, item: Any) -> Any:
+        return MASK if _is_secret(name, item) else self.value(item)
+
+
+def _is_secret(name: str, item: Any) -> bool:
+    if not item or isinstance(item, bool):
+        return False
+    if name.lower() == "key":
+        return isinstance(item, str) and _LOOKS_LIKE_KEY.fullmatch(item) is not None
+    return _SECRET_FIELD.search(name) is not None
+
+
+def _without_secret(found: re.Match[str]) -> str:
+    """What is left of a name and its value: the value is the last group, the name the second."""
+    name, value = found[2], found[found.re.groups]
+    parameter = found.re is _PARAMETER and _SIGNS.fullmatch(name)
+    return found[1] + MASK if parameter or _is_secret(name, value) else found[0]
+
+
+def _plainly(text: str) -> str:
+    """Spell every character in its shortest way; only to look for something, for two texts may become one."""
+    if "\\" not in text and "%" not in text:
+        return text
+    return _SPELLED.sub(lambda found: chr(int(found[1], 16)) if found[1] else found[2] or "\\", text)
+
+
+def _any_spelling(plain: str) -> str:
+    """A pattern for a text in any spelling that `_plainly` would bring to this one."""
+    return "".join(map(_any_spelling_of, plain))
+
+
+def _any_spelling_of(character: str) -> str:
+    code = ord(character)
+    spelled = rf"(?:%(?:25){{0,4}}|\\{{1,8}}u00)(?i:{code:02x})|" if 0x20 <= code <= 0x7F else ""
+    if character == "\\":
+        bare = r"\\{1,8}"
+    elif character.isalnum() or character == "_":
+        bare = re.escape(character)
+    else:
+        bare = rf"\\{{0,8}}{re.escape(character)}"
+    return f"(?:{spelled}{bare})"
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    character = escape[1] or (chr(int(escape[2], 16)) if escape[2] else "")
+    return character if character and character not in '"\\\x7f' else escape[0]
+
+
+def _is_ours(token: re.Match[str]) -> bool:
+    try:
+        return _TOKEN_PAYLOAD.fullmatch(base64_decode(token[1])) is not None
+    except BadData:
+        return False
+
+
+def _without_token(token: re.Match[str]) -> str:
+    return MASK if _is_ours(token) else token[0]
 
 
 def _without_query(link: str) -> str:
-    address, mark, query = link.partition("?")
-    return address + mark + MASK if query else link
+    mark = _QUERY.search(link)
+    return link if mark is None or mark.end() == len(link) else link[: mark.end()] + MASK

@@ -71,6 +71,28 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Circuit:
+    """A gateway or an image host that failed lately. `state`: closed, open (left alone) or half_open."""
+
+    name: str
+    state: str
+    code: str
+    message: str
+    at_fault: str
+    failures: int
+    retry_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gateways:
+    """The gateways that are configured, and what failed lately: gateways and image hosts."""
+
+    names: tuple[str, ...]
+    circuits: tuple[Circuit, ...]
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """One archived image, and what made it. `raw` is the whole answer as it came."""
 
@@ -155,6 +177,17 @@ def to_books(view: Mapping[str, Any]) -> Books:
     return Books(_page(view), {name: _page(page) for name, page in view["gateways"].items()}, raw=view)
 
 
+def to_gateways(view: Mapping[str, Any]) -> Gateways:
+    """Read how the gateways are; raises KeyError or TypeError if it is not told."""
+    entries = [*view["gateways"], *view["image_hosts"]]
+    failed = [(entry["name"], entry["circuit"]) for entry in entries if entry["circuit"]]
+    return Gateways(
+        names=tuple(entry["name"] for entry in view["gateways"]),
+        circuits=tuple(Circuit(name, *(circuit[key] for key in _CIRCUIT)) for name, circuit in failed),
+        raw=view,
+    )
+
+
 def _page(view: Mapping[str, Any]) -> Page:
     return Page(
         accepted=view["accepted"],
@@ -166,6 +199,7 @@ def _page(view: Mapping[str, Any]) -> Page:
 
 
 _ASKED = ("model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed", "params", "tags")
+_CIRCUIT = ("state", "code", "message", "at_fault", "failures", "retry_at")
 _REPORTED = ("model", "seed", "credits", "credits_estimated")
 _OUTPUT = (
     *("id", "job_id", "index", "key", "sha256", "bytes", "media_type", "width", "height", "seed"),

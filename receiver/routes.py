@@ -1,4 +1,9 @@
-"""A route together with what it takes and answers, so that the service and `/openapi.json` say the same."""
+"""A route together with what it takes and answers, so that the service and `/openapi.json` say the same.
+
+A new route is an `Operation` beside its handler and one line in `routes()` of its part. The handler's
+docstring says what it does; a new kind of answer is a type in `receiver/answers.py`, a new parameter a
+field in `receiver/queries.py`.
+"""
 
 from __future__ import annotations
 
@@ -67,6 +72,7 @@ class Body:
 
     kind: Any
     meaning: str
+    needed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -385,7 +385,7 @@ def test_a_submit_body_over_the_limit_is_413(live: Live) -> None:
 
 def test_readiness_names_the_part_that_is_missing(sandbox: SandboxServer, tmp_path: Path) -> None:
     with EmbeddedS3(tmp_path / "s3") as own, started(own, tmp_path, sandbox=sandbox) as live:
-        assert live.http.get("/readyz").json()["checks"] == {"ledger": "ok", "archive": "ok"}
+        assert live.http.get("/readyz").json()["checks"] == {"ledger": "ok", "archive": "ok", "results": "ok"}
         own.stop()
         live.service.health.forget()
         answer = live.http.get("/readyz", timeout=60)

@@ -213,6 +213,29 @@ def test_an_unsigned_gateways_callback_is_recorded_as_such(idle: Live) -> None:
     assert idle.service.memory.ledger.deliveries(job_id)[0].signature == "unsupported"
 
 
+def test_what_a_gateway_echoes_of_keys_and_of_our_own_url_is_not_kept(idle: Live) -> None:
+    job_id = running_job(idle, "theirs-echo")
+    url = idle.callback_url(job_id)
+    token = url.rpartition("/")[2]
+    link = "https://cdn.example/1.png?sig=to-be-fetched"
+    echo = {
+        **json.loads(completed("theirs-echo", link)),
+        "apiKey": {"webhookCallbackApiKey": "theirs-12345"},
+        "request": {"webhookUrl": url, "key": "Zk3v9qLm2x7Rt5Yb1N", "authorization": "Bearer afk_sandbox"},
+        "log": f"sent to {url.replace('/', '%2F')} with afk%5Fsandbox",
+    }
+    body = json.dumps(echo).replace("/", "\\/").encode()
+    headers = {**signed(body), "x-webhook-note": f"to {url}", "x-webhook-secret": "afk_sandbox"}
+    assert httpx.post(url, content=body, headers=headers).status_code == 200
+    (delivery,) = idle.service.memory.ledger.deliveries(job_id)
+    kept = repr(delivery)
+    for secret in (token, token.split(".")[0], "theirs-12345", "Zk3v9qLm2x7Rt5Yb1N", "sandbox"):
+        assert secret not in kept, secret
+    assert delivery.body_sha256 == hashlib.sha256(body).hexdigest()
+    read = json.loads(delivery.body)
+    assert read["result"] == {"images": [link]}, "which is still to be fetched"
+
+
 @pytest.mark.parametrize("path", ["/callbacks/apiframe/{}", "/Callbacks/apiframe/{}", "/callbacks//{}"])
 def test_the_log_has_the_request_but_not_its_token(
     idle: Live, capfd: pytest.CaptureFixture[str], path: str

@@ -249,3 +249,38 @@ def test_addresses_of_both_families_are_tried_in_turns(serve: Serve) -> None:
     downloader = Downloader(policy, resolve=names({"images.example": answers}))
     with downloader.fetch(f"http://images.example:{server.port}/a.png") as fetched:
         assert fetched.bytes == len(PNG)
+
+
+def test_host_on_the_list_cannot_redirect_to_one_that_is_not(serve: Serve) -> None:
+    server = serve({"/a.png": redirect("https://other.example/a.png?sig=secret")})
+    downloader = Downloader(POLICY, resolve=names({"other.example": ["1.1.1.1"]}))
+    raised = failure(downloader, f"{server.url}/a.png", hosts=["images.example"])
+    assert isinstance(raised, ForbiddenAddress)
+    assert "other.example is not a host that" in str(raised)
+
+
+@pytest.mark.parametrize("host", ["evilimages.example", "images.example.evil.example", "example"])
+def test_host_that_only_looks_like_one_on_the_list_is_refused(host: str) -> None:
+    raised = failure(Downloader(DownloadPolicy()), f"https://{host}/a.png", hosts=["images.example"])
+    assert "not a host that" in str(raised)
+
+
+def test_name_with_very_many_addresses_costs_a_few_tries_and_every_one_is_checked(serve: Serve) -> None:
+    server = serve({"/a.png": reply(PNG)})
+    dead = [f"127.0.{n // 250}.{n % 250 + 2}" for n in range(5000)]
+    url = f"http://images.example:{server.port}/a.png"
+    raised = failure(Downloader(POLICY, resolve=lambda _host: [*dead, "127.0.0.1"]), url)
+    assert isinstance(raised, ImageUnavailable)
+    assert server.connections == 0
+    raised = failure(Downloader(POLICY, resolve=lambda _host: ["127.0.0.1", *dead, "10.0.0.1"]), url)
+    assert isinstance(raised, ForbiddenAddress)
+    assert server.connections == 0
+
+
+def test_name_that_changes_its_answer_between_two_hops_is_checked_at_each(serve: Serve) -> None:
+    server = serve({"/a.png": redirect("/b.png"), "/b.png": reply(PNG)})
+    answers = iter([["127.0.0.1"], ["169.254.169.254"]])
+    downloader = Downloader(POLICY, resolve=lambda _host: next(answers))
+    raised = failure(downloader, f"http://images.example:{server.port}/a.png")
+    assert isinstance(raised, ForbiddenAddress)
+    assert server.connections == 1

@@ -15,6 +15,7 @@ from storage.errors import Corrupt
 from storage.media import ImageFacts, TooManyPixels, inspect, whole
 
 LIMIT = 100_000_000
+FRAMES = 1000
 TYPES = {
     "PNG": ("image/png", "png"),
     "JPEG": ("image/jpeg", "jpg"),
@@ -46,7 +47,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def jpeg_header(width: int, height: int) -> bytes:
-    return b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\x01\x11\x00"
+    return b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\x01\x11\x00\xff\xda"
 
 
 def webp(name: bytes, data: bytes) -> bytes:
@@ -63,6 +64,13 @@ def huge_avif() -> bytes:
     data = picture("AVIF")
     at = data.index(b"ispe") + 8
     return data[:at] + struct.pack(">II", 60_000, 60_000) + data[at + 8 :]
+
+
+def short_meta() -> bytes:
+    """An AVIF with a box that is longer than the one it lies in."""
+    data = picture("AVIF")
+    at = data.index(b"meta") - 4
+    return data[:at] + struct.pack(">I", 40) + data[at + 4 :]
 
 
 SAMPLES: dict[str, tuple[str, Callable[[], bytes]]] = {
@@ -95,7 +103,7 @@ def test_an_image_is_what_its_bytes_say(name: str) -> None:
     form, make = SAMPLES[name]
     file = io.BytesIO(make())
     file.seek(5)
-    facts = inspect(file, max_pixels=LIMIT)
+    facts = inspect(file, max_frames=FRAMES, max_pixels=LIMIT)
     assert file.tell() == 0
     assert (facts.media_type, facts.extension) == TYPES[form]
     assert whole(file, facts)
@@ -107,7 +115,7 @@ def test_an_image_is_what_its_bytes_say(name: str) -> None:
 def test_a_cut_image_is_not_whole(name: str) -> None:
     _, make = SAMPLES[name]
     data = make()
-    facts = inspect(io.BytesIO(data), max_pixels=LIMIT)
+    facts = inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
     for length in {len(data) - 1, len(data) - 2, len(data) - 13, len(data) // 2, 24, 0} - {len(data)}:
         assert not whole(io.BytesIO(data[: max(length, 0)]), facts), length
 
@@ -116,10 +124,10 @@ def test_a_cut_image_is_not_whole(name: str) -> None:
 def test_a_cut_header_is_corrupt_or_still_true(name: str) -> None:
     _, make = SAMPLES[name]
     data = make()
-    facts = inspect(io.BytesIO(data), max_pixels=LIMIT)
+    facts = inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
     for length in range(min(len(data), 600)):
         try:
-            assert inspect(io.BytesIO(data[:length]), max_pixels=LIMIT) == facts
+            assert inspect(io.BytesIO(data[:length]), max_frames=FRAMES, max_pixels=LIMIT) == facts
         except Corrupt:
             continue
 
@@ -150,7 +158,7 @@ def test_a_cut_header_is_corrupt_or_still_true(name: str) -> None:
 def test_anything_else_is_refused(data: bytes) -> None:
     file = io.BytesIO(data)
     with pytest.raises(Corrupt, match="not a PNG, JPEG, WebP or AVIF"):
-        inspect(file, max_pixels=LIMIT)
+        inspect(file, max_frames=FRAMES, max_pixels=LIMIT)
     assert file.tell() == 0
 
 
@@ -170,16 +178,17 @@ def test_anything_else_is_refused(data: bytes) -> None:
         (webp(b"VP8L", bytes(20)), "WebP header is broken"),
         (webp(b"<svg", bytes(20)), "WebP header is broken"),
         (webp(b"VP8X", b""), "ends in the middle"),
-        (picture("AVIF")[:40], "AVIF header is broken"),
+        (picture("AVIF")[:40], "AVIF header ends in the middle"),
+        (short_meta(), "AVIF header is broken"),
         (picture("AVIF").replace(b"ispe", b"free"), "how large"),
         (picture("AVIF").replace(b"pitm", b"free"), "no 'pitm' box"),
-        (b"\x00\x00\x00\x14ftypavif\x00\x00\x00\x00avif\x00\x00\x00\x01meta" + b"\xff" * 8, "does not fit"),
+        (b"\x00\x00\x00\x14ftypavif\x00\x00\x00\x00avif\x00\x00\x00\x01meta" + b"\xff" * 8, "in the middle"),
         (b"\x00\x00\x00\x14ftypavif\x00\x00\x00\x00avif\x00\x00\x00\x02meta", "does not fit"),
     ],
 )
 def test_a_broken_header_is_corrupt(data: bytes, message: str) -> None:
     with pytest.raises(Corrupt, match=message) as caught:
-        inspect(io.BytesIO(data), max_pixels=LIMIT)
+        inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
     assert not isinstance(caught.value, TooManyPixels)
 
 
@@ -196,18 +205,18 @@ def test_a_broken_header_is_corrupt(data: bytes, message: str) -> None:
 )
 def test_a_header_of_too_many_pixels_is_told_apart(data: bytes) -> None:
     with pytest.raises(TooManyPixels, match="the limit is 100000000"):
-        inspect(io.BytesIO(data), max_pixels=LIMIT)
+        inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
 
 
 def test_the_limit_itself_is_allowed_above_what_pillow_would_warn_of() -> None:
-    facts = inspect(io.BytesIO(png_header(20_000, 10_000)), max_pixels=200_000_000)
+    facts = inspect(io.BytesIO(png_header(20_000, 10_000)), max_frames=FRAMES, max_pixels=200_000_000)
     assert facts == ImageFacts("image/png", "png", 20_000, 10_000)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
 def test_bytes_after_the_end_do_not_matter(form: str) -> None:
     file = io.BytesIO(picture(form) + b"trailer" * 100)
-    assert whole(file, inspect(file, max_pixels=LIMIT))
+    assert whole(file, inspect(file, max_frames=FRAMES, max_pixels=LIMIT))
 
 
 def test_the_end_of_an_embedded_thumbnail_is_not_the_end_of_a_jpeg() -> None:
@@ -215,7 +224,7 @@ def test_the_end_of_an_embedded_thumbnail_is_not_the_end_of_a_jpeg() -> None:
     data = picture("JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     data = data[:2] + segment + data[2:]
-    facts = inspect(io.BytesIO(data), max_pixels=LIMIT)
+    facts = inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
     assert (facts.width, facts.height) == (61, 43)
     assert whole(io.BytesIO(data), facts)
     assert not whole(io.BytesIO(data[:-2]), facts)
@@ -235,7 +244,7 @@ class Counted(io.BytesIO):
 def test_a_large_file_is_not_read_whole() -> None:
     data = picture("PNG")
     file: BinaryIO = Counted(data[:33] + chunk(b"daRk", bytes(5_000_000)) + data[33:])
-    assert whole(file, inspect(file, max_pixels=LIMIT))
+    assert whole(file, inspect(file, max_frames=FRAMES, max_pixels=LIMIT))
     assert isinstance(file, Counted)
     assert file.taken < 1000
 
@@ -253,7 +262,7 @@ def test_damage_raises_nothing_but_corrupt(kind: str, cuts: list[tuple[float, by
         data[at : at + len(patch)] = patch
     file = io.BytesIO(data)
     try:
-        whole(file, inspect(file, max_pixels=LIMIT))
+        whole(file, inspect(file, max_frames=FRAMES, max_pixels=LIMIT))
     except Corrupt:
         assert cuts
 

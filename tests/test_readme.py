@@ -27,7 +27,7 @@ from receiver.metrics_table import METRICS
 from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
-from tests.live import Live
+from tests.live import IMAGEN, Live
 from tests.running import ROOT, command, environment
 
 README = ROOT / "README.md"
@@ -358,6 +358,13 @@ def test_commands_find_images(live: Live, tmp_path: Path, menu: dict[str, Any]) 
     printed = bash(live, tmp_path, UUID.sub(menu["job_id"], block("run: find")))
     assert menu["sha256"] in printed
     assert (tmp_path / "pictures" / f"{menu['id']}.png").exists()
+
+
+def test_failed_jobs_are_found_for_a_retry(live: Live, tmp_path: Path) -> None:
+    job = live.make(IMAGEN, fault={"fault": "expired_link", "forever": True})
+    assert live.job(job["id"]).status == "failed"
+    bash(live, tmp_path, block("run: retry"))
+    assert live.job(job["id"]).status == "failed", "only looked at"
 
 
 def test_the_client_finds_images(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:

@@ -39,8 +39,9 @@ _JOBS = (
     Column("GATEWAY", room=100),
     Column("MODEL", room=100),
     Column("IMAGES", room=90, right=True),
+    Column("ERROR", room=120),
     Column("PROMPT", long=True),
-    Column("CREATED", room=140),
+    Column("CREATED", room=150),
 )
 _OUTPUTS = (
     Column("OUTPUT"),
@@ -61,6 +62,9 @@ def jobs(
     model: options.Model = None,
     status: options.Status = None,
     text: options.Words = None,
+    code: options.Code = None,
+    since: options.Since = None,
+    until: options.Until = None,
     tag: options.Tags = None,
     limit: Limit = 20,
     as_json: Json = False,
@@ -68,7 +72,9 @@ def jobs(
     token: Token = None,
 ) -> None:
     """List jobs, newest first."""
-    wanted = _filters(gateway=gateway, model=model, status=status, q=text, tag=tag)
+    wanted = filters(
+        gateway=gateway, model=model, status=status, code=code, since=since, until=until, q=text, tag=tag
+    )
     with connected(url, token) as darkroom:
         found = list(darkroom.jobs(limit=limit, **wanted))
     if as_json:
@@ -87,6 +93,8 @@ def search(
     model: options.Model = None,
     seed: options.Seed = None,
     job: options.JobId = None,
+    since: options.Since = None,
+    until: options.Until = None,
     tag: options.Tags = None,
     sha256: options.Sha256 = None,
     limit: Limit = 20,
@@ -95,7 +103,17 @@ def search(
     token: Token = None,
 ) -> None:
     """Find archived images by prompt, seed, model, tag or digest; newest first."""
-    wanted = _filters(q=text, gateway=gateway, model=model, seed=seed, job=job, sha256=sha256, tag=tag)
+    wanted = filters(
+        q=text,
+        gateway=gateway,
+        model=model,
+        seed=seed,
+        job=job,
+        sha256=sha256,
+        since=since,
+        until=until,
+        tag=tag,
+    )
     with connected(url, token) as darkroom:
         found = list(darkroom.outputs(limit=limit, **wanted))
     if as_json:
@@ -117,6 +135,8 @@ def download(
     model: options.Model = None,
     seed: options.Seed = None,
     job: options.JobId = None,
+    since: options.Since = None,
+    until: options.Until = None,
     tag: options.Tags = None,
     as_json: Json = False,
     url: Url = LOCAL,
@@ -125,7 +145,9 @@ def download(
     """Save images to files, their SHA-256 checked; files that are there already are not fetched again."""
     from receiver.commands.saving import save
 
-    wanted = _filters(q=text, gateway=gateway, model=model, seed=seed, job=job, tag=tag)
+    wanted = filters(
+        q=text, gateway=gateway, model=model, seed=seed, job=job, since=since, until=until, tag=tag
+    )
     if sum((bool(ids), bool(wanted), every)) != 1:
         fail("Say what to download: ids, or filters, or --all.", MISUSED)
     with connected(url, token) as darkroom:
@@ -145,10 +167,14 @@ def books(*, as_json: Json = False, url: Url = LOCAL, token: Token = None) -> No
     """Show how many jobs were accepted and where each of them is."""
     with connected(url, token) as darkroom:
         found = darkroom.books()
+        circuits = darkroom.gateways().circuits
     if as_json:
         print_json(dict(found.raw))
     else:
         print_books(found)
+        for circuit in circuits:
+            if circuit.state != "closed":
+                say(f"{circuit.name} is left alone for now ({circuit.code}): {circuit.message}", "yellow")
     if not found.total.balanced:
         raise typer.Exit(FAILED)
 
@@ -161,7 +187,8 @@ def print_books(found: Books) -> None:
     out().print(Text(_verdict(found.total), "green" if found.total.balanced else "bold red"))
 
 
-def _filters(*, tag: Sequence[str] | None, **filters: str | None) -> dict[str, str]:
+def filters(*, tag: Sequence[str] | None, **filters: str | None) -> dict[str, str]:
+    """The filters that were given, as the client takes them; ends with a message if a tag is malformed."""
     try:
         tags = flat(tag or [], "--tag")
     except BadInput as error:
@@ -187,6 +214,7 @@ def _job_line(job: Job) -> Sequence[Text]:
         cell(job.gateway),
         cell(job.result.model or job.request.model),
         cell(len(job.outputs)),
+        cell(job.error.code if job.error else None),
         cell(job.request.prompt),
         cell(job.created_at),
     )

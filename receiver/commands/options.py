@@ -165,3 +165,27 @@ Sha256 = Annotated[
         show_default=False,
     ),
 ]
+Code = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODE",
+        help="The code of the job's error, such as image_expired.",
+        rich_help_panel=_FILTERS,
+        show_default=False,
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="Jobs taken in then or later: 7d, 12h, 2026-11-22 or an RFC 3339 time.",
+        rich_help_panel=_FILTERS,
+        show_default=False,
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN", help="Jobs taken in before then.", rich_help_panel=_FILTERS, show_default=False
+    ),
+]

@@ -88,13 +88,18 @@ class Column:
     right: bool = False
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Text]], *, nothing: str) -> None:
-    """Print rows under their columns, or say on standard error that there are none."""
+def print_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[Text]], *, nothing: str, to: Console | None = None
+) -> None:
+    """Print rows under their columns, or say on standard error that there are none.
+
+    `to`: where to, by default standard output.
+    """
     listed = list(rows)
     if not listed:
         say(nothing)
         return
-    console = out()
+    console = to or out()
     shown = [number for number, column in enumerate(columns) if column.room <= console.width]
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", pad_edge=False)
     for number, width in zip(shown, _widths(columns, listed, shown, console.width), strict=True):

@@ -134,6 +134,11 @@ def _event_line(event: Mapping[str, Any]) -> tuple[Text, ...]:
         case "delivery":
             told = f"signature {event.get('signature')}, effect: {event.get('effect') or 'not applied yet'}"
             return at, cell("callback"), cell(f"{told}, body SHA-256 {str(event.get('body_sha256'))[:12]}")
+        case "attempt":
+            times = int(event.get("times") or 1)
+            told = f"{event.get('code')}: {event.get('message')}"
+            many = f" ({times} times since {event.get('first_at')})" if times > 1 else ""
+            return at, cell(event.get("step")), cell(told + many)
         case "stored":
             return at, cell("stored"), cell(event.get("output"))
         case _:

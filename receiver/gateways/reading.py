@@ -11,9 +11,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from receiver.gateways.base import State
+from receiver.redaction import Redactor
 from storage.records import ImageRef
 
 MAX_DEPTH = 64
@@ -49,9 +51,6 @@ STATES: Mapping[str, State] = {
 """Words for a job's state. Numbers are missing on purpose: 1 is success at one gateway, 3 at another."""
 
 _UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
-_CALLBACK_TOKEN = re.compile(r"(/callbacks/[^/\s\"'<>]+/)[^/\s\"'<>?#]+")
-_URL = re.compile(r"https?://[^\s\"'<>]+", re.IGNORECASE)
-_QUERY = re.compile(r"[?#].*", re.DOTALL)
 
 
 class Unreadable(ValueError):
@@ -180,15 +179,12 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 def redacted(value: Any, secrets: Sequence[str]) -> Any:
     """Answer a decoded value without secrets, callback tokens and the queries of URLs, which may be keys."""
-    if isinstance(value, str):
-        for secret in secrets:
-            value = value.replace(secret, "***")
-        return _URL.sub(lambda url: _QUERY.sub("", url[0]), _CALLBACK_TOKEN.sub(r"\1***", value))
-    if isinstance(value, dict):
-        return {redacted(key, secrets): redacted(inner, secrets) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [redacted(inner, secrets) for inner in value]
-    return value
+    return _redactor(tuple(secrets)).value(value)
+
+
+@lru_cache(maxsize=16)
+def _redactor(secrets: tuple[str, ...]) -> Redactor:
+    return Redactor(secrets)
 
 
 def _parse(text: str) -> Any:
