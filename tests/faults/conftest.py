@@ -6,8 +6,10 @@ Set DARKROOM_FAULTS_TABLE to a path that ends in .json or .md, and the table is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.faults.scenes import Stage
 from tests.faults.table import Table
 
 TABLE = pytest.StashKey[Table]()
+AT_A_TIME = 4
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +35,43 @@ def table(request: pytest.FixtureRequest) -> Table:
     return request.config.stash.setdefault(TABLE, Table())
 
 
+@pytest.fixture(scope="session")
+def scenes(
+    request: pytest.FixtureRequest,
+    s3_server: EmbeddedS3,
+    forks: Forks,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Mapping[str, tuple[Stage, Future[None]]]]:
+    """All tests that want a stage, by node id: played ahead, several at a time, as most of each is waiting."""
+    played = {}
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for item in request.session.items:
+            if isinstance(item, pytest.Function) and "stage" in item.fixturenames:
+                stage = Stage(s3_server, forks, tmp_path_factory.mktemp("scene"))
+                params = item.callspec.params if hasattr(item, "callspec") else {}
+                played[item.nodeid] = stage, pool.submit(item.function, stage=stage, **params)
+        yield played
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.fixture
-def stage(s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path) -> Stage:
+def stage(request: pytest.FixtureRequest, scenes: Mapping[str, tuple[Stage, Future[None]]]) -> Stage:
     """Where a scenario is played."""
-    return Stage(s3_server, forks, table, tmp_path)
+    return scenes[request.node.nodeid][0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Take what a test that was played ahead ended with, instead of calling it."""
+    if "stage" not in pyfuncitem.fixturenames:
+        return None
+    scenes = cast("Mapping[str, tuple[Stage, Future[None]]]", pyfuncitem.funcargs["scenes"])
+    stage, future = scenes[pyfuncitem.nodeid]
+    future.result()
+    table = pyfuncitem.config.stash.setdefault(TABLE, Table())
+    for fault, verdict in stage.verdicts:
+        table.add(fault, verdict)
+    return True
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

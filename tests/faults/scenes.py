@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -14,9 +14,8 @@ import httpx
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig
 from tests.faults.forks import Forks
-from tests.faults.judge import judge
+from tests.faults.judge import Verdict, judge
 from tests.faults.proxy import Proxy
-from tests.faults.table import Table
 from tests.faults.world import SANDBOX, TERMINAL, Accepted, World, world
 
 GATEWAYS = ("apiframe", "api-in-one")
@@ -57,7 +56,7 @@ class Scene:
             for _ in range(each)
         ]
 
-    def finish(self, jobs: list[Accepted], within_s: float = 15) -> list[dict[str, Any]]:
+    def finish(self, jobs: list[Accepted], within_s: float = 25) -> list[dict[str, Any]]:
         """Wait until these jobs are terminal, and answer them as the API shows them."""
         deadline, found = monotonic() + within_s, []
         for job in jobs:
@@ -67,15 +66,19 @@ class Scene:
             found.append(shown)
         return found
 
-    def archived(self, jobs: list[Accepted], within_s: float = 15) -> None:
+    def archived(self, jobs: list[Accepted], within_s: float = 25) -> None:
         """Wait until these jobs are terminal, and see that they are archived."""
         wrong = [job for job in self.finish(jobs, within_s) if job["status"] != "archived"]
         assert wrong == [], self.world.said()
 
-    def failed(self, jobs: list[Accepted], code: str, within_s: float = 15) -> None:
+    def failed(self, jobs: list[Accepted], code: str, within_s: float = 25) -> None:
         """Wait until these jobs are terminal, and see that they failed for this reason."""
         for job in self.finish(jobs, within_s):
             assert (job["status"], (job["error"] or {}).get("code")) == ("failed", code), self.world.said()
+
+    def places(self, jobs: list[Accepted]) -> list[str]:
+        """Where these jobs are."""
+        return [self.world.get(f"/v1/jobs/{job.job_id}")["status"] for job in jobs]
 
     def answers(self, path: str) -> int:
         """The status that the service answers now."""
@@ -95,12 +98,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class Stage:
-    """What a test needs to play scenes."""
+    """What a test needs to play a scene. Tests with one run ahead, several at a time; see `conftest`."""
 
     s3: EmbeddedS3
     forks: Forks
-    table: Table
     folder: Path
+    verdicts: list[tuple[str, Verdict]] = field(default_factory=list)
+    """What scenes ended with, by the name of the fault."""
 
     @contextmanager
     def scene(
@@ -129,4 +133,4 @@ class Stage:
             here.start()
             yield Scene(here, Wires(apiframe, api_in_one, s3, callbacks))
             here.settle()
-            self.table.add(fault, judge(here, unfinished=unfinished))
+            self.verdicts.append((fault, judge(here, unfinished=unfinished)))

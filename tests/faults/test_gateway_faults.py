@@ -10,8 +10,8 @@ from tests.faults import harm
 from tests.faults.scenes import GATEWAYS, OTHER, SUBMIT, Scene, Stage
 
 SOON = {"unconfirmed": 3, "callback_polls": (0.5, 1)}
-UNDELAYED_S = 3.0
-"""How long a few jobs of the other gateway may take, all together; alone they take less than one second."""
+UNDELAYED_S = 8.0
+"""How long a few jobs of the other gateway may take, on a busy machine; if held up they would take longer."""
 
 
 def undelayed(scene: Scene, gateway: str) -> None:
@@ -33,7 +33,7 @@ def test_a_gateway_that_is_down_costs_time_and_nothing_else(stage: Stage, gatewa
             "submitting",
         }
         broken.up()
-        scene.archived(jobs)
+        scene.archived(jobs, within_s=30)
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
@@ -44,7 +44,7 @@ def test_a_gateway_that_goes_down_while_it_has_jobs(stage: Stage, gateway: str) 
         broken.down()
         undelayed(scene, OTHER[gateway])
         broken.up()
-        scene.finish(jobs)
+        scene.finish(jobs, within_s=30)
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
@@ -59,7 +59,7 @@ def test_a_gateway_that_takes_connections_and_says_nothing(stage: Stage, gateway
         broken.down()
         broken.up()
         if gateway == "apiframe":
-            scene.archived(jobs)
+            scene.archived(jobs, within_s=30)
         else:
             shown = scene.finish(jobs, within_s=20)
             assert {(job["error"] or {}).get("code") for job in shown} == {"submission_unconfirmed", None}
@@ -83,13 +83,13 @@ def test_server_errors(stage: Stage) -> None:
 def test_a_gateway_that_asks_to_wait(stage: Stage, fault: str, name: str) -> None:
     with stage.scene(name, timing=SOON) as scene:
         jobs = scene.submit(each=4, fault={"fault": fault, "times": 2, "retry_after_s": 1})
-        scene.finish(jobs)
+        scene.finish(jobs, within_s=30)
 
 
 def test_slow_answers_that_callbacks_overtake(stage: Stage) -> None:
     with stage.scene("gateway slow") as scene:
         jobs = scene.submit(each=6, fault={"fault": "slow_answer", "delay_s": 1.0})
-        scene.archived(jobs)
+        scene.archived(jobs, within_s=30)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_slow_answers_that_callbacks_overtake(stage: Stage) -> None:
 def test_a_job_that_was_taken_although_the_answer_was_not_heard(stage: Stage, fault: str, name: str) -> None:
     with stage.scene(name, timing=SOON) as scene:
         jobs = scene.submit(each=4, fault={"fault": fault, "times": 2})
-        scene.archived(jobs)
+        scene.archived(jobs, within_s=30)
         assert [scene.sent_to(job) for job in jobs] == [1] * 8
 
 
@@ -106,4 +106,4 @@ def test_polls_that_fail(stage: Stage) -> None:
     with stage.scene("polls answer 500", timing=SOON) as scene:
         jobs = scene.submit(each=4, fault={"fault": "poll_error+no_callback", "times": 2})
         jobs += scene.submit("api-in-one", each=4, fault={"fault": "poll_error", "times": 2})
-        scene.archived(jobs)
+        scene.archived(jobs, within_s=30)

@@ -109,7 +109,7 @@ def callbacks_meet(scene: Scene, broken: AbstractContextManager[None]) -> Iterat
     gate = threading.Event()
     armed = scene.wires.callbacks.arm(harm.held(gate), times=10)
     jobs = scene.submit(each=5)
-    scene.until(lambda: {scene.world.get(f"/v1/jobs/{job.job_id}")["status"] for job in jobs} == {"running"})
+    scene.until(lambda: set(scene.places(jobs)) == {"running"})
     armed.wait(10)
     with broken:
         gate.set()

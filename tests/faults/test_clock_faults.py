@@ -1,0 +1,131 @@
+"""Clocks that jump by an hour in the middle of work, and leases that run out under those who hold them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from tests.faults import harm
+from tests.faults.child import Wanted
+from tests.faults.scenes import GATEWAYS, SUBMIT, Scene, Stage
+from tests.faults.world import SANDBOX, Accepted
+from tests.processes import free_port
+
+HOUR_S = 3600
+AWAKE = {"unconfirmed": 2 * HOUR_S, "callback_polls": (0.7, 1)}
+"""No deadline of a job is shorter than the jump, as none of the true schedule is that matters here."""
+BUSY = {"callback_polls": (30,)}
+
+
+@pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S], ids=["+1 h", "-1 h"])
+def test_a_clock_that_jumps_while_jobs_are_everywhere(stage: Stage, jump_s: int) -> None:
+    with stage.scene(f"clock jumps {jump_s // HOUR_S:+} h", timing=AWAKE) as scene:
+        jobs = scene.submit(each=2, fault={"fault": "late", "delay_s": 0.5})
+        jobs += scene.submit(each=2, fault={"fault": "slow_answer", "delay_s": 1.0})
+        jobs += scene.submit(each=2, fault={"fault": "slow_image", "delay_s": 1.0})
+        jobs += scene.submit("apiframe", each=2, fault={"fault": "rate_limited", "retry_after_s": 1})
+        scene.world.clock.set(jump_s)
+        jobs += scene.submit(each=2)
+        jobs += scene.submit(each=2, fault="no_callback")
+        scene.archived(jobs, within_s=25)
+        assert [scene.sent_to(job) for job in jobs] == [1] * len(jobs)
+
+
+SET_BACK = pytest.mark.xfail(
+    strict=True, reason="Reconciler._due_in_ms puts a poll off until the clock is again where it was"
+)
+
+
+@pytest.mark.parametrize(
+    "jump_s", [pytest.param(HOUR_S, id="+1 h"), pytest.param(-HOUR_S, id="-1 h", marks=SET_BACK)]
+)
+def test_a_clock_that_jumps_before_a_poll(stage: Stage, jump_s: int) -> None:
+    with stage.scene("clock jumps before a poll", timing={"callback_polls": (4, 1)}) as scene:
+        jobs = scene.submit(each=2, fault="no_callback")
+        scene.until(lambda: set(scene.places(jobs)) == {"running"})
+        scene.world.clock.set(jump_s)
+        scene.archived(jobs, within_s=10)
+
+
+@pytest.mark.parametrize("jump_s", [HOUR_S, -HOUR_S], ids=["+1 h", "-1 h"])
+def test_a_clock_that_jumps_while_callbacks_are_on_their_way(stage: Stage, jump_s: int) -> None:
+    """A token is not refused because it seems to be an hour old, or to come from an hour ahead."""
+    with stage.scene(f"clock jumps {jump_s // HOUR_S:+} h", timing=BUSY) as scene:
+        gate = threading.Event()
+        armed = scene.wires.callbacks.arm(harm.held(gate))
+        jobs = scene.submit(each=3)
+        armed.wait(6)
+        scene.until(lambda: set(scene.places(jobs)) == {"running"})
+        scene.world.clock.set(jump_s)
+        gate.set()
+        scene.archived(jobs)
+        assert scene.world.get("/v1/books")["found_by_polling"] == 0
+
+
+def test_a_clock_that_jumps_to_and_fro(stage: Stage) -> None:
+    with stage.scene("clock jumps to and fro", timing=AWAKE) as scene:
+        jobs: list[Accepted] = []
+        for jump_s in (HOUR_S, -HOUR_S, 0, HOUR_S, 0):
+            jobs += scene.submit(each=2, fault={"fault": "late", "delay_s": 0.3})
+            scene.world.clock.set(jump_s)
+        scene.archived(jobs, within_s=20)
+        assert [scene.sent_to(job) for job in jobs] == [1] * len(jobs)
+
+
+def test_a_clock_that_was_set_back_while_the_service_was_down(stage: Stage) -> None:
+    with stage.scene("clock set back while down", timing=AWAKE) as scene:
+        jobs = scene.submit(each=3, fault={"fault": "late", "delay_s": 0.5})
+        scene.world.kill()
+        scene.world.clock.set(-HOUR_S)
+        scene.world.start()
+        scene.archived(jobs, within_s=20)
+
+
+@contextmanager
+def second_service(scene: Scene) -> Iterator[None]:
+    """Another service on the same ledger, which takes over what the first one lets go."""
+    world = scene.world
+    port = str(free_port())
+    child = world.forks.start(
+        Wanted(
+            variables={**world.variables, "DARKROOM_PORT": port},
+            log=str(world.folder / "second.log"),
+            clock=str(world.clock.path),
+            timing=world.timing,
+            lease_ms=world.lease_ms,
+        )
+    )
+    try:
+        yield
+    finally:
+        child.kill()
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+def test_an_answer_that_comes_when_the_lease_is_lost(stage: Stage, gateway: str) -> None:
+    """A worker is frozen while its request is on the wire; when it goes on, another one holds its jobs."""
+    slow = replace(SANDBOX, latency_s=(2.5, 2.6))
+    with stage.scene("answer after lease was lost", sandbox=slow, timing=AWAKE) as scene:
+        gate = threading.Event()
+        armed = scene.wires.gateway(gateway).arm(harm.held(gate), path=SUBMIT, times=3)
+        jobs = scene.submit(gateway, each=3)
+        armed.wait(3)
+        scene.world.child.signal(signal.SIGSTOP)
+        with second_service(scene):
+            gate.set()
+            scene.until(lambda: leased_by_another(scene, jobs))
+            scene.world.child.signal(signal.SIGCONT)
+            scene.archived(jobs, within_s=20)
+        assert [scene.sent_to(job) for job in jobs] == [1] * 3
+
+
+def leased_by_another(scene: Scene, jobs: list[Accepted]) -> bool:
+    """Whether no job is held by the first service any more."""
+    first = f".{scene.world.child.pid}."
+    rows = scene.world.rows("SELECT id, leased_by, status FROM jobs")
+    return all(first not in (row["leased_by"] or "") for row in rows)
