@@ -10,6 +10,7 @@ import httpx
 import structlog
 
 from receiver.access import Access
+from receiver.admission import Admission
 from receiver.api import Api
 from receiver.breaker import Breaker
 from receiver.bucket import open_bucket
@@ -20,6 +21,7 @@ from receiver.gateways.table import adapters, configured
 from receiver.health import Health, oldest_result
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
+from receiver.limits import Limits
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.metrics import Metrics, MetricsPage
@@ -95,6 +97,7 @@ def build(
     metrics.watch(from_pauses(breaker.paused))
     metrics.watch(from_process(intake.waiting, measured.in_hand))
     retrier = Retrier(memory.ledger, outside.gateways, clock)
+    admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
     return Service(
         settings=settings,
         memory=memory,
@@ -110,6 +113,7 @@ def build(
             outside.gateways,
             outside.urls.tokens,
             max_bytes=settings.callbacks.max_bytes,
+            limits=admission.limits,
             redactor=outside.redactor,
             clock=clock,
             metrics=metrics,
@@ -121,7 +125,7 @@ def build(
             circuits=memory.circuits,
             submitter=submitter,
             retrier=retrier,
-            access=access,
+            admission=admission,
             waiters=waiters,
             queued=worker.wake,
             link_lifetime_s=settings.s3.link_lifetime,
@@ -129,7 +133,7 @@ def build(
         ),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
-        page=MetricsPage(metrics, access),
+        page=MetricsPage(metrics, admission),
     )
 
 
