@@ -42,7 +42,7 @@ def scenes(
     forks: Forks,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Mapping[str, tuple[Stage, Future[None]]]]:
-    """All tests that want a stage, by node id: played ahead and several at a time; most of each is waiting."""
+    """All tests that want a stage, by node id: played ahead, several at a time, for most of it is waiting."""
     played = {}
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         for item in request.session.items:
