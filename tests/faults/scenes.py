@@ -60,9 +60,11 @@ class Scene:
         """Wait until these jobs are terminal, and answer them as the API shows them."""
         deadline, found = monotonic() + within_s, []
         for job in jobs:
-            left = max(1, int(deadline - monotonic()) + 1)
-            shown = self.world.get(f"/v1/jobs/{job.job_id}", wait=left)
-            assert shown["status"] in TERMINAL, f"{shown}\n{self.world.said()}"
+            shown = {"status": "unknown"}
+            while shown["status"] not in TERMINAL:
+                left = max(1, int(deadline - monotonic()) + 1)
+                shown = self.world.get(f"/v1/jobs/{job.job_id}", wait=min(20, left))
+                assert shown["status"] in TERMINAL or monotonic() < deadline, f"{shown}\n{self.world.said()}"
             found.append(shown)
         return found
 

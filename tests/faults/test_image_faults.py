@@ -8,11 +8,11 @@ from tests.faults.scenes import Scene, Stage
 from tests.faults.test_gateway_faults import undelayed
 
 
-def broken(scene: Scene, fault: str, **options: object) -> None:
+def broken(scene: Scene, fault: str, each: int = 3, **options: object) -> None:
     """Two downloads of each image are spoiled, and the third one is archived."""
     wish = {"fault": fault, "times": 2, **options}
-    jobs = scene.submit("apiframe", each=3, fault=wish)
-    jobs += scene.submit("api-in-one", each=2, fault=wish, num_images=2)
+    jobs = scene.submit("apiframe", each=each, fault=wish)
+    jobs += scene.submit("api-in-one", each=1, fault=wish, num_images=each)
     scene.archived(jobs, within_s=40)
 
 
@@ -28,7 +28,7 @@ def broken(scene: Scene, fault: str, **options: object) -> None:
     ],
 )
 def test_a_spoiled_download_is_tried_again(
-    stage: Stage, name: str, fault: str, options: dict[str, object]
+    stage: Stage, name: str, fault: str, options: dict[str, int]
 ) -> None:
     with stage.scene(name) as scene:
         broken(scene, fault, **options)
@@ -36,7 +36,7 @@ def test_a_spoiled_download_is_tried_again(
 
 def test_a_stalled_download_is_given_up_and_tried_again(stage: Stage) -> None:
     with stage.scene("image stalls", DARKROOM_DOWNLOAD__TIMEOUT="1") as scene:
-        broken(scene, "stalled_image")
+        broken(scene, "stalled_image", each=1)
 
 
 def test_stalled_images_of_one_gateway_leave_the_other_alone(stage: Stage) -> None:
