@@ -35,18 +35,20 @@ def table(request: pytest.FixtureRequest) -> Table:
     return request.config.stash.setdefault(TABLE, Table())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scenes(
     request: pytest.FixtureRequest,
     s3_server: EmbeddedS3,
     forks: Forks,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Mapping[str, tuple[Stage, Future[None]]]]:
-    """All tests that want a stage, by node id: played ahead, several at a time, for most of it is waiting."""
+    """The module's tests that want a stage, played ahead and several at a time: most of each is waiting."""
     played = {}
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         for item in request.session.items:
-            if isinstance(item, pytest.Function) and "stage" in item.fixturenames:
+            if not isinstance(item, pytest.Function) or item.module is not request.module:
+                continue
+            if "stage" in item.fixturenames:
                 stage = Stage(s3_server, forks, tmp_path_factory.mktemp("scene"))
                 params = item.callspec.params if hasattr(item, "callspec") else {}
                 played[item.nodeid] = stage, pool.submit(item.function, stage=stage, **params)
