@@ -64,7 +64,7 @@ async def _take(
     sandbox.start(job)
     if "early" in asked:
         await job.told.wait()
-    return desk.answer(visit, asked, _envelope({"task_id": job.id, "status": "IN_PROGRESS"}))
+    return await desk.answer(visit, asked, _envelope({"task_id": job.id, "status": "IN_PROGRESS"}))
 
 
 async def show(request: Request) -> Response:
@@ -76,6 +76,8 @@ async def show(request: Request) -> Response:
     job = sandbox.jobs.get(request.path_params["task_id"], account)
     if job is None:
         return refuse(404, "Task not found")
+    if (wrong := desk.poll_error(sandbox.jobs, job, refuse)) is not None:
+        return wrong
     job.renew()
     events: dict[str, Event] = {"COMPLETED": "completed", "FAILED": "failed"}
     event = events.get(job.status, "progress")

@@ -73,7 +73,7 @@ async def _take(
         digest, job = earlier
         if digest != visit.digest:
             return refuse(409, "This idempotency key was used with another body")
-        return desk.answer(visit, asked, _accepted(job))
+        return await desk.answer(visit, asked, _accepted(job))
     cost = validation.COSTS.get(wanted.model, 8)
     if jobs.balance(visit.account) < cost:
         left = jobs.balance(visit.account)
@@ -84,7 +84,7 @@ async def _take(
     visit.sandbox.start(job)
     if "early" in asked:
         await job.told.wait()
-    return desk.answer(visit, asked, answer)
+    return await desk.answer(visit, asked, answer)
 
 
 async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:
@@ -96,6 +96,8 @@ async def show(request: Request, sandbox: Sandbox, account: Account) -> Response
     job = sandbox.jobs.get(job_id, account)
     if job is None:
         return refuse(404, "Job not found")
+    if (wrong := desk.poll_error(sandbox.jobs, job, refuse)) is not None:
+        return wrong
     job.renew()
     return JSONResponse({**_shown(sandbox, job), "input": job.input})
 

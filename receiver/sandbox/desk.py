@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.sandbox.broken import Cut
 from receiver.sandbox.config import Account, GatewayName
 from receiver.sandbox.faults import Asked
-from receiver.sandbox.images import Cut
-from receiver.sandbox.jobs import body_digest
+from receiver.sandbox.jobs import Jobs, SandboxJob, body_digest
 from receiver.sandbox.life import Sandbox
 
 Refuse = Callable[..., Response]
@@ -74,14 +75,32 @@ def strike(visit: Visit, faults: Asked, refuse: Refuse) -> Response | None:
         return refuse(429, "Rate limit exceeded", headers={"retry-after": str(faults.retry_after_s)})
     if "unavailable" in faults and jobs.spend("unavailable", visit.name, times):
         return refuse(503, "Service temporarily unavailable")
+    if "server_error" in faults and jobs.spend("server_error", visit.name, times):
+        return refuse(500, "Internal server error")
     return None
 
 
-def answer(visit: Visit, faults: Asked, response: Response) -> Response:
-    """The answer to a job that was taken, unless it is to be lost on the way."""
-    if "lost_answer" in faults and visit.sandbox.jobs.spend("lost_answer", visit.name, faults.times or 1):
+async def answer(visit: Visit, faults: Asked, response: Response) -> Response:
+    """The answer to a job that was taken, unless it is to be late, cut, or lost on the way."""
+    jobs, times = visit.sandbox.jobs, faults.times or 1
+    if "slow_answer" in faults:
+        await asyncio.sleep(faults.delay_s)
+    if "lost_answer" in faults and jobs.spend("lost_answer", visit.name, times):
         return Cut(media_type="application/json", head=False)
+    if "cut_answer" in faults and jobs.spend("cut_answer", visit.name, times):
+        whole = bytes(response.body)
+        half, status = whole[: len(whole) // 2], response.status_code
+        return Cut(half, len(whole), media_type="application/json", status=status)
     return response
+
+
+def poll_error(jobs: Jobs, job: SandboxJob, refuse: Refuse) -> Response | None:
+    """The answer to a poll that is to go wrong, if one was asked for."""
+    faults = job.faults
+    if "poll_error" in faults and jobs.spend("poll_error", job.id, faults.times or 1):
+        headers = {"retry-after": str(faults.retry_after_s)} if faults.status == 429 else None
+        return refuse(faults.status or 500, "Something went wrong", headers=headers)
+    return None
 
 
 def base_url(request: Request) -> str:

@@ -3,6 +3,7 @@
 A fault stands in the job's own parameters under `sandbox` (Apiframe: inside the model's parameter block;
 API in One: beside the others), as a name (`"late"`) or as an object (`{"fault": "late", "delay_s": 2}`),
 or in the header `X-Sandbox-Fault: late; delay_s=2`. Several are joined by `+`: `no_callback+expired_link`.
+A fault of images strikes every download, or with `times` the first so many of each image.
 """
 
 from __future__ import annotations
@@ -33,12 +34,22 @@ KINDS: Mapping[str, str] = {
     "refused": "the submit request is refused with 400",
     "rate_limited": "the submit request is answered 429 with `retry_after_s`, `times` times",
     "unavailable": "the submit request is answered 503, `times` times",
+    "server_error": "the submit request is answered 500, `times` times, and the job is not taken",
     "lost_answer": "the job is taken, and the connection closed without an answer, `times` times",
+    "cut_answer": "the job is taken, and its answer ends in the middle, `times` times",
+    "slow_answer": "the job is taken, and the answer comes `delay_s` later",
+    "poll_error": "polls are answered `status`, 500 by default, `times` times",
+    "changes_mind": "`delay_s` after the last callback the job has failed after all, for callbacks and polls;"
+    " with `failed` it has succeeded after all",
     "slow_image": "image bytes drip in, spread over `delay_s`",
     "wrong_type": "images come with content type text/plain",
     "html_image": "an HTML page comes where an image should be, with content type image/png",
     "expired_link": "links answer `status`; a poll after that gives fresh ones, unless `forever`",
     "truncated_image": "half of the image comes and the connection ends",
+    "reset_image": "half of the image comes and the connection is reset",
+    "stalled_image": "half of the image comes and then nothing more, while the connection stays open",
+    "wrong_length": "the whole image comes under a Content-Length that is `off_by` bytes off",
+    "redirect_image": "links answer 302 and lead to `url`",
     "partial_images": "the last image is never there (API in One)",
     "bytes": "images are valid PNG files of about `bytes` bytes",
 }
@@ -68,7 +79,8 @@ class Asked(BaseModel):
     message: str = "Provider returned an error: content policy"
     retry_after_s: int = Field(default=1, ge=0)
     url: str = "http://169.254.169.254/latest/meta-data/"
-    status: int = Field(default=404, ge=400, le=599)
+    status: int | None = Field(default=None, ge=400, le=599)
+    off_by: int = Field(default=-100, ge=-(2**31), le=2**31)
     forever: bool = False
     bytes: int | None = Field(default=None, ge=1, le=2**31)
 

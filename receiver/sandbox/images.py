@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
-from receiver.sandbox.jobs import SandboxJob
+from receiver.sandbox.broken import Cut, Reset, Stalled, WrongLength
+from receiver.sandbox.jobs import Jobs, SandboxJob
 from receiver.sandbox.life import Sandbox
 from receiver.sandbox.pictures import Spec
 
@@ -25,29 +25,6 @@ _FRAME = 12
 """Length, type and checksum around the content of a PNG chunk."""
 
 
-class Cut(Response):
-    """Sends the head and what there is of the body, then closes the connection in the middle.
-
-    With `head` false nothing at all is sent. Needs `SandboxServer`, which lends us the transport.
-    """
-
-    def __init__(
-        self, content: bytes = b"", announced: int = 0, *, media_type: str, head: bool = True
-    ) -> None:
-        super().__init__(content, media_type=media_type)
-        self.headers["content-length"] = str(announced)
-        self.head = head
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as little as was asked for."""
-        if self.head:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        scope["state"]["transport"].close()
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-
 async def image(request: Request) -> Response:
     """`GET /images/{job}/{n}.png`: needs no key, as on the gateways' own delivery networks."""
     sandbox: Sandbox = request.app.state.sandbox
@@ -56,7 +33,7 @@ async def image(request: Request) -> Response:
         return found
     job, spec = found
     picture = await asyncio.wrap_future(sandbox.studio.order(spec))
-    return _serve(job, spec, picture)
+    return _serve(sandbox.jobs, job, spec, picture)
 
 
 def find(sandbox: Sandbox, request: Request) -> tuple[SandboxJob, Spec] | Response:
@@ -72,7 +49,7 @@ def find(sandbox: Sandbox, request: Request) -> tuple[SandboxJob, Spec] | Respon
     link = int(issue) if issue.isdecimal() and len(issue) < 6 else 0
     if job.dead(link):
         job.link_tried = job.link_tried or link == job.link
-        return PlainTextResponse("This link has expired", job.faults.status)
+        return PlainTextResponse("This link has expired", job.faults.status or 404)
     return job, spec
 
 
@@ -98,15 +75,25 @@ def pieces(picture: bytes, size: int | None) -> tuple[int, Iterator[bytes]]:
     return total, parts()
 
 
-def _serve(job: SandboxJob, spec: Spec, picture: bytes) -> Response:
+def _serve(jobs: Jobs, job: SandboxJob, spec: Spec, picture: bytes) -> Response:
     faults = job.faults
-    if "html_image" in faults:
+
+    def strikes(kind: str) -> bool:
+        name = f"{job.id}/{spec.index}"
+        return kind in faults and (faults.times is None or jobs.spend(kind, name, faults.times))
+
+    if strikes("html_image"):
         return Response(HTML, media_type="image/png")
+    if strikes("redirect_image"):
+        return RedirectResponse(faults.url, 302)
     media_type = "text/plain" if "wrong_type" in faults else spec.media_type
     total, parts = pieces(picture, faults.bytes if "bytes" in faults else None)
-    if "truncated_image" in faults:
-        return Cut(picture[: len(picture) // 2], total, media_type=media_type)
-    if "slow_image" in faults:
+    for kind, broken in (("truncated_image", Cut), ("stalled_image", Stalled), ("reset_image", Reset)):
+        if strikes(kind):
+            return broken(picture[: len(picture) // 2], total, media_type=media_type)
+    if strikes("wrong_length"):
+        return WrongLength(b"".join(parts), max(0, total + faults.off_by), media_type=media_type)
+    if strikes("slow_image"):
         return _streamed(_drip(b"".join(parts), faults.delay_s), total, media_type)
     return _streamed(_flow(parts), total, media_type)
 

@@ -67,6 +67,8 @@ class SandboxJob:
     link: int = 1
     """Which issue of the image links is handed out now."""
     link_tried: bool = False
+    made: bool = False
+    """Its images were to be had once, even if it changed its mind since."""
     told: asyncio.Event = field(default_factory=asyncio.Event)
     """The last callback was tried once, or will never be."""
     over: bool = False
@@ -236,7 +238,7 @@ def report(job: SandboxJob) -> JobReport:
         error=job.error,
         webhook_status=job.webhook_status,
         cost=job.cost,
-        images=tuple(job.links()) if job.status == "COMPLETED" else (),
+        images=tuple(job.links()) if job.made else (),
         callbacks=tuple(job.callbacks),
         over=job.over,
         created_at=iso(job.created_at),

@@ -54,6 +54,10 @@ class Sandbox:
         try:
             await self._work(job)
             await self._tell(job)
+            if "changes_mind" in job.faults:
+                await asyncio.sleep(job.faults.delay_s)
+                self._finish(job, failed=job.status == "COMPLETED")
+                await self._tell(job)
         finally:
             job.over = True
             job.told.set()
@@ -69,12 +73,15 @@ class Sandbox:
                 await self.courier.once(job, "progress")
             await asyncio.sleep(latency * share)
         await asyncio.gather(*(asyncio.wrap_future(picture) for picture in pictures))
+        self._finish(job, failed="failed" in job.faults)
+
+    def _finish(self, job: SandboxJob, *, failed: bool) -> None:
         job.completed_at = self.config.clock()
-        if "failed" in job.faults:
+        if failed:
             self.jobs.refund(job)
             job.status, job.error = "FAILED", job.faults.message
         else:
-            job.status, job.progress = "COMPLETED", 100
+            job.status, job.progress, job.error, job.made = "COMPLETED", 100, None, True
         log.info("%s %s", job.id, job.status.lower())
         self.jobs.changed()
 

@@ -6,15 +6,20 @@ Set DARKROOM_FAULTS_TABLE to a path that ends in .json or .md, and the table is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from receiver.embedded import EmbeddedS3
 from tests.faults.forks import Forks
+from tests.faults.scenes import Stage
 from tests.faults.table import Table
 
 TABLE = pytest.StashKey[Table]()
+AT_A_TIME = 4
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +33,47 @@ def forks() -> Iterator[Forks]:
 def table(request: pytest.FixtureRequest) -> Table:
     """Where every scenario reports what it ended with."""
     return request.config.stash.setdefault(TABLE, Table())
+
+
+@pytest.fixture(scope="module")
+def scenes(
+    request: pytest.FixtureRequest,
+    s3_server: EmbeddedS3,
+    forks: Forks,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Mapping[str, tuple[Stage, Future[None]]]]:
+    """The module's tests that want a stage, played ahead and several at a time: most of each is waiting."""
+    played = {}
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for item in request.session.items:
+            if not isinstance(item, pytest.Function) or item.module is not request.module:
+                continue
+            if "stage" in item.fixturenames:
+                stage = Stage(s3_server, forks, tmp_path_factory.mktemp("scene"))
+                params = item.callspec.params if hasattr(item, "callspec") else {}
+                played[item.nodeid] = stage, pool.submit(item.function, stage=stage, **params)
+        yield played
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest, scenes: Mapping[str, tuple[Stage, Future[None]]]) -> Stage:
+    """Where a scenario is played."""
+    return scenes[request.node.nodeid][0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Take what a test that was played ahead ended with, instead of calling it."""
+    if "stage" not in pyfuncitem.fixturenames:
+        return None
+    scenes = cast("Mapping[str, tuple[Stage, Future[None]]]", pyfuncitem.funcargs["scenes"])
+    stage, future = scenes[pyfuncitem.nodeid]
+    future.result()
+    table = pyfuncitem.config.stash.setdefault(TABLE, Table())
+    for fault, verdict in stage.verdicts:
+        table.add(fault, verdict)
+    return True
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -1,0 +1,138 @@
+"""Scenes of the fault suite: a world whose every wire leads through a fault proxy, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+
+from receiver.embedded import EmbeddedS3
+from receiver.sandbox import SandboxConfig
+from tests.faults.forks import Forks
+from tests.faults.judge import Verdict, judge
+from tests.faults.proxy import Proxy
+from tests.faults.world import SANDBOX, TERMINAL, Accepted, World, world
+
+GATEWAYS = ("apiframe", "api-in-one")
+OTHER = {"apiframe": "api-in-one", "api-in-one": "apiframe"}
+SUBMIT = r"/generat"
+"""What both gateways' submit paths have in them."""
+
+MAY_FAIL = {"fault": "late", "delay_s": 0}
+"""Changes nothing at the gateway, but tells the judge that the job was not meant to go well."""
+
+
+@dataclass
+class Wires:
+    """What the service talks through, and what is talked to it through."""
+
+    apiframe: Proxy
+    api_in_one: Proxy
+    s3: Proxy
+    callbacks: Proxy
+
+    def gateway(self, name: str) -> Proxy:
+        """The wire to one gateway, and to its images."""
+        return {"apiframe": self.apiframe, "api-in-one": self.api_in_one}[name]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A world with a running service, and its wires."""
+
+    world: World
+    wires: Wires
+
+    def submit(self, *gateways: str, each: int = 1, fault: object = None, **more: Any) -> list[Accepted]:
+        """Submit so many jobs to each of these gateways; to both if none is named."""
+        return [
+            self.world.submit(gateway, fault=fault, **more)
+            for gateway in gateways or GATEWAYS
+            for _ in range(each)
+        ]
+
+    def finish(self, jobs: list[Accepted], within_s: float = 25) -> list[dict[str, Any]]:
+        """Wait until these jobs are terminal, and answer them as the API shows them."""
+        deadline, found = monotonic() + within_s, []
+        for job in jobs:
+            shown = {"status": "unknown"}
+            while shown["status"] not in TERMINAL:
+                left = max(1, int(deadline - monotonic()) + 1)
+                shown = self.world.get(f"/v1/jobs/{job.job_id}", wait=min(20, left))
+                assert shown["status"] in TERMINAL or monotonic() < deadline, f"{shown}\n{self.world.said()}"
+            found.append(shown)
+        return found
+
+    def archived(self, jobs: list[Accepted], within_s: float = 25) -> None:
+        """Wait until these jobs are terminal, and see that they are archived."""
+        wrong = [job for job in self.finish(jobs, within_s) if job["status"] != "archived"]
+        assert wrong == [], self.world.said()
+
+    def failed(self, jobs: list[Accepted], code: str, within_s: float = 25) -> None:
+        """Wait until these jobs are terminal, and see that they failed for this reason."""
+        for job in self.finish(jobs, within_s):
+            assert (job["status"], (job["error"] or {}).get("code")) == ("failed", code), self.world.said()
+
+    def places(self, jobs: list[Accepted]) -> list[str]:
+        """Where these jobs are."""
+        return [self.world.get(f"/v1/jobs/{job.job_id}")["status"] for job in jobs]
+
+    def answers(self, path: str) -> int:
+        """The status that the service answers now."""
+        return httpx.get(f"{self.world.url}{path}", trust_env=False, timeout=40).status_code
+
+    def until(self, reached: Callable[[], bool], within_s: float = 15) -> None:
+        """Wait for what nobody announces: look again until it is so."""
+        deadline = monotonic() + within_s
+        while not reached():
+            assert monotonic() < deadline, self.world.said()
+            sleep(0.05)
+
+    def sent_to(self, job: Accepted) -> int:
+        """How many jobs the gateway made of one."""
+        return sum(made.prompt == job.prompt for made in self.world.sandbox.jobs())
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a test needs to play a scene. Tests with one run ahead, several at a time; see `conftest`."""
+
+    s3: EmbeddedS3
+    forks: Forks
+    folder: Path
+    verdicts: list[tuple[str, Verdict]] = field(default_factory=list)
+    """What scenes ended with, by the name of the fault."""
+
+    @contextmanager
+    def scene(
+        self,
+        fault: str,
+        *,
+        sandbox: SandboxConfig = SANDBOX,
+        timing: Mapping[str, Any] | None = None,
+        unfinished: bool = False,
+        **variables: str,
+    ) -> Iterator[Scene]:
+        """Start a service; at the end of the block every job is waited for, and all of it is judged."""
+        with (
+            world(self.s3, self.forks, self.folder, sandbox=sandbox, timing=timing, **variables) as here,
+            Proxy(here.sandbox.url) as apiframe,
+            Proxy(here.sandbox.url) as api_in_one,
+            Proxy(self.s3.endpoint) as s3,
+            Proxy(here.url) as callbacks,
+        ):
+            here.variables |= {
+                "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": apiframe.url,
+                "DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL": api_in_one.url,
+                "DARKROOM_S3__ENDPOINT": s3.url,
+                "DARKROOM_PUBLIC_URL": callbacks.url,
+            }
+            here.start()
+            yield Scene(here, Wires(apiframe, api_in_one, s3, callbacks))
+            here.settle()
+            self.verdicts.append((fault, judge(here, unfinished=unfinished)))
