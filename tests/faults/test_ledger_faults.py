@@ -137,9 +137,6 @@ def nothing_can_be_written(scene: Scene) -> None:
     assert scene.answers("/healthz") == 200
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Ledger.ping sets a row to what it is already, and SQLite writes nothing for that"
-)
 def test_readiness_tells_that_the_ledger_cannot_be_written(stage: Stage) -> None:
     with stage.scene("no file can be written") as scene:
         scene.archived(scene.submit(each=1))
