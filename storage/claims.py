@@ -102,8 +102,9 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
     """Make due what was put off, or leased, by a clock that has since been set back; answers how many.
 
     A row that was written in the future tells of it. Without this its job would rest until the clock is
-    again where it was.
+    again where it was. The same goes for gateways and image hosts that were to be left alone until then.
     """
+    circuits.heal(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
     unfinished = jobs.c.next_attempt_at.is_not(None)
     stuck = update(jobs).where(unfinished, jobs.c.leased_until > ahead + lease_ms)
