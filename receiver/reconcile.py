@@ -153,9 +153,12 @@ class Reconciler:
         return any(delivery.effect == HINT for delivery in self.ledger.deliveries(job.id))
 
     def _due_in_ms(self, job: Job) -> int:
-        since = job.moved_at(Status.RUNNING) or job.created_at
+        since, now = job.moved_at(Status.RUNNING) or job.created_at, self.clock()
+        if since > now:
+            # The clock was set back since, so nothing can be counted from then; that it is due must do.
+            return 0
         due = self.timing.poll_due(job.attempts, callback_expected=job.callback_expected)
-        return since + int(due * 1000) - self.clock()
+        return since + int(due * 1000) - now
 
     def _ask(self, job: Job, worker: str, gateway: Gateway, effects: dict[str, str], *, hinted: bool) -> Job:
         if (wait_ms := self.breaker.asking_waits_ms(gateway.name)) > 0:

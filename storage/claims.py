@@ -102,15 +102,21 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
     """Make due what was put off, or leased, by a clock that has since been set back; answers how many.
 
     A row that was written in the future tells of it. Without this its job would rest until the clock is
-    again where it was. The same goes for gateways and image hosts that were to be left alone until then.
+    again where it was, and then wait as long again, because its moves are in the future too: they are said
+    to be of now. The same goes for gateways and image hosts that were to be left alone until then.
     """
     circuits.heal(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
     unfinished = jobs.c.next_attempt_at.is_not(None)
     stuck = update(jobs).where(unfinished, jobs.c.leased_until > ahead + lease_ms)
     freed = connection.execute(stuck.values(leased_by=None, leased_until=None)).rowcount
-    future = update(jobs).where(unfinished, jobs.c.updated_at > ahead)
-    return max(freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount)
+    future = jobs.c.updated_at > ahead
+    # Waits are counted from a job's last moves; that of a job which is queued are not.
+    for job_id, moves in connection.execute(select(jobs.c.id, jobs.c.moves).where(BEGUN, future)).all():
+        true = [[status, min(at, now)] for status, at in moves]
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(moves=true))
+    woken = update(jobs).where(unfinished, future).values(next_attempt_at=now, updated_at=now)
+    return max(freed, connection.execute(woken).rowcount)
 
 
 def held(worker: str) -> Update:

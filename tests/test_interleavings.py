@@ -379,3 +379,34 @@ def test_any_interleaving_leads_to_legal_states_only(common: Shared) -> None:
         shared = common
 
     run_state_machine_as_test(Bound, settings=BOUNDED)
+
+
+def test_a_job_that_was_sent_before_the_clock_was_set_back_is_asked_about_as_usual(world: World) -> None:
+    world.submit(0, "apiframe", 1)
+    world.work(0)
+    assert only(world).status is Status.RUNNING
+    world.set_back(7 * DAY)
+    for _ in range(3):
+        world.work(0)
+        job = only(world)
+        assert job.status is Status.RUNNING
+        assert job.next_attempt_at is not None
+        assert job.next_attempt_at - world.clock.now <= 2 * MINUTE
+        world.clock.now = job.next_attempt_at
+    assert job.attempts > 0, "it was asked"
+
+
+def test_nobody_waits_longer_for_an_unconfirmed_job_because_the_clock_was_set_back(world: World) -> None:
+    world.submit(0, "api-in-one", 1)
+    with world.planned(None, Manner.LOST):
+        world.work(0)
+    assert only(world).status is Status.SUBMITTING
+    world.set_back(7 * DAY)
+    world.work(0)
+    job = only(world)
+    assert job.status is Status.SUBMITTING
+    assert job.next_attempt_at == world.clock.now + 15 * MINUTE
+    world.clock.now = job.next_attempt_at
+    world.work(0)
+    job = only(world)
+    assert (job.status, job.error and job.error.code) == (Status.FAILED, "submission_unconfirmed")
