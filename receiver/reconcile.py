@@ -130,8 +130,10 @@ class Reconciler:
 
     def _heed(self, news: _News, job: Job, delivery: Delivery, completion: Completion) -> _News:
         ours, theirs = job.gateway_job_id or news.gateway_job_id, completion.gateway_job_id
-        if ours is not None and theirs not in {ours, None}:
-            # It came before the answer to our submission, which then named another job.
+        strange = ours is not None and theirs not in {ours, None}
+        if strange or (ours is None and theirs is not None and self.ledger.knows(job.gateway, theirs)):
+            # It came before the answer to our submission, which then named another job; or before this one
+            # turned out to be another job of ours.
             return replace(news, effects=news.effects | {delivery.id: "mismatch"})
         learned = ours or theirs
         if completion.state is State.RUNNING:

@@ -410,3 +410,22 @@ def test_nobody_waits_longer_for_an_unconfirmed_job_because_the_clock_was_set_ba
     world.work(0)
     job = only(world)
     assert (job.status, job.error and job.error.code) == (Status.FAILED, "submission_unconfirmed")
+
+
+def test_a_callback_that_names_another_job_of_ours_is_not_tried_for_ever(world: World) -> None:
+    for _ in range(2):
+        world.submit(0, "api-in-one", 1)
+        with world.planned(None, Manner.LOST):
+            world.work(0)
+    mine, other = world.gateways.jobs.values()
+    mine.state = "succeeded"
+    # Both come before it is known which job is whose.
+    assert world.deliver(0, mine, "completed", signed=False, at=other) == Receipt.ACCEPTED
+    assert world.deliver(0, mine, "completed", signed=False) == Receipt.ACCEPTED
+    for _ in range(3):
+        world.work(0)
+        world.clock.now += 16 * MINUTE
+    owner, forged = (world.ledger.job(job_id) for job_id in world.job_ids())
+    assert (owner.status, owner.gateway_job_id) == (Status.ARCHIVED, mine.id)
+    assert (forged.status, forged.error and forged.error.code) == (Status.FAILED, "submission_unconfirmed")
+    assert [one.effect for one in world.deliveries(forged)] == ["mismatch"]
