@@ -429,3 +429,28 @@ def test_a_callback_that_names_another_job_of_ours_is_not_tried_for_ever(world: 
     assert (owner.status, owner.gateway_job_id) == (Status.ARCHIVED, mine.id)
     assert (forged.status, forged.error and forged.error.code) == (Status.FAILED, "submission_unconfirmed")
     assert [one.effect for one in world.deliveries(forged)] == ["mismatch"]
+
+
+def test_what_is_paid_for_again_is_not_in_the_way_of_an_image_that_nobody_noted(world: World) -> None:
+    world.submit(0, "apiframe", 1)
+    world.work(0)
+    (first,) = world.gateways.jobs.values()
+    first.state = "succeeded"
+    world.clock.now += 31 * SECOND
+    with world.planned(Plan(1, "crash", where="after put"), Manner.WELL):
+        world.work(0)
+    assert (only(world).status, world.outputs(only(world))) == (Status.READY, [])
+    first.pictures[0] = "404"
+    for _ in range(8):
+        world.clock.now += HOUR
+        world.work(0)
+    assert only(world).status is Status.FAILED
+    assert world.retry(0, only(world), resubmit=True) == "asked"
+    world.work(0)
+    second = world.gateways.jobs[only(world).gateway_job_id or ""]
+    second.state = "succeeded"
+    world.clock.now += 31 * SECOND
+    world.work(0)
+    assert only(world).status is Status.ARCHIVED, only(world).error
+    (output,) = world.outputs(only(world))
+    assert output.sha256 == hashlib.sha256(second.bytes_of(0)).hexdigest()
