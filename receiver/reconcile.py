@@ -152,7 +152,9 @@ class Reconciler:
         return confirm == "never" or (confirm == "auto" and delivery.signature is Verdict.VALID)
 
     def _hinted_before(self, job: Job) -> bool:
-        return any(delivery.effect == HINT for delivery in self.ledger.deliveries(job.id))
+        # What came before this submission spoke of an earlier one.
+        since = job.submission_at or 0
+        return any(one.effect == HINT and one.received_at > since for one in self.ledger.deliveries(job.id))
 
     def _due_in_ms(self, job: Job) -> int:
         since, now = job.moved_at(Status.RUNNING) or job.created_at, self.clock()

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from receiver.embedded import EmbeddedS3
 from storage.deliveries import DECIDED, Receipt
-from storage.records import MOVES, REOPENS, Job, Status
+from storage.records import MOVES, REOPENS, FoundBy, Job, Status
 from tests.interleaving import Plan, Shared, Trouble, World, shared
 from tests.raw_server import Server
 from tests.scripted_gateways import Gone, Kind, Manner, State, Theirs, serve_pictures
@@ -454,3 +454,20 @@ def test_what_is_paid_for_again_is_not_in_the_way_of_an_image_that_nobody_noted(
     assert only(world).status is Status.ARCHIVED, only(world).error
     (output,) = world.outputs(only(world))
     assert output.sha256 == hashlib.sha256(second.bytes_of(0)).hexdigest()
+
+
+def test_what_hinted_at_one_submission_says_nothing_of_the_next(world: World) -> None:
+    world.submit(0, "api-in-one", 1)
+    world.work(0)
+    (first,) = world.gateways.jobs.values()
+    first.state = "failed"
+    world.deliver(0, first, "failed", signed=False)
+    world.work(0)
+    assert only(world).status is Status.FAILED
+    world.clock.now += MINUTE
+    assert world.retry(0, only(world), resubmit=True) == "asked"
+    world.work(0)
+    world.gateways.jobs[only(world).gateway_job_id or ""].state = "succeeded"
+    world.clock.now += 31 * SECOND
+    world.work(0)
+    assert (only(world).status, only(world).found_by) == (Status.ARCHIVED, FoundBy.POLL)
