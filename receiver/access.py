@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -26,6 +27,11 @@ class Caller:
     name: str
     scope: str
 
+    def must_reach(self, scope: str) -> None:
+        """Raise Forbidden where this scope is beyond the caller's own."""
+        if scope not in REACH[self.scope]:
+            raise Forbidden(f"This needs a token of scope {scope}; {self.name} has {self.scope}.")
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:
@@ -37,8 +43,16 @@ class Access:
     """The API tokens of this installation; only digests of them are kept."""
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        """Each token is `name:scope:token`; raises SettingsError that names what is wrong with one."""
+        """Each token is `name:scope:token`; raises ValueError that says what is wrong with one of them."""
         self._known = [_parse(token) for token in tokens]
+        names = [known.caller.name for known in self._known]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"the name {twice} is there twice, so nobody could tell the two apart")
+        digests = [known.digest for known in self._known]
+        if twice := next(
+            (name for name, one in zip(names, digests, strict=True) if digests.count(one) > 1), None
+        ):
+            raise ValueError(f"the token of {twice} is there twice; give everybody one of their own")
 
     @property
     def open(self) -> bool:
@@ -60,21 +74,18 @@ class Access:
                 "set DARKROOM_API_TOKENS, or anybody could use the API."
             )
 
-    def check(self, headers: Mapping[str, str], *, scope: str, client: str | None) -> Caller:
-        """Admit a request, or raise Unauthorized or Forbidden.
+    def who(self, headers: Mapping[str, str], *, client: str | None) -> Caller:
+        """Tell who a request comes from, or raise Unauthorized.
 
         `client` is the address it came from; the names of `headers` are in lower case. Where there are no
         tokens that must be loopback, and nothing in the headers may say that the request came farther: a
         proxy, a tunnel and a web page in a browser all connect from loopback as well.
         """
-        if self.open:
-            if not is_loopback(client) or _came_farther(headers):
-                raise Unauthorized("Set DARKROOM_API_TOKENS to use the API from anywhere but loopback.")
-            return Caller("loopback", "admin")
-        caller = self._who(headers.get("authorization"))
-        if scope not in REACH[caller.scope]:
-            raise Forbidden(f"This needs a token of scope {scope}; {caller.name} has {caller.scope}.")
-        return caller
+        if not self.open:
+            return self._who(headers.get("authorization"))
+        if not is_loopback(client) or _came_farther(headers):
+            raise Unauthorized("Set DARKROOM_API_TOKENS to use the API from anywhere but loopback.")
+        return Caller("loopback", "admin")
 
     def _who(self, authorization: str | None) -> Caller:
         kind, _, token = (authorization or "").partition(" ")
@@ -120,13 +131,11 @@ def _parse(token: str) -> _Known:
     name, _, rest = token.partition(":")
     scope, _, secret = rest.partition(":")
     if not name or scope not in REACH:
-        raise SettingsError(
-            "DARKROOM_API_TOKENS: each must be name:scope:token, scope read, submit or admin."
-        )
+        raise ValueError("each must be name:scope:token, scope read, submit or admin")
     if len(secret) < 16:
-        raise SettingsError(
-            f"DARKROOM_API_TOKENS: the token of {name} is too short; take 16 characters or more."
-        )
+        raise ValueError(f"the token of {name} is too short; take 16 characters or more")
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise ValueError(f"the token of {name} has characters that no header can carry; take ASCII letters")
     return _Known(Caller(name, scope), _digest(secret))
 
 

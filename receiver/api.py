@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from receiver import answers
-from receiver.access import Access
-from receiver.edge import read_body
+from receiver.admission import Admission
+from receiver.bodies import read_body
 from receiver.errors import (
     IdempotencyConflict,
     NeedsResubmit,
@@ -145,7 +145,7 @@ class Api:
     circuits: Circuits
     submitter: Submitter
     retrier: Retrier
-    access: Access
+    admission: Admission
     waiters: Waiters
     queued: Callable[[], None]
     """Called when a job was taken in."""
@@ -155,20 +155,20 @@ class Api:
     def routes(self) -> list[Served]:
         """The routes of this part."""
         return [
-            guarded(SUBMIT, self.submit, self.access),
-            guarded(JOBS, self.jobs, self.access),
-            guarded(JOB, self.job, self.access),
-            guarded(RETRY, self.retry, self.access),
-            guarded(OUTPUTS, self.outputs, self.access),
-            guarded(OUTPUT, self.output, self.access),
-            guarded(IMAGE, self.image, self.access),
-            guarded(BOOKS, self.books, self.access),
-            guarded(GATEWAYS, self.gateways, self.access),
+            guarded(SUBMIT, self.submit, self.admission),
+            guarded(JOBS, self.jobs, self.admission),
+            guarded(JOB, self.job, self.admission),
+            guarded(RETRY, self.retry, self.admission),
+            guarded(OUTPUTS, self.outputs, self.admission),
+            guarded(OUTPUT, self.output, self.admission),
+            guarded(IMAGE, self.image, self.admission),
+            guarded(BOOKS, self.books, self.admission),
+            guarded(GATEWAYS, self.gateways, self.admission),
         ]
 
     async def submit(self, request: Request, _query: NoQuery) -> Response:
         """Take a job in."""
-        body = read_submit(await read_body(request, MAX_BODY))
+        body = read_submit(await self._body(request))
         key = IDEMPOTENCY_KEY.read(request.headers)
         job, new = await run_in_threadpool(
             self.submitter.accept,
@@ -200,7 +200,7 @@ class Api:
 
     async def retry(self, request: Request, _query: NoQuery) -> Response:
         """Put a failed or partial job back to work."""
-        body = read_retry(await read_body(request, MAX_BODY))
+        body = read_retry(await self._body(request))
         job_id = str(request.path_params["id"])
         await run_in_threadpool(self.retrier.retry, job_id, resubmit=body.resubmit)
         self.queued()
@@ -251,6 +251,9 @@ class Api:
         circuits = await run_in_threadpool(self.circuits.every)
         names = sorted(self.submitter.gateways)
         return JSONResponse(gateways_view(names, circuits, self.clock()))
+
+    async def _body(self, request: Request) -> bytes:
+        return await read_body(request, MAX_BODY, within_s=self.admission.limits.body_timeout_s)
 
     async def _await_terminal(self, job_id: str, wait_s: float) -> None:
         deadline = monotonic() + wait_s

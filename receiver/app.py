@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from ipaddress import ip_network
 from typing import TypedDict
 
@@ -10,6 +11,7 @@ import httpx
 import structlog
 
 from receiver.access import Access
+from receiver.admission import Admission
 from receiver.api import Api
 from receiver.breaker import Breaker
 from receiver.bucket import open_bucket
@@ -20,6 +22,7 @@ from receiver.gateways.table import adapters, configured
 from receiver.health import Health, oldest_result
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
+from receiver.limits import Limits
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.metrics import Metrics, MetricsPage
@@ -69,13 +72,7 @@ def build(
     waiters = Waiters()
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
-    shared: _Shared = {
-        "breaker": breaker,
-        "redactor": outside.redactor,
-        "timing": timing,
-        "clock": clock,
-        "metrics": metrics,
-    }
+    shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
     measured = Measured(metrics, memory.backlog)
@@ -90,11 +87,10 @@ def build(
         metrics=metrics,
     )
     intake = Intake(memory.ledger, worker.wake, metrics)
-    metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
-    metrics.watch(from_results(memory.ledger.oldest_ready_at, clock))
-    metrics.watch(from_pauses(breaker.paused))
+    _watch(metrics, memory, breaker, clock)
     metrics.watch(from_process(intake.waiting, measured.in_hand))
     retrier = Retrier(memory.ledger, outside.gateways, clock)
+    admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
     return Service(
         settings=settings,
         memory=memory,
@@ -105,31 +101,11 @@ def build(
         intake=intake,
         worker=worker,
         waiters=waiters,
-        callbacks=Callbacks(
-            intake,
-            outside.gateways,
-            outside.urls.tokens,
-            max_bytes=settings.callbacks.max_bytes,
-            redactor=outside.redactor,
-            clock=clock,
-            metrics=metrics,
-        ),
-        api=Api(
-            ledger=memory.ledger,
-            search=memory.search,
-            store=memory.store,
-            circuits=memory.circuits,
-            submitter=submitter,
-            retrier=retrier,
-            access=access,
-            waiters=waiters,
-            queued=worker.wake,
-            link_lifetime_s=settings.s3.link_lifetime,
-            clock=clock,
-        ),
+        callbacks=_callbacks(settings, outside, intake, admission, shared),
+        api=_api(settings, memory, submitter, retrier, admission, waiters, worker.wake),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
-        page=MetricsPage(metrics, access),
+        page=MetricsPage(metrics, admission),
     )
 
 
@@ -141,6 +117,51 @@ class _Shared(TypedDict):
     timing: Timing
     clock: Clock
     metrics: Metrics
+
+
+def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> None:
+    metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
+    metrics.watch(from_results(memory.ledger.oldest_ready_at, clock))
+    metrics.watch(from_pauses(breaker.paused))
+
+
+def _api(
+    settings: Settings,
+    memory: Memory,
+    submitter: Submitter,
+    retrier: Retrier,
+    admission: Admission,
+    waiters: Waiters,
+    queued: Callable[[], None],
+) -> Api:
+    return Api(
+        ledger=memory.ledger,
+        search=memory.search,
+        store=memory.store,
+        circuits=memory.circuits,
+        submitter=submitter,
+        retrier=retrier,
+        admission=admission,
+        waiters=waiters,
+        queued=queued,
+        link_lifetime_s=settings.s3.link_lifetime,
+        clock=submitter.clock,
+    )
+
+
+def _callbacks(
+    settings: Settings, outside: Outside, intake: Intake, admission: Admission, shared: _Shared
+) -> Callbacks:
+    return Callbacks(
+        intake,
+        outside.gateways,
+        outside.urls.tokens,
+        max_bytes=settings.callbacks.max_bytes,
+        limits=admission.limits,
+        redactor=shared["redactor"],
+        clock=shared["clock"],
+        metrics=shared["metrics"],
+    )
 
 
 def _health(settings: Settings, memory: Memory, breaker: Breaker, clock: Clock) -> Health:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from receiver.settings import S3Settings
-from storage.objects import ObjectStore, StoreFacts
+from storage.objects import ObjectStore
+from storage.probing import StoreFacts
 
 log = structlog.get_logger("darkroom.bucket")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
 from time import perf_counter
 from typing import Any, ParamSpec, TypeVar
 
@@ -15,24 +17,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from receiver import answers
-from receiver.edge import read_body, refuse_announced
+from receiver.bodies import LARGE, LargeBodies, read_body
 from receiver.errors import (
     BadSignature,
     BadToken,
+    BodyTooLarge,
     DarkroomError,
     JobMismatch,
     MalformedCallback,
     TooManyCallbacks,
+    TooManyRequests,
     UnknownJob,
     Unready,
 )
 from receiver.gateways.base import Gateway
 from receiver.intake import Intake
+from receiver.limits import Limits
 from receiver.metrics import Metrics
 from receiver.queries import NoQuery
 from receiver.redaction import Redactor
 from receiver.routes import Answer, Body, Operation, Served
-from receiver.signing import CallbackTokens
+from receiver.signing import CallbackTokens, TokenFor
 from storage.deliveries import MAX_DELIVERIES, Offer, Receipt
 from storage.records import Clock, Delivery
 
@@ -42,7 +47,6 @@ Result = TypeVar("Result")
 log = structlog.get_logger("darkroom.callbacks")
 
 KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
-LARGE = 64 * 1024
 KEPT_PREFIXES = ("x-webhook-", "webhook-")
 
 
@@ -54,7 +58,16 @@ CALLBACK = Operation(
     path={"gateway": str, "token": str},
     body=Body(Any, "What the gateway has to say, in its own words."),
     answers={200: Answer(answers.Taken, "It is on disk.")},
-    errors=(BadToken, BadSignature, MalformedCallback, JobMismatch, TooManyCallbacks, UnknownJob, Unready),
+    errors=(
+        BadToken,
+        BadSignature,
+        MalformedCallback,
+        JobMismatch,
+        TooManyCallbacks,
+        TooManyRequests,
+        UnknownJob,
+        Unready,
+    ),
 )
 
 
@@ -68,6 +81,7 @@ class Callbacks:
         tokens: CallbackTokens,
         *,
         max_bytes: int,
+        limits: Limits,
         redactor: Redactor,
         clock: Clock,
         metrics: Metrics,
@@ -76,6 +90,8 @@ class Callbacks:
         self._gateways = gateways
         self._tokens = tokens
         self._max_bytes = max_bytes
+        self._limits = limits
+        self._large = LargeBodies()
         self._redactor = redactor
         self._clock = clock
         self._metrics = metrics
@@ -90,8 +106,14 @@ class Callbacks:
         name, token = request.path_params["gateway"], request.path_params["token"]
         began, outcome = perf_counter(), "internal"
         try:
-            offer = await self._offer(request, name, token)
-            receipt = await asyncio.wrap_future(self._intake.offer(offer))
+            # Before the body is read, so that a stranger cannot make us hold one.
+            bearing = self._bearing(request, name, token)
+            async with AsyncExitStack() as held:
+                body = await self._body(request, bearing.job_id, held)
+                # A large body takes long enough to read that other requests would notice.
+                apart = run_in_threadpool if len(body) > LARGE else _here
+                offer = await apart(self._offer, name, bearing, request.headers, body)
+                receipt = await asyncio.wrap_future(self._intake.offer(offer))
             _refuse(receipt)
             outcome = receipt.value
         except DarkroomError as error:
@@ -104,36 +126,56 @@ class Callbacks:
         finally:
             self._metrics.count("darkroom_callbacks_total", gateway=name, outcome=outcome)
         self._metrics.observe("darkroom_callback_seconds", perf_counter() - began, gateway=name)
-        log.info("callback", job=offer.delivery.job_id, gateway=name, receipt=receipt)
+        log.info("callback", job=bearing.job_id, gateway=name, receipt=receipt)
         # Exactly 200, because some senders take any other 2xx for a failure.
         return JSONResponse({"status": receipt})
 
     def _tell_refusal(self, name: str, error: DarkroomError) -> None:
+        if isinstance(error, TooManyRequests):
+            return
         reason = error.reason if isinstance(error, BadToken) else None
         log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
         if reason is not None:
             self._metrics.count("darkroom_callbacks_bad_token_total", gateway=name, reason=reason)
 
-    async def _offer(self, request: Request, name: str, token: str) -> Offer:
-        refuse_announced(request, self._max_bytes)
-        # Before the body is read, so that a stranger cannot make us hold one.
+    def _bearing(self, request: Request, name: str, token: str) -> TokenFor:
+        try:
+            bearing = self._proven(name, token)
+        except BadToken:
+            self._limits.stranger(request)
+            raise
+        self._limits.callback(bearing.job_id)
+        return bearing
+
+    def _proven(self, name: str, token: str) -> TokenFor:
         bearing = self._tokens.read(token, name)
-        gateway = self._gateways.get(name)
-        if gateway is None:
+        if name not in self._gateways:
             raise BadToken("foreign")
-        body = await read_body(request, self._max_bytes)
-        # A large body takes long enough to read that other requests would notice.
-        apart = run_in_threadpool if len(body) > LARGE else _here
-        verdict = await apart(gateway.verify, request.headers, body)
-        completion = await apart(gateway.read_callback, body)
-        kept = await apart(self._redactor.body, body)
+        return bearing
+
+    async def _body(self, request: Request, job_id: str, held: AsyncExitStack) -> bytes:
+        large = partial(held.enter_async_context, self._large.one_of(job_id))
+        try:
+            body = await read_body(
+                request, self._max_bytes, within_s=self._limits.body_timeout_s, large=large
+            )
+        except BodyTooLarge:
+            self._limits.callback_body(job_id, self._max_bytes)
+            raise
+        self._limits.callback_body(job_id, len(body))
+        return body
+
+    def _offer(self, name: str, bearing: TokenFor, headers: Mapping[str, str], body: bytes) -> Offer:
+        gateway = self._gateways[name]
+        verdict = gateway.verify(headers, body)
+        completion = gateway.read_callback(body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
             job_id=bearing.job_id,
             gateway=name,
             received_at=self._clock(),
-            headers=self._kept(request.headers),
-            body=kept,
+            headers=self._kept(headers),
+            body=self._redactor.body(body),
             body_sha256=hashlib.sha256(body).hexdigest(),
             signature=verdict,
         )

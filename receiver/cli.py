@@ -73,7 +73,13 @@ app.command(
     ),
 )(submitting.submit)
 app.command(
-    "jobs", rich_help_panel=_MAKE, epilog=_examples("darkroom jobs --status failed", "darkroom jobs --json")
+    "jobs",
+    rich_help_panel=_MAKE,
+    epilog=_examples(
+        "darkroom jobs --status failed",
+        "darkroom jobs --code image_expired --since 12h",
+        "darkroom jobs --json",
+    ),
 )(finding.jobs)
 app.command(
     "show", rich_help_panel=_MAKE, epilog=_examples("darkroom show 019a1b2c-3d4e-7f00-8000-000000000000")

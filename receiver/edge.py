@@ -16,7 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from receiver.errors import BodyTooLarge, DarkroomError, InvalidRequest, Unready
+from receiver.errors import DarkroomError, InvalidRequest, TooManyRequests, TooSlow, Unready
+from receiver.logs import Tally
 from receiver.metrics import Metrics
 from storage.errors import NotFound, StorageError
 
@@ -34,11 +35,15 @@ _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
 
 
 class Edge:
-    """The outermost layer: gives each request an id, adds safe headers, logs one line, and measures."""
+    """The outermost layer: gives each request an id, adds safe headers, logs one line, and measures.
+
+    What is over its limit is only counted: whoever sends it must not be able to fill the log.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._over_limit = Tally(log, "requests over their limit")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -71,14 +76,20 @@ class Edge:
                 await _unexpected()(scope, receive, answer)
             finally:
                 seconds = perf_counter() - began
-                log.info(
-                    "request",
-                    method=request.method,
-                    path=shown_path(request.url.path),
-                    status=status,
-                    ms=round(seconds * 1000, 1),
-                )
+                self._tell(request, status, seconds)
                 self._measure(scope, status, seconds)
+
+    def _tell(self, request: Request, status: int, seconds: float) -> None:
+        if status == TooManyRequests.status:
+            self._over_limit.add()
+            return
+        log.info(
+            "request",
+            method=request.method,
+            path=shown_path(request.scope["path"]),
+            status=status,
+            ms=round(seconds * 1000, 1),
+        )
 
     def _measure(self, scope: Scope, status: int, seconds: float) -> None:
         # The template and never the path, which a stranger can make up, and which may hold a token.
@@ -96,38 +107,22 @@ def shown_path(path: str) -> str:
     return shown if shown.isprintable() else ascii(shown)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Read a body whole, or raise BodyTooLarge as soon as it is over the limit; it is never cut."""
-    refuse_announced(request, limit)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _too_large(limit)
-    return bytes(body)
-
-
-def refuse_announced(request: Request, limit: int) -> None:
-    """Raise BodyTooLarge if the request itself says that its body is over the limit."""
-    announced = request.headers.get("content-length", "")
-    # Text of 20 digits or more is not worth a conversion.
-    if announced.isascii() and announced.isdigit() and (len(announced) > 19 or int(announced) > limit):
-        raise _too_large(limit)
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body may have {limit} bytes at most.")
-
-
 def problem(
     status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
     """An error as RFC 9457 problem details, with our short code."""
-    title = code.replace("_", " ").capitalize()
-    content = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
     return JSONResponse(
-        content | more, status_code=status, headers=headers, media_type="application/problem+json"
+        problem_content(status, code, detail) | more,
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
     )
+
+
+def problem_content(status: int, code: str, detail: str) -> dict[str, Any]:
+    """What every error says, as plain values."""
+    title = code.replace("_", " ").capitalize()
+    return {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
 
 
 def handlers() -> dict[Any, ExceptionHandler]:
@@ -146,7 +141,9 @@ async def _ours(_request: Request, error: Exception) -> Response:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, Unready):
         headers["retry-after"] = "5"
-    if error.status == 413:
+    if isinstance(error, TooManyRequests):
+        headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, TooSlow):
         headers["connection"] = "close"
     faults = {"faults": error.faults} if isinstance(error, InvalidRequest) else {}
     return problem(error.status, error.code, str(error), headers=headers, **faults)

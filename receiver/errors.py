@@ -7,6 +7,8 @@ DarkroomError
 │   ├── UnsupportedParameter unsupported_parameter   the gateway has no such parameter
 │   ├── UnknownGateway       unknown_gateway         not one of the configured gateways
 │   ├── BodyTooLarge         body_too_large          more bytes than the limit
+│   ├── TooSlow              too_slow                the body did not come in time
+│   ├── TooManyRequests      too_many_requests       more requests than this token or address may make
 │   ├── IdempotencyConflict  idempotency_conflict    the key was used for another request
 │   ├── NotRetryable         not_retryable           it is not failed or partial, or nothing can help
 │   ├── NeedsResubmit        needs_resubmit          only a new submission could help, which may cost credits
@@ -99,6 +101,24 @@ class BodyTooLarge(RequestError):
 
     code = "body_too_large"
     status = 413
+
+
+class TooSlow(RequestError):
+    """The body did not come in time."""
+
+    code = "too_slow"
+    status = 408
+
+
+class TooManyRequests(RequestError):
+    """A token or address made more requests than it may. `retry_after_s`: until the next one."""
+
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class IdempotencyConflict(RequestError):

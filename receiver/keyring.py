@@ -17,11 +17,8 @@ FILE = "secret-key"
 
 
 def secret_keys(settings: Settings) -> list[str]:
-    """The keys that sign callback URLs, oldest first. Raises SettingsError if one is too short to be one."""
-    keys = [key.get_secret_value() for key in settings.secret_keys]
-    if any(len(key) < 16 for key in keys):
-        raise SettingsError("DARKROOM_SECRET_KEYS: each key must have 16 characters or more.")
-    return keys or [_kept(settings.data_dir)]
+    """The keys that sign callback URLs, oldest first. Raises SettingsError if the kept one cannot be used."""
+    return [key.get_secret_value() for key in settings.secret_keys] or [_kept(settings.data_dir)]
 
 
 def every_secret(model: BaseModel) -> Iterator[str]:
@@ -62,8 +59,9 @@ def _make(path: Path) -> None:
     """Make the file once, whole or not at all, readable by its owner only."""
     if path.exists():
         return
-    draft = path.with_name(f".{FILE}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    # Not named by a process id: in two containers that share the folder, both may be process 1.
+    draft = path.with_name(f".{FILE}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_urlsafe(32) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -25,6 +25,7 @@ class Lanes:
         self._gateways = tuple(gateways)
         kept = max(1, threads // (2 * len(self._gateways))) if self._gateways else 0
         self._share = max(1, threads - kept * (len(self._gateways) - 1))
+        self._images = max(1, self._share - 1)
         self._held: Counter[str] = Counter()
         self._collecting: Counter[str] = Counter()
         self._lock = Lock()
@@ -32,10 +33,11 @@ class Lanes:
     def room(self, free: int, full: Collection[str]) -> Room:
         """What can be claimed now for so many free threads; gateways that hold least come first."""
         with self._lock:
+            no_images = [gateway for gateway in self._gateways if self._collecting[gateway] >= self._images]
             left = {gateway: self._share - self._held[gateway] for gateway in (*self._gateways, OTHERS)}
         others = left.pop(OTHERS)
         first = sorted(left, key=lambda gateway: -left[gateway])
-        return Room(free, {gateway: left[gateway] for gateway in first}, others, full)
+        return Room(free, {gateway: left[gateway] for gateway in first}, others, full, no_images)
 
     def enter(self, job: Job) -> None:
         """Count a job that is in hand from now on."""
@@ -50,9 +52,9 @@ class Lanes:
     @contextmanager
     def collecting(self, job: Job) -> Iterator[bool]:
         """Take a place for fetching a job's images for the block, if one is free; gives whether it was."""
-        lane, most = self._lane(job), max(1, self._share - 1)
+        lane = self._lane(job)
         with self._lock:
-            free = self._collecting[lane] < most
+            free = self._collecting[lane] < self._images
             self._collecting[lane] += free
         try:
             yield free

@@ -6,6 +6,7 @@ called: our own events, the log records of libraries, their warnings, and traceb
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import sys
@@ -20,6 +21,30 @@ import structlog
 from receiver.redaction import Redactor
 
 Event = MutableMapping[str, Any]
+
+
+class Tally:
+    """Counts what may come too often for a line each, and logs one line a second that says how often.
+
+    `add` is called where an event loop runs.
+    """
+
+    def __init__(self, log: Any, event: str, *, every_s: float = 1.0) -> None:
+        self._log = log
+        self._event = event
+        self._every_s = every_s
+        self._count = 0
+
+    def add(self) -> None:
+        """Count one."""
+        self._count += 1
+        if self._count == 1:
+            asyncio.get_running_loop().call_later(self._every_s, self._say)
+
+    def _say(self) -> None:
+        self._log.warning(self._event, count=self._count)
+        self._count = 0
+
 
 log = structlog.get_logger("darkroom.logs")
 

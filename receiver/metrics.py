@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.access import Access
+from receiver.admission import Admission
 from receiver.metrics_table import GATEWAY, METRICS, Label, Listed
 from receiver.queries import NoQuery
 from receiver.routes import Answer, Operation, Served, guarded
@@ -156,13 +156,13 @@ class Metrics:
 class MetricsPage:
     """`GET /metrics`, for whoever may read the API."""
 
-    def __init__(self, metrics: Metrics, access: Access) -> None:
+    def __init__(self, metrics: Metrics, admission: Admission) -> None:
         self._metrics = metrics
-        self._access = access
+        self._admission = admission
 
     def routes(self) -> list[Served]:
         """The routes of this part."""
-        return [guarded(SHOWN, self.show, self._access)]
+        return [guarded(SHOWN, self.show, self._admission)]
 
     async def show(self, _request: Request, _query: NoQuery) -> Response:
         """Show every metric in Prometheus' text format."""

@@ -50,7 +50,7 @@ STATUS = _label("status", *Status)
 STEP = _label("status", *(status for status in Status if not status.terminal))
 CALLBACK = _label(
     "outcome", "accepted", "duplicate", "disconnected", "internal", "unready", "body_too_large",
-    *_codes(errors.CallbackError),
+    "too_many_requests", "too_slow", *_codes(errors.CallbackError),
 )  # fmt: skip
 SUBMISSION = _label("outcome", "accepted", *_codes(errors.GatewayError))
 POLL = _label("outcome", *State, *_codes(errors.GatewayError))

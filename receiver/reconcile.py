@@ -258,7 +258,7 @@ class Reconciler:
         paid = completion.credits
         estimate = gateway.estimate(job.request) if completion.state is State.SUCCEEDED else None
         return JobResult(
-            model=completion.model,
+            model=completion.model and self.redactor.text(completion.model),
             seed=completion.seed,
             credits=estimate if paid is None else paid,
             credits_estimated=paid is None and estimate is not None,

@@ -18,13 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.access import REACH, Access
+from receiver.access import REACH
+from receiver.admission import Admission
 from receiver.errors import (
     BodyTooLarge,
     DarkroomError,
     Forbidden,
     InvalidRequest,
     NoSuchThing,
+    TooManyRequests,
+    TooSlow,
     Unauthorized,
     Unready,
 )
@@ -99,10 +102,10 @@ class Operation(Generic[AnyQuery]):
         """All that the route may answer instead."""
         errors: set[type[DarkroomError]] = {DarkroomError, *self.errors}
         if self.body is not None:
-            errors.add(BodyTooLarge)
+            errors |= {BodyTooLarge, TooSlow}
         if self.scope is not None:
             # Whatever is guarded reads or writes the ledger.
-            errors |= {Unauthorized, InvalidRequest, Unready}
+            errors |= {Unauthorized, TooManyRequests, InvalidRequest, Unready}
             if any(self.scope not in reached for reached in REACH.values()):
                 errors.add(Forbidden)
             if self.path:
@@ -124,7 +127,7 @@ class Served(Route):
 def guarded(
     operation: Operation[AnyQuery],
     handler: Callable[[Request, AnyQuery], Awaitable[Response]],
-    access: Access,
+    admission: Admission,
 ) -> Served:
     """Serve an operation that has a scope: its token, its path and its query are checked, in this order."""
     scope = operation.scope
@@ -132,7 +135,7 @@ def guarded(
 
     @wraps(handler)
     async def endpoint(request: Request) -> Response:
-        access.check(request.headers, scope=scope, client=request.client.host if request.client else None)
+        admission.admit(request, scope)
         _check_path(operation, request.path_params)
         return await handler(request, read_query(operation.query, request.query_params))
 

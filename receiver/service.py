@@ -124,7 +124,7 @@ class Service:
         parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
         routes = [route for part in parts for route in part.routes()]
         app = Starlette(
-            routes=Described(routes, tokens=not self.api.access.open).routes,
+            routes=Described(routes, tokens=not self.api.admission.access.open).routes,
             middleware=[Middleware(Edge, metrics=self.metrics)],
             exception_handlers=handlers(),
             lifespan=lifespan,

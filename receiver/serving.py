@@ -13,6 +13,7 @@ from types import FrameType
 import structlog
 import uvicorn
 
+from receiver.connections import PROTOCOL_LOG, Room, allowed, within
 from receiver.service import Service
 
 log = structlog.get_logger("darkroom.serving")
@@ -101,8 +102,12 @@ def served(service: Service, listener: socket.socket, *, work: bool = True) -> I
 
 
 def _server(service: Service, *, work: bool, started: Callable[[], None], api: bool = True) -> Server:
+    limits = service.settings.limits
+    room = Room(allowed(limits.connections), patience_s=limits.head_timeout)
     config = uvicorn.Config(
         service.asgi(work=work, api=api),
+        http=within(room),
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -112,4 +117,5 @@ def _server(service: Service, *, work: bool, started: Callable[[], None], api: b
     )
     # It says with five lines what is said here with one.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger(PROTOCOL_LOG).setLevel(logging.ERROR)
     return Server(config, started=started, stopping=service.waiters.close)

@@ -2,58 +2,28 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettings
 
 from receiver.errors import SettingsError
-from storage.keys import DEFAULT_TEMPLATE, Keys
+from receiver.settings_kinds import (
+    ApiTokens,
+    BaseUrl,
+    KeyPrefix,
+    KeyTemplate,
+    Networks,
+    Origin,
+    Secret,
+    Secrets,
+    SigningKeys,
+)
+from storage.keys import DEFAULT_TEMPLATE
 
 PREFIX = "DARKROOM_"
-
-
-def _listed(value: object) -> object:
-    # `a,b` in the environment means two values; a list stays a list.
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def _networks(values: list[str]) -> list[str]:
-    for value in values:
-        ipaddress.ip_network(value)
-    return values
-
-
-def _base_url(value: str) -> str:
-    scheme, _, rest = value.rstrip("/").partition("://")
-    if scheme not in {"http", "https"} or not rest or any(sign in rest for sign in " ?#@"):
-        raise ValueError("must be http:// or https:// and a host, without credentials, query or fragment")
-    return value.rstrip("/")
-
-
-def _origin(value: str) -> str:
-    if "/" in _base_url(value).partition("://")[2]:
-        raise ValueError("must end with the host or port, without a path")
-    return _base_url(value)
-
-
-def _template(value: str) -> str:
-    Keys(template=value)
-    return value
-
-
-def _prefix(value: str) -> str:
-    Keys(prefix=value)
-    return value
-
-
-Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
-Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_listed)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
-Origin = Annotated[str, AfterValidator(_origin)]
 
 
 class Group(BaseModel):
@@ -71,12 +41,12 @@ class S3Settings(Group):
     )
     bucket: str | None = Field(None, description="The archive's bucket. Required.")
     create_bucket: bool = Field(default=False, description="Make the bucket at start if it does not exist.")
-    prefix: Annotated[str, AfterValidator(_prefix)] = Field(
+    prefix: KeyPrefix = Field(
         "", description="Put before every key, for a bucket that is shared: `darkroom/`."
     )
     region: str | None = Field(None, description="The bucket's region; unset means the usual AWS chain.")
-    access_key: SecretStr | None = Field(None, description="Unset means the usual AWS chain.")
-    secret_key: SecretStr | None = Field(None, description="Belongs to the access key.")
+    access_key: Secret | None = Field(None, description="Unset means the usual AWS chain.")
+    secret_key: Secret | None = Field(None, description="Belongs to the access key.")
     checksums: Literal["when_required", "when_supported"] = Field(
         "when_required",
         description="boto3's own extra checksums, which some S3-compatible servers refuse; "
@@ -90,7 +60,7 @@ class S3Settings(Group):
 class GatewaySettings(Group):
     """One gateway; it is in use once its API key is set."""
 
-    api_key: SecretStr | None = Field(None, description="Your key; without it this gateway is off.")
+    api_key: Secret | None = Field(None, description="Your key; without it this gateway is off.")
     base_url: Origin = Field("https://gateway.invalid", description="Where its API is, without a path.")
     confirm: Literal["auto", "always", "never"] = Field(
         "auto",
@@ -137,7 +107,7 @@ class CallbackSettings(Group):
 class DownloadSettings(Group):
     """How images are fetched."""
 
-    allow_networks: Annotated[Texts, AfterValidator(_networks)] = Field(
+    allow_networks: Networks = Field(
         default_factory=list,
         description="Private networks that images may come from, and over plain http: `127.0.0.0/8`. "
         "For development.",
@@ -173,6 +143,29 @@ class ReadySettings(Group):
     )
 
 
+class LimitSettings(Group):
+    """What one token, one address and one connection may take of the service."""
+
+    api_token: int = Field(6000, ge=0, description="Requests a minute with one API token; 0: no limit.")
+    callback_token: int = Field(
+        600,
+        ge=0,
+        description="Callbacks a minute for one job, each 64 KiB of a body counted as one more; 0: no limit.",
+    )
+    bad_tokens: int = Field(
+        120, ge=0, description="Requests a minute without a valid token from one address; 0: no limit."
+    )
+    head_timeout: float = Field(
+        15,
+        gt=0,
+        description="Seconds until a connection must have sent the head of a request, and read its answer.",
+    )
+    body_timeout: float = Field(20, gt=0, description="Seconds that the body of a request may take.")
+    connections: int = Field(
+        2000, ge=10, description="Open connections; beyond them those without a request in hand are closed."
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -190,23 +183,27 @@ class Settings(BaseSettings):
     public_url: BaseUrl | None = Field(
         None, description="The address at which gateways reach this service. Without it, jobs are polled."
     )
-    secret_keys: Secrets = Field(
+    secret_keys: SigningKeys = Field(
         default_factory=list,
         description="Sign the callback URLs; oldest first, the last one signs. "
         "Unset: one is made and kept in the data folder.",
     )
     data_dir: Path = Field(Path("darkroom-data"), description="Where the SQLite ledger and the key are kept.")
-    database_url: SecretStr | None = Field(
+    database_url: Secret | None = Field(
         None, description="The ledger, as an SQLAlchemy URL; unset means SQLite in the data folder."
     )
-    api_tokens: Secrets = Field(
+    api_tokens: ApiTokens = Field(
         default_factory=list,
         description="Who may use the API: `name:scope:token`, scopes read, submit (reads too) and admin. "
         "Without any, it answers on loopback only.",
     )
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8321, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
-    key_template: Annotated[str, AfterValidator(_template)] = Field(
+    trusted_proxies: Networks = Field(
+        default_factory=list,
+        description="Networks of your reverse proxies, whose `X-Forwarded-For` is believed: `10.0.0.0/8`.",
+    )
+    key_template: KeyTemplate = Field(
         DEFAULT_TEMPLATE,
         description="Keys of the images: date, job_id, index, ext, gateway, model, sha256, tag:<name>.",
     )
@@ -217,6 +214,7 @@ class Settings(BaseSettings):
     s3: S3Settings = S3Settings()
     gateways: Gateways = Gateways()
     callbacks: CallbackSettings = CallbackSettings()
+    limits: LimitSettings = LimitSettings()
     download: DownloadSettings = DownloadSettings()
     worker: WorkerSettings = WorkerSettings()
     ready: ReadySettings = ReadySettings()
@@ -254,6 +252,8 @@ def require(settings: Settings) -> None:
         missing.append("  DARKROOM_SECRET_KEYS: with PostgreSQL every replica needs the same keys")
     if (settings.s3.access_key is None) != (settings.s3.secret_key is None):
         missing.append("  DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY: set both, or neither")
+    if settings.gateways.apiframe.previous_api_keys and settings.gateways.apiframe.api_key is None:
+        missing.append("  DARKROOM_GATEWAYS__APIFRAME__API_KEY: the key that follows the __PREVIOUS_API_KEYS")
     if not any(gateway.api_key for gateway in (settings.gateways.apiframe, settings.gateways.api_in_one)):
         missing.append(
             "  DARKROOM_GATEWAYS__APIFRAME__API_KEY or DARKROOM_GATEWAYS__API_IN_ONE__API_KEY: "

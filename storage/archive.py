@@ -13,7 +13,7 @@ from storage.errors import Conflict, Corrupt
 from storage.keys import Keys
 from storage.media import ImageFacts
 from storage.objects import ObjectStore, StoredObject
-from storage.records import Delivery, Job, JobError, Output, Status, rfc3339
+from storage.records import Attempt, Delivery, Job, JobError, Output, Status, rfc3339
 
 SCHEMA = "darkroom/record/1"
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -171,9 +171,11 @@ def record_document(
             "gateway_job_id": job.gateway_job_id,
             "idempotency_key": job.idempotency_key,
             "submission": job.submission,
+            "request_id": job.request_id,
             "notify_url": job.notify_url,
             "tags": dict(job.request.tags),
             "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
+            "attempts": [_attempt(attempt) for attempt in job.attempt_log],
         },
         "request": {"asked": _asked(job), "sent": job.sent},
         "seed": {
@@ -208,10 +210,22 @@ def _asked(job: Job) -> dict[str, Any]:
     }
 
 
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "step": attempt.step,
+        "code": attempt.code,
+        "message": attempt.message,
+        "first_at": rfc3339(attempt.first_at),
+        "last_at": rfc3339(attempt.last_at),
+        "times": attempt.times,
+    }
+
+
 def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
     by_callback = any(delivery.effect == "ready" for delivery in deliveries)
     return {
         "found_by": job.found_by,
+        "callback_expected": job.callback_expected,
         "confirmed_by": "callback" if by_callback else "poll",
         "gateway_request_ids": [job.gateway_request_id] if job.gateway_request_id else [],
         "deliveries": [

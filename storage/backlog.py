@@ -8,7 +8,7 @@ from sqlalchemy import func, select, union_all
 
 from storage.database import Database
 from storage.records import Clock, Status
-from storage.schema import BEGUN, QUEUED, deliveries, jobs
+from storage.schema import UNFINISHED, deliveries, jobs
 
 TELLING = (Status.READY.value, "hint")
 """The effects of a delivery that told of a result, by itself or by making us ask."""
@@ -35,9 +35,9 @@ class Backlog:
         """Count what is waiting now."""
         # Counted by halves, because each half has an index and both together have none.
         now = self._clock()
-        halves = [select(func.count()).where(half, jobs.c.next_attempt_at <= now) for half in (QUEUED, BEGUN)]
+        halves = [select(func.count()).where(half, jobs.c.next_attempt_at <= now) for half in UNFINISHED]
         # Only jobs that are not finished have such deliveries.
-        unfinished = union_all(*(select(jobs.c.id).where(half) for half in (QUEUED, BEGUN)))
+        unfinished = union_all(*(select(jobs.c.id).where(half) for half in UNFINISHED))
         unapplied = select(func.count()).where(
             deliveries.c.applied_at.is_(None), deliveries.c.job_id.in_(unfinished)
         )

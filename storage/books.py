@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, insert, select, union_all, update
 
 from storage.database import inserted
 from storage.records import Books, FoundBy, Status
-from storage.schema import BEGUN, QUEUED, accepted, jobs
+from storage.schema import BEGUN, UNFINISHED, accepted, jobs
 
 
 def count_accepted(connection: Connection, gateway: str) -> None:
@@ -27,7 +27,7 @@ def read_books(connection: Connection) -> dict[str, Books]:
     counts = select(*where, func.count()).group_by(*where)
     halves = [
         select(jobs.c.gateway, func.min(jobs.c.created_at).label("at")).where(half).group_by(jobs.c.gateway)
-        for half in (QUEUED, BEGUN)
+        for half in UNFINISHED
     ]
     unfinished = union_all(*halves).subquery()
     oldest = select(unfinished.c.gateway, func.min(unfinished.c.at)).group_by(unfinished.c.gateway)

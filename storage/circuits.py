@@ -17,8 +17,8 @@ from storage.schema import circuits
 
 Kind = Literal["gateway", "image_host"]
 
-PROBE_MS = 90_000
-"""How long one try has the way to itself: more than a gateway's request may take."""
+PROBE_MS = 30_000
+"""How long one try has the way to itself. As long as a usual lease: whoever dies with it holds up nobody."""
 
 LONGEST_MS = 2 * 3600 * 1000
 """No circuit is open for longer at a time: a gateway's Retry-After counts for an hour at most."""
@@ -88,11 +88,11 @@ def write(connection: Connection, circuit: Circuit) -> None:
         connection.execute(update(circuits).where(*_of(circuit.kind, circuit.name)).values(values))
 
 
-def begin_probe(connection: Connection, kind: Kind, name: str, *, now: int) -> bool:
+def begin_probe(connection: Connection, kind: Kind, name: str, *, now: int, probe_ms: int = PROBE_MS) -> bool:
     """Let one try through where it is time for one; answers whether it was this one."""
     free = or_(circuits.c.probe_until.is_(None), circuits.c.probe_until <= now)
     due = update(circuits).where(*_of(kind, name), circuits.c.retry_at <= now, free)
-    return connection.execute(due.values(probe_until=now + PROBE_MS)).rowcount == 1
+    return connection.execute(due.values(probe_until=now + probe_ms)).rowcount == 1
 
 
 def heal(connection: Connection, now: int, skew_ms: int) -> None:

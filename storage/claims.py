@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,9 @@ from sqlalchemy import ColumnElement, Connection, Select, Update, func, select, 
 from storage import circuits
 from storage.records import Job, Status
 from storage.rows import to_job
-from storage.schema import BEGUN, QUEUED, accepted, jobs
+from storage.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
+
+_Halves = Sequence[ColumnElement[bool]]
 
 SKEW_MS = 60_000
 """How far the clocks of machines that share a ledger may be apart. More, and a clock was set back."""
@@ -29,6 +31,8 @@ class Room:
     """Of each gateway that is not named; None if there is no other limit."""
     full: Collection[str] = ()
     """Gateways that can be sent nothing now: what is queued for them is left alone."""
+    no_images: Collection[str] = ()
+    """Gateways none of whose images can be fetched now: what is ready there is left alone."""
 
     def of(self, gateway: str) -> int:
         """How many jobs of one gateway there is room for."""
@@ -43,6 +47,13 @@ def claim(connection: Connection, worker: str, room: Room, *, now: int, lease_ms
     """
     claimed: list[Job] = []
     open_now = circuits.of_gateways(connection)
+
+    def lease(gateway: str, limit: int, halves: _Halves) -> list[Job]:
+        due = _longest_due(gateway, halves, now, limit)
+        values = {"leased_by": worker, "leased_until": now + lease_ms}
+        rows = connection.execute(update(jobs).where(jobs.c.id.in_(due)).values(values).returning(jobs))
+        return [to_job(row) for row in rows.mappings()]
+
     for gateway in _gateways(connection, room):
         limit = min(room.jobs - len(claimed), room.of(gateway))
         if limit <= 0:
@@ -50,13 +61,12 @@ def claim(connection: Connection, worker: str, room: Room, *, now: int, lease_ms
         circuit = open_now.get(gateway)
         blocked = gateway in room.full or (circuit is not None and circuit.blocks(now))
         if circuit is None or circuit.retry_at is None or blocked:
-            claimed += _lease(connection, worker, gateway, limit, queued=not blocked, now=now, ms=lease_ms)
+            claimed += lease(gateway, limit, _halves(room, gateway, queued=not blocked))
             continue
-        probes = _lease(connection, worker, gateway, 1, queued=True, now=now, ms=lease_ms)
+        probes = lease(gateway, 1, _halves(room, gateway, queued=True))
         if any(job.status is Status.QUEUED for job in probes):
-            circuits.begin_probe(connection, "gateway", gateway, now=now)
-        claimed += probes
-        claimed += _lease(connection, worker, gateway, limit - 1, queued=False, now=now, ms=lease_ms)
+            circuits.begin_probe(connection, "gateway", gateway, now=now, probe_ms=lease_ms)
+        claimed += probes + lease(gateway, limit - 1, _halves(room, gateway, queued=False))
     return claimed
 
 
@@ -69,9 +79,9 @@ def next_due(connection: Connection, room: Room, now: int) -> int | None:
             continue
         circuit = open_now.get(gateway)
         blocked = gateway in room.full or (circuit is not None and circuit.blocks(now))
-        times.append(_earliest(connection, gateway, queued=not blocked))
+        times.append(_earliest(connection, gateway, _halves(room, gateway, queued=not blocked)))
         if circuit is not None and circuit.retry_at is not None and gateway not in room.full:
-            waiting = _earliest(connection, gateway, queued=True)
+            waiting = _earliest(connection, gateway, (QUEUED,))
             # What is queued there is due when the circuit lets it pass, however long it has waited.
             passes_at = max(circuit.retry_at, circuit.probe_until or 0)
             times.append(None if waiting is None else max(waiting, passes_at))
@@ -95,7 +105,8 @@ def renew(connection: Connection, worker: str, job_ids: Iterable[str], until: in
 
 def release(connection: Connection, worker: str) -> None:
     """Let go of every job that a worker holds."""
-    connection.execute(held(worker).values(leased_by=None, leased_until=None))
+    for half in UNFINISHED:
+        connection.execute(held(worker).where(half).values(leased_by=None, leased_until=None))
 
 
 def heal(connection: Connection, now: int, lease_ms: int) -> int:
@@ -107,16 +118,21 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
     """
     circuits.heal(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
-    unfinished = jobs.c.next_attempt_at.is_not(None)
-    stuck = update(jobs).where(unfinished, jobs.c.leased_until > ahead + lease_ms)
-    freed = connection.execute(stuck.values(leased_by=None, leased_until=None)).rowcount
-    future = jobs.c.updated_at > ahead
-    # Waits are counted from a job's last moves; that of a job which is queued are not.
-    for job_id, moves in connection.execute(select(jobs.c.id, jobs.c.moves).where(BEGUN, future)).all():
-        true = [[status, min(at, now)] for status, at in moves]
-        connection.execute(update(jobs).where(jobs.c.id == job_id).values(moves=true))
-    woken = update(jobs).where(unfinished, future).values(next_attempt_at=now, updated_at=now)
-    return max(freed, connection.execute(woken).rowcount)
+    # Before their rows are said to be of now. Nothing is counted from the moves of a job that is queued.
+    _end_moves_by(connection, (BEGUN, jobs.c.updated_at > ahead), now)
+    healed = 0
+    for half in UNFINISHED:
+        stuck = update(jobs).where(half, jobs.c.leased_until > ahead + lease_ms)
+        freed = connection.execute(stuck.values(leased_by=None, leased_until=None)).rowcount
+        future = update(jobs).where(half, jobs.c.updated_at > ahead)
+        healed += max(freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount)
+    return healed
+
+
+def _end_moves_by(connection: Connection, which: _Halves, now: int) -> None:
+    for job_id, moves in connection.execute(select(jobs.c.id, jobs.c.moves).where(*which)).all():
+        values = {"moves": [[status, min(at, now)] for status, at in moves]}
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
 
 
 def held(worker: str) -> Update:
@@ -130,16 +146,12 @@ def _gateways(connection: Connection, room: Room) -> list[str]:
     return named + [gateway for gateway in used if gateway not in room.by_gateway]
 
 
-def _lease(
-    connection: Connection, worker: str, gateway: str, limit: int, *, queued: bool, now: int, ms: int
-) -> list[Job]:
-    halves = [_due(half, gateway, now, limit) for half in _halves(queued=queued)]
-    due = union_all(*halves).subquery()
+def _longest_due(gateway: str, halves: _Halves, now: int, limit: int) -> Select[Any]:
+    """The ids of the jobs of a gateway that have been due longest, and that nobody holds."""
+    due = union_all(*(_due(half, gateway, now, limit) for half in halves)).subquery()
     longest = select(due.c.id).order_by(due.c.next_attempt_at).limit(limit)
     # Locked here, since a union cannot be; what another worker locked in between is left to that one.
-    free = select(jobs.c.id).where(jobs.c.id.in_(longest)).with_for_update(skip_locked=True)
-    lease = update(jobs).where(jobs.c.id.in_(free)).values(leased_by=worker, leased_until=now + ms)
-    return [to_job(row) for row in connection.execute(lease.returning(jobs)).mappings()]
+    return select(jobs.c.id).where(jobs.c.id.in_(longest)).with_for_update(skip_locked=True)
 
 
 def _due(half: ColumnElement[bool], gateway: str, now: int, limit: int) -> Select[Any]:
@@ -150,7 +162,7 @@ def _due(half: ColumnElement[bool], gateway: str, now: int, limit: int) -> Selec
     return select(query.order_by(jobs.c.next_attempt_at).limit(limit).subquery())
 
 
-def _earliest(connection: Connection, gateway: str, *, queued: bool) -> int | None:
+def _earliest(connection: Connection, gateway: str, halves: _Halves) -> int | None:
     times = [
         connection.scalar(
             select(jobs.c.next_attempt_at)
@@ -158,10 +170,12 @@ def _earliest(connection: Connection, gateway: str, *, queued: bool) -> int | No
             .order_by(jobs.c.next_attempt_at)
             .limit(1)
         )
-        for half in _halves(queued=queued)
+        for half in halves
     ]
     return min((time for time in times if time is not None), default=None)
 
 
-def _halves(*, queued: bool) -> tuple[ColumnElement[bool], ...]:
-    return (QUEUED, BEGUN) if queued else (BEGUN,)
+def _halves(room: Room, gateway: str, *, queued: bool) -> _Halves:
+    """The conditions for what may be claimed of a gateway; each has an index of its own."""
+    begun = BEGUN & (jobs.c.status != Status.READY) if gateway in room.no_images else BEGUN
+    return (QUEUED, begun) if queued else (begun,)

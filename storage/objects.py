@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import os
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,25 +12,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from boto3.session import Session
 
-from storage import s3
-from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError
+from storage import probing, s3
+from storage.errors import Corrupt, Misconfigured, NotFound
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
-    """What a store was seen to do; stores that speak S3 differ in this, and some ignore it in silence."""
-
-    create_only: bool
-    """A second `put_new` of a key is refused."""
-    checks_sha256: bool
-    """A `put_new` whose bytes do not have the SHA-256 that it names is refused."""
-    returns_sha256: bool
-    """`head` gives the SHA-256 back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +87,7 @@ class ObjectStore:
             links = session.client("s3", endpoint_url=public_endpoint or endpoint, config=config)
         return cls(client, links, bucket=bucket, on_aws=endpoint is None)
 
-    def check(self, *, create: bool = False, probe_prefix: str = "darkroom-probes/") -> StoreFacts:
+    def check(self, *, create: bool = False, probe_prefix: str = "darkroom-probes/") -> probing.StoreFacts:
         """Prove that the bucket can be listed, written, read and deleted from, and learn what it honours.
 
         A missing bucket is made if `create`. Otherwise Misconfigured says which setting to change.
@@ -116,7 +102,7 @@ class ObjectStore:
             raise Misconfigured(
                 f"{self._endpoint} answers, but not as an object store does: check DARKROOM_S3__ENDPOINT."
             ) from error
-        return self._probe(f"{probe_prefix}{secrets.token_hex(8)}")
+        return probing.probe(self, probe_prefix)
 
     def ping(self) -> None:
         """Prove that the bucket answers now; raise as `check` does."""
@@ -256,33 +242,6 @@ class ObjectStore:
             with suppress(taken.BucketAlreadyOwnedByYou, taken.BucketAlreadyExists):
                 self._client.create_bucket(Bucket=self._bucket, **place)
         self.ping()
-
-    def _probe(self, key: str) -> StoreFacts:
-        body, damaged = b"darkroom", f"{key}-damaged"
-        sha256, wrong = hashlib.sha256(body).hexdigest(), hashlib.sha256(b"other").hexdigest()
-        self._put_probe(key, body, sha256)
-        try:
-            create_only = _refused(Conflict, lambda: self._put_probe(key, body, sha256))
-            checks_sha256 = _refused(Corrupt, lambda: self._put_probe(damaged, body, wrong))
-            if self.read(key, max_bytes=len(body)) != body:
-                raise Corrupt(f"{key} came back with other bytes than were stored.")
-            returns_sha256 = self.head(key).sha256 == sha256
-        finally:
-            for probe in (key, damaged):
-                self.delete(probe)
-        return StoreFacts(create_only, checks_sha256, returns_sha256)
-
-    def _put_probe(self, key: str, body: bytes, sha256: str) -> None:
-        file = io.BytesIO(body)
-        self.put_new(key, file, size=len(body), sha256=sha256, content_type="text/plain", metadata={})
-
-
-def _refused(refusal: type[StorageError], put: Callable[[], None]) -> bool:
-    try:
-        put()
-    except refusal:
-        return True
-    return False
 
 
 def _stored(key: str, facts: Mapping[str, Any], size: int) -> StoredObject:

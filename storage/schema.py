@@ -91,6 +91,9 @@ Claims walk one gateway and one half at a time, so that no backlog stands before
 jobs cost nothing. The words stand in the statements themselves, or SQLite would not see which index fits.
 """
 
+UNFINISHED = (QUEUED, BEGUN)
+"""Both halves; to be asked one after the other, since no index serves both at once."""
+
 for _half, _jobs in (
     ("queued", "status = 'queued'"),
     ("begun", "status <> 'queued' AND next_attempt_at IS NOT NULL"),

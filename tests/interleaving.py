@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from typing import Any, BinaryIO, Literal
 
 import httpx
 from sqlalchemy import Connection
-from starlette.requests import Request
 
 from receiver.app import build
 from receiver.demo import DemoSettings
@@ -28,7 +26,8 @@ from storage.database import Database
 from storage.deliveries import Receipt
 from storage.errors import Conflict, LeaseLost, StorageError, Unavailable
 from storage.ledger import Ledger
-from storage.objects import ObjectStore, StoredObject, StoreFacts
+from storage.objects import ObjectStore, StoredObject
+from storage.probing import StoreFacts
 from storage.records import Delivery, Job, JobRequest, Output
 from tests.raw_server import Server
 from tests.scripted_gateways import KEYS, MODELS, Kind, Manner, ScriptedGateways, Theirs, signature
@@ -99,7 +98,6 @@ class Shared:
     template: Path
     """A ledger's file with nothing in it."""
     folder: Path
-    loop: asyncio.Runner
     examples: int = 0
 
 
@@ -116,8 +114,7 @@ def shared(s3: EmbeddedS3, pictures: Server, folder: Path) -> Iterator[Shared]:
     assert isinstance(store, ShakyStore)
     template = folder / "template.sqlite3"
     Database.open(f"sqlite:///{template}").close()
-    with asyncio.Runner() as loop:
-        yield Shared(store, settings, pictures, template, folder, loop)
+    yield Shared(store, settings, pictures, template, folder)
 
 
 class HandClock:
@@ -333,13 +330,9 @@ class World:
         process = self.processes[who]
         gateway, token = url.split("/")[-2:]
 
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body}
-
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        request = Request({"type": "http", "method": "POST", "headers": raw}, receive)
+        callbacks = process.service.callbacks
         try:
-            offer = self.shared.loop.run(process.service.callbacks._offer(request, gateway, token))
+            offer = callbacks._offer(gateway, callbacks._proven(gateway, token), headers, body)
         except DarkroomError as error:
             return error.code
         before = self.everything() if self.plan is None else None

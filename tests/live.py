@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.app import build
+from receiver.app import build, system_clock
 from receiver.demo import DemoSettings
 from receiver.embedded import EmbeddedS3
+from receiver.makers import USUAL, Makers
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.service import Service
 from receiver.serving import address, listen, served
@@ -134,9 +135,10 @@ def started(
     *,
     sandbox: SandboxServer,
     timing: Timing = FAST,
-    clock: Clock | None = None,
+    clock: Clock = system_clock,
     callbacks: bool = True,
     work: bool = True,
+    makers: Makers = USUAL,
     **overrides: Any,
 ) -> Iterator[Live]:
     """Run a service until the end of the block."""
@@ -147,7 +149,7 @@ def started(
     if (limit := overrides.pop("callback_bytes", None)) is not None:
         overrides["callbacks"] = {"max_bytes": limit}
     settings = settings_for(s3, sandbox, folder, **overrides)
-    service = build(settings, timing=timing) if clock is None else build(settings, timing=timing, clock=clock)
+    service = build(settings, timing=timing, clock=clock, makers=makers)
     with served(service, listener, work=work), httpx.Client(base_url=url, trust_env=False) as http:
         yield Live(service, url, sandbox, http)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from sqlalchemy import event
 
 from receiver.breaker import Breaker
 from receiver.errors import (
@@ -21,10 +22,10 @@ from receiver.errors import (
 )
 from receiver.redaction import Redactor
 from receiver.timing import Timing
-from storage.circuits import PROBE_MS, Circuits
+from storage.circuits import Circuits
 from storage.claims import Room
 from storage.database import Database
-from storage.ledger import Ledger
+from storage.ledger import LEASE_MS, Ledger
 from storage.records import Circuit, Status
 from tests.test_ledger import REQUEST, Clock, add
 
@@ -152,7 +153,7 @@ def test_one_submission_is_let_through_to_see_how_the_gateway_is(
     clock.now += 30_000
     (probe,) = ledger.claim("one", 10)
     assert ledger.claim("two", 10) == [], "while it is under way nobody else tries"
-    assert ledger.next_due() == clock.now + PROBE_MS
+    assert ledger.next_due() == clock.now + LEASE_MS
     breaker.gateway_answered(GATEWAY, "send")
     assert len(ledger.claim("two", 10)) == 2
     assert probe.status is Status.QUEUED
@@ -200,6 +201,42 @@ def test_no_gateways_backlog_stands_before_anothers_jobs(ledger: Ledger, clock: 
     assert next(job.id for job in claimed) == "one"
     assert len(claimed) == 4
     assert len(ledger.claim("w", Room(10, {GATEWAY: 2}, others=1))) == 2
+
+
+def test_work_is_found_without_reading_finished_jobs(ledger: Ledger, database: Database) -> None:
+    add(ledger)
+    asked: list[tuple[str, Any]] = []
+    engine = database._engine
+    event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    ledger.claim("w", 5)
+    ledger.next_due()
+    ledger.oldest_ready_at()
+    ledger.many_due(GATEWAY, 5)
+    ledger.heal()
+    ledger.release("w")
+    with engine.connect() as connection:
+        plans = [
+            step[3]
+            for sql, values in asked.copy()
+            if sql.startswith(("SELECT", "UPDATE"))
+            for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
+        ]
+    assert any("ix_jobs_queued" in plan for plan in plans)
+    assert [plan for plan in plans if plan == "SCAN jobs"] == []
+
+
+def test_what_is_ready_stays_while_no_image_can_be_fetched(ledger: Ledger, clock: Clock) -> None:
+    add(ledger, "ready")
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    ledger.move(job, Status.READY, "w")
+    clock.now += 1
+    add(ledger, "queued")
+    room = Room(5, {GATEWAY: 5}, no_images=[GATEWAY])
+    assert ledger.next_due(room) == clock.now
+    assert [job.id for job in ledger.claim("w", room)] == ["queued"]
+    assert ledger.next_due(room) is None
+    assert [job.id for job in ledger.claim("w", 5)] == ["ready"]
 
 
 def test_what_a_clock_that_was_set_back_had_put_off_is_due_again(ledger: Ledger, clock: Clock) -> None:

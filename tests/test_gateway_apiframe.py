@@ -8,9 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.errors import BadSignature, GatewayRefused, GatewayUnauthorized, SettingsError
+from receiver.errors import (
+    BadSignature,
+    GarbledAnswer,
+    GatewayError,
+    GatewayRefused,
+    GatewayUnauthorized,
+    SettingsError,
+)
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.apiframe_models import BY_MODEL
+from receiver.gateways.base import State
 from storage.records import JobRequest, Verdict
 from tests.gateway_samples import a_job, cases, check, load
 
@@ -244,3 +252,45 @@ def test_a_key_that_cannot_be_sent_is_refused_by_the_name_of_its_setting(key: st
 
 def test_the_cost_is_not_known_beforehand() -> None:
     assert GATEWAY.estimate(asked()) is None
+
+
+def page(*jobs: Any, **more: Any) -> httpx.Response:
+    return httpx.Response(200, json={"jobs": list(jobs), "nextCursor": None, "hasMore": False, **more})
+
+
+def test_one_answer_tells_of_many_jobs() -> None:
+    done = {"id": "a", "status": "COMPLETED", "result": {"images": ["https://cdn.apiframe.ai/1.png"]}}
+    listing = Apiframe("key").listed(
+        page(done, {"id": "b", "status": "PROCESSING"}, {"id": "c", "status": "FAILED", "error": "policy"})
+    )
+    states = {job_id: completion.state for job_id, completion in listing.completions.items()}
+    assert states == {"a": State.SUCCEEDED, "b": State.RUNNING, "c": State.FAILED}
+    assert listing.completions["a"].images[0].url == "https://cdn.apiframe.ai/1.png"
+    assert listing.next_cursor is None
+
+
+def test_what_cannot_be_read_in_a_list_is_left_out() -> None:
+    bad = [None, 7, "x", {}, {"id": 5, "status": "COMPLETED"}, {"id": "d"}, {"id": "e", "status": 1}]
+    images = {"id": "f", "status": "COMPLETED", "result": {"images": [{"no": "link"}]}}
+    listing = Apiframe("key").listed(page(*bad, images, {"id": "g", "status": "QUEUED"}))
+    assert set(listing.completions) == {"g"}
+    assert Apiframe("key").listed(httpx.Response(200, json={"jobs": "none"})).completions == {}
+
+
+def test_a_list_goes_on_by_its_cursor() -> None:
+    gateway = Apiframe("key")
+    first, second = gateway.listing(None), gateway.listing("ab/../c d")
+    assert first is not None
+    assert second is not None
+    assert str(first.url) == "https://api.apiframe.ai/v2/jobs?limit=100"
+    assert second.url.params["cursor"] == "ab/../c d"
+    assert gateway.listed(page(nextCursor="next", hasMore=True)).next_cursor == "next"
+    assert gateway.listed(page(nextCursor="next", hasMore=False)).next_cursor is None
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+def test_a_list_that_is_refused_is_an_error(status: int) -> None:
+    with pytest.raises(GatewayError):
+        Apiframe("key").listed(httpx.Response(status, json={"error": "no"}))
+    with pytest.raises(GarbledAnswer):
+        Apiframe("key").listed(httpx.Response(200, content=b"<html>"))

@@ -10,11 +10,12 @@ from sqlalchemy import text
 
 from storage.books import total
 from storage.database import HEAD, Database
-from storage.deliveries import Offer, Receipt, without_queries
+from storage.deliveries import MAX_DELIVERIES, Offer, Receipt, without_queries
 from storage.errors import Conflict, LeaseLost, Misconfigured, NotFound, Unavailable
 from storage.ledger import LEASE_MS, Ledger
 from storage.records import (
     MOVES,
+    Attempt,
     Delivery,
     FoundBy,
     ImageRef,
@@ -268,6 +269,19 @@ def test_links_in_deliveries_lose_their_queries_when_the_job_ends(ledger: Ledger
     assert ledger.deliveries("job-1")[0].body == b'{"url": "https://x.example/i.png?[removed]"}'
 
 
+@pytest.mark.parametrize(
+    ("link", "kept"),
+    [
+        (b"HTTPS://x.example/i.png?sig=1", b"HTTPS://x.example/i.png?[removed]"),
+        (b"https%3A%2F%2Fx.example%2Fi.png%3Fsig%3D1", b"https%3A%2F%2Fx.example%2Fi.png%3F[removed]"),
+        (rb"https://x.example/i.png\u003fsig=1", rb"https://x.example/i.png\u003f[removed]"),
+        (b"https://x.example/i.png?", b"https://x.example/i.png?"),
+    ],
+)
+def test_links_lose_their_queries_however_they_are_spelt(link: bytes, kept: bytes) -> None:
+    assert without_queries(b'{"u": "' + link + b'"}') == b'{"u": "' + kept + b'"}'
+
+
 @pytest.mark.parametrize("body", [b"", b"?", b"no links ? here", b"https://a.example/x", b"\xff\xfe?"])
 def test_what_has_no_link_with_a_query_stays_as_it_is(body: bytes) -> None:
     assert without_queries(body) == body
@@ -405,3 +419,55 @@ def test_a_broken_ledger_is_unavailable_not_a_crash(tmp_path: Path, clock: Clock
     with pytest.raises(Unavailable):
         ledger.ping()
     database.close()
+
+
+def test_an_answer_that_came_after_the_lease_was_lost_is_kept_while_it_is_news(
+    ledger: Ledger, clock: Clock
+) -> None:
+    add(ledger)
+    (job,) = ledger.claim("one", 1)
+    job = ledger.move(job, Status.SUBMITTING, "one", keep_lease=True)
+    clock.now += LEASE_MS
+    (again,) = ledger.claim("two", 1)
+    with pytest.raises(LeaseLost):
+        ledger.move(job, Status.RUNNING, "one", gateway_job_id="theirs")
+    assert ledger.note_submission(job, "theirs", "req-1")
+    assert not ledger.note_submission(job, "another", None), "the first one stands"
+    assert ledger.job("job-1").gateway_job_id == "theirs"
+    ledger.move(again, Status.RUNNING, "two")
+    assert ledger.job("job-1").gateway_job_id == "theirs"
+
+
+def test_one_job_has_a_limit_of_different_callbacks(ledger: Ledger) -> None:
+    running(ledger)
+    many = [offer(body=str(number).encode()) for number in range(MAX_DELIVERIES + 5)]
+    many = [replace(one, delivery=replace(one.delivery, id=str(n))) for n, one in enumerate(many)]
+    receipts = ledger.record(many)
+    assert receipts.count(Receipt.ACCEPTED) == MAX_DELIVERIES
+    assert receipts[-5:] == [Receipt.TOO_MANY] * 5
+    assert ledger.record([many[0]]) == [Receipt.DUPLICATE]
+
+
+def test_a_reopened_job_begins_anew_and_only_where_that_is_legal(ledger: Ledger) -> None:
+    job = running(ledger)
+    attempt = Attempt.once("retry", "asked", "", 1)
+    with pytest.raises(Conflict):
+        ledger.reopen(job, Status.QUEUED, attempt)
+    failed = _fail(ledger)
+    again = ledger.reopen(failed, Status.QUEUED, attempt)
+    assert (again.submission, again.gateway_job_id, again.attempts, again.error) == (2, None, 0, None)
+    assert again.submission_id == "job-1.2"
+    assert again.reopened
+    with pytest.raises(Conflict, match="moved meanwhile"):
+        ledger.reopen(failed, Status.QUEUED, attempt)
+    late = offer(body=b"of the first submission", theirs="theirs-job-1")
+    assert ledger.record([late]) == [Receipt.ACCEPTED]
+    assert ledger.deliveries("job-1")[-1].effect == "late"
+    assert ledger.pending_deliveries("job-1") == []
+    assert ledger.record([replace(late, submission=3)]) == [Receipt.UNKNOWN_JOB]
+
+
+def _fail(ledger: Ledger) -> Job:
+    ledger.record([offer(body=b"wakes it")])
+    (job,) = ledger.claim("w", 1)
+    return ledger.move(job, Status.FAILED, "w", error=JobError("x", "y", "gateway"))

@@ -9,6 +9,7 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
 
@@ -17,7 +18,8 @@ import pytest
 
 from storage import s3
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
-from storage.objects import ObjectStore, StoredObject, StoreFacts
+from storage.objects import ObjectStore, StoredObject
+from storage.probing import StoreFacts
 from tests.services import S3Access
 
 ODD_KEYS = [
@@ -456,3 +458,26 @@ def test_a_server_that_is_no_object_store_is_named(answers: Any, status: int) ->
     server, store = answers((status, "<!doctype html><p>hello", {"content-type": "text/html"}))
     with pytest.raises((Misconfigured, Unavailable), match=server.endpoint):
         store.check(create=True)
+
+
+class Early(ObjectStore):
+    """A store whose list says of one object that it is two hours older than it is."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """List, with that object's time set back."""
+        for found in super().list(prefix):
+            at = (found.modified_at or 0) - (7_200_000 if found.key.endswith("/left") else 0)
+            yield replace(found, modified_at=at)
+
+
+def test_what_a_killed_process_left_of_its_probe_is_swept_up(store: ObjectStore) -> None:
+    data = b"left"
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.put_new(
+        "darkroom-probes/left", io.BytesIO(data), size=4, sha256=sha256, content_type="x/y", metadata={}
+    )
+    store.check()
+    assert [found.key for found in store.list("darkroom-probes/")] == ["darkroom-probes/left"], "it is young"
+    early = Early(store._client, store._links, bucket=store._bucket, on_aws=False)
+    early.check()
+    assert list(store.list("darkroom-probes/")) == []

@@ -185,7 +185,8 @@ def test_a_wrong_method_is_answered_as_the_table_says(live: Live) -> None:
 
 def test_callback_refusals_have_the_status_of_their_errors() -> None:
     told = {(int(status), name) for status, name in re.findall(r"(\d{3}) `(\w+)`", part("callbacks"))}
-    kinds: list[type[DarkroomError]] = [errors.BodyTooLarge, *leaves(errors.CallbackError), errors.Unready]
+    edge = [errors.BodyTooLarge, errors.TooSlow, errors.TooManyRequests]
+    kinds: list[type[DarkroomError]] = [*edge, *leaves(errors.CallbackError), errors.Unready]
     assert told == {(kind.status, kind.code) for kind in kinds}
 
 

@@ -9,6 +9,7 @@ from receiver.app import build
 from receiver.errors import SettingsError
 from receiver.keyring import every_secret, secret_keys
 from receiver.settings import Settings, load, require
+from tests.running import command
 
 ENOUGH = {
     "DARKROOM_S3__BUCKET": "archive",
@@ -76,6 +77,24 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ({"DARKROOM_HOST": "0.0.0.0"}, "DARKROOM_API_TOKENS"),
         ({"DARKROOM_PUBLIC_URL": "https://darkroom.example.com"}, "DARKROOM_API_TOKENS"),
         ({"DARKROOM_SECRET_KEYS": "short"}, "DARKROOM_SECRET_KEYS"),
+        ({"DARKROOM_SECRET_KEYS": "first-key-of-two,short"}, "DARKROOM_SECRET_KEYS"),
+        ({"DARKROOM_SECRET_KEYS": "first-key-of-two,"}, "DARKROOM_SECRET_KEYS: .* empty"),
+        ({"DARKROOM_SECRET_KEYS": "first-key-of-two,,second-key-of-two"}, "DARKROOM_SECRET_KEYS: .* empty"),
+        ({"DARKROOM_SECRET_KEYS": "first-key-of-two,first-key-of-two"}, "DARKROOM_SECRET_KEYS: .* twice"),
+        ({"DARKROOM_API_TOKENS": "me:read:0123456789abcdef,"}, "DARKROOM_API_TOKENS: .* empty"),
+        (
+            {"DARKROOM_API_TOKENS": "me:read:0123456789abcdef,me:admin:fedcba9876543210"},
+            "DARKROOM_API_TOKENS: .* twice",
+        ),
+        (
+            {"DARKROOM_API_TOKENS": "me:read:0123456789abcdef,you:admin:0123456789abcdef"},
+            "DARKROOM_API_TOKENS: .* twice",
+        ),
+        ({"DARKROOM_GATEWAYS__APIFRAME__API_KEY": ""}, "DARKROOM_GATEWAYS__APIFRAME__API_KEY: .*empty"),
+        ({"DARKROOM_GATEWAYS__API_IN_ONE__API_KEY": " "}, "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY: .*empty"),
+        ({"DARKROOM_S3__ACCESS_KEY": "", "DARKROOM_S3__SECRET_KEY": "x"}, "DARKROOM_S3__ACCESS_KEY: .*empty"),
+        ({"DARKROOM_DATABASE_URL": ""}, "DARKROOM_DATABASE_URL: .*empty"),
+        ({"DARKROOM_TRUSTED_PROXIES": "the-proxy"}, "DARKROOM_TRUSTED_PROXIES"),
     ],
 )
 def test_what_is_half_configured_does_not_start(
@@ -83,6 +102,37 @@ def test_what_is_half_configured_does_not_start(
 ) -> None:
     with pytest.raises(SettingsError, match=named):
         build(given(monkeypatch, **variables))
+
+
+def test_previous_api_keys_without_the_one_that_follows_them_do_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DARKROOM_S3__BUCKET", "archive")
+    monkeypatch.setenv("DARKROOM_GATEWAYS__API_IN_ONE__API_KEY", "aio_secret_1")
+    monkeypatch.setenv("DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS", "afk_old")
+    with pytest.raises(SettingsError, match="DARKROOM_GATEWAYS__APIFRAME__API_KEY"):
+        build(load())
+
+
+def test_an_empty_list_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = dict.fromkeys(("DARKROOM_SECRET_KEYS", "DARKROOM_API_TOKENS", "DARKROOM_TRUSTED_PROXIES"), "")
+    settings = given(monkeypatch, **empty)
+    assert (settings.secret_keys, settings.api_tokens, settings.trusted_proxies) == ([], [], [])
+    require(settings)
+
+
+def test_the_config_command_judges_secrets_as_the_service_does(tmp_path: Path) -> None:
+    for name, value in (
+        ("DARKROOM_API_TOKENS", "me:read:short-token"),
+        ("DARKROOM_API_TOKENS", "me:read:0123456789abcdef,me:admin:fedcba9876543210"),
+        ("DARKROOM_SECRET_KEYS", "short-key"),
+    ):
+        done = command("config", cwd=tmp_path, **ENOUGH, **{name: value})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert name in done.stderr
+        assert value not in done.stderr
+    done = command("config", cwd=tmp_path, DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS="afk_old")
+    assert "DARKROOM_GATEWAYS__APIFRAME__API_KEY: the key that follows" in done.stderr
 
 
 def test_a_key_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) -> None:

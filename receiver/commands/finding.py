@@ -164,7 +164,11 @@ def download(
 
 
 def books(*, as_json: Json = False, url: Url = LOCAL, token: Token = None) -> None:
-    """Show how many jobs were accepted and where each of them is."""
+    """Show how many jobs were accepted and where each of them is.
+
+    Names the gateways and image hosts that are left alone for now, and why.
+    Ends with 1 if the books do not balance, which means that a job was lost.
+    """
     with connected(url, token) as darkroom:
         found = darkroom.books()
         circuits = darkroom.gateways().circuits

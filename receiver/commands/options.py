@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-_JOB, _MANY, _AFTER, _FILTERS = "The job", "Many jobs", "Afterwards", "Filters"
+_JOB, _MANY, _AFTER, FILTERS = "The job", "Many jobs", "Afterwards", "Filters"
 
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to draw.", show_default=False)]
 File = Annotated[
@@ -108,26 +108,24 @@ DownloadTo = Annotated[
 
 Gateway = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="apiframe or api-in-one.", rich_help_panel=_FILTERS, show_default=False
-    ),
+    typer.Option(metavar="NAME", help="apiframe or api-in-one.", rich_help_panel=FILTERS, show_default=False),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="As asked for, or as reported.", rich_help_panel=_FILTERS, show_default=False
+        metavar="NAME", help="As asked for, or as reported.", rich_help_panel=FILTERS, show_default=False
     ),
 ]
 Seed = Annotated[
     str | None,
     typer.Option(
-        metavar="SEED", help="As asked for, or as reported.", rich_help_panel=_FILTERS, show_default=False
+        metavar="SEED", help="As asked for, or as reported.", rich_help_panel=FILTERS, show_default=False
     ),
 ]
 JobId = Annotated[
     str | None,
     typer.Option(
-        "--job", metavar="ID", help="The job that made them.", rich_help_panel=_FILTERS, show_default=False
+        "--job", metavar="ID", help="The job that made them.", rich_help_panel=FILTERS, show_default=False
     ),
 ]
 Tags = Annotated[
@@ -136,14 +134,14 @@ Tags = Annotated[
         "--tag",
         metavar="NAME=VALUE",
         help="A tag that the job has; may be repeated.",
-        rich_help_panel=_FILTERS,
+        rich_help_panel=FILTERS,
         show_default=False,
     ),
 ]
 Words = Annotated[
     str | None,
     typer.Option(
-        "--text", metavar="TEXT", help="Words in the prompt.", rich_help_panel=_FILTERS, show_default=False
+        "--text", metavar="TEXT", help="Words in the prompt.", rich_help_panel=FILTERS, show_default=False
     ),
 ]
 Status = Annotated[
@@ -151,7 +149,7 @@ Status = Annotated[
     typer.Option(
         metavar="STATUS",
         help="queued, submitting, running, ready, archived, partial or failed.",
-        rich_help_panel=_FILTERS,
+        rich_help_panel=FILTERS,
         show_default=False,
     ),
 ]
@@ -161,7 +159,7 @@ Sha256 = Annotated[
         "--sha256",
         metavar="HEX",
         help="Or how it begins.",
-        rich_help_panel=_FILTERS,
+        rich_help_panel=FILTERS,
         show_default=False,
     ),
 ]
@@ -170,7 +168,7 @@ Code = Annotated[
     typer.Option(
         metavar="CODE",
         help="The code of the job's error, such as image_expired.",
-        rich_help_panel=_FILTERS,
+        rich_help_panel=FILTERS,
         show_default=False,
     ),
 ]
@@ -179,13 +177,13 @@ Since = Annotated[
     typer.Option(
         metavar="WHEN",
         help="Jobs taken in then or later: 7d, 12h, 2026-11-22 or an RFC 3339 time.",
-        rich_help_panel=_FILTERS,
+        rich_help_panel=FILTERS,
         show_default=False,
     ),
 ]
 Until = Annotated[
     str | None,
     typer.Option(
-        metavar="WHEN", help="Jobs taken in before then.", rich_help_panel=_FILTERS, show_default=False
+        metavar="WHEN", help="Jobs taken in before then.", rich_help_panel=FILTERS, show_default=False
     ),
 ]

@@ -34,6 +34,32 @@ if TYPE_CHECKING:
 RETRIED = ("failed", "partial")
 SHOWN = 20
 
+JobIds = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="JOB", help="Ids of jobs; or give filters instead.", show_default=False),
+]
+FailedStatus = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STATUS",
+        help="failed or partial; without it, both.",
+        rich_help_panel=options.FILTERS,
+        show_default=False,
+    ),
+]
+Resubmit = Annotated[
+    bool,
+    typer.Option(
+        "--resubmit", help="Submit them again as new work for the gateway, which may be charged again."
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only show which jobs it would be, and change nothing.")
+]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Do not ask before jobs that filters found are retried.")
+]
+
 _COLUMNS = (
     Column("JOB"),
     Column("STATUS"),
@@ -52,12 +78,9 @@ class _Done:
 
 
 def retry(
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="JOB", help="Jobs, by their ids.", show_default=False),
-    ] = None,
+    ids: JobIds = None,
     *,
-    status: options.Status = None,
+    status: FailedStatus = None,
     code: options.Code = None,
     gateway: options.Gateway = None,
     model: options.Model = None,
@@ -65,19 +88,22 @@ def retry(
     since: options.Since = None,
     until: options.Until = None,
     tag: options.Tags = None,
-    resubmit: Annotated[
-        bool, typer.Option("--resubmit", help="Send them to the gateway again, which may be charged again.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which jobs it would be.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")] = False,
+    resubmit: Resubmit = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: Json = False,
     url: Url = LOCAL,
     token: Token = None,
 ) -> None:
     """Put failed and partial jobs back to work, at the step that failed.
 
-    The gateway is asked for the result again, which costs nothing. Nothing is submitted again without
-    --resubmit.
+    The gateway is asked for the result again, which costs nothing, and the
+    images that are missing are downloaded. A job that the gateway itself
+    failed, or that it never took, is refused: only --resubmit can help it,
+    and without that nothing is submitted again.
+
+    Jobs that filters find are shown first, and you are asked.
+    Ends with 1 if any job was refused.
     """
     wanted = filters(
         gateway=gateway, model=model, status=status, code=code, since=since, until=until, q=text, tag=tag
@@ -91,6 +117,8 @@ def retry(
         if wanted or dry_run:
             _preview(jobs, resubmit=resubmit)
         if dry_run or not jobs:
+            if as_json:
+                _print(jobs, {})
             return
         if wanted and not yes:
             _ask(len(jobs), resubmit=resubmit)
@@ -163,15 +191,7 @@ def _retry(darkroom: Darkroom, jobs: Sequence[Job], done: _Done, *, resubmit: bo
 
 def _report(done: _Done, *, as_json: bool) -> None:
     if as_json:
-        print_json(
-            {
-                "jobs": [dict(job.raw) for job in done.jobs],
-                "refused": [
-                    {"id": job_id, "code": error.code, "detail": error.detail}
-                    for job_id, error in done.refused.items()
-                ],
-            }
-        )
+        _print(done.jobs, done.refused)
     if done.jobs:
         say(f"{count(len(done.jobs), 'job')} back at work. Follow: darkroom jobs")
     for job_id, error in list(done.refused.items())[:SHOWN]:
@@ -179,3 +199,8 @@ def _report(done: _Done, *, as_json: bool) -> None:
     if done.refused:
         say(f"{count(len(done.refused), 'job')} not retried.", "red")
         raise typer.Exit(FAILED)
+
+
+def _print(jobs: Sequence[Job], refused: Mapping[str, ApiError]) -> None:
+    why = [{"id": job_id, "code": error.code, "detail": error.detail} for job_id, error in refused.items()]
+    print_json({"jobs": [dict(job.raw) for job in jobs], "refused": why})

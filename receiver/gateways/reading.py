@@ -19,6 +19,9 @@ from receiver.redaction import Redactor
 from storage.records import ImageRef
 
 MAX_DEPTH = 64
+MAX_PARTS = 100_000
+"""Most commas and brackets of a text that is parsed. Four megabytes of `[],[],` take a second, and a
+hundred megabytes; what gateways send has hundreds of parts."""
 MAX_DIGITS = 100
 """Longest whole number that is read; the largest seeds in use have 20 digits."""
 MAX_IMAGES = 256
@@ -188,6 +191,8 @@ def _redactor(secrets: tuple[str, ...]) -> Redactor:
 
 
 def _parse(text: str) -> Any:
+    if text.count(",") + text.count("[") + text.count("{") > MAX_PARTS:
+        raise Unreadable(f"it has more than {MAX_PARTS} parts")
     try:
         value = json.loads(text, parse_constant=_no_constant, parse_int=_whole, parse_float=_finite)
     except Unreadable:

@@ -10,9 +10,9 @@ A request is one line of JSON with the fields of `Wanted`; the answer is the pro
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
-import mmap
 import os
 import random
 import select
@@ -25,16 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from receiver import logs
-from receiver.app import build, system_clock
+from receiver.app import build
 from receiver.redaction import Redactor
 from receiver.serving import listen, serve
 from receiver.settings import load
 from receiver.timing import Timing
 from storage.objects import ObjectStore
-from storage.records import Clock
+from tests.faults.clock import adjustable
 from tests.faults.points import POINTS, Kill, makers
-
-CLOCK_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Wanted:
     log: str
     """The file that its output goes to, at the end."""
     clock: str
-    """The file with its clock's offset: milliseconds, eight bytes, little end first."""
+    """The file with its clock's offset."""
     timing: Mapping[str, Any] = field(default_factory=dict)
     lease_ms: int = 1000
     kill: Mapping[str, Any] | None = None
@@ -79,6 +77,8 @@ def _warm() -> None:
     ObjectStore.connect(
         bucket="none", endpoint="http://127.0.0.1:9", region="us-east-1", access_key="none", secret_key="none"
     )
+    gc.collect()
+    gc.freeze()  # so that no fork's collector touches, and thereby copies, what is shared with us
 
 
 def _child(connection: socket.socket) -> None:
@@ -115,13 +115,6 @@ def run(wanted: Wanted) -> None:
         )
         logs.configure("json", "info", service.outside.redactor)
         serve(service, listener, work=wanted.work)
-
-
-def adjustable(path: Path) -> Clock:
-    """A clock that is wrong by what the file says now."""
-    with path.open("rb") as file:
-        offset = mmap.mmap(file.fileno(), CLOCK_BYTES, prot=mmap.PROT_READ)
-    return lambda: system_clock() + int.from_bytes(offset[:CLOCK_BYTES], "little", signed=True)
 
 
 def _tuple(value: Any) -> Any:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from receiver.sandbox import JobReport
-from storage.records import MOVES, Status
+from storage.records import MOVES, REOPENS, Status
 from tests.faults.evidence import Evidence, gather
 from tests.faults.world import TERMINAL, World
 
@@ -18,6 +18,7 @@ Kind = Literal["lost", "doubled", "wrong"]
 
 STORED = ("archived", "partial")
 UNCONFIRMED = "submission_unconfirmed"
+_LEGAL = {status: MOVES[status] | REOPENS.get(status, frozenset()) for status in Status}
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _jobs(evidence: Evidence, *, unfinished: bool) -> Iterator[Problem]:
 def _moves(evidence: Evidence) -> Iterator[Problem]:
     for job_id, row in evidence.jobs.items():
         moves = [Status(status) for status, _ in json.loads(row["moves"])]
-        legal = moves[0] == Status.QUEUED and all(to in MOVES[at] for at, to in pairwise(moves))
+        legal = moves[0] == Status.QUEUED and all(to in _LEGAL[at] for at, to in pairwise(moves))
         if not legal or moves[-1] != row["status"]:
             yield Problem("wrong", f"job {job_id} made a move that is not legal: {row['moves']}")
 
@@ -174,26 +175,34 @@ def _images(evidence: Evidence) -> Iterator[Problem]:
 
 
 def _records(evidence: Evidence) -> Iterator[Problem]:
-    rows = {(row["job_id"], row["index"]): row for row in evidence.outputs}
-    records = {
-        found.document["job"]["id"]: found.document for found in evidence.objects.values() if found.document
-    }
+    records: dict[str, list[Mapping[str, Any]]] = {}
+    for found in sorted(evidence.objects.values(), key=lambda found: (len(found.key), found.key)):
+        if found.document:  # the second record of a job has a longer name, so it comes later
+            records.setdefault(found.document["job"]["id"], []).append(found.document)
     for job_id, job in evidence.jobs.items():
-        record = records.get(job_id)
-        if (record is not None) != (job["status"] in STORED):
-            kind: Kind = "lost" if record is None else "wrong"
-            there = "has no record" if record is None else "has a record"
-            yield Problem(kind, f"job {job_id} is {job['status']} and {there}")
-        if record is None:
-            continue
-        listed = {(job_id, output["index"]): output for output in record["outputs"]}
-        ours = {place: row for place, row in rows.items() if place[0] == job_id}
-        if len(listed) != len(record["outputs"]) or listed.keys() != ours.keys():
-            yield Problem("wrong", f"the record of job {job_id} names other outputs than the ledger")
-        elif any(_claim(listed[place]) != _claim(row) for place, row in ours.items()):
-            yield Problem("wrong", f"the record of job {job_id} and the ledger contradict each other")
+        ours = {row["index"]: row for row in evidence.outputs if row["job_id"] == job_id}
+        yield from _record(job, ours, records.get(job_id, []))
     for job_id in records.keys() - evidence.jobs.keys():
         yield Problem("wrong", f"there is a record of job {job_id}, which the ledger does not know")
+
+
+def _record(
+    job: Mapping[str, Any], outputs: Mapping[int, Mapping[str, Any]], records: list[Mapping[str, Any]]
+) -> Iterator[Problem]:
+    name = f"job {job['id']}"
+    if job["status"] in STORED and not records:
+        yield Problem("lost", f"{name} is {job['status']} and has no record")
+    if len(records) != job["records"]:
+        yield Problem("wrong", f"{name} has {len(records)} records, and the ledger knows {job['records']}")
+    if not records:
+        return
+    if records[-1]["job"]["status"] != job["status"] and job["status"] in STORED:
+        yield Problem("wrong", f"{name} is {job['status']}, which its record denies")
+    listed = {output["index"]: output for output in records[-1]["outputs"]}
+    if len(listed) != len(records[-1]["outputs"]) or listed.keys() != outputs.keys():
+        yield Problem("wrong", f"the record of {name} names other outputs than the ledger")
+    elif any(_claim(listed[index]) != _claim(row) for index, row in outputs.items()):
+        yield Problem("wrong", f"the record of {name} and the ledger contradict each other")
 
 
 def _objects(evidence: Evidence) -> Iterator[Problem]:

@@ -37,8 +37,8 @@ class Kill:
     """The moment at which a process is to die by SIGKILL, of its own hand: the `nth` time it comes there."""
 
     step: str
-    """`migrate`, `add_job`, `claim`, `record`, `move:<status>`, `postpone`, `add_output`, `put:image`,
-    `put:record`, `put:probe`, `send:submit` or `send:poll`."""
+    """`migrate`, `add_job`, `claim`, `record`, `move:<status>`, `postpone`, `reopen`, `add_output`,
+    `put:image`, `put:record`, `put:probe`, `send:submit` or `send:poll`."""
     when: When
     nth: int = 1
 
@@ -126,6 +126,10 @@ class KillingLedger(Ledger):
     def postpone(self, job: Job, worker: str, **more: Any) -> Job:
         with POINTS.doing("postpone"):
             return super().postpone(job, worker, **more)
+
+    def reopen(self, *args: Any, **more: Any) -> Job:
+        with POINTS.doing("reopen"):
+            return super().reopen(*args, **more)
 
     def add_output(self, output: Output) -> None:
         with POINTS.doing("add_output"):

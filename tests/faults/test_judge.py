@@ -128,6 +128,14 @@ def test_a_record_that_contradicts_the_ledger_is_wrong(here: World) -> None:
     assert any("contradict each other" in what for what in problems(here, "wrong"))
 
 
+def test_a_job_that_is_not_what_its_record_says_is_wrong(here: World) -> None:
+    moves = '[["queued", 1], ["submitting", 2], ["running", 3], ["ready", 4], ["partial", 5]]'
+    change(here, "UPDATE jobs SET status = 'partial', records = 2, moves = ?", moves)
+    wrong = problems(here, "wrong")
+    assert sum("which its record denies" in what for what in wrong) == 2
+    assert sum("has 1 records, and the ledger knows 2" in what for what in wrong) == 2
+
+
 def test_a_missing_job_is_lost_and_unbalances_the_books(here: World) -> None:
     job = job_of(here, "apiframe")
     for table in ("deliveries", "outputs"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from receiver.embedded import EmbeddedS3
@@ -14,10 +16,10 @@ from tests.faults.forks import Forks
 from tests.faults.judge import Verdict, judge
 from tests.faults.points import Kill
 from tests.faults.table import Table
-from tests.faults.world import World, world
+from tests.faults.world import Accepted, World, world
 
 GATEWAYS = ("apiframe", "api-in-one")
-AT_A_TIME = 4
+AT_A_TIME = 8
 
 STEPS: list[tuple[Kill, object]] = [
     (Kill("add_job", "commit", 2), None),
@@ -59,6 +61,18 @@ STARTS = [
     Kill("migrate", "after"),
     Kill("put:probe", "after"),
 ]
+
+RETRY_STEPS = [
+    Kill("reopen", "commit"),
+    Kill("reopen", "after"),
+    Kill("send:poll", "after"),
+    Kill("move:ready", "commit"),
+    Kill("add_output", "commit"),
+    Kill("put:record", "after"),
+    Kill("move:archived", "commit"),
+    Kill("move:archived", "after"),
+]
+"""Each step that lasts in the retry of a job of which an image was missing."""
 
 
 Run = Callable[[Kill, object, str], Verdict]
@@ -120,3 +134,52 @@ def test_a_kill_during_the_first_start_leaves_nothing_that_is_in_the_way(
         here.submit("apiframe")
         here.settle()
         table.add(f"kill -9 at each of {len(STARTS)} steps of the first start", judge(here))
+
+
+def _partial(here: World) -> Accepted:
+    """A job of whose images one could not be had, which could be had now."""
+    here.start()
+    job = here.submit("api-in-one", fault="partial_images", num_images=2)
+    here.settle()
+    here.kill()
+    _mend(here)
+    return job
+
+
+def _mend(here: World) -> None:
+    for report in here.sandbox.jobs():
+        here.sandbox.mend(report.id)
+
+
+@pytest.mark.parametrize("kill", RETRY_STEPS, ids=str)
+def test_a_kill_during_a_retry_loses_and_doubles_nothing(
+    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path, kill: Kill
+) -> None:
+    with world(s3_server, forks, tmp_path) as here:
+        job = _partial(here)
+        here.start(kill)
+        with suppress(httpx.TransportError):
+            here.post(f"/v1/jobs/{job.job_id}/retry")
+        here.await_death()
+        here.start()
+        if here.get(f"/v1/jobs/{job.job_id}")["status"] == "partial":
+            here.post(f"/v1/jobs/{job.job_id}/retry")
+        here.settle()
+        assert here.get(f"/v1/jobs/{job.job_id}")["status"] == "archived"
+        table.add(f"kill -9 at each of {len(RETRY_STEPS)} steps of a retry", judge(here))
+
+
+def test_an_image_that_comes_back_after_a_kill_is_kept(
+    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path
+) -> None:
+    """The record of a partial job was written, and the job not moved yet; then all its images can be had."""
+    with world(s3_server, forks, tmp_path) as here:
+        here.start(Kill("put:record", "after"))
+        here.submit_meanwhile("api-in-one", fault="partial_images", num_images=2)
+        here.await_death()
+        _mend(here)
+        here.start()
+        here.settle()
+        verdict = judge(here)
+        assert verdict.problems == (), str(verdict)
+        assert verdict.archived == 1

@@ -12,12 +12,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
 from receiver.embedded import EmbeddedS3
 from tests.faults.forks import Forks
-from tests.faults.judge import Verdict, judge
+from tests.faults.judge import UNCONFIRMED, Verdict, judge
 from tests.faults.table import Table
 from tests.faults.world import World, world
 
@@ -47,6 +48,8 @@ def test_any_number_of_kills_loses_and_doubles_nothing(
 
     def one(number: int) -> tuple[Verdict, Counter[str]]:
         with world(s3_server, forks, tmp_path / str(number)) as here:
+            if number == 0:  # one of them where no callback can come
+                del here.variables["DARKROOM_PUBLIC_URL"]
             return _killed_often(here, random.Random(seed + number), KILLS // WORLDS)
 
     with ThreadPoolExecutor(WORLDS) as pool:
@@ -56,6 +59,8 @@ def test_any_number_of_kills_loses_and_doubles_nothing(
     assert in_hand["kills"] == KILLS
     for verdict, _ in ended:
         table.add(f"kill -9 at {KILLS} random moments under load", verdict)
+        # No job failed but those of which nobody can know whether API in One took them.
+        assert set(verdict.failed) <= {UNCONFIRMED}, verdict.failed
     # Otherwise the moments were not what they are meant to be.
     assert in_hand["kills in the middle of work"] > KILLS / 4, in_hand
 
@@ -66,12 +71,15 @@ def _killed_often(here: World, chance: random.Random, kills: int) -> tuple[Verdi
         threading.Thread(target=_submit_until, args=(here, random.Random(chance.random()), over))
         for _ in range(2)
     ]
+    began = monotonic()
     here.start()
+    # Where a start takes long, everything does, and a life must have time for some work.
+    longest_s = max(LONGEST_LIFE_S, monotonic() - began)
     for client in clients:
         client.start()
     try:
         for number in range(kills):
-            assert not here.child.ended(chance.uniform(0, LONGEST_LIFE_S)), here.said()
+            assert not here.child.ended(chance.uniform(0, longest_s)), here.said()
             here.kill()
             seen += _in_hand(here)
             if number % 5 == 0:  # now and then it does not even come up

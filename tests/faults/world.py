@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -18,7 +19,8 @@ import httpx
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
 from storage.objects import ObjectStore
-from tests.faults.child import CLOCK_BYTES, Wanted
+from tests.faults.child import Wanted
+from tests.faults.clock import ServiceClock
 from tests.faults.forks import Child, Forks
 from tests.faults.points import Kill
 from tests.processes import environment, free_port
@@ -32,6 +34,9 @@ TIMING: Mapping[str, Any] = {
     "downloads_later": 0.3,
     "backoff_first": 0.05,
     "backoff_most": 0.4,
+    "pause_first": 0.2,
+    "pause_most": 0.4,
+    "breaker_first": 0.1,
 }
 """The usual schedules, made short."""
 
@@ -41,6 +46,8 @@ SANDBOX = SandboxConfig(
 MODELS = {"apiframe": "imagen-4-fast", "api-in-one": "imagen4-ultra"}
 BUCKET = "faults"
 CLIENTS = 4
+PATIENCE_S = 200
+"""How long a submission is tried again; longer than any scenario keeps its service down."""
 TERMINAL = frozenset({"archived", "partial", "failed"})
 
 
@@ -54,20 +61,6 @@ class Accepted:
     gateway: str
     prompt: str
     """Of no other job, so that the sandbox's jobs can be counted by it."""
-
-
-class ServiceClock:
-    """The offset of the service's clock; may be changed while it runs, and outlives it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.set(0)
-
-    def set(self, seconds: float) -> None:
-        """Make the clock wrong by so many seconds from now on."""
-        # In place, because the service has this very file in its memory.
-        with self.path.open("r+b" if self.path.exists() else "wb") as file:
-            file.write(int(seconds * 1000).to_bytes(CLOCK_BYTES, "little", signed=True))
 
 
 @dataclass
@@ -92,9 +85,12 @@ class World:
     up: threading.Event = field(default_factory=threading.Event)
     """Set while the service answers, as far as we know."""
     _child: Child | None = None
+    _children: list[Child] = field(default_factory=list)
     _over: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _clients: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(CLIENTS))
+    # One for all threads, without TLS: to set that up takes longer than a request.
+    _http: httpx.Client = field(default_factory=lambda: httpx.Client(trust_env=False, verify=False))
     _under_way: list[Future[Accepted]] = field(default_factory=list)
 
     @property
@@ -123,9 +119,17 @@ class World:
 
         With `kill` it will die there. One that dies during its start is an error if it is expected up.
         """
-        self._child = child = self.forks.start(
+        self._child = self.fork(kill)
+        if expect_up:
+            self.await_up()
+        return self._child
+
+    def fork(self, kill: Kill | None = None, *, port: int | None = None) -> Child:
+        """Start a service, beside another one if on a port of its own; it is not up yet."""
+        more = {} if port is None else {"DARKROOM_PORT": str(port)}
+        child = self.forks.start(
             Wanted(
-                variables=self.variables,
+                variables=self.variables | more,
                 log=str(self.log),
                 clock=str(self.clock.path),
                 timing=self.timing,
@@ -133,22 +137,18 @@ class World:
                 kill=asdict(kill) if kill else None,
             )
         )
-        if expect_up:
-            self.await_up()
+        self._children.append(child)
         return child
 
     def await_up(self, within_s: float = 20) -> None:
         """Wait until the service answers."""
         deadline = monotonic() + within_s
-        with httpx.Client(base_url=self.url, trust_env=False) as http:
-            while True:
-                # Its death is waited for; that it listens can only be tried.
-                assert not self.child.ended(0.005), self.said()
-                assert monotonic() < deadline, self.said()
-                try:
-                    http.get("/healthz")
-                except httpx.TransportError:
-                    continue
+        where = ("127.0.0.1", int(self.variables["DARKROOM_PORT"]))
+        while True:
+            # Its death is waited for; that it listens, which it does once it can answer, can only be tried.
+            assert not self.child.ended(0.005), self.said()
+            assert monotonic() < deadline, self.said()
+            with suppress(OSError), socket.create_connection(where):
                 self.up.set()
                 return
 
@@ -171,19 +171,20 @@ class World:
         body = {"gateway": gateway, "model": MODELS[gateway], "prompt": f"fault suite, job {key}", **more}
         if fault is not None:
             body["params"] = {**body.get("params", {}), "sandbox": fault}
-        deadline = monotonic() + 60
-        with httpx.Client(base_url=self.url, trust_env=False, timeout=5) as http:
-            while True:
-                assert not self._over, "a submission was still under way"
-                assert monotonic() < deadline, f"no answer to a submission\n{self.said()}"
-                try:
-                    answer = http.post("/v1/jobs", json=body, headers={"idempotency-key": key})
-                except httpx.TransportError:
-                    self.up.wait(0.02)
-                    continue
-                if answer.is_success:
-                    break
-                assert answer.status_code == 503, answer.text
+        deadline = monotonic() + PATIENCE_S
+        while True:
+            assert not self._over, "a submission was still under way"
+            assert monotonic() < deadline, f"no answer to a submission\n{self.said()}"
+            try:
+                answer = self._http.post(
+                    f"{self.url}/v1/jobs", json=body, headers={"idempotency-key": key}, timeout=5
+                )
+            except httpx.TransportError:
+                self.up.wait(1)
+                continue
+            if answer.is_success:
+                break
+            assert answer.status_code == 503, answer.text
         job = Accepted(key, answer.json()["id"], gateway, body["prompt"])
         with self._lock:
             self.accepted.append(job)
@@ -197,7 +198,13 @@ class World:
 
     def get(self, path: str, **query: Any) -> Any:
         """Ask the service for JSON."""
-        answer = httpx.get(f"{self.url}{path}", params=query, trust_env=False, timeout=40)
+        answer = self._http.get(f"{self.url}{path}", params=query, timeout=40)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def post(self, path: str, body: object = None) -> Any:
+        """Send JSON to the service, once."""
+        answer = self._http.post(f"{self.url}{path}", json=body or {}, timeout=40)
         assert answer.is_success, answer.text
         return answer.json()
 
@@ -279,5 +286,6 @@ def world(
         finally:
             made._over = True
             made._clients.shutdown(cancel_futures=True)
-            if made._child is not None:
-                made.kill()
+            made._http.close()
+            for child in made._children:
+                child.kill()
