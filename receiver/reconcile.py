@@ -130,8 +130,10 @@ class Reconciler:
 
     def _heed(self, news: _News, job: Job, delivery: Delivery, completion: Completion) -> _News:
         ours, theirs = job.gateway_job_id or news.gateway_job_id, completion.gateway_job_id
-        if ours is not None and theirs not in {ours, None}:
-            # It came before the answer to our submission, which then named another job.
+        strange = ours is not None and theirs not in {ours, None}
+        if strange or (ours is None and theirs is not None and self.ledger.knows(job.gateway, theirs)):
+            # It came before the answer to our submission, which then named another job; or before this one
+            # turned out to be another job of ours.
             return replace(news, effects=news.effects | {delivery.id: "mismatch"})
         learned = ours or theirs
         if completion.state is State.RUNNING:
@@ -150,12 +152,17 @@ class Reconciler:
         return confirm == "never" or (confirm == "auto" and delivery.signature is Verdict.VALID)
 
     def _hinted_before(self, job: Job) -> bool:
-        return any(delivery.effect == HINT for delivery in self.ledger.deliveries(job.id))
+        # What came before this submission spoke of an earlier one.
+        since = job.submission_at or 0
+        return any(one.effect == HINT and one.received_at > since for one in self.ledger.deliveries(job.id))
 
     def _due_in_ms(self, job: Job) -> int:
-        since = job.moved_at(Status.RUNNING) or job.created_at
+        since, now = job.moved_at(Status.RUNNING) or job.created_at, self.clock()
+        if since > now:
+            # The clock was set back since, so nothing can be counted from then; that it is due must do.
+            return 0
         due = self.timing.poll_due(job.attempts, callback_expected=job.callback_expected)
-        return since + int(due * 1000) - self.clock()
+        return since + int(due * 1000) - now
 
     def _ask(self, job: Job, worker: str, gateway: Gateway, effects: dict[str, str], *, hinted: bool) -> Job:
         if (wait_ms := self.breaker.asking_waits_ms(gateway.name)) > 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, case, delete, insert, or_, select, update
 
 from storage.database import Database, inserted
 from storage.records import Circuit, Clock
@@ -19,6 +19,9 @@ Kind = Literal["gateway", "image_host"]
 
 PROBE_MS = 30_000
 """How long one try has the way to itself. As long as a usual lease: whoever dies with it holds up nobody."""
+
+LONGEST_MS = 2 * 3600 * 1000
+"""No circuit is open for longer at a time: a gateway's Retry-After counts for an hour at most."""
 
 
 class Circuits:
@@ -90,6 +93,19 @@ def begin_probe(connection: Connection, kind: Kind, name: str, *, now: int, prob
     free = or_(circuits.c.probe_until.is_(None), circuits.c.probe_until <= now)
     due = update(circuits).where(*_of(kind, name), circuits.c.retry_at <= now, free)
     return connection.execute(due.values(probe_until=now + probe_ms)).rowcount == 1
+
+
+def heal(connection: Connection, now: int, skew_ms: int) -> None:
+    """Let a try through wherever a clock that has since been set back would have kept it waiting."""
+    wrong = or_(
+        circuits.c.since > now + skew_ms,
+        circuits.c.retry_at > now + LONGEST_MS,
+        circuits.c.probe_until > now + PROBE_MS + skew_ms,
+    )
+    # What is closed stays closed, and goes on counting.
+    retry_at = case((circuits.c.retry_at > now, now), else_=circuits.c.retry_at)
+    since = case((circuits.c.since > now, now), else_=circuits.c.since)
+    connection.execute(update(circuits).where(wrong).values(retry_at=retry_at, since=since, probe_until=None))
 
 
 def _of(kind: Kind, name: str) -> tuple[Any, Any]:

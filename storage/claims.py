@@ -113,9 +113,13 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
     """Make due what was put off, or leased, by a clock that has since been set back; answers how many.
 
     A row that was written in the future tells of it. Without this its job would rest until the clock is
-    again where it was.
+    again where it was, and then wait as long again, because its moves are in the future too: they are said
+    to be of now. The same goes for gateways and image hosts that were to be left alone until then.
     """
+    circuits.heal(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
+    # Before their rows are said to be of now. Nothing is counted from the moves of a job that is queued.
+    _end_moves_by(connection, (BEGUN, jobs.c.updated_at > ahead), now)
     healed = 0
     for half in UNFINISHED:
         stuck = update(jobs).where(half, jobs.c.leased_until > ahead + lease_ms)
@@ -123,6 +127,12 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
         future = update(jobs).where(half, jobs.c.updated_at > ahead)
         healed += max(freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount)
     return healed
+
+
+def _end_moves_by(connection: Connection, which: _Halves, now: int) -> None:
+    for job_id, moves in connection.execute(select(jobs.c.id, jobs.c.moves).where(*which)).all():
+        values = {"moves": [[status, min(at, now)] for status, at in moves]}
+        connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
 
 
 def held(worker: str) -> Update:

@@ -38,10 +38,13 @@ class Keys:
             raise ValueError("it may not start with '/', 'records/' or 'thumbnails/', or have '..' in it")
 
     def image(self, job: Job, index: int, *, extension: str, sha256: str) -> str:
-        """The key of an output's image. It follows from the job alone, so a second try finds the first."""
+        """The key of an output's image. It follows from the job alone, so a second try finds the first.
+
+        A second submission makes other images, so its number is part of `job_id`: `<job id>.2`.
+        """
         values = {
             "date": _day(job),
-            "job_id": job.id,
+            "job_id": job.submission_id,
             "index": str(index),
             "ext": extension,
             "gateway": job.gateway,

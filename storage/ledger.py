@@ -169,6 +169,12 @@ class Ledger:
         with _unique_id(), self._database.write() as connection:
             return connection.execute(news).rowcount == 1
 
+    def knows(self, gateway: str, gateway_job_id: str) -> bool:
+        """Whether a job of ours is known to be that one of its gateway's."""
+        same = (jobs.c.gateway == gateway) & (jobs.c.gateway_job_id == gateway_job_id)
+        with self._database.read() as connection:
+            return connection.scalar(select(jobs.c.id).where(same)) is not None
+
     def reopen(self, job: Job, to: Status, attempt: Attempt, *, gateway_job_id: str | None = None) -> Job:
         """Take a job out of a terminal state, because somebody asked for it; it is due now.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from sqlalchemy import event
@@ -272,3 +272,32 @@ def test_attempts_are_kept_in_the_ledger_and_repetitions_counted(ledger: Ledger,
     log = ledger.job("job-1").attempt_log
     assert len(log) == MAX_ATTEMPTS
     assert (log[0].code, log[-1].code) == ("running", "code-99")
+
+
+@pytest.mark.parametrize("kind", ["gateway", "image_host"])
+def test_a_clock_that_was_set_back_does_not_leave_anybody_alone_for_the_difference(
+    ledger: Ledger, circuits: Circuits, breaker: Breaker, clock: Clock, kind: Literal["gateway", "image_host"]
+) -> None:
+    def fail() -> None:
+        for _ in range(TIMING.breaker_failures):
+            if kind == "gateway":
+                breaker.gateway_failed(GATEWAY, "send", GatewayUnavailable("down"))
+            else:
+                breaker.host_answered(GATEWAY, ImageUnavailable("down"))
+
+    add(ledger)
+    right = clock.now
+    clock.now += 7 * 24 * 3600 * 1000
+    fail()
+    clock.now += 5000
+    assert circuits.begin_probe(kind, GATEWAY)
+    clock.now = right
+    ledger.heal()
+    assert circuit(circuits).state(clock.now) == "half_open"
+    assert ledger.next_due() == clock.now
+    assert circuits.begin_probe(kind, GATEWAY), "one try is let through at once"
+    fail()
+    assert circuit(circuits).failures == TIMING.breaker_failures + 1, "it goes on counting"
+    before = circuit(circuits)
+    ledger.heal()
+    assert circuit(circuits) == before, "what is right is left as it is"
