@@ -121,7 +121,7 @@ class _Shared(TypedDict):
 
 def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> None:
     metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
-    metrics.watch(from_results(memory.ledger.oldest_ready_at, clock))
+    metrics.watch(from_results(memory.backlog.oldest_ready_at, clock))
     metrics.watch(from_pauses(breaker.paused))
 
 
@@ -165,7 +165,7 @@ def _callbacks(
 
 
 def _health(settings: Settings, memory: Memory, breaker: Breaker, clock: Clock) -> Health:
-    results = oldest_result(memory.ledger.oldest_ready_at, limit_s=settings.ready.oldest_result, clock=clock)
+    results = oldest_result(memory.backlog.oldest_ready_at, limit_s=settings.ready.oldest_result, clock=clock)
     checks = {"ledger": memory.ledger.ping, "archive": memory.store.ping, "results": results}
     return Health(checks, [breaker.warnings])
 
@@ -216,7 +216,7 @@ def _steps(
     """What comes next for a job, by where it is."""
     ledger = memory.ledger
     confirm = {name: ours.confirm for name, ours in configured(settings).items()}
-    overview = Overview(ledger, outside.sender, shared["clock"])
+    overview = Overview(memory.backlog, outside.sender, shared["clock"])
     reconciler = Reconciler(
         ledger, outside.gateways, outside.sender, confirm=confirm, overview=overview, **shared
     )

@@ -10,7 +10,7 @@ import structlog
 
 from receiver.gateways.base import Completion, Gateway
 from receiver.sending import Sender
-from storage.ledger import Ledger
+from storage.backlog import Backlog
 from storage.records import Clock, Job
 
 log = structlog.get_logger("darkroom.overview")
@@ -32,8 +32,8 @@ class _List:
 class Overview:
     """The lists that gateways gave lately. Thread-safe."""
 
-    def __init__(self, ledger: Ledger, sender: Sender, clock: Clock) -> None:
-        self._ledger = ledger
+    def __init__(self, backlog: Backlog, sender: Sender, clock: Clock) -> None:
+        self._backlog = backlog
         self._sender = sender
         self._clock = clock
         self._lists: dict[str, _List] = {}
@@ -50,7 +50,7 @@ class Overview:
         with self._lock:
             known = self._lists.get(gateway.name)
             if known is None or not self._good_for(known, job):
-                if not self._ledger.many_due(gateway.name, MANY):
+                if not self._backlog.many_due(gateway.name, MANY):
                     return None
                 known = self._lists[gateway.name] = self._ask(gateway)
         return known.completions.get(job.gateway_job_id)

@@ -246,10 +246,8 @@ class Submitter:
         self, job: Job, worker: str, reason: JobError | None, attempt: Attempt | None = None
     ) -> Job:
         """Never send twice what may have been taken: wait for its callback, and then fail."""
-        since, most_ms = (
-            job.moved_at(Status.SUBMITTING) or job.created_at,
-            int(self.timing.unconfirmed * 1000),
-        )
+        since = job.moved_at(Status.SUBMITTING) or job.created_at
+        most_ms = int(self.timing.unconfirmed * 1000)
         # Never longer, though the clock may have been set back since.
         left_ms = min(since + most_ms - self.clock(), most_ms)
         attempts = [attempt] if attempt else []

@@ -8,7 +8,7 @@ from sqlalchemy import func, select, union_all
 
 from storage.database import Database
 from storage.records import Clock, Status
-from storage.schema import UNFINISHED, deliveries, jobs
+from storage.schema import BEGUN, UNFINISHED, deliveries, jobs
 
 TELLING = (Status.READY.value, "hint")
 """The effects of a delivery that told of a result, by itself or by making us ask."""
@@ -44,6 +44,25 @@ class Backlog:
         with self._database.read() as connection:
             due = sum(connection.scalar(half) or 0 for half in halves)
             return Waiting(due, connection.scalar(unapplied) or 0)
+
+    def many_due(self, gateway: str, many: int) -> bool:
+        """Whether at least so many jobs that a gateway has are to be asked about now, held or not."""
+        due = select(jobs.c.id).where(
+            BEGUN,
+            jobs.c.gateway == gateway,
+            jobs.c.status == Status.RUNNING,
+            jobs.c.next_attempt_at <= self._clock(),
+        )
+        found = select(func.count()).select_from(due.limit(many).subquery())
+        with self._database.read() as connection:
+            return (connection.scalar(found) or 0) >= many
+
+    def oldest_ready_at(self) -> int | None:
+        """Since when the result that has waited longest to be archived is known; None if none waits."""
+        waiting = select(func.min(jobs.c.ready_at)).where(BEGUN, jobs.c.status == Status.READY)
+        with self._database.read() as connection:
+            oldest: int | None = connection.scalar(waiting)
+        return oldest
 
     def told_at(self, job_id: str) -> int | None:
         """When the first callback came that told of a job's result (milliseconds); None if none did."""

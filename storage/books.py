@@ -9,7 +9,7 @@ from sqlalchemy import Connection, func, insert, select, union_all, update
 
 from storage.database import inserted
 from storage.records import Books, FoundBy, Status
-from storage.schema import BEGUN, UNFINISHED, accepted, jobs
+from storage.schema import UNFINISHED, accepted, jobs
 
 
 def count_accepted(connection: Connection, gateway: str) -> None:
@@ -35,13 +35,6 @@ def read_books(connection: Connection) -> dict[str, Books]:
     rows = connection.execute(counts).all()
     ages = {row[0]: row[1] for row in connection.execute(oldest)}
     return {gateway: _page(gateway, number, rows, ages) for gateway, number in taken}
-
-
-def oldest_ready_at(connection: Connection) -> int | None:
-    """Since when the result that has waited longest to be archived is known; None if none waits."""
-    waiting = select(func.min(jobs.c.ready_at)).where(BEGUN, jobs.c.status == Status.READY)
-    oldest: int | None = connection.scalar(waiting)
-    return oldest
 
 
 def total(pages: Sequence[Books]) -> Books:

@@ -88,15 +88,6 @@ def next_due(connection: Connection, room: Room, now: int) -> int | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def many_due(connection: Connection, gateway: str, many: int, now: int) -> bool:
-    """Whether at least so many running jobs of a gateway are due, held or not."""
-    running = select(jobs.c.id).where(
-        BEGUN, jobs.c.gateway == gateway, jobs.c.status == Status.RUNNING, jobs.c.next_attempt_at <= now
-    )
-    found = connection.scalar(select(func.count()).select_from(running.limit(many).subquery()))
-    return bool(found is not None and found >= many)
-
-
 def renew(connection: Connection, worker: str, job_ids: Iterable[str], until: int) -> None:
     """Hold on to jobs that are still being worked on."""
     kept = held(worker).where(jobs.c.id.in_(list(job_ids)))

@@ -259,16 +259,6 @@ class Ledger:
         with self._database.read() as connection:
             return books.read_books(connection)
 
-    def many_due(self, gateway: str, many: int) -> bool:
-        """Whether at least so many jobs that a gateway has are to be asked about now."""
-        with self._database.read() as connection:
-            return claims.many_due(connection, gateway, many, self._clock())
-
-    def oldest_ready_at(self) -> int | None:
-        """Since when the result that has waited longest to be archived is known; None if none waits."""
-        with self._database.read() as connection:
-            return books.oldest_ready_at(connection)
-
     def ping(self) -> None:
         """Prove that the ledger can be written now; raise Unavailable otherwise."""
         with self._database.write() as connection:

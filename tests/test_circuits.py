@@ -22,6 +22,7 @@ from receiver.errors import (
 )
 from receiver.redaction import Redactor
 from receiver.timing import Timing
+from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.claims import Room
 from storage.database import Database
@@ -210,8 +211,9 @@ def test_work_is_found_without_reading_finished_jobs(ledger: Ledger, database: D
     event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
     ledger.claim("w", 5)
     ledger.next_due()
-    ledger.oldest_ready_at()
-    ledger.many_due(GATEWAY, 5)
+    backlog = Backlog(database, Clock())
+    backlog.oldest_ready_at()
+    backlog.many_due(GATEWAY, 5)
     ledger.heal()
     ledger.release("w")
     with engine.connect() as connection:
