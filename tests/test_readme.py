@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from receiver.metrics_table import METRICS
 from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
+from tests.faults.table import Row
 from tests.live import IMAGEN, Live
 from tests.running import ROOT, command, environment
 
@@ -181,6 +183,16 @@ def test_query_parameters_are_those_of_the_api() -> None:
 def test_a_wrong_method_is_answered_as_the_table_says(live: Live) -> None:
     answer = live.http.delete("/v1/books")
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+
+
+def test_no_fault_loses_or_doubles_anything() -> None:
+    lines = [line.strip("| ") for line in part("faults").strip().splitlines()]
+    head, rows = lines[0], [re.split(r" *\| *", line) for line in lines[2:]]
+    assert re.split(r" *\| *", head) == [field.name.replace("_", " ") for field in fields(Row)]
+    assert len(rows) > 50
+    for fault, *cells in rows:
+        jobs, _, _, archived, failed, _, lost, doubled = (int(cell) for cell in cells)
+        assert (lost, doubled, archived + failed) == (0, 0, jobs), fault
 
 
 def test_callback_refusals_have_the_status_of_their_errors() -> None:
