@@ -167,10 +167,10 @@ def test_10_nothing_that_is_kept_or_shown_holds_a_secret_a_live_token_or_a_presi
 
     Upheld by `Redactor` (receiver/redaction.py) wherever something is kept: in receiver/submit.py `sent`,
     `_not_taken` and `_details`; in receiver/reconcile.py `_result`, `_failure` and `_unanswered`; in
-    receiver/callbacks.py `kept` and `_kept`; in receiver/collect.py `source_url`, `_reason` and `_attempt`; in
-    receiver/breaker.py the message of a circuit; in receiver/logs.py every line. And by `scrub` and `_insert`
-    (storage/deliveries.py) and `moving` (storage/moves.py): once a job is over, links lose their queries, or
-    go. What adapters do to gateways' words, and receiver/edge.py to paths, comes on top of that.
+    receiver/callbacks.py `kept` and `_kept`; in receiver/collect.py `source_url`, `_reason` and `_attempt`;
+    in receiver/breaker.py the message of a circuit; in receiver/logs.py every line. And by `scrub` and
+    `_insert` (storage/deliveries.py) and `moving` (storage/moves.py): once a job is over, links lose their
+    queries, or go. What adapters do to gateways' words, and receiver/edge.py to paths, comes on top of that.
     """
     token = "a-token-of-the-api-itself"
     picture = sandbox.image_bytes(_made(sandbox))
