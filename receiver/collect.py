@@ -17,6 +17,7 @@ from receiver.errors import (
     ImageError,
     ImageExpired,
     ImageTooLarge,
+    ImageTruncated,
     ImageUnavailable,
     Unready,
 )
@@ -32,6 +33,8 @@ from storage.records import Attempt, Clock, Job, JobError, JobRequest, JobResult
 
 log = structlog.get_logger("darkroom.collect")
 
+MAY_MEND = (ImageUnavailable, ImageTruncated)
+"""What may be well the next time, by whatever chance: tried again as long as the gateway keeps the image."""
 HOPELESS = (ForbiddenAddress, ImageTooLarge)
 """What no other try can change."""
 
@@ -63,7 +66,7 @@ class Collector:
         """Download and archive what is missing; close the job, or leave it for another try."""
         try:
             failures = self._fetch_missing(job)
-            if any(isinstance(failure, ImageExpired) for failure in failures.values()):
+            if self._wants_fresh_links(job, failures):
                 job, failures = self._fetch_by_fresh_links(job, failures)
             if failures and (wait := self._wait(job, failures)) is not None:
                 return self._later(job, worker, failures, wait)
@@ -214,7 +217,14 @@ class Collector:
 
     def _may_come_back(self, failures: Mapping[int, ImageError]) -> bool:
         # A link that is dead even when fresh, or bytes that are no image every time, will not mend.
-        return any(isinstance(failure, ImageUnavailable) for failure in failures.values())
+        return any(isinstance(failure, MAY_MEND) for failure in failures.values())
+
+    def _wants_fresh_links(self, job: Job, failures: Mapping[int, ImageError]) -> bool:
+        """Whether to ask for fresh links: at once if one is dead, after some tries if any does not work."""
+        patient = job.attempts + 1 < len(self.timing.downloads)
+        kinds = (ImageExpired,) if patient else (ImageExpired, *MAY_MEND)
+        tried = [failure for failure in failures.values() if not isinstance(failure, _LeftAlone)]
+        return any(isinstance(failure, kinds) for failure in tried)
 
     def _close(self, job: Job, worker: str, failures: Mapping[int, ImageError]) -> Job:
         outputs = self.ledger.outputs(job.id)

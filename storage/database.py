@@ -130,6 +130,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
             "journal_mode=WAL",
             "synchronous=FULL",  # an acknowledged callback survives a power loss
             "foreign_keys=ON",
+            "secure_delete=ON",  # what was taken out of a row is not left in the file
         ):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,6 @@ def test_without_idempotency_nor_callback_a_lost_answer_fails_and_is_never_sent_
         (ULTRA, "refused", "gateway_refused", "request"),
         (ULTRA, "failed_in_200", "gateway_refused", "request"),
         (IMAGEN, "html_image", "not_an_image", "image"),
-        (IMAGEN, "truncated_image", "image_truncated", "image"),
         (IMAGEN, {"fault": "expired_link", "forever": True, "status": 410}, "image_expired", "image"),
     ],
 )
@@ -224,6 +224,16 @@ def test_what_cannot_succeed_fails_with_its_reason(
     assert (job["error"]["code"], job["error"]["at_fault"]) == (code, at_fault), job["error"]
     assert live.outputs(job["id"]) == []
     assert not [key for key in live.keys() - before if job["id"] in key]
+
+
+def test_an_image_that_is_cut_off_every_time_is_given_up_when_its_gateway_deletes_it(start: Start) -> None:
+    live = start(timing=replace(FAST, retention=2))
+    job = live.make(IMAGEN, fault="truncated_image")
+    assert (job["status"], job["error"]["code"]) == ("failed", "image_truncated")
+    tries = [
+        event for event in job["timeline"] if event["event"] == "attempt" and event["step"] == "download"
+    ]
+    assert sum(event["times"] for event in tries) > len(FAST.downloads)
 
 
 def test_what_could_be_had_of_a_job_is_kept_and_the_rest_explained(live: Live) -> None:

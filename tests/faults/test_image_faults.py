@@ -54,7 +54,7 @@ def test_stalled_images_of_one_gateway_leave_the_other_alone(stage: Stage) -> No
 
 
 def test_images_that_can_never_be_had(stage: Stage) -> None:
-    with stage.scene("image never whole") as scene:
+    with stage.scene("image never whole", timing={"retention": 3}) as scene:
         reset = scene.submit("apiframe", each=2, fault="reset_image")
         short = scene.submit("api-in-one", each=2, fault={"fault": "wrong_length", "off_by": -10})
         gone = scene.submit(each=2, fault={"fault": "expired_link", "forever": True})
