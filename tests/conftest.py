@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-pytest_plugins = ["tests.services", "tests.live", "tests.running"]
+pytest_plugins = ["tests.services", "tests.live", "tests.running", "tests.ledgers"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -28,22 +26,10 @@ from storage.claims import Room
 from storage.database import Database
 from storage.ledger import LEASE_MS, Ledger
 from storage.records import Circuit, Status
-from tests.test_ledger import REQUEST, Clock, add
+from tests.ledgers import REQUEST, Clock, add
 
 GATEWAY = "apiframe"
 TIMING = Timing(jitter=0)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -54,11 +40,6 @@ def circuits(database: Database, clock: Clock) -> Circuits:
 @pytest.fixture
 def breaker(circuits: Circuits, clock: Clock) -> Breaker:
     return Breaker(circuits, TIMING, Redactor(["afk_secret"]), clock)
-
-
-@pytest.fixture
-def ledger(database: Database, clock: Clock) -> Ledger:
-    return Ledger(database, clock)
 
 
 def circuit(circuits: Circuits) -> Circuit:

@@ -11,8 +11,8 @@ from starlette.applications import Starlette
 from receiver.errors import Unready
 from receiver.health import Check, Health, Warn, oldest_result
 from storage.errors import Unavailable
+from tests.ledgers import Clock
 from tests.live import Live
-from tests.test_ledger import Clock
 
 HOUR = 3600
 

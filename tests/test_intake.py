@@ -11,7 +11,7 @@ from receiver.metrics import Metrics
 from storage.database import Database
 from storage.deliveries import Receipt
 from storage.ledger import Ledger
-from tests.test_ledger import Clock, offer, running
+from tests.ledgers import Clock, offer, running
 
 
 def test_a_sender_that_went_away_does_not_stop_the_others(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from storage.errors import Unavailable
 from storage.ledger import Ledger
 from storage.records import Attempt, ImageRef, Job, JobError, JobResult, Status
 from storage.schema import accepted, deliveries, jobs, outputs
+from tests.ledgers import Clock, add, offer, output
 from tests.test_invariants import rows
-from tests.test_ledger import Clock, add, offer, output
 
 
 class Interrupted(Database):

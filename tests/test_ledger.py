@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,81 +9,21 @@ from sqlalchemy import text
 
 from storage.books import total
 from storage.database import HEAD, Database
-from storage.deliveries import MAX_DELIVERIES, Offer, Receipt, without_queries
+from storage.deliveries import MAX_DELIVERIES, Receipt, without_queries
 from storage.errors import Conflict, LeaseLost, Misconfigured, NotFound, Unavailable
 from storage.ledger import LEASE_MS, Ledger
 from storage.records import (
     MOVES,
     Attempt,
-    Delivery,
     FoundBy,
     ImageRef,
     Job,
     JobError,
-    JobRequest,
     JobResult,
-    Output,
     Status,
     Verdict,
 )
-
-REQUEST = JobRequest(model="imagen-4", prompt="a red kite", seed="12345678901234567890", tags={"a": "b"})
-
-
-class Clock:
-    """A clock that stands still until it is told to move."""
-
-    def __init__(self) -> None:
-        self.now = 1_795_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    opened = Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def ledger(database: Database, clock: Clock) -> Ledger:
-    return Ledger(database, clock)
-
-
-def add(ledger: Ledger, job_id: str = "job-1", gateway: str = "apiframe", key: str | None = None) -> Job:
-    return ledger.add_job(job_id, gateway, REQUEST, idempotency_key=key)[0]
-
-
-def running(ledger: Ledger, job_id: str = "job-1") -> Job:
-    add(ledger, job_id)
-    (job,) = ledger.claim("w", 1)
-    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
-    return ledger.move(job, Status.RUNNING, "w", gateway_job_id=f"theirs-{job_id}", due_in_ms=30_000)
-
-
-def offer(job_id: str = "job-1", body: bytes = b"{}", theirs: str | None = None) -> Offer:
-    delivery = Delivery(
-        id=f"{job_id}-{body!r}"[:36],
-        job_id=job_id,
-        gateway="apiframe",
-        received_at=1,
-        headers={"content-type": "application/json"},
-        body=body,
-        body_sha256=str(hash(body)),
-        signature=Verdict.VALID,
-    )
-    return Offer(delivery, theirs)
-
-
-def output(index: int = 0, sha256: str = "ab") -> Output:
-    return Output("job-1", index, f"images/job-1/{index}.png", sha256, 3, "image/png", 1, 1, 1)
+from tests.ledgers import REQUEST, Clock, add, offer, output, running
 
 
 def test_a_job_is_read_back_as_it_was_added(ledger: Ledger, clock: Clock) -> None:

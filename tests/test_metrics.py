@@ -34,10 +34,10 @@ from storage.database import Database
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger import Ledger
 from storage.records import FoundBy, Job, Status
+from tests.ledgers import Clock, offer, running
 from tests.live import FAST, IMAGEN, ULTRA, Live, Start, started
 from tests.running import ROOT
 from tests.test_callbacks import completed, signed
-from tests.test_ledger import Clock, offer, running
 
 NAMES = {metric.name for metric in METRICS}
 
