@@ -196,6 +196,8 @@ def _report(done: _Done, *, as_json: bool) -> None:
         say(f"{count(len(done.jobs), 'job')} back at work. Follow: darkroom jobs")
     for job_id, error in list(done.refused.items())[:SHOWN]:
         say(f"{job_id}: {error.detail}", "yellow")
+    if any(error.code == "needs_resubmit" for error in done.refused.values()):
+        say("--resubmit sends such jobs to the gateway again, which may be charged again.")
     if done.refused:
         say(f"{count(len(done.refused), 'job')} not retried.", "red")
         raise typer.Exit(FAILED)
