@@ -54,6 +54,10 @@ PLANS = st.one_of(
     st.tuples(st.integers(1, 8), st.just("meanwhile"), st.lists(ACTS, min_size=1, max_size=3)),
 )
 
+GATEWAYS = st.sampled_from(["apiframe", "api-in-one"])
+# Some jobs have come a long way already, so that few steps lead into every corner.
+BEGUN = st.tuples(GATEWAYS, st.integers(1, 2), st.sampled_from(["queued", "running", "archived", "failed"]))
+
 Drawn = tuple[int, Trouble, Sequence[tuple[Any, ...]]]
 """A plan as it is drawn: at which point, what, and the acts that come between."""
 
@@ -76,20 +80,26 @@ class Interleavings(RuleBasedStateMachine):
     """Whether all invariants held when they were last looked at."""
 
     @initialize(
-        callbacks=st.sampled_from([True, True, True, False]),
-        gateway=st.sampled_from(["apiframe", "api-in-one"]),
+        callbacks=st.sampled_from([True, True, True, False]), jobs=st.lists(BEGUN, min_size=1, max_size=2)
     )
-    def begin(self, callbacks: bool, gateway: str) -> None:
+    def begin(self, callbacks: bool, jobs: list[tuple[str, int, str]]) -> None:
         self.world = World(self.shared, callbacks=callbacks)
         self.before: dict[str, Job] = {}
         self.retries_before: dict[str, int] = {}
         self.kept: dict[str, str] = {}
-        self.world.submit(0, gateway, 1)
+        for gateway, images, phase in jobs:
+            self.world.submit(0, gateway, images)
+            if phase != "queued":
+                self.world.work(0)
+            if phase in {"archived", "failed"}:
+                self._theirs(0).state = "failed" if phase == "failed" else "succeeded"
+                self.world.clock.now += 31 * SECOND
+                self.world.work(0)
 
     # ------------------------------------------------------------------ rules
 
     @precondition(lambda self: len(self.world.asked) < MOST_JOBS)
-    @rule(who=WHO, gateway=st.sampled_from(["apiframe", "api-in-one"]), images=st.integers(1, 2), plan=PLANS)
+    @rule(who=WHO, gateway=GATEWAYS, images=st.integers(1, 2), plan=PLANS)
     def submit(self, who: int, gateway: str, images: int, plan: Drawn | None) -> None:
         with self.world.planned(self._plan(who, plan), Manner.WELL):
             self.world.submit(who, gateway, images)
