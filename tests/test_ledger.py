@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
+import storage
 from storage.books import total
 from storage.database import HEAD, Database
 from storage.deliveries import MAX_DELIVERIES, Receipt, without_queries
@@ -329,6 +330,47 @@ def test_the_migrations_make_exactly_the_tables_of_the_schema(database: Database
 
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_ledger_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, clock: Clock) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    config = Config()
+    config.set_main_option("script_location", str(Path(storage.__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for status, due in (("queued", 5), ("ready", 6), ("archived", None)):
+            values = {
+                "id": status,
+                "status": status,
+                "due": due,
+                "moves": f'[["queued", 1], ["{status}", 2]]',
+            }
+            connection.execute(text(FIRST_SCHEMA_JOB), values)
+        connection.execute(text("INSERT INTO accepted VALUES ('apiframe', 3)"))
+    engine.dispose()
+    database = Database.open(url)
+    ledger = Ledger(database, clock)
+    queued, ready, archived = (ledger.job(job_id) for job_id in ("queued", "ready", "archived"))
+    assert (queued.records, ready.records, archived.records) == (0, 0, 1)
+    assert (queued.ready_at, ready.ready_at) == (None, 2)
+    assert {job.submission for job in (queued, ready, archived)} == {1}
+    assert queued.attempt_log == ()
+    assert ledger.books()["apiframe"].balanced
+    assert [job.id for job in ledger.claim("w", 5)] == ["queued", "ready"]
+    database.close()
+
+
+FIRST_SCHEMA_JOB = """
+INSERT INTO jobs (id, gateway, status, request_sha256, model, prompt, prompt_folded, params, tags, ignored,
+    callback_expected, credits_estimated, images, attempts, next_attempt_at, created_at, updated_at, moves)
+VALUES (:id, 'apiframe', :status, '', 'm', 'p', 'p', '{}', '{}', '[]', 0, 0, '[]', 0, :due, 1, 2, :moves)
+"""
 
 
 def test_a_ledger_from_the_future_is_not_touched(tmp_path: Path) -> None:
