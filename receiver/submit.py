@@ -36,6 +36,9 @@ from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger import Ledger
 from storage.records import Attempt, Clock, Job, JobError, JobRequest, Status
 
+RENEWED_MS = 12 * 3600 * 1000
+"""After so long a wait for an operator a submission's callback URL is made anew."""
+
 NOTE_WAITS_S = (0.1, 0.5, 2.0)
 
 Noted = TypeVar("Noted")
@@ -227,8 +230,23 @@ class Submitter:
             return self.ledger.move(job, Status.FAILED, worker, error=reason, attempts=[attempt])
         due_in_ms = max(self._backoff_ms(job, error), self.breaker.sending_waits_ms(gateway.name))
         return self.ledger.move(
-            job, Status.QUEUED, worker, due_in_ms=due_in_ms, error=reason, attempts=[attempt]
+            job,
+            Status.QUEUED,
+            worker,
+            due_in_ms=due_in_ms,
+            error=reason,
+            attempts=[attempt],
+            submission_at=self._began_at(job, passing=passing),
         )
+
+    def _began_at(self, job: Job, *, passing: bool) -> int:
+        """When the life of this submission's callback URL begins: anew for one that had to wait for long.
+
+        A gateway that refuses our key or wants credits has certainly not taken it, so its next try may have
+        another URL; the old one would run out while it waits.
+        """
+        now = self.clock()
+        return now if not passing and now - job.began_at > RENEWED_MS else job.began_at
 
     def _backoff_ms(self, job: Job, error: GatewayError) -> int:
         """How long this job waits by its own schedule; the end of a pause is not its own."""

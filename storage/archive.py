@@ -223,7 +223,9 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
-    by_callback = any(delivery.effect == "ready" for delivery in deliveries)
+    # Those of this result: a retry may have asked the gateway again for what a callback once told.
+    since = job.moved_at(Status.READY) or 0
+    by_callback = any(one.effect == "ready" and (one.applied_at or 0) >= since for one in deliveries)
     return {
         "found_by": job.found_by,
         "callback_expected": job.callback_expected,

@@ -9,6 +9,9 @@ from storage.errors import Conflict
 from storage.records import MOVES, REOPENS, Attempt, Job, Status
 from storage.rows import Changes, extended, from_changes
 
+MAX_MOVES = 60
+"""Of a job that has more, the times that it was sent and fell back are forgotten, the first ones first."""
+
 
 def moving(job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int) -> dict[str, Any]:
     """The columns that a move of a job's own life sets; raises Conflict if it is not legal."""
@@ -57,7 +60,18 @@ def reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any
 
 
 def _moves(job: Job, to: Status, now: int) -> list[list[Any]]:
-    return [[moved, at] for moved, at in job.moves] + [[to, now]]
+    moves = [[moved, at] for moved, at in job.moves] + [[to, now]]
+    if len(moves) > MAX_MOVES:
+        _forget_a_turn(moves)
+    return moves
+
+
+def _forget_a_turn(moves: list[list[Any]]) -> None:
+    """Forget the first time that the job was sent and fell back; what is left is as legal as it was."""
+    for n in range(1, len(moves) - 1):
+        if (moves[n][0], moves[n + 1][0]) == (Status.SUBMITTING, Status.QUEUED):
+            del moves[n : n + 2]
+            return
 
 
 def _attempts_after(job: Job, to: Status) -> int:

@@ -64,6 +64,7 @@ class Changes(TypedDict, total=False):
     found_by: FoundBy | None
     error: JobError | None
     records: int
+    submission_at: int
 
 
 def from_changes(changes: Changes) -> dict[str, Any]:

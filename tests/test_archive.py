@@ -180,9 +180,20 @@ def test_damage_is_found_before_anything_counts_as_archived(store: ObjectStore, 
         archive.write_record(JOB, document())
 
 
+def test_a_result_that_was_asked_for_again_is_not_said_to_be_proven_by_a_callback() -> None:
+    told = Delivery("d1", JOB.id, JOB.gateway, NOON, {}, b"{}", "ab", Verdict.VALID, NOON + 1, "ready")
+    later = replace(JOB, moves=(*JOB.moves, (Status.FAILED, NOON + 5), (Status.READY, NOON + 9)))
+    closing = (Status.ARCHIVED, NOON + 10)
+    by = [
+        record_document(job, [], [told], closing=closing, missing=None, seed_supported=None)["evidence"]
+        for job in (JOB, later)
+    ]
+    assert [one["confirmed_by"] for one in by] == ["callback", "poll"]
+
+
 def test_the_record_holds_what_is_known_and_null_where_nothing_is() -> None:
     delivery = Delivery(
-        "d1", JOB.id, JOB.gateway, NOON, {}, b"{}", "ab", Verdict.VALID, applied_at=NOON, effect="ready"
+        "d1", JOB.id, JOB.gateway, NOON, {}, b"{}", "ab", Verdict.VALID, applied_at=NOON + 1, effect="ready"
     )
     missing = JobError("image_expired", "gone", "image")
     told = record_document(

@@ -98,6 +98,24 @@ def test_a_paused_gateway_is_told_everywhere_and_goes_on_when_it_is_well(
             assert live.service.breaker.paused() == {}
 
 
+def test_a_job_that_waited_for_days_gets_a_callback_url_that_still_works(
+    s3_server: EmbeddedS3, tmp_path: Path
+) -> None:
+    clock = Movable(system_clock)
+    with SandboxServer(SandboxConfig(latency_s=(0.05, 0.1), image_px=64)) as sandbox:
+        common: dict[str, Any] = {"sandbox": sandbox, "clock": clock}
+        with started(s3_server, tmp_path, apiframe={"api_key": "afk_inactive"}, **common) as live:
+            job_id = live.submit(IMAGEN)["id"]
+            poll(live, job_id, lambda job: job.error)
+            first = live.callback_url(job_id)
+            clock.forward(3 * 24 * 3600)
+            poll(live, job_id, lambda job: job.submission_at and job.submission_at > job.created_at)
+            assert live.callback_url(job_id) != first
+        with started(s3_server, tmp_path, **common) as live:
+            done = live.finish(job_id)
+    assert (done["status"], done["found_by"]) == ("archived", "callback")
+
+
 def test_a_gateways_own_words_are_kept_with_a_job_that_it_refuses(start: Start) -> None:
     live = start(apiframe={"callback_field": "webhook_url"})
     job = live.make(IMAGEN)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from storage.database import HEAD, Database
 from storage.deliveries import MAX_DELIVERIES, Receipt, without_queries
 from storage.errors import Conflict, LeaseLost, Misconfigured, NotFound, Unavailable
 from storage.ledger import LEASE_MS, Ledger
+from storage.moves import MAX_MOVES
 from storage.records import (
     MOVES,
     Attempt,
@@ -276,6 +278,17 @@ def test_attempts_go_on_counting_while_a_submission_falls_back(ledger: Ledger) -
     (job,) = ledger.claim("w", 1)
     job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
     assert ledger.move(job, Status.RUNNING, "w").attempts == 0
+
+
+def test_a_job_that_falls_back_for_weeks_keeps_a_bounded_and_legal_list_of_moves(ledger: Ledger) -> None:
+    add(ledger)
+    for _ in range(200):
+        (job,) = ledger.claim("w", 1)
+        job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+        job = ledger.move(job, Status.QUEUED, "w")
+    assert len(job.moves) <= MAX_MOVES
+    assert all(after in MOVES[before] for (before, _), (after, _) in pairwise(job.moves))
+    assert job.moves[0][0] is Status.QUEUED
 
 
 def test_a_postponed_job_is_due_when_it_was_said(ledger: Ledger, clock: Clock) -> None:
