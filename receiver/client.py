@@ -148,7 +148,7 @@ class Darkroom:
                 return job
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
-        """Put a failed or partial job back to work, at the step that failed; its gateway is asked again.
+        """Put a failed or partial job back to work: its gateway is asked for the result again.
 
         With `resubmit` it is sent to the gateway once more, which may be charged once more. ApiError has the
         code `needs_resubmit` where nothing else could help, and `not_retryable` where nothing can.

@@ -1,4 +1,4 @@
-"""Put a failed or partial job back to work, at the step that failed, because somebody asked for it."""
+"""Put a failed or partial job back to work, where it need not be paid for again, because somebody asked."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def retry(
     url: Url = LOCAL,
     token: Token = None,
 ) -> None:
-    """Put failed and partial jobs back to work, at the step that failed.
+    """Put failed and partial jobs back to work, where that costs nothing.
 
     The gateway is asked for the result again, which costs nothing, and the
     images that are missing are downloaded. A job that the gateway itself
