@@ -33,7 +33,8 @@ from receiver.retry import Retrier
 from receiver.service import Memory, Outside, Service
 from receiver.settings import Settings, require
 from receiver.signing import CallbackTokens
-from receiver.submit import CallbackUrls, Submitter
+from receiver.submission import CallbackUrls
+from receiver.submit import Submitter
 from receiver.timing import Timing
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker

@@ -71,7 +71,7 @@ class Breaker:
         """A gateway answered as it should."""
         circuit = self.circuits.read("gateway", gateway)
         # Asking costs no credits and may need another right, so it does not disprove what sending met.
-        if circuit is not None and (step == circuit.step or circuit.code not in PAUSED):
+        if circuit is not None and (step in {"send", circuit.step} or circuit.code not in PAUSED):
             self._close(circuit)
 
     def gateway_failed(self, gateway: str, step: Step, error: GatewayError) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from threading import Lock
 
 import structlog
 
-from receiver.gateways.base import Completion, Gateway
+from receiver.errors import GatewayError, GatewayUnavailable, OutcomeUnknown, RateLimited
+from receiver.gateways.base import Completion, Gateway, Listing, State
 from receiver.sending import Sender
 from storage.backlog import Backlog
 from storage.records import Clock, Job
@@ -40,9 +41,10 @@ class Overview:
         self._lock = Lock()
 
     def find(self, gateway: Gateway, job: Job) -> Completion | None:
-        """What a list says of a job; None if there is no list of use, or the job is not in it.
+        """What a list says of a job; None if there is no list of use, or it does not settle the job.
 
-        Raises GatewayError if the gateway does not give the list.
+        Raises GatewayError if the gateway is not well. A list that it refuses or garbles says nothing of the
+        jobs: each is then asked about by itself.
         """
         if gateway.listing(None) is None or job.gateway_job_id is None:
             return None
@@ -53,7 +55,9 @@ class Overview:
                 if not self._backlog.many_due(gateway.name, MANY):
                     return None
                 known = self._lists[gateway.name] = self._ask(gateway)
-        return known.completions.get(job.gateway_job_id)
+        told = known.completions.get(job.gateway_job_id)
+        # Its images may be told only where one job is shown.
+        return None if told is not None and told.state is State.SUCCEEDED and not told.images else told
 
     def _good_for(self, known: _List, job: Job) -> bool:
         # Made after the job came due: what woke the job may be news that an older list has not.
@@ -61,15 +65,24 @@ class Overview:
         return due_at <= known.made_at and 0 <= self._clock() - known.made_at <= FRESH_MS
 
     def _ask(self, gateway: Gateway) -> _List:
-        made_at, cursor = self._clock(), None
+        made_at = self._clock()
         completions: dict[str, Completion] = {}
+        try:
+            for page in self._pages(gateway):
+                completions |= page.completions
+        except (RateLimited, GatewayUnavailable, OutcomeUnknown):
+            raise
+        except GatewayError as error:
+            log.warning("list not read", gateway=gateway.name, code=error.code, why=str(error))
+        log.info("asked about many", gateway=gateway.name, jobs=len(completions))
+        return _List(made_at, completions)
+
+    def _pages(self, gateway: Gateway) -> Iterator[Listing]:
+        cursor: str | None = None
         for _ in range(MAX_PAGES):
             request = gateway.listing(cursor)
             assert request is not None
             page = gateway.listed(self._sender.send(request))
-            completions |= page.completions
-            cursor = page.next_cursor
-            if cursor is None:
-                break
-        log.info("asked about many", gateway=gateway.name, jobs=len(completions))
-        return _List(made_at, completions)
+            yield page
+            if (cursor := page.next_cursor) is None:
+                return

@@ -202,10 +202,10 @@ class Reconciler:
             message = f"{job.gateway} gave no result in {self.timing.no_answer / 3600:g} hours."
             failure = JobError("no_answer", message, "gateway")
             return self.ledger.move(
-                job, Status.FAILED, worker, applied=effects, error=failure, attempts=attempts
+                job, _ended(job), worker, applied=effects, error=failure, attempts=attempts
             )
         if self._forgotten(job, error, age):
-            return self.ledger.move(job, Status.FAILED, worker, applied=effects, error=why, attempts=attempts)
+            return self.ledger.move(job, _ended(job), worker, applied=effects, error=why, attempts=attempts)
         wait = self._next_wait(job, hinted=hinted)
         if isinstance(error, RateLimited):
             wait = max(wait, self.timing.later(error.retry_after_s))
@@ -237,7 +237,7 @@ class Reconciler:
         attempts: Sequence[Attempt] = (),
     ) -> Job:
         """Move a job on by a completion that may be believed."""
-        to = Status.READY if completion.state is State.SUCCEEDED and completion.images else Status.FAILED
+        to = Status.READY if completion.state is State.SUCCEEDED and completion.images else _ended(job)
         # What was marked with an empty effect is the delivery that proves this very move.
         applied = {delivery_id: effect or to for delivery_id, effect in effects.items()}
         log.info("decided", gateway=job.gateway, to=to, found_by=by)
@@ -271,3 +271,8 @@ class Reconciler:
             return JobError("no_images", f"{job.gateway} says it succeeded but names no image.", "gateway")
         why = self.redactor.text(completion.error or "no reason was given")
         return JobError("generation_failed", f"{job.gateway} says: {why}", "gateway")
+
+
+def _ended(job: Job) -> Status:
+    """Where a job comes to rest that yields no more: what a retry did not complete is partial as before."""
+    return Status.PARTIAL if job.records else Status.FAILED

@@ -25,7 +25,7 @@ from receiver.redaction import Redactor
 from receiver.retry import Retrier
 from receiver.sending import Sender
 from receiver.settings import Settings
-from receiver.submit import CallbackUrls
+from receiver.submission import CallbackUrls
 from receiver.waiting import Waiters
 from receiver.worker import Worker
 from storage.archive import Archive

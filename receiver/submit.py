@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import sleep
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ from receiver.gateways.base import Gateway, Submission
 from receiver.metrics import Metrics
 from receiver.redaction import Redactor
 from receiver.sending import BUSY_MS, Sender, not_configured
-from receiver.signing import CallbackTokens
+from receiver.submission import CallbackUrls, perhaps_taken, sent_before
 from receiver.timing import Timing
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger import Ledger
@@ -44,21 +44,6 @@ NOTE_WAITS_S = (0.1, 0.5, 2.0)
 Noted = TypeVar("Noted")
 
 log = structlog.get_logger("darkroom.submit")
-
-
-@dataclass(frozen=True, slots=True)
-class CallbackUrls:
-    """Makes the signed URL on which a gateway reports a job; none without a public URL."""
-
-    public_url: str | None
-    tokens: CallbackTokens
-
-    def make(self, job: Job) -> str | None:
-        """The URL for one job, or None if no gateway could reach it."""
-        if self.public_url is None:
-            return None
-        token = self.tokens.make(job.gateway, job.id, submission=job.submission, made_at=job.began_at)
-        return f"{self.public_url}/callbacks/{job.gateway}/{token}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +105,8 @@ class Submitter:
             return self.ledger.postpone(job, worker, due_in_ms=60_000, error=not_configured(job))
         if (wait_ms := self.breaker.sending_waits_ms(gateway.name)) > 0:
             return self.ledger.postpone(job, worker, due_in_ms=wait_ms, attempted=False)
+        if perhaps_taken(job) and self.clock() - job.began_at > self.timing.replay * 1000:
+            return self._give_up(job, worker)
         with self.sender.slot(gateway.name) as free:
             if not free:
                 self.breaker.not_sent(gateway.name)
@@ -134,10 +121,14 @@ class Submitter:
             return self.ledger.move(job, Status.RUNNING, worker, keep_lease=True)
         taken = job.error is not None and job.error.code == SubmittedBefore.code
         if gateway is not None and gateway.supports.idempotency and not taken:
-            return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True)
+            lost = Attempt.once("send", OutcomeUnknown.code, "Its answer was never recorded.", self.clock())
+            return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True, attempts=[lost])
         return self._wait_or_give_up(job, worker, job.error)
 
     def _send(self, job: Job, worker: str, gateway: Gateway) -> Job:
+        if not sent_before(job):
+            # Its callback URL lives, and its day begins, when it is first sent: it may have waited for long.
+            job = replace(job, submission_at=self.clock())
         url = self.urls.make(job)
         request = gateway.submit(job, url)
         # In the ledger before it is on the wire: after a crash we know that it may have been sent.
@@ -148,6 +139,7 @@ class Submitter:
             keep_lease=True,
             callback_expected=url is not None,
             sent=self.redactor.value(_body(request)),
+            submission_at=job.began_at,
             error=None,
         )
         try:
@@ -155,8 +147,9 @@ class Submitter:
         except GatewayError as error:
             log.warning("submission failed", gateway=job.gateway, code=error.code, why=str(error))
             self.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome=error.code)
-            self.breaker.gateway_failed(gateway.name, "send", error)
-            return self._not_taken(job, worker, gateway, error)
+            failed, sent = error, job
+            self._firmly(lambda: self.breaker.gateway_failed(gateway.name, "send", failed))
+            return self._firmly(lambda: self._not_taken(sent, worker, gateway, failed))
         self.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome="accepted")
         job = self._taken(job, worker, submission)
         self.breaker.gateway_answered(gateway.name, "send")
@@ -242,11 +235,12 @@ class Submitter:
     def _began_at(self, job: Job, *, passing: bool) -> int:
         """When the life of this submission's callback URL begins: anew for one that had to wait for long.
 
-        A gateway that refuses our key or wants credits has certainly not taken it, so its next try may have
-        another URL; the old one would run out while it waits.
+        A gateway that refuses our key or wants credits has not taken it, so its next try may have another
+        URL; the old one would run out while it waits. Not so if an earlier try may have been taken.
         """
         now = self.clock()
-        return now if not passing and now - job.began_at > RENEWED_MS else job.began_at
+        waited = not passing and now - job.began_at > RENEWED_MS
+        return now if waited and not perhaps_taken(job) else job.began_at
 
     def _backoff_ms(self, job: Job, error: GatewayError) -> int:
         """How long this job waits by its own schedule; the end of a pause is not its own."""
@@ -271,6 +265,9 @@ class Submitter:
         attempts = [attempt] if attempt else []
         if left_ms > 0:
             return self.ledger.postpone(job, worker, due_in_ms=left_ms, error=reason, attempts=attempts)
+        return self._give_up(job, worker, attempts)
+
+    def _give_up(self, job: Job, worker: str, attempts: Sequence[Attempt] = ()) -> Job:
         message = (
             f"{job.gateway} never said whether it took the job. It was not sent again, because that "
             "could have been charged twice; look into the gateway's own list of jobs."

@@ -18,6 +18,8 @@ class Timing:
     """A job that is older than this without an answer has failed."""
     unconfirmed: float = 15 * 60
     """How long a submission may stay unconfirmed where asking again would spend credits twice."""
+    replay: float = 23 * 3600
+    """How long a gateway is trusted to know an idempotency key again; Apiframe says 24 hours."""
     forgotten: float = 600
     """A gateway that does not know a job is not believed before the job is this old."""
     downloads: tuple[float, ...] = (0, 2, 10, 30, 120)

@@ -69,6 +69,7 @@ class Worker:
         self._free = threading.Semaphore(concurrency)
         self._concurrency = concurrency
         self._held: set[str] = set()
+        self._again: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -143,7 +144,9 @@ class Worker:
             self._stopping.wait(IDLE_S)
             return 0
         with self._lock:
-            # A clock that was set forward ends leases early, of the jobs that are in hand here too.
+            # Due again before the step that put it back was over; or a clock that was set forward has ended
+            # the leases of jobs that are in hand here too. Whoever has it in hand goes on with it.
+            self._again |= {job.id: job for job in claimed if job.id in self._held}
             jobs = [job for job in claimed if job.id not in self._held]
             self._held.update(job.id for job in jobs)
         for job in jobs:
@@ -176,12 +179,21 @@ class Worker:
                 self._see_through(job)
             finally:
                 self._lanes.leave(job)
-                with self._idle:
-                    self._held.discard(job.id)
-                    self._idle.notify_all()
-                self._free.release()
-                # A slot at a full gateway may be free again.
-                self._wake.set()
+                self._let_go(job)
+
+    def _let_go(self, job: Job) -> None:
+        with self._idle:
+            again = None if self._stopping.is_set() else self._again.pop(job.id, None)
+            if again is None:
+                self._held.discard(job.id)
+                self._idle.notify_all()
+        if again is not None:
+            self._lanes.enter(again)
+            self._jobs.put(again)
+            return
+        self._free.release()
+        # A slot at a full gateway may be free again.
+        self._wake.set()
 
     def _see_through(self, job: Job) -> None:
         """Do step after step, until the job rests or is due later."""
@@ -211,7 +223,7 @@ class Worker:
     def _set_aside(self, job: Job) -> None:
         try:
             self._ledger.postpone(job, self.name, due_in_ms=MISHAP_MS, deaf=True)
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001 - this thread must not end
             self._metrics.count("darkroom_ledger_errors_total", part="worker")
             log.warning("not set aside; its lease runs out", why=str(error))
 

@@ -172,6 +172,7 @@ def record_document(
             "gateway_job_id": job.gateway_job_id,
             "idempotency_key": job.idempotency_key,
             "submission": job.submission,
+            "submitted_at": None if job.submission_at is None else rfc3339(job.submission_at),
             "request_id": job.request_id,
             "notify_url": job.notify_url,
             "tags": dict(job.request.tags),

@@ -141,14 +141,17 @@ def _longest_due(gateway: str, halves: _Halves, now: int, limit: int) -> Select[
     """The ids of the jobs of a gateway that have been due longest, and that nobody holds."""
     due = union_all(*(_due(half, gateway, now, limit) for half in halves)).subquery()
     longest = select(due.c.id).order_by(due.c.next_attempt_at).limit(limit)
-    # Locked here, since a union cannot be; what another worker locked in between is left to that one.
-    return select(jobs.c.id).where(jobs.c.id.in_(longest)).with_for_update(skip_locked=True)
+    # Locked here, since a union cannot be. What another worker locked in between is left to that one, and
+    # what it took in between is no longer free when it is looked at again under the lock.
+    return select(jobs.c.id).where(jobs.c.id.in_(longest), *_free(now)).with_for_update(skip_locked=True)
+
+
+def _free(now: int) -> tuple[ColumnElement[bool], ...]:
+    return jobs.c.next_attempt_at <= now, func.coalesce(jobs.c.leased_until, 0) <= now
 
 
 def _due(half: ColumnElement[bool], gateway: str, now: int, limit: int) -> Select[Any]:
-    mine = (half, jobs.c.gateway == gateway, jobs.c.next_attempt_at <= now)
-    unheld = func.coalesce(jobs.c.leased_until, 0) <= now
-    query = select(jobs.c.id, jobs.c.next_attempt_at).where(*mine, unheld)
+    query = select(jobs.c.id, jobs.c.next_attempt_at).where(half, jobs.c.gateway == gateway, *_free(now))
     # In a subquery of its own, because SQLite takes no limit inside of a union.
     return select(query.order_by(jobs.c.next_attempt_at).limit(limit).subquery())
 

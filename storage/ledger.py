@@ -22,9 +22,9 @@ from storage.rows import Changes, new_job, request_digest, to_delivery, to_job, 
 from storage.schema import circuits, deliveries, jobs, outputs
 
 LEASE_MS = 30_000
+"""How long a worker holds a job without renewing."""
 
 _PING = {"step": "ping", "code": "ping", "message": "", "at_fault": "operator", "failures": 0, "since": 0}
-"""How long a worker holds a job without renewing."""
 
 
 class Ledger:

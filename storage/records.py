@@ -34,7 +34,8 @@ MOVES: Mapping[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED}),
     # Back to queued: the gateway certainly did not take it. To ready: its callback overtook its answer.
     Status.SUBMITTING: frozenset({Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED}),
-    Status.RUNNING: frozenset({Status.READY, Status.FAILED}),
+    # To partial: what a retry was to complete is there no more, and what was archived before still is.
+    Status.RUNNING: frozenset({Status.READY, Status.PARTIAL, Status.FAILED}),
     Status.READY: frozenset({Status.ARCHIVED, Status.PARTIAL, Status.FAILED}),
     Status.ARCHIVED: frozenset(),
     Status.PARTIAL: frozenset(),
@@ -168,7 +169,7 @@ class Job:
     submission: int = 1
     """Which submission of it this is: a retry that may be paid for again is the next one."""
     submission_at: int | None = None
-    """When this submission began, if it is not the first."""
+    """When this submission was first sent, or asked for; None before the first."""
     ready_at: int | None = None
     """Since when its images are known, and may die; None before."""
     records: int = 0

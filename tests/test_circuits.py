@@ -110,6 +110,14 @@ def test_answers_to_questions_do_not_end_a_pause_of_submissions(breaker: Breaker
     assert circuits.every() == []
 
 
+def test_a_submission_that_is_taken_ends_a_pause_that_a_question_began(
+    breaker: Breaker, circuits: Circuits
+) -> None:
+    breaker.gateway_failed(GATEWAY, "ask", GatewayUnauthorized("no"))
+    breaker.gateway_answered(GATEWAY, "send")
+    assert circuits.every() == []
+
+
 def test_a_gateway_is_left_alone_for_as_long_as_it_asks(breaker: Breaker) -> None:
     breaker.gateway_failed(GATEWAY, "send", RateLimited("wait", retry_after_s=17))
     assert breaker.sending_waits_ms(GATEWAY) == breaker.asking_waits_ms(GATEWAY) == 17_000

@@ -14,8 +14,12 @@ import pytest
 from receiver.app import system_clock
 from receiver.embedded import EmbeddedS3
 from receiver.lanes import Lanes
+from receiver.metrics import Metrics
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.worker import Worker
+from storage.ledger import Ledger
 from storage.records import ImageRef, Job, JobRequest, JobResult, Status
+from tests.ledgers import add
 from tests.live import IMAGEN, ULTRA, Live, Movable, Start, started
 
 
@@ -109,11 +113,68 @@ def test_a_job_that_waited_for_days_gets_a_callback_url_that_still_works(
             poll(live, job_id, lambda job: job.error)
             first = live.callback_url(job_id)
             clock.forward(3 * 24 * 3600)
-            poll(live, job_id, lambda job: job.submission_at and job.submission_at > job.created_at)
+            a_day_later = system_clock() + 24 * 3600 * 1000
+            poll(live, job_id, lambda job: job.submission_at and job.submission_at > a_day_later)
             assert live.callback_url(job_id) != first
         with started(s3_server, tmp_path, **common) as live:
             done = live.finish(job_id)
     assert (done["status"], done["found_by"]) == ("archived", "callback")
+
+
+def test_a_job_that_was_queued_for_days_has_its_own_day(start: Start) -> None:
+    clock = Movable(system_clock)
+    idle = start(work=False, clock=clock)
+    job_id = idle.submit(IMAGEN, fault={"fault": "unavailable", "times": 2})["id"]
+    clock.forward(3 * 24 * 3600)
+    done = start(clock=clock).finish(job_id)
+    assert (done["status"], done["found_by"]) == ("archived", "callback"), done["error"]
+
+
+def test_what_may_have_been_taken_is_not_sent_again_under_a_key_that_is_forgotten(start: Start) -> None:
+    clock = Movable(system_clock)
+    live = start(clock=clock)
+    job_id = live.submit(IMAGEN, fault={"fault": "lost_answer+no_callback", "times": 99})["id"]
+    poll(live, job_id, lambda job: any(one.code == "outcome_unknown" for one in job.attempt_log))
+    clock.forward(23.5 * 3600)
+    done = live.finish(job_id)
+    assert (done["status"], done["error"]["code"]) == ("failed", "submission_unconfirmed")
+    assert len([one for one in live.sandbox.jobs() if one.idempotency_key == job_id]) == 1
+
+
+def test_a_job_that_is_due_again_before_its_step_is_over_is_done_at_once(ledger: Ledger) -> None:
+    add(ledger)
+    done = threading.Event()
+    steps: list[str] = []
+
+    def step(job: Job, name: str) -> Job:
+        steps.append(name)
+        if len(steps) > 1:
+            done.set()
+            return ledger.postpone(job, name, due_in_ms=3_600_000)
+        back = ledger.postpone(job, name, due_in_ms=0)
+        for _ in range(500):
+            if ledger.job(job.id).leased_by == name:
+                break
+            worker.wake()
+            done.wait(0.01)
+        return back
+
+    worker = Worker(
+        ledger,
+        dict.fromkeys((Status.QUEUED,), step),
+        concurrency=2,
+        gateways=["apiframe"],
+        clock=system_clock,
+        moved=lambda _job_id: None,
+        full=lambda: (),
+        metrics=Metrics(["apiframe"]),
+    )
+    worker.start()
+    try:
+        assert done.wait(10), "left lying until its lease ran out"
+    finally:
+        worker.stop(2)
+        worker.join(2)
 
 
 def test_a_gateways_own_words_are_kept_with_a_job_that_it_refuses(start: Start) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -29,17 +28,6 @@ def _ms(at: str | None) -> int | None:
 def _request(record: Record) -> JobRequest:
     asked = record["request"]["asked"]
     return JobRequest(**asked | {"tags": record["job"]["tags"], "ignored": tuple(asked["ignored"])})
-
-
-def _reopened_at(record: Record) -> int | None:
-    """When the latest submission began, if not the first: the last time that a failed job was queued."""
-    moves = record["job"]["moves"]
-    again = [
-        move["at"]
-        for before, move in itertools.pairwise(moves)
-        if move["status"] == "queued" and before["status"] == "failed"
-    ]
-    return _ms(again[-1]) if again else None
 
 
 JOBS: dict[str, Callable[[Record], Any]] = {
@@ -83,7 +71,7 @@ JOBS: dict[str, Callable[[Record], Any]] = {
     ],
     "request_id": lambda record: record["job"]["request_id"],
     "submission": lambda record: record["job"]["submission"],
-    "submission_at": _reopened_at,
+    "submission_at": lambda record: _ms(record["job"]["submitted_at"]),
     "ready_at": lambda record: _ms(record["job"]["moves"][-2]["at"]),
     "records": lambda record: record["number"],
 }
