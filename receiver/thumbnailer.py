@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import structlog
 
-from receiver.errors import NoThumbnail, Unready
+from receiver.errors import DarkroomError, NoThumbnail, Unready
 
 log = structlog.get_logger("darkroom.thumbnails")
 
@@ -110,21 +110,28 @@ class Thumbnailer:
             self._give_back(helper)
             raise
         except Died as death:
-            late = helper.late
-            code = self._end(helper)
-            log.warning("a thumbnail helper ended", why="it took too long" if late else str(death), code=code)
-            if self._closed:
-                raise Unready("The service is stopping.") from death
-            raise NoThumbnail(
-                f"No thumbnail can be made of this image: it takes more than {self._deadline_s:g} seconds."
-                if late
-                else "No thumbnail can be made of this image: the process that tried it died."
-            ) from death
+            self._lament(helper, death)
+            if not helper.used or helper.late:
+                raise self._blamed(helper) from death
         except BaseException:
             self._end(helper)
             raise
-        self._give_back(helper)
-        return made
+        else:
+            self._give_back(helper)
+            return made
+        # It may have been harmed by an image before: only one that is new tells what this image does.
+        return self._make(image, size, pixels)
+
+    def _lament(self, helper: _Helper, death: Died) -> None:
+        code = self._end(helper)
+        why = "it took too long" if helper.late else str(death)
+        log.warning("a thumbnail helper ended", why=why, code=code)
+
+    def _blamed(self, helper: _Helper) -> DarkroomError:
+        if self._closed:
+            return Unready("The service is stopping.")
+        how = f"it takes more than {self._deadline_s:g} seconds" if helper.late else "it broke what tried it"
+        return NoThumbnail(f"No thumbnail can be made of this image: {how}.")
 
     def _take(self) -> _Helper:
         while True:
@@ -139,11 +146,12 @@ class Thumbnailer:
             timer.cancel()
             if helper.alive:
                 return helper
-            self._end(helper)  # killed by somebody while it waited, which is no fault of the next image
+            self._end(helper)
 
     def _give_back(self, helper: _Helper) -> None:
         timer = Timer(self._idle_s, self._retire, [helper])
         timer.daemon = True
+        helper.used = True
         with self._lock:
             if not self._closed:
                 self._idle.append((helper, timer))
@@ -182,6 +190,8 @@ class _Helper:
             raise Unready(f"No thumbnail helper could be started: {error.strerror}.") from error
         self.pid = self._process.pid
         self.late = False
+        self.used = False
+        """Whether it has answered for another image before."""
 
     @property
     def alive(self) -> bool:
@@ -219,6 +229,7 @@ class _Helper:
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
+        image.seek(0)
         requests.write(head)
         shutil.copyfileobj(image, requests)
         requests.flush()

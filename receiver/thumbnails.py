@@ -118,7 +118,6 @@ class Thumbnails:
         with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             image = cast("BinaryIO", spool)
             self._fetch(output, image)
-            image.seek(0)
             return self._thumbnailer.make(image, size=output.bytes, pixels=pixels)
 
     def _fetch(self, output: Output, file: BinaryIO) -> None:
