@@ -1,4 +1,4 @@
-"""Links to images, thumbnails and records, over HTTP: they never die, and never pass wrong bytes for right."""
+"""Links to images, thumbnails and records, over HTTP: they never die, nor pass wrong bytes for right."""
 
 from __future__ import annotations
 
