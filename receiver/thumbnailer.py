@@ -46,7 +46,7 @@ def usual_program() -> list[str]:
     assert found is not None
     assert found.origin is not None
     program = Path(__file__).with_name("thumbnailing.py")
-    return [sys.executable, "-I", str(program), str(Path(found.origin).parent.parent)]
+    return [sys.executable, "-I", "-B", str(program), str(Path(found.origin).parent.parent)]
 
 
 class Thumbnailer:

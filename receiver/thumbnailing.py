@@ -28,7 +28,8 @@ if __name__ == "__main__":
     # Alone, it finds Pillow where its starter has it.
     sys.path[:0] = sys.argv[1:2]
 
-from PIL import AvifImagePlugin, Image, ImageCms, UnidentifiedImageError
+# The plugins by name, because Pillow would load every one that it has to look for one.
+from PIL import AvifImagePlugin, Image, ImageCms, UnidentifiedImageError, WebPImagePlugin
 
 SIDE = 512
 """The longer side of a thumbnail, in pixels; a smaller image is not made larger."""
@@ -136,6 +137,8 @@ def _confine() -> None:
     """Give up what a decoder does not need. What a system does not have is left out."""
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Image.preinit()
+    assert WebPImagePlugin.SUPPORTED
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with suppress(OSError, AttributeError):
         os.nice(5)
