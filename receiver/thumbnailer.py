@@ -166,9 +166,10 @@ class Thumbnailer:
         self._end(helper)
 
     def _end(self, helper: _Helper) -> int:
+        code = helper.end()
         with self._lock:
             self._helpers.discard(helper)
-        return helper.end()
+        return code
 
 
 class _Helper:

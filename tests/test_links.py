@@ -34,6 +34,7 @@ class Watched(ObjectStore):
     """A store that remembers what it was asked for, and can break off in the middle."""
 
     log: ClassVar[list[tuple[str, str]]] = []
+    open: ClassVar[list[str]] = []
     broken: ClassVar[threading.Event] = threading.Event()
     no_records: ClassVar[threading.Event] = threading.Event()
 
@@ -42,7 +43,11 @@ class Watched(ObjectStore):
         """Open an object."""
         self.log.append(("stream", key))
         with super().stream(key, byte_range=byte_range) as stream:
-            yield replace(stream, chunks=self._perhaps_broken(stream.chunks))
+            self.open.append(key)
+            try:
+                yield replace(stream, chunks=self._perhaps_broken(stream.chunks))
+            finally:
+                self.open.remove(key)
 
     def _perhaps_broken(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -100,6 +105,7 @@ def made(s3_server: EmbeddedS3, tmp_path_factory: pytest.TempPathFactory) -> Ite
         assert hashlib.sha256(image).hexdigest() == output["sha256"]
         Watched.log.clear()
         yield Made(live, output, image, Watched.log)
+    assert Watched.open == [], "however an answer ended, what was opened for it is closed"
 
 
 SAFE = {
@@ -303,6 +309,18 @@ def test_a_stream_whose_bucket_breaks_off_is_cut_off_too(made: Made, asked: str)
     finally:
         Watched.broken.clear()
     assert made.get().content == made.image
+
+
+def test_who_leaves_in_the_middle_holds_nothing_open(made: Made) -> None:
+    with httpx.Client(base_url=made.live.url, trust_env=False) as http:
+        for _ in range(3):
+            with http.stream("GET", made.at + "/image?stream=1") as answer:
+                next(answer.iter_raw(1000))
+    for _ in range(500):
+        if not Watched.open:
+            break
+        threading.Event().wait(0.01)
+    assert Watched.open == []
 
 
 def replaced(live: Live, output: dict[str, Any], image: bytes) -> None:

@@ -56,6 +56,7 @@ def make(thumbnailer: Thumbnailer, data: bytes, pixels: int = 900 * 600) -> Imag
         *((data, "RGB") for data in PLAIN.values()),
         (encoded(corners(), "JPEG", progressive=True), "RGB"),
         (encoded(corners().convert("CMYK"), "JPEG"), "RGB"),
+        (encoded(corners(), "MPO", save_all=True, append_images=[corners()]), "RGB"),
         (encoded(corners().quantize(8), "PNG"), "RGB"),
         (encoded(corners(), "WEBP", lossless=True), "RGB"),
         *((pictures.animated(kind), "RGB") for kind in ("PNG", "WEBP", "AVIF")),
@@ -63,7 +64,8 @@ def make(thumbnailer: Thumbnailer, data: bytes, pixels: int = 900 * 600) -> Imag
         *((turned(kind, 6), "RGB") for kind in ("PNG", "WEBP", "AVIF")),
     ],
     ids=[
-        *PLAIN, "progressive", "cmyk", "palette", "lossless", "png moves", "webp moves", "avif moves",
+        *PLAIN, "progressive", "cmyk", "several", "palette", "lossless",
+        "png moves", "webp moves", "avif moves",
         *(f"turned {orientation}" for orientation in range(1, 9)), "png turned", "webp turned", "avif turned",
     ],
 )  # fmt: skip
@@ -170,7 +172,8 @@ def test_a_helper_has_limits_and_knows_no_secret(
     make(thumbnailer, PLAIN["png"])
     helper = Path("/proc") / str(thumbnailer.helpers()[0])
     limits = {line[:25].strip(): line[26:46].strip() for line in (helper / "limits").read_text().splitlines()}
-    assert limits["Max core file size"] == limits["Max file size"] == "0"
+    for name in ("core file size", "file size", "open files", "processes"):
+        assert limits[f"Max {name}"] == "0"
     assert int(limits["Max address space"]) < 300 * 1024 * 1024
     assert int(limits["Max cpu time"]) < 60
     assert (helper / "oom_score_adj").read_text().strip() == "1000"
