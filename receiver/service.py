@@ -97,13 +97,17 @@ class Service:
             self.worker.start()
         log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
 
+    def send_home(self) -> None:
+        """Answer those who wait for a job or a thumbnail, because a stop was asked for."""
+        self.waiters.close()
+        self.links.thumbnails.close()
+
     def stop(self, *, work: bool) -> None:
         """Stop cleanly: nothing new is begun, and what is in hand is finished or given back."""
-        self.waiters.close()
+        self.send_home()
         if work:
             self.worker.stop(STOP_S)
         self.intake.stop()
-        self.links.thumbnails.close()
         self.downloader.close()
         self.outside.client.close()
         if work:
