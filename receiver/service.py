@@ -16,8 +16,10 @@ from receiver.breaker import Breaker
 from receiver.callbacks import Callbacks
 from receiver.download import Downloader
 from receiver.edge import Edge, handlers
+from receiver.events import EventsPage
 from receiver.gateways.base import Gateway
 from receiver.health import Health
+from receiver.housekeeping import Housekeeper
 from receiver.intake import Intake
 from receiver.metrics import Metrics, MetricsPage
 from receiver.openapi import Described
@@ -82,6 +84,8 @@ class Service:
     waiters: Waiters
     callbacks: Callbacks
     api: Api
+    events: EventsPage
+    housekeeper: Housekeeper
     health: Health
     metrics: Metrics
     page: MetricsPage
@@ -91,6 +95,7 @@ class Service:
         slots = self.settings.worker.concurrency if work else 0
         self.metrics.watch(lambda: {"darkroom_worker_slots": slots})
         self.intake.start()
+        self.housekeeper.start()
         if work:
             self.worker.start()
         log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
@@ -101,6 +106,7 @@ class Service:
         if work:
             self.worker.stop(STOP_S)
         self.intake.stop()
+        self.housekeeper.stop(JOIN_S)
         self.downloader.close()
         self.outside.client.close()
         if work:
@@ -121,7 +127,8 @@ class Service:
             finally:
                 self.stop(work=work)
 
-        parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
+        watched = (self.health, self.page)
+        parts = (self.callbacks, self.api, self.events, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         app = Starlette(
             routes=Described(routes, tokens=not self.api.admission.access.open).routes,
