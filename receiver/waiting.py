@@ -121,7 +121,10 @@ class Follower:
 
     def _heard(self, events: Sequence[Happened], all_up_to: Place) -> None:
         full = len(events) == TAKEN
-        self.place = Place(events[-1].id, events[-1].at) if full else all_up_to
+        heard = Place(events[-1].id, events[-1].at) if full else all_up_to
+        # Never back: what was read in the ledger may be newer than what is in memory yet.
+        if self.place is None or heard.id >= self.place.id:
+            self.place = heard
 
 
 class Waiters:
