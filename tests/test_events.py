@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from statistics import median
 from time import monotonic, time
 
@@ -14,9 +15,11 @@ import httpx
 import pytest
 from sqlalchemy import insert
 
+from receiver.embedded import EmbeddedS3
+from receiver.sandbox import SandboxServer
 from storage.events import Events
 from storage.schema import events as table
-from tests.live import IMAGEN, ULTRA, Live, Start
+from tests.live import IMAGEN, ULTRA, Live, Start, started
 from tests.streams import PATIENCE_S, Told, as_told, everything, following, plain, take
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
@@ -215,6 +218,24 @@ def test_who_does_not_read_is_cut_off_and_can_go_on(start: Start) -> None:
     had = [found.decode() for found in re.findall(whole, raw)]
     assert 0 < len(had) < len(told)
     assert had + [one.id for one in read(live, had[-1])] == [one.id for one in told]
+
+
+def test_who_does_not_read_holds_up_no_stop(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as lazy:
+        with started(s3_server, tmp_path, sandbox=sandbox, work=False) as live:
+            put(live, 3_000, gateway="long" * 1_000)
+            lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+            lazy.connect(("127.0.0.1", httpx.URL(live.url).port or 0))
+            lazy.sendall(b"GET /v1/events?since=0 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            asyncio.run(until(lambda: waiting(live) == 1))
+            began = monotonic()
+        assert monotonic() - began < 9
+    log = capsys.readouterr().out
+    assert "path=/v1/events" in log
+    assert "Traceback" not in log
+    assert "CancelledError" not in log
 
 
 def test_whoever_goes_away_leaves_nothing_behind(still: Live) -> None:
