@@ -17,8 +17,10 @@ from receiver.callbacks import Callbacks
 from receiver.counting import Counting
 from receiver.download import Downloader
 from receiver.edge import Edge, handlers
+from receiver.events import EventsPage
 from receiver.gateways.base import Gateway
 from receiver.health import Health
+from receiver.housekeeping import Housekeeper
 from receiver.intake import Intake
 from receiver.links import Links
 from receiver.metrics import Metrics, MetricsPage
@@ -88,6 +90,8 @@ class Service:
     counting: Counting
     api: Api
     links: Links
+    events: EventsPage
+    housekeeper: Housekeeper
     health: Health
     metrics: Metrics
     page: MetricsPage
@@ -97,6 +101,7 @@ class Service:
         slots = self.settings.worker.concurrency if work else 0
         self.metrics.watch(lambda: {"darkroom_worker_slots": slots})
         self.intake.start()
+        self.housekeeper.start()
         if work:
             self.worker.start()
         log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
@@ -112,6 +117,7 @@ class Service:
         if work:
             self.worker.stop(STOP_S)
         self.intake.stop()
+        self.housekeeper.stop(JOIN_S)
         self.downloader.close()
         self.outside.client.close()
         if work:
@@ -133,7 +139,7 @@ class Service:
                 self.stop(work=work)
 
         watched = (self.health, self.page)
-        ours = (self.callbacks, self.api, self.counting, self.links)
+        ours = (self.callbacks, self.api, self.counting, self.links, self.events)
         parts = (*ours, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         app = Starlette(

@@ -103,7 +103,10 @@ def served(service: Service, listener: socket.socket, *, work: bool = True) -> I
 
 def _server(service: Service, *, work: bool, started: Callable[[], None], api: bool = True) -> Server:
     limits = service.settings.limits
-    room = Room(allowed(limits.connections), patience_s=limits.head_timeout)
+    connections = allowed(limits.connections)
+    room = Room(connections, patience_s=limits.head_timeout)
+    # Whoever waits holds a connection; callbacks must find one too.
+    service.waiters.at_most(connections // 2)
     config = uvicorn.Config(
         service.asgi(work=work, api=api),
         http=within(room),
