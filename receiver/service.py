@@ -34,6 +34,7 @@ from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.database import Database
+from storage.events import Events
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
 from storage.search import Search
@@ -53,6 +54,7 @@ class Memory:
     ledger: Ledger
     circuits: Circuits
     search: Search
+    events: Events
     backlog: Backlog
     store: ObjectStore
     archive: Archive

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from time import monotonic, time
+from typing import Any
 
 import httpx
 import pytest
@@ -91,8 +92,9 @@ def test_everything_reaches_every_reader_once_and_in_order(start: Start) -> None
         await asyncio.wait(tasks)
 
     async def make() -> None:
-        wanted = [(IMAGEN, {}), (ULTRA, {"num_images": 2}), (IMAGEN, {"fault": "failed"})] * 17
-        await asyncio.gather(*(asyncio.to_thread(live.make, body, **more) for body, more in wanted[:50]))
+        kinds: list[dict[str, Any]] = [IMAGEN, ULTRA | {"num_images": 2}, IMAGEN | {"fault": "failed"}]
+        wanted = [kinds[number % 3] for number in range(50)]
+        await asyncio.gather(*(asyncio.to_thread(live.make, {}, **asked) for asked in wanted))
 
     asyncio.run(read_while(make()))
     told = kept(live)
