@@ -78,10 +78,9 @@ def build(
     outside = _outside(settings, clock, makers)
     memory = _memory(settings, clock, makers)
     timing = timing or _timing(settings)
-    happened = Events(memory.database)
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
-    waiters = Waiters(happened, settings.limits, metrics)
+    waiters = Waiters(memory.events, settings.limits, metrics)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
@@ -101,11 +100,6 @@ def build(
     metrics.watch(from_process(intake.waiting, measured.in_hand))
     retrier = Retrier(memory.ledger, outside.gateways, clock)
     admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
-
-    def queued() -> None:
-        worker.wake()
-        waiters.moved()
-
     return Service(
         settings=settings,
         memory=memory,
@@ -118,10 +112,10 @@ def build(
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
         counting=Counting(memory.facets, admission, clock),
-        api=_api(memory, submitter, retrier, admission, waiters, queued),
+        api=_api(memory, submitter, retrier, admission, waiters, worker.wake),
         links=_links(settings, memory, admission, makers),
         events=EventsPage(waiters, admission),
-        housekeeper=Housekeeper({"events forgotten": lambda: happened.forget(clock() - KEPT_MS)}, metrics),
+        housekeeper=_housekeeper(memory, metrics, clock),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),
@@ -144,14 +138,22 @@ def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> 
     metrics.watch(from_pauses(breaker.paused))
 
 
+def _housekeeper(memory: Memory, metrics: Metrics, clock: Clock) -> Housekeeper:
+    return Housekeeper({"events forgotten": lambda: memory.events.forget(clock() - KEPT_MS)}, metrics)
+
+
 def _api(
     memory: Memory,
     submitter: Submitter,
     retrier: Retrier,
     admission: Admission,
     waiters: Waiters,
-    queued: Callable[[], None],
+    wake: Callable[[], None],
 ) -> Api:
+    def queued() -> None:
+        wake()
+        waiters.moved()
+
     return Api(
         ledger=memory.ledger,
         search=memory.search,
@@ -216,6 +218,7 @@ def _memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
         circuits=Circuits(database, clock),
         search=Search(database),
         facets=Facets(database),
+        events=Events(database),
         backlog=Backlog(database, clock),
         store=store,
         archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),

@@ -36,6 +36,7 @@ from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.database import Database
+from storage.events import Events
 from storage.facets import Facets
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
@@ -57,6 +58,7 @@ class Memory:
     circuits: Circuits
     search: Search
     facets: Facets
+    events: Events
     backlog: Backlog
     store: ObjectStore
     archive: Archive
