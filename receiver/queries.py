@@ -21,13 +21,16 @@ from starlette.datastructures import QueryParams
 
 from receiver.answers import JobId, OutputId
 from receiver.errors import InvalidRequest
-from receiver.models import Text, fault
+from receiver.models import TagName, Text, fault
 from receiver.moments import AGO, read_moment
+from storage import usage
 from storage.records import Status
 from storage.search import Wanted
+from storage.usage import By
 
 MAX_WAIT_S = 60
 MAX_WORDS = 32
+MAX_USAGE_DAYS = 366
 
 TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
 TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
@@ -141,6 +144,41 @@ class WaitQuery(Query):
 
     wait: float = Field(0, ge=0, le=MAX_WAIT_S, allow_inf_nan=False)
     """Seconds to hold the answer back for, unless the job is terminal before."""
+
+
+class UsageQuery(Query):
+    """Of `GET /v1/usage`."""
+
+    by: By | None = None
+    """What usage is told apart by; with `tag` it is that tag, and else the gateway."""
+    tag: TagName | None = None
+    """The name of the tag by whose values jobs are told apart."""
+    gateway: Text | None = None
+    """Only jobs of this gateway."""
+    since: Moment | None = None
+    """Taken in then or later; at most 366 days before `until`. Without it: today and the 29 days before."""
+    until: Moment | None = None
+    """Taken in before then; now, if it is left out."""
+    limit: int = Field(100, ge=1, le=1000)
+    """How many groups are told by themselves; days are always all told."""
+
+    def wanted(self, now: int) -> usage.Wanted:
+        """The same in the ledger's words; `now` in milliseconds. Raises InvalidRequest."""
+        by = self.by or (By.TAG if self.tag else By.GATEWAY)
+        if (by is By.TAG) != (self.tag is not None):
+            told = "say which tag" if self.tag is None else f"goes with by=tag only, not with by={by}"
+            raise InvalidRequest([{"field": "tag", "message": told}])
+        # A moment that is now: what was taken in within this millisecond is counted too.
+        until = now + 1 if self.until is None else read_moment(self.until, now)
+        since = (until - 1) // usage.DAY_MS * usage.DAY_MS - 29 * usage.DAY_MS
+        if self.since is not None:
+            since = read_moment(self.since, now)
+        if since >= until:
+            raise InvalidRequest([{"field": "since", "message": "must be before until"}])
+        if until - since > MAX_USAGE_DAYS * usage.DAY_MS:
+            told = f"must be at most {MAX_USAGE_DAYS} days before until; ask for less at a time"
+            raise InvalidRequest([{"field": "since", "message": told}])
+        return usage.Wanted(by, max(0, since), until, self.gateway, self.tag)
 
 
 class ImageQuery(Query):
