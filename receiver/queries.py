@@ -31,6 +31,7 @@ from storage.usage import By
 MAX_WAIT_S = 60
 MAX_WORDS = 32
 MAX_USAGE_DAYS = 366
+USUAL_USAGE_DAYS = 30
 
 TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
 TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
@@ -158,7 +159,7 @@ class UsageQuery(Query):
     since: Moment | None = None
     """Taken in then or later; at most 366 days before `until`. Without it: today and the 29 days before."""
     until: Moment | None = None
-    """Taken in before then; now, if it is left out."""
+    """Taken in before then; up to now without it, and at most."""
     limit: int = Field(100, ge=1, le=1000)
     """How many groups are told by themselves; days are always all told."""
 
@@ -168,17 +169,22 @@ class UsageQuery(Query):
         if (by is By.TAG) != (self.tag is not None):
             told = "say which tag" if self.tag is None else f"goes with by=tag only, not with by={by}"
             raise InvalidRequest([{"field": "tag", "message": told}])
-        # A moment that is now: what was taken in within this millisecond is counted too.
-        until = now + 1 if self.until is None else read_moment(self.until, now)
-        since = (until - 1) // usage.DAY_MS * usage.DAY_MS - 29 * usage.DAY_MS
-        if self.since is not None:
-            since = read_moment(self.since, now)
+        since, until = self._time(now)
         if since >= until:
-            raise InvalidRequest([{"field": "since", "message": "must be before until"}])
+            told = "must be before until, and not in the future"
+            raise InvalidRequest([{"field": "since", "message": told}])
         if until - since > MAX_USAGE_DAYS * usage.DAY_MS:
             told = f"must be at most {MAX_USAGE_DAYS} days before until; ask for less at a time"
             raise InvalidRequest([{"field": "since", "message": told}])
-        return usage.Wanted(by, max(0, since), until, self.gateway, self.tag)
+        return usage.Wanted(by, since, until, self.gateway, self.tag)
+
+    def _time(self, now: int) -> tuple[int, int]:
+        # What was taken in within this very millisecond is counted too.
+        until = now + 1 if self.until is None else min(now + 1, read_moment(self.until, now))
+        if self.since is not None:
+            return read_moment(self.since, now), until
+        today = (until - 1) // usage.DAY_MS
+        return max(0, (today - USUAL_USAGE_DAYS + 1) * usage.DAY_MS), until
 
 
 class ImageQuery(Query):

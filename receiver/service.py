@@ -26,6 +26,7 @@ from receiver.retry import Retrier
 from receiver.sending import Sender
 from receiver.settings import Settings
 from receiver.submission import CallbackUrls
+from receiver.usage import UsageApi
 from receiver.waiting import Waiters
 from receiver.worker import Worker
 from storage.archive import Archive
@@ -35,6 +36,7 @@ from storage.database import Database
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
 from storage.search import Search
+from storage.usage import Usage
 
 log = structlog.get_logger("darkroom.service")
 
@@ -51,6 +53,7 @@ class Memory:
     ledger: Ledger
     circuits: Circuits
     search: Search
+    usage: Usage
     backlog: Backlog
     store: ObjectStore
     archive: Archive
@@ -85,6 +88,7 @@ class Service:
     health: Health
     metrics: Metrics
     page: MetricsPage
+    usage: UsageApi
 
     def start(self, *, work: bool) -> None:
         """Begin to take callbacks in and, if `work`, to work."""
@@ -121,7 +125,8 @@ class Service:
             finally:
                 self.stop(work=work)
 
-        parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
+        watched = (self.health, self.page)
+        parts = (self.callbacks, self.api, self.usage, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         app = Starlette(
             routes=Described(routes, tokens=not self.api.admission.access.open).routes,

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 
 from storage.database import Database
+from storage.numbers import first_number
 from storage.schema import jobs, outputs
 
 DAY_MS = 24 * 3600 * 1000
@@ -119,7 +120,7 @@ class Usage:
 def _query(wanted: Wanted) -> Any:
     # One row for each amount, not for each job: there are as many amounts as there are prices.
     made = select(func.count()).where(outputs.c.job_id == jobs.c.id).scalar_subquery()
-    within = [jobs.c.created_at >= wanted.since, jobs.c.created_at < wanted.until]
+    within = [jobs.c.number >= first_number(wanted.since), jobs.c.number < first_number(wanted.until)]
     if wanted.gateway is not None:
         within.append(jobs.c.gateway == wanted.gateway)
     each = select(
@@ -140,7 +141,8 @@ def _value(wanted: Wanted) -> ColumnElement[Any]:
             return jobs.c.created_at // DAY_MS
         case By.TAG:
             assert wanted.tag is not None
-            return jobs.c.tags[wanted.tag].as_string()
+            value: ColumnElement[Any] = jobs.c.tags[wanted.tag].as_string()
+            return value
 
 
 def _grouped(rows: Iterable[Any]) -> dict[Any, Spent]:
