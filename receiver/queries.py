@@ -25,8 +25,10 @@ from receiver.models import TagName, Text, fault
 from receiver.moments import AGO, read_moment
 from storage import usage
 from storage.records import Status
-from storage.search import Wanted
+from storage import usage
+from storage.records import Status
 from storage.usage import By
+from storage.wanted import Wanted
 
 MAX_WAIT_S = 60
 MAX_WORDS = 32
@@ -107,7 +109,7 @@ class JobFilters(Tagged):
         return Wanted(
             gateway=self.gateway,
             model=self.model,
-            text=self.q,
+            words=tuple((self.q or "").split()),
             status=self.status,
             code=self.code,
             since=None if self.since is None else read_moment(self.since, now),

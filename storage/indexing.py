@@ -24,6 +24,9 @@ MAKE_GRAMS = (
 )
 _ADD_GRAMS = text(f"INSERT INTO {GRAMS} (rowid, pieces) VALUES (:number, :pieces)")  # noqa: S608 - our name
 
+HAS_IMAGE = "has:image"
+"""The term of every job that has an output, so that searches for images pass by all others."""
+
 MOST_PIECES = 24
 """How many pieces of one word are looked up: what they find is compared with the whole word anyway."""
 
@@ -48,7 +51,8 @@ def index_result(connection: Connection, job: RowMapping) -> None:
 def index_output(connection: Connection, job: RowMapping, output: Output) -> None:
     """Make a job findable by one of its images, and count that image; it was just inserted."""
     size = f"{output.width}x{output.height}"
-    _add(connection, job["number"], (("seed", output.seed), ("type", output.media_type), ("size", size)))
+    kinds = (("has", "image"), ("seed", output.seed), ("type", output.media_type), ("size", size))
+    _add(connection, job["number"], kinds)
     counted = [
         ("gateway", job["gateway"]),
         ("model", job["result_model"] or job["model"]),
@@ -65,7 +69,7 @@ def index_output(connection: Connection, job: RowMapping, output: Output) -> Non
 
 
 def term(kind: str, value: str) -> str:
-    """What a job is found by: `kind` is gateway, model, seed, tag (`name=value`), type or size."""
+    """What a job is found by: `kind` is gateway, model, seed, tag (`name=value`), type, size or has."""
     return f"{kind}:{value}"
 
 

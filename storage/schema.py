@@ -30,6 +30,8 @@ metadata = MetaData(
     }
 )
 
+FAULTY = text("error_code IS NOT NULL")
+
 jobs = Table(
     "jobs",
     metadata,
@@ -84,6 +86,7 @@ jobs = Table(
     UniqueConstraint("gateway", "gateway_job_id"),
     Index("ix_jobs_gateway_status", "gateway", "status", "found_by"),
     Index("ix_jobs_status_number", "status", "number"),
+    Index("ix_jobs_error_number", "error_code", "number", sqlite_where=FAULTY, postgresql_where=FAULTY),
     Index("ix_jobs_number", "number", unique=True),
 )
 

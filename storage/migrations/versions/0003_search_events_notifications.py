@@ -26,6 +26,15 @@ def upgrade() -> None:
     _number_and_fold(connection)
     op.create_index("ix_jobs_number", "jobs", ["number"], unique=True)
     op.create_index("ix_jobs_status_number", "jobs", ["status", "number"], unique=False)
+    faulty = sa.text("error_code IS NOT NULL")
+    op.create_index(
+        "ix_jobs_error_number",
+        "jobs",
+        ["error_code", "number"],
+        unique=False,
+        sqlite_where=faulty,
+        postgresql_where=faulty,
+    )
     _index(connection)
 
 
