@@ -21,13 +21,13 @@ from starlette.datastructures import QueryParams
 
 from receiver.answers import JobId, OutputId
 from receiver.errors import InvalidRequest
+from receiver.language import MAX_CHARS, combined, read_query_text
 from receiver.models import Text, fault
 from receiver.moments import AGO, read_moment
 from storage.records import Status
 from storage.wanted import Wanted
 
 MAX_WAIT_S = 60
-MAX_WORDS = 32
 
 TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
 TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
@@ -51,10 +51,19 @@ Moment = Annotated[
 ]
 
 
-def _few_words(text: str) -> str:
-    if len(text.split()) > MAX_WORDS:
-        raise ValueError(f"may have {MAX_WORDS} words at most")
+def _query_text(text: str) -> str:
+    try:
+        read_query_text(text, 0)
+    except InvalidRequest as error:
+        raise ValueError("; ".join(fault["message"] for fault in error.faults)) from None
     return text
+
+
+QueryText = Annotated[
+    Text,
+    Field(max_length=MAX_CHARS, examples=['red kite "grey harbour" -cartoon model:imagen-4 since:7d']),
+    AfterValidator(_query_text),
+]
 
 
 class Query(BaseModel):
@@ -81,8 +90,12 @@ class Tagged(Query):
 class JobFilters(Tagged):
     """What jobs are looked for by; every condition given must hold."""
 
-    q: Annotated[Text, AfterValidator(_few_words)] | None = None
-    """Words that stand in the prompt, in any case; 32 at most."""
+    q: QueryText | None = None
+    """What to look for, in the query language: words that all stand in the prompt, in any case and script;
+    `"a phrase"`; `-word` that does not stand there; and `key:value`, where the key is `seed`, `model`,
+    `gateway`, `tag` (`tag:name=value`), `status`, `type`, `size`, `width`, `height`, `bytes`, `since`,
+    `until`, `on`, `sha256`, `job` or `code`. 32 words at most; what is asked for here may not be asked for by
+    a parameter as well."""
     gateway: Text | None = None
     """The gateway's name."""
     model: Text | None = None
@@ -99,11 +112,17 @@ class JobFilters(Tagged):
     """How many a page holds."""
 
     def wanted(self, now: int) -> Wanted:
-        """The same in the ledger's words; `now` in milliseconds."""
+        """The same in the ledger's words; `now` in milliseconds.
+
+        Raises InvalidRequest if `q` and a parameter ask for the same.
+        """
+        return combined(read_query_text(self.q or "", now), self.given(now))
+
+    def given(self, now: int) -> Wanted:
+        """What the parameters beside `q` ask for."""
         return Wanted(
             gateway=self.gateway,
             model=self.model,
-            words=tuple((self.q or "").split()),
             status=self.status,
             code=self.code,
             since=None if self.since is None else read_moment(self.since, now),
@@ -131,9 +150,9 @@ class OutputQuery(JobFilters):
     cursor: OutputId | None = None
     """The `next_cursor` of the page before."""
 
-    def wanted(self, now: int) -> Wanted:
-        """The same in the ledger's words; `now` in milliseconds."""
-        return replace(super().wanted(now), job=self.job, seed=self.seed, sha256=self.sha256)
+    def given(self, now: int) -> Wanted:
+        """What the parameters beside `q` ask for."""
+        return replace(super().given(now), job=self.job, seed=self.seed, sha256=self.sha256)
 
 
 class WaitQuery(Query):
