@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
 from receiver.gallery.assets import Assets
+from receiver.gallery.words import FILTERS
 from storage.records import rfc3339
 
 PAGE_HEADERS = {
@@ -51,6 +52,7 @@ class Rendering:
         )
         self._environment.globals.update(asset=assets.url)
         self._environment.filters.update(
+            FILTERS,
             alt=alt_text,
             attr_text=plain,
             bytes=size,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from receiver.gallery.assets import Assets
 from receiver.gallery.frame import Frame
 from receiver.gallery.grid import Grid
+from receiver.gallery.looking_after import looking_after
 from receiver.gallery.pages import Gallery
 from receiver.gallery.rendering import Rendering
 from receiver.gallery.signing_in import SigningIn
@@ -14,11 +15,13 @@ from receiver.settings import Settings
 
 if TYPE_CHECKING:
     from receiver.api import Api
+    from receiver.health import Health
     from receiver.service import Memory
 
 
-def gallery(settings: Settings, memory: Memory, api: Api) -> Gallery:
+def gallery(settings: Settings, memory: Memory, api: Api, health: Health) -> Gallery:
     """Connect the gallery's parts."""
     assets = Assets()
     frame = Frame(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
-    return Gallery(frame, [assets, SigningIn(frame), Grid(frame, memory.search, api.clock)])
+    grid = Grid(frame, memory.search, api.clock)
+    return Gallery(frame, [assets, SigningIn(frame), grid, *looking_after(frame, memory, api, health)])
