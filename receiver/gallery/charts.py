@@ -13,6 +13,7 @@ from math import ceil, floor, log10
 
 from storage.usage import Group, Spent
 
+UNKNOWN = "\N{EN DASH}"
 MOST_ROWS = 12
 NAME_CHARS = 34
 """As many letters of a name as have room beside an amount on a narrow screen."""
@@ -65,7 +66,7 @@ class Days:
 
 def amount(value: object) -> str:
     """Credits for people: no more places than there are, and a dash where none are known."""
-    return "-" if value is None else f"{value:,.6f}".rstrip("0").rstrip(".")
+    return UNKNOWN if value is None else f"{value:,.6f}".rstrip("0").rstrip(".")
 
 
 def rows(groups: Sequence[Group], nameless: str) -> list[Bar]:

@@ -70,8 +70,7 @@ class SubmitPage:
     def ask(self, visit: Visit) -> Response:
         """Show the form: empty, or with `from` filled in from a job or an output."""
         if (origin := visit.given("from")) is None:
-            gateway = next(iter(sorted(self._gateways)), "")
-            return self._page(visit, Sheet({**submit_form.empty(), "gateway": gateway}))
+            return self._page(visit, Sheet(submit_form.empty() | self._usual()))
         made_from = self._from(origin)
         return self._page(
             visit, Sheet(submit_form.written(made_from.job, made_from.seed_reported), made_from=made_from)
@@ -102,6 +101,13 @@ class SubmitPage:
     @property
     def _gateways(self) -> Mapping[str, Gateway]:
         return self.submitter.gateways
+
+    def _usual(self) -> dict[str, str]:
+        """The gateway and the model of the job before: most often it is the same again."""
+        last = next(iter(self.search.jobs(Wanted(), limit=1).rows), None)
+        if last is None or last.gateway not in self._gateways:
+            return {"gateway": next(iter(sorted(self._gateways)), "")}
+        return {"gateway": last.gateway, "model": last.request.model}
 
     def _page(self, visit: Visit, sheet: Sheet, *, status: int = 200) -> Response:
         lately = [one.value for one in self.facets.read(Wanted()).model]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from receiver.gallery.charts import NAME_CHARS, amount
+from receiver.gallery.charts import NAME_CHARS, UNKNOWN, amount
 
 
 def age(seconds: float | None) -> str:
     """How long ago, roughly: `3 min`; a dash for never."""
     if seconds is None:
-        return "-"
+        return UNKNOWN
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
