@@ -17,6 +17,7 @@ from receiver.breaker import Breaker
 from receiver.bucket import open_bucket
 from receiver.callbacks import Callbacks
 from receiver.collect import Collector
+from receiver.counting import Counting
 from receiver.download import Downloader, DownloadPolicy
 from receiver.gallery.sessions import Sessions
 from receiver.gallery.wiring import gallery
@@ -45,6 +46,7 @@ from receiver.worker import Step, Worker
 from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
+from storage.facets import Facets
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
 from storage.search import Search
@@ -113,6 +115,7 @@ def build(
         api=api,
         gallery=gallery(settings, memory, api),
         links=_links(settings, memory, admission, makers),
+        counting=Counting(memory.facets, admission, clock),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),
@@ -206,6 +209,7 @@ def _memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
         ledger=makers.ledger(database, clock),
         circuits=Circuits(database, clock),
         search=Search(database),
+        facets=Facets(database),
         backlog=Backlog(database, clock),
         store=store,
         archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),

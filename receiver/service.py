@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from receiver.api import Api
 from receiver.breaker import Breaker
 from receiver.callbacks import Callbacks
+from receiver.counting import Counting
 from receiver.download import Downloader
 from receiver.edge import Edge, handlers
 from receiver.gallery.pages import Gallery
@@ -34,6 +35,7 @@ from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.database import Database
+from storage.facets import Facets
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
 from storage.search import Search
@@ -53,6 +55,7 @@ class Memory:
     ledger: Ledger
     circuits: Circuits
     search: Search
+    facets: Facets
     backlog: Backlog
     store: ObjectStore
     archive: Archive
@@ -83,6 +86,7 @@ class Service:
     worker: Worker
     waiters: Waiters
     callbacks: Callbacks
+    counting: Counting
     api: Api
     gallery: Gallery
     links: Links
@@ -127,7 +131,7 @@ class Service:
                 self.stop(work=work)
 
         watched = (self.health, self.page)
-        parts = (self.callbacks, self.api, self.links, *watched) if api else watched
+        parts = (self.callbacks, self.api, self.links, self.counting, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         described = Described(routes, tokens=not self.api.admission.access.open).routes
         app = Starlette(

@@ -13,7 +13,6 @@ from receiver.gallery.pages import Gallery
 from receiver.gallery.rendering import Rendering
 from receiver.gallery.signing_in import SigningIn
 from receiver.settings import Settings
-from storage.facets import Facets
 from storage.newer import Newer
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def gallery(settings: Settings, memory: Memory, api: Api) -> Gallery:
         [
             assets,
             SigningIn(frame),
-            Grid(frame, search, newer, Facets(memory.database), clock),
+            Grid(frame, search, newer, memory.facets, clock),
             Detail(frame, search, newer, memory.ledger, memory.archive, clock),
             Finding(frame, search, settings.download.max_bytes),
         ],
