@@ -12,7 +12,6 @@ from receiver.gallery.submit_page import SubmitPage
 from receiver.gallery.usage_page import UsagePage
 from receiver.health import Health
 from receiver.remembered import Remembered
-from storage.facets import Facets
 
 if TYPE_CHECKING:
     from receiver.api import Api
@@ -24,12 +23,11 @@ BOOKS_S = 1.0
 
 def looking_after(frame: Frame, memory: Memory, api: Api, health: Health) -> list[Part]:
     """Make these pages from the parts of the service."""
-    facets = Facets(memory.database)
     books = Remembered(memory.ledger.books, BOOKS_S)
     gateways = list(api.submitter.gateways)
     return [
         JobsPages(frame, memory.ledger, memory.search, api.retrier, books, api.queued, api.clock),
-        SubmitPage(frame, api.submitter, memory.ledger, memory.search, facets, api.queued),
+        SubmitPage(frame, api.submitter, memory.ledger, memory.search, memory.facets, api.queued),
         BooksPage(frame, memory.ledger, memory.circuits, health, gateways, api.clock),
-        UsagePage(frame, memory.usage, facets, books, api.clock),
+        UsagePage(frame, memory.usage, memory.facets, books, api.clock),
     ]

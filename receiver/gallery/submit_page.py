@@ -22,9 +22,7 @@ from storage.records import Job
 from storage.search import Search
 from storage.wanted import Wanted
 
-SENT_BEFORE = (
-    "This form was sent before, with something else in it. Submit it once more to make a new job."
-)
+SENT_BEFORE = "This form was sent before, with something else in it. Submit it once more to make a new job."
 RATIOS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9")
 
 
@@ -90,10 +88,12 @@ class SubmitPage:
                 request_id=visit.request.state.request_id,
             )
         except InvalidRequest as error:
-            sheet = Sheet(values, key, submit_form.by_field(error.faults))
+            shown = submit_form.kept(visit.form, values)
+            sheet = Sheet(shown, key, submit_form.by_field(error.faults))
             return self._page(visit, sheet, status=error.status)
         except IdempotencyConflict as error:
-            return self._page(visit, Sheet(values, faults={FORM: SENT_BEFORE}), status=error.status)
+            shown = submit_form.kept(visit.form, values)
+            return self._page(visit, Sheet(shown, faults={FORM: SENT_BEFORE}), status=error.status)
         if new:
             self.queued()
         return RedirectResponse(f"/jobs/{job.id}", 303)
