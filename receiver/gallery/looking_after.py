@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from receiver.api import Api
     from receiver.service import Memory
 
-BOOKS_S = 1.0
-"""How old the counts beside the words for a status may be."""
+BOOKS_S = 0.5
+"""How old the counts beside the words for a status may be; `jobs.js` looks no sooner after an event."""
 
 
 def looking_after(frame: Frame, memory: Memory, api: Api, health: Health) -> list[Part]:

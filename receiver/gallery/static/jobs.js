@@ -12,7 +12,7 @@
 
   // ---- progress: the server says that something moved, and this part of the page is fetched again
 
-  const SOON_MS = 150, LIST_MS = 1000, SLOW_MS = 15000, FALLBACK_MS = 2000;
+  const SOON_MS = 150, COUNTED_MS = 600, LIST_MS = 1200, SLOW_MS = 15000, FALLBACK_MS = 2000;
 
   function follow() {
     const place = one("[data-live]");
@@ -32,7 +32,8 @@
       if (document.hidden && !job) { again = true; return; }
       if (busy) { again = true; return; }
       if (waiting) return;
-      const pause = job ? SOON_MS : Math.max(SOON_MS, LIST_MS - (Date.now() - last));
+      // The counts of the list may be half a second old.
+      const pause = job ? SOON_MS : Math.max(COUNTED_MS, LIST_MS - (Date.now() - last));
       waiting = setTimeout(() => { waiting = null; look(); }, pause);
     }
 
