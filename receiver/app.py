@@ -97,11 +97,9 @@ def build(
         metrics=metrics,
     )
     intake = Intake(memory.ledger, worker.wake, metrics)
-    _watch(metrics, memory, breaker, clock)
-    metrics.watch(from_process(intake.waiting, measured.in_hand))
+    _watch(metrics, memory, breaker, intake, measured, clock)
     retrier = Retrier(memory.ledger, outside.gateways, clock)
-    sessions = Sessions(access, secret_keys(settings), clock)
-    admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock), sessions)
+    admission = _admission(settings, access, clock)
     api = _api(memory, submitter, retrier, admission, waiters, worker.wake)
     health = _health(settings, memory, breaker, clock)
     return Service(
@@ -136,10 +134,18 @@ class _Shared(TypedDict):
     metrics: Metrics
 
 
-def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> None:
+def _watch(
+    metrics: Metrics, memory: Memory, breaker: Breaker, intake: Intake, measured: Measured, clock: Clock
+) -> None:
     metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
     metrics.watch(from_results(memory.backlog.oldest_ready_at, clock))
     metrics.watch(from_pauses(breaker.paused))
+    metrics.watch(from_process(intake.waiting, measured.in_hand))
+
+
+def _admission(settings: Settings, access: Access, clock: Clock) -> Admission:
+    limits = Limits(settings.limits, settings.trusted_proxies, clock)
+    return Admission(access, limits, Sessions(access, secret_keys(settings), clock))
 
 
 def _api(

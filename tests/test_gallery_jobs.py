@@ -191,7 +191,7 @@ def test_only_what_can_help_is_offered(house: House, failed: dict[str, Any], gon
     assert said_no.one("a", id_=f"resubmit-{failed['id']}").text == "Submit again, perhaps at a cost…"
     dead_link = house.writer.get(f"/jobs/{gone['id']}").tree
     assert dead_link.one("button", id_=f"retry-{gone['id']}").text == "Retry this job, at no cost"
-    assert dead_link.one("a", id_=f"resubmit-{gone['id']}")
+    assert len(dead_link.all("a", id_=f"resubmit-{gone['id']}")) == 1
 
 
 def test_a_reader_sees_no_way_to_change_anything_and_has_none(house: House, gone: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from receiver.gallery.choices import known
 from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
+from receiver.gateways.base import Gateway
 from tests.live import IMAGEN, ULTRA, Live
 from tests.pages import Shown, Visitor, visiting
 
@@ -199,7 +200,7 @@ def test_the_page_knows_what_each_model_takes_and_costs(visitor: Visitor) -> Non
 
 
 def test_models_used_lately_come_first_and_only_where_they_belong() -> None:
-    gateways = {"apiframe": Apiframe("k"), "api-in-one": ApiInOne("k")}
+    gateways: dict[str, Gateway] = {"apiframe": Apiframe("k"), "api-in-one": ApiInOne("k")}
     told = known(gateways, ["imagen4", "new-model", "flux-2-pro"])
     assert told["apiframe"]["models"][:2] == ["new-model", "flux-2-pro"]
     assert told["api-in-one"]["models"][:2] == ["imagen4", "new-model"]
