@@ -164,7 +164,8 @@ def test_job_errors_are_all_there() -> None:
 
 
 def test_routes_are_those_of_the_service(live: Live) -> None:
-    told = set(re.findall(r"^\| `(\w+) (/\S+)`", part("routes"), re.MULTILINE))
+    both = part("routes") + part("pages")
+    told = set(re.findall(r"^\| `(\w+) (/\S*)`", both, re.MULTILINE))
     served = {
         (method, re.sub(r":\w+}", "}", getattr(route, "path", "")))
         for route in live.service.asgi(work=False).routes
@@ -388,6 +389,12 @@ def test_failed_jobs_are_found_for_a_retry(live: Live, tmp_path: Path) -> None:
     assert live.job(job["id"]).status == "failed"
     bash(live, tmp_path, block("run: retry"))
     assert live.job(job["id"]).status == "failed", "only looked at"
+
+
+def test_what_it_costs_is_shown_by_model(live: Live, menu: dict[str, Any], tmp_path: Path) -> None:
+    shown = bash(live, tmp_path, block("run: usage"))
+    assert menu["model"] in shown
+    assert "all together" in shown
 
 
 def test_the_client_finds_images(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:
