@@ -129,7 +129,7 @@ def test_each_query_finds_what_it_must(corpus: Archive, row: Row) -> None:
 
 @pytest.mark.parametrize("limit", range(1, 8))
 def test_the_same_is_found_on_pages_of_any_size(corpus: Archive, limit: int) -> None:
-    for row in ROWS:
+    for row in ROWS[limit % 3 :: 3]:
         check(corpus, read_query_text(row.query, NOW), limit)
 
 
@@ -238,8 +238,8 @@ def thinned(draw: st.DrawFn) -> Wanted:
     return Wanted(**{name: getattr(whole, name) for name in kept})
 
 
-@settings(QUIET, max_examples=150)
-@given(wanted=thinned(), limit=st.integers(1, 7))
+@settings(QUIET, max_examples=120)
+@given(wanted=thinned(), limit=st.sampled_from([1, 2, 3, 7, MOST, MOST]))
 @example(wanted=Wanted(media_type=JPEG), limit=1)
 def test_any_question_is_answered_as_by_looking_at_everything(
     corpus: Archive, wanted: Wanted, limit: int
@@ -324,6 +324,12 @@ def in_order(found: list[str], whole: list[str]) -> bool:
 
 @settings(QUIET, max_examples=30)
 @given(wanted=PAGED, limit=st.integers(1, 7), arrivals=ARRIVALS)
+@example(wanted=Wanted(media_type=JPEG), limit=1, arrivals=[Arrival(None, "kite", Image(JPEG))])
+@example(
+    wanted=Wanted(),
+    limit=1,
+    arrivals=[Arrival(Shot("red", day=9)), Arrival(None, "cafe"), Arrival(None, "ab")],
+)
 def test_pages_skip_and_repeat_nothing_while_more_arrives(
     filled: Filled, wanted: Wanted, limit: int, arrivals: list[Arrival]
 ) -> None:
@@ -341,6 +347,24 @@ def test_pages_skip_and_repeat_nothing_while_more_arrives(
         assert len(set(found)) == len(found)
         assert set(before) <= set(found) <= set(after)
         assert in_order(found, after)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_page_may_end_before_outputs_of_its_last_job_that_are_not_wanted(empty: Filled, index: int) -> None:
+    # The job goes on after the page, but nothing more of it is wanted: the next page begins with another job.
+    images = [Image(JPEG if n == index else PNG, seed="42" if n == index else None) for n in range(3)]
+    with empty.copy(empty.path.with_name("ends.sqlite3")) as archive:
+        for number in range(4):
+            shot = Shot("x", images=images, day=number, status=Status.QUEUED)
+            archive.add(f"job-{number}", shot)
+        for wanted in (
+            Wanted(media_type=JPEG),
+            Wanted(excluded=(("type", PNG),)),
+            Wanted(seed="42"),
+            Wanted(words=("x",), seed="42"),
+        ):
+            for limit in (1, 2, 3):
+                assert outputs(archive, wanted, limit) == [f"job-{n}.{index}" for n in (3, 2, 1, 0)]
 
 
 def test_a_page_after_nothing_is_refused(corpus: Archive) -> None:
