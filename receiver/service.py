@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from receiver.api import Api
 from receiver.breaker import Breaker
 from receiver.callbacks import Callbacks
+from receiver.counting import Counting
 from receiver.download import Downloader
 from receiver.edge import Edge, handlers
 from receiver.gateways.base import Gateway
@@ -32,6 +33,7 @@ from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.database import Database
+from storage.facets import Facets
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
 from storage.search import Search
@@ -51,6 +53,7 @@ class Memory:
     ledger: Ledger
     circuits: Circuits
     search: Search
+    facets: Facets
     backlog: Backlog
     store: ObjectStore
     archive: Archive
@@ -81,6 +84,7 @@ class Service:
     worker: Worker
     waiters: Waiters
     callbacks: Callbacks
+    counting: Counting
     api: Api
     health: Health
     metrics: Metrics
@@ -121,7 +125,11 @@ class Service:
             finally:
                 self.stop(work=work)
 
-        parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
+        parts = (
+            (self.callbacks, self.api, self.counting, self.health, self.page)
+            if api
+            else (self.health, self.page)
+        )
         routes = [route for part in parts for route in part.routes()]
         app = Starlette(
             routes=Described(routes, tokens=not self.api.admission.access.open).routes,
