@@ -5,7 +5,7 @@ Only `unicodedata` is used. Whoever changes what a search means changes it here 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from unicodedata import normalize
 
@@ -70,7 +70,7 @@ def job_fits(wanted: Wanted, job: Job) -> bool:
 
 
 def images_fit(wanted: Wanted, made: Made) -> bool:
-    """Whether a job has an image as wanted; where nothing is asked of images, whether its seeds are."""
+    """Whether a job has an image as wanted; if nothing is asked of images, whether its seeds are."""
     if wanted.sha256 or wanted.media_type or wanted.between or excluded(wanted, "type"):
         return any(output_fits(wanted, made.job, output) for output in made.outputs)
     return seeds_fit(wanted, made.job, made.outputs)
@@ -104,3 +104,9 @@ def caseless(text: str) -> str:
     """The Unicode Standard, section 3.13, D146: compatibility caseless matching."""
     first = normalize("NFKC", normalize("NFD", text).casefold())
     return normalize("NFKC", first.casefold())
+
+
+def slices(text: str, longest: int) -> Iterator[str]:
+    """All pieces of a text up to a length."""
+    for size in range(1, longest + 1):
+        yield from (text[at : at + size] for at in range(len(text) - size + 1))
