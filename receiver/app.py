@@ -19,11 +19,14 @@ from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.counting import Counting
 from receiver.download import Downloader, DownloadPolicy
+from receiver.events import EventsPage
 from receiver.gateways.table import adapters, configured
 from receiver.health import Health, oldest_result
+from receiver.housekeeping import Housekeeper
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
 from receiver.limits import Limits
+from receiver.links import Links
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.metrics import Metrics, MetricsPage
@@ -36,16 +39,19 @@ from receiver.settings import Settings, require
 from receiver.signing import CallbackTokens
 from receiver.submission import CallbackUrls
 from receiver.submit import Submitter
+from receiver.thumbnails import RECIPE, Thumbnails
 from receiver.timing import Timing
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker
 from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
+from storage.events import KEPT_MS, Events
 from storage.facets import Facets
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
 from storage.search import Search
+from storage.thumbnails import KeptThumbnails
 
 log = structlog.get_logger("darkroom.app")
 
@@ -72,9 +78,10 @@ def build(
     outside = _outside(settings, clock, makers)
     memory = _memory(settings, clock, makers)
     timing = timing or _timing(settings)
-    waiters = Waiters()
+    happened = Events(memory.database)
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
+    waiters = Waiters(happened, settings.limits, metrics)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
@@ -94,6 +101,11 @@ def build(
     metrics.watch(from_process(intake.waiting, measured.in_hand))
     retrier = Retrier(memory.ledger, outside.gateways, clock)
     admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
+
+    def queued() -> None:
+        worker.wake()
+        waiters.moved()
+
     return Service(
         settings=settings,
         memory=memory,
@@ -106,7 +118,10 @@ def build(
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
         counting=Counting(memory.facets, admission, clock),
-        api=_api(settings, memory, submitter, retrier, admission, waiters, worker.wake),
+        api=_api(memory, submitter, retrier, admission, waiters, queued),
+        links=_links(settings, memory, admission, makers),
+        events=EventsPage(waiters, admission),
+        housekeeper=Housekeeper({"events forgotten": lambda: happened.forget(clock() - KEPT_MS)}, metrics),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),
@@ -130,7 +145,6 @@ def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> 
 
 
 def _api(
-    settings: Settings,
     memory: Memory,
     submitter: Submitter,
     retrier: Retrier,
@@ -141,15 +155,27 @@ def _api(
     return Api(
         ledger=memory.ledger,
         search=memory.search,
-        store=memory.store,
         circuits=memory.circuits,
         submitter=submitter,
         retrier=retrier,
         admission=admission,
         waiters=waiters,
         queued=queued,
-        link_lifetime_s=settings.s3.link_lifetime,
         clock=submitter.clock,
+    )
+
+
+def _links(settings: Settings, memory: Memory, admission: Admission, makers: Makers) -> Links:
+    kept = KeptThumbnails(memory.store, Keys(prefix=settings.s3.prefix), RECIPE)
+    return Links(
+        search=memory.search,
+        store=memory.store,
+        archive=memory.archive,
+        thumbnails=Thumbnails(
+            memory.store, kept, makers.thumbnailer(), max_pixels=settings.download.max_pixels
+        ),
+        admission=admission,
+        lifetime_s=settings.s3.link_lifetime,
     )
 
 
