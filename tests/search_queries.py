@@ -99,6 +99,10 @@ ROWS = (
     # What queries and databases are made of
     Row("100%", "no wildcard", "percent"),
     Row("e_c", "no wildcard of one character", "underscore"),
+    Row("100% gateway:apiframe", "nor where a key leads to the job", "percent"),
+    Row("cotton -100%", "nor in what must not stand there", "thousand"),
+    Row("e_c gateway:apiframe", "likewise of one character", "underscore"),
+    Row("case -e_c", "and without it", "no-underscore"),
     Row(r"\%", "no escape", "backslash"),
     Row("\\\\", "two backslashes", "backslash"),
     Row("*", "no wildcard either", "stars sql"),
