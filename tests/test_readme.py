@@ -24,6 +24,7 @@ from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
+from receiver.language import GUIDE
 from receiver.metrics_table import METRICS
 from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
@@ -132,9 +133,15 @@ def metric_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def language_rows() -> Iterator[tuple[str, ...]]:
+    for example, meaning in GUIDE:
+        yield code(example), meaning
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "settings": lambda: table("variable | default | what it is for", settings_rows()),
     "body": lambda: table("field | needed | what it is", body_rows()),
+    "language": lambda: table("such as | finds", language_rows()),
     "answers": lambda: table("code | status | meaning", answer_rows()),
     "job errors": lambda: table("code | at fault | meaning", job_error_rows()),
     "metrics": lambda: table("metric | kind | labels | what it says", metric_rows()),
