@@ -37,7 +37,7 @@ def show(
     with connected(url, token) as darkroom:
         output = darkroom.output(id_) if "." in id_ else None
         job = darkroom.job(output.job_id if output else id_)
-        outputs = [output] if output else list(darkroom.outputs(job=job.id)) if job.outputs else []
+        outputs = [output] if output else list(darkroom.search(job=job.id)) if job.outputs else []
     if as_json:
         print_json(dict(output.raw if output else job.raw))
         return
