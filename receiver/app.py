@@ -23,6 +23,7 @@ from receiver.health import Health, oldest_result
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
 from receiver.limits import Limits
+from receiver.links import Links
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.metrics import Metrics, MetricsPage
@@ -35,6 +36,7 @@ from receiver.settings import Settings, require
 from receiver.signing import CallbackTokens
 from receiver.submission import CallbackUrls
 from receiver.submit import Submitter
+from receiver.thumbnails import RECIPE, Thumbnails
 from receiver.timing import Timing
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker
@@ -44,6 +46,7 @@ from storage.circuits import Circuits
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
 from storage.search import Search
+from storage.thumbnails import KeptThumbnails
 
 log = structlog.get_logger("darkroom.app")
 
@@ -103,7 +106,8 @@ def build(
         worker=worker,
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
-        api=_api(settings, memory, submitter, retrier, admission, waiters, worker.wake),
+        api=_api(memory, submitter, retrier, admission, waiters, worker.wake),
+        links=_links(settings, memory, admission, makers),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),
@@ -127,7 +131,6 @@ def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> 
 
 
 def _api(
-    settings: Settings,
     memory: Memory,
     submitter: Submitter,
     retrier: Retrier,
@@ -138,15 +141,27 @@ def _api(
     return Api(
         ledger=memory.ledger,
         search=memory.search,
-        store=memory.store,
         circuits=memory.circuits,
         submitter=submitter,
         retrier=retrier,
         admission=admission,
         waiters=waiters,
         queued=queued,
-        link_lifetime_s=settings.s3.link_lifetime,
         clock=submitter.clock,
+    )
+
+
+def _links(settings: Settings, memory: Memory, admission: Admission, makers: Makers) -> Links:
+    kept = KeptThumbnails(memory.store, Keys(prefix=settings.s3.prefix), RECIPE)
+    return Links(
+        search=memory.search,
+        store=memory.store,
+        archive=memory.archive,
+        thumbnails=Thumbnails(
+            memory.store, kept, makers.thumbnailer(), max_pixels=settings.download.max_pixels
+        ),
+        admission=admission,
+        lifetime_s=settings.s3.link_lifetime,
     )
 
 

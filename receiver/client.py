@@ -210,7 +210,7 @@ class Darkroom:
         return self._http.read(to_record, self._http.ask("GET", f"{_path(output_id)}/record"))
 
     def thumbnail(self, output_id: str) -> bytes:
-        """A small WebP of an output's image, made when it is first asked for."""
+        """An output's thumbnail, in WebP; ApiError has the code `no_thumbnail` where none can be made."""
         return self._http.small(f"{_path(output_id)}/thumbnail", MOST_THUMBNAIL)
 
     def events(self, since: str | None = None) -> Iterator[Event]:

@@ -38,6 +38,7 @@ TOKEN = "token"  # noqa: S105 - the name of the scheme
 REQUEST_ID = Header("X-Request-Id", "The id under which the log has this request.")
 OF_STATUS = {
     401: (Header("WWW-Authenticate", "`Bearer`."),),
+    416: (Header("Content-Range", "`bytes */` and the length of the whole."),),
     503: (Header("Retry-After", "Seconds until it is worth another try.", int),),
 }
 """The headers that come with every error of a status."""

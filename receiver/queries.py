@@ -167,6 +167,8 @@ class ImageQuery(Query):
 
     stream: bool = False
     """Answer the bytes themselves."""
+    download: bool = False
+    """Have a browser save the image instead of showing it."""
 
 
 AnyQuery = TypeVar("AnyQuery", bound=Query)

@@ -19,6 +19,7 @@ from receiver.edge import Edge, handlers
 from receiver.gateways.base import Gateway
 from receiver.health import Health
 from receiver.intake import Intake
+from receiver.links import Links
 from receiver.metrics import Metrics, MetricsPage
 from receiver.openapi import Described
 from receiver.redaction import Redactor
@@ -82,6 +83,7 @@ class Service:
     waiters: Waiters
     callbacks: Callbacks
     api: Api
+    links: Links
     health: Health
     metrics: Metrics
     page: MetricsPage
@@ -101,6 +103,7 @@ class Service:
         if work:
             self.worker.stop(STOP_S)
         self.intake.stop()
+        self.links.thumbnails.close()
         self.downloader.close()
         self.outside.client.close()
         if work:
@@ -121,7 +124,8 @@ class Service:
             finally:
                 self.stop(work=work)
 
-        parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
+        watched = (self.health, self.page)
+        parts = (self.callbacks, self.api, self.links, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         app = Starlette(
             routes=Described(routes, tokens=not self.api.admission.access.open).routes,
