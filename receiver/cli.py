@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from receiver.commands import demo, fetching, finding, retrying, running, searching, showing, submitting
+from receiver.commands import (
+    demo,
+    exporting,
+    fetching,
+    finding,
+    retrying,
+    running,
+    searching,
+    showing,
+    submitting,
+)
 from receiver.commands.words import TextCommand
 
 _RUN, _MAKE, _FIND = "Run it", "Make images", "Find them again"
@@ -16,7 +26,6 @@ _RUN, _MAKE, _FIND = "Run it", "Make images", "Find them again"
 app = typer.Typer(
     name="darkroom",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -79,7 +88,8 @@ app.command(
     epilog=_examples(
         "darkroom jobs --status failed",
         "darkroom jobs --code image_expired --since 12h",
-        "darkroom jobs --json",
+        "darkroom jobs --watch",
+        "darkroom jobs --since 1h --until-done --json",
     ),
 )(finding.jobs)
 app.command(
@@ -106,6 +116,16 @@ app.command(
         "darkroom download --all --to backup --name '{date}/{prompt:40}-{seed}-{index}.{ext}'",
     ),
 )(fetching.download)
+app.command(
+    "export",
+    cls=TextCommand,
+    rich_help_panel=_FIND,
+    epilog=_examples(
+        "darkroom export tag:campaign=may --format csv > may.csv",
+        "darkroom export kite -blurry since:7d --to kites.zip",
+        "darkroom export --all --format bagit --to everything",
+    ),
+)(exporting.export)
 app.command(
     "retry",
     rich_help_panel=_MAKE,

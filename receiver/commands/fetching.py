@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.commands import options
+from receiver.commands import completing, options
 from receiver.commands.connection import LOCAL, Json, Token, Url, connected
 from receiver.commands.finding import filters
 from receiver.commands.saving import Saving
@@ -28,8 +28,9 @@ SHOWN = 10
 IdsOrText = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ID or TEXT]...",
+        metavar="ID|TEXT",
         help="Ids of jobs or outputs; or else a query, as in [bold]darkroom search[/bold].",
+        autocompletion=completing.jobs_and_outputs,
         show_default=False,
     ),
 ]

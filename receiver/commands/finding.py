@@ -18,6 +18,7 @@ from receiver.commands.screen import (
     cell,
     count,
     fail,
+    made_table,
     out,
     print_json,
     print_table,
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
     from receiver.replies import Books, Job, Page
 
 Limit = Annotated[int, typer.Option(min=1, metavar="N", help="How many to show at most.")]
+
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", "-w", help="Follow them until Ctrl-C; into a pipe, one line for each change."),
+]
+UntilDone = Annotated[
+    bool,
+    typer.Option(
+        "--until-done", help="Follow them until all that are shown have ended; 1 unless all are archived."
+    ),
+]
 
 _JOBS = (
     Column("JOB"),
@@ -53,15 +65,29 @@ def jobs(
     until: options.Until = None,
     tag: options.Tags = None,
     limit: Limit = 20,
+    watching: Watch = False,
+    until_done: UntilDone = False,
     as_json: Json = False,
     url: Url = LOCAL,
     token: Token = None,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first; with --watch, go on showing how they get on."""
     wanted = filters(
         gateway=gateway, model=model, status=status, code=code, since=since, until=until, q=text, tag=tag
     )
     with connected(url, token) as darkroom:
+        if watching or until_done:
+            from receiver.commands.watching import watch
+
+            console = out()
+            watch(
+                darkroom,
+                lambda: list(darkroom.jobs(limit=limit, **wanted)),
+                lambda found: made_table(_JOBS, [_job_line(job) for job in found], console),
+                until_done=until_done,
+                as_json=as_json,
+            )
+            return
         found = list(darkroom.jobs(limit=limit, **wanted))
     if as_json:
         print_json([dict(job.raw) for job in found])

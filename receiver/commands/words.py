@@ -22,7 +22,7 @@ _MINUS = "\x00-"
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[TEXT]...",
+        metavar="TEXT",
         help="What to look for: [bold]kite -blurry seed:7 model:imagen4 tag:campaign=may since:7d[/bold]. "
         "One TEXT is the whole query; of several, one with spaces in it is a phrase.",
         show_default=False,
