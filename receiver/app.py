@@ -17,6 +17,7 @@ from receiver.breaker import Breaker
 from receiver.bucket import open_bucket
 from receiver.callbacks import Callbacks
 from receiver.collect import Collector
+from receiver.counting import Counting
 from receiver.download import Downloader, DownloadPolicy
 from receiver.gateways.table import adapters, configured
 from receiver.health import Health, oldest_result
@@ -43,6 +44,7 @@ from receiver.worker import Step, Worker
 from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
+from storage.facets import Facets
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
 from storage.search import Search
@@ -106,6 +108,7 @@ def build(
         worker=worker,
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
+        counting=Counting(memory.facets, admission, clock),
         api=_api(memory, submitter, retrier, admission, waiters, worker.wake),
         links=_links(settings, memory, admission, makers),
         health=_health(settings, memory, breaker, clock),
@@ -201,6 +204,7 @@ def _memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
         ledger=makers.ledger(database, clock),
         circuits=Circuits(database, clock),
         search=Search(database),
+        facets=Facets(database),
         backlog=Backlog(database, clock),
         store=store,
         archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),

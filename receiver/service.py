@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from receiver.api import Api
 from receiver.breaker import Breaker
 from receiver.callbacks import Callbacks
+from receiver.counting import Counting
 from receiver.download import Downloader
 from receiver.edge import Edge, handlers
 from receiver.gateways.base import Gateway
@@ -33,6 +34,7 @@ from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.database import Database
+from storage.facets import Facets
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
 from storage.search import Search
@@ -52,6 +54,7 @@ class Memory:
     ledger: Ledger
     circuits: Circuits
     search: Search
+    facets: Facets
     backlog: Backlog
     store: ObjectStore
     archive: Archive
@@ -82,6 +85,7 @@ class Service:
     worker: Worker
     waiters: Waiters
     callbacks: Callbacks
+    counting: Counting
     api: Api
     links: Links
     health: Health
@@ -125,7 +129,7 @@ class Service:
                 self.stop(work=work)
 
         watched = (self.health, self.page)
-        parts = (self.callbacks, self.api, self.links, *watched) if api else watched
+        parts = (self.callbacks, self.api, self.counting, self.links, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         app = Starlette(
             routes=Described(routes, tokens=not self.api.admission.access.open).routes,
