@@ -68,7 +68,7 @@ class Darkroom:
         client: httpx.Client | None = None,
         page_size: int = 100,
         timeout_s: float = 30,
-        retry_delays_s: Sequence[float] = (0.5, 1, 2, 4),
+        retry_delays_s: Sequence[float] = (0.5, 1, 2),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`token` is one of DARKROOM_API_TOKENS, without its name and scope; `client` stays the caller's.
@@ -213,16 +213,20 @@ class Darkroom:
         """An output's thumbnail, in WebP; ApiError has the code `no_thumbnail` where none can be made."""
         return self._http.small(f"{_path(output_id)}/thumbnail", MOST_THUMBNAIL)
 
-    def events(self, since: str | None = None) -> Iterator[Event]:
+    def events(
+        self, since: str | None = None, *, job: str | None = None, gateway: str | None = None
+    ) -> Iterator[Event]:
         """What happens from now on, as it happens: jobs that move, outputs that are archived.
 
             for event in darkroom.events():
                 print(event.kind, event.data)
 
-        It never ends by itself. `since` is the `id` of an event: what came after it is told first. A broken
-        connection is taken up again after the last event; Unreachable is raised if that does not help.
+        Of one job or one gateway only, if they are given. It never ends by itself. `since` is the `id` of
+        an event: what came after it is told first; an event `reset` says that not all of that is known any
+        more. A broken connection is taken up again after the last event, and Unreachable is raised if that
+        does not help.
         """
-        return listen(self._http, since, self._patience)
+        return listen(self._http, since, {"job": job, "gateway": gateway}, self._patience)
 
     def download(
         self,

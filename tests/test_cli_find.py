@@ -16,6 +16,7 @@ from receiver.commands.words import ids_or_text, query_text
 from receiver.replies import Output
 from tests.faults import harm
 from tests.faults.proxy import Proxy
+from tests.faults.wire import Gone
 from tests.running import Running, command, data, environment
 
 PROMPT = "a lighthouse [b]at[/b] the grey sea"
@@ -176,7 +177,12 @@ def test_a_service_that_goes_away_is_told_with_what_was_saved(
     running: Running, made: list[Output], tmp_path: Path
 ) -> None:
     with Proxy(running.url) as proxy:
-        proxy.arm(lambda call: (proxy.down(), harm.drop(call))[1], path=f"{made[2].id}/image")
+
+        def go_away(_call: harm.Call) -> None:
+            proxy.down()
+            raise Gone
+
+        proxy.arm(go_away, path=f"{made[2].id}/image")
         done = command(
             "download", "tag:for=find", "--to", str(tmp_path), "--jobs", "1", DARKROOM_URL=proxy.url
         )

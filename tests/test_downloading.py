@@ -139,7 +139,7 @@ def test_waits_grow_between_tries(proxy: Proxy, output: Output, tmp_path: Path) 
         pytest.raises(Unreachable),
     ):
         darkroom.download(output, tmp_path)
-    assert waited == [0.5, 1, 2, 4]
+    assert waited == [0.5, 1, 2]
 
 
 def test_a_name_that_is_taken_is_told_and_not_replaced(
