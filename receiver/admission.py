@@ -19,7 +19,10 @@ class Admission:
     limits: Limits
 
     def admit(self, request: Request, scope: str) -> None:
-        """Admit a request, or raise Unauthorized, TooManyRequests or Forbidden."""
+        """Admit a request, or raise Unauthorized, TooManyRequests or Forbidden.
+
+        From then on `request.state.caller` says who it comes from.
+        """
         client = request.client.host if request.client else None
         try:
             caller = self.access.who(request.headers, client=client)
@@ -29,3 +32,4 @@ class Admission:
         if not self.access.open:
             self.limits.api(caller.name)
         caller.must_reach(scope)
+        request.state.caller = caller

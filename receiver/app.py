@@ -19,8 +19,10 @@ from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.counting import Counting
 from receiver.download import Downloader, DownloadPolicy
+from receiver.events import EventsPage
 from receiver.gateways.table import adapters, configured
 from receiver.health import Health, oldest_result
+from receiver.housekeeping import Housekeeper
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
 from receiver.limits import Limits
@@ -44,6 +46,7 @@ from receiver.worker import Step, Worker
 from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
+from storage.events import KEPT_MS, Events
 from storage.facets import Facets
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
@@ -75,9 +78,10 @@ def build(
     outside = _outside(settings, clock, makers)
     memory = _memory(settings, clock, makers)
     timing = timing or _timing(settings)
-    waiters = Waiters()
+    happened = Events(memory.database)
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
+    waiters = Waiters(happened, settings.limits, metrics)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
@@ -97,6 +101,11 @@ def build(
     metrics.watch(from_process(intake.waiting, measured.in_hand))
     retrier = Retrier(memory.ledger, outside.gateways, clock)
     admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
+
+    def queued() -> None:
+        worker.wake()
+        waiters.moved()
+
     return Service(
         settings=settings,
         memory=memory,
@@ -109,8 +118,10 @@ def build(
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
         counting=Counting(memory.facets, admission, clock),
-        api=_api(memory, submitter, retrier, admission, waiters, worker.wake),
+        api=_api(memory, submitter, retrier, admission, waiters, queued),
         links=_links(settings, memory, admission, makers),
+        events=EventsPage(waiters, admission),
+        housekeeper=Housekeeper({"events forgotten": lambda: happened.forget(clock() - KEPT_MS)}, metrics),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),

@@ -60,6 +60,7 @@ class Thumbnails:
         self._places = CapacityLimiter(thumbnailer.at_once)
         self._making: dict[str, asyncio.Task[bytes]] = {}
         self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._closed = False
 
     async def get(self, output: Output) -> bytes:
         """The thumbnail of an output, in WebP.
@@ -79,6 +80,7 @@ class Thumbnails:
 
     def close(self) -> None:
         """Stop making any; those who wait are answered Unready."""
+        self._closed = True
         self._thumbnailer.close()
 
     async def _make_in_turn(self, output: Output) -> bytes:
@@ -92,6 +94,8 @@ class Thumbnails:
             del self._making[output.id]
 
     def _make(self, output: Output) -> bytes:
+        if self._closed:
+            raise Unready("The service is stopping.")
         if (kept := self._kept.read(output)) is not None:  # it was made while this one waited
             return kept
         made = self._made(output)
