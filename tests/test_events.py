@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from time import monotonic, time
+from typing import Any
 
 import httpx
 import pytest
