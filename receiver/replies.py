@@ -122,6 +122,28 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Facet:
+    """How many outputs have one value of what they are counted by."""
+
+    value: str
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """What a search finds, counted. Unless `complete`, only the newest `counted` outputs were counted."""
+
+    counted: int
+    complete: bool
+    gateway: tuple[Facet, ...]
+    model: tuple[Facet, ...]
+    day: tuple[Facet, ...]
+    tag: tuple[Facet, ...]
+    """Each as `name=value`."""
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """How many jobs of one gateway, or of all of them, are where."""
 
@@ -233,6 +255,21 @@ def to_usage(view: Mapping[str, Any]) -> Usage:
 
 def _spent(view: Mapping[str, Any]) -> Spent:
     return Spent(**{name: view[name] for name in _SPENT})
+
+
+def to_facets(view: Mapping[str, Any]) -> Facets:
+    """Read counts; raises KeyError or TypeError if they are none."""
+    kinds = {name: tuple(_facet(one) for one in view[name]) for name in ("gateway", "model", "day", "tag")}
+    return Facets(counted=view["counted"], complete=bool(view["complete"]), **kinds, raw=view)
+
+
+def to_record(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record as it came; raises KeyError or TypeError if it is none."""
+    return view if view["schema"] and view["outputs"] else {}
+
+
+def _facet(view: Mapping[str, Any]) -> Facet:
+    return Facet(str(view["value"]), int(view["outputs"]))
 
 
 def _page(view: Mapping[str, Any]) -> Page:
