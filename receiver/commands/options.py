@@ -51,7 +51,11 @@ NumImages = Annotated[
 SeedToAsk = Annotated[
     str | None,
     typer.Option(
-        metavar="SEED", help="Where the gateway takes one.", rich_help_panel=_JOB, show_default=False
+        "--seed",  # typer before 0.28 takes the name in capitals from the metavar
+        metavar="SEED",
+        help="Where the gateway takes one.",
+        rich_help_panel=_JOB,
+        show_default=False,
     ),
 ]
 Params = Annotated[
@@ -119,7 +123,11 @@ Model = Annotated[
 Seed = Annotated[
     str | None,
     typer.Option(
-        metavar="SEED", help="As asked for, or as reported.", rich_help_panel=FILTERS, show_default=False
+        "--seed",
+        metavar="SEED",
+        help="As asked for, or as reported.",
+        rich_help_panel=FILTERS,
+        show_default=False,
     ),
 ]
 JobId = Annotated[
