@@ -112,14 +112,19 @@ def _version() -> str:
 
 
 class _Generator(GenerateJsonSchema):
-    """Says no title that only repeats a name, and closes dictionaries whose names have a pattern."""
+    """Says no title that only repeats a name, and tells apart what names and what values of a dictionary are.
+
+    Generated clients drop whatever is told with `patternProperties`, which means the same.
+    """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's own signature
         return False
 
     def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
         made = super().dict_schema(schema)
-        return made | {"additionalProperties": False} if "patternProperties" in made else made
+        for pattern, value in made.pop("patternProperties", {}).items():
+            made |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
+        return made
 
 
 class _Writer:

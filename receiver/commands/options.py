@@ -51,7 +51,7 @@ NumImages = Annotated[
 SeedToAsk = Annotated[
     str | None,
     typer.Option(
-        "--seed",  # typer before 0.28 takes the name in capitals from the metavar
+        "--seed",
         metavar="SEED",
         help="Where the gateway takes one.",
         rich_help_panel=_JOB,
@@ -155,6 +155,7 @@ Words = Annotated[
 Status = Annotated[
     str | None,
     typer.Option(
+        "--status",
         metavar="STATUS",
         help="queued, submitting, running, ready, archived, partial or failed.",
         rich_help_panel=FILTERS,
@@ -174,6 +175,7 @@ Sha256 = Annotated[
 Code = Annotated[
     str | None,
     typer.Option(
+        "--code",
         metavar="CODE",
         help="The code of the job's error, such as image_expired.",
         rich_help_panel=FILTERS,

@@ -41,6 +41,7 @@ JobIds = Annotated[
 FailedStatus = Annotated[
     str | None,
     typer.Option(
+        "--status",
         metavar="STATUS",
         help="failed or partial; without it, both.",
         rich_help_panel=options.FILTERS,

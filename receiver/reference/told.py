@@ -204,9 +204,8 @@ def kind(schema: Schema) -> Markup:
         case "array":
             return Markup("array of {}").format(kind(schema["items"]))
         case "object":
-            values = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
-            if isinstance(values[0], Mapping):
-                return Markup("object of {}").format(kind(values[0]))
+            if isinstance(values := schema.get("additionalProperties"), Mapping):
+                return Markup("object of {}").format(kind(values))
     name = schema.get("type", "anything")
     return escape(f"{name} ({schema['format']})" if "format" in schema else name)
 
@@ -222,8 +221,6 @@ def bounds(schema: Schema) -> Iterator[Markup]:
             yield escape(words + of_what)
     if pattern := schema.get("pattern"):
         yield escape(PATTERNS[pattern]) if pattern in PATTERNS else _code("matches", pattern)
-    for name in schema.get("patternProperties", ()):
-        yield _code("names match", name)
     if pattern := schema.get("propertyNames", {}).get("pattern"):
         yield _code("names match", pattern)
     for one in schema.get("anyOf", ()):
