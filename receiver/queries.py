@@ -24,7 +24,7 @@ from receiver.errors import InvalidRequest
 from receiver.models import Text, fault
 from receiver.moments import AGO, read_moment
 from storage.records import Status
-from storage.search import Wanted
+from storage.wanted import Wanted
 
 MAX_WAIT_S = 60
 MAX_WORDS = 32
@@ -103,7 +103,7 @@ class JobFilters(Tagged):
         return Wanted(
             gateway=self.gateway,
             model=self.model,
-            text=self.q,
+            words=tuple((self.q or "").split()),
             status=self.status,
             code=self.code,
             since=None if self.since is None else read_moment(self.since, now),

@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage.errors import Misconfigured, Unavailable
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration; a test holds it against `migrations/versions/`."""
 
 BUSY_TIMEOUT_MS = 5_000

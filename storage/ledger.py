@@ -8,15 +8,19 @@ from dataclasses import asdict
 from secrets import token_hex
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, case, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, case, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage import books, claims
+from storage.accepting import accept, same_key
 from storage.claims import Room
 from storage.database import Database, inserted
 from storage.deliveries import DECIDED, Offer, Receipt, mark_applied, pending, scrub, take_in
 from storage.errors import Conflict, LeaseLost, NotFound
+from storage.events import note_move, note_output
+from storage.indexing import index_output, index_result
 from storage.moves import moving, postponing, reopening
+from storage.notifications import owe
 from storage.records import Attempt, Books, Clock, Delivery, Job, JobRequest, Output, Status
 from storage.rows import Changes, new_job, request_digest, to_delivery, to_job, to_output
 from storage.schema import circuits, deliveries, jobs, outputs
@@ -62,15 +66,11 @@ class Ledger:
         }
         try:
             with self._database.write() as connection:
-                if earlier := _same_key(connection, row):
-                    return earlier, False
-                connection.execute(insert(jobs).values(row))
-                books.count_accepted(connection, gateway)
-                return _job(connection, job_id), True
+                return accept(connection, row)
         except IntegrityError:
             # Two of the same key at the same instant, on a database where writers do not queue up.
             with self._database.read() as connection:
-                if earlier := _same_key(connection, row):
+                if earlier := same_key(connection, row):
                     return earlier, False
             raise
 
@@ -186,8 +186,9 @@ class Ledger:
         reopened = update(jobs).where(jobs.c.id == job.id, unmoved).values(values).returning(jobs)
         with _unique_id(), self._database.write() as connection:
             row = connection.execute(reopened).mappings().one_or_none()
-        if row is None:
-            raise Conflict("The job has moved meanwhile; look at it again.")
+            if row is None:
+                raise Conflict("The job has moved meanwhile; look at it again.")
+            note_move(connection, row, row["updated_at"])
         return to_job(row)
 
     def _update(
@@ -221,6 +222,7 @@ class Ledger:
                 row = connection.execute(held.values(values).returning(jobs)).mappings().one_or_none()
             if row is None:
                 raise LeaseLost(f"Job {job.id} is not held by this worker any more.")
+            _tell(connection, row, values)
             return to_job(row)
 
     def pending_deliveries(self, job_id: str) -> list[Delivery]:
@@ -247,6 +249,10 @@ class Ledger:
                 known = connection.scalar(select(outputs.c.sha256).where(here))
                 if known != output.sha256:
                     raise Conflict(f"Output {output.id} is archived with another digest.")
+                return
+            row = connection.execute(select(jobs).where(jobs.c.id == output.job_id)).mappings().one()
+            index_output(connection, row, output)
+            note_output(connection, row, output)
 
     def outputs(self, job_id: str) -> list[Output]:
         """List the outputs of a job by index."""
@@ -276,20 +282,18 @@ def _unique_id() -> Iterator[None]:
         raise Conflict("Another job has that gateway job id already.") from error
 
 
+def _tell(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -> None:
+    """Keep up what else speaks of a job that has just changed."""
+    if "result_model" in changed:
+        index_result(connection, job)
+    if "status" in changed:
+        note_move(connection, job, job["updated_at"])
+        if Status(job["status"]).terminal:
+            owe(connection, job, job["updated_at"])
+
+
 def _job(connection: Connection, job_id: str) -> Job:
     row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no job {job_id}.")
     return to_job(row)
-
-
-def _same_key(connection: Connection, row: Mapping[str, Any]) -> Job | None:
-    if row["idempotency_key"] is None:
-        return None
-    same = select(jobs).where(jobs.c.idempotency_key == row["idempotency_key"])
-    earlier = connection.execute(same).mappings().one_or_none()
-    if earlier is None:
-        return None
-    if earlier["request_sha256"] != row["request_sha256"]:
-        raise Conflict("This Idempotency-Key was used for another request.")
-    return to_job(earlier)

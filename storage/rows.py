@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from sqlalchemy import RowMapping
 
+from storage.folding import fold
 from storage.records import (
     Attempt,
     Circuit,
@@ -98,7 +99,7 @@ def new_job(job_id: str, gateway: str, request: JobRequest, now: int) -> dict[st
         "id": job_id,
         "gateway": gateway,
         "status": Status.QUEUED,
-        "prompt_folded": request.prompt.casefold(),
+        "prompt_folded": fold(request.prompt),
         "callback_expected": False,
         "credits_estimated": False,
         "images": [],

@@ -30,17 +30,21 @@ metadata = MetaData(
     }
 )
 
+FAULTY = text("error_code IS NOT NULL")
+
 jobs = Table(
     "jobs",
     metadata,
     Column("id", String(36), primary_key=True),
+    # The job's place among all, by which lists are ordered and cut: see storage/numbers.py.
+    Column("number", BigInteger, nullable=False, server_default="0"),
     Column("gateway", String(64), nullable=False),
     Column("status", String(16), nullable=False),
     Column("idempotency_key", String(255), unique=True),
     Column("request_sha256", String(64), nullable=False),
     Column("model", Text, nullable=False),
     Column("prompt", Text, nullable=False),
-    # Case-folded, because SQLite folds ASCII only when it compares.
+    # As `storage.folding` folds it, because databases fold ASCII only, or each in its own way.
     Column("prompt_folded", Text, nullable=False),
     Column("negative_prompt", Text),
     Column("aspect_ratio", Text),
@@ -81,6 +85,9 @@ jobs = Table(
     Column("records", Integer, nullable=False, server_default="0"),
     UniqueConstraint("gateway", "gateway_job_id"),
     Index("ix_jobs_gateway_status", "gateway", "status", "found_by"),
+    Index("ix_jobs_status_number", "status", "number"),
+    Index("ix_jobs_error_number", "error_code", "number", sqlite_where=FAULTY, postgresql_where=FAULTY),
+    Index("ix_jobs_number", "number", unique=True),
 )
 
 QUEUED = jobs.c.status == literal("queued", literal_execute=True)
@@ -164,4 +171,67 @@ circuits = Table(
     Column("since", BigInteger, nullable=False),
     Column("retry_at", BigInteger),
     Column("probe_until", BigInteger),
+)
+
+terms = Table(
+    # What a job is found by beside its prompt: `model:imagen4`, `seed:7`, `tag:campaign=menu`.
+    "terms",
+    metadata,
+    Column("term", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    sqlite_with_rowid=False,
+)
+
+tallies = Table(
+    # How many outputs there are of each gateway, model, day and tag, counted as they are added.
+    "tallies",
+    metadata,
+    Column("facet", String(16), primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("outputs", BigInteger, nullable=False),
+    Index("ix_tallies_facet_outputs", "facet", "outputs"),
+)
+
+GRAMS = "grams"
+"""SQLite's full-text index of prompts, which is a virtual table: see storage/indexing.py."""
+
+events = Table(
+    # What happened lately, in the order in which it was written; old ones are let go.
+    "events",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("job_id", String(36), nullable=False),
+    Column("gateway", String(64), nullable=False),
+    # Of a job that moved, where to; of an output, which.
+    Column("status", String(16)),
+    Column("output", Integer),
+    Column("error_code", String(64)),
+    Index("ix_events_at", "at"),
+    sqlite_autoincrement=True,
+)
+
+notifications = Table(
+    # What an application is owed: one for each time that a job came to rest, in that order.
+    "notifications",
+    metadata,
+    Column("job_id", String(36), ForeignKey("jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("url", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    # NULL once it was taken, or given up.
+    Column("next_attempt_at", BigInteger),
+    Column("leased_by", String(64)),
+    Column("leased_until", BigInteger),
+    Column("delivered_at", BigInteger),
+    Column("code", String(64)),
+    Column("message", Text),
+)
+Index(
+    "ix_notifications_due",
+    notifications.c.next_attempt_at,
+    sqlite_where=text("next_attempt_at IS NOT NULL"),
+    postgresql_where=text("next_attempt_at IS NOT NULL"),
 )

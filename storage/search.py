@@ -1,49 +1,36 @@
 """Every read that pages: jobs and outputs, newest first, by what made them.
 
-Pages are cut by key, not by offset, so that a page costs the same however deep it lies and nothing is
-skipped or repeated while new jobs arrive. A cursor is the id of the last row that was answered.
+Pages are cut by the number of the job, not by offset, so that a page costs the same however deep it lies and
+nothing is skipped or repeated while new jobs arrive. A cursor is the id of the last row that was answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import JSON, ColumnElement, Connection, exists, literal_column, or_, select
 
+from storage import conditions
 from storage.database import Database
 from storage.errors import NotFound
-from storage.records import Job, Output, Status
+from storage.records import Job, Output
 from storage.rows import to_job, to_output
 from storage.schema import jobs, outputs
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to look for; every condition given must hold.
-
-    `text`: each word must stand somewhere in the prompt, in any case. `seed` is found whether it was asked
-    for or reported. `model` likewise. `sha256` may be the beginning of a digest.
-    """
-
-    job: str | None = None
-    gateway: str | None = None
-    model: str | None = None
-    seed: str | None = None
-    text: str | None = None
-    status: Status | None = None
-    sha256: str | None = None
-    code: str | None = None
-    """Of the job's error."""
-    since: int | None = None
-    """The job was taken in then or later; milliseconds since 1970, as is `until`."""
-    until: int | None = None
-    """The job was taken in before then."""
-    tags: Mapping[str, str] = field(default_factory=dict)
-
+from storage.walking import Way, find_way
+from storage.wanted import Wanted
 
 Row = TypeVar("Row")
+
+_EMPTY = {"images": "'[]'", "moves": "'[]'", "attempt_log": "'[]'", "sent": "NULL", "reply": "NULL"}
+_LISTED = [
+    literal_column(_EMPTY[column.name], JSON(none_as_null=True)).label(column.name)
+    if column.name in _EMPTY
+    else column
+    for column in jobs.c
+]
+"""A job's columns without those that no list shows, because they are long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,40 +50,61 @@ class Found:
 
 
 class Search:
-    """Reads pages of the ledger. Thread-safe."""
+    """Reads pages of the ledger. Thread-safe.
+
+    The jobs of a page know what they were asked for with, what came of it and where they are, but not how
+    they came there: no moves, attempts, images, request as sent, or gateway's reply.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def jobs(self, wanted: Wanted, *, limit: int, cursor: str | None = None) -> Page[Job]:
-        """List jobs, newest first."""
-        query = select(jobs).where(*_job_conditions(wanted)).order_by(jobs.c.id.desc()).limit(limit + 1)
-        if cursor is not None:
-            query = query.where(jobs.c.id < cursor)
+        """List jobs, newest first. Raises NotFound if the cursor is not the id of a job."""
         with self._database.read() as connection:
+            way = find_way(connection, wanted, with_images=False)
+            query = _jobs(way, wanted).limit(limit + 1)
+            if conditions.of_images(wanted):
+                query = query.where(_having(images_wanted(wanted)))
+            else:
+                query = query.where(*conditions.of_seed(wanted, with_images=False))
+            if cursor is not None:
+                query = query.where(way.number < _number(connection, cursor))
             rows = [to_job(row) for row in connection.execute(query).mappings()]
         return _page(rows, limit, [job.id for job in rows])
 
     def outputs(self, wanted: Wanted, *, limit: int, cursor: str | None = None) -> Page[Found]:
-        """List outputs, those of the newest job first. Raises ValueError if the cursor is not one of ours."""
-        query = _found().where(*_job_conditions(wanted), *_output_conditions(wanted)).limit(limit + 1)
+        """List outputs, those of the newest job first.
+
+        Raises ValueError if the cursor is not an output's id, and NotFound if there is no such job.
+        """
+        with self._database.read() as connection:
+            way = find_way(connection, wanted, with_images=True)
+            images = images_wanted(wanted)
+            query = _jobs(way, wanted).where(_having(images)).limit(limit + 1)
+            if cursor is not None:
+                query = query.where(*_behind(connection, way, cursor))
+            made = [to_job(row) for row in connection.execute(query).mappings()]
+            found = _images(connection, made, images)
         if cursor is not None:
             job_id, index = parse_output_id(cursor)
-            after = and_(outputs.c.job_id == job_id, outputs.c.index > index)
-            query = query.where(or_(outputs.c.job_id < job_id, after))
-        found = self._run(query)
+            found = [one for one in found if one.output.job_id != job_id or one.output.index > index]
+        found = found[: limit + 1]
         return _page(found, limit, [one.output.id for one in found])
 
     def output(self, output_id: str) -> Found:
-        """Read one output; raise NotFound."""
+        """Read one output, with all that is known of its job; raise NotFound."""
         try:
             job_id, index = parse_output_id(output_id)
         except ValueError:
             raise NotFound(f"There is no output {output_id}.") from None
-        found = self._run(_found().where(outputs.c.job_id == job_id, outputs.c.index == index))
-        if not found:
+        one = select(outputs).where(outputs.c.job_id == job_id, outputs.c.index == index)
+        with self._database.read() as connection:
+            output = connection.execute(one).mappings().one_or_none()
+            job = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+        if output is None or job is None:
             raise NotFound(f"There is no output {output_id}.")
-        return found[0]
+        return Found(to_output(output), to_job(job))
 
     def output_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """List the ids of the outputs of some jobs, by job."""
@@ -106,11 +114,6 @@ class Search:
             for job_id, index in connection.execute(columns.order_by(outputs.c.job_id, outputs.c.index)):
                 ids[job_id].append(f"{job_id}.{index}")
         return ids
-
-    def _run(self, query: Any) -> list[Found]:
-        with self._database.read() as connection:
-            rows = connection.execute(query).all()
-        return [Found(to_output(_part(row, outputs)), to_job(_part(row, jobs))) for row in rows]
 
 
 def parse_output_id(output_id: str) -> tuple[str, int]:
@@ -126,41 +129,40 @@ def _page(rows: list[Row], limit: int, ids: list[str]) -> Page[Row]:
     return Page(rows[:limit], ids[limit - 1] if more else None)
 
 
-def _found() -> Any:
-    joined = select(outputs, jobs).join_from(outputs, jobs)
-    return joined.order_by(outputs.c.job_id.desc(), outputs.c.index)
+def _jobs(way: Way, wanted: Wanted) -> Any:
+    held = [*way.conditions, *conditions.of_jobs(wanted), *conditions.numbers(wanted, way.number)]
+    return select(*_LISTED).select_from(way.rows).where(*held).order_by(way.number.desc())
 
 
-def _part(row: Any, table: Any) -> Any:
-    return {column.name: row._mapping[column] for column in table.c}
+def images_wanted(wanted: Wanted) -> conditions.Conditions:
+    """The conditions on an output, given its job."""
+    return [*conditions.of_images(wanted), *conditions.of_seed(wanted, with_images=True)]
 
 
-def _job_conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
-    words = (wanted.text or "").casefold().split()
-    conditions = [jobs.c.prompt_folded.contains(word, autoescape=True) for word in words]
-    conditions += [jobs.c.tags[name].as_string() == value for name, value in wanted.tags.items()]
-    if wanted.job is not None:
-        conditions.append(jobs.c.id == wanted.job)
-    if wanted.gateway is not None:
-        conditions.append(jobs.c.gateway == wanted.gateway)
-    if wanted.model is not None:
-        conditions.append(or_(jobs.c.model == wanted.model, jobs.c.result_model == wanted.model))
-    if wanted.status is not None:
-        conditions.append(jobs.c.status == wanted.status)
-    if wanted.code is not None:
-        conditions.append(jobs.c.error_code == wanted.code)
-    if wanted.since is not None:
-        conditions.append(jobs.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        conditions.append(jobs.c.created_at < wanted.until)
-    return conditions
+def _having(images: conditions.Conditions) -> ColumnElement[bool]:
+    """That a job has an output that is wanted."""
+    return exists().where(outputs.c.job_id == jobs.c.id, *images).correlate(jobs)
 
 
-def _output_conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if wanted.seed is not None:
-        asked, reported = jobs.c.seed == wanted.seed, jobs.c.result_seed == wanted.seed
-        conditions.append(or_(outputs.c.seed == wanted.seed, asked, reported))
-    if wanted.sha256 is not None:
-        conditions.append(outputs.c.sha256.startswith(wanted.sha256.lower(), autoescape=True))
-    return conditions
+def _images(connection: Connection, made: Sequence[Job], images: conditions.Conditions) -> list[Found]:
+    by_id = {job.id: job for job in made}
+    query = select(outputs).join_from(outputs, jobs).where(outputs.c.job_id.in_(by_id), *images)
+    found: dict[str, list[Found]] = {job_id: [] for job_id in by_id}
+    for row in connection.execute(query.order_by(outputs.c.job_id, outputs.c.index)).mappings():
+        output = to_output(row)
+        found[output.job_id].append(Found(output, by_id[output.job_id]))
+    return [one for job in made for one in found[job.id]]
+
+
+def _number(connection: Connection, job_id: str) -> int:
+    number = connection.scalar(select(jobs.c.number).where(jobs.c.id == job_id))
+    if number is None:
+        raise NotFound(f"There is no job {job_id}, so no page comes after it.")
+    return int(number)
+
+
+def _behind(connection: Connection, way: Way, cursor: str) -> conditions.Conditions:
+    job_id, index = parse_output_id(cursor)
+    number = _number(connection, job_id)
+    more = exists().where(outputs.c.job_id == job_id, outputs.c.index > index)
+    return [way.number <= number, or_(way.number < number, more)]

@@ -11,6 +11,8 @@ from operator import getitem, itemgetter
 from typing import Any
 
 from storage.archive import SCHEMA
+from storage.folding import fold
+from storage.numbers import first_number
 from storage.objects import ObjectStore
 from storage.records import JobError, JobRequest, Status
 from storage.rows import request_digest
@@ -32,6 +34,7 @@ def _request(record: Record) -> JobRequest:
 
 JOBS: dict[str, Callable[[Record], Any]] = {
     "id": lambda record: record["job"]["id"],
+    "number": lambda record: first_number(_ms(record["job"]["moves"][0]["at"]) or 0),
     "gateway": lambda record: record["job"]["gateway"],
     "status": lambda record: record["job"]["status"],
     "idempotency_key": lambda record: record["job"]["idempotency_key"],
@@ -40,7 +43,7 @@ JOBS: dict[str, Callable[[Record], Any]] = {
     ),
     "model": lambda record: record["request"]["asked"]["model"],
     "prompt": lambda record: record["request"]["asked"]["prompt"],
-    "prompt_folded": lambda record: record["request"]["asked"]["prompt"].casefold(),
+    "prompt_folded": lambda record: fold(record["request"]["asked"]["prompt"]),
     "negative_prompt": lambda record: record["request"]["asked"]["negative_prompt"],
     "aspect_ratio": lambda record: record["request"]["asked"]["aspect_ratio"],
     "num_images": lambda record: record["request"]["asked"]["num_images"],

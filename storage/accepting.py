@@ -1,0 +1,45 @@
+"""Take a job in: once under each idempotency key, counted, findable and told of, all in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from storage import books
+from storage.errors import Conflict
+from storage.events import note_move
+from storage.indexing import index_job
+from storage.numbers import next_number
+from storage.records import Job
+from storage.rows import to_job
+from storage.schema import jobs
+
+
+def accept(connection: Connection, row: Mapping[str, Any]) -> tuple[Job, bool]:
+    """Insert a job, unless its key came before; answers the job, and whether it is new.
+
+    Raises Conflict if its key came before with another request.
+    """
+    if earlier := same_key(connection, row):
+        return earlier, False
+    taken = insert(jobs).values({**row, "number": next_number(row["created_at"])})
+    new = connection.execute(taken.returning(jobs)).mappings().one()
+    books.count_accepted(connection, row["gateway"])
+    index_job(connection, new)
+    note_move(connection, new, new["created_at"])
+    return to_job(new), True
+
+
+def same_key(connection: Connection, row: Mapping[str, Any]) -> Job | None:
+    """The job that came before under this row's key; raises Conflict if that was another request."""
+    if row["idempotency_key"] is None:
+        return None
+    same = select(jobs).where(jobs.c.idempotency_key == row["idempotency_key"])
+    earlier = connection.execute(same).mappings().one_or_none()
+    if earlier is None:
+        return None
+    if earlier["request_sha256"] != row["request_sha256"]:
+        raise Conflict("This Idempotency-Key was used for another request.")
+    return to_job(earlier)

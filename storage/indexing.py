@@ -1,0 +1,109 @@
+"""What search looks things up in, kept up in the transaction that writes them.
+
+Prompts are found by every piece of one, two or three characters that they hold: SQLite's own trigram
+tokenizer cannot answer a word of two characters, which is most words in Chinese and Japanese. FTS5 keeps the
+pieces as sorted lists of job numbers, so several words are one merge, newest first. On PostgreSQL `pg_trgm`
+looks into the column itself, and nothing is kept here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, RowMapping, insert, text, update
+
+from storage.database import inserted
+from storage.numbers import taken_in_at
+from storage.records import Output
+from storage.schema import GRAMS, tallies, terms
+
+MAKE_GRAMS = (
+    f"CREATE VIRTUAL TABLE {GRAMS} USING fts5"
+    "(pieces, content='', columnsize=0, detail=none, tokenize='ascii')"
+)
+_ADD_GRAMS = text(f"INSERT INTO {GRAMS} (rowid, pieces) VALUES (:number, :pieces)")  # noqa: S608 - our name
+
+HAS_IMAGE = "has:image"
+"""The term of every job that has an output, so that searches for images pass by all others."""
+
+MOST_PIECES = 24
+"""How many pieces of one word are looked up: what they find is compared with the whole word anyway."""
+
+
+def index_job(connection: Connection, job: RowMapping) -> None:
+    """Make a job findable by what it was asked for with; `job` is its row, and was just inserted."""
+    if connection.dialect.name == "sqlite":
+        pieces = {"number": job["number"], "pieces": pieces_of(job["prompt_folded"])}
+        connection.execute(_ADD_GRAMS, pieces)
+    asked = [("gateway", job["gateway"]), ("model", job["model"]), ("seed", job["seed"])]
+    tags = (("tag", f"{name}={value}") for name, value in job["tags"].items())
+    rows = [{"term": term(kind, value), "number": job["number"]} for kind, value in (*asked, *tags) if value]
+    connection.execute(insert(terms), rows)
+
+
+def index_result(connection: Connection, job: RowMapping) -> None:
+    """Make a job findable by what its gateway reported, where that is something else."""
+    told = [("model", job["result_model"], job["model"]), ("seed", job["result_seed"], job["seed"])]
+    _add(connection, job["number"], ((kind, value) for kind, value, asked in told if value != asked))
+
+
+def index_output(connection: Connection, job: RowMapping, output: Output) -> None:
+    """Make a job findable by one of its images, and count that image; it was just inserted."""
+    size = f"{output.width}x{output.height}"
+    kinds = (("has", "image"), ("seed", output.seed), ("type", output.media_type), ("size", size))
+    _add(connection, job["number"], kinds)
+    counted = [
+        ("gateway", job["gateway"]),
+        ("model", job["result_model"] or job["model"]),
+        ("day", day(job["number"])),
+        *(("tag", f"{name}={value}") for name, value in job["tags"].items()),
+    ]
+    for facet, value in sorted(counted):
+        here = update(tallies).where(tallies.c.facet == facet, tallies.c.value == value)
+        more = here.values(outputs=tallies.c.outputs + 1)
+        if connection.execute(more).rowcount == 0:
+            first = insert(tallies).values(facet=facet, value=value, outputs=1)
+            if not inserted(connection, first):
+                connection.execute(more)
+
+
+def term(kind: str, value: str) -> str:
+    """What a job is found by: `kind` is gateway, model, seed, tag (`name=value`), type, size or has."""
+    return f"{kind}:{value}"
+
+
+def day(number: int) -> str:
+    """The day, in UTC, on which the job with this number was taken in: `2026-11-22`."""
+    return datetime.fromtimestamp(taken_in_at(number) / 1000, tz=UTC).date().isoformat()
+
+
+def pieces_of(folded: str) -> str:
+    """All pieces of a folded prompt, each once, as words for the index."""
+    shorter = {folded[n : n + size] for size in (1, 2) for n in range(len(folded) - size + 1)}
+    return " ".join(sorted(_word(piece) for piece in shorter | set(_threes(folded))))
+
+
+def lookup(folded_words: Iterable[str]) -> str:
+    """The question to the index that finds every prompt with these folded words, and perhaps some more."""
+    pieces: dict[str, None] = {}
+    for word in folded_words:
+        threes = list(dict.fromkeys(_threes(word))) if len(word) > 2 else [word]
+        step = max(1, -(-len(threes) // MOST_PIECES))
+        pieces |= dict.fromkeys(threes[::step])
+    return " ".join(_word(piece) for piece in pieces)
+
+
+def _threes(folded: str) -> Iterator[str]:
+    return (folded[n : n + 3] for n in range(len(folded) - 2))
+
+
+def _word(piece: str) -> str:
+    # In hexadecimal, so that a space, a quote and a letter are all the same to the tokenizer.
+    return piece.encode("utf-8", "surrogatepass").hex()
+
+
+def _add(connection: Connection, number: int, found_by: Iterable[tuple[str, str | None]]) -> None:
+    for kind, value in found_by:
+        if value:
+            inserted(connection, insert(terms).values(term=term(kind, value), number=number))

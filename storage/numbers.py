@@ -1,0 +1,33 @@
+"""A job's number: its place among all jobs, by the time it was taken in, and a place within that millisecond.
+
+Lists are ordered and cut by it, and a range of times is a range of numbers, so every index that ends in a
+number answers the newest first, between two dates, from any page on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, ScalarSelect, func, literal, select
+
+from storage.schema import jobs
+
+TIE_BITS = 16
+"""As many jobs as this has room for may be taken in within one millisecond."""
+
+
+def first_number(ms: int) -> int:
+    """The least number of a job that was taken in at that time (milliseconds since 1970)."""
+    return ms << TIE_BITS
+
+
+def taken_in_at(number: int) -> int:
+    """When the job with this number was taken in."""
+    return number >> TIE_BITS
+
+
+def next_number(now: int) -> ScalarSelect[Any]:
+    """The number of a job that is taken in now: behind all others of this millisecond."""
+    first, last = first_number(now), first_number(now + 1) - 1
+    taken = select(func.max(jobs.c.number)).where(jobs.c.number.between(first, last)).scalar_subquery()
+    return select(func.coalesce(taken + 1, literal(first, BigInteger))).scalar_subquery()

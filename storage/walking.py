@@ -1,0 +1,98 @@
+"""Which index a search walks along, so that it reads little more than what it answers.
+
+One index leads to jobs, newest first, and whatever else is wanted is checked on their rows. The one to take
+is the rarest of what is wanted, so a few entries of each are counted before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Join,
+    column,
+    func,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.ext.compiler import compiles
+
+from storage import conditions
+from storage.folding import fold
+from storage.indexing import HAS_IMAGE, lookup, term
+from storage.schema import GRAMS, jobs, outputs, terms
+from storage.wanted import Wanted
+
+FEW = 3000
+"""As many rows are read and checked within the time that a page may take; more than that are not counted."""
+
+_grams = table(GRAMS, column("rowid", BigInteger))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where the rows of jobs come from, by which number they are ordered, and what leads there."""
+
+    rows: FromClause
+    number: ColumnElement[int]
+    conditions: conditions.Conditions
+
+
+class Straight(Join):
+    """A join whose left side is walked, and whose right side is looked up."""
+
+    inherit_cache = True
+
+
+@compiles(Straight, "sqlite")
+def _cross(join: Straight, compiler: Any, **kw: Any) -> str:
+    # SQLite keeps the order of a cross join (https://sqlite.org/optoverview.html, section 7.3); without
+    # statistics it would guess which side is the smaller one.
+    kw |= {"from_linter": None, "asfrom": True}
+    left = compiler.process(join.left, **kw)
+    right = compiler.process(join.right, **kw)
+    return f"{left} CROSS JOIN {right} ON {compiler.process(join.onclause, **kw)}"
+
+
+def find_way(connection: Connection, wanted: Wanted, *, with_images: bool) -> Way:
+    """Choose the way to the jobs that may be wanted. `with_images`: only to those that have an output."""
+    if wanted.sha256 is not None:
+        digests = select(outputs.c.job_id).where(*conditions.of_images(Wanted(sha256=wanted.sha256)))
+        return Way(jobs, jobs.c.number, [jobs.c.id.in_(digests)])
+    if wanted.job is not None or (not with_images and (wanted.status or wanted.code)):
+        return Way(jobs, jobs.c.number, [])
+    known = [(_count(connection, wanted, one), one) for one in _terms(wanted)]
+    rarest = min(known, default=(FEW, HAS_IMAGE if with_images else None))
+    if wanted.words and rarest[0] >= FEW and connection.dialect.name == "sqlite":
+        pieces = lookup(fold(word) for word in wanted.words)
+        match = text(f"{GRAMS} MATCH :pieces").bindparams(pieces=pieces)
+        rows = Straight(_grams, jobs, jobs.c.number == _grams.c.rowid)
+        return Way(rows, _grams.c.rowid, [match])  # type: ignore[list-item]
+    if rarest[1] is None:
+        return Way(jobs, jobs.c.number, [])
+    rows = Straight(terms, jobs, jobs.c.number == terms.c.number)
+    return Way(rows, terms.c.number, [terms.c.term == rarest[1]])
+
+
+def _terms(wanted: Wanted) -> Iterator[str]:
+    for kind in ("gateway", "model", "seed"):
+        if value := getattr(wanted, kind):
+            yield term(kind, value)
+    yield from (term("tag", f"{name}={value}") for name, value in wanted.tags.items())
+    if wanted.media_type is not None:
+        yield term("type", wanted.media_type)
+    (width, widest), (height, highest) = (wanted.between.get(name, (0, -1)) for name in ("width", "height"))
+    if width == widest and height == highest:
+        yield term("size", f"{width}x{height}")
+
+
+def _count(connection: Connection, wanted: Wanted, one: str) -> int:
+    entries = select(terms.c.number).where(terms.c.term == one, *conditions.numbers(wanted, terms.c.number))
+    return connection.scalar(select(func.count()).select_from(entries.limit(FEW).subquery())) or 0
