@@ -18,6 +18,8 @@ from receiver.bucket import open_bucket
 from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.download import Downloader, DownloadPolicy
+from receiver.gallery.sessions import Sessions
+from receiver.gallery.wiring import gallery
 from receiver.gateways.table import adapters, configured
 from receiver.health import Health, oldest_result
 from receiver.intake import Intake
@@ -91,7 +93,9 @@ def build(
     _watch(metrics, memory, breaker, clock)
     metrics.watch(from_process(intake.waiting, measured.in_hand))
     retrier = Retrier(memory.ledger, outside.gateways, clock)
-    admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
+    sessions = Sessions(access, secret_keys(settings), clock)
+    admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock), sessions)
+    api = _api(settings, memory, submitter, retrier, admission, waiters, worker.wake)
     return Service(
         settings=settings,
         memory=memory,
@@ -103,7 +107,8 @@ def build(
         worker=worker,
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
-        api=_api(settings, memory, submitter, retrier, admission, waiters, worker.wake),
+        api=api,
+        gallery=gallery(settings, memory, api),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),

@@ -16,6 +16,7 @@ from receiver.breaker import Breaker
 from receiver.callbacks import Callbacks
 from receiver.download import Downloader
 from receiver.edge import Edge, handlers
+from receiver.gallery.pages import Gallery
 from receiver.gateways.base import Gateway
 from receiver.health import Health
 from receiver.intake import Intake
@@ -82,6 +83,7 @@ class Service:
     waiters: Waiters
     callbacks: Callbacks
     api: Api
+    gallery: Gallery
     health: Health
     metrics: Metrics
     page: MetricsPage
@@ -123,10 +125,11 @@ class Service:
 
         parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
         routes = [route for part in parts for route in part.routes()]
+        described = Described(routes, tokens=not self.api.admission.access.open).routes
         app = Starlette(
-            routes=Described(routes, tokens=not self.api.admission.access.open).routes,
+            routes=[*described, *(self.gallery.routes() if api else ())],
             middleware=[Middleware(Edge, metrics=self.metrics)],
-            exception_handlers=handlers(),
+            exception_handlers=self.gallery.handlers(handlers()) if api else handlers(),
             lifespan=lifespan,
         )
         # A redirect would swallow callbacks: senders do not follow one.

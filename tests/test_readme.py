@@ -164,7 +164,8 @@ def test_job_errors_are_all_there() -> None:
 
 
 def test_routes_are_those_of_the_service(live: Live) -> None:
-    told = set(re.findall(r"^\| `(\w+) (/\S+)`", part("routes"), re.MULTILINE))
+    both = part("routes") + part("pages")
+    told = set(re.findall(r"^\| `(\w+) (/\S*)`", both, re.MULTILINE))
     served = {
         (method, re.sub(r":\w+}", "}", getattr(route, "path", "")))
         for route in live.service.asgi(work=False).routes

@@ -1,0 +1,24 @@
+"""The gallery's parts, connected. It is handed the parts of the service that `receiver.app` made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from receiver.gallery.assets import Assets
+from receiver.gallery.frame import Frame
+from receiver.gallery.grid import Grid
+from receiver.gallery.pages import Gallery
+from receiver.gallery.rendering import Rendering
+from receiver.gallery.signing_in import SigningIn
+from receiver.settings import Settings
+
+if TYPE_CHECKING:
+    from receiver.api import Api
+    from receiver.service import Memory
+
+
+def gallery(settings: Settings, memory: Memory, api: Api) -> Gallery:
+    """Connect the gallery's parts."""
+    assets = Assets()
+    frame = Frame(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
+    return Gallery(frame, [assets, SigningIn(frame), Grid(frame, memory.search, api.clock)])
