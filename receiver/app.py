@@ -38,6 +38,7 @@ from receiver.signing import CallbackTokens
 from receiver.submission import CallbackUrls
 from receiver.submit import Submitter
 from receiver.timing import Timing
+from receiver.usage import UsageApi
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker
 from storage.archive import Archive
@@ -46,6 +47,7 @@ from storage.circuits import Circuits
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
 from storage.search import Search
+from storage.usage import Usage
 
 log = structlog.get_logger("darkroom.app")
 
@@ -112,6 +114,7 @@ def build(
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),
+        usage=UsageApi(memory.usage, admission, clock),
     )
 
 
@@ -191,6 +194,7 @@ def _memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
         ledger=makers.ledger(database, clock),
         circuits=Circuits(database, clock),
         search=Search(database),
+        usage=Usage(database),
         backlog=Backlog(database, clock),
         store=store,
         archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from receiver.commands import demo, finding, retrying, running, showing, submitting
+from receiver.commands import demo, finding, retrying, running, showing, spending, submitting
 
 _RUN, _MAKE, _FIND = "Run it", "Make images", "Find them again"
 
@@ -103,6 +103,15 @@ app.command(
         "darkroom retry --code generation_failed --since 1d --resubmit --dry-run",
     ),
 )(retrying.retry)
+app.command(
+    "usage",
+    rich_help_panel=_FIND,
+    epilog=_examples(
+        "darkroom usage --by model --since 7d",
+        "darkroom usage --tag campaign --gateway apiframe",
+        "darkroom usage --by day --since 2026-11-01 --until 2026-12-01 --json",
+    ),
+)(spending.usage)
 app.command("books", rich_help_panel=_FIND, epilog=_examples("darkroom books"))(finding.books)
 
 

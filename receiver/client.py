@@ -22,7 +22,18 @@ from urllib.parse import quote
 
 import httpx
 
-from receiver.replies import Books, Gateways, Job, Output, to_books, to_gateways, to_job, to_output
+from receiver.replies import (
+    Books,
+    Gateways,
+    Job,
+    Output,
+    Usage,
+    to_books,
+    to_gateways,
+    to_job,
+    to_output,
+    to_usage,
+)
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 HELD_S = 30.0
@@ -179,6 +190,27 @@ class Darkroom:
     def gateways(self) -> Gateways:
         """Show how the gateways are, and the hosts of their images."""
         return self._read(to_gateways, self._ask("GET", "/v1/gateways"))
+
+    def usage(
+        self,
+        *,
+        by: Literal["gateway", "model", "day", "tag"] | None = None,
+        tag: str | None = None,
+        gateway: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int | None = None,
+    ) -> Usage:
+        """Add up credits, jobs and images: by gateway, or as `by` says, or by the values of a `tag`.
+
+            for model, spent in darkroom.usage(by="model", since="7d").groups:
+                print(model, spent.credits, spent.jobs)
+
+        Without `since` it is today and the 29 days before; a year is the most.
+        """
+        asked = {"by": by, "tag": tag, "gateway": gateway, "since": since, "until": until, "limit": limit}
+        query = {name: value for name, value in asked.items() if value is not None}
+        return self._read(to_usage, self._ask("GET", "/v1/usage", params=query))
 
     def link(self, output_id: str) -> str:
         """A fresh presigned link to an output's image; anybody who has it can read the image for a while."""

@@ -27,6 +27,7 @@ from receiver.retry import Retrier
 from receiver.sending import Sender
 from receiver.settings import Settings
 from receiver.submission import CallbackUrls
+from receiver.usage import UsageApi
 from receiver.waiting import Waiters
 from receiver.worker import Worker
 from storage.archive import Archive
@@ -36,6 +37,7 @@ from storage.database import Database
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
 from storage.search import Search
+from storage.usage import Usage
 
 log = structlog.get_logger("darkroom.service")
 
@@ -52,6 +54,7 @@ class Memory:
     ledger: Ledger
     circuits: Circuits
     search: Search
+    usage: Usage
     backlog: Backlog
     store: ObjectStore
     archive: Archive
@@ -87,6 +90,7 @@ class Service:
     health: Health
     metrics: Metrics
     page: MetricsPage
+    usage: UsageApi
 
     def start(self, *, work: bool) -> None:
         """Begin to take callbacks in and, if `work`, to work."""
@@ -123,7 +127,8 @@ class Service:
             finally:
                 self.stop(work=work)
 
-        parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
+        watched = (self.health, self.page)
+        parts = (self.callbacks, self.api, self.usage, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         described = Described(routes, tokens=not self.api.admission.access.open).routes
         app = Starlette(

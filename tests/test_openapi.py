@@ -210,6 +210,10 @@ include-operation-id = "take_callback"
 checks.positive_data_acceptance.expected-statuses = ["200", "400", "401", "404", "409"]
 parameters = {{ "path.gateway" = "{gateway}", "path.token" = "{token}" }}
 [[operations]]
+include-operation-id = "show_usage"
+# Nor which parameters go together.
+checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "422"]
+[[operations]]
 include-operation-id = "retry_job"
 parameters = {{ "path.id" = "{failed}" }}
 """

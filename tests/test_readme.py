@@ -388,6 +388,12 @@ def test_failed_jobs_are_found_for_a_retry(live: Live, tmp_path: Path) -> None:
     assert live.job(job["id"]).status == "failed", "only looked at"
 
 
+def test_what_it_costs_is_shown_by_model(live: Live, menu: dict[str, Any], tmp_path: Path) -> None:
+    shown = bash(live, tmp_path, block("run: usage"))
+    assert menu["model"] in shown
+    assert "all together" in shown
+
+
 def test_the_client_finds_images(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:
     assert menu["sha256"][:12] in python(live, tmp_path, block("run: client"))
     assert (tmp_path / "pictures" / f"{menu['id']}.png").exists()

@@ -34,6 +34,7 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "GET /v1/outputs/{id}/image": ("read", 404),
     "GET /v1/books": ("read", 200),
     "GET /v1/gateways": ("read", 200),
+    "GET /v1/usage": ("read", 200),
     "GET /metrics": ("read", 200),
     "GET /healthz": (None, 200),
     "GET /readyz": (None, 200),
