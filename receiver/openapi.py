@@ -49,6 +49,7 @@ TAGS = {
     "jobs": "A job is one submission to one gateway; it has one prompt and yields images.",
     "outputs": "An output is one archived image of a job. Its id is the job's, a dot, and its number from 0.",
     "books": "The sum that always balances: every accepted job is in exactly one place.",
+    "usage": "Credits, jobs and images, added up.",
     "gateways": "The image gateways that are configured here.",
     "callbacks": "Where gateways report. Nobody else calls this; it is the only route that must be public.",
     "service": "The service itself.",

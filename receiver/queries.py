@@ -25,8 +25,6 @@ from receiver.models import TagName, Text, fault
 from receiver.moments import AGO, read_moment
 from storage import usage
 from storage.records import Status
-from storage import usage
-from storage.records import Status
 from storage.usage import By
 from storage.wanted import Wanted
 

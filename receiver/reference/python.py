@@ -56,6 +56,11 @@ with darkroom.image(output.id) as pieces:
     "show_books": """\
 books = darkroom.books()
 print(books.total.accepted, books.total.balanced)""",
+    "show_usage": """\
+usage = darkroom.usage(by="model", since="7d")
+for model, spent in usage.groups:
+    print(model, spent.credits, spent.jobs)
+print(usage.total)""",
     "show_gateways": """\
 print(darkroom.gateways())""",
 }

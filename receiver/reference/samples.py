@@ -28,6 +28,7 @@ WORDS: Mapping[str, Any] = {
     "at_fault": "gateway",
     "attempts": 1,
     "body_sha256": DIGEST,
+    "by": "model",
     "bytes": 482_113,
     "checks": {"ledger": "ok", "archive": "ok", "results": "ok"},
     "code": "gateway_unavailable",
@@ -39,6 +40,7 @@ WORDS: Mapping[str, Any] = {
     "failed": 3,
     "failures": 5,
     "field": "prompt",
+    "found_by": "callback",
     "gateway": "apiframe",
     "gateway_job_id": "3b241101-e2bb-4255-8caf-4136c566a962",
     "height": 1536,
@@ -47,6 +49,8 @@ WORDS: Mapping[str, Any] = {
     "ignored": [],
     "job": JOB,
     "job_id": JOB,
+    "jobs": 121,
+    "jobs_without_credits": 0,
     "key": f"images/2026/11/22/{JOB}/0.png",
     "media_type": "image/png",
     "message": "It answered 503.",
@@ -59,6 +63,7 @@ WORDS: Mapping[str, Any] = {
     "num_images": 1,
     "oldest_unfinished_age_s": 4.2,
     "output": f"{JOB}.0",
+    "outputs": 154,
     "params": {},
     "partial": 1,
     "prompt": "a red kite over a grey harbour",
@@ -79,6 +84,7 @@ WORDS: Mapping[str, Any] = {
     "times": 1,
     "token": "TOKEN",
     "until": "2026-11-22",
+    "value": "imagen-4-fast",
     "version_id": None,
     "wait": 60,
     "warnings": {},
@@ -86,13 +92,14 @@ WORDS: Mapping[str, Any] = {
 }
 """What stands in an example under a name, wherever that fits the schema."""
 
-PARAMETERS: Mapping[str, Any] = {"seed": "42", "tags": {"tag.campaign": "autumn"}}
+PARAMETERS: Mapping[str, Any] = {"seed": "42", "tag": "campaign", "tags": {"tag.campaign": "autumn"}}
 """The same for parameters, where answers have something else under the name."""
 
 ASKED: Mapping[str, Mapping[str, str]] = {
     "list_jobs": {"status": "failed", "since": "7d"},
     "list_outputs": {"q": "red kite", "tag.campaign": "autumn"},
     "show_job": {"wait": "60"},
+    "show_usage": {"by": "model", "since": "7d"},
 }
 """What an example request of an operation has behind the `?`."""
 
@@ -134,7 +141,7 @@ class _Sampler:
         for found in (*schema.get("examples", ()), *schema.get("enum", ())):
             return found
         if variants := schema.get("oneOf") or schema.get("anyOf"):
-            return self.sample(variants[0], name, whole=whole)
+            return None if {"type": "null"} in variants else self.sample(variants[0], name, whole=whole)
         return self._plain(schema, name, whole=whole)
 
     def _plain(self, schema: Schema, name: str, *, whole: bool) -> Any:
@@ -183,7 +190,7 @@ JSON_TYPES = {
 
 def _fits(value: Any, schema: Schema) -> bool:
     """Whether a value fits a schema, as far as examples need to know."""
-    if variants := schema.get("anyOf", ()):
+    if "type" not in schema and (variants := schema.get("anyOf")):
         return any(_fits(value, variant) for variant in variants)
     if schema.get("type") not in JSON_TYPES.get(type(value), {"null"}):
         return False

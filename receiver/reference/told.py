@@ -90,13 +90,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One named schema. `values` are those of an enumeration, `bounds` those of anything without fields."""
+    """One named schema. `bounds` are those of one without fields."""
 
     name: str
     meaning: Markup
     kind: Markup
     bounds: tuple[Markup, ...]
     fields: tuple[Field, ...]
+    answered: bool
+    """Whether it is something that the service answers; what it takes has no fields but those named."""
 
 
 class Reading:
@@ -134,7 +136,9 @@ class Reading:
         """The named schemas, by name."""
         for name, schema in sorted(self._schemas.items()):
             meaning = prose(schema.get("description", ""))
-            yield Kind(name, meaning, kind(schema), tuple(bounds(schema)), tuple(self._fields(schema)))
+            answered = schema.get("additionalProperties") is not False
+            fields = tuple(self._fields(schema))
+            yield Kind(name, meaning, kind(schema), tuple(bounds(schema)), fields, answered)
 
     def _operation(self, method: str, path: str, operation: Mapping[str, Any]) -> Told:
         replies = {status: self._reply(status, told) for status, told in operation["responses"].items()}
