@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from urllib.parse import urlencode
 from pydantic import StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from receiver import answers
 from receiver.admission import Admission
@@ -26,7 +25,7 @@ from receiver.errors import (
     UnsupportedParameter,
 )
 from receiver.models import RetryBody, SubmitBody, read_retry, read_submit
-from receiver.queries import ImageQuery, JobQuery, NoQuery, OutputQuery, WaitQuery
+from receiver.queries import JobQuery, NoQuery, OutputQuery, WaitQuery
 from receiver.retry import Retrier
 from receiver.routes import Answer, Body, Header, Operation, Served, guarded
 from receiver.submit import Submitter
@@ -35,8 +34,6 @@ from receiver.waiting import Waiters
 from storage.books import total
 from storage.circuits import Circuits
 from storage.ledger import Ledger
-from storage.media import KINDS
-from storage.objects import ObjectStore
 from storage.records import Clock
 from storage.search import Found, Page, Search
 
@@ -52,8 +49,6 @@ IDEMPOTENCY_KEY = Header(
 LINK = Header("Link", 'The next page, with `rel="next"`; absent on the last one.', always=False)
 
 JOB_AT = Header("Location", "Where the job is shown.")
-ETAG = Header("ETag", "The SHA-256 of the image, quoted.")
-IMAGES = tuple(kind.media_type for kind in KINDS)
 
 SUBMIT = Operation(
     "POST /v1/jobs",
@@ -108,17 +103,6 @@ OUTPUT = Operation(
     query=NoQuery,
     answers={200: Answer(answers.Output, "The output, with its job.")},
 )
-IMAGE = Operation(
-    "GET /v1/outputs/{id}/image",
-    "fetch_image",
-    scope="read",
-    path={"id": answers.OutputId},
-    query=ImageQuery,
-    answers={
-        307: Answer(None, "A fresh link to the image.", (Header("Location", "A presigned link."),)),
-        200: Answer(bytes, "The image, with `?stream=1`.", (ETAG,), IMAGES),
-    },
-)
 BOOKS = Operation(
     "GET /v1/books",
     "show_books",
@@ -141,7 +125,6 @@ class Api:
 
     ledger: Ledger
     search: Search
-    store: ObjectStore
     circuits: Circuits
     submitter: Submitter
     retrier: Retrier
@@ -149,7 +132,6 @@ class Api:
     waiters: Waiters
     queued: Callable[[], None]
     """Called when a job was taken in."""
-    link_lifetime_s: int
     clock: Clock
 
     def routes(self) -> list[Served]:
@@ -161,7 +143,6 @@ class Api:
             guarded(RETRY, self.retry, self.admission),
             guarded(OUTPUTS, self.outputs, self.admission),
             guarded(OUTPUT, self.output, self.admission),
-            guarded(IMAGE, self.image, self.admission),
             guarded(BOOKS, self.books, self.admission),
             guarded(GATEWAYS, self.gateways, self.admission),
         ]
@@ -220,27 +201,6 @@ class Api:
         view["job"] = job_view(found.job, [found.output.id])
         return JSONResponse(view)
 
-    async def image(self, request: Request, query: ImageQuery) -> Response:
-        """Lead to an output's bytes: a fresh presigned link, or with `?stream=1` the bytes themselves."""
-        output = (await self._find(request)).output
-        if not query.stream:
-            name = f"{output.id}.{output.key.rpartition('.')[2]}"
-            # Apart, because it may have to ask somebody for fresh credentials.
-            link = await run_in_threadpool(
-                self.store.presign,
-                output.key,
-                expires_s=self.link_lifetime_s,
-                filename=name,
-                content_type=output.media_type,
-            )
-            return RedirectResponse(link, 307)
-        opened = ExitStack()
-        stream = await run_in_threadpool(opened.enter_context, self.store.stream(output.key))
-        headers = {"content-length": str(stream.length), "etag": f'"{output.sha256}"'}
-        return StreamingResponse(
-            _closing(stream.chunks, opened), media_type=output.media_type, headers=headers
-        )
-
     async def books(self, _request: Request, _query: NoQuery) -> Response:
         """Show the books."""
         pages = await run_in_threadpool(self.ledger.books)
@@ -277,11 +237,6 @@ class Api:
 
     async def _find(self, request: Request) -> Found:
         return await run_in_threadpool(self.search.output, request.path_params["id"])
-
-
-def _closing(chunks: Iterator[bytes], opened: ExitStack) -> Iterator[bytes]:
-    with opened:
-        yield from chunks
 
 
 def _listed(request: Request, name: str, views: Sequence[Mapping[str, Any]], page: Page[Any]) -> Response:

@@ -25,6 +25,7 @@ from receiver.health import Health, oldest_result
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
 from receiver.limits import Limits
+from receiver.links import Links
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.metrics import Metrics, MetricsPage
@@ -37,6 +38,7 @@ from receiver.settings import Settings, require
 from receiver.signing import CallbackTokens
 from receiver.submission import CallbackUrls
 from receiver.submit import Submitter
+from receiver.thumbnails import RECIPE, Thumbnails
 from receiver.timing import Timing
 from receiver.usage import UsageApi
 from receiver.waiting import Waiters
@@ -47,6 +49,7 @@ from storage.circuits import Circuits
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
 from storage.search import Search
+from storage.thumbnails import KeptThumbnails
 from storage.usage import Usage
 
 log = structlog.get_logger("darkroom.app")
@@ -97,7 +100,7 @@ def build(
     retrier = Retrier(memory.ledger, outside.gateways, clock)
     sessions = Sessions(access, secret_keys(settings), clock)
     admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock), sessions)
-    api = _api(settings, memory, submitter, retrier, admission, waiters, worker.wake)
+    api = _api(memory, submitter, retrier, admission, waiters, worker.wake)
     return Service(
         settings=settings,
         memory=memory,
@@ -111,6 +114,7 @@ def build(
         callbacks=_callbacks(settings, outside, intake, admission, shared),
         api=api,
         gallery=gallery(settings, memory, api),
+        links=_links(settings, memory, admission, makers),
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
         page=MetricsPage(metrics, admission),
@@ -135,7 +139,6 @@ def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> 
 
 
 def _api(
-    settings: Settings,
     memory: Memory,
     submitter: Submitter,
     retrier: Retrier,
@@ -146,15 +149,27 @@ def _api(
     return Api(
         ledger=memory.ledger,
         search=memory.search,
-        store=memory.store,
         circuits=memory.circuits,
         submitter=submitter,
         retrier=retrier,
         admission=admission,
         waiters=waiters,
         queued=queued,
-        link_lifetime_s=settings.s3.link_lifetime,
         clock=submitter.clock,
+    )
+
+
+def _links(settings: Settings, memory: Memory, admission: Admission, makers: Makers) -> Links:
+    kept = KeptThumbnails(memory.store, Keys(prefix=settings.s3.prefix), RECIPE)
+    return Links(
+        search=memory.search,
+        store=memory.store,
+        archive=memory.archive,
+        thumbnails=Thumbnails(
+            memory.store, kept, makers.thumbnailer(), max_pixels=settings.download.max_pixels
+        ),
+        admission=admission,
+        lifetime_s=settings.s3.link_lifetime,
     )
 
 

@@ -229,6 +229,11 @@ class Darkroom:
         with self._open(f"{_path(output_id)}/image?stream=1") as response:
             yield response.iter_bytes()
 
+    def thumbnail(self, output_id: str) -> bytes:
+        """An output's thumbnail, in WebP; ApiError has the code `no_thumbnail` where none can be made."""
+        with self._open(f"{_path(output_id)}/thumbnail") as response:
+            return response.read()
+
     def download(
         self, output: Output, folder: str | Path, *, on_bytes: Callable[[int], None] | None = None
     ) -> Path:

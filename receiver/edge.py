@@ -16,7 +16,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from receiver.errors import DarkroomError, InvalidRequest, TooManyRequests, TooSlow, Unready
+from receiver.errors import (
+    DarkroomError,
+    InvalidRequest,
+    TooManyRequests,
+    TooSlow,
+    Unready,
+    UnsatisfiableRange,
+)
 from receiver.logs import Tally
 from receiver.metrics import Metrics
 from storage.errors import NotFound, StorageError
@@ -145,6 +152,8 @@ async def _ours(_request: Request, error: Exception) -> Response:
         headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, TooSlow):
         headers["connection"] = "close"
+    if isinstance(error, UnsatisfiableRange):
+        headers["content-range"] = f"bytes */{error.length}"
     faults = {"faults": error.faults} if isinstance(error, InvalidRequest) else {}
     return problem(error.status, error.code, str(error), headers=headers, **faults)
 

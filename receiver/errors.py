@@ -12,7 +12,9 @@ DarkroomError
 │   ├── IdempotencyConflict  idempotency_conflict    the key was used for another request
 │   ├── NotRetryable         not_retryable           it is not failed or partial, or nothing can help
 │   ├── NeedsResubmit        needs_resubmit          only a new submission could help, which may cost credits
-│   ├── NoSuchThing          not_found               no such job or output
+│   ├── NoSuchThing          not_found               no such job, output or record
+│   ├── UnsatisfiableRange   unsatisfiable_range     the image has no bytes in the range asked for
+│   ├── NoThumbnail          no_thumbnail            the image cannot be decoded within the limits
 │   ├── Unauthorized         unauthorized            no token, or an unknown one
 │   ├── Forbidden            forbidden               the token's scope does not reach this far
 │   └── StaleForm            stale_form              sent from another session than its form
@@ -144,10 +146,29 @@ class NeedsResubmit(RequestError):
 
 
 class NoSuchThing(RequestError):
-    """No job or output has that id."""
+    """No job or output has that id, or its job has no record yet."""
 
     code = "not_found"
     status = 404
+
+
+class UnsatisfiableRange(RequestError):
+    """The image has no bytes in the range that was asked for; it has `length` in all."""
+
+    code = "unsatisfiable_range"
+    status = 416
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        super().__init__(f"The image has {length} bytes, and none in this range.")
+
+
+class NoThumbnail(RequestError):
+    """The image cannot be decoded within the limits; the image itself can be had as it is."""
+
+    code = "no_thumbnail"
+    at_fault = "image"
+    status = 422
 
 
 class Unauthorized(RequestError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import httpx
 
 from receiver.sending import Sender
+from receiver.thumbnailer import Thumbnailer
 from storage.database import Database
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
@@ -22,6 +23,7 @@ class Makers:
     ledger: Callable[[Database, Clock], Ledger] = Ledger
     store: Callable[..., ObjectStore] = ObjectStore.connect
     sender: Callable[[httpx.Client, Mapping[str, int]], Sender] = Sender
+    thumbnailer: Callable[[], Thumbnailer] = Thumbnailer
 
 
 USUAL = Makers()

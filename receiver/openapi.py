@@ -40,6 +40,7 @@ TOKEN = "token"  # noqa: S105 - the name of the scheme
 REQUEST_ID = Header("X-Request-Id", "The id under which the log has this request.")
 OF_STATUS = {
     401: (Header("WWW-Authenticate", "`Bearer`."),),
+    416: (Header("Content-Range", "`bytes */` and the length of the whole."),),
     429: (Header("Retry-After", "Seconds until the next request may come.", int, always=False),),
     503: (Header("Retry-After", "Seconds until it is worth another try.", int),),
 }

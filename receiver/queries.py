@@ -21,6 +21,7 @@ from starlette.datastructures import QueryParams
 
 from receiver.answers import JobId, OutputId
 from receiver.errors import InvalidRequest
+from receiver.language import MAX_CHARS, combined, read_query_text
 from receiver.models import TagName, Text, fault
 from receiver.moments import AGO, read_moment
 from storage import usage
@@ -29,7 +30,6 @@ from storage.usage import By
 from storage.wanted import Wanted
 
 MAX_WAIT_S = 60
-MAX_WORDS = 32
 MAX_USAGE_DAYS = 366
 USUAL_USAGE_DAYS = 30
 
@@ -55,10 +55,19 @@ Moment = Annotated[
 ]
 
 
-def _few_words(text: str) -> str:
-    if len(text.split()) > MAX_WORDS:
-        raise ValueError(f"may have {MAX_WORDS} words at most")
+def _query_text(text: str) -> str:
+    try:
+        read_query_text(text, 0)
+    except InvalidRequest as error:
+        raise ValueError("; ".join(fault["message"] for fault in error.faults)) from None
     return text
+
+
+QueryText = Annotated[
+    Text,
+    Field(max_length=MAX_CHARS, examples=['red kite "grey harbour" -cartoon model:imagen-4 since:7d']),
+    AfterValidator(_query_text),
+]
 
 
 class Query(BaseModel):
@@ -85,8 +94,12 @@ class Tagged(Query):
 class JobFilters(Tagged):
     """What jobs are looked for by; every condition given must hold."""
 
-    q: Annotated[Text, AfterValidator(_few_words)] | None = None
-    """Words that stand in the prompt, in any case; 32 at most."""
+    q: QueryText | None = None
+    """What to look for, in the query language: words that all stand in the prompt, in any case and script;
+    `"a phrase"`; `-word` that does not stand there; and `key:value`, where the key is `seed`, `model`,
+    `gateway`, `tag` (`tag:name=value`), `status`, `type`, `size`, `width`, `height`, `bytes`, `since`,
+    `until`, `on`, `sha256`, `job` or `code`. 32 words at most; what is asked for here may not be asked for by
+    a parameter as well."""
     gateway: Text | None = None
     """The gateway's name."""
     model: Text | None = None
@@ -103,11 +116,17 @@ class JobFilters(Tagged):
     """How many a page holds."""
 
     def wanted(self, now: int) -> Wanted:
-        """The same in the ledger's words; `now` in milliseconds."""
+        """The same in the ledger's words; `now` in milliseconds.
+
+        Raises InvalidRequest if `q` and a parameter ask for the same.
+        """
+        return combined(read_query_text(self.q or "", now), self.given(now))
+
+    def given(self, now: int) -> Wanted:
+        """What the parameters beside `q` ask for."""
         return Wanted(
             gateway=self.gateway,
             model=self.model,
-            words=tuple((self.q or "").split()),
             status=self.status,
             code=self.code,
             since=None if self.since is None else read_moment(self.since, now),
@@ -135,9 +154,9 @@ class OutputQuery(JobFilters):
     cursor: OutputId | None = None
     """The `next_cursor` of the page before."""
 
-    def wanted(self, now: int) -> Wanted:
-        """The same in the ledger's words; `now` in milliseconds."""
-        return replace(super().wanted(now), job=self.job, seed=self.seed, sha256=self.sha256)
+    def given(self, now: int) -> Wanted:
+        """What the parameters beside `q` ask for."""
+        return replace(super().given(now), job=self.job, seed=self.seed, sha256=self.sha256)
 
 
 class WaitQuery(Query):
@@ -192,6 +211,8 @@ class ImageQuery(Query):
 
     stream: bool = False
     """Answer the bytes themselves."""
+    download: bool = False
+    """Have a browser save the image instead of showing it."""
 
 
 AnyQuery = TypeVar("AnyQuery", bound=Query)

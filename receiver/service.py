@@ -20,6 +20,7 @@ from receiver.gallery.pages import Gallery
 from receiver.gateways.base import Gateway
 from receiver.health import Health
 from receiver.intake import Intake
+from receiver.links import Links
 from receiver.metrics import Metrics, MetricsPage
 from receiver.openapi import Described
 from receiver.redaction import Redactor
@@ -87,6 +88,7 @@ class Service:
     callbacks: Callbacks
     api: Api
     gallery: Gallery
+    links: Links
     health: Health
     metrics: Metrics
     page: MetricsPage
@@ -107,6 +109,7 @@ class Service:
         if work:
             self.worker.stop(STOP_S)
         self.intake.stop()
+        self.links.thumbnails.close()
         self.downloader.close()
         self.outside.client.close()
         if work:
@@ -128,7 +131,7 @@ class Service:
                 self.stop(work=work)
 
         watched = (self.health, self.page)
-        parts = (self.callbacks, self.api, self.usage, *watched) if api else watched
+        parts = (self.callbacks, self.api, self.links, self.usage, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         described = Described(routes, tokens=not self.api.admission.access.open).routes
         app = Starlette(

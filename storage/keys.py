@@ -64,6 +64,10 @@ class Keys:
         suffix = "" if number == 1 else f".{number}"
         return f"{self.prefix}records/{_day(job)}/{job.id}{suffix}.json"
 
+    def thumbnail(self, output_id: str) -> str:
+        """The key of an output's thumbnail, which is derived and may be deleted at any time."""
+        return f"{self.prefix}thumbnails/{output_id}.webp"
+
 
 def _fields(template: str) -> list[str]:
     return [name for _, name in _named(string.Formatter().parse(template)) if name is not None]

@@ -199,20 +199,24 @@ class ObjectStore:
         *,
         expires_s: int,
         filename: str | None = None,
+        plain_name: str | None = None,
         content_type: str | None = None,
         disposition: Literal["inline", "attachment"] = "inline",
+        method: Literal["GET", "HEAD"] = "GET",
     ) -> str:
         """Make a link with which anyone can GET the object for `expires_s` seconds (a week at most).
 
-        Nothing is sent, so nobody asks whether the object is there. The link is a secret while it lives.
+        Nothing is sent, so nobody asks whether the object is there. The link is a secret while it lives, and
+        good for one `method` only. For the names see `s3.content_disposition`.
         """
         wanted = {"Bucket": self._bucket, "Key": key}
         if filename is not None or disposition != "inline":
-            wanted["ResponseContentDisposition"] = s3.content_disposition(disposition, filename)
+            wanted["ResponseContentDisposition"] = s3.content_disposition(disposition, filename, plain_name)
         if content_type is not None:
             wanted["ResponseContentType"] = content_type
         with self._errors(key):
-            return self._links.generate_presigned_url("get_object", Params=wanted, ExpiresIn=expires_s)
+            asked = "get_object" if method == "GET" else "head_object"
+            return self._links.generate_presigned_url(asked, Params=wanted, ExpiresIn=expires_s)
 
     def delete(self, key: str) -> None:
         """Remove a probe or something derived; no error if it is not there."""

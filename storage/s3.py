@@ -161,11 +161,15 @@ def whole_sha256(facts: Mapping[str, Any]) -> str | None:
     return digest.hex() if len(digest) == 32 else None
 
 
-def content_disposition(disposition: str, filename: str | None) -> str:
-    """Write a Content-Disposition value: RFC 6266 with RFC 8187, so that a name may be in any script."""
+def content_disposition(disposition: str, filename: str | None, plain: str | None = None) -> str:
+    """Write a Content-Disposition value: RFC 6266 with RFC 8187, so that a name may be in any script.
+
+    `plain` is the name for clients that know ASCII only; by default the same with `_` for all that is not.
+    """
     if filename is None:
         return disposition
     plain = "".join(
-        sign if sign.isascii() and sign.isprintable() and sign not in '"\\%' else "_" for sign in filename
+        sign if sign.isascii() and sign.isprintable() and sign not in '"\\%' else "_"
+        for sign in plain or filename
     )
     return f"{disposition}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"

@@ -85,6 +85,13 @@ def test_an_image_comes_in_pieces(running: Running, output: Output) -> None:
         assert hashlib.sha256(b"".join(pieces)).hexdigest() == output.sha256
 
 
+def test_a_thumbnail_comes_whole(running: Running, output: Output) -> None:
+    assert running.darkroom.thumbnail(output.id)[8:12] == b"WEBP"
+    with pytest.raises(ApiError) as caught:
+        running.darkroom.thumbnail(f"{output.job_id}.7")
+    assert caught.value.code == "not_found"
+
+
 def test_a_link_leads_to_the_bytes(running: Running, output: Output) -> None:
     image = httpx.get(running.darkroom.link(output.id), trust_env=False)
     assert hashlib.sha256(image.content).hexdigest() == output.sha256

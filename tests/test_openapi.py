@@ -125,6 +125,8 @@ def test_real_answers_are_as_described_and_hold_nothing_else(live: Live) -> None
         "/v1/outputs": ["/v1/outputs", "/v1/outputs?limit=1", "/v1/outputs?colour=red"],
         "/v1/outputs/{id}": [f"/v1/outputs/{output}", f"/v1/outputs/{job['id']}.7"],
         "/v1/outputs/{id}/image": [f"/v1/outputs/{output}/image", f"/v1/outputs/{output}/image?stream=1"],
+        "/v1/outputs/{id}/thumbnail": [f"/v1/outputs/{output}/thumbnail", "/v1/outputs/x/thumbnail"],
+        "/v1/outputs/{id}/record": [f"/v1/outputs/{output}/record", f"/v1/outputs/{job['id']}.7/record"],
         "/v1/books": ["/v1/books", "/v1/books?x=1"],
         "/v1/gateways": ["/v1/gateways"],
         "/metrics": ["/metrics"],

@@ -32,6 +32,8 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "GET /v1/outputs": ("read", 200),
     "GET /v1/outputs/{id}": ("read", 404),
     "GET /v1/outputs/{id}/image": ("read", 404),
+    "GET /v1/outputs/{id}/thumbnail": ("read", 404),
+    "GET /v1/outputs/{id}/record": ("read", 404),
     "GET /v1/books": ("read", 200),
     "GET /v1/gateways": ("read", 200),
     "GET /v1/usage": ("read", 200),

@@ -1,0 +1,97 @@
+"""The words, phrases and `key:value` that a query text is made of, and the text made of them again.
+
+Nothing here knows what a key means. Full-width spaces, colons, quotes and minus signs, as input methods
+for Chinese and Japanese type them, are the same as their narrow forms.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from unicodedata import normalize
+
+STRAIGHT = '"＂'  # noqa: RUF001 - the full-width one too
+"""Quotes that open and close alike; two in a row within a phrase stand for one."""
+CURLY = "“”„‟"
+"""Quotes of which any closes what any has opened: what opens in one language closes in another."""
+QUOTES = STRAIGHT + CURLY
+MINUS = "-－"  # noqa: RUF001 - likewise
+
+_KEY = re.compile(r"(\w{1,16})[:：]")  # noqa: RUF001 - likewise
+_WORD = re.compile(r"\S*")
+_TAG = re.compile(rf"[^\s{QUOTES}=＝]*[=＝](?=[{QUOTES}])")  # noqa: RUF001 - likewise
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One part of a query text.
+
+    `source` is how it was written, with a quote closed that was left open. `key` is one of the known keys
+    in lower case; None for a word or a phrase. `text` is the word, phrase or value without its quotes.
+    """
+
+    source: str
+    minus: bool
+    key: str | None
+    text: str
+
+
+def split(text: str, keys: Container[str]) -> Iterator[Item]:
+    """Take a query text apart. A quote that is not closed reaches to the end of the text."""
+    at = 0
+    while at < len(text):
+        if text[at].isspace():
+            at += 1
+        else:
+            item, at = _item(text, at, keys)
+            yield item
+
+
+def quoted(text: str) -> str:
+    """Write a text as a phrase: it stands for exactly these characters, whatever they are."""
+    return '"' + "".join(char * 2 if char in STRAIGHT else char for char in text) + '"'
+
+
+def plain_or_quoted(value: str) -> str:
+    """Write the value of a key, in quotes if it would be read as something else without them."""
+    plain = value and value[0] not in QUOTES and _WORD.fullmatch(value)
+    return value if plain else quoted(value)
+
+
+def _item(text: str, start: int, keys: Container[str]) -> tuple[Item, int]:
+    at = start + (minus := _excludes(text, start))
+    key = None
+    if (found := _KEY.match(text, at)) and (name := normalize("NFKC", found[1]).casefold()) in keys:
+        key, at = name, found.end()
+    front = ""
+    if key == "tag" and (named := _TAG.match(text, at)):
+        front, at = named[0], named.end()
+    if text[at : at + 1] and text[at] in QUOTES:
+        value, at, closing = _phrase(text, at)
+        source = text[start:at].rstrip() + closing if closing else text[start:at]
+        return Item(source, minus, key, front + value), at
+    word = _WORD.match(text, at)
+    end = word.end() if word else at
+    return Item(text[start:end], minus, key, text[at:end]), end
+
+
+def _excludes(text: str, at: int) -> bool:
+    """Whether a minus stands here and belongs to what follows: `- x` and `--ar` are words of prompts."""
+    following = text[at + 1 : at + 2]
+    return text[at] in MINUS and following not in MINUS and not following.isspace()
+
+
+def _phrase(text: str, start: int) -> tuple[str, int, str]:
+    """Read a phrase from its opening quote: what is in it, where it ends, and the quote that it lacks."""
+    straight = text[start] in STRAIGHT
+    chars: list[str] = []
+    closers, at = STRAIGHT if straight else CURLY, start + 1
+    while at < len(text):
+        if text[at] in closers:
+            if not (straight and text[at + 1 : at + 2] and text[at + 1] in STRAIGHT):
+                return "".join(chars), at + 1, ""
+            at += 1
+        chars.append(text[at])
+        at += 1
+    return "".join(chars).rstrip(), at, '"' if straight else "”"
