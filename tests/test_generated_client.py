@@ -18,13 +18,7 @@ from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from tests.live import IMAGEN, Live, started
 from tests.running import environment
-from tests.test_openapi import READER, SUBMITTER, TOKENS, document
-
-CONFIG = {
-    "post_hooks": [],  # it would format what nobody reads
-    # What has no type of its own in Python is bytes.
-    "content_type_overrides": {"image/png": "application/octet-stream"},
-}
+from tests.test_openapi import READER, SUBMITTER, TOKENS, document, operations
 
 Module = Callable[[str], Any]
 
@@ -42,8 +36,14 @@ def live(
 def package(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder that the generated package is in."""
     folder: Path = tmp_path_factory.mktemp("package")
-    (folder / "openapi.json").write_text(json.dumps(document(live)))
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    told = document(live)
+    (folder / "openapi.json").write_text(json.dumps(told))
+    # Nobody reads the code, so it need not be formatted.
+    config = {
+        "post_hooks": [],
+        "content_type_overrides": dict.fromkeys(images(told), "application/octet-stream"),
+    }
+    (folder / "config.json").write_text(json.dumps(config))
     done = subprocess.run(
         [
             *(sys.executable, "-m", "openapi_python_client", "generate", "--fail-on-warning"),
@@ -61,6 +61,12 @@ def package(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     yield folder
     for name in [name for name in sys.modules if name.partition(".")[0] == "generated_darkroom"]:
         del sys.modules[name]
+
+
+def images(told: dict[str, Any]) -> set[str]:
+    """The media types that the generator has to be told to be bytes."""
+    answers = [answer for _, operation in operations(told) for answer in operation["responses"].values()]
+    return {kind for answer in answers for kind in answer.get("content", ()) if kind.startswith("image/")}
 
 
 @pytest.fixture

@@ -53,6 +53,9 @@ link = darkroom.link(output.id)
 # the bytes, piece by piece
 with darkroom.image(output.id) as pieces:
     print(sum(len(piece) for piece in pieces))""",
+    "fetch_thumbnail": f"""\
+small = darkroom.thumbnail("{_ID}.0")
+print(len(small), "bytes of WebP")""",
     "show_books": """\
 books = darkroom.books()
 print(books.total.accepted, books.total.balanced)""",

@@ -46,6 +46,8 @@ WORDS: Mapping[str, Any] = {
     "height": 1536,
     "id": JOB,
     "Idempotency-Key": "autumn-0001",
+    "If-None-Match": f'"{DIGEST}"',
+    "If-Range": f'"{DIGEST}"',
     "ignored": [],
     "job": JOB,
     "job_id": JOB,
@@ -69,6 +71,7 @@ WORDS: Mapping[str, Any] = {
     "prompt": "a red kite over a grey harbour",
     "q": "red kite",
     "queued": 0,
+    "Range": "bytes=0-1023",
     "ready": 1,
     "request_id": "019a9f3e5c1c7d80a1b2c3d4e5f60718",
     "running": 2,
@@ -217,8 +220,12 @@ def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
     if {} not in operation.get("security", [{}]):
         words.append('-H "Authorization: Bearer $DARKROOM_TOKEN"')
     answers = operation["responses"]
-    if any(status.startswith("3") for status in answers):
-        words.append("-L -o image.png")
+    if "307" in answers:
+        words.append("-L")
+    if kind := next(
+        (kind for kind in answers.get("200", {}).get("content", ()) if kind.startswith("image/")), None
+    ):
+        words.append(f"-o image.{kind.removeprefix('image/')}")
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
         told = json.dumps(body.get("example", {}), indent=2, ensure_ascii=False)

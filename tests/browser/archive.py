@@ -25,6 +25,8 @@ SCRIPT = "<script>alert('prompt')</script><img src=x onerror=alert(1)>"
 RIGHT_TO_LEFT = "منارة في الضباب عند الغروب"
 FAILED = "a storm that never came"
 
+RUNS = 24
+
 
 def sandbox_with_pictures(pixels: int) -> SandboxServer:
     """A sandbox whose images have this many pixels on their longer side."""
@@ -36,7 +38,7 @@ def sandbox_with_pictures(pixels: int) -> SandboxServer:
 def filled(live: Live) -> None:
     """Make some 80 images, and two jobs that failed; return when all of it is archived."""
     live.http.headers["authorization"] = f"Bearer {ADMIN}"
-    asked = [job for n in range(24) for job in [_ramen(live, n)]]
+    asked = [job for n in range(RUNS) for job in [_ramen(live, n)]]
     asked += [_kite(live, prompt) for prompt in (SCRIPT, RIGHT_TO_LEFT)]
     broken = {"fault": "expired_link", "forever": True}
     asked.append(_kite(live, FAILED, fault=broken))
@@ -60,3 +62,10 @@ def _kite(live: Live, prompt: str, **more: object) -> str:
     asked = {"gateway": "apiframe", "model": "imagen-4-fast", "prompt": prompt}
     job: str = live.submit(asked, tags={"campaign": "odd"}, **more)["id"]
     return job
+
+
+def count(live: Live, **filters: str) -> int:
+    """How many images there are now, as the API tells it."""
+    page = live.http.get("/v1/outputs", params={"limit": "500", **filters}).json()
+    assert page["next_cursor"] is None
+    return len(page["outputs"])

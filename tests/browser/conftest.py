@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, StorageState
 
 from receiver.embedded import EmbeddedS3
 from tests.browser.archive import TOKENS, filled, sandbox_with_pictures
@@ -41,12 +41,44 @@ def shown(s3_server: EmbeddedS3, tmp_path_factory: pytest.TempPathFactory) -> It
         yield live
 
 
+class Sessions:
+    """What a browser has kept after signing in, by token."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self._browser = browser
+        self._url = url
+        self._kept: dict[str, StorageState] = {}
+
+    def of(self, token: str) -> StorageState:
+        """Sign in with a token, or remember how that ended."""
+        if token not in self._kept:
+            with opened(self._browser, self._url) as (context, _):
+                page = context.new_page()
+                page.goto("/sign-in")
+                sign_in(page, token)
+                self._kept[token] = context.storage_state()
+        return self._kept[token]
+
+
+def sign_in(page: Page, token: str) -> None:
+    """Fill in the form of the page `/sign-in`, and send it."""
+    page.get_by_label("API token").fill(token)
+    page.get_by_role("button", name="Sign in").click()
+
+
+@pytest.fixture(scope="package")
+def sessions(browser: Browser, shown: Live) -> Sessions:
+    return Sessions(browser, shown.url)
+
+
 @pytest.fixture
-def open_page(browser: Browser, shown: Live) -> Iterator[Open]:
+def open_page(browser: Browser, shown: Live, sessions: Sessions) -> Iterator[Open]:
     """Open a page in a context of its own. The test fails if any of its pages did what it may not."""
     with ExitStack() as stack:
 
-        def begin(path: str, **options: Any) -> tuple[Page, Watch]:
+        def begin(path: str, token: str = "", **options: Any) -> tuple[Page, Watch]:
+            if token:
+                options["storage_state"] = sessions.of(token)
             context, watch = stack.enter_context(opened(browser, shown.url, **options))
             page = context.new_page()
             page.goto(path)
@@ -58,7 +90,11 @@ def open_page(browser: Browser, shown: Live) -> Iterator[Open]:
 AXE = Axe()
 
 
-def accessible(page: Page) -> None:
-    """Raise unless axe-core finds nothing to say of a page: contrast, names, labels, landmarks, order."""
-    results = AXE.run(page)
+def accessible(page: Page, *, only: str | None = None) -> None:
+    """Raise unless axe-core finds nothing to say of a page: contrast, names, labels, landmarks, order.
+
+    `only`: one of axe-core's rules, to look for nothing else.
+    """
+    rules = {} if only is None else {"runOnly": [only]}
+    results = AXE.run(page, options={"resultTypes": ["violations"], **rules})
     assert results.violations_count == 0, results.generate_report()

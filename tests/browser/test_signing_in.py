@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.browser.archive import READER, SUBMITTER
-from tests.browser.conftest import Open, accessible
+from tests.browser.conftest import Open, accessible, sign_in
 
 WRONG = "Failed to load resource: the server responded with a status of 401"
-
-
-def sign_in(page: Page, token: str) -> None:
-    page.get_by_label("API token").fill(token)
-    page.get_by_role("button", name="Sign in").click()
 
 
 def test_who_comes_without_a_session_signs_in_and_sees_what_was_asked_for(open_page: Open) -> None:
