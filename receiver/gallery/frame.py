@@ -101,7 +101,6 @@ class Frame:
     sessions: Sessions
     rendering: Rendering
     public_url: str | None
-    gateways: tuple[str, ...] = ()
 
     def route(self, at: str, handler: Handler, *, scope: str = "read") -> PageRoute:
         """Serve `GET /path` or `POST /path` for visitors who have this scope."""

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from receiver.gallery.assets import Assets
@@ -53,6 +54,7 @@ class Rendering:
         self._environment.filters.update(
             alt=alt_text,
             attr_text=plain,
+            beginning=beginning,
             bytes=size,
             grouped=grouped,
             moment=moment,
@@ -61,6 +63,7 @@ class Rendering:
             rfc3339=rfc3339,
             segment=segment,
             shape=shape,
+            ticks=ticks,
         )
 
     def page(self, template: str, words: Mapping[str, Any], *, status: int = 200) -> Response:
@@ -84,6 +87,19 @@ def alt_text(prompt: str) -> str:
     cut = text[:ALT_CHARS]
     # Where words are not set apart by spaces, it is cut between characters.
     return (cut.rpartition(" ")[0] if " " in cut[ALT_CHARS // 2 :] else cut) + "…"
+
+
+def beginning(prompt: str) -> str:
+    """As much of a prompt as could ever stand in one line under a picture."""
+    return plain(prompt[:400])[:200]
+
+
+def ticks(text: str) -> Markup:
+    """A sentence of our own in which what stands between backticks is code."""
+    pieces = [escape(piece) for piece in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if n % 2 else piece for n, piece in enumerate(pieces)
+    )
 
 
 def size(length: int) -> str:

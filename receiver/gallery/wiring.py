@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from receiver.gallery.assets import Assets
+from receiver.gallery.detail import Detail
+from receiver.gallery.finding import Finding
 from receiver.gallery.frame import Frame
 from receiver.gallery.grid import Grid
 from receiver.gallery.pages import Gallery
 from receiver.gallery.rendering import Rendering
 from receiver.gallery.signing_in import SigningIn
 from receiver.settings import Settings
+from storage.facets import Facets
+from storage.newer import Newer
 
 if TYPE_CHECKING:
     from receiver.api import Api
@@ -21,4 +25,14 @@ def gallery(settings: Settings, memory: Memory, api: Api) -> Gallery:
     """Connect the gallery's parts."""
     assets = Assets()
     frame = Frame(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
-    return Gallery(frame, [assets, SigningIn(frame), Grid(frame, memory.search, api.clock)])
+    search, newer, clock = memory.search, Newer(memory.database), api.clock
+    return Gallery(
+        frame,
+        [
+            assets,
+            SigningIn(frame),
+            Grid(frame, search, newer, Facets(memory.database), clock),
+            Detail(frame, search, newer, memory.ledger, memory.archive, clock),
+            Finding(frame, search, settings.download.max_bytes),
+        ],
+    )

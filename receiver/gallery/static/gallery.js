@@ -125,7 +125,7 @@
       busy = true;
       pager().setAttribute("aria-busy", "true");
       try {
-        const answer = await fetch(next.href, { headers: { "X-Requested-With": "gallery" } });
+        const answer = await fetch(next.href, { headers: { "X-Darkroom-More": "1" } });
         if (!answer.ok || answer.redirected) throw new Error(String(answer.status));
         const page = new DOMParser().parseFromString(await answer.text(), "text/html");
         const found = all("#grid > li", page);
