@@ -29,9 +29,11 @@ RUNS = 24
 
 
 def sandbox_with_pictures(pixels: int) -> SandboxServer:
-    """A sandbox whose images have this many pixels on their longer side."""
+    """A sandbox whose images, of plain colours, have about this many pixels on a side."""
     return SandboxServer(
-        SandboxConfig(latency_s=(0.02, 0.05), image_px=pixels, retry_delays_s=(0.05, 0.1, 0.2))
+        SandboxConfig(
+            latency_s=(0.02, 0.05), image_px=pixels, plain_images=True, retry_delays_s=(0.05, 0.1, 0.2)
+        )
     )
 
 
