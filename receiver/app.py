@@ -101,6 +101,7 @@ def build(
     sessions = Sessions(access, secret_keys(settings), clock)
     admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock), sessions)
     api = _api(memory, submitter, retrier, admission, waiters, worker.wake)
+    health = _health(settings, memory, breaker, clock)
     return Service(
         settings=settings,
         memory=memory,
@@ -113,9 +114,9 @@ def build(
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
         api=api,
-        gallery=gallery(settings, memory, api),
+        gallery=gallery(settings, memory, api, health),
         links=_links(settings, memory, admission, makers),
-        health=_health(settings, memory, breaker, clock),
+        health=health,
         metrics=metrics,
         page=MetricsPage(metrics, admission),
         usage=UsageApi(memory.usage, admission, clock),

@@ -15,6 +15,7 @@ from receiver.answers import JobId
 from receiver.errors import InvalidRequest, NeedsResubmit, NoSuchThing, NotRetryable
 from receiver.gallery import advice
 from receiver.gallery.frame import Frame, Visit
+from receiver.language import with_key
 from receiver.queries import JobQuery, read_query
 from receiver.retry import SAID_NO, Retrier
 from receiver.routes import adapter
@@ -25,7 +26,7 @@ from storage.records import REOPENS, Books, Clock, Delivery, Job, Output, Status
 from storage.search import Page, Search
 
 A_PAGE = 50
-FILTERS = ("q", "gateway", "model", "code", "status", "cursor")
+FILTERS = ("q", "gateway", "code", "status", "cursor")
 STEPS = (Status.QUEUED, Status.SUBMITTING, Status.RUNNING, Status.READY)
 """What comes before the end, in order."""
 
@@ -55,11 +56,12 @@ class JobsPages:
 
     def list(self, visit: Visit) -> Response:
         """List jobs, newest first, by where they are."""
-        given = {name: value for name in FILTERS if (value := visit.given(name))}
+        given = {name: visit.given(name) or "" for name in FILTERS}
+        asked = {name: value for name, value in given.items() if value}
         faults: Sequence[Mapping[str, str]] = ()
         page: Page[Job] = Page([], None)
         try:
-            query = read_query(JobQuery, QueryParams({**given, "limit": str(A_PAGE)}))
+            query = read_query(JobQuery, QueryParams({**asked, "limit": str(A_PAGE)}))
             page = self.search.jobs(query.wanted(self.clock()), limit=A_PAGE, cursor=query.cursor)
         except InvalidRequest as error:
             faults = error.faults
@@ -71,8 +73,9 @@ class JobsPages:
             images=self.search.output_ids([job.id for job in page.rows]),
             next_cursor=page.next_cursor,
             given=given,
+            filtered=bool(asked),
             faults=faults,
-            counts=_counts(books, given.get("gateway")),
+            counts=_counts(books, given["gateway"]),
             gateways=sorted(books),
             may_retry=visit.may("submit"),
             can_ask=_can_ask,
@@ -116,6 +119,9 @@ class JobsPages:
             proof=advice.proof(job, _effects(deliveries)),
             refused=refused,
             may_ask=visit.may("submit") and _can_ask(job, deliveries),
+            tag_queries={
+                name: with_key("", "tag", f"{name}={value}") for name, value in job.request.tags.items()
+            },
             may_resubmit=visit.may("submit") and not _not_again(job, outputs),
         )
 
@@ -132,9 +138,9 @@ def _id(visit: Visit) -> str:
     return job_id
 
 
-def _counts(books: Mapping[str, Books], gateway: str | None) -> dict[str, int]:
+def _counts(books: Mapping[str, Books], gateway: str) -> dict[str, int]:
     """How many jobs are where, by the books; under the empty word, all of them."""
-    pages = [page for name, page in books.items() if gateway in (None, name)]
+    pages = [page for name, page in books.items() if gateway in ("", name)]
     page = total(pages)
     return {"": sum(page.counts.values()), **{status.value: page.counts[status] for status in Status}}
 
@@ -150,6 +156,11 @@ def _not_again(job: Job, outputs: Sequence[Output]) -> str:
     if Status.QUEUED not in REOPENS.get(job.status, ()):
         return f"The job is {job.status}; only one that failed can be sent again."
     return "Some of its images are archived, and a new submission would make others." if outputs else ""
+
+
+def _tag_queries(job: Job) -> dict[str, str]:
+    """What to search for, to find the pictures with each of its tags."""
+    return {name: with_key("", "tag", f"{name}={value}") for name, value in job.request.tags.items()}
 
 
 def _effects(deliveries: Sequence[Delivery]) -> dict[str, str]:
