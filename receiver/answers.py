@@ -204,6 +204,29 @@ class OutputPage(TypedDict):
     """Asks for the next page as `cursor`; null on the last one."""
 
 
+class FacetValue(TypedDict):
+    """One value of a facet, and how many outputs have it."""
+
+    value: str
+    outputs: Count
+
+
+@_told
+class FacetCounts(TypedDict):
+    """How many outputs there are of each gateway, model, day and tag: 20 values of each at most."""
+
+    counted: Count
+    """How many outputs were counted."""
+    complete: bool
+    """Whether those are all; otherwise they are the newest ones that were asked for."""
+    gateway: list[FacetValue]
+    model: list[FacetValue]
+    day: list[FacetValue]
+    """Days in UTC on which jobs were taken in, the latest first: `2026-11-22`."""
+    tag: list[FacetValue]
+    """Each as `name=value`."""
+
+
 class Page(TypedDict):
     """How many jobs of one gateway are where."""
 

@@ -17,6 +17,7 @@ from receiver.breaker import Breaker
 from receiver.bucket import open_bucket
 from receiver.callbacks import Callbacks
 from receiver.collect import Collector
+from receiver.counting import Counting
 from receiver.download import Downloader, DownloadPolicy
 from receiver.gallery.sessions import Sessions
 from receiver.gallery.wiring import gallery
@@ -46,6 +47,7 @@ from receiver.worker import Step, Worker
 from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
+from storage.facets import Facets
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
 from storage.search import Search
@@ -113,6 +115,7 @@ def build(
         worker=worker,
         waiters=waiters,
         callbacks=_callbacks(settings, outside, intake, admission, shared),
+        counting=Counting(memory.facets, admission, clock),
         api=api,
         gallery=gallery(settings, memory, api, health),
         links=_links(settings, memory, admission, makers),
@@ -211,6 +214,7 @@ def _memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
         circuits=Circuits(database, clock),
         search=Search(database),
         usage=Usage(database),
+        facets=Facets(database),
         backlog=Backlog(database, clock),
         store=store,
         archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),

@@ -70,6 +70,9 @@ QueryText = Annotated[
 ]
 
 
+Limit = Annotated[int, Field(ge=1, le=500)]
+
+
 class Query(BaseModel):
     """A route's query parameters. Those not named here are refused."""
 
@@ -91,8 +94,8 @@ class Tagged(Query):
         return {name.removeprefix("tag."): value for name, value in (self.model_extra or {}).items()}
 
 
-class JobFilters(Tagged):
-    """What jobs are looked for by; every condition given must hold."""
+class Filters(Tagged):
+    """What jobs and outputs are looked for by; every condition given must hold."""
 
     q: QueryText | None = None
     """What to look for, in the query language: words that all stand in the prompt, in any case and script;
@@ -112,8 +115,6 @@ class JobFilters(Tagged):
     """Taken in then or later: a date, an RFC 3339 time, or how long ago, such as `7d`."""
     until: Moment | None = None
     """Taken in before then."""
-    limit: int = Field(50, ge=1, le=500)
-    """How many a page holds."""
 
     def wanted(self, now: int) -> Wanted:
         """The same in the ledger's words; `now` in milliseconds.
@@ -135,15 +136,17 @@ class JobFilters(Tagged):
         )
 
 
-class JobQuery(JobFilters):
+class JobQuery(Filters):
     """Of `GET /v1/jobs`."""
 
+    limit: Limit = 50
+    """How many a page holds."""
     cursor: JobId | None = None
     """The `next_cursor` of the page before."""
 
 
-class OutputQuery(JobFilters):
-    """Of `GET /v1/outputs`."""
+class OutputFilters(Filters):
+    """What outputs are looked for by, besides."""
 
     job: Text | None = None
     """The id of the job that made it."""
@@ -151,12 +154,19 @@ class OutputQuery(JobFilters):
     """The seed, as asked for or as reported."""
     sha256: Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{4,64}$")] | None = None
     """The digest of the image, or its beginning."""
-    cursor: OutputId | None = None
-    """The `next_cursor` of the page before."""
 
     def given(self, now: int) -> Wanted:
         """What the parameters beside `q` ask for."""
         return replace(super().given(now), job=self.job, seed=self.seed, sha256=self.sha256)
+
+
+class OutputQuery(OutputFilters):
+    """Of `GET /v1/outputs`."""
+
+    limit: Limit = 50
+    """How many a page holds."""
+    cursor: OutputId | None = None
+    """The `next_cursor` of the page before."""
 
 
 class WaitQuery(Query):

@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from receiver.api import Api
 from receiver.breaker import Breaker
 from receiver.callbacks import Callbacks
+from receiver.counting import Counting
 from receiver.download import Downloader
 from receiver.edge import Edge, handlers
 from receiver.gallery.pages import Gallery
@@ -35,6 +36,7 @@ from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.database import Database
+from storage.facets import Facets
 from storage.ledger import Ledger
 from storage.objects import ObjectStore
 from storage.search import Search
@@ -56,6 +58,7 @@ class Memory:
     circuits: Circuits
     search: Search
     usage: Usage
+    facets: Facets
     backlog: Backlog
     store: ObjectStore
     archive: Archive
@@ -86,6 +89,7 @@ class Service:
     worker: Worker
     waiters: Waiters
     callbacks: Callbacks
+    counting: Counting
     api: Api
     gallery: Gallery
     links: Links
@@ -131,7 +135,7 @@ class Service:
                 self.stop(work=work)
 
         watched = (self.health, self.page)
-        parts = (self.callbacks, self.api, self.links, self.usage, *watched) if api else watched
+        parts = (self.callbacks, self.api, self.counting, self.links, self.usage, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         described = Described(routes, tokens=not self.api.admission.access.open).routes
         app = Starlette(

@@ -21,6 +21,10 @@ BUSY_TIMEOUT_MS = 5_000
 """How long a write waits for another one: gateways give up on a callback after five to ten seconds."""
 
 
+CACHE_KIB = 8 * 1024
+"""What one connection to SQLite keeps of the database in memory, at most; few are in use at one time."""
+
+
 class Database:
     """A pool of connections, and the two ways to use one: to read, and to write."""
 
@@ -114,7 +118,9 @@ def _engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     # Threads are what limits connections here; a pool that ran dry would only be a second, hidden limit.
-    engine = create_engine(url, connect_args={"check_same_thread": False}, pool_size=32, max_overflow=-1)
+    engine = create_engine(
+        url, connect_args={"check_same_thread": False}, pool_size=32, max_overflow=-1, pool_use_lifo=True
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -131,6 +137,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
             "synchronous=FULL",  # an acknowledged callback survives a power loss
             "foreign_keys=ON",
             "secure_delete=ON",  # what was taken out of a row is not left in the file
+            f"cache_size=-{CACHE_KIB}",
         ):
             connection.execute(f"PRAGMA {pragma}")
     except BaseException:

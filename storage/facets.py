@@ -52,13 +52,19 @@ class FacetCounts:
 class Facets:
     """Reads counts by facet. Thread-safe; raises Unavailable if the database does not answer."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, most_jobs: int = MOST_JOBS) -> None:
+        """`most_jobs`: how many of the jobs that are wanted are looked at."""
         self._database = database
+        self._most_jobs = most_jobs
 
     def read(self, wanted: Wanted) -> FacetCounts:
         """Count what is wanted; the whole archive is counted already, so that costs nothing."""
         with self._database.read() as connection:
-            return _everything(connection) if wanted == Wanted() else _some(connection, wanted)
+            if wanted == Wanted():
+                return _everything(connection)
+            query = _looked_at(connection, wanted).limit(self._most_jobs + 1)
+            rows = connection.execute(query).all()
+        return _counted(rows[: self._most_jobs], complete=len(rows) <= self._most_jobs)
 
 
 def _everything(connection: Connection) -> FacetCounts:
@@ -72,17 +78,16 @@ def _everything(connection: Connection) -> FacetCounts:
     return FacetCounts(connection.scalar(counted) or 0, complete=True, **found)
 
 
-def _some(connection: Connection, wanted: Wanted) -> FacetCounts:
+def _counted(rows: Sequence[Any], *, complete: bool) -> FacetCounts:
     counts: dict[str, Counter[str]] = {facet: Counter() for facet in FACETS}
-    rows = connection.execute(_looked_at(connection, wanted)).all()
-    for gateway, model, number, tags, images in rows[:MOST_JOBS]:
+    for gateway, model, number, tags, images in rows:
         counts["gateway"][gateway] += images
         counts["model"][model] += images
         counts["day"][day(number)] += images
         for name, value in json.loads(tags).items():
             counts["tag"][f"{name}={value}"] += images
     found = {facet: _told(facet, counts[facet]) for facet in FACETS}
-    return FacetCounts(counts["gateway"].total(), complete=len(rows) <= MOST_JOBS, **found)
+    return FacetCounts(counts["gateway"].total(), complete=complete, **found)
 
 
 def _looked_at(connection: Connection, wanted: Wanted) -> Any:
@@ -97,7 +102,7 @@ def _looked_at(connection: Connection, wanted: Wanted) -> Any:
     columns = (jobs.c.gateway, model, jobs.c.number, cast(jobs.c.tags, Text), images)
     held = [*way.conditions, *conditions.of_jobs(wanted), *conditions.numbers(wanted, way.number)]
     query = select(*columns).select_from(way.rows).where(*held, images > 0)
-    return query.order_by(way.number.desc()).limit(MOST_JOBS + 1)
+    return query.order_by(way.number.desc())
 
 
 def _told(facet: str, counts: Counter[str]) -> list[FacetCount]:

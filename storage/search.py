@@ -85,11 +85,7 @@ class Search:
             if cursor is not None:
                 query = query.where(*_behind(connection, way, cursor))
             made = [to_job(row) for row in connection.execute(query).mappings()]
-            found = _images(connection, made, images)
-        if cursor is not None:
-            job_id, index = parse_output_id(cursor)
-            found = [one for one in found if one.output.job_id != job_id or one.output.index > index]
-        found = found[: limit + 1]
+            found = _images(connection, made, [*images, *_not_before(cursor)], limit + 1)
         return _page(found, limit, [one.output.id for one in found])
 
     def output(self, output_id: str) -> Found:
@@ -144,14 +140,21 @@ def _having(images: conditions.Conditions) -> ColumnElement[bool]:
     return exists().where(outputs.c.job_id == jobs.c.id, *images).correlate(jobs)
 
 
-def _images(connection: Connection, made: Sequence[Job], images: conditions.Conditions) -> list[Found]:
+def _images(
+    connection: Connection, made: Sequence[Job], images: conditions.Conditions, limit: int
+) -> list[Found]:
     by_id = {job.id: job for job in made}
     query = select(outputs).join_from(outputs, jobs).where(outputs.c.job_id.in_(by_id), *images)
-    found: dict[str, list[Found]] = {job_id: [] for job_id in by_id}
-    for row in connection.execute(query.order_by(outputs.c.job_id, outputs.c.index)).mappings():
-        output = to_output(row)
-        found[output.job_id].append(Found(output, by_id[output.job_id]))
-    return [one for job in made for one in found[job.id]]
+    query = query.order_by(jobs.c.number.desc(), outputs.c.index).limit(limit)
+    rows = [to_output(row) for row in connection.execute(query).mappings()]
+    return [Found(output, by_id[output.job_id]) for output in rows]
+
+
+def _not_before(cursor: str | None) -> conditions.Conditions:
+    if cursor is None:
+        return []
+    job_id, index = parse_output_id(cursor)
+    return [or_(outputs.c.job_id != job_id, outputs.c.index > index)]
 
 
 def _number(connection: Connection, job_id: str) -> int:

@@ -70,7 +70,7 @@ def job_fits(wanted: Wanted, job: Job) -> bool:
 
 
 def images_fit(wanted: Wanted, made: Made) -> bool:
-    """Whether a job has an image as wanted; where nothing is asked of images, whether its seeds are wanted."""
+    """Whether a job has an image as wanted; if nothing is asked of images, whether its seeds are."""
     if wanted.sha256 or wanted.media_type or wanted.between or excluded(wanted, "type"):
         return any(output_fits(wanted, made.job, output) for output in made.outputs)
     return seeds_fit(wanted, made.job, made.outputs)

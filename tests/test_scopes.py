@@ -35,6 +35,7 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "GET /v1/outputs/{id}/thumbnail": ("read", 404),
     "GET /v1/outputs/{id}/record": ("read", 404),
     "GET /v1/books": ("read", 200),
+    "GET /v1/facets": ("read", 200),
     "GET /v1/gateways": ("read", 200),
     "GET /v1/usage": ("read", 200),
     "GET /metrics": ("read", 200),

@@ -1,0 +1,153 @@
+"""A ledger as if an archive had grown for a year, written straight into the database.
+
+Prompts are made of some thousand words that are as unevenly common as words are (Zipf's law), some of them
+Chinese or Japanese; two images a job. The same number gives the same ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+from storage.database import Database
+from storage.indexing import HAS_IMAGE, day, pieces_of, term
+from storage.numbers import first_number
+from storage.records import JobRequest, Output, Status
+from storage.rows import new_job, request_digest
+
+BEGAN = 1_764_000_000_000
+"""When the first job was taken in: 2025-11-24."""
+YEAR_MS = 365 * 24 * 3600 * 1000
+IMAGES = 2
+BATCH = 1_000
+"""Jobs in one transaction."""
+
+MODELS = {
+    "apiframe": ("imagen-4-fast", "imagen-4", "imagen-4-ultra", "flux-pro"),
+    "api-in-one": ("imagen4", "imagen4-fast", "imagen4-ultra"),
+}
+CAMPAIGNS = [f"c{number:03}" for number in range(200)]
+SIZES = ((1024, 1024), (1280, 896), (2816, 1536), (896, 1280))
+CJK = (
+    "寿司 拉面 山水 江南 水墨 黄昏 古镇 小桥 流水 熊猫 竹林 樱花 富士山 浮世絵 夕焼け 猫 犬 海辺 東京 夜景",
+    "雨の日 提灯 金魚 花火 一碗热气腾腾的拉面 赛博朋克 未来城市 写真 水彩 油絵",
+)
+
+
+def build(path: Path, outputs: int, *, images: int = IMAGES) -> None:
+    """Write a new ledger with so many outputs."""
+    Database.open(f"sqlite:///{path}").close()
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA synchronous=OFF")
+    tallies: Counter[tuple[str, str]] = Counter()
+    accepted: Counter[str] = Counter()
+    jobs = _jobs(outputs // images, images)
+    found_by: list[tuple[str, int]] = []
+    while batch := list(islice(jobs, BATCH)):
+        _insert(connection, "jobs", (job for job, _ in batch))
+        _insert(connection, "outputs", (asdict(image) for _, made in batch for image in made))
+        pieces = ((job["number"], pieces_of(job["prompt_folded"])) for job, _ in batch)
+        connection.executemany("INSERT INTO grams (rowid, pieces) VALUES (?, ?)", pieces)
+        for job, made in batch:
+            accepted[job["gateway"]] += 1
+            tallies.update({facet: len(made) for facet in _facets(job)})
+            found_by += [(one, job["number"]) for one in _terms(job, made)]
+        connection.commit()
+    connection.executemany("INSERT INTO terms (term, number) VALUES (?, ?)", sorted(found_by))
+    rows = [(facet, value, number) for (facet, value), number in tallies.items()]
+    connection.executemany("INSERT INTO tallies VALUES (?, ?, ?)", rows)
+    connection.executemany("INSERT INTO accepted VALUES (?, ?)", accepted.items())
+    connection.commit()
+    connection.close()
+
+
+def common_words() -> list[str]:
+    """The words of the prompts, the commonest first: those of the longest English text that Python brings."""
+    told = Counter(re.findall(r"[a-z]{2,}", " ".join(topics.values()).lower()))
+    words = [word for word, _ in told.most_common()]
+    rare, common = " ".join(CJK).split(), 20
+    return words[:common] + rare[::2] + words[common:] + rare[1::2]
+
+
+def _jobs(number: int, images: int) -> Iterator[tuple[dict[str, Any], list[Output]]]:
+    chance = random.Random(number)
+    words = common_words()
+    weights = [1 / rank for rank in range(1, len(words) + 1)]
+    for n in range(number):
+        created = BEGAN + n * YEAR_MS // number
+        gateway = chance.choices(list(MODELS), (3, 2))[0]
+        request = JobRequest(
+            model=chance.choice(MODELS[gateway]),
+            prompt=" ".join(chance.choices(words, weights, k=chance.randint(6, 20))),
+            seed=str(chance.randrange(100_000)) if n % 2 else None,
+            tags={"campaign": chance.choice(CAMPAIGNS), "for": chance.choice(("web", "print", "shop"))},
+        )
+        yield _job(n, created, gateway, request, images, chance)
+
+
+def _job(
+    n: int, created: int, gateway: str, request: JobRequest, images: int, chance: random.Random
+) -> tuple[dict[str, Any], list[Output]]:
+    job_id = f"{created:012x}"[:8] + f"-{created & 0xFFFF:04x}-7000-8000-{n:012x}"
+    moved = [[status, created + 1000 * after] for after, status in enumerate(Status) if after < 5]
+    job = new_job(job_id, gateway, request, created) | {
+        "number": first_number(created),
+        "status": Status.ARCHIVED,
+        "request_sha256": request_digest(gateway, request, None),
+        "gateway_job_id": f"theirs-{n}",
+        "credits": float(chance.choice((4, 8, 16))),
+        "reply": {"status": "COMPLETED", "images": images},
+        "found_by": "callback",
+        "next_attempt_at": None,
+        "updated_at": created + 4000,
+        "ready_at": created + 3000,
+        "moves": moved,
+        "records": 1,
+    }
+    width, height = chance.choice(SIZES)
+    made = [
+        Output(
+            job_id=job_id,
+            index=index,
+            key=f"images/{day(job['number']).replace('-', '/')}/{job_id}/{index}.png",
+            sha256=f"{chance.getrandbits(256):064x}",
+            bytes=chance.randrange(500_000, 2_000_000),
+            media_type="image/jpeg" if gateway == "apiframe" else "image/png",
+            width=width,
+            height=height,
+            stored_at=created + 4000,
+        )
+        for index in range(images)
+    ]
+    return job, made
+
+
+def _insert(connection: sqlite3.Connection, table: str, rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        names = ", ".join(f'"{name}"' for name in row)
+        values = [
+            json.dumps(value) if isinstance(value, (dict, list, tuple)) else value for value in row.values()
+        ]
+        connection.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", values)
+
+
+def _facets(job: dict[str, Any]) -> list[tuple[str, str]]:
+    tags = [("tag", f"{name}={value}") for name, value in job["tags"].items()]
+    return [("gateway", job["gateway"]), ("model", job["model"]), ("day", day(job["number"])), *tags]
+
+
+def _terms(job: dict[str, Any], images: list[Output]) -> set[str]:
+    known = {(facet, value) for facet, value in _facets(job) if facet != "day"}
+    known |= {("type", image.media_type) for image in images}
+    known |= {("size", f"{image.width}x{image.height}") for image in images}
+    seed = {term("seed", job["seed"])} if job["seed"] else set()
+    return {term(*one) for one in known} | seed | {HAS_IMAGE}
