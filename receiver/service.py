@@ -135,7 +135,8 @@ class Service:
                 self.stop(work=work)
 
         watched = (self.health, self.page)
-        parts = (self.callbacks, self.api, self.counting, self.links, self.usage, *watched) if api else watched
+        served = (self.callbacks, self.api, self.counting, self.links, self.usage, *watched)
+        parts = served if api else watched
         routes = [route for part in parts for route in part.routes()]
         described = Described(routes, tokens=not self.api.admission.access.open).routes
         app = Starlette(

@@ -46,8 +46,15 @@ class Grid:
         wanted, faults = asking.read_asked(q, self.clock())
         if wanted is None:
             nothing: Page[Found] = Page([], None)
-            words = {"found": nothing, "faults": faults, "counts": None, "facets": [], "newer": None}
-            return visit.page("grid.html", status=422, q=q, **words, **_asked(q))
+            words: dict[str, Any] = {
+                "found": nothing,
+                "faults": faults,
+                "counts": None,
+                "facets": [],
+                "newer": None,
+            }
+            # 200, for it is the page of the gallery that was asked for; a browser logs anything else.
+            return visit.page("grid.html", q=q, **words, **_asked(q))
         cursor = visit.given("cursor")
         page = self._page(wanted, cursor)
         if MORE in visit.request.headers:

@@ -14,7 +14,6 @@ from receiver.gallery.pages import Gallery
 from receiver.gallery.rendering import Rendering
 from receiver.gallery.signing_in import SigningIn
 from receiver.settings import Settings
-from storage.facets import Facets
 from storage.newer import Newer
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def gallery(settings: Settings, memory: Memory, api: Api, health: Health) -> Gal
         [
             assets,
             SigningIn(frame),
-            Grid(frame, search, newer, Facets(memory.database), clock),
+            Grid(frame, search, newer, memory.facets, clock),
             Detail(frame, search, newer, memory.ledger, memory.archive, clock),
             Finding(frame, search, settings.download.max_bytes),
             *looking_after(frame, memory, api, health),
