@@ -79,15 +79,16 @@ def test_the_scope_decides_whether_a_route_can_be_forbidden(live: Live) -> None:
 
 def test_only_what_must_be_open_is_open(live: Live) -> None:
     unguarded = {at for at, operation in operations(document(live)) if "security" not in operation}
-    assert unguarded == {CALLBACK, OURSELVES, "GET /healthz", "GET /readyz"}
+    open_to_all = {"GET /docs", "GET /docs.css", "GET /healthz", "GET /readyz"}
+    assert unguarded == {CALLBACK, OURSELVES, *open_to_all}
 
 
 def test_it_asks_for_a_token_where_the_service_does(live: Live, filled: Filled) -> None:
     told = dict(operations(document(live)))
-    assert told["GET /v1/jobs"]["security"] == [{}, {"token": []}]
+    assert told["GET /v1/jobs"]["security"] == [{}, {"token": ["read"]}]
     with filled.served(api_tokens=TOKENS) as guarded:
         told = dict(operations(document(guarded)))
-    assert told["GET /v1/jobs"]["security"] == [{"token": []}]
+    assert told["GET /v1/jobs"]["security"] == [{"token": ["read"]}]
     assert "security" not in told["GET /healthz"]
 
 

@@ -234,6 +234,13 @@ def test_commands_and_their_options_exist() -> None:
         assert given <= known, f"darkroom {name}"
 
 
+def test_no_option_is_in_capitals() -> None:
+    # Typer before 0.28 takes an option's name from a metavar that is the same word, unless it is written out.
+    commands = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - typer does not say which it is
+    options = {option for one in commands.values() for param in one.params for option in param.opts}
+    assert {option for option in options if option.startswith("--") and option != option.lower()} == set()
+
+
 def test_files_that_it_names_exist() -> None:
     links = [link for link in re.findall(r"\]\(([^)]+)\)", PROSE) if "://" not in link]
     named = re.findall(r"`((?:receiver|storage|tests|deploy)/[\w./]*)`", PROSE)

@@ -43,6 +43,8 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "GET /healthz": (None, 200),
     "GET /readyz": (None, 200),
     "GET /openapi.json": (None, 200),
+    "GET /docs": (None, 200),
+    "GET /docs.css": (None, 200),
 }
 """The least scope that each route needs, and what it answers to whoever has it, in an empty ledger."""
 
