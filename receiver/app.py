@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from typing import TypedDict
 
@@ -21,11 +21,14 @@ from receiver.download import Downloader, DownloadPolicy
 from receiver.gateways.table import adapters, configured
 from receiver.health import Health, oldest_result
 from receiver.intake import Intake
-from receiver.keyring import every_secret, secret_keys
+from receiver.keyring import all_forms, every_secret, notify_secrets, secret_keys
 from receiver.limits import Limits
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.metrics import Metrics, MetricsPage
+from receiver.notify_parts import notify_parts
+from receiver.notify_policy import NotifyPolicy
+from receiver.notifying import warnings_of
 from receiver.overview import Overview
 from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
@@ -42,6 +45,7 @@ from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.keys import Keys
+from storage.notifications import Notifications
 from storage.records import Clock, Job, Status
 from storage.search import Search
 
@@ -67,19 +71,38 @@ def build(
     require(settings)
     access = Access(token.get_secret_value() for token in settings.api_tokens)
     access.refuse_exposure(settings.host, settings.public_url)
-    outside = _outside(settings, clock, makers)
+    secrets = notify_secrets(settings)
+    policy = NotifyPolicy.of(settings.notify, signed=bool(secrets))
+    outside = _outside(settings, clock, makers, secrets)
     memory = _memory(settings, clock, makers)
     timing = timing or _timing(settings)
     waiters = Waiters()
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
-    submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
+    submitter = Submitter(
+        memory.ledger, outside.gateways, outside.sender, outside.urls, notify=policy, **shared
+    )
+    admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
+    notify = notify_parts(
+        settings.notify,
+        policy,
+        secrets,
+        database=memory.database,
+        notifications=memory.notifications,
+        admission=admission,
+        timing=timing,
+        clock=clock,
+        redactor=outside.redactor,
+        metrics=metrics,
+    )
     downloader = Downloader(_download_policy(settings))
     measured = Measured(metrics, memory.backlog)
     worker = Worker(
         memory.ledger,
-        measured.steps(_steps(settings, memory, outside, submitter, downloader, shared)),
+        measured.steps(
+            notify.notifier.after(_steps(settings, memory, outside, submitter, downloader, shared))
+        ),
         concurrency=settings.worker.concurrency,
         gateways=list(outside.gateways),
         clock=clock,
@@ -91,7 +114,6 @@ def build(
     _watch(metrics, memory, breaker, clock)
     metrics.watch(from_process(intake.waiting, measured.in_hand))
     retrier = Retrier(memory.ledger, outside.gateways, clock)
-    admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
     return Service(
         settings=settings,
         memory=memory,
@@ -105,6 +127,7 @@ def build(
         callbacks=_callbacks(settings, outside, intake, admission, shared),
         api=_api(settings, memory, submitter, retrier, admission, waiters, worker.wake),
         health=_health(settings, memory, breaker, clock),
+        notify=notify,
         metrics=metrics,
         page=MetricsPage(metrics, admission),
     )
@@ -140,6 +163,7 @@ def _api(
         search=memory.search,
         store=memory.store,
         circuits=memory.circuits,
+        notifications=memory.notifications,
         submitter=submitter,
         retrier=retrier,
         admission=admission,
@@ -168,7 +192,7 @@ def _callbacks(
 def _health(settings: Settings, memory: Memory, breaker: Breaker, clock: Clock) -> Health:
     results = oldest_result(memory.backlog.oldest_ready_at, limit_s=settings.ready.oldest_result, clock=clock)
     checks = {"ledger": memory.ledger.ping, "archive": memory.store.ping, "results": results}
-    return Health(checks, [breaker.warnings])
+    return Health(checks, [breaker.warnings, warnings_of(memory.notifications, clock)])
 
 
 def _timing(settings: Settings) -> Timing:
@@ -189,10 +213,11 @@ def _memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
         backlog=Backlog(database, clock),
         store=store,
         archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),
+        notifications=Notifications(database, clock),
     )
 
 
-def _outside(settings: Settings, clock: Clock, makers: Makers) -> Outside:
+def _outside(settings: Settings, clock: Clock, makers: Makers, webhook_secrets: Sequence[str]) -> Outside:
     keys = secret_keys(settings)
     client = httpx.Client(timeout=httpx.Timeout(30, connect=10), trust_env=False, follow_redirects=False)
     concurrency = {name: ours.concurrency for name, ours in configured(settings).items()}
@@ -202,7 +227,7 @@ def _outside(settings: Settings, clock: Clock, makers: Makers) -> Outside:
         client=client,
         sender=makers.sender(client, concurrency),
         urls=CallbackUrls(settings.public_url, tokens),
-        redactor=Redactor([*every_secret(settings), *keys]),
+        redactor=Redactor([*every_secret(settings), *keys, *all_forms(webhook_secrets)]),
     )
 
 

@@ -20,6 +20,7 @@ from receiver.gateways.base import Gateway
 from receiver.health import Health
 from receiver.intake import Intake
 from receiver.metrics import Metrics, MetricsPage
+from receiver.notify_parts import NotifyParts
 from receiver.openapi import Described
 from receiver.redaction import Redactor
 from receiver.retry import Retrier
@@ -33,6 +34,7 @@ from storage.backlog import Backlog
 from storage.circuits import Circuits
 from storage.database import Database
 from storage.ledger import Ledger
+from storage.notifications import Notifications
 from storage.objects import ObjectStore
 from storage.search import Search
 
@@ -40,6 +42,7 @@ log = structlog.get_logger("darkroom.service")
 
 STOP_S = 4.0
 """How long steps in hand may take to finish once the process was asked to stop."""
+NOTIFY_STOP_S = 2.0
 JOIN_S = 1.0
 
 
@@ -54,6 +57,7 @@ class Memory:
     backlog: Backlog
     store: ObjectStore
     archive: Archive
+    notifications: Notifications
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,7 @@ class Service:
     callbacks: Callbacks
     api: Api
     health: Health
+    notify: NotifyParts
     metrics: Metrics
     page: MetricsPage
 
@@ -93,6 +98,7 @@ class Service:
         self.intake.start()
         if work:
             self.worker.start()
+            self.notify.notifier.start()
         log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
 
     def stop(self, *, work: bool) -> None:
@@ -100,6 +106,7 @@ class Service:
         self.waiters.close()
         if work:
             self.worker.stop(STOP_S)
+            self.notify.notifier.stop(NOTIFY_STOP_S)
         self.intake.stop()
         self.downloader.close()
         self.outside.client.close()
@@ -121,7 +128,8 @@ class Service:
             finally:
                 self.stop(work=work)
 
-        parts = (self.callbacks, self.api, self.health, self.page) if api else (self.health, self.page)
+        watched = (self.health, self.page)
+        parts = (self.callbacks, self.api, self.notify.routes, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         app = Starlette(
             routes=Described(routes, tokens=not self.api.admission.access.open).routes,

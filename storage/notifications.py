@@ -6,7 +6,7 @@ taken or given up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -29,6 +29,7 @@ from storage.database import Database
 from storage.errors import NotFound
 from storage.records import Clock, Status
 from storage.schema import notifications, outputs
+from storage.search import Page
 
 _CHANGING = (
     *("status", "updated_at", "attempts", "next_attempt_at", "gateway_job_id", "submission", "found_by"),
@@ -141,11 +142,11 @@ class Notifications:
         since: int | None = None,
         limit: int,
         cursor: str | None = None,
-    ) -> tuple[Sequence[Notification], str | None]:
+    ) -> Page[Notification]:
         """List them, those of the newest job first and of each job the latest first.
 
-        `since`: the job came to rest then or later (milliseconds). Answers also the cursor that asks for the
-        next ones; None on the last page. Raises NotFound if `cursor` is not the id of a notification.
+        `since`: the job came to rest then or later (milliseconds). Raises NotFound if `cursor` is not the id
+        of a notification.
         """
         columns = notifications.c
         conditions: list[ColumnElement[bool]] = [] if state is None else [_IN[state]]
@@ -162,7 +163,7 @@ class Notifications:
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(columns.job_id.desc(), columns.number.desc()))
             found = [to_notification(row) for row in rows.mappings()]
-        return found[:limit], found[limit - 1].id if len(found) > limit else None
+        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
     def standing(self) -> Standing:
         """Count them."""
