@@ -26,7 +26,7 @@ from receiver.limits import Limits
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.metrics import Metrics, MetricsPage
-from receiver.notify_parts import notify_parts
+from receiver.notify_parts import NotifyParts, notify_parts
 from receiver.notify_policy import NotifyPolicy
 from receiver.notifying import warnings_of
 from receiver.overview import Overview
@@ -71,38 +71,24 @@ def build(
     require(settings)
     access = Access(token.get_secret_value() for token in settings.api_tokens)
     access.refuse_exposure(settings.host, settings.public_url)
-    secrets = notify_secrets(settings)
-    policy = NotifyPolicy.of(settings.notify, signed=bool(secrets))
-    outside = _outside(settings, clock, makers, secrets)
+    policy = NotifyPolicy.of(settings.notify, notify_secrets(settings))
+    outside = _outside(settings, clock, makers, policy.secrets)
     memory = _memory(settings, clock, makers)
     timing = timing or _timing(settings)
     waiters = Waiters()
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
-    submitter = Submitter(
-        memory.ledger, outside.gateways, outside.sender, outside.urls, notify=policy, **shared
-    )
+    sending = (outside.gateways, outside.sender, outside.urls)
+    submitter = Submitter(memory.ledger, *sending, **shared, notify=policy)
     admission = Admission(access, Limits(settings.limits, settings.trusted_proxies, clock))
-    notify = notify_parts(
-        settings.notify,
-        policy,
-        secrets,
-        database=memory.database,
-        notifications=memory.notifications,
-        admission=admission,
-        timing=timing,
-        clock=clock,
-        redactor=outside.redactor,
-        metrics=metrics,
-    )
+    notify = _notify(settings, policy, memory, admission, shared)
     downloader = Downloader(_download_policy(settings))
     measured = Measured(metrics, memory.backlog)
+    steps = _steps(settings, memory, outside, submitter, downloader, shared)
     worker = Worker(
         memory.ledger,
-        measured.steps(
-            notify.notifier.after(_steps(settings, memory, outside, submitter, downloader, shared))
-        ),
+        measured.steps(notify.notifier.after(steps)),
         concurrency=settings.worker.concurrency,
         gateways=list(outside.gateways),
         clock=clock,
@@ -147,6 +133,22 @@ def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, clock: Clock) -> 
     metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
     metrics.watch(from_results(memory.backlog.oldest_ready_at, clock))
     metrics.watch(from_pauses(breaker.paused))
+
+
+def _notify(
+    settings: Settings, policy: NotifyPolicy, memory: Memory, admission: Admission, shared: _Shared
+) -> NotifyParts:
+    return notify_parts(
+        settings.notify,
+        policy,
+        database=memory.database,
+        notifications=memory.notifications,
+        admission=admission,
+        timing=shared["timing"],
+        clock=shared["clock"],
+        redactor=shared["redactor"],
+        metrics=shared["metrics"],
+    )
 
 
 def _api(

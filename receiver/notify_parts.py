@@ -30,7 +30,6 @@ class NotifyParts:
 def notify_parts(
     settings: NotifySettings,
     policy: NotifyPolicy,
-    secrets: list[str],
     *,
     database: Database,
     notifications: Notifications,
@@ -40,11 +39,11 @@ def notify_parts(
     redactor: Redactor,
     metrics: Metrics,
 ) -> NotifyParts:
-    """Connect them. `secrets` sign, each of them."""
+    """Connect them."""
     notifier = Notifier(
         Outbox(database, clock),
         Poster(policy, timeout_s=settings.timeout),
-        secrets,
+        policy.secrets,
         timing=timing,
         clock=clock,
         redactor=redactor,

@@ -7,7 +7,7 @@ downloads. Other than those, a notification may go to any port: applications lis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 
 from receiver.addresses import Address, Network, Target, allowed, on_list, read_target, why_forbidden
@@ -21,7 +21,7 @@ MAX_URL_LENGTH = 2048
 
 @dataclass(frozen=True, slots=True)
 class NotifyPolicy:
-    """Where notifications may go."""
+    """Where notifications may go, and what they are signed with."""
 
     default: str | None = None
     """Where those go of jobs that name no URL; None means nowhere."""
@@ -29,15 +29,15 @@ class NotifyPolicy:
     """Reached although forbidden to others, and over plain http too."""
     hosts: tuple[str, ...] = ()
     """The only hosts, with those below them, that may be reached besides; empty allows any."""
-    signed: bool = True
-    """Whether there is a secret to sign with; without one nothing is notified."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Sign what is sent, each of them; without one nothing is notified."""
 
     @classmethod
-    def of(cls, settings: NotifySettings, *, signed: bool) -> NotifyPolicy:
+    def of(cls, settings: NotifySettings, secrets: Sequence[str]) -> NotifyPolicy:
         """Read the settings; raise SettingsError if their own URL leads where no notification may go."""
         default = None if settings.url is None else settings.url.get_secret_value()
         networks = tuple(ip_network(network) for network in settings.allow_networks)
-        policy = cls(default, networks, tuple(settings.allow_hosts), signed)
+        policy = cls(default, networks, tuple(settings.allow_hosts), tuple(secrets))
         try:
             policy.check(default or "")
         except ReceiverForbidden as error:
@@ -51,7 +51,7 @@ class NotifyPolicy:
         """
         if not url:
             return
-        if not self.signed:
+        if not self.secrets:
             raise ReceiverForbidden("Nothing can be signed here: DARKROOM_NOTIFY__SECRETS is not set.")
         if len(url) > MAX_URL_LENGTH or "#" in url:
             raise ReceiverForbidden(f"The URL is over {MAX_URL_LENGTH} characters or has a fragment.")
