@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from receiver.commands import demo, finding, retrying, running, showing, submitting
+from receiver.commands import demo, finding, notifying, retrying, running, showing, submitting
 
 _RUN, _MAKE, _FIND = "Run it", "Make images", "Find them again"
 
@@ -103,6 +103,16 @@ app.command(
         "darkroom retry --code generation_failed --since 1d --resubmit --dry-run",
     ),
 )(retrying.retry)
+app.add_typer(
+    notifying.app,
+    name="notifications",
+    rich_help_panel=_MAKE,
+    epilog=_examples(
+        "darkroom notifications --failed",
+        "darkroom notifications replay --failed --since 7d",
+        "darkroom notifications secret",
+    ),
+)
 app.command("books", rich_help_panel=_FIND, epilog=_examples("darkroom books"))(finding.books)
 
 

@@ -22,7 +22,18 @@ from urllib.parse import quote
 
 import httpx
 
-from receiver.replies import Books, Gateways, Job, Output, to_books, to_gateways, to_job, to_output
+from receiver.replies import (
+    Books,
+    Gateways,
+    Job,
+    Notification,
+    Output,
+    to_books,
+    to_gateways,
+    to_job,
+    to_notification,
+    to_output,
+)
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 HELD_S = 30.0
@@ -111,11 +122,13 @@ class Darkroom:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         unsupported: Literal["refuse", "ignore"] = "refuse",
+        notify_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Submit a job; it is safe in the ledger once this returns, and sent to its gateway soon after.
 
-        The same `idempotency_key` with the same request answers the job that is there already.
+        The same `idempotency_key` with the same request answers the job that is there already. `notify_url`
+        is where to tell once it is over; None leaves that to the service's settings, and "" means nowhere.
         """
         asked = {
             "gateway": gateway,
@@ -128,6 +141,7 @@ class Darkroom:
             "params": dict(params or {}),
             "tags": dict(tags or {}),
             "unsupported": unsupported,
+            "notify_url": notify_url,
         }
         body = {name: value for name, value in asked.items() if value is not None}
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
@@ -171,6 +185,17 @@ class Darkroom:
     def output(self, output_id: str) -> Output:
         """Show one output; `raw` has the job that made it."""
         return self._read(to_output, self._ask("GET", _path(output_id)))
+
+    def notifications(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Notification]:
+        """List what applications were told, of the newest job first: `job`, `state` (owed, delivered or
+        given_up), `since`.
+        """
+        return self._pages("notifications", to_notification, limit, filters)
+
+    def replay(self, notification_id: str) -> Notification:
+        """Send a notification again, whatever became of it, with its tries counted anew."""
+        path = f"/v1/notifications/{quote(notification_id, safe='')}/replay"
+        return self._read(to_notification, self._ask("POST", path))
 
     def books(self) -> Books:
         """Show the books."""

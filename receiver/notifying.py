@@ -99,11 +99,13 @@ class Notifier:
 
     def stop(self, timeout_s: float) -> None:
         """Begin nothing more, let what is being sent end for a while, and give the rest back."""
+        deadline = monotonic() + timeout_s
         self._stopping.set()
         self._wake.set()
+        if self._threads[0].is_alive():
+            self._threads[0].join(timeout_s)
         for _ in range(self._concurrency):
             self._queue.put(None)
-        deadline = monotonic() + timeout_s
         with self._idle:
             while self._held and (left := deadline - monotonic()) > 0:
                 self._idle.wait(left)
@@ -155,8 +157,9 @@ class Notifier:
     def _work(self) -> None:
         while (one := self._queue.get()) is not None:
             try:
-                with structlog.contextvars.bound_contextvars(job=one.job_id, number=one.number):
-                    self._see_through(one)
+                if not self._stopping.is_set():
+                    with structlog.contextvars.bound_contextvars(job=one.job_id, number=one.number):
+                        self._see_through(one)
             finally:
                 with self._idle:
                     del self._held[one.id]

@@ -122,6 +122,25 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Notification:
+    """What an application was told, or is to be told, of one time that a job came to rest."""
+
+    id: str
+    job_id: str
+    type: str
+    """Such as `job.archived`."""
+    state: str
+    """owed, delivered or given_up."""
+    host: str
+    attempts: int
+    next_attempt_at: str | None
+    delivered_at: str | None
+    code: str | None
+    message: str | None
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """How many jobs of one gateway, or of all of them, are where."""
 
@@ -172,6 +191,11 @@ def to_output(view: Mapping[str, Any]) -> Output:
     )
 
 
+def to_notification(view: Mapping[str, Any]) -> Notification:
+    """Read a notification; raises KeyError or TypeError if it is none."""
+    return Notification(**{name: view[name] for name in _NOTIFICATION}, raw=view)
+
+
 def to_books(view: Mapping[str, Any]) -> Books:
     """Read the books; raises KeyError or TypeError if they are none."""
     return Books(_page(view), {name: _page(page) for name, page in view["gateways"].items()}, raw=view)
@@ -200,6 +224,10 @@ def _page(view: Mapping[str, Any]) -> Page:
 
 _ASKED = ("model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed", "params", "tags")
 _CIRCUIT = ("state", "code", "message", "at_fault", "failures", "retry_at")
+_NOTIFICATION = (
+    *("id", "job_id", "type", "state", "host", "attempts", "next_attempt_at", "delivered_at", "code"),
+    "message",
+)
 _REPORTED = ("model", "seed", "credits", "credits_estimated")
 _OUTPUT = (
     *("id", "job_id", "index", "key", "sha256", "bytes", "media_type", "width", "height", "seed"),

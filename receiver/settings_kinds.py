@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 import re
 from typing import Annotated
@@ -72,7 +71,7 @@ def _webhook_secrets(values: list[SecretStr]) -> list[SecretStr]:
         mark, _, text = value.get_secret_value().partition("_")
         try:
             length = len(base64.b64decode(text, validate=True))
-        except binascii.Error:
+        except ValueError:
             length = 0
         if mark != "whsec" or not 24 <= length <= 64:
             raise ValueError("each must be whsec_ and the base64 of 24 to 64 random bytes, with its padding")

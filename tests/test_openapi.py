@@ -72,7 +72,9 @@ def test_every_operation_says_what_it_does_and_how_it_fails(live: Live) -> None:
 
 def test_the_scope_decides_whether_a_route_can_be_forbidden(live: Live) -> None:
     forbidden = {at for at, operation in operations(document(live)) if "403" in operation["responses"]}
-    assert forbidden == {"POST /v1/jobs", "POST /v1/jobs/{id}/retry"}
+    assert forbidden == {
+        "POST /v1/jobs", "POST /v1/jobs/{id}/retry", "POST /v1/notifications/{id}/replay",
+    }  # fmt: skip
 
 
 def test_only_what_must_be_open_is_open(live: Live) -> None:
@@ -122,6 +124,7 @@ def test_real_answers_are_as_described_and_hold_nothing_else(live: Live) -> None
         "/v1/outputs": ["/v1/outputs", "/v1/outputs?limit=1", "/v1/outputs?colour=red"],
         "/v1/outputs/{id}": [f"/v1/outputs/{output}", f"/v1/outputs/{job['id']}.7"],
         "/v1/outputs/{id}/image": [f"/v1/outputs/{output}/image", f"/v1/outputs/{output}/image?stream=1"],
+        "/v1/notifications": ["/v1/notifications", "/v1/notifications?limit=1", "/v1/notifications?x=1"],
         "/v1/books": ["/v1/books", "/v1/books?x=1"],
         "/v1/gateways": ["/v1/gateways"],
         "/metrics": ["/metrics"],
