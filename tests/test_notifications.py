@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from tests.processes import environment, free_port, serving
 from tests.running import command, data
 from tests.test_metrics import value
 from tests.test_openapi import closed, document, held_to
+from tests.test_readme import block
 
 NOTIFY = {"secrets": [SECRET], "allow_networks": ["127.0.0.0/8"]}
 
@@ -84,6 +86,17 @@ def test_an_application_is_told_what_the_api_shows(notifying: Live) -> None:
     record = notifying.service.memory.archive.read_record(notifying.job(job["id"]))
     assert record["job"]["notify_url"] == app.url, "without its query"
     assert "hidden-key" not in json.dumps([record, listed(notifying)])
+
+
+def test_the_receiver_in_the_readme_takes_it(notifying: Live) -> None:
+    with application() as app:
+        job = notifying.make(IMAGEN, notify_url=app.url)
+        told = app.next()
+    known: dict[str, Any] = {}
+    exec(re.sub('whsec_[^"]+', SECRET, block("receive")), known)
+    assert known["take"](dict(told.headers), told.body) == (
+        f"job.archived ['/v1/outputs/{job['outputs'][0]}/image']"
+    )
 
 
 def test_a_retry_is_told_too(notifying: Live) -> None:

@@ -170,7 +170,7 @@ class Filled:
     folder: Path
     bucket: str
     failed: str = ""
-    """The id of a job that failed at its gateway."""
+    """The id of a job that failed at its gateway, of which somebody is to be notified."""
 
     @contextmanager
     def served(self, *, work: bool = False, **overrides: Any) -> Iterator[Live]:
@@ -186,7 +186,7 @@ def filled(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pyte
     with ours.served(work=True) as live:
         live.make(IMAGEN, tags={"k": "v"})
         live.make(ULTRA, num_images=2)
-        failed = live.make(IMAGEN, fault="failed")
+        failed = live.make(IMAGEN, fault="failed", notify_url="https://nobody.invalid/")
     return replace(ours, failed=failed["id"])
 
 
@@ -212,6 +212,9 @@ parameters = {{ "path.gateway" = "{gateway}", "path.token" = "{token}" }}
 [[operations]]
 include-operation-id = "retry_job"
 parameters = {{ "path.id" = "{failed}" }}
+[[operations]]
+include-operation-id = "replay_notification"
+parameters = {{ "path.id" = "{failed}.1" }}
 """
 """The settings of a run; every other check has its usual bounds."""
 
