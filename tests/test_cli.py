@@ -41,7 +41,7 @@ def made(running: Running) -> Made:
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    documented = "demo serve work sandbox config submit jobs show search download retry books"
+    documented = "demo serve work sandbox config submit jobs show search download retry notifications books"
     assert sorted(documented.split()) == COMMANDS
 
 

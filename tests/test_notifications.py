@@ -99,6 +99,13 @@ def test_the_receiver_in_the_readme_takes_it(notifying: Live) -> None:
     )
 
 
+def test_the_secret_is_taken_out_of_whatever_is_logged(notifying: Live) -> None:
+    redactor = notifying.service.outside.redactor
+    for form in (SECRET, SECRET.removeprefix("whsec_")):
+        assert form not in redactor.text(f"signed with {form}.")
+    assert SECRET not in repr(notifying.service.settings)
+
+
 def test_a_retry_is_told_too(notifying: Live) -> None:
     with application() as app:
         url = {"notify_url": app.url}
