@@ -8,7 +8,9 @@ import secrets as random
 import socket
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -340,3 +342,22 @@ def test_a_desk_that_stops_gives_back_what_it_has_not_sent(tmp_path: Path) -> No
         with desk(tmp_path) as at:
             assert at.delivered(job).attempts == 1, "at once, and not when the lease had run out"
         until.set()
+
+
+def _given(after: Job, _job: Job, _worker: str) -> Job:
+    return after
+
+
+def test_the_step_that_ends_a_job_wakes_the_notifier_and_no_other_does(tmp_path: Path) -> None:
+    with desk(tmp_path, start=False) as at:
+        told, untold = at.rest("https://app.example/hook"), at.rest(None)
+        woken = at.notifier._wake
+        for after, wakes in (
+            (told, True),
+            (untold, False),
+            (replace(told, status=Status.RUNNING), False),
+        ):
+            woken.clear()
+            (step,) = at.notifier.after({Status.READY: partial(_given, after)}).values()
+            assert step(told, "w") == after
+            assert woken.is_set() is wakes
