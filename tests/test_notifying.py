@@ -17,7 +17,7 @@ import pytest
 from standardwebhooks import WebhookVerificationError
 
 from receiver.app import system_clock
-from receiver.keyring import _new_webhook_secret
+from receiver.keyring import new_webhook_secret
 from receiver.messages import MAX_WHOLE_BYTES, body_of
 from receiver.posting import Poster
 from receiver.timing import Timing
@@ -67,11 +67,11 @@ def test_what_is_not_ours_does_not_verify(tmp_path: Path) -> None:
         with pytest.raises(WebhookVerificationError):
             type(told)(**{**vars(told), **wrong}).verified()
     with pytest.raises(WebhookVerificationError):
-        told.verified(_new_webhook_secret())
+        told.verified(new_webhook_secret())
 
 
 def test_every_secret_signs_so_that_one_can_take_the_others_place(tmp_path: Path) -> None:
-    old, new = _new_webhook_secret(), f"whsec_{base64.b64encode(random.token_bytes(24)).decode()}"
+    old, new = new_webhook_secret(), f"whsec_{base64.b64encode(random.token_bytes(24)).decode()}"
     with application() as app, desk(tmp_path, secrets=[old, new]) as at:
         at.rest(app.url)
         told = app.next()
