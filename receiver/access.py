@@ -34,9 +34,16 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
+    """A token that somebody was given, as far as it is kept."""
+
     caller: Caller
     digest: bytes
+
+    @property
+    def mark(self) -> str:
+        """A short name of the token from which nobody can tell the token; a session is for one of these."""
+        return hashlib.sha256(b"darkroom.mark.v1" + self.digest).hexdigest()[:24]
 
 
 class Access:
@@ -87,14 +94,23 @@ class Access:
             raise Unauthorized("Set DARKROOM_API_TOKENS to use the API from anywhere but loopback.")
         return Caller("loopback", "admin")
 
-    def _who(self, authorization: str | None) -> Caller:
-        kind, _, token = (authorization or "").partition(" ")
+    def known(self, token: str) -> Known | None:
+        """Whose token this is, if it is anybody's."""
         digest = _digest(token.strip())
         # Every token is compared, so that the time taken says nothing about which one came near.
         matches = [known for known in self._known if hmac.compare_digest(known.digest, digest)]
-        if kind.lower() != "bearer" or not matches:
+        return matches[0] if matches else None
+
+    def marked(self, mark: str) -> Known | None:
+        """Which token has this mark, if it is still one of ours."""
+        return next((known for known in self._known if hmac.compare_digest(known.mark, mark)), None)
+
+    def _who(self, authorization: str | None) -> Caller:
+        kind, _, token = (authorization or "").partition(" ")
+        known = self.known(token)
+        if kind.lower() != "bearer" or known is None:
             raise Unauthorized("Send one of the tokens of DARKROOM_API_TOKENS: `Authorization: Bearer ...`.")
-        return matches[0].caller
+        return known.caller
 
 
 def _came_farther(headers: Mapping[str, str]) -> bool:
@@ -127,7 +143,7 @@ def _host_only(host: str | None) -> str | None:
     return host.partition(":")[0]
 
 
-def _parse(token: str) -> _Known:
+def _parse(token: str) -> Known:
     name, _, rest = token.partition(":")
     scope, _, secret = rest.partition(":")
     if not name or scope not in REACH:
@@ -136,7 +152,7 @@ def _parse(token: str) -> _Known:
         raise ValueError(f"the token of {name} is too short; take 16 characters or more")
     if not re.fullmatch(r"[!-~]+", secret):
         raise ValueError(f"the token of {name} has characters that no header can carry; take ASCII letters")
-    return _Known(Caller(name, scope), _digest(secret))
+    return Known(Caller(name, scope), _digest(secret))
 
 
 def _digest(secret: str) -> bytes:

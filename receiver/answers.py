@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 
 from storage.deliveries import Receipt
 from storage.records import FoundBy, Status, Verdict
+from storage.usage import By
 
 _told = with_config(ConfigDict(use_attribute_docstrings=True))
 
@@ -286,6 +287,50 @@ class Gateways(TypedDict):
 
     gateways: list[GatewayState]
     image_hosts: list[ImageHost]
+
+
+@_told
+class Spent(TypedDict):
+    """What some jobs cost and made."""
+
+    jobs: Count
+    """All that were taken in."""
+    jobs_without_credits: Count
+    """Those of them whose cost is not known, at least not yet; it is in no sum."""
+    outputs: Count
+    """Archived images."""
+    credits: float | None
+    """As the gateways count them, each its own; null where no job's are known."""
+    credits_estimated: float | None
+    """The part of `credits` that comes from price lists, not from gateways' answers; null if none does."""
+
+
+class SpentOn(Spent):
+    """What the jobs cost and made that have one thing in common."""
+
+    # Docstrings of fields are not inherited, so `_told` would leave the others without any.
+    value: Annotated[
+        str | None,
+        Field(description="The gateway, the model, the day, or the tag's value; null without that tag."),
+    ]
+
+
+@_told
+class Usage(TypedDict):
+    """What was spent in a time."""
+
+    by: By
+    tag: str | None
+    """The tag's name, by whose values the jobs are told apart."""
+    gateway: str | None
+    """The one gateway whose jobs were counted."""
+    since: Time
+    until: Time
+    groups: list[SpentOn]
+    """Every day in order, those without jobs included; of others those with the most credits, most first."""
+    others: Spent | None
+    """All groups beyond `limit` together; null if there are none."""
+    total: Spent
 
 
 @_told

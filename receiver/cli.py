@@ -17,6 +17,7 @@ from receiver.commands import (
     running,
     searching,
     showing,
+    spending,
     submitting,
 )
 from receiver.commands.words import TextCommand
@@ -135,6 +136,15 @@ app.command(
         "darkroom retry --code generation_failed --since 1d --resubmit --dry-run",
     ),
 )(retrying.retry)
+app.command(
+    "usage",
+    rich_help_panel=_FIND,
+    epilog=_examples(
+        "darkroom usage --by model --since 7d",
+        "darkroom usage --tag campaign --gateway apiframe",
+        "darkroom usage --by day --since 2026-11-01 --until 2026-12-01 --json",
+    ),
+)(spending.usage)
 app.command("books", rich_help_panel=_FIND, epilog=_examples("darkroom books"))(finding.books)
 
 

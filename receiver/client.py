@@ -29,12 +29,14 @@ from receiver.replies import (
     Gateways,
     Job,
     Output,
+    Usage,
     to_books,
     to_facets,
     to_gateways,
     to_job,
     to_output,
     to_record,
+    to_usage,
 )
 
 __all__ = ["ApiError", "ClientError", "Damaged", "Darkroom", "Event", "Unreachable"]
@@ -187,6 +189,27 @@ class Darkroom:
     def gateways(self) -> Gateways:
         """Show how the gateways are, and the hosts of their images."""
         return self._http.read(to_gateways, self._http.ask("GET", "/v1/gateways"))
+
+    def usage(
+        self,
+        *,
+        by: Literal["gateway", "model", "day", "tag"] | None = None,
+        tag: str | None = None,
+        gateway: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int | None = None,
+    ) -> Usage:
+        """Add up credits, jobs and images: by gateway, or as `by` says, or by the values of a `tag`.
+
+            for model, spent in darkroom.usage(by="model", since="7d").groups:
+                print(model, spent.credits, spent.jobs)
+
+        Without `since` it is today and the 29 days before; a year is the most.
+        """
+        asked = {"by": by, "tag": tag, "gateway": gateway, "since": since, "until": until, "limit": limit}
+        query = {name: value for name, value in asked.items() if value is not None}
+        return self._http.read(to_usage, self._http.ask("GET", "/v1/usage", params=query))
 
     def link(self, output_id: str) -> str:
         """A fresh presigned link to an output's image; anybody who has it can read the image for a while."""

@@ -137,7 +137,7 @@ def handlers() -> dict[Any, ExceptionHandler]:
     return {
         DarkroomError: _ours,
         StorageError: _storage,
-        HTTPException: _http,
+        HTTPException: http_problem,
     }
 
 
@@ -167,7 +167,8 @@ async def _storage(_request: Request, error: Exception) -> Response:
     )
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def http_problem(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: a path that is not there, or a method that it does not take."""
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "bad_request")

@@ -16,7 +16,8 @@ DarkroomError
 │   ├── UnsatisfiableRange   unsatisfiable_range     the image has no bytes in the range asked for
 │   ├── NoThumbnail          no_thumbnail            the image cannot be decoded within the limits
 │   ├── Unauthorized         unauthorized            no token, or an unknown one
-│   └── Forbidden            forbidden               the token's scope does not reach this far
+│   ├── Forbidden            forbidden               the token's scope does not reach this far
+│   └── StaleForm            stale_form              sent from another session than its form
 ├── CallbackError            (what a callback got wrong)
 │   ├── BadToken             bad_token               forged, expired, for another gateway, or missing
 │   ├── BadSignature         bad_signature           the gateway's own signature does not fit
@@ -182,6 +183,13 @@ class Forbidden(RequestError):
     """The token is known, but its scope does not reach this far."""
 
     code = "forbidden"
+    status = 403
+
+
+class StaleForm(RequestError):
+    """A change was asked for by cookie, without the form token of its session: `X-CSRF-Token`."""
+
+    code = "stale_form"
     status = 403
 
 

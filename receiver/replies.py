@@ -163,6 +163,38 @@ class Books:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What some jobs cost and made. `credits` is None where no job's are known.
+
+    `jobs_without_credits` are those of `jobs` whose cost is not known and in no sum. `credits_estimated` is
+    the part of `credits` that comes from price lists; None if none does.
+    """
+
+    jobs: int
+    jobs_without_credits: int
+    outputs: int
+    credits: float | None
+    credits_estimated: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What was spent in a time: pairs of a gateway, model, day or tag's value (None: no such tag) and it.
+
+    `others` is what the groups beyond the limit come to, and None if there are none.
+    """
+
+    by: str
+    tag: str | None
+    since: str
+    until: str
+    groups: tuple[tuple[str | None, Spent], ...]
+    others: Spent | None
+    total: Spent
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+
 STATUSES = ("queued", "submitting", "running", "ready", "archived", "partial", "failed")
 """Every place where a job can be, in the order of its life."""
 
@@ -210,6 +242,21 @@ def to_gateways(view: Mapping[str, Any]) -> Gateways:
     )
 
 
+def to_usage(view: Mapping[str, Any]) -> Usage:
+    """Read what was spent; raises KeyError or TypeError if it is not told."""
+    return Usage(
+        **{name: view[name] for name in ("by", "tag", "since", "until")},
+        groups=tuple((group["value"], _spent(group)) for group in view["groups"]),
+        others=view["others"] and _spent(view["others"]),
+        total=_spent(view["total"]),
+        raw=view,
+    )
+
+
+def _spent(view: Mapping[str, Any]) -> Spent:
+    return Spent(**{name: view[name] for name in _SPENT})
+
+
 def to_facets(view: Mapping[str, Any]) -> Facets:
     """Read counts; raises KeyError or TypeError if they are none."""
     kinds = {name: tuple(_facet(one) for one in view[name]) for name in ("gateway", "model", "day", "tag")}
@@ -238,6 +285,7 @@ def _page(view: Mapping[str, Any]) -> Page:
 _ASKED = ("model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed", "params", "tags")
 _CIRCUIT = ("state", "code", "message", "at_fault", "failures", "retry_at")
 _REPORTED = ("model", "seed", "credits", "credits_estimated")
+_SPENT = ("jobs", "jobs_without_credits", "outputs", "credits", "credits_estimated")
 _OUTPUT = (
     *("id", "job_id", "index", "key", "sha256", "bytes", "media_type", "width", "height", "seed"),
     *("stored_at", "gateway", "model", "prompt", "tags"),

@@ -26,6 +26,7 @@ from receiver.errors import (
     Forbidden,
     InvalidRequest,
     NoSuchThing,
+    StaleForm,
     TooManyRequests,
     TooSlow,
     Unauthorized,
@@ -106,6 +107,8 @@ class Operation(Generic[AnyQuery]):
         if self.scope is not None:
             # Whatever is guarded reads or writes the ledger.
             errors |= {Unauthorized, TooManyRequests, InvalidRequest, Unready}
+            if not self.at.startswith("GET "):
+                errors.add(StaleForm)
             if any(self.scope not in reached for reached in REACH.values()):
                 errors.add(Forbidden)
             if self.path:

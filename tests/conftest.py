@@ -1,3 +1,3 @@
 from __future__ import annotations
 
-pytest_plugins = ["tests.services", "tests.live", "tests.running", "tests.ledgers"]
+pytest_plugins = ["tests.services", "tests.live", "tests.running", "tests.ledgers", "tests.galleries"]

@@ -41,7 +41,7 @@ def made(running: Running) -> Made:
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    documented = "demo serve work sandbox config submit jobs show search download export retry books"
+    documented = "demo serve work sandbox config submit jobs show search download export retry usage books"
     assert sorted(documented.split()) == COMMANDS
 
 

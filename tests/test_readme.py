@@ -24,6 +24,7 @@ from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
+from receiver.language import GUIDE
 from receiver.metrics_table import METRICS
 from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
@@ -132,9 +133,15 @@ def metric_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def language_rows() -> Iterator[tuple[str, ...]]:
+    for example, meaning in GUIDE:
+        yield code(example), meaning
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "settings": lambda: table("variable | default | what it is for", settings_rows()),
     "body": lambda: table("field | needed | what it is", body_rows()),
+    "language": lambda: table("such as | finds", language_rows()),
     "answers": lambda: table("code | status | meaning", answer_rows()),
     "job errors": lambda: table("code | at fault | meaning", job_error_rows()),
     "metrics": lambda: table("metric | kind | labels | what it says", metric_rows()),
@@ -164,7 +171,8 @@ def test_job_errors_are_all_there() -> None:
 
 
 def test_routes_are_those_of_the_service(live: Live) -> None:
-    told = set(re.findall(r"^\| `(\w+) (/\S+)`", part("routes"), re.MULTILINE))
+    both = part("routes") + part("pages")
+    told = set(re.findall(r"^\| `(\w+) (/\S*)`", both, re.MULTILINE))
     served = {
         (method, re.sub(r":\w+}", "}", getattr(route, "path", "")))
         for route in live.service.asgi(work=False).routes
@@ -224,6 +232,13 @@ def test_commands_and_their_options_exist() -> None:
         known = {option for param in commands[name].params for option in (*param.opts, *param.secondary_opts)}
         given = {word for word in words if word.startswith("--")}
         assert given <= known, f"darkroom {name}"
+
+
+def test_no_option_is_in_capitals() -> None:
+    # Typer before 0.28 takes an option's name from a metavar that is the same word, unless it is written out.
+    commands = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - typer does not say which it is
+    options = {option for one in commands.values() for param in one.params for option in param.opts}
+    assert {option for option in options if option.startswith("--") and option != option.lower()} == set()
 
 
 def test_files_that_it_names_exist() -> None:
@@ -388,6 +403,12 @@ def test_failed_jobs_are_found_for_a_retry(live: Live, tmp_path: Path) -> None:
     assert live.job(job["id"]).status == "failed"
     bash(live, tmp_path, block("run: retry"))
     assert live.job(job["id"]).status == "failed", "only looked at"
+
+
+def test_what_it_costs_is_shown_by_model(live: Live, menu: dict[str, Any], tmp_path: Path) -> None:
+    shown = bash(live, tmp_path, block("run: usage"))
+    assert menu["model"] in shown
+    assert "all together" in shown
 
 
 def test_the_client_finds_images(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:

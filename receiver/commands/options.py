@@ -59,7 +59,11 @@ NumImages = Annotated[
 SeedToAsk = Annotated[
     str | None,
     typer.Option(
-        metavar="SEED", help="Where the gateway takes one.", rich_help_panel=_JOB, show_default=False
+        "--seed",
+        metavar="SEED",
+        help="Where the gateway takes one.",
+        rich_help_panel=_JOB,
+        show_default=False,
     ),
 ]
 Params = Annotated[
@@ -133,7 +137,11 @@ Model = Annotated[
 Seed = Annotated[
     str | None,
     typer.Option(
-        metavar="SEED", help="As asked for, or as reported.", rich_help_panel=FILTERS, show_default=False
+        "--seed",
+        metavar="SEED",
+        help="As asked for, or as reported.",
+        rich_help_panel=FILTERS,
+        show_default=False,
     ),
 ]
 JobId = Annotated[
@@ -166,6 +174,7 @@ Words = Annotated[
 Status = Annotated[
     str | None,
     typer.Option(
+        "--status",
         metavar="STATUS",
         help="queued, submitting, running, ready, archived, partial or failed.",
         autocompletion=completing.statuses,
@@ -186,6 +195,7 @@ Sha256 = Annotated[
 Code = Annotated[
     str | None,
     typer.Option(
+        "--code",
         metavar="CODE",
         help="The code of the job's error, such as image_expired.",
         rich_help_panel=FILTERS,

@@ -46,6 +46,7 @@ JobIds = Annotated[
 FailedStatus = Annotated[
     str | None,
     typer.Option(
+        "--status",
         metavar="STATUS",
         help="failed or partial; without it, both.",
         autocompletion=completing.retried,

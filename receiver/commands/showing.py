@@ -23,6 +23,7 @@ from receiver.commands.screen import (
     size,
     status_cell,
 )
+from receiver.proof import proof
 from receiver.replies import Job, Output
 
 if TYPE_CHECKING:
@@ -94,21 +95,6 @@ def _draw(darkroom: Darkroom, outputs: Sequence[Output], preview: Preview) -> No
             console.print(cell(output.id, "dim"))
 
 
-def proof(job: Job) -> str:
-    """How a job's completion was proven, in a sentence; empty while there is none."""
-    applied = [event for event in job.timeline if event.get("effect") in {"ready", "failed"}]
-    if applied:
-        signature = applied[-1]["signature"]
-        if signature == "valid":
-            return "a callback with the gateway's valid signature over its body told it"
-        return "a callback on our signed URL told it; it has no signature of the gateway"
-    return {
-        "callback": "a callback on our signed URL gave the hint, and the gateway confirmed it when asked",
-        "poll": "no callback brought it: the gateway told it when asked",
-        "poll_only": "the gateway told it when asked; callbacks are off without DARKROOM_PUBLIC_URL",
-    }.get(job.found_by or "", "")
-
-
 def _output_facts(output: Output) -> Iterator[tuple[str, object]]:
     yield "Output", output.id
     yield "Key", output.key
@@ -125,8 +111,8 @@ def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
     if job.error:
         yield "Error", cell(f"{job.error.code}: {job.error.message}", "red")
         yield "At fault", job.error.at_fault
-    if proof(job):
-        yield "Proven", proof(job)
+    if proven := proof(job.timeline, job.found_by):
+        yield "Proven", proven
     yield "Gateway", job.gateway
     yield "Its job id", job.gateway_job_id
     yield "Model", _asked_and_told(request.model, result.model)

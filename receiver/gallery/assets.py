@@ -1,0 +1,51 @@
+"""The style sheet, the script and the icon, each under a URL with its digest, so that it is kept for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.errors import NoSuchThing
+
+KINDS = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+KEPT = "public, max-age=31536000, immutable"
+
+
+class Assets:
+    """The files in `static/`, read once."""
+
+    def __init__(self) -> None:
+        self._urls: dict[str, str] = {}
+        self._files: dict[str, tuple[bytes, str]] = {}
+        for file in files("receiver.gallery").joinpath("static").iterdir():
+            stem, dot, ending = file.name.rpartition(".")
+            if (kind := KINDS.get(dot + ending)) is None:
+                continue
+            content = file.read_bytes()
+            served = f"{stem}.{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
+            self._urls[file.name] = f"/static/{served}"
+            self._files[served] = content, kind
+
+    def url(self, name: str) -> str:
+        """Where a file is served; raises KeyError if there is none of this name."""
+        return self._urls[name]
+
+    def routes(self) -> list[Route]:
+        """The one route of these files. It is open: the page that asks for a token needs them too."""
+        return [Route("/static/{name}", self.serve, methods=["GET"])]
+
+    async def serve(self, request: Request) -> Response:
+        """Answer a file; one of another version is not there."""
+        found = self._files.get(request.path_params["name"])
+        if found is None:
+            raise NoSuchThing("There is no such file; load the page again.")
+        content, kind = found
+        return Response(content, headers={"cache-control": KEPT, "content-type": kind})

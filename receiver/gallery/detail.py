@@ -1,0 +1,99 @@
+"""The page of one output: the picture, what was asked, what came, and how that was proven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.gallery import asking
+from receiver.gallery.frame import Frame, Visit
+from receiver.proof import proof
+from receiver.views import timeline
+from storage.archive import Archive
+from storage.errors import StorageError
+from storage.ledger import Ledger
+from storage.newer import Newer
+from storage.records import Clock, Job, Output
+from storage.search import Found, Search
+from storage.wanted import Wanted
+
+MAX_RECORD_CHARS = 200_000
+"""A record that is longer than this is not shown on the page; the link to it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """The pages `/outputs/{id}`."""
+
+    frame: Frame
+    search: Search
+    newer: Newer
+    ledger: Ledger
+    archive: Archive
+    clock: Clock
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [self.frame.route("GET /outputs/{id}", self.show)]
+
+    def show(self, visit: Visit) -> Response:
+        """Show one output. `q` is the search that it was found by, in which it has neighbours."""
+        q = visit.given("q") or ""
+        wanted, _ = asking.read_asked(q, self.clock())
+        found = self.search.output(visit.request.path_params["id"])
+        job, output = found.job, found.output
+        deliveries, outputs = self.ledger.deliveries(job.id), self.ledger.outputs(job.id)
+        events = timeline(job, deliveries, outputs)
+        record, record_fault = self._record(job)
+        return visit.page(
+            "output.html",
+            q=q,
+            output=output,
+            job=job,
+            siblings=outputs,
+            deliveries=deliveries,
+            events=events,
+            proof=proof(events, job.found_by),
+            seeds=_seeds(job, output, record),
+            record=record,
+            record_fault=record_fault,
+            same_prompt=asking.phrase(job.request.prompt),
+            same_seed=_same_seed(job, output),
+            tags=asking.tagged(job.request.tags),
+            **self._neighbours(wanted or Wanted(), found),
+        )
+
+    def _neighbours(self, wanted: Wanted, found: Found) -> dict[str, Any]:
+        newer = self.newer.ids(wanted, found.output.id, limit=1)
+        older = self.search.outputs(wanted, limit=1, cursor=found.output.id).rows
+        return {"newer": newer[0] if newer else None, "older": older[0].output.id if older else None}
+
+    def _record(self, job: Job) -> tuple[Mapping[str, Any] | None, str]:
+        """The job's record, or why it is not here. The page is worth showing without it."""
+        if not job.records:
+            return None, "There is none yet; it is written when the job's images are archived."
+        try:
+            return self.archive.read_record(job), ""
+        except StorageError:
+            return None, "The bucket did not give it now. Load this page again in a moment."
+
+
+def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What is known of the seed, each fact in words: nothing is derived, nothing guessed."""
+    supported = (record or {}).get("seed", {}).get("supported")
+    words = {True: "yes, as asked for here", False: "no; a seed would change nothing", None: "not known"}
+    return [
+        ("Asked for", job.request.seed or "none"),
+        ("Reported for the job", job.result.seed or "none"),
+        ("Reported for this image", output.seed or "none"),
+        ("Taken by the model", words.get(supported, "not known")),
+    ]
+
+
+def _same_seed(job: Job, output: Output) -> str | None:
+    seed = output.seed or job.result.seed or job.request.seed
+    return None if seed is None else asking.same_seed(seed)

@@ -1,0 +1,69 @@
+"""What a form of the gallery sends, and whether it may: read within bounds, and from our own pages only."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, urlsplit
+
+from starlette.datastructures import ImmutableMultiDict
+from starlette.requests import Request
+
+from receiver.bodies import read_body
+from receiver.errors import Forbidden, InvalidRequest
+
+MAX_FORM = 1024 * 1024
+"""As much as the API takes; a form writes most letters of the world with nine bytes each."""
+MAX_FIELDS = 200
+URLENCODED = "application/x-www-form-urlencoded"
+
+Form = ImmutableMultiDict[str, str]
+"""The fields of a form, in their order; the same name may be there several times."""
+
+NOTHING: Form = ImmutableMultiDict()
+
+
+async def read_form(request: Request, *, within_s: float) -> Form:
+    """Read a form; raise InvalidRequest, BodyTooLarge or TooSlow."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != URLENCODED:
+        raise InvalidRequest([{"field": "Content-Type", "message": f"must be {URLENCODED}"}])
+    body = await read_body(request, MAX_FORM, within_s=within_s)
+    try:
+        text = body.decode("ascii")
+        fields = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise InvalidRequest([{"field": "form", "message": "is not a form in UTF-8"}]) from None
+    return ImmutableMultiDict(fields)
+
+
+def refuse_other_sites(request: Request, public_url: str | None) -> None:
+    """Raise Forbidden if a browser says that another site's page sends this form.
+
+    Every browser of today says so in `Sec-Fetch-Site`; `Origin` is for older ones. A program that is no
+    browser sends neither, and no page of another site can make it do anything.
+    """
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin")
+    ours = {request.url.hostname, urlsplit(public_url or "").hostname}
+    if site is not None:
+        foreign = site not in {"same-origin", "none"}
+    else:
+        foreign = origin is not None and _host(origin) not in ours
+    if foreign:
+        raise Forbidden("This form was sent by a page of another site. Open the page here and send it again.")
+
+
+def _host(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).hostname
+    except ValueError:
+        return None
+
+
+def safe_next(text: str | None) -> str:
+    """Where to go after signing in: a path of this gallery, whatever the link says."""
+    text = text or "/"
+    path = text.partition("?")[0]
+    # Browsers drop tabs and line ends from a URL, and take a backslash for a slash.
+    plain = len(text) <= 2000 and text.isascii() and text.isprintable() and not set(text) & set("\\ #")
+    local = path.startswith("/") and not path.startswith("//")
+    ours = not path.startswith(("/v1/", "/sign-", "/static/", "/callbacks/"))
+    return text if plain and local and ours else "/"

@@ -1,0 +1,91 @@
+"""The grid: what was made, newest first, and what of it somebody looks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.errors import NoSuchThing
+from receiver.gallery import asking
+from receiver.gallery.frame import Frame, Visit
+from receiver.language import GUIDE
+from storage.errors import NotFound
+from storage.facets import Facets
+from storage.newer import Newer
+from storage.records import Clock
+from storage.search import Found, Page, Search
+from storage.wanted import Wanted
+
+A_PAGE = 60
+"""How many pictures a page has: many rows on a wide screen, and few enough to come at once."""
+
+MORE = "x-darkroom-more"
+"""The header with which our script asks for the pictures of a page without what is around them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The page `/`."""
+
+    frame: Frame
+    search: Search
+    newer: Newer
+    facets: Facets
+    clock: Clock
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [self.frame.route("GET /", self.show)]
+
+    def show(self, visit: Visit) -> Response:
+        """Show a page of outputs; what is wrong with the question is told above no pictures."""
+        q = visit.given("q") or ""
+        wanted, faults = asking.read_asked(q, self.clock())
+        if wanted is None:
+            nothing: Page[Found] = Page([], None)
+            words: dict[str, Any] = {
+                "found": nothing,
+                "faults": faults,
+                "counts": None,
+                "facets": [],
+                "newer": None,
+            }
+            # 200, for it is the page of the gallery that was asked for; a browser logs anything else.
+            return visit.page("grid.html", q=q, **words, **_asked(q))
+        cursor = visit.given("cursor")
+        page = self._page(wanted, cursor)
+        if MORE in visit.request.headers:
+            return visit.page("cards.html", q=q, found=page)
+        counts = self.facets.read(wanted)
+        return visit.page(
+            "grid.html",
+            q=q,
+            found=page,
+            faults=[],
+            counts=counts,
+            facets=asking.facets(counts, q),
+            newer=self._newer(wanted, page) if cursor else None,
+            **_asked(q),
+        )
+
+    def _page(self, wanted: Wanted, cursor: str | None) -> Page[Found]:
+        try:
+            return self.search.outputs(wanted, limit=A_PAGE, cursor=cursor)
+        except (ValueError, NotFound):
+            raise NoSuchThing("There is no such page of pictures; begin again with the newest.") from None
+
+    def _newer(self, wanted: Wanted, page: Page[Found]) -> str | None:
+        """The cursor of the page before; empty if that is the first one, None if there is none."""
+        if not page.rows:
+            return ""
+        before = self.newer.ids(wanted, page.rows[0].output.id, limit=A_PAGE + 1)
+        if not before:
+            return None
+        return before[A_PAGE] if len(before) > A_PAGE else ""
+
+
+def _asked(q: str) -> dict[str, Any]:
+    return {"conditions": asking.conditions(q), "guide": GUIDE}

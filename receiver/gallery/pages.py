@@ -1,0 +1,36 @@
+"""The gallery: its pages and its files, as routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.routing import Route
+from starlette.types import ExceptionHandler
+
+from receiver.gallery.frame import Frame
+
+
+class Part(Protocol):
+    """Some of the gallery's pages."""
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """All pages together."""
+
+    frame: Frame
+    parts: Sequence[Part]
+
+    def routes(self) -> list[Route]:
+        """Every route of the gallery. They are no part of the API, so `/openapi.json` does not have them."""
+        return [route for part in self.parts for route in part.routes()]
+
+    def handlers(self, handlers: Mapping[Any, ExceptionHandler]) -> dict[Any, ExceptionHandler]:
+        """The handlers of errors, with pages for people; see `Frame.handlers`."""
+        return self.frame.handlers(handlers)

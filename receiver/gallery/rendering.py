@@ -1,0 +1,149 @@
+"""Templates made into pages: everything is escaped, and a name that is not there is an error."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.responses import Response
+
+from receiver.gallery.assets import Assets
+from receiver.gallery.words import FILTERS
+from storage.records import rfc3339
+
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    # Pages show what only the signed-in may see; going back shows them as they are now.
+    "cache-control": "no-store",
+    # With `no-referrer` a browser would send `Origin: null` with our own forms.
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+ALT_CHARS = 160
+"""About as much as a screen reader should say of one picture in a grid."""
+
+NARROWEST, WIDEST = 8, 80
+"""The shapes that the style sheet has, in twentieths."""
+
+# Controls, and the signs that turn the order of letters around: within markup they are kept apart by <bdi>,
+# within an attribute nothing keeps them apart.
+_HOSTILE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+class Rendering:
+    """The templates, and what all of them can use."""
+
+    def __init__(self, assets: Assets) -> None:
+        self._environment = Environment(
+            loader=PackageLoader("receiver.gallery"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            cache_size=100,
+        )
+        self._environment.globals.update(asset=assets.url)
+        self._environment.filters.update(
+            FILTERS,
+            alt=alt_text,
+            attr_text=plain,
+            beginning=beginning,
+            bytes=size,
+            grouped=grouped,
+            moment=moment,
+            pretty=pretty,
+            query=query,
+            rfc3339=rfc3339,
+            segment=segment,
+            shape=shape,
+            ticks=ticks,
+        )
+
+    def page(self, template: str, words: Mapping[str, Any], *, status: int = 200) -> Response:
+        """Render a whole page."""
+        text = self._environment.get_template(template).render(words)
+        # A lone half of a character can come in by JSON, and no page can hold it.
+        content = text.encode("utf-8", "replace")
+        return Response(content, status, PAGE_HEADERS, media_type="text/html")
+
+
+def plain(text: str) -> str:
+    """A text from outside for an attribute: on one line, without signs that turn the order of letters."""
+    return _HOSTILE.sub("", " ".join(text.split()))
+
+
+def alt_text(prompt: str) -> str:
+    """What a picture shows, as far as we know: the beginning of its prompt, cut between words."""
+    text = plain(prompt)
+    if len(text) <= ALT_CHARS:
+        return text or "No prompt"
+    cut = text[:ALT_CHARS]
+    # Where words are not set apart by spaces, it is cut between characters.
+    return (cut.rpartition(" ")[0] if " " in cut[ALT_CHARS // 2 :] else cut) + "…"
+
+
+def beginning(prompt: str) -> str:
+    """As much of a prompt as could ever stand in one line under a picture."""
+    return plain(prompt[:400])[:200]
+
+
+def ticks(text: str) -> Markup:
+    """A sentence of our own in which what stands between backticks is code."""
+    pieces = [escape(piece) for piece in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(piece) if n % 2 else piece for n, piece in enumerate(pieces)
+    )
+
+
+def size(length: int) -> str:
+    """A number of bytes for people: `1.2 MB`."""
+    amount, unit = float(length), "B"
+    for following in ("kB", "MB", "GB", "TB"):
+        if amount < 1000:
+            break
+        amount, unit = amount / 1000, following
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+
+
+def grouped(number: int) -> str:
+    """A number with its thousands set apart."""
+    return f"{number:,}"
+
+
+def moment(at: int | str) -> str:
+    """A time for people, in UTC: `2026-11-22 10:00:00`. `at` is in milliseconds, or RFC 3339."""
+    text = at if isinstance(at, str) else rfc3339(at)
+    return text[:19].replace("T", " ")
+
+
+def pretty(value: Any) -> str:
+    """A value as JSON that can be read."""
+    return json.dumps(value, ensure_ascii=False, indent=2)
+
+
+def query(parameters: Mapping[str, object]) -> str:
+    """A query string, without the parameters that are None or empty."""
+    return urlencode({name: value for name, value in parameters.items() if value not in (None, "")})
+
+
+def segment(text: str) -> str:
+    """A text as one part of a path."""
+    return quote(text, safe="")
+
+
+def shape(width: int, height: int) -> str:
+    """The class of a picture's shape: its width by its height, in twentieths, between 2:5 and 4:1.
+
+    A style sheet without inline styles can know a picture's shape before it is there by a class only.
+    """
+    twentieths = round(20 * width / height) if height else 20
+    return f"r{min(max(twentieths, NARROWEST), WIDEST)}"

@@ -1,0 +1,40 @@
+"""The gallery's parts, connected. It is handed the parts of the service that `receiver.app` made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from receiver.gallery.assets import Assets
+from receiver.gallery.detail import Detail
+from receiver.gallery.finding import Finding
+from receiver.gallery.frame import Frame
+from receiver.gallery.grid import Grid
+from receiver.gallery.looking_after import looking_after
+from receiver.gallery.pages import Gallery
+from receiver.gallery.rendering import Rendering
+from receiver.gallery.signing_in import SigningIn
+from receiver.settings import Settings
+from storage.newer import Newer
+
+if TYPE_CHECKING:
+    from receiver.api import Api
+    from receiver.health import Health
+    from receiver.memory import Memory
+
+
+def gallery(settings: Settings, memory: Memory, api: Api, health: Health) -> Gallery:
+    """Connect the gallery's parts."""
+    assets = Assets()
+    frame = Frame(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
+    search, newer, clock = memory.search, Newer(memory.database), api.clock
+    return Gallery(
+        frame,
+        [
+            assets,
+            SigningIn(frame),
+            Grid(frame, search, newer, memory.facets, clock),
+            Detail(frame, search, newer, memory.ledger, memory.archive, clock),
+            Finding(frame, search, settings.download.max_bytes),
+            *looking_after(frame, memory, api, health),
+        ],
+    )
