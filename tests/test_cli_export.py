@@ -226,6 +226,21 @@ def test_an_export_that_is_stopped_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_ctrl_c_does_not_wait_for_what_hangs(
+    running: Running, made: list[Output], proxy: Proxy, tmp_path: Path
+) -> None:
+    stalled = proxy.arm(harm.stall, path=f"{made[3].id}/image")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "receiver", "export", TAG, "--to", str(tmp_path / "all.zip")],
+        env=environment(DARKROOM_URL=proxy.url), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    stalled.wait()
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=20)
+    assert (child.returncode, told.strip()) == (130, "Stopped, and nothing was kept.")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
