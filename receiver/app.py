@@ -18,12 +18,15 @@ from receiver.gateways.table import configured
 from receiver.health import Health, oldest_result
 from receiver.housekeeping import Housekeeper
 from receiver.intake import Intake
-from receiver.keyring import secret_keys
+from receiver.keyring import notify_secrets, secret_keys
 from receiver.limits import Limits
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.memory import Memory, open_memory
 from receiver.metrics import Metrics
+from receiver.notify_parts import NotifyParts, notify_parts
+from receiver.notify_policy import NotifyPolicy
+from receiver.notifying import warnings_of
 from receiver.outside import Outside, open_outside
 from receiver.overview import Overview
 from receiver.reconcile import Reconciler
@@ -61,19 +64,24 @@ def build(
     require(settings)
     access = Access(token.get_secret_value() for token in settings.api_tokens)
     access.refuse_exposure(settings.host, settings.public_url)
-    outside = open_outside(settings, clock, makers)
+    policy = NotifyPolicy.of(settings.notify, notify_secrets(settings))
+    outside = open_outside(settings, clock, makers, policy.secrets)
     memory = open_memory(settings, clock, makers)
     timing = timing or _timing(settings)
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
     waiters = Waiters(memory.events, settings.limits, metrics)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
-    submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
+    sending = (outside.gateways, outside.sender, outside.urls)
+    submitter = Submitter(memory.ledger, *sending, **shared, notify=policy)
+    admission = _admission(settings, access, clock)
+    notify = _notify(settings, policy, memory, admission, shared)
     downloader = Downloader(_download_policy(settings))
     measured = Measured(metrics, memory.backlog)
+    steps = _steps(settings, memory, outside, submitter, downloader, shared)
     worker = Worker(
         memory.ledger,
-        measured.steps(_steps(settings, memory, outside, submitter, downloader, shared)),
+        measured.steps(notify.notifier.after(steps)),
         concurrency=settings.worker.concurrency,
         gateways=list(outside.gateways),
         clock=clock,
@@ -84,7 +92,6 @@ def build(
     intake = Intake(memory.ledger, worker.wake, metrics)
     _watch(metrics, memory, breaker, intake, measured, clock)
     retrier = Retrier(memory.ledger, outside.gateways, clock)
-    admission = _admission(settings, access, clock)
     behind = Behind(
         memory=memory,
         outside=outside,
@@ -107,7 +114,8 @@ def build(
         worker=worker,
         waiters=waiters,
         housekeeper=_housekeeper(memory, metrics, clock),
-        surface=surface(settings, admission, behind, makers),
+        notifier=notify.notifier,
+        surface=surface(settings, admission, behind, makers, [notify.routes]),
     )
 
 
@@ -130,6 +138,22 @@ def _watch(
     metrics.watch(from_process(intake.waiting, measured.in_hand))
 
 
+def _notify(
+    settings: Settings, policy: NotifyPolicy, memory: Memory, admission: Admission, shared: _Shared
+) -> NotifyParts:
+    return notify_parts(
+        settings.notify,
+        policy,
+        database=memory.database,
+        notifications=memory.notifications,
+        admission=admission,
+        timing=shared["timing"],
+        clock=shared["clock"],
+        redactor=shared["redactor"],
+        metrics=shared["metrics"],
+    )
+
+
 def _admission(settings: Settings, access: Access, clock: Clock) -> Admission:
     limits = Limits(settings.limits, settings.trusted_proxies, clock)
     return Admission(access, limits, Sessions(access, secret_keys(settings), clock))
@@ -142,7 +166,7 @@ def _housekeeper(memory: Memory, metrics: Metrics, clock: Clock) -> Housekeeper:
 def _health(settings: Settings, memory: Memory, breaker: Breaker, clock: Clock) -> Health:
     results = oldest_result(memory.backlog.oldest_ready_at, limit_s=settings.ready.oldest_result, clock=clock)
     checks = {"ledger": memory.ledger.ping, "archive": memory.store.ping, "results": results}
-    return Health(checks, [breaker.warnings])
+    return Health(checks, [breaker.warnings, warnings_of(memory.notifications, clock)])
 
 
 def _timing(settings: Settings) -> Timing:

@@ -13,6 +13,7 @@ from receiver.commands import (
     exporting,
     fetching,
     finding,
+    notifying,
     retrying,
     running,
     searching,
@@ -145,6 +146,17 @@ app.command(
         "darkroom usage --by day --since 2026-11-01 --until 2026-12-01 --json",
     ),
 )(spending.usage)
+
+app.add_typer(
+    notifying.app,
+    name="notifications",
+    rich_help_panel=_MAKE,
+    epilog=_examples(
+        "darkroom notifications --failed",
+        "darkroom notifications replay --failed --since 7d",
+        "darkroom notifications secret",
+    ),
+)
 app.command("books", rich_help_panel=_FIND, epilog=_examples("darkroom books"))(finding.books)
 
 

@@ -23,19 +23,17 @@ import httpx
 from receiver.client_http import ApiError, ClientError, Damaged, Http, Unreachable, Value
 from receiver.downloading import Patience, digest_of, fetch
 from receiver.listening import Event, listen
-from receiver.replies import (
+from receiver.replies import Job, Output, to_job, to_output, to_record
+from receiver.reports import (
     Books,
     Facets,
     Gateways,
-    Job,
-    Output,
+    Notification,
     Usage,
     to_books,
     to_facets,
     to_gateways,
-    to_job,
-    to_output,
-    to_record,
+    to_notification,
     to_usage,
 )
 
@@ -107,11 +105,13 @@ class Darkroom:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         unsupported: Literal["refuse", "ignore"] = "refuse",
+        notify_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Submit a job; it is safe in the ledger once this returns, and sent to its gateway soon after.
 
-        The same `idempotency_key` with the same request answers the job that is there already.
+        The same `idempotency_key` with the same request answers the job that is there already. `notify_url`
+        is where to tell once it is over; None leaves that to the service's settings, and "" means nowhere.
         """
         asked = {
             "gateway": gateway,
@@ -124,6 +124,7 @@ class Darkroom:
             "params": dict(params or {}),
             "tags": dict(tags or {}),
             "unsupported": unsupported,
+            "notify_url": notify_url,
         }
         body = {name: value for name, value in asked.items() if value is not None}
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
@@ -181,6 +182,17 @@ class Darkroom:
     def output(self, output_id: str) -> Output:
         """Show one output; `raw` has the job that made it."""
         return self._http.read(to_output, self._http.ask("GET", _path(output_id)))
+
+    def notifications(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Notification]:
+        """List what applications were told, of the newest job first: `job`, `state` (owed, delivered or
+        given_up), `since`.
+        """
+        return self._pages("notifications", to_notification, limit, filters)
+
+    def replay(self, notification_id: str) -> Notification:
+        """Send a notification again, whatever became of it, with its tries counted anew."""
+        path = f"/v1/notifications/{quote(notification_id, safe='')}/replay"
+        return self._http.read(to_notification, self._http.ask("POST", path))
 
     def books(self) -> Books:
         """Show the books."""

@@ -15,6 +15,7 @@ from storage.events import Events
 from storage.facets import Facets
 from storage.keys import Keys
 from storage.ledger import Ledger
+from storage.notifications import Notifications
 from storage.objects import ObjectStore
 from storage.records import Clock
 from storage.search import Search
@@ -35,6 +36,7 @@ class Memory:
     backlog: Backlog
     store: ObjectStore
     archive: Archive
+    notifications: Notifications
 
 
 def open_memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
@@ -53,4 +55,5 @@ def open_memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
         backlog=Backlog(database, clock),
         store=store,
         archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),
+        notifications=Notifications(database, clock),
     )

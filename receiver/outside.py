@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httpx
 
 from receiver.gateways.base import Gateway
 from receiver.gateways.table import adapters, configured
-from receiver.keyring import every_secret, secret_keys
+from receiver.keyring import all_forms, every_secret, secret_keys
 from receiver.makers import Makers
 from receiver.redaction import Redactor
 from receiver.sending import Sender
@@ -29,7 +30,7 @@ class Outside:
     redactor: Redactor
 
 
-def open_outside(settings: Settings, clock: Clock, makers: Makers) -> Outside:
+def open_outside(settings: Settings, clock: Clock, makers: Makers, webhook_secrets: Sequence[str]) -> Outside:
     """Make what talks to the gateways; nothing is sent yet."""
     keys = secret_keys(settings)
     client = httpx.Client(timeout=httpx.Timeout(30, connect=10), trust_env=False, follow_redirects=False)
@@ -40,5 +41,5 @@ def open_outside(settings: Settings, clock: Clock, makers: Makers) -> Outside:
         client=client,
         sender=makers.sender(client, concurrency),
         urls=CallbackUrls(settings.public_url, tokens),
-        redactor=Redactor([*every_secret(settings), *keys]),
+        redactor=Redactor([*every_secret(settings), *keys, *all_forms(webhook_secrets)]),
     )

@@ -14,6 +14,7 @@ from receiver.download import Downloader
 from receiver.housekeeping import Housekeeper
 from receiver.intake import Intake
 from receiver.memory import Memory
+from receiver.notifying import Notifier
 from receiver.outside import Outside
 from receiver.retry import Retrier
 from receiver.settings import Settings
@@ -25,6 +26,7 @@ log = structlog.get_logger("darkroom.service")
 
 STOP_S = 4.0
 """How long steps in hand may take to finish once the process was asked to stop."""
+NOTIFY_STOP_S = 2.0
 JOIN_S = 1.0
 
 
@@ -42,6 +44,7 @@ class Service:
     worker: Worker
     waiters: Waiters
     housekeeper: Housekeeper
+    notifier: Notifier
     surface: Surface
 
     def start(self, *, work: bool) -> None:
@@ -52,6 +55,7 @@ class Service:
         self.housekeeper.start()
         if work:
             self.worker.start()
+            self.notifier.start()
         log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
 
     def send_home(self) -> None:
@@ -64,6 +68,7 @@ class Service:
         self.send_home()
         if work:
             self.worker.stop(STOP_S)
+            self.notifier.stop(NOTIFY_STOP_S)
         self.intake.stop()
         self.housekeeper.stop(JOIN_S)
         self.downloader.close()

@@ -123,6 +123,7 @@ def _api(admission: Admission, behind: Behind) -> Api:
         ledger=behind.memory.ledger,
         search=behind.memory.search,
         circuits=behind.memory.circuits,
+        notifications=behind.memory.notifications,
         submitter=behind.submitter,
         retrier=behind.retrier,
         admission=admission,

@@ -41,7 +41,8 @@ def made(running: Running) -> Made:
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    documented = "demo serve work sandbox config submit jobs show search download export retry usage books"
+    making = "demo serve work sandbox config submit jobs retry notifications"
+    documented = f"{making} show search download export usage books"
     assert sorted(documented.split()) == COMMANDS
 
 

@@ -27,7 +27,8 @@ from receiver.commands.screen import (
 )
 
 if TYPE_CHECKING:
-    from receiver.replies import Books, Job, Page
+    from receiver.replies import Job
+    from receiver.reports import Books, Page
 
 Limit = Annotated[int, typer.Option(min=1, metavar="N", help="How many to show at most.")]
 

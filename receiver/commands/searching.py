@@ -28,7 +28,8 @@ from receiver.commands.words import Words, query_text
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
-    from receiver.replies import Facet, Output
+    from receiver.replies import Output
+    from receiver.reports import Facet
 
 HIGHLIGHT = "bold black on yellow"
 

@@ -167,6 +167,9 @@ def _event_line(event: Mapping[str, Any]) -> tuple[Text, ...]:
             told = f"{event.get('code')}: {event.get('message')}"
             many = f" ({times} times since {event.get('first_at')})" if times > 1 else ""
             return at, cell(event.get("step")), cell(told + many)
+        case "notified":
+            told = f"{event.get('state')} at {event.get('attempts')} tries, {event.get('code') or 'no error'}"
+            return at, cell("notified"), cell(told)
         case "stored":
             return at, cell("stored"), cell(event.get("output"))
         case _:
