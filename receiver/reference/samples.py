@@ -20,6 +20,7 @@ Schema = Mapping[str, Any]
 JOB = "019a9f3e-5c1d-7b42-9d0e-3f6a8c2b7e51"
 DIGEST = "9f2c1b7ad04e5c38e6f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7"
 TIME = "2026-11-22T09:30:00.000Z"
+EVENT = "8731-1795000000000"
 
 WORDS: Mapping[str, Any] = {
     "accepted": 128,
@@ -180,7 +181,7 @@ class _Sampler:
         return self._resolved(self._schemas[schema["$ref"].rpartition("/")[2]])
 
 
-TEXTS = ("...", JOB, f"{JOB}.0", DIGEST, TIME)
+TEXTS = ("...", JOB, f"{JOB}.0", DIGEST, TIME, EVENT)
 JSON_TYPES = {
     str: {"string"},
     int: {"integer", "number"},
