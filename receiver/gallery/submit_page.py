@@ -22,9 +22,7 @@ from storage.records import Job
 from storage.search import Search
 from storage.wanted import Wanted
 
-SENT_BEFORE = (
-    "This form was sent before, with something else in it. Submit it once more to make a new job."
-)
+SENT_BEFORE = "This form was sent before, with something else in it. Submit it once more to make a new job."
 RATIOS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9")
 
 
