@@ -13,7 +13,7 @@ from pydantic_core import core_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from receiver.answers import Problem
+from receiver.answers import Message, Problem
 from receiver.errors import DarkroomError
 from receiver.queries import TAG_FILTER, NoQuery, Tagged
 from receiver.reference.page import Reference
@@ -36,6 +36,7 @@ OPENAPI = Operation(
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+_TEXT = {"type": "string"}
 TOKEN = "token"  # noqa: S105 - the name of the scheme
 REQUEST_ID = Header("X-Request-Id", "The id under which the log has this request.")
 OF_STATUS = {
@@ -91,6 +92,7 @@ def document(routes: Iterable[Served], *, tokens: bool) -> dict[str, Any]:
         "servers": [{"url": "/", "description": "The service that this document came from."}],
         "tags": list(_tags(paths)),
         "paths": paths,
+        "webhooks": {"notification": {"post": writer.notification()}},
         "components": {
             "schemas": writer.schemas,
             "headers": writer.headers,
@@ -154,6 +156,25 @@ class _Writer:
         answers = {str(status): self._answer(answer) for status, answer in operation.answers.items()}
         made["responses"] = dict(sorted((answers | self._errors(operation)).items()))
         return made
+
+    def notification(self) -> dict[str, Any]:
+        """Describe what is sent to whoever is to be notified."""
+        told = {
+            "webhook-id": "The same at each try; whoever has seen it has this notification already.",
+            "webhook-timestamp": "When this try was made, in seconds since 1970.",
+            "webhook-signature": "`v1,<base64>` for each secret, by the Standard Webhooks specification.",
+        }
+        return {
+            "operationId": "notify",
+            "summary": "Tell an application that a job of its own came to rest.",
+            "description": "At least once, and in order for each job; anything but 2xx is tried again.",
+            "parameters": [
+                {"name": name, "in": "header", "required": True, "description": meaning, "schema": _TEXT}
+                for name, meaning in told.items()
+            ],
+            "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(Message)}}},
+            "responses": {"2XX": {"description": "Taken."}, "410": {"description": "No more, please."}},
+        }
 
     def _parameters(self, operation: Operation[Any]) -> Iterator[dict[str, Any]]:
         for name, kind in operation.path.items():

@@ -30,10 +30,14 @@ from storage.usage import By
 from storage.wanted import Wanted
 
 MAX_WAIT_S = 60
+MAX_FOLLOW_S = 86400
 MAX_USAGE_DAYS = 366
 USUAL_USAGE_DAYS = 30
 
 TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
+EVENT_ID = re.compile(r"^([0-9]{1,18})(?:-([0-9]{1,15}))?$", re.ASCII)
+"""The id of an event: its number, and when it happened."""
+EventId = Annotated[str, StringConstraints(pattern=EVENT_ID.pattern)]
 TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
 
 
@@ -174,6 +178,19 @@ class WaitQuery(Query):
 
     wait: float = Field(0, ge=0, le=MAX_WAIT_S, allow_inf_nan=False)
     """Seconds to hold the answer back for, unless the job is terminal before."""
+
+
+class EventQuery(Query):
+    """Of `GET /v1/events`."""
+
+    job: JobId | None = None
+    """Of this job only."""
+    gateway: Text | None = None
+    """Of this gateway's jobs only."""
+    since: EventId | None = None
+    """Begin after the event of this id; 0 is the beginning. `Last-Event-ID` comes first if both are there."""
+    wait: float | None = Field(None, ge=0, le=MAX_FOLLOW_S, allow_inf_nan=False)
+    """Seconds after which the stream ends; 0 for what has happened already. Without it there is no end."""
 
 
 class UsageQuery(Query):

@@ -23,6 +23,8 @@ SECRETS = {
 }
 TOKENS = [f"{scope}-token:{scope}:{secret}" for scope, secret in SECRETS.items()]
 COOKIE = "darkroom-session"
+MAX_BYTES = 200_000
+"""As large as an image in this archive may be."""
 
 HOSTILE = (
     "<script>alert(1)</script> \"double\" 'single' </title></textarea> onerror=alert(2) &amp; "
@@ -64,7 +66,9 @@ def hung(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Hung]:
     folder = tmp_path_factory.mktemp("hung")
-    with started(s3_server, folder, sandbox=sandbox, api_tokens=TOKENS) as live:
+    with started(
+        s3_server, folder, sandbox=sandbox, api_tokens=TOKENS, download={"max_bytes": MAX_BYTES}
+    ) as live:
         live.http.headers["authorization"] = f"Bearer {SECRETS['admin']}"
         asked = [
             live.submit(IMAGEN, tags={"campaign": "spring sale"}, aspect_ratio="16:9"),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from receiver.commands import completing
+
 _JOB, _MANY, _AFTER, FILTERS = "The job", "Many jobs", "Afterwards", "Filters"
 
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to draw.", show_default=False)]
@@ -25,7 +27,13 @@ File = Annotated[
 ]
 GatewayToAsk = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="apiframe or api-in-one.", rich_help_panel=_JOB, show_default=False),
+    typer.Option(
+        metavar="NAME",
+        help="apiframe or api-in-one.",
+        rich_help_panel=_JOB,
+        show_default=False,
+        autocompletion=completing.gateways,
+    ),
 ]
 ModelToAsk = Annotated[
     str | None,
@@ -112,7 +120,13 @@ DownloadTo = Annotated[
 
 Gateway = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="apiframe or api-in-one.", rich_help_panel=FILTERS, show_default=False),
+    typer.Option(
+        metavar="NAME",
+        help="apiframe or api-in-one.",
+        rich_help_panel=FILTERS,
+        show_default=False,
+        autocompletion=completing.gateways,
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -133,7 +147,12 @@ Seed = Annotated[
 JobId = Annotated[
     str | None,
     typer.Option(
-        "--job", metavar="ID", help="The job that made them.", rich_help_panel=FILTERS, show_default=False
+        "--job",
+        metavar="ID",
+        help="The job that made them.",
+        rich_help_panel=FILTERS,
+        show_default=False,
+        autocompletion=completing.jobs,
     ),
 ]
 Tags = Annotated[
@@ -158,6 +177,7 @@ Status = Annotated[
         "--status",
         metavar="STATUS",
         help="queued, submitting, running, ready, archived, partial or failed.",
+        autocompletion=completing.statuses,
         rich_help_panel=FILTERS,
         show_default=False,
     ),

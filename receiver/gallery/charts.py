@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from math import ceil, floor, log10
 
 from storage.usage import Group, Spent
@@ -89,16 +90,19 @@ def days(groups: Sequence[Group]) -> Days:
 
 
 def _bar(name: str, spent: Spent, most: float) -> Bar:
-    share = 100 / most if most else 0.0
-    estimated = float(spent.estimated or 0)
     about = f", {amount(spent.estimated)} of them estimated" if spent.estimated is not None else ""
     unknown = f", cost of {spent.unknown:,} not known" if spent.unknown else ""
     told = f"{amount(spent.credits)} credits{about}; {spent.jobs:,} jobs{unknown}, {spent.outputs:,} pictures"
-    return Bar(name, _about(spent), f"{name}: {told}", _number(spent) * share, estimated * share)
+    length, estimated = _share(spent.credits, most), _share(spent.estimated, most)
+    return Bar(name, _about(spent), f"{name}: {told}", length, estimated)
 
 
 def _about(spent: Spent) -> str:
     return ("~" if spent.estimated is not None else "") + amount(spent.credits)
+
+
+def _share(part: Decimal | None, most: float) -> float:
+    return min(100.0, 100 * (float(part) / most)) if part and most else 0.0
 
 
 def _number(spent: Spent) -> float:
@@ -110,7 +114,8 @@ def _nice(most: float) -> float:
     if most <= 0:
         return 0.0
     power = 10.0 ** floor(log10(most))
-    return next(step * power for step in (1, 2, 4, 5, 10) if step * power >= most * (1 - 1e-9))
+    # Next to nothing has no such number.
+    return next((step * power for step in (1, 2, 4, 5, 10) if step * power >= most * (1 - 1e-9)), most)
 
 
 def _dates(names: Sequence[str], step: float) -> list[DateLabel]:

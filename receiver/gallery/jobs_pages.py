@@ -22,6 +22,7 @@ from receiver.routes import adapter
 from receiver.views import timeline
 from storage.books import total
 from storage.ledger import Ledger
+from storage.notifications import Notifications
 from storage.records import REOPENS, Books, Clock, Delivery, Job, Output, Status
 from storage.search import Page, Search
 
@@ -38,6 +39,7 @@ class JobsPages:
     frame: Frame
     ledger: Ledger
     search: Search
+    notifications: Notifications
     retrier: Retrier
     books: Callable[[], Mapping[str, Books]]
     """The books, a moment old: they are asked for with every page."""
@@ -112,7 +114,7 @@ class JobsPages:
             status=status,
             job=job,
             outputs=outputs,
-            events=timeline(job, deliveries, outputs),
+            events=timeline(job, deliveries, outputs, self.notifications.of_job(job_id)),
             steps=_steps(job),
             state=advice.STATES[job.status],
             advice=advice.advice(job.error) if job.error else "",

@@ -42,6 +42,11 @@ def typed(form: Mapping[str, str]) -> Typed:
     return {name: form.get(name, "").replace("\r\n", "\n") for name in FIELDS}
 
 
+def kept(form: Mapping[str, str], values: Typed) -> Typed:
+    """What is to be shown again: also what the page's script knew that the model does not take."""
+    return {name: value or form.get(f"kept_{name}", "") for name, value in values.items()}
+
+
 def empty() -> Typed:
     """A form in which nothing was typed yet."""
     return dict.fromkeys(FIELDS, "")

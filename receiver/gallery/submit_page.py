@@ -88,10 +88,12 @@ class SubmitPage:
                 request_id=visit.request.state.request_id,
             )
         except InvalidRequest as error:
-            sheet = Sheet(values, key, submit_form.by_field(error.faults))
+            shown = submit_form.kept(visit.form, values)
+            sheet = Sheet(shown, key, submit_form.by_field(error.faults))
             return self._page(visit, sheet, status=error.status)
         except IdempotencyConflict as error:
-            return self._page(visit, Sheet(values, faults={FORM: SENT_BEFORE}), status=error.status)
+            shown = submit_form.kept(visit.form, values)
+            return self._page(visit, Sheet(shown, faults={FORM: SENT_BEFORE}), status=error.status)
         if new:
             self.queued()
         return RedirectResponse(f"/jobs/{job.id}", 303)

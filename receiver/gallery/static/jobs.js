@@ -12,7 +12,7 @@
 
   // ---- progress: the server says that something moved, and this part of the page is fetched again
 
-  const SOON_MS = 150, LIST_MS = 1000, SLOW_MS = 15000, FALLBACK_MS = 2000;
+  const SOON_MS = 150, COUNTED_MS = 600, LIST_MS = 1200, SLOW_MS = 15000, FALLBACK_MS = 2000;
 
   function follow() {
     const place = one("[data-live]");
@@ -32,7 +32,8 @@
       if (document.hidden && !job) { again = true; return; }
       if (busy) { again = true; return; }
       if (waiting) return;
-      const pause = job ? SOON_MS : Math.max(SOON_MS, LIST_MS - (Date.now() - last));
+      // The counts of the list may be half a second old.
+      const pause = job ? SOON_MS : Math.max(COUNTED_MS, LIST_MS - (Date.now() - last));
       waiting = setTimeout(() => { waiting = null; look(); }, pause);
     }
 
@@ -67,16 +68,6 @@
       document.title = page.title;
     }
 
-    function onEvent(event) {
-      try {
-        const told = JSON.parse(event.data);
-        const about = told.job_id || told.job || told.id || "";
-        if (!job || !about || about === job) moved();
-      } catch {
-        moved();
-      }
-    }
-
     function fallBack() {
       // Without events the page is looked at again and again while something can still happen.
       clearInterval(timer);
@@ -85,9 +76,8 @@
 
     if (job && !unfinished()) return;
     if (window.EventSource) {
-      source = new EventSource("/v1/events");
-      source.addEventListener("job", onEvent);
-      source.addEventListener("output", onEvent);
+      source = new EventSource(job ? `/v1/events?job=${encodeURIComponent(job)}` : "/v1/events");
+      for (const kind of ["job", "output", "reset"]) source.addEventListener(kind, moved);
       source.addEventListener("open", moved); // whatever moved before that
       source.addEventListener("error", () => { if (source && source.readyState === EventSource.CLOSED) fallBack(); });
     } else {
@@ -147,7 +137,7 @@
         place.append(told);
       }
       if (told) {
-        const why = listed ? `${model} has no ${LABELS[name]}` : `Where ${model} takes its ${LABELS[name]} is not known; use Parameters`;
+        const why = listed ? `${model} takes no ${LABELS[name]}` : `Where ${model} takes its ${LABELS[name]} is not known; use Parameters`;
         told.textContent = lacks ? `${why}${input.value ? ": it is not sent" : ""}.` : "";
         told.hidden = !lacks;
       }
@@ -162,6 +152,12 @@
       else place.textContent = `About ${each * number} credits${number > 1 ? `: ${number} images, ${each} each` : ""}, by the price list.`;
     }
 
+    // What is not sent is kept all the same, for the page that comes if something is wrong with the rest.
+    form.addEventListener("submit", () => {
+      for (const name of Object.keys(LABELS)) {
+        if (field(name).disabled && field(name).value) form.append(Object.assign(document.createElement("input"), { type: "hidden", name: `kept_${name}`, value: field(name).value }));
+      }
+    });
     form.addEventListener("input", update);
     field("gateway").addEventListener("change", offer);
     offer();
