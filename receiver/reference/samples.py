@@ -157,7 +157,7 @@ class _Sampler:
                 kinds = schema["items"].get("oneOf", (schema["items"],))
                 return [self.sample(kind, name.removesuffix("s"), whole=False) for kind in kinds]
             case "string":
-                return schema.get("default", next(text for text in TEXTS if _fits(text, schema)))
+                return schema.get("default", next((text for text in TEXTS if _fits(text, schema)), TEXTS[0]))
             case "boolean":
                 return schema.get("default", True)
             case "integer" | "number":
