@@ -26,6 +26,8 @@ class Admission:
     def admit(self, request: Request, scope: str) -> None:
         """Admit a request, or raise Unauthorized, TooManyRequests, Forbidden or StaleForm.
 
+        From then on `request.state.caller` says who it comes from.
+
         It comes with a bearer token, or from a page of the gallery with the cookie of a session. By cookie it
         may change something only if a header has the session's form token, which no other site knows.
         """
@@ -37,6 +39,7 @@ class Admission:
         if not self.access.open:
             self.limits.api(caller.name)
         caller.must_reach(scope)
+        request.state.caller = caller
 
     def _caller(self, request: Request) -> Caller:
         cookie = self.sessions.cookie_of(request)

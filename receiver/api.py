@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -21,6 +19,7 @@ from receiver.errors import (
     IdempotencyConflict,
     NeedsResubmit,
     NotRetryable,
+    TooManyWaiting,
     UnknownGateway,
     UnsupportedParameter,
 )
@@ -34,12 +33,11 @@ from receiver.waiting import Waiters
 from storage.books import total
 from storage.circuits import Circuits
 from storage.ledger import Ledger
+from storage.notifications import Notifications
 from storage.records import Clock
 from storage.search import Found, Page, Search
 
 MAX_BODY = 1024 * 1024
-RECHECK_S = 1.0
-"""How often a waiting request looks by itself: another process may have moved the job."""
 
 IDEMPOTENCY_KEY = Header(
     "Idempotency-Key",
@@ -77,6 +75,7 @@ JOB = Operation(
     path={"id": answers.JobId},
     query=WaitQuery,
     answers={200: Answer(answers.Job, "The job, with its timeline.")},
+    errors=(TooManyWaiting,),
 )
 RETRY = Operation(
     "POST /v1/jobs/{id}/retry",
@@ -126,6 +125,7 @@ class Api:
     ledger: Ledger
     search: Search
     circuits: Circuits
+    notifications: Notifications
     submitter: Submitter
     retrier: Retrier
     admission: Admission
@@ -157,6 +157,7 @@ class Api:
             body.request(),
             ignore_unsupported=body.unsupported == "ignore",
             idempotency_key=key,
+            notify_url=body.notify_url,
             request_id=request.state.request_id,
         )
         if new:
@@ -170,13 +171,13 @@ class Api:
             self.search.jobs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
         )
         ids = await run_in_threadpool(self.search.output_ids, [job.id for job in page.rows])
-        return _listed(request, "jobs", [job_view(job, ids[job.id]) for job in page.rows], page)
+        return listed(request, "jobs", [job_view(job, ids[job.id]) for job in page.rows], page)
 
     async def job(self, request: Request, query: WaitQuery) -> Response:
         """Show one job; with `?wait=` seconds, once it is terminal or that time has passed."""
         job_id = request.path_params["id"]
         if query.wait:
-            await self._await_terminal(job_id, query.wait)
+            await self.waiters.until(request, self._finished, job_id, within_s=query.wait)
         return JSONResponse(await run_in_threadpool(self._job_view, job_id))
 
     async def retry(self, request: Request, _query: NoQuery) -> Response:
@@ -192,7 +193,7 @@ class Api:
         page = await run_in_threadpool(
             self.search.outputs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
         )
-        return _listed(request, "outputs", [output_view(found) for found in page.rows], page)
+        return listed(request, "outputs", [output_view(found) for found in page.rows], page)
 
     async def output(self, request: Request, _query: NoQuery) -> Response:
         """Show one output, with everything that made it."""
@@ -215,31 +216,24 @@ class Api:
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, MAX_BODY, within_s=self.admission.limits.body_timeout_s)
 
-    async def _await_terminal(self, job_id: str, wait_s: float) -> None:
-        deadline = monotonic() + wait_s
-        with self.waiters.waiting(job_id) as moved:
-            while not (await run_in_threadpool(self.ledger.job, job_id)).status.terminal:
-                left = deadline - monotonic()
-                if left <= 0 or self.waiters.closed:
-                    return
-                try:
-                    await asyncio.wait_for(moved.wait(), min(left, RECHECK_S))
-                except TimeoutError:
-                    continue
-                moved.clear()
+    def _finished(self, job_id: str) -> bool:
+        return self.ledger.job(job_id).status.terminal
 
     def _job_view(self, job_id: str) -> answers.Job:
         job = self.ledger.job(job_id)
         outputs = self.ledger.outputs(job_id)
         view = job_view(job, [output.id for output in outputs])
-        view["timeline"] = timeline(job, self.ledger.deliveries(job_id), outputs)
+        view["timeline"] = timeline(
+            job, self.ledger.deliveries(job_id), outputs, self.notifications.of_job(job_id)
+        )
         return view
 
     async def _find(self, request: Request) -> Found:
         return await run_in_threadpool(self.search.output, request.path_params["id"])
 
 
-def _listed(request: Request, name: str, views: Sequence[Mapping[str, Any]], page: Page[Any]) -> Response:
+def listed(request: Request, name: str, views: Sequence[Mapping[str, Any]], page: Page[Any]) -> Response:
+    """A page of a list, with a link to the next one."""
     headers: Mapping[str, str] = {}
     if page.next_cursor:
         following = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]

@@ -22,14 +22,22 @@ from starlette.datastructures import QueryParams
 from receiver.answers import JobId, OutputId
 from receiver.errors import InvalidRequest
 from receiver.language import MAX_CHARS, combined, read_query_text
-from receiver.models import Text, fault
+from receiver.models import TagName, Text, fault
 from receiver.moments import AGO, read_moment
+from storage import usage
 from storage.records import Status
+from storage.usage import By
 from storage.wanted import Wanted
 
 MAX_WAIT_S = 60
+MAX_FOLLOW_S = 86400
+MAX_USAGE_DAYS = 366
+USUAL_USAGE_DAYS = 30
 
 TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
+EVENT_ID = re.compile(r"^([0-9]{1,18})(?:-([0-9]{1,15}))?$", re.ASCII)
+"""The id of an event: its number, and when it happened."""
+EventId = Annotated[str, StringConstraints(pattern=EVENT_ID.pattern)]
 TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
 
 
@@ -170,6 +178,59 @@ class WaitQuery(Query):
 
     wait: float = Field(0, ge=0, le=MAX_WAIT_S, allow_inf_nan=False)
     """Seconds to hold the answer back for, unless the job is terminal before."""
+
+
+class EventQuery(Query):
+    """Of `GET /v1/events`."""
+
+    job: JobId | None = None
+    """Of this job only."""
+    gateway: Text | None = None
+    """Of this gateway's jobs only."""
+    since: EventId | None = None
+    """Begin after the event of this id; 0 is the beginning. `Last-Event-ID` comes first if both are there."""
+    wait: float | None = Field(None, ge=0, le=MAX_FOLLOW_S, allow_inf_nan=False)
+    """Seconds after which the stream ends; 0 for what has happened already. Without it there is no end."""
+
+
+class UsageQuery(Query):
+    """Of `GET /v1/usage`."""
+
+    by: By | None = None
+    """What usage is told apart by; with `tag` it is that tag, and else the gateway."""
+    tag: TagName | None = None
+    """The name of the tag by whose values jobs are told apart."""
+    gateway: Text | None = None
+    """Only jobs of this gateway."""
+    since: Moment | None = None
+    """Taken in then or later; at most 366 days before `until`. Without it: today and the 29 days before."""
+    until: Moment | None = None
+    """Taken in before then; up to now without it, and at most."""
+    limit: int = Field(100, ge=1, le=1000)
+    """How many groups are told by themselves; days are always all told."""
+
+    def wanted(self, now: int) -> usage.Wanted:
+        """The same in the ledger's words; `now` in milliseconds. Raises InvalidRequest."""
+        by = self.by or (By.TAG if self.tag else By.GATEWAY)
+        if (by is By.TAG) != (self.tag is not None):
+            told = "say which tag" if self.tag is None else f"goes with by=tag only, not with by={by}"
+            raise InvalidRequest([{"field": "tag", "message": told}])
+        since, until = self._time(now)
+        if since >= until:
+            told = "must be before until, and not in the future"
+            raise InvalidRequest([{"field": "since", "message": told}])
+        if until - since > MAX_USAGE_DAYS * usage.DAY_MS:
+            told = f"must be at most {MAX_USAGE_DAYS} days before until; ask for less at a time"
+            raise InvalidRequest([{"field": "since", "message": told}])
+        return usage.Wanted(by, since, until, self.gateway, self.tag)
+
+    def _time(self, now: int) -> tuple[int, int]:
+        # What was taken in within this very millisecond is counted too.
+        until = now + 1 if self.until is None else min(now + 1, read_moment(self.until, now))
+        if self.since is not None:
+            return read_moment(self.since, now), until
+        today = (until - 1) // usage.DAY_MS
+        return max(0, (today - USUAL_USAGE_DAYS + 1) * usage.DAY_MS), until
 
 
 class ImageQuery(Query):

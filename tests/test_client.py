@@ -76,7 +76,7 @@ def test_lists_follow_their_pages(running: Running) -> None:
     tagged = {"tag.pages": "yes"}
     with Darkroom(running.url, page_size=2) as darkroom:
         assert [job.id for job in darkroom.jobs(limit=None, **tagged)] == ids[::-1]
-        assert [one.job_id for one in darkroom.outputs(limit=None, **tagged)] == ids[::-1]
+        assert [one.job_id for one in darkroom.search(limit=None, **tagged)] == ids[::-1]
         assert [job.id for job in darkroom.jobs(limit=1, **tagged)] == ids[-1:]
 
 

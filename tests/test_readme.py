@@ -24,10 +24,12 @@ from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
+from receiver.language import GUIDE
 from receiver.metrics_table import METRICS
 from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
+from receiver.timing import Timing
 from tests.faults.table import Row
 from tests.live import IMAGEN, Live
 from tests.running import ROOT, command, environment
@@ -122,6 +124,11 @@ def job_error_rows() -> Iterator[tuple[str, ...]]:
             yield code(kind.code), kind.at_fault, meanings()[kind.code]
 
 
+def notification_error_rows() -> Iterator[tuple[str, ...]]:
+    for kind in leaves(errors.NotificationError):
+        yield code(kind.code), meanings()[kind.code]
+
+
 def metric_rows() -> Iterator[tuple[str, ...]]:
     for metric in METRICS:
         yield (
@@ -132,11 +139,18 @@ def metric_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def language_rows() -> Iterator[tuple[str, ...]]:
+    for example, meaning in GUIDE:
+        yield code(example), meaning
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "settings": lambda: table("variable | default | what it is for", settings_rows()),
     "body": lambda: table("field | needed | what it is", body_rows()),
+    "language": lambda: table("such as | finds", language_rows()),
     "answers": lambda: table("code | status | meaning", answer_rows()),
     "job errors": lambda: table("code | at fault | meaning", job_error_rows()),
+    "notification errors": lambda: table("code | meaning", notification_error_rows()),
     "metrics": lambda: table("metric | kind | labels | what it says", metric_rows()),
 }
 
@@ -222,9 +236,19 @@ def test_commands_and_their_options_exist() -> None:
     assert {words[0] for words in lines} <= set(commands)
     assert len(lines) > 10
     for name, *words in lines:
-        known = {option for param in commands[name].params for option in (*param.opts, *param.secondary_opts)}
+        command = commands[name]
+        while words and words[0] in (below := getattr(command, "commands", {})):
+            command = below[words.pop(0)]
+        known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
         given = {word for word in words if word.startswith("--")}
         assert given <= known, f"darkroom {name}"
+
+
+def test_no_option_is_in_capitals() -> None:
+    # Typer before 0.28 takes an option's name from a metavar that is the same word, unless it is written out.
+    commands = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - typer does not say which it is
+    options = {option for one in commands.values() for param in one.params for option in param.opts}
+    assert {option for option in options if option.startswith("--") and option != option.lower()} == set()
 
 
 def test_files_that_it_names_exist() -> None:
@@ -256,9 +280,10 @@ def test_the_demo_ends_as_shown() -> None:
     assert all(any(asked["prompt"].startswith(prompt) for asked in PROMPTS) for prompt in shown)
 
 
-def test_the_example_settings_load(tmp_path: Path) -> None:
-    lines = block("settings that load")
-    (tmp_path / ".env").write_text(lines)
+@pytest.mark.parametrize("mark", ["settings that load", "settings of notifications"])
+def test_the_example_settings_load(tmp_path: Path, mark: str) -> None:
+    lines = block(mark)
+    (tmp_path / ".env").write_text(f"{block('settings that load')}\n{lines}")
     done = command("config", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(re.findall(r"^\w+", lines, re.MULTILINE)) <= {row.variable for row in settings_table()}
@@ -353,6 +378,17 @@ def test_the_shell_submits_one_and_many(live: Live, tmp_path: Path) -> None:
     assert len(list((tmp_path / "pictures").iterdir())) == 1
 
 
+def test_the_schedule_of_notifications_is_as_shown() -> None:
+    units = {"seconds": 1, "minutes": 60, "hours": 3600}
+    told = re.findall(r"^\| \d+ \| (\S+) (\w+) \|", part("schedule"), re.MULTILINE)
+    assert told[0] == ("at", "once")
+    assert (0, *(int(number) * units[unit] for number, unit in told[1:])) == Timing().notify
+
+
+def test_notifications_are_looked_at(live: Live, tmp_path: Path) -> None:
+    bash(live, tmp_path, block("run: notifications"))
+
+
 def test_a_stranger_is_answered_as_shown(live: Live, tmp_path: Path) -> None:
     need("curl", "--version")
     answer = bash(live, tmp_path, block("run: stranger"))
@@ -374,11 +410,27 @@ def test_commands_find_images(live: Live, tmp_path: Path, menu: dict[str, Any]) 
     assert (tmp_path / "pictures" / f"{menu['id']}.png").exists()
 
 
+def test_links_give_a_part_a_named_file_and_a_thumbnail(
+    live: Live, tmp_path: Path, menu: dict[str, Any]
+) -> None:
+    need("curl", "--version")
+    bash(live, tmp_path, UUID.sub(menu["job_id"], block("run: links")))
+    (image,) = tmp_path.glob("a-photorealistic-bowl-of-ramen-*-0.png")
+    assert image.read_bytes()[:100] == (tmp_path / "part.bin").read_bytes()
+    assert (tmp_path / "small.webp").read_bytes()[8:12] == b"WEBP"
+
+
 def test_failed_jobs_are_found_for_a_retry(live: Live, tmp_path: Path) -> None:
     job = live.make(IMAGEN, fault={"fault": "expired_link", "forever": True})
     assert live.job(job["id"]).status == "failed"
     bash(live, tmp_path, block("run: retry"))
     assert live.job(job["id"]).status == "failed", "only looked at"
+
+
+def test_what_it_costs_is_shown_by_model(live: Live, menu: dict[str, Any], tmp_path: Path) -> None:
+    shown = bash(live, tmp_path, block("run: usage"))
+    assert menu["model"] in shown
+    assert "all together" in shown
 
 
 def test_the_client_finds_images(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:

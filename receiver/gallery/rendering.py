@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from receiver.gallery.assets import Assets
+from receiver.gallery.words import FILTERS
 from storage.records import rfc3339
 
 PAGE_HEADERS = {
@@ -52,6 +53,7 @@ class Rendering:
         )
         self._environment.globals.update(asset=assets.url)
         self._environment.filters.update(
+            FILTERS,
             alt=alt_text,
             attr_text=plain,
             beginning=beginning,

@@ -9,6 +9,7 @@ from receiver.gallery.detail import Detail
 from receiver.gallery.finding import Finding
 from receiver.gallery.frame import Frame
 from receiver.gallery.grid import Grid
+from receiver.gallery.looking_after import looking_after
 from receiver.gallery.pages import Gallery
 from receiver.gallery.rendering import Rendering
 from receiver.gallery.signing_in import SigningIn
@@ -17,10 +18,11 @@ from storage.newer import Newer
 
 if TYPE_CHECKING:
     from receiver.api import Api
-    from receiver.service import Memory
+    from receiver.health import Health
+    from receiver.memory import Memory
 
 
-def gallery(settings: Settings, memory: Memory, api: Api) -> Gallery:
+def gallery(settings: Settings, memory: Memory, api: Api, health: Health) -> Gallery:
     """Connect the gallery's parts."""
     assets = Assets()
     frame = Frame(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
@@ -31,7 +33,8 @@ def gallery(settings: Settings, memory: Memory, api: Api) -> Gallery:
             assets,
             SigningIn(frame),
             Grid(frame, search, newer, memory.facets, clock),
-            Detail(frame, search, newer, memory.ledger, memory.archive, clock),
+            Detail(frame, search, newer, memory.ledger, memory.notifications, memory.archive, clock),
             Finding(frame, search, settings.download.max_bytes),
+            *looking_after(frame, memory, api, health),
         ],
     )

@@ -48,6 +48,7 @@ class ApiInOne:
     name = "api-in-one"
     supports = Supports(idempotency=False)
     image_hosts: tuple[str, ...] = ()
+    models = tuple(PRICES)
 
     def __init__(self, api_key: str, base_url: str = "https://apiin.one") -> None:
         self._api_key = asking.usable_key(api_key, f"{SETTINGS}__API_KEY")

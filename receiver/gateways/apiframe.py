@@ -48,6 +48,7 @@ class Apiframe:
     name = "apiframe"
     supports = Supports(idempotency=True)
     image_hosts: tuple[str, ...] = ("cdn.apiframe.ai", "cdn2.apiframe.ai")
+    models = tuple(BY_MODEL)
 
     def __init__(
         self,

@@ -75,6 +75,8 @@ class Gateway(Protocol):
     supports: Supports
     image_hosts: tuple[str, ...]
     """Hosts its images come from; empty where they are not known, which allows any public host."""
+    models: tuple[str, ...]
+    """Models of which parameters or prices are known here, to be offered; others may be asked for too."""
 
     def unsupported(self, request: JobRequest) -> Mapping[str, str]:
         """Name each parameter the user gave that cannot be expressed, with the reason.

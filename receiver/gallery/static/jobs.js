@@ -1,0 +1,168 @@
+/* What a script can add to the pages about jobs: progress as it happens, and a form that knows its gateway. */
+"use strict";
+
+(() => {
+  const one = (selector, within = document) => within.querySelector(selector);
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+  function say(text) {
+    const said = document.getElementById("said");
+    if (said) said.textContent = text;
+  }
+
+  // ---- progress: the server says that something moved, and this part of the page is fetched again
+
+  const SOON_MS = 150, COUNTED_MS = 600, LIST_MS = 1200, SLOW_MS = 15000, FALLBACK_MS = 2000;
+
+  function follow() {
+    const place = one("[data-live]");
+    if (!place || place.dataset.following === "no") return;
+    const job = place.dataset.live;
+    const unfinished = () => one("[data-live]").dataset.unfinished !== "no";
+    let source = null, waiting = null, busy = false, again = false, timer = null, last = 0;
+
+    function stop() {
+      if (source) source.close();
+      source = null;
+      clearInterval(timer);
+    }
+
+    /* Many events are one look, and no look begins before the one before is done. */
+    function moved() {
+      if (document.hidden && !job) { again = true; return; }
+      if (busy) { again = true; return; }
+      if (waiting) return;
+      // The counts of the list may be half a second old.
+      const pause = job ? SOON_MS : Math.max(COUNTED_MS, LIST_MS - (Date.now() - last));
+      waiting = setTimeout(() => { waiting = null; look(); }, pause);
+    }
+
+    async function look() {
+      busy = true; again = false; last = Date.now();
+      try {
+        const answer = await fetch(location.href, { headers: { "X-Requested-With": "gallery" } });
+        if (answer.redirected) { stop(); return; } // signed out meanwhile
+        if (answer.ok) replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      } catch {
+        // Not reachable now; the next event or the clock tries again.
+      } finally {
+        busy = false;
+      }
+      if (job && !unfinished()) { stop(); all("[data-reload]").forEach((line) => { line.hidden = true; }); }
+      else if (again) moved();
+    }
+
+    function replace(page) {
+      const here = one("[data-live]"), fresh = one("[data-live]", page);
+      if (!fresh || fresh.outerHTML === here.outerHTML) return;
+      const focused = here.contains(document.activeElement) ? document.activeElement.id : "";
+      const opened = all("details", here).map((item) => item.open);
+      const before = here.dataset.status;
+      here.replaceWith(document.adoptNode(fresh));
+      all("details", fresh).forEach((item, n) => { item.open = opened[n] || item.open; });
+      if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
+      if (job && fresh.dataset.status !== before) say(`The job is ${fresh.dataset.status}`);
+      // What else tells of the job and is not in that part: credits, seeds, proof.
+      const facts = one("[data-facts]"), news = one("[data-facts]", page);
+      if (facts && news) facts.replaceWith(document.adoptNode(news));
+      document.title = page.title;
+    }
+
+    function fallBack() {
+      // Without events the page is looked at again and again while something can still happen.
+      clearInterval(timer);
+      timer = setInterval(() => { if (!document.hidden) moved(); }, job ? FALLBACK_MS : 2 * FALLBACK_MS);
+    }
+
+    if (job && !unfinished()) return;
+    if (window.EventSource) {
+      source = new EventSource(job ? `/v1/events?job=${encodeURIComponent(job)}` : "/v1/events");
+      for (const kind of ["job", "output", "reset"]) source.addEventListener(kind, moved);
+      source.addEventListener("open", moved); // whatever moved before that
+      source.addEventListener("error", () => { if (source && source.readyState === EventSource.CLOSED) fallBack(); });
+    } else {
+      fallBack();
+    }
+    if (!timer) timer = setInterval(() => { if (!document.hidden) moved(); }, SLOW_MS);
+    document.addEventListener("visibilitychange", () => { if (!document.hidden && again) moved(); });
+    window.addEventListener("pagehide", stop);
+    window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+    all("[data-reload]").forEach((line) => { line.hidden = true; });
+  }
+
+  // ---- forms that are sent once, however often their button is pressed
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!(form instanceof HTMLFormElement) || !("once" in form.dataset)) return;
+    if (form.getAttribute("aria-busy") === "true") { event.preventDefault(); return; }
+    form.setAttribute("aria-busy", "true");
+    say("Sending");
+  });
+  window.addEventListener("pageshow", () => { all("form[data-once]").forEach((form) => form.removeAttribute("aria-busy")); });
+
+  // ---- the submit form: what a model does not take cannot be typed, and what it costs is said
+
+  const LABELS = { aspect_ratio: "aspect ratio", negative_prompt: "negative prompt", num_images: "number of images", seed: "seed" };
+
+  function watchForm() {
+    const form = document.getElementById("submit");
+    if (!form || !form.dataset.known) return;
+    const known = JSON.parse(form.dataset.known);
+    const field = (name) => form.elements.namedItem(name);
+    const ignoring = one('input[name="unsupported"]', form);
+
+    function offer() {
+      const gateway = known[field("gateway").value];
+      const list = document.getElementById("models");
+      list.replaceChildren(...(gateway ? gateway.models : []).map((model) => Object.assign(document.createElement("option"), { value: model })));
+    }
+
+    function update() {
+      const gateway = known[field("gateway").value], model = field("model").value.trim();
+      const listed = Boolean(gateway) && Object.hasOwn(gateway.lacks, model);
+      const lacks = !gateway || !model ? [] : listed ? gateway.lacks[model] : gateway.else;
+      for (const name of Object.keys(LABELS)) lacking(name, lacks.includes(name), model, listed);
+      price(gateway, model);
+    }
+
+    function lacking(name, lacks, model, listed) {
+      const input = field(name), place = input.closest(".field");
+      const one_image = name === "num_images" && input.value === "1" && listed;
+      input.disabled = lacks && !one_image && !ignoring.checked;
+      place.classList.toggle("lacking", lacks);
+      let told = one(".lack", place);
+      if (lacks && !told) {
+        told = Object.assign(document.createElement("p"), { className: "lack", id: `${name}-lack` });
+        place.append(told);
+      }
+      if (told) {
+        const why = listed ? `${model} takes no ${LABELS[name]}` : `Where ${model} takes its ${LABELS[name]} is not known; use Parameters`;
+        told.textContent = lacks ? `${why}${input.value ? ": it is not sent" : ""}.` : "";
+        told.hidden = !lacks;
+      }
+    }
+
+    function price(gateway, model) {
+      const place = document.getElementById("price");
+      const each = gateway && Object.hasOwn(gateway.prices, model) ? gateway.prices[model] : null;
+      const number = Number(field("num_images").value) || 1;
+      if (!gateway || !model) place.textContent = "";
+      else if (each === null) place.textContent = `${field("gateway").value} publishes no price for ${model}; it says afterwards what it cost.`;
+      else place.textContent = `About ${each * number} credits${number > 1 ? `: ${number} images, ${each} each` : ""}, by the price list.`;
+    }
+
+    // What is not sent is kept all the same, for the page that comes if something is wrong with the rest.
+    form.addEventListener("submit", () => {
+      for (const name of Object.keys(LABELS)) {
+        if (field(name).disabled && field(name).value) form.append(Object.assign(document.createElement("input"), { type: "hidden", name: `kept_${name}`, value: field(name).value }));
+      }
+    });
+    form.addEventListener("input", update);
+    field("gateway").addEventListener("change", offer);
+    offer();
+    update();
+  }
+
+  document.addEventListener("DOMContentLoaded", () => { follow(); watchForm(); });
+})();

@@ -1,0 +1,141 @@
+"""The submit form: what was typed, read as a submit body; and a job, as what would have been typed."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from receiver.errors import InvalidRequest
+from receiver.models import SubmitBody, read_submit
+from storage.records import Job
+
+FIELDS = (
+    *("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed"),
+    *("params", "tags", "notify_url", "unsupported"),
+)
+"""The form's fields, named as those of the submit body."""
+
+FORM = "form"
+"""Under this name stands what is wrong with none of the fields."""
+
+_KEY = re.compile(r"gallery-[0-9a-f]{32}")
+
+Typed = dict[str, str]
+"""A text for each of the fields."""
+
+
+def new_key() -> str:
+    """An idempotency key for one form: however often it is sent, it makes one job."""
+    return f"gallery-{secrets.token_hex(16)}"
+
+
+def key_of(text: str | None) -> str:
+    """The key that a form came with, or a new one if that is none of ours."""
+    return text if text is not None and _KEY.fullmatch(text) else new_key()
+
+
+def typed(form: Mapping[str, str]) -> Typed:
+    """What was typed. A browser sends every end of a line as two characters; here it is one again."""
+    return {name: form.get(name, "").replace("\r\n", "\n") for name in FIELDS}
+
+
+def kept(form: Mapping[str, str], values: Typed) -> Typed:
+    """What is to be shown again: also what the page's script knew that the model does not take."""
+    return {name: value or form.get(f"kept_{name}", "") for name, value in values.items()}
+
+
+def empty() -> Typed:
+    """A form in which nothing was typed yet."""
+    return dict.fromkeys(FIELDS, "")
+
+
+def written(job: Job, seed_reported: str | None) -> Typed:
+    """What would have to be typed to make a job again. A seed that was not asked for is the reported one."""
+    request = job.request
+    return {
+        "gateway": job.gateway,
+        "model": request.model,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt or "",
+        "aspect_ratio": request.aspect_ratio or "",
+        "num_images": "" if request.num_images is None else str(request.num_images),
+        "seed": request.seed or seed_reported or "",
+        "params": json.dumps(request.params, ensure_ascii=False, indent=2) if request.params else "",
+        "tags": "".join(f"{name}={value}\n" for name, value in request.tags.items()),
+        "notify_url": job.notify_url or "",
+        "unsupported": "ignore" if request.ignored else "",
+    }
+
+
+def read(values: Typed) -> SubmitBody:
+    """Read what was typed; raise InvalidRequest that names every field that is wrong, as far as it goes."""
+    faults: list[dict[str, str]] = []
+    body: dict[str, Any] = {name: values[name] for name in ("gateway", "model", "prompt")}
+    for name in ("negative_prompt", "aspect_ratio", "seed", "notify_url"):
+        if text := values[name].strip():
+            body[name] = text
+    for name, reader in (("num_images", _number), ("params", _params), ("tags", _tags)):
+        if text := values[name].strip():
+            try:
+                body[name] = reader(text)
+            except ValueError as error:
+                faults.append({"field": name, "message": str(error)})
+    if values["unsupported"] == "ignore":
+        body["unsupported"] = "ignore"
+    try:
+        read_body = read_submit(json.dumps(body).encode())
+    except InvalidRequest as error:
+        raise InvalidRequest([*faults, *error.faults]) from None
+    if faults:
+        raise InvalidRequest(faults)
+    return read_body
+
+
+def by_field(faults: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What is wrong, by the field of the form beside which it is said."""
+    found: dict[str, str] = {}
+    for fault in faults:
+        head, _, rest = fault["field"].partition(".")
+        name = head if head in FIELDS else FORM
+        told = fault["message"] if name == fault["field"] else f"{rest or head}: {fault['message']}"
+        found[name] = f"{found[name]}; {told}" if name in found else told
+    return found
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text, re.ASCII):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def _params(text: str) -> dict[str, Any]:
+    try:
+        read_value = json.loads(text, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is no JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
+    if isinstance(read_value, dict):
+        return read_value
+    raise ValueError('must be a JSON object, such as {"image_size": "2K"}')
+
+
+def _no_number(word: str) -> NoReturn:
+    raise ValueError(f"is no JSON: {word} is no number")
+
+
+def _tags(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for place, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not equals:
+            raise ValueError(f"line {place} must be name=value")
+        if name in found:
+            raise ValueError(f"line {place} has the name {name} a second time")
+        found[name] = value
+    return found
