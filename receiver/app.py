@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from typing import TypedDict
 
@@ -62,8 +63,7 @@ def build(
     Raises SettingsError, or the storage errors Misconfigured and Unavailable, each saying what to change.
     """
     require(settings)
-    access = Access(token.get_secret_value() for token in settings.api_tokens)
-    access.refuse_exposure(settings.host, settings.public_url)
+    access = _access(settings)
     policy = NotifyPolicy.of(settings.notify, notify_secrets(settings))
     outside = open_outside(settings, clock, makers, policy.secrets)
     memory = open_memory(settings, clock, makers)
@@ -79,16 +79,8 @@ def build(
     downloader = Downloader(_download_policy(settings))
     measured = Measured(metrics, memory.backlog)
     steps = _steps(settings, memory, outside, submitter, downloader, shared)
-    worker = Worker(
-        memory.ledger,
-        measured.steps(notify.notifier.after(steps)),
-        concurrency=settings.worker.concurrency,
-        gateways=list(outside.gateways),
-        clock=clock,
-        moved=waiters.moved,
-        full=outside.sender.full,
-        metrics=metrics,
-    )
+    steps = measured.steps(notify.notifier.after(steps))
+    worker = _worker(settings, memory, outside, steps, waiters.moved, shared)
     intake = Intake(memory.ledger, worker.wake, metrics)
     _watch(metrics, memory, breaker, intake, measured, clock)
     retrier = Retrier(memory.ledger, outside.gateways, clock)
@@ -129,6 +121,26 @@ class _Shared(TypedDict):
     metrics: Metrics
 
 
+def _worker(
+    settings: Settings,
+    memory: Memory,
+    outside: Outside,
+    steps: Mapping[Status, Step],
+    moved: Callable[[str], None],
+    shared: _Shared,
+) -> Worker:
+    return Worker(
+        memory.ledger,
+        steps,
+        concurrency=settings.worker.concurrency,
+        gateways=list(outside.gateways),
+        clock=shared["clock"],
+        moved=moved,
+        full=outside.sender.full,
+        metrics=shared["metrics"],
+    )
+
+
 def _watch(
     metrics: Metrics, memory: Memory, breaker: Breaker, intake: Intake, measured: Measured, clock: Clock
 ) -> None:
@@ -152,6 +164,12 @@ def _notify(
         redactor=shared["redactor"],
         metrics=shared["metrics"],
     )
+
+
+def _access(settings: Settings) -> Access:
+    access = Access(token.get_secret_value() for token in settings.api_tokens)
+    access.refuse_exposure(settings.host, settings.public_url)
+    return access
 
 
 def _admission(settings: Settings, access: Access, clock: Clock) -> Admission:

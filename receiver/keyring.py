@@ -34,12 +34,13 @@ def notify_secrets(settings: Settings) -> list[str]:
     """
     if settings.notify.secrets or settings.ledger_url.startswith("postgresql"):
         return [secret.get_secret_value() for secret in settings.notify.secrets]
-    kept = _kept(settings.data_dir, NOTIFY_FILE, _new_webhook_secret)
+    kept = _kept(settings.data_dir, NOTIFY_FILE, new_webhook_secret)
     check_secret(STANDARD, kept, setting=f"What {settings.data_dir / NOTIFY_FILE} holds")
     return [kept]
 
 
-def _new_webhook_secret() -> str:
+def new_webhook_secret() -> str:
+    """A new secret, as the Standard Webhooks specification writes one: 32 random bytes."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode('ascii')}"
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 STATUSES = ("queued", "submitting", "running", "ready", "archived", "partial", "failed")
+"""Every place where a job can be, in the order of its life."""
+
 FINISHED = frozenset({"archived", "partial", "failed"})
 """Where a job rests."""
 

@@ -124,9 +124,6 @@ class Usage:
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 
-"""Every place where a job can be, in the order of its life."""
-
-
 def to_notification(view: Mapping[str, Any]) -> Notification:
     """Read a notification; raises KeyError or TypeError if it is none."""
     return Notification(**{name: view[name] for name in _NOTIFICATION}, raw=view)

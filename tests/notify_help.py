@@ -16,7 +16,7 @@ from typing import Any
 from standardwebhooks import Webhook
 
 from receiver.app import system_clock
-from receiver.keyring import _new_webhook_secret
+from receiver.keyring import new_webhook_secret
 from receiver.metrics import Metrics
 from receiver.notify_policy import NotifyPolicy
 from receiver.notifying import Notifier
@@ -30,7 +30,7 @@ from storage.outbox import Outbox
 from storage.records import Attempt, Clock, Job, JobError, JobRequest, Status
 from tests.live import FAST, Movable
 
-SECRET = _new_webhook_secret()
+SECRET = new_webhook_secret()
 LOOPBACK = ip_network("127.0.0.0/8")
 EXACT = replace(FAST, jitter=0)
 

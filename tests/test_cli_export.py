@@ -141,7 +141,7 @@ def test_parquet_without_its_library_says_what_to_install(tmp_path: Path) -> Non
     done = subprocess.run(
         [sys.executable, "-c", check], env=environment(), capture_output=True, text=True, check=False
     )
-    assert "pip install 'darkroom[parquet]'" in done.stderr
+    assert "pip install 'pyarrow>=22'" in done.stderr
 
 
 def check_bundle(read: Any, made: list[Output], running: Running) -> None:
@@ -165,7 +165,8 @@ def test_a_zip_file_has_images_records_and_a_table(
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
         check_bundle(archive.read, made, running)
         (image,) = (entry for entry in archive.infolist() if made[0].id in entry.filename)
-        assert image.date_time == datetime.fromisoformat(made[0].stored_at).timetuple()[:6]
+        *minute, second = datetime.fromisoformat(made[0].stored_at).timetuple()[:6]
+        assert image.date_time == (*minute, second // 2 * 2), "the format counts in steps of two seconds"
     assert list(tmp_path.iterdir()) == [file], "nothing is left beside it"
     again = running.darkroom_command("export", TAG, "--to", str(file))
     assert (again.returncode, "--overwrite" in again.stderr) == (2, True)
@@ -218,9 +219,25 @@ def test_an_image_that_cannot_be_had_is_told(
 def test_an_export_that_is_stopped_leaves_nothing(
     running: Running, made: list[Output], proxy: Proxy, tmp_path: Path
 ) -> None:
-    proxy.arm(harm.drop, path="/image")
+    refused = harm.answer(401, b'{"code": "unauthorized", "detail": "no such token"}')
+    proxy.arm(refused, path=f"{made[2].id}/image")
     done = command("export", TAG, "--to", str(tmp_path / "all.zip"), DARKROOM_URL=proxy.url)
-    assert done.returncode == 3
+    assert (done.returncode, "no such token" in done.stderr) == (1, True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_does_not_wait_for_what_hangs(
+    running: Running, made: list[Output], proxy: Proxy, tmp_path: Path
+) -> None:
+    stalled = proxy.arm(harm.stall, path=f"{made[3].id}/image")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "receiver", "export", TAG, "--to", str(tmp_path / "all.zip")],
+        env=environment(DARKROOM_URL=proxy.url), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    stalled.wait()
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=20)
+    assert (child.returncode, told.strip()) == (130, "Stopped, and nothing was kept.")
     assert not list(tmp_path.iterdir())
 
 

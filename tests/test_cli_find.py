@@ -188,3 +188,12 @@ def test_a_service_that_goes_away_is_told_with_what_was_saved(
         )
     assert done.returncode == 3
     assert "2 images: 2 fetched" in done.stderr
+
+
+def test_an_image_that_submit_cannot_save_is_told(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.arm(harm.answer(404, b'{"code": "not_found", "detail": "gone"}'), path=r"\.0/image")
+    asked = ("a kite", "--gateway", "apiframe", "--model", "imagen-4-fast")
+    done = command("submit", *asked, "--download", str(tmp_path), DARKROOM_URL=proxy.url)
+    assert (done.returncode, "archived" in done.stdout) == (1, True)
+    assert "Archived, but not saved here:" in done.stderr
+    assert ".0: gone" in done.stderr

@@ -153,14 +153,17 @@ def test_a_failed_job_is_told_by_the_exit_code(running: Running) -> None:
     assert (nothing.returncode, nothing.stderr) == (0, "There are no such jobs.\n")
 
 
-def test_a_service_without_events_is_asked_again_and_again(running: Running) -> None:
+@pytest.mark.parametrize(
+    "harm_done", [harm.answer(404, b'{"code": "not_found", "detail": "Not Found"}'), harm.drop]
+)
+def test_a_service_without_events_is_asked_again_and_again(running: Running, harm_done: harm.Action) -> None:
     tags = {"watch": "old"}
     late = {"sandbox": {"fault": "slow_image", "delay_s": 1}}
     job = running.darkroom.submit(
         gateway="apiframe", model="imagen-4-fast", prompt="x", params=late, tags=tags
     )
     with Proxy(running.url) as proxy:
-        proxy.arm(harm.answer(404, b'{"code": "not_found", "detail": "Not Found"}'), path="/v1/events")
+        proxy.arm(harm_done, path="/v1/events")
         done = command("jobs", "--until-done", "--tag", "watch=old", DARKROOM_URL=proxy.url)
     assert done.returncode == 0, done.stderr
     assert f"{job.id}  archived" in done.stdout
@@ -168,6 +171,7 @@ def test_a_service_without_events_is_asked_again_and_again(running: Running) -> 
 
 def test_a_service_that_goes_away_ends_it(running: Running) -> None:
     with Proxy(running.url) as proxy:
+        proxy.arm(harm.drop, path="/v1/events")
         child = subprocess.Popen(
             [sys.executable, "-m", "receiver", "jobs", "--watch", "--limit", "1"],
             env=environment(DARKROOM_URL=proxy.url), text=True,

@@ -8,14 +8,16 @@ import secrets as random
 import socket
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 from standardwebhooks import WebhookVerificationError
 
 from receiver.app import system_clock
-from receiver.keyring import _new_webhook_secret
+from receiver.keyring import new_webhook_secret
 from receiver.messages import MAX_WHOLE_BYTES, body_of
 from receiver.posting import Poster
 from receiver.timing import Timing
@@ -65,11 +67,11 @@ def test_what_is_not_ours_does_not_verify(tmp_path: Path) -> None:
         with pytest.raises(WebhookVerificationError):
             type(told)(**{**vars(told), **wrong}).verified()
     with pytest.raises(WebhookVerificationError):
-        told.verified(_new_webhook_secret())
+        told.verified(new_webhook_secret())
 
 
 def test_every_secret_signs_so_that_one_can_take_the_others_place(tmp_path: Path) -> None:
-    old, new = _new_webhook_secret(), f"whsec_{base64.b64encode(random.token_bytes(24)).decode()}"
+    old, new = new_webhook_secret(), f"whsec_{base64.b64encode(random.token_bytes(24)).decode()}"
     with application() as app, desk(tmp_path, secrets=[old, new]) as at:
         at.rest(app.url)
         told = app.next()
@@ -340,3 +342,22 @@ def test_a_desk_that_stops_gives_back_what_it_has_not_sent(tmp_path: Path) -> No
         with desk(tmp_path) as at:
             assert at.delivered(job).attempts == 1, "at once, and not when the lease had run out"
         until.set()
+
+
+def _given(after: Job, _job: Job, _worker: str) -> Job:
+    return after
+
+
+def test_the_step_that_ends_a_job_wakes_the_notifier_and_no_other_does(tmp_path: Path) -> None:
+    with desk(tmp_path, start=False) as at:
+        told, untold = at.rest("https://app.example/hook"), at.rest(None)
+        woken = at.notifier._wake
+        for after, wakes in (
+            (told, True),
+            (untold, False),
+            (replace(told, status=Status.RUNNING), False),
+        ):
+            woken.clear()
+            (step,) = at.notifier.after({Status.READY: partial(_given, after)}).values()
+            assert step(told, "w") == after
+            assert woken.is_set() is wakes

@@ -357,6 +357,18 @@ def test_curl_submits_waits_and_takes_the_image(live: Live, tmp_path: Path) -> N
     assert (tmp_path / "car.jpg").read_bytes().startswith(b"\xff\xd8\xff")
 
 
+def test_curl_follows_a_job(live: Live, tmp_path: Path) -> None:
+    need("curl", "--version")
+    job = live.make(IMAGEN)
+    printed = bash(live, tmp_path, block("run: follow"), JOB=job["id"])
+    shown = re.findall(r"^id: \d+-\d+\nevent: (\w+)\ndata: (.+)\n\n", printed, re.MULTILINE)
+    assert [json.loads(data).get("status") for _, data in shown][-2:] == [None, "archived"]
+    told = re.findall(r"^event: (\w+)\ndata: (.+)$", block("shape: events"), re.MULTILINE)
+    assert {kind for kind, _ in told} == {kind for kind, _ in shown} == {"job", "output"}
+    real = {kind: json.loads(data).keys() for kind, data in shown}
+    assert all(json.loads(data).keys() == real[kind] for kind, data in told)
+
+
 def test_python_submits_waits_and_takes_the_image(live: Live, tmp_path: Path) -> None:
     assert python(live, tmp_path, block("run: python")) == "archived None\n"
     (image,) = tmp_path.glob("*.jpg")

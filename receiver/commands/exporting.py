@@ -260,7 +260,7 @@ def _parquet(path: Path) -> Rows:
     try:
         return ParquetRows(path)
     except NoParquet:
-        fail("Parquet is written by pyarrow, which is not installed: pip install 'darkroom[parquet]'.")
+        fail("Parquet is written by pyarrow, which is not installed: pip install 'pyarrow>=22'.")
 
 
 def _total(darkroom: Darkroom, wanted: Mapping[str, str]) -> int | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from receiver.naming import Template
     from receiver.replies import Output
 
-STOP_S = 3.0
+STOP_S = 1.0
 """How long downloads in flight may take to stop; what they have is on disk, whole or as a part."""
 
 

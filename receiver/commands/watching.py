@@ -14,22 +14,22 @@ from rich.console import RenderableType
 from receiver.commands.screen import FAILED, out, plain, print_json_line, say
 
 if TYPE_CHECKING:
-    from receiver.client import ClientError, Darkroom
+    from receiver.client import Darkroom
     from receiver.replies import Job
 
 POLL_S = 2.0
 """How often it looks where the service has no stream of events."""
-LOOK_S = 30.0
-"""How often it looks although nothing is told to have happened."""
+LOOK_S = 5.0
+"""How often it looks although nothing was told: something may happen before the stream of events is open."""
 GAP_S = 0.3
 """The least time between two looks, however much happens."""
 STOPPED = 130
 
 
 class _Feed:
-    """Wakes whoever waits when something has happened, by the service's events or by the clock.
+    """Wakes whoever waits when something has happened: a thread listens to the service's events.
 
-    A thread listens; `failed` is set if the events ended for good.
+    Where there are none, because the service is an older one or a proxy keeps them back, the clock wakes.
     """
 
     def __init__(self, darkroom: Darkroom) -> None:
@@ -37,7 +37,6 @@ class _Feed:
         self._happened = threading.Event()
         self._every_s = LOOK_S
         self._over = False
-        self.failed: ClientError | None = None
         threading.Thread(target=self._listen, daemon=True).start()
 
     def wait(self) -> None:
@@ -53,19 +52,14 @@ class _Feed:
         self._over = True
 
     def _listen(self) -> None:
-        from receiver.client import ApiError, ClientError
+        from receiver.client import ClientError
 
         try:
             for _ in self._darkroom.events():
                 self._happened.set()
-        except ApiError as error:
-            if error.status == 404:
-                # An older service, without events.
-                self._every_s = POLL_S
-            else:
-                self.failed = error
-        except ClientError as error:
-            self.failed = error
+        except ClientError:
+            # If the service is away, the next look tells.
+            self._every_s = POLL_S
         except Exception:
             # A connection that is closed under its reader fails in any way.
             if not self._over:
@@ -84,8 +78,7 @@ def watch(
     """Show the jobs that `look` finds, again and again, until Ctrl-C.
 
     `until_done`: or until all that are shown are archived, partial or failed, and then ends with 1 unless
-    all are archived. Raises ClientError if the
-    service is away for longer than the client's patience.
+    all are archived. Raises ClientError if the service is away.
     """
     feed = _Feed(darkroom)
     try:
@@ -95,8 +88,6 @@ def watch(
                 show(jobs)
                 if until_done and all(job.finished for job in jobs):
                     break
-                if feed.failed is not None:
-                    raise feed.failed
                 feed.wait()
     except KeyboardInterrupt:
         raise typer.Exit(STOPPED) from None

@@ -8,9 +8,7 @@ import shutil
 import tempfile
 import threading
 import zipfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from receiver.client import ApiError, Damaged, Darkroom
+from receiver.exporting.ahead import ahead
 from receiver.exporting.tables import CsvRows
 from receiver.naming import day_of
 from receiver.replies import Output
@@ -93,42 +92,41 @@ def _places(output: Output) -> tuple[str, str]:
 
 def _in_order(darkroom: Darkroom, outputs: Iterable[Output], folder: Path, jobs: int) -> Iterator[Fetched]:
     """Fetch outputs, a few ahead, and answer them in their order."""
-    stop = threading.Event()
-    waiting: deque[Future[Fetched]] = deque()
-    with ThreadPoolExecutor(jobs) as pool:
-        try:
-            job = None
-            for output in outputs:
-                # The outputs of a job follow each other, and share its record.
-                first, job = output.job_id != job, output.job_id
-                waiting.append(pool.submit(_fetch, darkroom, output, folder, first, stop))
-                if len(waiting) >= 2 * jobs:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+
+    def fetch(task: tuple[Output, bool], stop: threading.Event) -> Fetched:
+        return _fetch(darkroom, task[0], folder, stop, record=task[1])
+
+    return ahead(fetch, _firsts(outputs), threads=jobs)
 
 
-def _fetch(darkroom: Darkroom, output: Output, folder: Path, first: bool, stop: threading.Event) -> Fetched:  # noqa: FBT001
+def _firsts(outputs: Iterable[Output]) -> Iterator[tuple[Output, bool]]:
+    """Outputs, and whether each is the first of its job: those of a job follow each other."""
+    job = None
+    for output in outputs:
+        yield output, output.job_id != job
+        job = output.job_id
+
+
+def _fetch(
+    darkroom: Darkroom, output: Output, folder: Path, stop: threading.Event, *, record: bool
+) -> Fetched:
     def on_bytes(_length: int) -> None:
         if stop.is_set():
             raise InterruptedError
 
     image, _ = _places(output)
     path = folder / image
-    record = None
+    found = None
     try:
-        record = darkroom.record(output.id) if first else None
+        found = darkroom.record(output.id) if record else None
         darkroom.download(output, path.parent, on_bytes=on_bytes)
     except ApiError as error:
         if error.status in FATAL:
             raise
-        return Fetched(output, path, record, str(error))
+        return Fetched(output, path, found, str(error))
     except Damaged as error:
-        return Fetched(output, path, record, str(error))
-    return Fetched(output, path, record)
+        return Fetched(output, path, found, str(error))
+    return Fetched(output, path, found)
 
 
 class Zip:
@@ -161,7 +159,9 @@ class Zip:
 def open_zip(draft: Path) -> Iterator[Zip]:
     """Write a ZIP file; images wait beside it until they are copied in."""
     with (
-        tempfile.TemporaryDirectory(prefix=f".{draft.name}.", dir=draft.parent) as folder,
+        tempfile.TemporaryDirectory(
+            prefix=f".{draft.name}.", dir=draft.parent, ignore_cleanup_errors=True
+        ) as folder,
         zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as file,
     ):
         yield Zip(file, Path(folder))
