@@ -215,7 +215,7 @@ def _say_where(demo: Demo, outputs: Sequence[Output], console: Console, *, stay:
 
     console.print(f"The images as files: {_near(demo.images)}", soft_wrap=True)
     if not stay:
-        console.print("To look around in it while it runs: `darkroom demo` in a terminal, without --exit.")
+        console.print("To look at its gallery while it runs: `darkroom demo` in a terminal, without --exit.")
         return
     first = outputs[0]
     key, _ = demo.record(first.job_id)
@@ -224,12 +224,14 @@ def _say_where(demo: Demo, outputs: Sequence[Output], console: Console, *, stay:
         f"AWS_DEFAULT_REGION=us-east-1 aws --endpoint-url {demo.s3.endpoint}"
     )
     ways = {
+        "The gallery, in a browser": f"{demo.url}/",
+        "The API, as a page to read": f"{demo.url}/docs",
         "The first image, in a browser (a presigned link, fresh for 15 minutes)": demo.darkroom.link(
             first.id
         ),
         "Everything in the bucket": f"{aws} s3 ls --recursive s3://{BUCKET}/",
         "What made it, as its record tells": f"{aws} s3 cp s3://{BUCKET}/{key} -",
-        "Find images by their prompt": f"darkroom search ramen --url {demo.url}",
+        "Find images by their prompt and seed": f"darkroom search ramen seed:42 --url {demo.url}",
         "Everything about a job, and how it was proven": f"darkroom show {first.job_id} --url {demo.url}",
         "What the gateways' stand-in was asked": f"curl {demo.sandbox.url}/sandbox/jobs",
     }
