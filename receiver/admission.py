@@ -28,6 +28,7 @@ class Admission:
 
         It comes with a bearer token, or from a page of the gallery with the cookie of a session. By cookie it
         may change something only if a header has the session's form token, which no other site knows.
+        From then on `request.state.caller` says who it comes from.
         """
         try:
             caller = self._caller(request)
@@ -37,6 +38,7 @@ class Admission:
         if not self.access.open:
             self.limits.api(caller.name)
         caller.must_reach(scope)
+        request.state.caller = caller
 
     def _caller(self, request: Request) -> Caller:
         cookie = self.sessions.cookie_of(request)

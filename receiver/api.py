@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -21,6 +19,7 @@ from receiver.errors import (
     IdempotencyConflict,
     NeedsResubmit,
     NotRetryable,
+    TooManyWaiting,
     UnknownGateway,
     UnsupportedParameter,
 )
@@ -38,8 +37,6 @@ from storage.records import Clock
 from storage.search import Found, Page, Search
 
 MAX_BODY = 1024 * 1024
-RECHECK_S = 1.0
-"""How often a waiting request looks by itself: another process may have moved the job."""
 
 IDEMPOTENCY_KEY = Header(
     "Idempotency-Key",
@@ -77,6 +74,7 @@ JOB = Operation(
     path={"id": answers.JobId},
     query=WaitQuery,
     answers={200: Answer(answers.Job, "The job, with its timeline.")},
+    errors=(TooManyWaiting,),
 )
 RETRY = Operation(
     "POST /v1/jobs/{id}/retry",
@@ -176,7 +174,7 @@ class Api:
         """Show one job; with `?wait=` seconds, once it is terminal or that time has passed."""
         job_id = request.path_params["id"]
         if query.wait:
-            await self._await_terminal(job_id, query.wait)
+            await self.waiters.until(request, self._finished, job_id, within_s=query.wait)
         return JSONResponse(await run_in_threadpool(self._job_view, job_id))
 
     async def retry(self, request: Request, _query: NoQuery) -> Response:
@@ -215,18 +213,8 @@ class Api:
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, MAX_BODY, within_s=self.admission.limits.body_timeout_s)
 
-    async def _await_terminal(self, job_id: str, wait_s: float) -> None:
-        deadline = monotonic() + wait_s
-        with self.waiters.waiting(job_id) as moved:
-            while not (await run_in_threadpool(self.ledger.job, job_id)).status.terminal:
-                left = deadline - monotonic()
-                if left <= 0 or self.waiters.closed:
-                    return
-                try:
-                    await asyncio.wait_for(moved.wait(), min(left, RECHECK_S))
-                except TimeoutError:
-                    continue
-                moved.clear()
+    def _finished(self, job_id: str) -> bool:
+        return self.ledger.job(job_id).status.terminal
 
     def _job_view(self, job_id: str) -> answers.Job:
         job = self.ledger.job(job_id)

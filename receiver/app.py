@@ -10,7 +10,6 @@ from typing import TypedDict
 import httpx
 import structlog
 
-from receiver.access import Access
 from receiver.admission import Admission
 from receiver.api import Api
 from receiver.breaker import Breaker
@@ -19,13 +18,14 @@ from receiver.callbacks import Callbacks
 from receiver.collect import Collector
 from receiver.counting import Counting
 from receiver.download import Downloader, DownloadPolicy
-from receiver.gallery.sessions import Sessions
+from receiver.entrance import entrance
+from receiver.events import EventsPage
 from receiver.gallery.wiring import gallery
 from receiver.gateways.table import adapters, configured
 from receiver.health import Health, oldest_result
+from receiver.housekeeping import Housekeeper
 from receiver.intake import Intake
 from receiver.keyring import every_secret, secret_keys
-from receiver.limits import Limits
 from receiver.links import Links
 from receiver.makers import USUAL, Makers
 from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
@@ -47,6 +47,7 @@ from receiver.worker import Step, Worker
 from storage.archive import Archive
 from storage.backlog import Backlog
 from storage.circuits import Circuits
+from storage.events import KEPT_MS, Events
 from storage.facets import Facets
 from storage.keys import Keys
 from storage.records import Clock, Job, Status
@@ -74,14 +75,14 @@ def build(
     Raises SettingsError, or the storage errors Misconfigured and Unavailable, each saying what to change.
     """
     require(settings)
-    access = Access(token.get_secret_value() for token in settings.api_tokens)
-    access.refuse_exposure(settings.host, settings.public_url)
+    admission = entrance(settings, clock)
     outside = _outside(settings, clock, makers)
     memory = _memory(settings, clock, makers)
     timing = timing or _timing(settings)
-    waiters = Waiters()
+    happened = Events(memory.database)
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
+    waiters = Waiters(happened, settings.limits, metrics)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     submitter = Submitter(memory.ledger, outside.gateways, outside.sender, outside.urls, **shared)
     downloader = Downloader(_download_policy(settings))
@@ -98,16 +99,14 @@ def build(
     )
     intake = Intake(memory.ledger, worker.wake, metrics)
     _watch(metrics, memory, breaker, intake, measured, clock)
-    retrier = Retrier(memory.ledger, outside.gateways, clock)
-    admission = _admission(settings, access, clock)
-    api = _api(memory, submitter, retrier, admission, waiters, worker.wake)
+    api = _api(memory, submitter, admission, waiters, _both(worker.wake, waiters.moved))
     health = _health(settings, memory, breaker, clock)
     return Service(
         settings=settings,
         memory=memory,
         outside=outside,
         breaker=breaker,
-        retrier=retrier,
+        retrier=api.retrier,
         downloader=downloader,
         intake=intake,
         worker=worker,
@@ -117,6 +116,8 @@ def build(
         gallery=gallery(settings, memory, api, health),
         links=_links(settings, memory, admission, makers),
         counting=Counting(memory.facets, admission, clock),
+        events=EventsPage(waiters, admission),
+        housekeeper=Housekeeper({"events forgotten": lambda: happened.forget(clock() - KEPT_MS)}, metrics),
         health=health,
         metrics=metrics,
         page=MetricsPage(metrics, admission),
@@ -143,15 +144,17 @@ def _watch(
     metrics.watch(from_process(intake.waiting, measured.in_hand))
 
 
-def _admission(settings: Settings, access: Access, clock: Clock) -> Admission:
-    limits = Limits(settings.limits, settings.trusted_proxies, clock)
-    return Admission(access, limits, Sessions(access, secret_keys(settings), clock))
+def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        one()
+        other()
+
+    return call
 
 
 def _api(
     memory: Memory,
     submitter: Submitter,
-    retrier: Retrier,
     admission: Admission,
     waiters: Waiters,
     queued: Callable[[], None],
@@ -161,7 +164,7 @@ def _api(
         search=memory.search,
         circuits=memory.circuits,
         submitter=submitter,
-        retrier=retrier,
+        retrier=Retrier(memory.ledger, submitter.gateways, submitter.clock),
         admission=admission,
         waiters=waiters,
         queued=queued,

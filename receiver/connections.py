@@ -41,6 +41,8 @@ FRESH_S = 1.0
 BURST = 2
 """A connection that has waited for less than this is let be, even if there are too many, until there are
 twice as many: in a burst, what it sent may be here already and only not have been looked at."""
+AT_STOP_S = 2.0
+"""How long somebody may read nothing of their answer once the process was asked to stop."""
 OTHER_FILES = 200
 """Descriptors kept free for the ledger, the bucket and the gateways."""
 
@@ -95,6 +97,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         # It would log a line for whatever a stranger sends that is no HTTP; they are counted instead.
         self.logger = logging.getLogger(PROTOCOL_LOG)
+        self._patience_s = self.room.patience_s
         self._deadline: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
@@ -178,12 +181,20 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Give up on whoever does not read for too long what they were sent."""
         super().pause_writing()
-        self._unread = self.loop.call_later(self.room.patience_s, self.drop)
+        self._unread = self.loop.call_later(self._patience_s, self.drop)
 
     def resume_writing(self) -> None:
         """Go on, for some of it was read."""
         self._stop_unread()
         super().resume_writing()
+
+    def shutdown(self) -> None:
+        """Let the answer in hand end, unless nobody reads it."""
+        self._patience_s = min(self._patience_s, AT_STOP_S)
+        if self._unread is not None:
+            self._stop_unread()
+            self._unread = self.loop.call_later(self._patience_s, self.drop)
+        super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP as everything else is answered."""

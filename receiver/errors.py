@@ -43,6 +43,7 @@ DarkroomError
 │   ├── ImageTruncated       image_truncated         fewer bytes than announced
 │   └── NotAnImage           not_an_image            not PNG, JPEG, WebP or AVIF
 └── Unready                  unready                 the ledger or the bucket cannot take anything now
+    └── TooManyWaiting       too_many_waiting        as many requests wait for jobs as may at once
 
 Each class has a short `code`: the API's `code`, the metric's label, and what tests assert. `at_fault`
 says who can mend it: request, gateway, image, archive or operator.
@@ -370,3 +371,9 @@ class Unready(DarkroomError):
 
     code = "unready"
     status = 503
+
+
+class TooManyWaiting(Unready):
+    """As many requests wait for jobs as may at once; try again later."""
+
+    code = "too_many_waiting"

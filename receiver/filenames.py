@@ -33,7 +33,8 @@ def file_name(job: Job, output: Output, *, ending: str | None = None) -> FileNam
     rest = f"-{output.job_id[-8:]}-{output.index}{ending}"
     begin = job.request.prompt[: 10 * MOST_SIGNS]
     own = _slug(unicodedata.normalize("NFC", begin.lower()))
-    decomposed = unicodedata.normalize("NFKD", begin.lower())
+    # Lowered last, because some signs decompose into capital letters.
+    decomposed = unicodedata.normalize("NFKD", begin).lower()
     # Without its accents; a name in another script has no ASCII letters at all.
     plain = _slug("".join(sign for sign in decomposed if not unicodedata.combining(sign)), ascii_only=True)
     return FileName((own or "image") + rest, (plain or "image") + rest)

@@ -22,7 +22,7 @@ from receiver.ranges import Part, known_already, wanted_part
 from receiver.routes import Answer, Header, Operation, Served, guarded
 from receiver.thumbnails import RECIPE, Thumbnails
 from storage.archive import Archive
-from storage.errors import Corrupt
+from storage.errors import Corrupt, StorageError
 from storage.media import KINDS
 from storage.objects import ObjectStore
 from storage.reading import check_length, checked
@@ -178,28 +178,34 @@ class Links:
         with opened:
             check_length(stream, output, part.length if part else output.bytes)
             whole = part is None or part.length == output.bytes
-            chunks = _told(checked(stream, output), output) if whole else stream.chunks
-            return _Streamed(chunks, opened.pop_all(), 206 if part else 200, headers)
+            chunks = checked(stream, output) if whole else stream.chunks
+            return _Streamed(output, chunks, opened.pop_all(), 206 if part else 200, headers)
 
 
 class _Streamed(StreamingResponse):
-    """Bytes on their way out of the bucket; what was opened for them is closed however this ends."""
+    """An image on its way out of the bucket; what was opened for it is closed however this ends."""
 
-    def __init__(self, chunks: Iterator[bytes], opened: ExitStack, status: int, headers: Mapping[str, str]):
+    def __init__(
+        self,
+        output: Output,
+        chunks: Iterator[bytes],
+        opened: ExitStack,
+        status: int,
+        headers: Mapping[str, str],
+    ) -> None:
         super().__init__(chunks, status, headers)
+        self._output = output
         self._opened = opened
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._opened:
-            await super().__call__(scope, receive, send)
-
-
-def _told(chunks: Iterator[bytes], output: Output) -> Iterator[bytes]:
-    try:
-        yield from chunks
-    except Corrupt as error:
-        log.error("an archived image is damaged", output=output.id, why=str(error))
-        raise
+            try:
+                await super().__call__(scope, receive, send)
+            except StorageError as error:
+                # The answer stays incomplete, and so the server breaks the connection.
+                damaged = isinstance(error, Corrupt)
+                event = "an archived image is damaged" if damaged else "the bucket broke off an image"
+                log.error(event, output=self._output.id, why=str(error))
 
 
 def _media_type(output: Output) -> str:

@@ -83,10 +83,11 @@ _HTTP = (
     ),
     _histogram(
         "darkroom_http_request_seconds",
-        "Seconds from a request to the end of its answer; one with `?wait=` is held on purpose.",
+        "Seconds from a request to the end of its answer; `?wait=` and `/v1/events` are held on purpose.",
         FAST, Label("route"), Label("method"),
     ),
     _counter("darkroom_api_requests_refused_total", "Requests answered 429, because too many came."),
+    _read("darkroom_requests_waiting", "Requests that wait for jobs to move: `?wait=` and `/v1/events`."),
 )  # fmt: skip
 
 _CALLBACKS = (
@@ -171,7 +172,7 @@ _LEDGER = (
     _read("darkroom_deliveries_waiting", "Callbacks on disk that were not applied to their job yet."),
     _counter(
         "darkroom_ledger_errors_total", "Uses of the ledger that failed, by the part that needed it.",
-        _label("part", "intake", "worker", "metrics"),
+        _label("part", "intake", "worker", "metrics", "events", "housekeeping"),
     ),
 )  # fmt: skip
 

@@ -17,9 +17,11 @@ from receiver.callbacks import Callbacks
 from receiver.counting import Counting
 from receiver.download import Downloader
 from receiver.edge import Edge, handlers
+from receiver.events import EventsPage
 from receiver.gallery.pages import Gallery
 from receiver.gateways.base import Gateway
 from receiver.health import Health
+from receiver.housekeeping import Housekeeper
 from receiver.intake import Intake
 from receiver.links import Links
 from receiver.metrics import Metrics, MetricsPage
@@ -93,6 +95,8 @@ class Service:
     api: Api
     gallery: Gallery
     links: Links
+    events: EventsPage
+    housekeeper: Housekeeper
     health: Health
     metrics: Metrics
     page: MetricsPage
@@ -103,17 +107,23 @@ class Service:
         slots = self.settings.worker.concurrency if work else 0
         self.metrics.watch(lambda: {"darkroom_worker_slots": slots})
         self.intake.start()
+        self.housekeeper.start()
         if work:
             self.worker.start()
         log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
 
+    def send_home(self) -> None:
+        """Answer those who wait for a job or a thumbnail, because a stop was asked for."""
+        self.waiters.close()
+        self.links.thumbnails.close()
+
     def stop(self, *, work: bool) -> None:
         """Stop cleanly: nothing new is begun, and what is in hand is finished or given back."""
-        self.waiters.close()
+        self.send_home()
         if work:
             self.worker.stop(STOP_S)
         self.intake.stop()
-        self.links.thumbnails.close()
+        self.housekeeper.stop(JOIN_S)
         self.downloader.close()
         self.outside.client.close()
         if work:
@@ -135,8 +145,8 @@ class Service:
                 self.stop(work=work)
 
         watched = (self.health, self.page)
-        said = (self.links, self.counting, self.usage)
-        parts = (self.callbacks, self.api, *said, *watched) if api else watched
+        ours = (self.callbacks, self.api, self.counting, self.links, self.events, self.usage)
+        parts = (*ours, *watched) if api else watched
         routes = [route for part in parts for route in part.routes()]
         described = Described(routes, tokens=not self.api.admission.access.open).routes
         app = Starlette(

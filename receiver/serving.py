@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
             self._tell_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Send those home who wait for a job, then let the rest finish."""
+        """Send those home who wait, then let the rest finish."""
         self._tell_stopping()
         await super().shutdown(sockets)
 
@@ -103,7 +103,10 @@ def served(service: Service, listener: socket.socket, *, work: bool = True) -> I
 
 def _server(service: Service, *, work: bool, started: Callable[[], None], api: bool = True) -> Server:
     limits = service.settings.limits
-    room = Room(allowed(limits.connections), patience_s=limits.head_timeout)
+    connections = allowed(limits.connections)
+    room = Room(connections, patience_s=limits.head_timeout)
+    # Whoever waits holds a connection; callbacks must find one too.
+    service.waiters.at_most(connections // 2)
     config = uvicorn.Config(
         service.asgi(work=work, api=api),
         http=within(room),
@@ -118,4 +121,4 @@ def _server(service: Service, *, work: bool, started: Callable[[], None], api: b
     # It says with five lines what is said here with one.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger(PROTOCOL_LOG).setLevel(logging.ERROR)
-    return Server(config, started=started, stopping=service.waiters.close)
+    return Server(config, started=started, stopping=service.send_home)

@@ -164,6 +164,12 @@ class LimitSettings(Group):
     connections: int = Field(
         2000, ge=10, description="Open connections; beyond them those without a request in hand are closed."
     )
+    waiting: int = Field(
+        1000,
+        ge=1,
+        description="Requests that wait at once: `?wait=` and `/v1/events`; half of the connections at most.",
+    )
+    waiting_token: int = Field(400, ge=1, description="Requests with one API token that wait at once.")
 
 
 class Settings(BaseSettings):

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import structlog
 
 from receiver.errors import DarkroomError, NoThumbnail, Unready
+from storage.formats import is_webp
 
 log = structlog.get_logger("darkroom.thumbnails")
 
@@ -46,7 +47,7 @@ def usual_program() -> list[str]:
     assert found is not None
     assert found.origin is not None
     program = Path(__file__).with_name("thumbnailing.py")
-    return [sys.executable, "-I", str(program), str(Path(found.origin).parent.parent)]
+    return [sys.executable, "-I", "-B", str(program), str(Path(found.origin).parent.parent)]
 
 
 class Thumbnailer:
@@ -166,9 +167,10 @@ class Thumbnailer:
         self._end(helper)
 
     def _end(self, helper: _Helper) -> int:
+        code = helper.end()
         with self._lock:
             self._helpers.discard(helper)
-        return helper.end()
+        return code
 
 
 class _Helper:
@@ -239,7 +241,7 @@ class _Helper:
         length = int(answer["bytes"])
         if not 0 < length <= MAX_MADE_BYTES:
             raise ValueError(length)
-        made = answers.read(length)
-        if len(made) < length:
+        made = bytes(answers.read(length))
+        if len(made) < length or not is_webp(made):
             raise EOFError
-        return bytes(made)
+        return made

@@ -28,7 +28,19 @@ if __name__ == "__main__":
     # Alone, it finds Pillow where its starter has it.
     sys.path[:0] = sys.argv[1:2]
 
-from PIL import AvifImagePlugin, Image, ImageCms, UnidentifiedImageError
+# All that Pillow would load when it comes to it, because then nothing can be opened any more.
+from PIL import (
+    AvifImagePlugin,
+    Image,
+    ImageCms,
+    ImageOps,
+    MpoImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+LOADED = (ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 SIDE = 512
 """The longer side of a thumbnail, in pixels; a smaller image is not made larger."""
@@ -95,8 +107,8 @@ def _orientation(image: Image.Image) -> int:
 
 def main() -> None:
     """Answer requests until there are no more."""
-    _confine()
     requests, answers = sys.stdin.buffer, _answers()
+    _confine()
     while line := requests.readline(4096):
         request = json.loads(line)
         data = requests.read(request["bytes"])
@@ -136,6 +148,7 @@ def _confine() -> None:
     """Give up what a decoder does not need. What a system does not have is left out."""
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    Image.preinit()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     with suppress(OSError, AttributeError):
         os.nice(5)
@@ -143,9 +156,10 @@ def _confine() -> None:
         # Where memory runs out, the kernel shall end this process and not the service.
         file.write("1000")
     if resource is not None:
-        for what in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
-            with suppress(OSError, ValueError):
-                resource.setrlimit(what, (0, 0))
+        # No core dump, nothing written, no file or socket opened, no process or thread started.
+        for name in ("RLIMIT_CORE", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC"):
+            with suppress(OSError, ValueError, AttributeError):
+                resource.setrlimit(getattr(resource, name), (0, 0))
 
 
 def _allow(*, memory: int, seconds: int) -> None:

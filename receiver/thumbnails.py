@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from tempfile import SpooledTemporaryFile
-from threading import Lock
 from time import monotonic
 from typing import BinaryIO, cast
 
 import structlog
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 
 from receiver.errors import NoThumbnail, Unready
@@ -35,7 +34,7 @@ SPOOL_BYTES = 8 * 1024 * 1024
 
 
 class Thumbnails:
-    """The thumbnails of outputs. Thread-safe; close it at the end."""
+    """The thumbnails of outputs, for one event loop; close it at the end."""
 
     def __init__(
         self,
@@ -57,11 +56,11 @@ class Thumbnails:
         self._max_pixels = max_pixels
         self._most_waiting = most_waiting
         self._now_s = now_s
-        # Threads of their own: those of the HTTP edge would all wait here, and nothing else be answered.
-        self._pool = ThreadPoolExecutor(thumbnailer.at_once, "darkroom-thumbnails")
-        self._lock = Lock()
-        self._making: dict[str, Future[bytes]] = {}
+        # Places of their own: else all threads of the HTTP edge might wait here, and nothing be answered.
+        self._places = CapacityLimiter(thumbnailer.at_once)
+        self._making: dict[str, asyncio.Task[bytes]] = {}
         self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._closed = False
 
     async def get(self, output: Output) -> bytes:
         """The thumbnail of an output, in WebP.
@@ -72,41 +71,36 @@ class Thumbnails:
         self._check_refused(output)
         if (kept := await run_in_threadpool(self._kept.read, output)) is not None:
             return kept
+        if (making := self._making.get(output.id)) is None:
+            if len(self._making) >= self._most_waiting:
+                raise Unready("Many thumbnails are being made; ask again in a moment.")
+            making = self._making[output.id] = asyncio.create_task(self._make_in_turn(output))
         # Whoever leaves must not take it from the others who wait for it.
-        return await asyncio.shield(asyncio.wrap_future(self._begin(output)))
+        return await asyncio.shield(making)
 
     def close(self) -> None:
         """Stop making any; those who wait are answered Unready."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._closed = True
         self._thumbnailer.close()
 
-    def _begin(self, output: Output) -> Future[bytes]:
-        with self._lock:
-            if (making := self._making.get(output.id)) is not None:
-                return making
-            if len(self._making) >= self._most_waiting:
-                raise Unready("Many thumbnails are being made; ask again in a moment.")
-            try:
-                making = self._pool.submit(self._make, output)
-            except RuntimeError:
-                raise Unready("The service is stopping.") from None
-            self._making[output.id] = making
-            return making
-
-    def _make(self, output: Output) -> bytes:
+    async def _make_in_turn(self, output: Output) -> bytes:
         try:
-            if (kept := self._kept.read(output)) is not None:  # it was made while this one waited
-                return kept
-            made = self._made(output)
-            self._keep(output, made)
+            # Abandoned where the service stops while the bucket hangs: the process must not wait for it.
+            return await to_thread.run_sync(self._make, output, limiter=self._places, abandon_on_cancel=True)
         except NoThumbnail as error:
             self._remember(output, str(error))
             raise
-        else:
-            return made
         finally:
-            with self._lock:
-                del self._making[output.id]
+            del self._making[output.id]
+
+    def _make(self, output: Output) -> bytes:
+        if self._closed:
+            raise Unready("The service is stopping.")
+        if (kept := self._kept.read(output)) is not None:  # it was made while this one waited
+            return kept
+        made = self._made(output)
+        self._keep(output, made)
+        return made
 
     def _made(self, output: Output) -> bytes:
         pixels = output.width * output.height
@@ -140,14 +134,12 @@ class Thumbnails:
             log.warning("a thumbnail could not be kept", output=output.id, why=str(error))
 
     def _check_refused(self, output: Output) -> None:
-        with self._lock:
-            until, why = self._refused.get(output.id, (0.0, ""))
+        until, why = self._refused.get(output.id, (0.0, ""))
         if until > self._now_s():
             raise NoThumbnail(why)
 
     def _remember(self, output: Output, why: str) -> None:
-        with self._lock:
-            self._refused[output.id] = (self._now_s() + REMEMBERED_S, why)
-            self._refused.move_to_end(output.id)
-            while len(self._refused) > MOST_REMEMBERED:
-                self._refused.popitem(last=False)
+        self._refused[output.id] = (self._now_s() + REMEMBERED_S, why)
+        self._refused.move_to_end(output.id)
+        while len(self._refused) > MOST_REMEMBERED:
+            self._refused.popitem(last=False)

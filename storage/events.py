@@ -1,9 +1,18 @@
-"""What happened lately: jobs that moved and outputs that were archived, in the order they were written."""
+"""What happened lately: jobs that moved and outputs that were archived, in the order they were written.
+
+On SQLite ids only grow, without a gap, and whoever has seen one has seen all before it: there is one writer
+at a time, and no id is used twice (AUTOINCREMENT). On PostgreSQL that must be looked at before this is used
+there: ids are given out when a row is written and become visible when its transaction commits, so a smaller
+one may appear after a larger one was read, and a rolled back transaction leaves a gap for ever. A reader has
+to stay behind the oldest transaction that is open there (`pg_snapshot_xmin`), or writers have to take turns.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select
@@ -13,7 +22,11 @@ from storage.records import Output
 from storage.schema import events
 
 KEPT_MS = 24 * 3600 * 1000
-"""How long an event is kept, at least: a reader that was away for less misses nothing."""
+"""How long an event is kept, unless there are more than `KEPT` of them: a reader that was away for less
+misses nothing."""
+
+KEPT = 500_000
+"""How many events are kept at most, about 80 MB of them; a job with one image has five."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +44,93 @@ class Happened:
     error_code: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place among the events: behind the one of this id, or before all of them if `id` is 0.
+
+    `at` is when that one happened. It tells a ledger from another one that has used the same id, such as one
+    that was restored or built anew; None if it is not known.
+    """
+
+    id: int
+    at: int | None = None
+
+
+class Lost(StrEnum):
+    """Why nobody can tell what happened since a place."""
+
+    FORGOTTEN = "forgotten"
+    """Some of it is not kept any more."""
+    UNKNOWN = "unknown"
+    """This ledger has never had that place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What happened since a place."""
+
+    events: Sequence[Happened]
+    """The next ones, oldest first."""
+    newest: Place
+    """Behind the newest event that there was as these were read."""
+    lost: Lost | None = None
+    """Set if some may be missing; then there are no events here at all."""
+
+
 class Events:
-    """Reads what happened lately. Thread-safe; raises Unavailable if the database does not answer."""
+    """Reads what happened lately, and lets go of it. Thread-safe.
+
+    Raises Unavailable if the database does not answer.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def after(self, event_id: int, *, limit: int) -> Sequence[Happened]:
         """The next events after one, oldest first."""
-        query = select(events).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
         with self._database.read() as connection:
-            return [Happened(**row) for row in connection.execute(query).mappings()]
+            return _read(connection, event_id, limit)
 
-    def ends(self) -> tuple[int, int]:
-        """The ids of the oldest and the newest event that are kept; 0 and 0 if there is none."""
-        query = select(func.coalesce(func.min(events.c.id), 0), func.coalesce(func.max(events.c.id), 0))
+    def newest(self) -> Place:
+        """The place behind all events."""
         with self._database.read() as connection:
-            oldest, newest = connection.execute(query).one()
-        return oldest, newest
+            return _newest(connection)
 
-    def forget(self, before: int) -> int:
-        """Let go of what happened before a time (milliseconds since 1970); answers how many that were."""
+    def since(
+        self, place: Place, *, limit: int, job_id: str | None = None, gateway: str | None = None
+    ) -> Since:
+        """The next events after a place, of one job or gateway if one is named.
+
+        If there are fewer than `limit`, there are no others up to `newest`.
+        """
+        only = [events.c.job_id == job_id] if job_id else []
+        only += [events.c.gateway == gateway] if gateway else []
+        # On SQLite all of it sees the same moment; elsewhere `newest`, read first, is no newer than the rest.
+        with self._database.read() as connection:
+            newest = _newest(connection)
+            lost = _lost(connection, place, newest)
+            found = [] if lost else _read(connection, place.id, limit, *only)
+        return Since(found, newest, lost)
+
+    def forget(self, before: int, *, most: int = KEPT, limit: int = 1000) -> int:
+        """Let go of the oldest events: from before a time (milliseconds since 1970), or beyond `most`.
+
+        At most `limit` of them, so that no other write waits long; answers how many. The newest always stays,
+        as proof of how far the ids have come; what is kept has no gap, even if the clock was set back.
+        """
+        with self._database.read() as connection:
+            newest = _newest(connection).id
+            oldest_first = select(events.c.id, events.c.at).order_by(events.c.id).limit(limit)
+            rows = connection.execute(oldest_first).all()
+        old = [
+            row.id
+            for row in takewhile(lambda row: row.at < before or row.id <= newest - most, rows)
+            if row.id < newest
+        ]
+        if not old:
+            return 0
         with self._database.write() as connection:
-            return connection.execute(delete(events).where(events.c.at < before)).rowcount
+            return connection.execute(delete(events).where(events.c.id <= old[-1])).rowcount
 
 
 def note_move(connection: Connection, job: RowMapping, at: int) -> None:
@@ -69,3 +146,23 @@ def note_output(connection: Connection, job: RowMapping, output: Output) -> None
 def _note(connection: Connection, at: int, job: RowMapping, **more: Any) -> None:
     row = {"at": at, "job_id": job["id"], "gateway": job["gateway"], **more}
     connection.execute(insert(events).values(row))
+
+
+def _read(connection: Connection, event_id: int, limit: int, *only: Any) -> list[Happened]:
+    query = select(events).where(events.c.id > event_id, *only).order_by(events.c.id).limit(limit)
+    return [Happened(**row) for row in connection.execute(query).mappings()]
+
+
+def _newest(connection: Connection) -> Place:
+    query = select(events.c.id, events.c.at).order_by(events.c.id.desc()).limit(1)
+    row = connection.execute(query).one_or_none()
+    return Place(0) if row is None else Place(row.id, row.at)
+
+
+def _lost(connection: Connection, place: Place, newest: Place) -> Lost | None:
+    if place.id > newest.id:
+        return Lost.UNKNOWN
+    if place.id < (connection.scalar(select(func.min(events.c.id))) or 0) - 1:
+        return Lost.FORGOTTEN
+    there = connection.scalar(select(events.c.at).where(events.c.id == place.id))
+    return Lost.UNKNOWN if None not in (there, place.at) and there != place.at else None

@@ -142,7 +142,7 @@ outputs = Table(
     Column("declared_type", Text),
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
-    Column("seed", Text, index=True),
+    Column("seed", Text),
     Column("source_url", Text),
     Column("downloaded_at", BigInteger),
     Column("stored_at", BigInteger, nullable=False),

@@ -77,14 +77,19 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(variables: dict[str, str], folder: Path, *arguments: str) -> Iterator[Process]:
-    """Run `darkroom serve` until the end of the block; killed there if it still runs."""
+def serving(
+    variables: dict[str, str], folder: Path, *arguments: str, module: str = "receiver"
+) -> Iterator[Process]:
+    """Run `darkroom serve` until the end of the block; killed there if it still runs.
+
+    `module` is one that does as `darkroom` does.
+    """
     log = folder / "serve.log"
     url = f"http://127.0.0.1:{variables['DARKROOM_PORT']}"
     began = monotonic()
     with log.open("ab") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "receiver", "serve", *arguments],
+            [sys.executable, "-m", module, "serve", *arguments],
             cwd=folder, env=variables | {"PYTHONPATH": str(ROOT)}, stdout=out, stderr=out,
         )  # fmt: skip
     try:
@@ -94,6 +99,25 @@ def serving(variables: dict[str, str], folder: Path, *arguments: str) -> Iterato
         if child.poll() is None:
             child.kill()
         child.wait()
+
+
+@contextmanager
+def working(variables: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `darkroom work`, which listens nowhere, until the end of the block."""
+    with (folder / "work.log").open("ab") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "receiver", "work"],
+            cwd=folder, env=variables | {"PYTHONPATH": str(ROOT)}, stdout=out, stderr=out,
+        )  # fmt: skip
+    try:
+        yield child
+    finally:
+        child.terminate()
+        try:
+            child.wait(15)
+        finally:
+            child.kill()
+            child.wait()
 
 
 def watch_rss(process: Process, until: Callable[[], None]) -> int:

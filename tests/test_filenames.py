@@ -8,7 +8,7 @@ from dataclasses import replace
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from receiver.filenames import FileName, file_name
@@ -62,6 +62,7 @@ def test_the_extension_is_that_of_the_bytes() -> None:
     assert [name.rpartition(".")[2] for name in of.values()] == ["jpg", "webp", "avif", "bin"]
 
 
+@example("𝕊 ﷺ ﬁ İ ㎒ \u0301a")
 @given(st.text(max_size=700))
 def test_no_prompt_makes_a_name_that_harms(prompt: str) -> None:
     made = named(prompt)

@@ -157,6 +157,7 @@ def _everything_told(http: httpx.Client) -> dict[str, str]:
     }
     paths = ["/v1/jobs", "/v1/outputs", "/v1/books", "/v1/gateways", "/metrics", "/readyz", "/healthz"]
     paths += [f"/v1/{name}/{one}" for name, every in ids.items() for one in every]
+    paths += [f"/v1/outputs/{one}/{what}" for one in ids["outputs"] for what in ("record", "thumbnail")]
     return {path: http.get(path).text for path in (*paths, "/openapi.json")}
 
 

@@ -13,6 +13,7 @@ from storage.books import total
 from storage.database import HEAD, Database
 from storage.deliveries import MAX_DELIVERIES, Receipt, without_queries
 from storage.errors import Conflict, LeaseLost, Misconfigured, NotFound, Unavailable
+from storage.facets import FacetCount, Facets
 from storage.ledger import LEASE_MS, Ledger
 from storage.moves import MAX_MOVES
 from storage.records import (
@@ -26,6 +27,8 @@ from storage.records import (
     Status,
     Verdict,
 )
+from storage.search import Search
+from storage.wanted import Wanted
 from tests.ledgers import REQUEST, Clock, add, offer, output, running
 
 
@@ -370,6 +373,7 @@ def test_a_ledger_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, cloc
             }
             connection.execute(text(FIRST_SCHEMA_JOB), values)
         connection.execute(text("INSERT INTO accepted VALUES ('apiframe', 3)"))
+        connection.execute(text(FIRST_SCHEMA_OUTPUT))
     engine.dispose()
     database = Database.open(url)
     ledger = Ledger(database, clock)
@@ -380,13 +384,26 @@ def test_a_ledger_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, cloc
     assert queued.attempt_log == ()
     assert ledger.books()["apiframe"].balanced
     assert [job.id for job in ledger.claim("w", 5)] == ["queued", "ready"]
+    search = Search(database)
+    for asked in (Wanted(words=("FÉ",)), Wanted(tags={"for": "web"}), Wanted(seed="9"), Wanted(model="m")):
+        assert [one.output.id for one in search.outputs(asked, limit=5).rows] == ["archived.0"], asked
+    newest_first = [job.id for job in search.jobs(Wanted(), limit=5).rows]
+    assert newest_first == ["ready", "queued", "archived"], "by time, then by id"
+    assert Facets(database).read(Wanted()).tag == [FacetCount("for=web", 1)]
     database.close()
 
 
 FIRST_SCHEMA_JOB = """
 INSERT INTO jobs (id, gateway, status, request_sha256, model, prompt, prompt_folded, params, tags, ignored,
     callback_expected, credits_estimated, images, attempts, next_attempt_at, created_at, updated_at, moves)
-VALUES (:id, 'apiframe', :status, '', 'm', 'p', 'p', '{}', '{}', '[]', 0, 0, '[]', 0, :due, 1, 2, :moves)
+VALUES (:id, 'apiframe', :status, '', 'm', 'Café', 'café', '{}', '{"for": "web"}', '[]',
+    0, 0, '[]', 0, :due, 1, 2, :moves)
+"""
+
+
+FIRST_SCHEMA_OUTPUT = """
+INSERT INTO outputs (job_id, "index", key, sha256, bytes, media_type, width, height, seed, stored_at)
+VALUES ('archived', 0, 'images/0.png', 'ab', 3, 'image/png', 1, 1, '9', 2)
 """
 
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
@@ -22,9 +23,12 @@ from PIL import Image
 from receiver.embedded import EmbeddedS3
 from receiver.makers import USUAL
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.serving import GRACE_S
+from receiver.thumbnailer import Thumbnailer
 from storage.errors import Unavailable
 from storage.objects import ObjectStore, ObjectStream
 from tests.live import IMAGEN, ULTRA, Live, Start, started
+from tests.test_thumbnailer import odd
 
 PROMPT = 'Bäume im Wind; filename="evil.exe"\r\nX: y'
 NOBODY = "00000000-0000-7000-8000-000000000000"
@@ -34,6 +38,7 @@ class Watched(ObjectStore):
     """A store that remembers what it was asked for, and can break off in the middle."""
 
     log: ClassVar[list[tuple[str, str]]] = []
+    open: ClassVar[list[str]] = []
     broken: ClassVar[threading.Event] = threading.Event()
     no_records: ClassVar[threading.Event] = threading.Event()
 
@@ -42,7 +47,11 @@ class Watched(ObjectStore):
         """Open an object."""
         self.log.append(("stream", key))
         with super().stream(key, byte_range=byte_range) as stream:
-            yield replace(stream, chunks=self._perhaps_broken(stream.chunks))
+            self.open.append(key)
+            try:
+                yield replace(stream, chunks=self._perhaps_broken(stream.chunks))
+            finally:
+                self.open.remove(key)
 
     def _perhaps_broken(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -100,6 +109,7 @@ def made(s3_server: EmbeddedS3, tmp_path_factory: pytest.TempPathFactory) -> Ite
         assert hashlib.sha256(image).hexdigest() == output["sha256"]
         Watched.log.clear()
         yield Made(live, output, image, Watched.log)
+    assert Watched.open == [], "however an answer ended, what was opened for it is closed"
 
 
 SAFE = {
@@ -305,6 +315,18 @@ def test_a_stream_whose_bucket_breaks_off_is_cut_off_too(made: Made, asked: str)
     assert made.get().content == made.image
 
 
+def test_who_leaves_in_the_middle_holds_nothing_open(made: Made) -> None:
+    with httpx.Client(base_url=made.live.url, trust_env=False) as http:
+        for _ in range(3):
+            with http.stream("GET", made.at + "/image?stream=1") as answer:
+                next(answer.iter_raw(1000))
+    for _ in range(500):
+        if not Watched.open:
+            break
+        threading.Event().wait(0.01)
+    assert Watched.open == []
+
+
 def replaced(live: Live, output: dict[str, Any], image: bytes) -> None:
     """Put other bytes in the place of an archived image, as only somebody with the bucket's keys can."""
     store = live.service.memory.store
@@ -434,6 +456,25 @@ def test_an_image_over_the_limit_has_none_and_is_had_all_the_same(
         assert "DARKROOM_DOWNLOAD__MAX_PIXELS" in answer.json()["detail"]
         assert answer.headers["cache-control"] == "no-store"
         assert live.http.get(f"/v1/outputs/{output}/image?stream=1").status_code == 200
+
+
+def test_who_waits_for_one_is_sent_home_when_the_service_stops(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    (tmp_path / "odd").touch()
+    hanging = Thumbnailer(odd("time.sleep(60)", tmp_path / "odd"))
+    with ThreadPoolExecutor(1) as pool:
+        makers = replace(USUAL, thumbnailer=lambda: hanging)
+        with started(s3_server, tmp_path, sandbox=sandbox, makers=makers) as live:
+            at = f"{live.url}/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/thumbnail"
+            asking = pool.submit(httpx.get, at, trust_env=False, timeout=30)
+            while not hanging.helpers():
+                threading.Event().wait(0.01)
+            began = monotonic()
+        assert monotonic() - began < GRACE_S
+        answer = asking.result(5)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unready")
+    assert hanging.helpers() == []
 
 
 # Records.

@@ -128,6 +128,11 @@ def test_real_answers_are_as_described_and_hold_nothing_else(live: Live) -> None
         "/v1/outputs/{id}/record": [f"/v1/outputs/{output}/record", f"/v1/outputs/{job['id']}.7/record"],
         "/v1/books": ["/v1/books", "/v1/books?x=1"],
         "/v1/gateways": ["/v1/gateways"],
+        "/v1/events": [
+            "/v1/events?wait=0",
+            f"/v1/events?wait=0&since=0&job={job['id']}",
+            "/v1/events?wait=x",
+        ],
         "/metrics": ["/metrics"],
         "/healthz": ["/healthz"],
         "/readyz": ["/readyz"],

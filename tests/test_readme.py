@@ -374,6 +374,16 @@ def test_commands_find_images(live: Live, tmp_path: Path, menu: dict[str, Any]) 
     assert (tmp_path / "pictures" / f"{menu['id']}.png").exists()
 
 
+def test_links_give_a_part_a_named_file_and_a_thumbnail(
+    live: Live, tmp_path: Path, menu: dict[str, Any]
+) -> None:
+    need("curl", "--version")
+    bash(live, tmp_path, UUID.sub(menu["job_id"], block("run: links")))
+    (image,) = tmp_path.glob("a-photorealistic-bowl-of-ramen-*-0.png")
+    assert image.read_bytes()[:100] == (tmp_path / "part.bin").read_bytes()
+    assert (tmp_path / "small.webp").read_bytes()[8:12] == b"WEBP"
+
+
 def test_failed_jobs_are_found_for_a_retry(live: Live, tmp_path: Path) -> None:
     job = live.make(IMAGEN, fault={"fault": "expired_link", "forever": True})
     assert live.job(job["id"]).status == "failed"

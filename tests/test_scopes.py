@@ -38,6 +38,7 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "GET /v1/facets": ("read", 200),
     "GET /v1/gateways": ("read", 200),
     "GET /v1/usage": ("read", 200),
+    "GET /v1/events": ("read", 200),
     "GET /metrics": ("read", 200),
     "GET /healthz": (None, 200),
     "GET /readyz": (None, 200),
@@ -60,6 +61,8 @@ def ask(live: Live, at: str, token: str | None) -> tuple[int, str]:
     method, path = at.split(" ")
     for name, value in IDS.items():
         path = path.replace(name, f"{value}.0" if "outputs" in path and name == "{id}" else value)
+    # It has no end by itself.
+    path += "?wait=0" * path.endswith("/events")
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     answer = live.http.request(method, path, headers=headers)
     told = answer.content and answer.headers.get("content-type") == "application/problem+json"

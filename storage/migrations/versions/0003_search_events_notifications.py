@@ -35,6 +35,7 @@ def upgrade() -> None:
         sqlite_where=faulty,
         postgresql_where=faulty,
     )
+    op.drop_index("ix_outputs_seed", table_name="outputs")
     _index(connection)
 
 
