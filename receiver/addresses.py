@@ -120,7 +120,7 @@ def read_address(text: str) -> Address:
         raise ForbiddenAddress(f"{text[:60]!r} is not an IP address.") from None
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
-            raise ForbiddenAddress("An address with a zone is never the address of an image.")
+            raise ForbiddenAddress("An address with a zone is good on one link only.")
         return address.ipv4_mapped or address
     return address
 
@@ -225,22 +225,20 @@ def read_target(url: str) -> Target:
     percent signs in the host, and IPv4 addresses in any spelling but four decimal numbers.
     """
     if len(url) > MAX_URL_LENGTH or not url.isprintable():
-        raise ForbiddenAddress(
-            f"The image URL is over {MAX_URL_LENGTH} characters or has control characters."
-        )
+        raise ForbiddenAddress(f"The URL is over {MAX_URL_LENGTH} characters or has control characters.")
     match = _URL.match(url)
     scheme = match["scheme"].lower() if match else ""
     if match is None or scheme not in _PORTS:
-        raise ForbiddenAddress("The image URL is not an https URL.")
+        raise ForbiddenAddress("The URL is not an https URL.")
     if "@" in match["authority"]:
-        raise ForbiddenAddress("The image URL has credentials in it.")
+        raise ForbiddenAddress("The URL has credentials in it.")
     authority = _AUTHORITY.fullmatch(match["authority"])
     if authority is None:
-        raise ForbiddenAddress("The image URL has a malformed host or port.")
+        raise ForbiddenAddress("The URL has a malformed host or port.")
     host, address = _read_host(authority)
     port = int(authority["port"] or _PORTS[scheme])
     if not 1 <= port <= 65535:
-        raise ForbiddenAddress(f"The image URL has port {port}.")
+        raise ForbiddenAddress(f"The URL has port {port}.")
     path, query = _read_rest(scheme, url[match.end() :])
     return Target(scheme, host, port, path, query, address)
 
@@ -251,7 +249,7 @@ def _read_rest(scheme: str, rest: str) -> tuple[str, str | None]:
         # With a host of our own: the real one was read by stricter rules.
         parsed = httpx.URL(f"{scheme}://host{rest}")
     except httpx.InvalidURL:
-        raise ForbiddenAddress("The image URL is malformed.") from None
+        raise ForbiddenAddress("The URL is malformed.") from None
     path, mark, query = parsed.raw_path.decode("ascii").partition("?")
     return path, query if mark else None
 
@@ -263,7 +261,7 @@ def _read_host(authority: re.Match[str]) -> tuple[str, Address | None]:
     host = _to_ascii(written).removesuffix(".")
     labels = host.split(".")
     if len(host) > MAX_HOST_LENGTH or not all(_DNS_LABEL.fullmatch(label) for label in labels):
-        raise ForbiddenAddress("The image URL has a malformed host name.")
+        raise ForbiddenAddress("The URL has a malformed host name.")
     # Whatever ends in a number is an address to some resolver: 2130706433, 0x7f.1, 0177.0.0.1, 127.1.
     # https://url.spec.whatwg.org/#ends-in-a-number-checker
     if _NUMBER.fullmatch(labels[-1]) is None:
@@ -273,7 +271,7 @@ def _read_host(authority: re.Match[str]) -> tuple[str, Address | None]:
     except AddressValueError:
         address = None
     if address is None or not written.isascii():
-        raise ForbiddenAddress("The image URL has an oddly spelled IPv4 address.")
+        raise ForbiddenAddress("The URL has an oddly spelled IPv4 address.")
     return str(address), address
 
 
@@ -281,17 +279,17 @@ def _read_v6(text: str) -> tuple[str, Address]:
     try:
         literal = IPv6Address(text)
     except AddressValueError:
-        raise ForbiddenAddress("The image URL has a malformed IPv6 address.") from None
+        raise ForbiddenAddress("The URL has a malformed IPv6 address.") from None
     return str(literal), literal.ipv4_mapped or literal
 
 
 def _to_ascii(name: str) -> str:
     """Encode an international name (IDNA 2008) and put it in lower case."""
     if len(name) > MAX_HOST_LENGTH + 1:  # before the encoding, which costs time for each character
-        raise ForbiddenAddress("The image URL has a host name that is too long.")
+        raise ForbiddenAddress("The URL has a host name that is too long.")
     if name.isascii():
         return name.lower()
     try:
         return httpx.URL(scheme="https", host=name).raw_host.decode("ascii")
     except (httpx.InvalidURL, UnicodeError):
-        raise ForbiddenAddress("The image URL has a malformed international host name.") from None
+        raise ForbiddenAddress("The URL has a malformed international host name.") from None

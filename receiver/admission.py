@@ -26,9 +26,10 @@ class Admission:
     def admit(self, request: Request, scope: str) -> None:
         """Admit a request, or raise Unauthorized, TooManyRequests, Forbidden or StaleForm.
 
+        From then on `request.state.caller` says who it comes from.
+
         It comes with a bearer token, or from a page of the gallery with the cookie of a session. By cookie it
         may change something only if a header has the session's form token, which no other site knows.
-        From then on `request.state.caller` says who it comes from.
         """
         try:
             caller = self._caller(request)

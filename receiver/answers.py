@@ -15,6 +15,7 @@ from pydantic import ConfigDict, Field, StringConstraints, with_config
 from typing_extensions import TypedDict
 
 from storage.deliveries import Receipt
+from storage.notifications import State
 from storage.records import FoundBy, Status, Verdict
 from storage.usage import By
 
@@ -23,6 +24,7 @@ _told = with_config(ConfigDict(use_attribute_docstrings=True))
 UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 JobId = Annotated[str, StringConstraints(pattern=f"^{UUID}$")]
 OutputId = Annotated[str, StringConstraints(pattern=rf"^{UUID}\.[0-9]{{1,6}}$")]
+NotificationId = Annotated[str, StringConstraints(pattern=rf"^{UUID}\.[0-9]{{1,6}}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 """RFC 3339, in UTC, to the millisecond."""
@@ -121,7 +123,21 @@ class Attempted(TypedDict):
     times: Count
 
 
-Event = Annotated[Moved | Attempted | Delivered | Stored, Field(discriminator="event")]
+@_told
+class Notified(TypedDict):
+    """Your application was notified that the job came to rest, or is to be."""
+
+    at: Time
+    """When that was tried last, or owed since."""
+    event: Literal["notified"]
+    notification: NotificationId
+    state: State
+    attempts: Count
+    code: str | None
+    """Why the last try failed; null if it did not."""
+
+
+Event = Annotated[Moved | Attempted | Delivered | Stored | Notified, Field(discriminator="event")]
 """One entry of a job's timeline."""
 
 
@@ -225,6 +241,67 @@ class FacetCounts(TypedDict):
     """Days in UTC on which jobs were taken in, the latest first: `2026-11-22`."""
     tag: list[FacetValue]
     """Each as `name=value`."""
+
+
+@_told
+class Notification(TypedDict):
+    """What your application was told, or is to be told, of one time that a job came to rest."""
+
+    id: NotificationId
+    """`<job id>.<number>`; its messages have `webhook-id: msg_<job id>_<number>`."""
+    job_id: JobId
+    number: Count
+    """Which of its job's it is, from 1; a job that is retried comes to rest again."""
+    type: str
+    """Such as `job.archived`."""
+    state: State
+    host: str
+    """Where it goes. The rest of the URL is not shown, since it may hold a secret."""
+    at: Time
+    """When the job came to rest."""
+    attempts: Count
+    """Tries since then, or since a replay was asked for."""
+    tried_at: Time | None
+    next_attempt_at: Time | None
+    delivered_at: Time | None
+    code: str | None
+    """Why the last try failed; null if it did not."""
+    message: str | None
+
+
+@_told
+class NotificationPage(TypedDict):
+    """Some notifications, those of the newest job first."""
+
+    notifications: list[Notification]
+    next_cursor: NotificationId | None
+    """Asks for the next page as `cursor`; null on the last one."""
+
+
+class NotifiedOutput(Output):
+    """One archived image, as a notification tells of it."""
+
+    image: Annotated[str, Field(description="The path at your Darkroom that leads to the image.")]
+
+
+@_told
+class NotificationData(TypedDict):
+    """The job as it was when it came to rest."""
+
+    whole: bool
+    """False if long texts were left out; `GET /v1/jobs/{id}` has them."""
+    job: Job
+    outputs: list[NotifiedOutput]
+
+
+@_told
+class Message(TypedDict):
+    """The body of a notification, by the Standard Webhooks specification."""
+
+    type: Literal["job.archived", "job.partial", "job.failed"]
+    timestamp: Time
+    """When the job came to rest."""
+    data: NotificationData
 
 
 class Page(TypedDict):

@@ -33,6 +33,7 @@ from receiver.waiting import Waiters
 from storage.books import total
 from storage.circuits import Circuits
 from storage.ledger import Ledger
+from storage.notifications import Notifications
 from storage.records import Clock
 from storage.search import Found, Page, Search
 
@@ -124,6 +125,7 @@ class Api:
     ledger: Ledger
     search: Search
     circuits: Circuits
+    notifications: Notifications
     submitter: Submitter
     retrier: Retrier
     admission: Admission
@@ -155,6 +157,7 @@ class Api:
             body.request(),
             ignore_unsupported=body.unsupported == "ignore",
             idempotency_key=key,
+            notify_url=body.notify_url,
             request_id=request.state.request_id,
         )
         if new:
@@ -168,7 +171,7 @@ class Api:
             self.search.jobs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
         )
         ids = await run_in_threadpool(self.search.output_ids, [job.id for job in page.rows])
-        return _listed(request, "jobs", [job_view(job, ids[job.id]) for job in page.rows], page)
+        return listed(request, "jobs", [job_view(job, ids[job.id]) for job in page.rows], page)
 
     async def job(self, request: Request, query: WaitQuery) -> Response:
         """Show one job; with `?wait=` seconds, once it is terminal or that time has passed."""
@@ -190,7 +193,7 @@ class Api:
         page = await run_in_threadpool(
             self.search.outputs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
         )
-        return _listed(request, "outputs", [output_view(found) for found in page.rows], page)
+        return listed(request, "outputs", [output_view(found) for found in page.rows], page)
 
     async def output(self, request: Request, _query: NoQuery) -> Response:
         """Show one output, with everything that made it."""
@@ -220,14 +223,17 @@ class Api:
         job = self.ledger.job(job_id)
         outputs = self.ledger.outputs(job_id)
         view = job_view(job, [output.id for output in outputs])
-        view["timeline"] = timeline(job, self.ledger.deliveries(job_id), outputs)
+        view["timeline"] = timeline(
+            job, self.ledger.deliveries(job_id), outputs, self.notifications.of_job(job_id)
+        )
         return view
 
     async def _find(self, request: Request) -> Found:
         return await run_in_threadpool(self.search.output, request.path_params["id"])
 
 
-def _listed(request: Request, name: str, views: Sequence[Mapping[str, Any]], page: Page[Any]) -> Response:
+def listed(request: Request, name: str, views: Sequence[Mapping[str, Any]], page: Page[Any]) -> Response:
+    """A page of a list, with a link to the next one."""
     headers: Mapping[str, str] = {}
     if page.next_cursor:
         following = [(key, value) for key, value in request.query_params.multi_items() if key != "cursor"]

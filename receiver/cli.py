@@ -8,14 +8,26 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from receiver.commands import demo, finding, retrying, running, showing, spending, submitting
+from receiver.commands import (
+    demo,
+    exporting,
+    fetching,
+    finding,
+    notifying,
+    retrying,
+    running,
+    searching,
+    showing,
+    spending,
+    submitting,
+)
+from receiver.commands.words import TextCommand
 
 _RUN, _MAKE, _FIND = "Run it", "Make images", "Find them again"
 
 app = typer.Typer(
     name="darkroom",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -78,22 +90,44 @@ app.command(
     epilog=_examples(
         "darkroom jobs --status failed",
         "darkroom jobs --code image_expired --since 12h",
-        "darkroom jobs --json",
+        "darkroom jobs --watch",
+        "darkroom jobs --since 1h --until-done --json",
     ),
 )(finding.jobs)
 app.command(
     "show", rich_help_panel=_MAKE, epilog=_examples("darkroom show 019a1b2c-3d4e-7f00-8000-000000000000")
 )(showing.show)
-app.command("search", rich_help_panel=_FIND, epilog=_examples("darkroom search ramen --seed 7"))(
-    finding.search
-)
 app.command(
-    "download",
+    "search",
+    cls=TextCommand,
     rich_help_panel=_FIND,
     epilog=_examples(
-        "darkroom download --tag campaign=may --to pictures", "darkroom download --all --to backup"
+        "darkroom search ramen --seed 7",
+        'darkroom search kite "red sky" -blurry model:imagen4 since:7d',
+        "darkroom search --file picture.png",
+        "darkroom search tag:campaign=may --facets",
     ),
-)(finding.download)
+)(searching.search)
+app.command(
+    "download",
+    cls=TextCommand,
+    rich_help_panel=_FIND,
+    epilog=_examples(
+        "darkroom download tag:campaign=may -blurry --to pictures",
+        "darkroom download 019a1b2c-3d4e-7f00-8000-000000000000 --with-records",
+        "darkroom download --all --to backup --name '{date}/{prompt:40}-{seed}-{index}.{ext}'",
+    ),
+)(fetching.download)
+app.command(
+    "export",
+    cls=TextCommand,
+    rich_help_panel=_FIND,
+    epilog=_examples(
+        "darkroom export tag:campaign=may --format csv > may.csv",
+        "darkroom export kite -blurry since:7d --to kites.zip",
+        "darkroom export --all --format bagit --to everything",
+    ),
+)(exporting.export)
 app.command(
     "retry",
     rich_help_panel=_MAKE,
@@ -112,6 +146,17 @@ app.command(
         "darkroom usage --by day --since 2026-11-01 --until 2026-12-01 --json",
     ),
 )(spending.usage)
+
+app.add_typer(
+    notifying.app,
+    name="notifications",
+    rich_help_panel=_MAKE,
+    epilog=_examples(
+        "darkroom notifications --failed",
+        "darkroom notifications replay --failed --since 7d",
+        "darkroom notifications secret",
+    ),
+)
 app.command("books", rich_help_panel=_FIND, epilog=_examples("darkroom books"))(finding.books)
 
 

@@ -10,61 +10,41 @@ ClientError
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import IO, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 from urllib.parse import quote
 
 import httpx
 
-from receiver.replies import (
+from receiver.client_http import ApiError, ClientError, Damaged, Http, Unreachable, Value
+from receiver.downloading import Patience, digest_of, fetch
+from receiver.listening import Event, listen
+from receiver.replies import Job, Output, to_job, to_output, to_record
+from receiver.reports import (
     Books,
+    Facets,
     Gateways,
-    Job,
-    Output,
+    Notification,
     Usage,
     to_books,
+    to_facets,
     to_gateways,
-    to_job,
-    to_output,
+    to_notification,
     to_usage,
 )
+
+__all__ = ["ApiError", "ClientError", "Damaged", "Darkroom", "Event", "Unreachable"]
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 HELD_S = 30.0
 """How long one request is held while waiting for a job; `wait` sends as many as it takes."""
 
-UNSENDABLE = "The token, the idempotency key or a text has characters that cannot be sent."
-
-Value = TypeVar("Value")
-
-
-class ClientError(Exception):
-    """Root of what this client raises; `str(error)` says what happened, for a person to read."""
-
-
-class ApiError(ClientError):
-    """The service refused: `code` is its short word for why, `faults` name each field that is wrong."""
-
-    def __init__(self, code: str, detail: str, status: int, faults: Sequence[Mapping[str, str]] = ()) -> None:
-        self.code = code
-        self.detail = detail
-        self.status = status
-        self.faults = [dict(fault) for fault in faults]
-        super().__init__(detail)
-
-
-class Unreachable(ClientError):
-    """Nobody answered at that address, or what answered is not Darkroom."""
-
-
-class Damaged(ClientError):
-    """The bytes that came are not those that the archive holds; nothing was kept of them."""
+MOST_THUMBNAIL = 1024 * 1024
+"""Bytes of a thumbnail; they are small, so more is not one."""
 
 
 class Darkroom:
@@ -73,10 +53,11 @@ class Darkroom:
         with Darkroom() as darkroom:
             job = darkroom.submit(gateway="apiframe", model="imagen-4-fast", prompt="a red kite")
             job = darkroom.wait(job.id, timeout_s=120)
-            for output in darkroom.outputs(job=job.id):
+            for output in darkroom.search(job=job.id):
                 print(darkroom.download(output, "pictures"))
 
-    Every method raises ApiError if the service refuses, and Unreachable if it cannot be reached.
+    Every method raises ApiError if the service refuses, and Unreachable if it cannot be reached. Threads
+    may share one.
     """
 
     def __init__(
@@ -86,17 +67,20 @@ class Darkroom:
         *,
         client: httpx.Client | None = None,
         page_size: int = 100,
+        timeout_s: float = 30,
+        retry_delays_s: Sequence[float] = (0.5, 1, 2),
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`token` is one of DARKROOM_API_TOKENS, without its name and scope; `client` stays the caller's.
 
-        `page_size`: how many jobs or outputs one request asks for, 500 at most.
+        `page_size`: how many jobs or outputs one request asks for, 500 at most. `timeout_s`: how
+        long an answer may take, beyond what was asked to be waited for. `retry_delays_s`: a broken
+        download or stream of events goes on after each of these waits, and fails after the last.
         """
-        self.url = url.rstrip("/")
-        self._headers = {"authorization": f"Bearer {token.strip()}"} if token else {}
+        self._http = Http(url, token, client, timeout_s=timeout_s)
+        self.url = self._http.url
         self._page_size = page_size
-        self._own = client is None
-        # A proxy from the environment cannot reach this machine's own loopback.
-        self._client = client or httpx.Client(trust_env=not _loopback(self.url))
+        self._patience = Patience(retry_delays_s, sleep)
 
     def __enter__(self) -> Self:
         return self
@@ -106,8 +90,7 @@ class Darkroom:
 
     def close(self) -> None:
         """Close the connections, unless the HTTP client was passed in."""
-        if self._own:
-            self._client.close()
+        self._http.close()
 
     def submit(
         self,
@@ -122,11 +105,13 @@ class Darkroom:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         unsupported: Literal["refuse", "ignore"] = "refuse",
+        notify_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
         """Submit a job; it is safe in the ledger once this returns, and sent to its gateway soon after.
 
-        The same `idempotency_key` with the same request answers the job that is there already.
+        The same `idempotency_key` with the same request answers the job that is there already. `notify_url`
+        is where to tell once it is over; None leaves that to the service's settings, and "" means nowhere.
         """
         asked = {
             "gateway": gateway,
@@ -139,16 +124,17 @@ class Darkroom:
             "params": dict(params or {}),
             "tags": dict(tags or {}),
             "unsupported": unsupported,
+            "notify_url": notify_url,
         }
         body = {name: value for name, value in asked.items() if value is not None}
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
-        return self._read(to_job, self._ask("POST", "/v1/jobs", json=body, headers=headers))
+        return self._http.read(to_job, self._http.ask("POST", "/v1/jobs", json=body, headers=headers))
 
     def job(self, job_id: str, wait: float = 0) -> Job:
         """Show one job, once it is finished or `wait` seconds have passed (60 at most)."""
         query = {"wait": wait} if wait else {}
         path = f"/v1/jobs/{quote(job_id, safe='')}"
-        return self._read(to_job, self._ask("GET", path, params=query, timeout_s=wait + 30))
+        return self._http.read(to_job, self._http.ask("GET", path, params=query, held_s=wait))
 
     def wait(self, job_id: str, timeout_s: float) -> Job:
         """Show one job once it is finished, or as it is after `timeout_s` seconds: look at `finished`."""
@@ -165,7 +151,7 @@ class Darkroom:
         code `needs_resubmit` where nothing else could help, and `not_retryable` where nothing can.
         """
         path = f"/v1/jobs/{quote(job_id, safe='')}/retry"
-        return self._read(to_job, self._ask("POST", path, json={"resubmit": resubmit}))
+        return self._http.read(to_job, self._http.ask("POST", path, json={"resubmit": resubmit}))
 
     def jobs(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Job]:
         """List jobs, newest first: `gateway`, `model`, `q`, `status`, `code`, `since`, `until`, or
@@ -175,21 +161,46 @@ class Darkroom:
         """
         return self._pages("jobs", to_job, limit, filters)
 
-    def outputs(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Output]:
-        """Search outputs, those of the newest job first; filters as in `jobs`, and `sha256`."""
-        return self._pages("outputs", to_output, limit, filters)
+    def search(
+        self, q: str | None = None, *, limit: int | None = None, **filters: str | None
+    ) -> Iterator[Output]:
+        """Find archived images; those of the newest job first.
+
+            darkroom.search('kite "red sky" -blurry model:imagen4 since:7d', limit=10)
+            darkroom.search(sha256="1017830d...", **{"tag.campaign": "menu"})
+
+        `q` is the query language; the filters are those of `GET /v1/outputs`, and all must hold. `limit` is
+        how many to answer in all; pages are asked for as they are needed.
+        """
+        return self._pages("outputs", to_output, limit, {"q": q, **filters})
+
+    def facets(self, q: str | None = None, **filters: str | None) -> Facets:
+        """Count what `search` finds with the same words and filters: by gateway, model, day and tag."""
+        query = {name: value for name, value in {"q": q, **filters}.items() if value is not None}
+        return self._http.read(to_facets, self._http.ask("GET", "/v1/facets", params=query))
 
     def output(self, output_id: str) -> Output:
         """Show one output; `raw` has the job that made it."""
-        return self._read(to_output, self._ask("GET", _path(output_id)))
+        return self._http.read(to_output, self._http.ask("GET", _path(output_id)))
+
+    def notifications(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Notification]:
+        """List what applications were told, of the newest job first: `job`, `state` (owed, delivered or
+        given_up), `since`.
+        """
+        return self._pages("notifications", to_notification, limit, filters)
+
+    def replay(self, notification_id: str) -> Notification:
+        """Send a notification again, whatever became of it, with its tries counted anew."""
+        path = f"/v1/notifications/{quote(notification_id, safe='')}/replay"
+        return self._http.read(to_notification, self._http.ask("POST", path))
 
     def books(self) -> Books:
         """Show the books."""
-        return self._read(to_books, self._ask("GET", "/v1/books"))
+        return self._http.read(to_books, self._http.ask("GET", "/v1/books"))
 
     def gateways(self) -> Gateways:
         """Show how the gateways are, and the hosts of their images."""
-        return self._read(to_gateways, self._ask("GET", "/v1/gateways"))
+        return self._http.read(to_gateways, self._http.ask("GET", "/v1/gateways"))
 
     def usage(
         self,
@@ -210,11 +221,11 @@ class Darkroom:
         """
         asked = {"by": by, "tag": tag, "gateway": gateway, "since": since, "until": until, "limit": limit}
         query = {name: value for name, value in asked.items() if value is not None}
-        return self._read(to_usage, self._ask("GET", "/v1/usage", params=query))
+        return self._http.read(to_usage, self._http.ask("GET", "/v1/usage", params=query))
 
     def link(self, output_id: str) -> str:
         """A fresh presigned link to an output's image; anybody who has it can read the image for a while."""
-        with self._open(f"{_path(output_id)}/image") as response:
+        with self._http.open(f"{_path(output_id)}/image") as response:
             return response.headers["location"]
 
     @contextmanager
@@ -226,133 +237,74 @@ class Darkroom:
 
         Use `download` for a checked file.
         """
-        with self._open(f"{_path(output_id)}/image?stream=1") as response:
+        with self._http.open(f"{_path(output_id)}/image?stream=1") as response:
             yield response.iter_bytes()
+
+    def record(self, output_id: str) -> Mapping[str, Any]:
+        """The record of the job that made an output, as it is in the bucket."""
+        return self._http.read(to_record, self._http.ask("GET", f"{_path(output_id)}/record"))
 
     def thumbnail(self, output_id: str) -> bytes:
         """An output's thumbnail, in WebP; ApiError has the code `no_thumbnail` where none can be made."""
-        with self._open(f"{_path(output_id)}/thumbnail") as response:
-            return response.read()
+        return self._http.small(f"{_path(output_id)}/thumbnail", MOST_THUMBNAIL)
+
+    def events(
+        self, since: str | None = None, *, job: str | None = None, gateway: str | None = None
+    ) -> Iterator[Event]:
+        """What happens from now on, as it happens: jobs that move, outputs that are archived.
+
+            for event in darkroom.events():
+                print(event.kind, event.data)
+
+        Of one job or one gateway only, if they are given. It never ends by itself. `since` is the `id` of
+        an event: what came after it is told first; an event `reset` says that not all of that is known any
+        more. A broken connection is taken up again after the last event, and Unreachable is raised if that
+        does not help.
+        """
+        return listen(self._http, since, {"job": job, "gateway": gateway}, self._patience)
 
     def download(
-        self, output: Output, folder: str | Path, *, on_bytes: Callable[[int], None] | None = None
+        self,
+        output: Output,
+        folder: str | Path,
+        *,
+        name: str | Path | None = None,
+        on_bytes: Callable[[int], None] | None = None,
     ) -> Path:
         """Write an output's image to `<folder>/<output id>.<extension>`, and answer where it is.
 
         The file appears whole or not at all, after its SHA-256 was found to be the archive's; raises
         Damaged otherwise, and OSError if it cannot be written. A file with the right digest that is there
-        already stays, and nothing is fetched; any other file of that name is replaced. `on_bytes` is called
-        with the length of each piece.
+        already stays, and nothing is fetched; any other file of that name is replaced.
+
+        If the connection breaks, it asks for the rest, a few times; what came stays in a hidden file beside
+        it, and the next call goes on from there. `name` is a path below `folder` to use instead; another
+        file that has it is not replaced, and FileExistsError is raised. `on_bytes` is called with the
+        length of each piece; what was there of an earlier call comes as one piece, and a negative length
+        takes back what has to be fetched again.
         """
-        path = Path(folder) / output.file_name
-        if path.is_file() and _digest(path) == output.sha256:
+        path = Path(folder) / (output.file_name if name is None else _below(name))
+        if path.is_file() and digest_of(path) == output.sha256:
             return path
+        if name is not None and path.exists():
+            raise FileExistsError(f"{path} is there already, and is another file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with draft.open("xb") as file:
-                self._fetch(output, file, on_bytes or (lambda _length: None))
-                os.fsync(file.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        told = on_bytes or (lambda _length: None)
+        fetch(self._http, output, path, on_bytes=told, patience=self._patience, over=name is None)
         return path
 
-    def _fetch(self, output: Output, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
-        digest = hashlib.sha256()
-        with self.image(output.id) as pieces:
-            for piece in pieces:
-                file.write(piece)
-                digest.update(piece)
-                on_bytes(len(piece))
-        file.flush()
-        if (came := digest.hexdigest()) != output.sha256:
-            raise Damaged(f"{output.id}: what came has SHA-256 {came}, but {output.sha256} was archived.")
-
     def _pages(
-        self, name: str, read: Callable[[Any], Value], left: int | None, filters: Mapping[str, str | None]
+        self, name: str, read: Callable[[Any], Value], limit: int | None, filters: Mapping[str, str | None]
     ) -> Iterator[Value]:
-        query: dict[str, Any] = {key: value for key, value in filters.items() if value is not None}
-        while left is None or left > 0:
-            query["limit"] = self._page_size if left is None else min(self._page_size, left)
-            page = self._ask("GET", f"/v1/{name}", params=query)
-            rows = self._read(lambda page: page[name], page)
-            for row in rows:
-                yield self._read(read, row)
-            left = None if left is None else left - len(rows)
-            query["cursor"] = page.get("next_cursor")
-            if not query["cursor"]:
-                return
-
-    def _ask(self, method: str, path: str, *, timeout_s: float = 30, **request: Any) -> Any:
-        headers = self._headers | request.pop("headers", {})
-        try:
-            response = self._client.request(
-                method,
-                self.url + path,
-                headers=headers,
-                timeout=httpx.Timeout(timeout_s, connect=10),
-                follow_redirects=False,
-                **request,
-            )
-        except (httpx.LocalProtocolError, UnicodeEncodeError):
-            # Their own words would show the token.
-            raise ApiError("invalid_request", UNSENDABLE, 422) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
-        if not response.is_success:
-            raise self._refusal(response)
-        try:
-            return response.json()
-        except ValueError:
-            raise self._stranger() from None
-
-    @contextmanager
-    def _open(self, path: str) -> Iterator[httpx.Response]:
-        try:
-            with self._client.stream(
-                "GET", self.url + path, headers=self._headers, follow_redirects=False, timeout=60
-            ) as response:
-                if response.is_error:
-                    response.read()
-                    raise self._refusal(response)
-                yield response
-        except httpx.LocalProtocolError:
-            raise ApiError("invalid_request", UNSENDABLE, 422) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
-
-    def _read(self, read: Callable[[Any], Value], view: Any) -> Value:
-        try:
-            return read(view)
-        except (KeyError, TypeError, AttributeError):
-            raise self._stranger() from None
-
-    def _refusal(self, response: httpx.Response) -> ClientError:
-        try:
-            told, status = response.json(), response.status_code
-            return ApiError(str(told["code"]), str(told["detail"]), status, told.get("faults", ()))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return self._stranger(f" (it said {response.status_code})")
-
-    def _unreachable(self, error: Exception) -> Unreachable:
-        why = str(error) or type(error).__name__
-        return Unreachable(f"No Darkroom could be reached at {self.url}: {why}.")
-
-    def _stranger(self, more: str = "") -> Unreachable:
-        return Unreachable(f"What answered at {self.url} is not Darkroom{more}.")
+        return self._http.pages(name, read, limit=limit, filters=filters, page_size=self._page_size)
 
 
 def _path(output_id: str) -> str:
     return f"/v1/outputs/{quote(output_id, safe='')}"
 
 
-def _loopback(url: str) -> bool:
-    # No parser that raises: what is no URL is told when it is used.
-    host = url.partition("://")[2]
-    return host.startswith(("127.", "localhost", "[::1]"))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _below(name: str | Path) -> Path:
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise ValueError(f"{name} does not lie below the folder")
+    return path

@@ -121,7 +121,7 @@ class Demo:
 
     def outputs(self) -> list[Output]:
         """This run's outputs, in the order of the prompts."""
-        found = list(self.darkroom.outputs(limit=None, **{f"tag.{TAG}": self.run}))
+        found = list(self.darkroom.search(limit=None, **{f"tag.{TAG}": self.run}))
         return sorted(found, key=lambda output: (output.job_id, output.index))
 
     def record(self, job_id: str) -> tuple[str, dict[str, Any]]:

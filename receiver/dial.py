@@ -70,7 +70,7 @@ def route(
     fault = _fault(target, hosts)
     if fault and not networks:  # before a lookup that would show somebody's name server that we are here
         raise ForbiddenAddress(fault)
-    addresses = [target.address] if target.address else _lookup(target, resolve, deadline)
+    addresses = [target.address] if target.address else lookup(target, resolve, deadline)
     if all(allowed(address, networks) for address in addresses):
         return addresses
     if fault:
@@ -95,7 +95,8 @@ def _fault(target: Target, hosts: Sequence[str]) -> str | None:
     return None
 
 
-def _lookup(target: Target, resolve: Resolver, deadline: Deadline) -> list[Address]:
+def lookup(target: Target, resolve: Resolver, deadline: Deadline) -> list[Address]:
+    """Every address of a target's name; raises ImageUnavailable if it has none, and TimeoutError."""
     try:
         answers = _ask(resolve, target.host, deadline.left(CONNECT_S))
     except TimeoutError:

@@ -42,6 +42,11 @@ DarkroomError
 │   ├── ImageTooLarge        image_too_large         more bytes, pixels or frames than the limit
 │   ├── ImageTruncated       image_truncated         fewer bytes than announced
 │   └── NotAnImage           not_an_image            not PNG, JPEG, WebP or AVIF
+├── NotificationError        (what a notification met, on its way to your application)
+│   ├── ReceiverUnavailable  receiver_unavailable    it could not be reached, or did not answer in time
+│   ├── ReceiverRefused      receiver_refused        it answered something else than 2xx
+│   ├── ReceiverGone         receiver_gone           it answered 410: it wants no more, and none is sent again
+│   └── ReceiverForbidden    receiver_forbidden      its URL leads where no notification may go
 └── Unready                  unready                 the ledger or the bucket cannot take anything now
     └── TooManyWaiting       too_many_waiting        as many requests wait for jobs as may at once
 
@@ -364,6 +369,40 @@ class NotAnImage(ImageError):
     """The first bytes are not those of PNG, JPEG, WebP or AVIF, whatever the content type says."""
 
     code = "not_an_image"
+
+
+class NotificationError(DarkroomError):
+    """What a notification met on its way. Messages name the host alone: a path may hold a secret."""
+
+    status = 502
+
+
+class ReceiverUnavailable(NotificationError):
+    """It could not be reached, did not answer in time, or gave no answer that can be read."""
+
+    code = "receiver_unavailable"
+
+
+class ReceiverRefused(NotificationError):
+    """It answered neither 2xx nor 410. `retry_after_s`: how long it asks us to wait, if it does."""
+
+    code = "receiver_refused"
+
+    def __init__(self, message: str, *, retry_after_s: float = 0) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
+
+class ReceiverGone(NotificationError):
+    """It answered 410: it wants no more, so this one is given up at once."""
+
+    code = "receiver_gone"
+
+
+class ReceiverForbidden(NotificationError):
+    """The URL leads where no notification may go: a private address, or over plain http to a public one."""
+
+    code = "receiver_forbidden"
 
 
 class Unready(DarkroomError):

@@ -9,20 +9,26 @@ from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
+from typing import Annotated, Any, Literal
 
 import structlog
+from pydantic import Field, TypeAdapter, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+# pydantic reads `typing.TypedDict` from Python 3.12 on only.
+from typing_extensions import TypedDict
+
 from receiver.admission import Admission
+from receiver.answers import JobId, OutputId, Time
 from receiver.errors import TooManyWaiting
 from receiver.queries import EVENT_ID, EventQuery
 from receiver.routes import Answer, Header, Operation, Served, guarded
 from receiver.waiting import Follower, Reset, Waiters
 from storage.errors import StorageError
 from storage.events import Happened, Place
-from storage.records import rfc3339
+from storage.records import Status, rfc3339
 
 log = structlog.get_logger("darkroom.events")
 
@@ -35,6 +41,45 @@ RETRY_MS = 2000
 NOWHERE = Place(sys.maxsize)
 """A place that no ledger has."""
 
+
+class Moved(TypedDict):
+    """The data of `event: job`."""
+
+    job_id: JobId
+    gateway: str
+    at: Time
+    status: Annotated[str, Field(json_schema_extra={"enum": list(Status)})]
+    error_code: str | None
+
+
+class Archived(TypedDict):
+    """The data of `event: output`."""
+
+    job_id: JobId
+    gateway: str
+    at: Time
+    output_id: OutputId
+
+
+class Lapse(TypedDict):
+    """The data of `event: reset`."""
+
+    reason: Literal["forgotten", "unknown"]
+
+
+def _described(kind: str, data: Any) -> dict[str, Any]:
+    content = {"contentMediaType": "application/json", "contentSchema": TypeAdapter(data).json_schema()}
+    told = {"id": {"type": "string"}, "event": {"const": kind}, "data": {"type": "string", **content}}
+    return {"type": "object", "required": list(told), "properties": told}
+
+
+KINDS = {"job": Moved, "output": Archived, "reset": Lapse}
+Event = Annotated[
+    dict[str, str],
+    WithJsonSchema({"oneOf": [_described(kind, data) for kind, data in KINDS.items()]}),
+]
+"""One event: before OpenAPI 3.2, the schema of a stream is that of each event."""
+
 LAST_EVENT_ID = Header(
     "Last-Event-ID",
     "The `id` of the last event that you have: the stream goes on after it. Browsers send it by themselves.",
@@ -45,7 +90,7 @@ EVENTS = Operation(
     scope="read",
     query=EventQuery,
     headers=(LAST_EVENT_ID,),
-    answers={200: Answer(str, "Server-sent events.", media_types=(STREAM,))},
+    answers={200: Answer(Event, "Server-sent events; this is each of them.", media_types=(STREAM,))},
     errors=(TooManyWaiting,),
 )
 
@@ -131,14 +176,17 @@ async def _frames(follower: Follower, wait_s: float | None) -> AsyncIterator[byt
 
 def _frame(one: Happened | Reset) -> str:
     if isinstance(one, Reset):
-        return _event("reset", one.place, {"reason": one.why})
-    data: dict[str, str | None] = {"job_id": one.job_id, "gateway": one.gateway, "at": rfc3339(one.at)}
+        return _event("reset", one.place, Lapse(reason=one.why.value))
+    job_id, gateway, at = one.job_id, one.gateway, rfc3339(one.at)
     if one.output is not None:
-        return _event("output", one, data | {"output_id": f"{one.job_id}.{one.output}"})
-    return _event("job", one, data | {"status": one.status, "error_code": one.error_code})
+        output_id = f"{job_id}.{one.output}"
+        return _event("output", one, Archived(job_id=job_id, gateway=gateway, at=at, output_id=output_id))
+    assert one.status is not None, "it is of a job or of an output"
+    moved = Moved(job_id=job_id, gateway=gateway, at=at, status=one.status, error_code=one.error_code)
+    return _event("job", one, moved)
 
 
-def _event(kind: str, place: Happened | Place, data: dict[str, str | None]) -> str:
+def _event(kind: str, place: Happened | Place, data: Moved | Archived | Lapse) -> str:
     return f"{_id(place)}event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 

@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
 from receiver.errors import SettingsError
+from receiver.schemes import STANDARD, check_secret
 from receiver.settings import Settings
 
 FILE = "secret-key"
+NOTIFY_FILE = "notify-secret"
 
 
 def secret_keys(settings: Settings) -> list[str]:
     """The keys that sign callback URLs, oldest first. Raises SettingsError if the kept one cannot be used."""
-    return [key.get_secret_value() for key in settings.secret_keys] or [_kept(settings.data_dir)]
+    return [key.get_secret_value() for key in settings.secret_keys] or [
+        _kept(settings.data_dir, FILE, lambda: secrets.token_urlsafe(32))
+    ]
+
+
+def notify_secrets(settings: Settings) -> list[str]:
+    """The secrets that sign notifications, oldest first: those that are set, or the one that is kept.
+
+    None with PostgreSQL if none are set: each replica would keep another one. Raises SettingsError if the
+    kept one cannot be used.
+    """
+    if settings.notify.secrets or settings.ledger_url.startswith("postgresql"):
+        return [secret.get_secret_value() for secret in settings.notify.secrets]
+    kept = _kept(settings.data_dir, NOTIFY_FILE, new_webhook_secret)
+    check_secret(STANDARD, kept, setting=f"What {settings.data_dir / NOTIFY_FILE} holds")
+    return [kept]
+
+
+def new_webhook_secret() -> str:
+    """A new secret, as the Standard Webhooks specification writes one: 32 random bytes."""
+    return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode('ascii')}"
+
+
+def all_forms(webhook_secrets: Iterable[str]) -> Iterator[str]:
+    """The secrets of notifications as they may be met: whole, and without the mark that they begin with."""
+    for secret in webhook_secrets:
+        yield secret
+        yield secret.removeprefix("whsec_")
 
 
 def every_secret(model: BaseModel) -> Iterator[str]:
@@ -42,11 +72,11 @@ def _password(text: str) -> str:
         return text
 
 
-def _kept(folder: Path) -> str:
-    path = folder / FILE
+def _kept(folder: Path, name: str, new: Callable[[], str]) -> str:
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _make(path)
+        _make(path, new)
         key = path.read_text().strip()
     except OSError as error:
         raise SettingsError(f"DARKROOM_DATA_DIR: {path} cannot be used: {error.strerror}.") from error
@@ -55,14 +85,14 @@ def _kept(folder: Path) -> str:
     return key
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, new: Callable[[], str]) -> None:
     """Make the file once, whole or not at all, readable by its owner only."""
     if path.exists():
         return
     # Not named by a process id: in two containers that share the folder, both may be process 1.
-    draft = path.with_name(f".{FILE}.{secrets.token_hex(8)}")
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
+        file.write(new() + "\n")
         file.flush()
         os.fsync(file.fileno())
     try:

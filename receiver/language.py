@@ -154,6 +154,7 @@ class _Reading:
 
     def __init__(self, now: int) -> None:
         self._now = now
+        self._count = 0
         self._words: dict[str, None] = {}
         self._without: dict[str, None] = {}
         self._slots: values.Slots = {}
@@ -165,6 +166,7 @@ class _Reading:
         """Take the next part in."""
         if item.key is None:
             if item.text:
+                self._count += 1
                 (self._without if item.minus else self._words)[item.text] = None
             return
         key = KEYS[item.key]
@@ -184,7 +186,7 @@ class _Reading:
 
     def wanted(self) -> Wanted:
         """All of it; raise InvalidRequest if something is wrong."""
-        if len(self._words) + len(self._without) > MAX_WORDS:
+        if self._count > MAX_WORDS:
             self._faults.append(f"may have {MAX_WORDS} words at most")
         if self._faults:
             raise _invalid(self._faults)

@@ -55,6 +55,7 @@ CALLBACK = _label(
 SUBMISSION = _label("outcome", "accepted", *_codes(errors.GatewayError))
 POLL = _label("outcome", *State, *_codes(errors.GatewayError))
 DOWNLOAD = _label("outcome", "done", "unready", *_codes(errors.ImageError))
+NOTIFIED = _label("outcome", "delivered", "internal", *_codes(errors.NotificationError))
 PAUSE = _label("code", *_codes(errors.GatewayError))
 
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -172,9 +173,17 @@ _LEDGER = (
     _read("darkroom_deliveries_waiting", "Callbacks on disk that were not applied to their job yet."),
     _counter(
         "darkroom_ledger_errors_total", "Uses of the ledger that failed, by the part that needed it.",
-        _label("part", "intake", "worker", "metrics", "events", "housekeeping"),
+        _label("part", "intake", "worker", "notifier", "metrics", "events", "housekeeper"),
     ),
 )  # fmt: skip
+
+_NOTIFICATIONS = (
+    _counter("darkroom_notifications_total", "Tries to notify an application, by how they ended.", NOTIFIED),
+    _histogram("darkroom_notification_seconds", "Seconds that a try took, however it ended.", SLOW),
+    _read("darkroom_notifications_owed", "Notifications that were not taken yet."),
+    _read("darkroom_notifications_given_up", "Notifications that nobody took; a replay owes them again."),
+    _read("darkroom_oldest_owed_notification_age_seconds", "Age of the oldest one that was not taken yet."),
+)
 
 _PROCESS = (
     _read("darkroom_build_info", "1, with the version.", Label("version")),
@@ -188,4 +197,4 @@ _PROCESS = (
     _read("process_start_time_seconds", "When the process started, in seconds since 1970."),
 )  # fmt: skip
 
-METRICS = (*_HTTP, *_CALLBACKS, *_GATEWAYS, *_WORK, *_IMAGES, *_LEDGER, *_PROCESS)
+METRICS = (*_HTTP, *_CALLBACKS, *_GATEWAYS, *_WORK, *_IMAGES, *_LEDGER, *_NOTIFICATIONS, *_PROCESS)

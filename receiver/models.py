@@ -57,7 +57,12 @@ class SubmitBody(BaseModel):
     tags: dict[TagName, TagValue] = Field(
         default_factory=dict, max_length=32, description="Your own words, to find the job by."
     )
-    notify_url: None = Field(None, description="Reserved; notifications are not offered yet.")
+    notify_url: Text | None = Field(
+        None,
+        max_length=2048,
+        description="Where to notify your application once the job is over; left out or null means "
+        "`DARKROOM_NOTIFY__URL`, and an empty text nowhere.",
+    )
     unsupported: Literal["refuse", "ignore"] = Field(
         "refuse", description="What to do with a parameter that the gateway does not have."
     )

@@ -13,9 +13,11 @@ from pydantic_core import core_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from receiver.answers import Problem
+from receiver.answers import Message, Problem
 from receiver.errors import DarkroomError
 from receiver.queries import TAG_FILTER, NoQuery, Tagged
+from receiver.reference.page import Reference
+from receiver.reference.samples import with_examples
 from receiver.routes import Answer, Header, Operation, Served, adapter
 
 ABOUT = """\
@@ -34,30 +36,47 @@ OPENAPI = Operation(
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
+_TEXT = {"type": "string"}
 TOKEN = "token"  # noqa: S105 - the name of the scheme
 REQUEST_ID = Header("X-Request-Id", "The id under which the log has this request.")
 OF_STATUS = {
     401: (Header("WWW-Authenticate", "`Bearer`."),),
     416: (Header("Content-Range", "`bytes */` and the length of the whole."),),
+    429: (Header("Retry-After", "Seconds until the next request may come.", int, always=False),),
     503: (Header("Retry-After", "Seconds until it is worth another try.", int),),
 }
 """The headers that come with every error of a status."""
 
+TAGS = {
+    "jobs": "A job is one submission to one gateway; it has one prompt and yields images.",
+    "outputs": "An output is one archived image of a job. Its id is the job's, a dot, and its number from 0.",
+    "books": "The sum that always balances: every accepted job is in exactly one place.",
+    "usage": "Credits, jobs and images, added up.",
+    "gateways": "The image gateways that are configured here.",
+    "callbacks": "Where gateways report. Nobody else calls this; it is the only route that must be public.",
+    "service": "The service itself.",
+}
+"""What a group of operations is about, in the order in which they are read; others follow."""
+
 
 class Described:
-    """`GET /openapi.json`: it holds nothing secret, so whoever reaches the service may read it."""
+    """`GET /openapi.json` and `GET /docs`: they hold nothing secret, so whoever comes may read them."""
 
     def __init__(self, routes: Sequence[Served], *, tokens: bool) -> None:
-        """Describe these routes and this one itself. `tokens`: whether the API asks for one."""
-        self.routes = [*routes, Served(OPENAPI, self.openapi)]
+        """Describe these routes and those of the description. `tokens`: whether the API asks for one."""
+        reference = Reference(self.document)
+        self.routes = [*routes, Served(OPENAPI, self.openapi), *reference.routes()]
         self._tokens = tokens
         self._made: dict[str, Any] | None = None
 
     async def openapi(self, _request: Request) -> Response:
         """Describe this API in OpenAPI 3.1."""
-        # At the first request, because most starts of the service are never asked.
+        return JSONResponse(self.document())
+
+    def document(self) -> dict[str, Any]:
+        """The document. It is made at the first call, because most starts of the service are never asked."""
         self._made = self._made or document(self.routes, tokens=self._tokens)
-        return JSONResponse(self._made)
+        return self._made
 
 
 def document(routes: Iterable[Served], *, tokens: bool) -> dict[str, Any]:
@@ -67,17 +86,26 @@ def document(routes: Iterable[Served], *, tokens: bool) -> dict[str, Any]:
     for route in routes:
         paths.setdefault(route.path_format, {})[route.method.lower()] = writer.operation(route)
     scheme = {"type": "http", "scheme": "bearer", "description": "One of `DARKROOM_API_TOKENS`."}
-    return {
+    described = {
         "openapi": "3.1.0",
         "info": {"title": "Darkroom", "version": _version(), "description": ABOUT},
-        "servers": [{"url": "/"}],
+        "servers": [{"url": "/", "description": "The service that this document came from."}],
+        "tags": list(_tags(paths)),
         "paths": paths,
+        "webhooks": {"notification": {"post": writer.notification()}},
         "components": {
             "schemas": writer.schemas,
             "headers": writer.headers,
             "securitySchemes": {TOKEN: scheme},
         },
     }
+    return with_examples(described)
+
+
+def _tags(paths: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    used = dict.fromkeys(operation["tags"][0] for path in paths.values() for operation in path.values())
+    for name in dict.fromkeys([*(name for name in TAGS if name in used), *used]):
+        yield {"name": name, "description": TAGS.get(name, "")}
 
 
 def _version() -> str:
@@ -88,14 +116,19 @@ def _version() -> str:
 
 
 class _Generator(GenerateJsonSchema):
-    """Says no title that only repeats a name, and closes dictionaries whose names have a pattern."""
+    """Says no title that only repeats a name, and tells apart what names and what values of a dictionary are.
+
+    Generated clients drop whatever is told with `patternProperties`, which means the same.
+    """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's own signature
         return False
 
     def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
         made = super().dict_schema(schema)
-        return made | {"additionalProperties": False} if "patternProperties" in made else made
+        for pattern, value in made.pop("patternProperties", {}).items():
+            made |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
+        return made
 
 
 class _Writer:
@@ -111,10 +144,10 @@ class _Writer:
         summary, _, more = route.meaning.partition("\n\n")
         made: dict[str, Any] = {"operationId": operation.name, "summary": summary, "tags": [_tag(route)]}
         if operation.scope is not None:
-            more = f"{more}\n\nNeeds a token of scope `{operation.scope}`.".strip()
-            made["security"] = [{TOKEN: []}] if self._tokens else [{}, {TOKEN: []}]
-        if more:
-            made["description"] = more
+            needed = {TOKEN: [operation.scope]}
+            made["security"] = [needed] if self._tokens else [{}, needed]
+        needs = "no token" if operation.scope is None else f"a token of scope `{operation.scope}`"
+        made["description"] = f"{more}\n\nNeeds {needs}.".strip()
         if parameters := list(self._parameters(operation)):
             made["parameters"] = parameters
         if (body := operation.body) is not None:
@@ -123,6 +156,25 @@ class _Writer:
         answers = {str(status): self._answer(answer) for status, answer in operation.answers.items()}
         made["responses"] = dict(sorted((answers | self._errors(operation)).items()))
         return made
+
+    def notification(self) -> dict[str, Any]:
+        """Describe what is sent to whoever is to be notified."""
+        told = {
+            "webhook-id": "The same at each try; whoever has seen it has this notification already.",
+            "webhook-timestamp": "When this try was made, in seconds since 1970.",
+            "webhook-signature": "`v1,<base64>` for each secret, by the Standard Webhooks specification.",
+        }
+        return {
+            "operationId": "notify",
+            "summary": "Tell an application that a job of its own came to rest.",
+            "description": "At least once, and in order for each job; anything but 2xx is tried again.",
+            "parameters": [
+                {"name": name, "in": "header", "required": True, "description": meaning, "schema": _TEXT}
+                for name, meaning in told.items()
+            ],
+            "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(Message)}}},
+            "responses": {"2XX": {"description": "Taken."}, "410": {"description": "No more, please."}},
+        }
 
     def _parameters(self, operation: Operation[Any]) -> Iterator[dict[str, Any]]:
         for name, kind in operation.path.items():

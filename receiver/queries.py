@@ -30,9 +30,9 @@ from storage.usage import By
 from storage.wanted import Wanted
 
 MAX_WAIT_S = 60
+MAX_FOLLOW_S = 86400
 MAX_USAGE_DAYS = 366
 USUAL_USAGE_DAYS = 30
-MAX_FOLLOW_S = 86400
 
 TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
 EVENT_ID = re.compile(r"^([0-9]{1,18})(?:-([0-9]{1,15}))?$", re.ASCII)
@@ -180,6 +180,19 @@ class WaitQuery(Query):
     """Seconds to hold the answer back for, unless the job is terminal before."""
 
 
+class EventQuery(Query):
+    """Of `GET /v1/events`."""
+
+    job: JobId | None = None
+    """Of this job only."""
+    gateway: Text | None = None
+    """Of this gateway's jobs only."""
+    since: EventId | None = None
+    """Begin after the event of this id; 0 is the beginning. `Last-Event-ID` comes first if both are there."""
+    wait: float | None = Field(None, ge=0, le=MAX_FOLLOW_S, allow_inf_nan=False)
+    """Seconds after which the stream ends; 0 for what has happened already. Without it there is no end."""
+
+
 class UsageQuery(Query):
     """Of `GET /v1/usage`."""
 
@@ -218,19 +231,6 @@ class UsageQuery(Query):
             return read_moment(self.since, now), until
         today = (until - 1) // usage.DAY_MS
         return max(0, (today - USUAL_USAGE_DAYS + 1) * usage.DAY_MS), until
-
-
-class EventQuery(Query):
-    """Of `GET /v1/events`."""
-
-    job: JobId | None = None
-    """Of this job only."""
-    gateway: Text | None = None
-    """Of this gateway's jobs only."""
-    since: EventId | None = None
-    """Begin after the event of this id; 0 is the beginning. `Last-Event-ID` comes first if both are there."""
-    wait: float | None = Field(None, ge=0, le=MAX_FOLLOW_S, allow_inf_nan=False)
-    """Seconds after which the stream ends; 0 for what has happened already. Without it there is no end."""
 
 
 class ImageQuery(Query):

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+STATUSES = ("queued", "submitting", "running", "ready", "archived", "partial", "failed")
+"""Every place where a job can be, in the order of its life."""
+
 FINISHED = frozenset({"archived", "partial", "failed"})
 """Where a job rests."""
 
@@ -71,28 +74,6 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Circuit:
-    """A gateway or an image host that failed lately. `state`: closed, open (left alone) or half_open."""
-
-    name: str
-    state: str
-    code: str
-    message: str
-    at_fault: str
-    failures: int
-    retry_at: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Gateways:
-    """The gateways that are configured, and what failed lately: gateways and image hosts."""
-
-    names: tuple[str, ...]
-    circuits: tuple[Circuit, ...]
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Output:
     """One archived image, and what made it. `raw` is the whole answer as it came."""
 
@@ -119,62 +100,6 @@ class Output:
     def file_name(self) -> str:
         """`<output id>.<extension>`, and never a path: it comes from the other side."""
         return re.sub(r"[^\w.-]", "_", f"{self.id}.{self.key.rpartition('.')[2]}")
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """How many jobs of one gateway, or of all of them, are where."""
-
-    accepted: int
-    counts: Mapping[str, int]
-    balanced: bool
-    found_by_polling: int
-    oldest_unfinished_age_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Books:
-    """The books: all jobs together, and a page for each gateway."""
-
-    total: Page
-    gateways: Mapping[str, Page]
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What some jobs cost and made. `credits` is None where no job's are known.
-
-    `jobs_without_credits` are those of `jobs` whose cost is not known and in no sum. `credits_estimated` is
-    the part of `credits` that comes from price lists; None if none does.
-    """
-
-    jobs: int
-    jobs_without_credits: int
-    outputs: int
-    credits: float | None
-    credits_estimated: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What was spent in a time: pairs of a gateway, model, day or tag's value (None: no such tag) and it.
-
-    `others` is what the groups beyond the limit come to, and None if there are none.
-    """
-
-    by: str
-    tag: str | None
-    since: str
-    until: str
-    groups: tuple[tuple[str | None, Spent], ...]
-    others: Spent | None
-    total: Spent
-    raw: Mapping[str, Any] = field(repr=False, compare=False)
-
-
-STATUSES = ("queued", "submitting", "running", "ready", "archived", "partial", "failed")
-"""Every place where a job can be, in the order of its life."""
 
 
 def to_job(view: Mapping[str, Any]) -> Job:
@@ -204,51 +129,13 @@ def to_output(view: Mapping[str, Any]) -> Output:
     )
 
 
-def to_books(view: Mapping[str, Any]) -> Books:
-    """Read the books; raises KeyError or TypeError if they are none."""
-    return Books(_page(view), {name: _page(page) for name, page in view["gateways"].items()}, raw=view)
-
-
-def to_gateways(view: Mapping[str, Any]) -> Gateways:
-    """Read how the gateways are; raises KeyError or TypeError if it is not told."""
-    entries = [*view["gateways"], *view["image_hosts"]]
-    failed = [(entry["name"], entry["circuit"]) for entry in entries if entry["circuit"]]
-    return Gateways(
-        names=tuple(entry["name"] for entry in view["gateways"]),
-        circuits=tuple(Circuit(name, *(circuit[key] for key in _CIRCUIT)) for name, circuit in failed),
-        raw=view,
-    )
-
-
-def to_usage(view: Mapping[str, Any]) -> Usage:
-    """Read what was spent; raises KeyError or TypeError if it is not told."""
-    return Usage(
-        **{name: view[name] for name in ("by", "tag", "since", "until")},
-        groups=tuple((group["value"], _spent(group)) for group in view["groups"]),
-        others=view["others"] and _spent(view["others"]),
-        total=_spent(view["total"]),
-        raw=view,
-    )
-
-
-def _spent(view: Mapping[str, Any]) -> Spent:
-    return Spent(**{name: view[name] for name in _SPENT})
-
-
-def _page(view: Mapping[str, Any]) -> Page:
-    return Page(
-        accepted=view["accepted"],
-        counts={status: view[status] for status in STATUSES},
-        balanced=view["balanced"],
-        found_by_polling=view["found_by_polling"],
-        oldest_unfinished_age_s=view["oldest_unfinished_age_s"],
-    )
+def to_record(view: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record as it came; raises KeyError or TypeError if it is none."""
+    return view if view["schema"] and view["outputs"] else {}
 
 
 _ASKED = ("model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed", "params", "tags")
-_CIRCUIT = ("state", "code", "message", "at_fault", "failures", "retry_at")
 _REPORTED = ("model", "seed", "credits", "credits_estimated")
-_SPENT = ("jobs", "jobs_without_credits", "outputs", "credits", "credits_estimated")
 _OUTPUT = (
     *("id", "job_id", "index", "key", "sha256", "bytes", "media_type", "width", "height", "seed"),
     *("stored_at", "gateway", "model", "prompt", "tags"),

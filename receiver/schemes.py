@@ -1,4 +1,6 @@
-"""The signature schemes that gateways share: HMAC-SHA256 and verbatim secrets. Pure: the time is passed in.
+"""The signature schemes that gateways share, and the one by which we sign. Pure: the time is passed in.
+
+HMAC-SHA256 and verbatim secrets.
 
 Standard Webhooks is written out here, not left to the package `standardwebhooks`: that reads the clock
 itself, gives up on an old timestamp before it looks at the signature, knows one secret at a time, drops
@@ -248,3 +250,16 @@ def verify(
         message_id=message_id or None,
         stale=bool(sent_at) and not abs(now_s - int(sent_at)) <= scheme.tolerance_s,
     )
+
+
+def sign(secrets: Sequence[str], message_id: str, sent_at_s: int, body: bytes) -> dict[str, str]:
+    """The headers of a Standard Webhooks message that every one of the secrets signs.
+
+    So a receiver that knows any of them can verify it, while one secret takes another's place. `sent_at_s` is
+    when this very attempt is made, in seconds since 1970 UTC.
+    """
+    sent_at = str(sent_at_s)
+    content = _content(STANDARD, message_id, sent_at, None, body)
+    macs = [hmac.digest(key, content, "sha256") for secret in secrets for key in _keys(STANDARD, secret)]
+    signatures = " ".join(f"v1,{base64.b64encode(mac).decode('ascii')}" for mac in macs)
+    return {STANDARD.id_header: message_id, STANDARD.time_header: sent_at, STANDARD.header: signatures}

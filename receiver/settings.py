@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettings
 
@@ -13,6 +13,7 @@ from receiver.errors import SettingsError
 from receiver.settings_kinds import (
     ApiTokens,
     BaseUrl,
+    Group,
     KeyPrefix,
     KeyTemplate,
     Networks,
@@ -21,15 +22,10 @@ from receiver.settings_kinds import (
     Secrets,
     SigningKeys,
 )
+from receiver.settings_notify import NotifySettings
 from storage.keys import DEFAULT_TEMPLATE
 
 PREFIX = "DARKROOM_"
-
-
-class Group(BaseModel):
-    """Settings that share a name's beginning; an unknown name among them is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class S3Settings(Group):
@@ -224,6 +220,7 @@ class Settings(BaseSettings):
     download: DownloadSettings = DownloadSettings()
     worker: WorkerSettings = WorkerSettings()
     ready: ReadySettings = ReadySettings()
+    notify: NotifySettings = NotifySettings()
 
     @property
     def ledger_url(self) -> str:
@@ -256,6 +253,8 @@ def require(settings: Settings) -> None:
         missing.append("  DARKROOM_S3__BUCKET: the bucket that the archive is kept in")
     if settings.ledger_url.startswith("postgresql") and not settings.secret_keys:
         missing.append("  DARKROOM_SECRET_KEYS: with PostgreSQL every replica needs the same keys")
+    if settings.ledger_url.startswith("postgresql") and settings.notify.url and not settings.notify.secrets:
+        missing.append("  DARKROOM_NOTIFY__SECRETS: with PostgreSQL every replica needs the same secrets")
     if (settings.s3.access_key is None) != (settings.s3.secret_key is None):
         missing.append("  DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY: set both, or neither")
     if settings.gateways.apiframe.previous_api_keys and settings.gateways.apiframe.api_key is None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
+import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 from pydantic_settings import NoDecode
 
 from receiver.access import Access
 from storage.keys import Keys
+
+
+class Group(BaseModel):
+    """Settings that share a name's beginning; an unknown name among them is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _listed(value: object) -> object:
@@ -26,6 +34,13 @@ def _texts(values: list[str]) -> list[str]:
 def _networks(values: list[str]) -> list[str]:
     for value in values:
         ipaddress.ip_network(value)
+    return values
+
+
+def _hosts(values: list[str]) -> list[str]:
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", value):
+            raise ValueError("must be host names, without scheme, port or path")
     return values
 
 
@@ -47,6 +62,19 @@ def _secrets(values: list[SecretStr]) -> list[SecretStr]:
 def _keys(values: list[SecretStr]) -> list[SecretStr]:
     if any(len(value.get_secret_value()) < 16 for value in values):
         raise ValueError("each key must have 16 characters or more")
+    return values
+
+
+def _webhook_secrets(values: list[SecretStr]) -> list[SecretStr]:
+    # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    for value in values:
+        mark, _, text = value.get_secret_value().partition("_")
+        try:
+            length = len(base64.b64decode(text, validate=True))
+        except ValueError:
+            length = 0
+        if mark != "whsec" or not 24 <= length <= 64:
+            raise ValueError("each must be whsec_ and the base64 of 24 to 64 random bytes, with its padding")
     return values
 
 
@@ -81,10 +109,14 @@ def _prefix(value: str) -> str:
 Networks = Annotated[
     list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts), AfterValidator(_networks)
 ]
+Hosts = Annotated[
+    list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts), AfterValidator(_hosts)
+]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_listed), AfterValidator(_secrets)]
 """None of them may be empty or there twice."""
 SigningKeys = Annotated[Secrets, AfterValidator(_keys)]
+WebhookSecrets = Annotated[Secrets, AfterValidator(_webhook_secrets)]
 ApiTokens = Annotated[Secrets, AfterValidator(_tokens)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Origin = Annotated[str, AfterValidator(_origin)]

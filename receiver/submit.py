@@ -22,12 +22,14 @@ from receiver.errors import (
     InvalidRequest,
     OutcomeUnknown,
     RateLimited,
+    ReceiverForbidden,
     SubmittedBefore,
     UnknownGateway,
     UnsupportedParameter,
 )
 from receiver.gateways.base import Gateway, Submission
 from receiver.metrics import Metrics
+from receiver.notify_policy import NotifyPolicy
 from receiver.redaction import Redactor
 from receiver.sending import BUSY_MS, Sender, not_configured
 from receiver.submission import CallbackUrls, perhaps_taken, sent_before
@@ -59,6 +61,7 @@ class Submitter:
     timing: Timing
     clock: Clock
     metrics: Metrics
+    notify: NotifyPolicy
 
     def accept(
         self,
@@ -85,12 +88,17 @@ class Submitter:
         if faults := gateway.faults(request):
             raise InvalidRequest(faults)
         try:
+            self.notify.check(notify_url or "")
+        except ReceiverForbidden as error:
+            raise InvalidRequest([{"field": "notify_url", "message": str(error)}]) from error
+        try:
             job, new = self.ledger.add_job(
                 str(uuid_utils.uuid7()),
                 gateway_name,
                 request,
                 idempotency_key=idempotency_key,
                 notify_url=notify_url,
+                notify_default=self.notify.default,
                 request_id=request_id,
             )
         except Conflict as error:

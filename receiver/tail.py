@@ -18,7 +18,7 @@ log = structlog.get_logger("darkroom.events")
 
 LOOK_S = 1.0
 """How often it looks by itself: another process may have moved a job."""
-GAP_S = 0.02
+GAP_S = 0.01
 """The least time between two looks, however much happens; the first one after a pause is at once."""
 PAGE = 500
 RECENT = 1000

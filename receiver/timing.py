@@ -36,6 +36,11 @@ class Timing:
     """After so many failures in a row a gateway or an image host is left alone."""
     breaker_first: float = 5
     """For how long at first; doubles up to `backoff_most`."""
+    notify: tuple[float, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+    """The waits before each try to notify an application, after the one before it: 76 hours in all.
+
+    https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    """
     jitter: float = 0.1
     """The largest share that is added to a wait, so that many jobs do not come back at once."""
 
@@ -80,6 +85,10 @@ class Timing:
         if attempts < len(self.downloads):
             return self.later(self.downloads[attempts])
         return self.later(self.downloads_later)
+
+    def notify_wait(self, attempts: int) -> float | None:
+        """How long to wait before notifying again, after `attempts` tries; None after the last one."""
+        return self.later(self.notify[attempts]) if attempts < len(self.notify) else None
 
     def later(self, seconds: float) -> float:
         """Add jitter to a wait."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from receiver import answers
+from storage.notifications import Notification
 from storage.records import Attempt, Books, Circuit, Delivery, Job, JobError, Output, Status, rfc3339
 from storage.search import Found
 
@@ -57,7 +58,12 @@ def _failure(error: JobError | None) -> answers.Failure | None:
     }
 
 
-def timeline(job: Job, deliveries: Sequence[Delivery], outputs: Sequence[Output]) -> list[answers.Event]:
+def timeline(
+    job: Job,
+    deliveries: Sequence[Delivery],
+    outputs: Sequence[Output],
+    notifications: Sequence[Notification],
+) -> list[answers.Event]:
     """Everything that happened to a job, oldest first."""
     events: list[tuple[int, answers.Event]] = [
         (at, {"at": rfc3339(at), "event": "moved", "status": status}) for status, at in job.moves
@@ -68,6 +74,7 @@ def timeline(job: Job, deliveries: Sequence[Delivery], outputs: Sequence[Output]
         (output.stored_at, {"at": rfc3339(output.stored_at), "event": "stored", "output": output.id})
         for output in outputs
     ]
+    events += [(one.tried_at or one.at, _notified(one)) for one in notifications]
     return [event for _, event in sorted(events, key=lambda one: one[0])]
 
 
@@ -91,6 +98,17 @@ def _delivered(delivery: Delivery) -> answers.Delivered:
         "signature": delivery.signature,
         "effect": delivery.effect,
         "body_sha256": delivery.body_sha256,
+    }
+
+
+def _notified(one: Notification) -> answers.Notified:
+    return {
+        "at": rfc3339(one.tried_at or one.at),
+        "event": "notified",
+        "notification": one.id,
+        "state": one.state,
+        "attempts": one.attempts,
+        "code": one.code,
     }
 
 

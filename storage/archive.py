@@ -171,10 +171,12 @@ def record_document(
             "gateway": job.gateway,
             "gateway_job_id": job.gateway_job_id,
             "idempotency_key": job.idempotency_key,
+            "request_sha256": job.request_sha256,
             "submission": job.submission,
             "submitted_at": None if job.submission_at is None else rfc3339(job.submission_at),
             "request_id": job.request_id,
-            "notify_url": job.notify_url,
+            # Without its query, which may hold a secret.
+            "notify_url": job.notify_url and job.notify_url.partition("?")[0],
             "tags": dict(job.request.tags),
             "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
             "attempts": [_attempt(attempt) for attempt in job.attempt_log],

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Update, func, select, union_all, update
 
-from storage import circuits
+from storage import circuits, notifications
 from storage.records import Job, Status
 from storage.rows import to_job
 from storage.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
@@ -105,9 +105,10 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
 
     A row that was written in the future tells of it. Without this its job would rest until the clock is
     again where it was, and then wait as long again, because its moves are in the future too: they are said
-    to be of now. The same goes for gateways and image hosts that were to be left alone until then.
+    to be of now. The same goes for notifications, and for gateways and image hosts that were left alone.
     """
     circuits.heal(connection, now, SKEW_MS)
+    notifications.heal(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
     # Before their rows are said to be of now. Nothing is counted from the moves of a job that is queued.
     _end_moves_by(connection, (BEGUN, jobs.c.updated_at > ahead), now)

@@ -51,17 +51,18 @@ class Ledger:
         *,
         idempotency_key: str | None = None,
         notify_url: str | None = None,
+        notify_default: str | None = None,
         request_id: str | None = None,
     ) -> tuple[Job, bool]:
         """Accept a job: it is queued, and due now. Answers the job, and whether it is new.
 
-        The same idempotency key with the same request answers the job of the first time; with another
-        request it raises Conflict.
+        The same idempotency key with the same request answers the job of the first time; with another one it
+        raises Conflict. `notify_url` is as asked: None means `notify_default`, and an empty text nowhere.
         """
         row = new_job(job_id, gateway, request, self._clock()) | {
             "idempotency_key": idempotency_key,
             "request_sha256": request_digest(gateway, request, notify_url),
-            "notify_url": notify_url,
+            "notify_url": notify_default if notify_url is None else notify_url or None,
             "request_id": request_id,
         }
         try:

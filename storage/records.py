@@ -153,6 +153,8 @@ class Job:
     attempts: int = 0
     """How often the present step was tried; starts again from 0 with each move."""
     idempotency_key: str | None = None
+    request_sha256: str = ""
+    """Of what was asked, to tell the same request from another one under the same idempotency key."""
     notify_url: str | None = None
     gateway_job_id: str | None = None
     gateway_request_id: str | None = None

@@ -35,6 +35,7 @@ _AS_THEY_ARE = (
     "next_attempt_at",
     "attempts",
     "idempotency_key",
+    "request_sha256",
     "notify_url",
     "gateway_job_id",
     "gateway_request_id",

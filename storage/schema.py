@@ -218,20 +218,31 @@ notifications = Table(
     Column("job_id", String(36), ForeignKey("jobs.id"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("url", Text, nullable=False),
+    # Host and port of the URL: what is slow or away there must not hold up others.
+    Column("host", Text, nullable=False),
     Column("status", String(16), nullable=False),
     Column("at", BigInteger, nullable=False),
+    # What a retry changes of a job, as it was then, and the indexes of the outputs that it had.
+    Column("job", JSON, nullable=False),
+    Column("outputs", JSON, nullable=False),
     Column("attempts", Integer, nullable=False),
     # NULL once it was taken, or given up.
     Column("next_attempt_at", BigInteger),
     Column("leased_by", String(64)),
     Column("leased_until", BigInteger),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("tried_at", BigInteger),
     Column("delivered_at", BigInteger),
     Column("code", String(64)),
     Column("message", Text),
 )
-Index(
-    "ix_notifications_due",
-    notifications.c.next_attempt_at,
-    sqlite_where=text("next_attempt_at IS NOT NULL"),
-    postgresql_where=text("next_attempt_at IS NOT NULL"),
-)
+for _name, _columns, _which in (
+    ("due", ("next_attempt_at", "host"), "next_attempt_at IS NOT NULL"),
+    ("given_up", ("job_id", "number"), "next_attempt_at IS NULL AND delivered_at IS NULL"),
+):
+    Index(
+        f"ix_notifications_{_name}",
+        *(notifications.c[_column] for _column in _columns),
+        sqlite_where=text(_which),
+        postgresql_where=text(_which),
+    )

@@ -83,7 +83,7 @@ class Search:
             images = images_wanted(wanted)
             query = _jobs(way, wanted).where(_having(images)).limit(limit + 1)
             if cursor is not None:
-                query = query.where(*_behind(connection, way, cursor))
+                query = query.where(*_behind(connection, way, cursor, images))
             made = [to_job(row) for row in connection.execute(query).mappings()]
             found = _images(connection, made, [*images, *_not_before(cursor)], limit + 1)
         return _page(found, limit, [one.output.id for one in found])
@@ -164,8 +164,10 @@ def _number(connection: Connection, job_id: str) -> int:
     return int(number)
 
 
-def _behind(connection: Connection, way: Way, cursor: str) -> conditions.Conditions:
+def _behind(
+    connection: Connection, way: Way, cursor: str, images: conditions.Conditions
+) -> conditions.Conditions:
     job_id, index = parse_output_id(cursor)
     number = _number(connection, job_id)
-    more = exists().where(outputs.c.job_id == job_id, outputs.c.index > index)
+    more = exists().where(outputs.c.job_id == job_id, outputs.c.index > index, *images).correlate(jobs)
     return [way.number <= number, or_(way.number < number, more)]

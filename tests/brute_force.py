@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from unicodedata import normalize
 
 from storage.records import Job, Output
@@ -100,6 +101,7 @@ def excluded(wanted: Wanted, kind: str) -> set[str | None]:
     return {value for name, value in wanted.excluded if name == kind}
 
 
+@lru_cache(maxsize=10_000)
 def caseless(text: str) -> str:
     """The Unicode Standard, section 3.13, D146: compatibility caseless matching."""
     first = normalize("NFKC", normalize("NFD", text).casefold())

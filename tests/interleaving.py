@@ -304,7 +304,7 @@ class World:
         prompt = f"picture {len(self.asked) + 1} of {images}"
         self.asked.append(prompt)
         request = JobRequest(model=MODELS[gateway], prompt=prompt)
-        submitter = self.processes[who].service.api.submitter
+        submitter = self.processes[who].service.surface.api.submitter
         for _ in range(2):
             try:
                 job, _ = submitter.accept(gateway, request, idempotency_key=prompt)
@@ -330,7 +330,7 @@ class World:
         process = self.processes[who]
         gateway, token = url.split("/")[-2:]
 
-        callbacks = process.service.callbacks
+        callbacks = process.service.surface.callbacks
         try:
             offer = callbacks._offer(gateway, callbacks._proven(gateway, token), headers, body)
         except DarkroomError as error:

@@ -387,7 +387,7 @@ def test_readiness_names_the_part_that_is_missing(sandbox: SandboxServer, tmp_pa
     with EmbeddedS3(tmp_path / "s3") as own, started(own, tmp_path, sandbox=sandbox) as live:
         assert live.http.get("/readyz").json()["checks"] == {"ledger": "ok", "archive": "ok", "results": "ok"}
         own.stop()
-        live.service.health.forget()
+        live.service.surface.health.forget()
         answer = live.http.get("/readyz", timeout=60)
         assert answer.status_code == 503
         assert "DARKROOM_S3__ENDPOINT" in answer.json()["checks"]["archive"]

@@ -41,7 +41,8 @@ def made(running: Running) -> Made:
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    documented = "demo serve work sandbox config submit jobs show search download retry usage books"
+    making = "demo serve work sandbox config submit jobs retry notifications"
+    documented = f"{making} show search download export usage books"
     assert sorted(documented.split()) == COMMANDS
 
 
@@ -74,7 +75,7 @@ def test_submit_waits_downloads_and_tells(running: Running, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     assert "archived" in done.stdout
     (file,) = (tmp_path / "new").iterdir()
-    (output,) = running.darkroom.outputs(job=file.name.rpartition(".")[0].rpartition(".")[0])
+    (output,) = running.darkroom.search(job=file.name.rpartition(".")[0].rpartition(".")[0])
     assert hashlib.sha256(file.read_bytes()).hexdigest() == output.sha256
 
 
@@ -226,7 +227,21 @@ def test_download_checks_and_does_not_repeat(running: Running, made: Made, tmp_p
     assert by_filter.stdout.split() == [first["file"]]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--all", "--tag", "a=b"), ("x.0", "--model", "m")])
+A_JOB = "019a1b2c-3d4e-7f00-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--all", "--tag", "a=b"),
+        (f"{A_JOB}.0", "--model", "m"),
+        (A_JOB, "kite"),
+        (A_JOB[:-1],),
+        ("kite", "--all"),
+        ("kite", "--name", "../{id}"),
+    ],
+)
 def test_download_asks_what_is_meant(arguments: tuple[str, ...]) -> None:
     assert command("download", *arguments).returncode == 2
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from receiver.client import ApiError, Damaged, Darkroom, Unreachable
+from receiver.client import ApiError, Damaged, Darkroom, Event, Unreachable
 from receiver.embedded import EmbeddedS3
 from receiver.replies import Job, Output
 from receiver.sandbox import SandboxServer
@@ -76,7 +76,7 @@ def test_lists_follow_their_pages(running: Running) -> None:
     tagged = {"tag.pages": "yes"}
     with Darkroom(running.url, page_size=2) as darkroom:
         assert [job.id for job in darkroom.jobs(limit=None, **tagged)] == ids[::-1]
-        assert [one.job_id for one in darkroom.outputs(limit=None, **tagged)] == ids[::-1]
+        assert [one.job_id for one in darkroom.search(limit=None, **tagged)] == ids[::-1]
         assert [job.id for job in darkroom.jobs(limit=1, **tagged)] == ids[-1:]
 
 
@@ -90,6 +90,34 @@ def test_a_thumbnail_comes_whole(running: Running, output: Output) -> None:
     with pytest.raises(ApiError) as caught:
         running.darkroom.thumbnail(f"{output.job_id}.7")
     assert caught.value.code == "not_found"
+
+
+def test_the_record_is_the_one_in_the_bucket(running: Running, output: Output) -> None:
+    record = running.darkroom.record(output.id)
+    assert record["schema"] == "darkroom/record/1"
+    assert record["outputs"][0]["sha256"] == output.sha256
+
+
+def test_what_a_search_finds_is_counted(running: Running, output: Output) -> None:
+    counts = running.darkroom.facets("red kite tag:for=client")
+    assert (counts.counted, counts.complete) == (1, True)
+    assert [(one.value, one.outputs) for one in (*counts.gateway, *counts.tag)] == [
+        ("apiframe", 1),
+        ("for=client", 1),
+    ]
+    assert running.darkroom.facets(sha256="0" * 64).counted == 0
+
+
+def test_events_tell_of_a_job_from_where_one_left_off(running: Running) -> None:
+    job = make(running, "a kite that is followed")
+    events = running.darkroom.events("0", job=job.id)
+    found: list[Event] = []
+    while "archived" not in [event.data.get("status") for event in found]:
+        found.append(next(events))
+    moves = [event.data["status"] for event in found if event.kind == "job"]
+    assert (moves[0], moves[-1]) == ("queued", "archived")
+    assert [event.data["output_id"] for event in found if event.kind == "output"] == [f"{job.id}.0"]
+    assert next(running.darkroom.events(found[-2].id, job=job.id)) == found[-1]
 
 
 def test_a_link_leads_to_the_bytes(running: Running, output: Output) -> None:

@@ -92,11 +92,9 @@ def test_everything_reaches_every_reader_once_and_in_order(start: Start) -> None
         await asyncio.wait(tasks)
 
     async def make() -> None:
-        kinds: list[tuple[dict[str, Any], dict[str, Any]]]
-        kinds = [(IMAGEN, {}), (ULTRA, {"num_images": 2}), (IMAGEN, {"fault": "failed"})]
-        await asyncio.gather(
-            *(asyncio.to_thread(live.make, body, **more) for body, more in (kinds * 17)[:50])
-        )
+        kinds: list[dict[str, Any]] = [IMAGEN, ULTRA | {"num_images": 2}, IMAGEN | {"fault": "failed"}]
+        wanted = [kinds[number % 3] for number in range(50)]
+        await asyncio.gather(*(asyncio.to_thread(live.make, {}, **asked) for asked in wanted))
 
     asyncio.run(read_while(make()))
     told = kept(live)

@@ -87,7 +87,7 @@ def test_a_paused_gateway_is_told_everywhere_and_goes_on_when_it_is_well(
             poll(live, jobs[0], lambda _: live.service.breaker.paused())
             assert live.service.breaker.paused() == {"apiframe": code}
             assert live.make(ULTRA)["status"] == "archived", "the other gateway goes on"
-            live.service.health.forget()
+            live.service.surface.health.forget()
             told = live.http.get("/readyz")
             assert told.status_code == 200
             assert "Left alone until" in told.json()["warnings"]["apiframe"]

@@ -62,7 +62,7 @@ def test_the_extension_is_that_of_the_bytes() -> None:
     assert [name.rpartition(".")[2] for name in of.values()] == ["jpg", "webp", "avif", "bin"]
 
 
-@example("𝕊 ﷺ ﬁ İ ㎒ \u0301a")
+@example("\U0001d54a \ufdfa \ufb01 \u0130 \u3392 \u0301a")  # signs that decompose into others
 @given(st.text(max_size=700))
 def test_no_prompt_makes_a_name_that_harms(prompt: str) -> None:
     made = named(prompt)

@@ -95,7 +95,7 @@ def test_the_books_say_when_they_do_not_balance(live: Live, visitor: Visitor) ->
 def test_a_gateway_that_is_not_well_is_told_with_the_reason(
     live: Live, visitor: Visitor, wait_ms: int | None, probe_ms: int | None, said: str
 ) -> None:
-    now = live.service.api.clock()
+    now = live.service.surface.api.clock()
     message = f"The account has too few credits {HOSTILE}"
     circuit = Circuit("gateway", "apiframe", "send", "out_of_credits", message, "operator", 3, now, None)
     circuit = replace(circuit, retry_at=None if wait_ms is None else now + wait_ms, probe_until=probe_ms)
@@ -106,7 +106,7 @@ def test_a_gateway_that_is_not_well_is_told_with_the_reason(
         "cdn.<b>.example",
         lambda _before, _now: replace(circuit, kind="image_host", name="cdn.<b>.example"),
     )
-    live.service.health.forget()
+    live.service.surface.health.forget()
     page = visitor.get("/books")
     circuits.close("gateway", "apiframe")
     circuits.close("image_host", HOST)

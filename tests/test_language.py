@@ -26,6 +26,7 @@ from receiver.queries import JobQuery, OutputQuery, read_query
 from receiver.query_text import plain_or_quoted, quoted, split
 from storage.records import Status
 from storage.wanted import Wanted
+from tests.live import IMAGEN, Live
 
 NOW = 1_795_000_000_000
 DAY = 86_400_000
@@ -192,6 +193,7 @@ REFUSED = {
     "-status:done": "status takes",
     "x" * (MAX_CHARS + 1): "may have 1000 characters at most",
     " ".join(map(str, range(MAX_WORDS + 1))): "may have 32 words at most",
+    "word " * (MAX_WORDS + 1): "may have 32 words at most",
     " -".join(map(str, range(MAX_WORDS + 1))): "may have 32 words at most",
 }  # fmt: skip
 
@@ -385,3 +387,30 @@ def test_the_schema_of_q_names_every_key() -> None:
     schema = OutputQuery.model_json_schema()["properties"]["q"]
     assert all(f"`{key}`" in schema["description"] for key in KEYS if key != "sha")
     assert schema["anyOf"][0]["maxLength"] == MAX_CHARS
+
+
+def test_the_service_takes_the_language_for_jobs_and_outputs(live: Live) -> None:
+    job = live.make(IMAGEN, prompt="ein Drache über 寿司, 16:9", tags={"kind": "two words"})
+    (output,) = live.outputs(job["id"])
+    for q, found in (
+        (f'drache 寿司 16:9 tag:kind="two words" type:{output["media_type"]} since:1h', True),
+        (f"sha:{output['sha256'][:12]} width:{output['width']} bytes:<={output['bytes']}", True),
+        (f"job:{job['id']} -寿司", False),
+        (f"job:{job['id']} width:>{output['width']}", False),
+        (f"job:{job['id']} -gateway:apiframe", False),
+    ):
+        jobs = live.http.get("/v1/jobs", params={"q": q}).json()["jobs"]
+        outputs = live.http.get("/v1/outputs", params={"q": q}).json()["outputs"]
+        assert (job["id"] in {one["id"] for one in jobs}) is found, q
+        assert (output["id"] in {one["id"] for one in outputs}) is found, q
+
+
+def test_the_service_says_what_it_does_not_take(live: Live) -> None:
+    for path in ("/v1/jobs", "/v1/outputs"):
+        answer = live.http.get(path, params={"q": "drache type:gif", "model": "x"})
+        assert answer.status_code == 422
+        assert "type takes png" in answer.text
+        answer = live.http.get(path, params={"q": "drache model:x", "model": "x"})
+        assert answer.status_code == 422
+        assert answer.json()["code"] == "invalid_request"
+        assert "model: is asked for in q as well" in answer.json()["detail"]

@@ -74,20 +74,23 @@ def test_every_operation_says_what_it_does_and_how_it_fails(live: Live) -> None:
 
 def test_the_scope_decides_whether_a_route_can_be_forbidden(live: Live) -> None:
     forbidden = {at for at, operation in operations(document(live)) if "403" in operation["responses"]}
-    assert forbidden == {"POST /v1/jobs", "POST /v1/jobs/{id}/retry"}
+    assert forbidden == {
+        "POST /v1/jobs", "POST /v1/jobs/{id}/retry", "POST /v1/notifications/{id}/replay",
+    }  # fmt: skip
 
 
 def test_only_what_must_be_open_is_open(live: Live) -> None:
     unguarded = {at for at, operation in operations(document(live)) if "security" not in operation}
-    assert unguarded == {CALLBACK, OURSELVES, "GET /healthz", "GET /readyz"}
+    open_to_all = {"GET /docs", "GET /docs.css", "GET /healthz", "GET /readyz"}
+    assert unguarded == {CALLBACK, OURSELVES, *open_to_all}
 
 
 def test_it_asks_for_a_token_where_the_service_does(live: Live, filled: Filled) -> None:
     told = dict(operations(document(live)))
-    assert told["GET /v1/jobs"]["security"] == [{}, {"token": []}]
+    assert told["GET /v1/jobs"]["security"] == [{}, {"token": ["read"]}]
     with filled.served(api_tokens=TOKENS) as guarded:
         told = dict(operations(document(guarded)))
-    assert told["GET /v1/jobs"]["security"] == [{"token": []}]
+    assert told["GET /v1/jobs"]["security"] == [{"token": ["read"]}]
     assert "security" not in told["GET /healthz"]
 
 
@@ -126,13 +129,10 @@ def test_real_answers_are_as_described_and_hold_nothing_else(live: Live) -> None
         "/v1/outputs/{id}/image": [f"/v1/outputs/{output}/image", f"/v1/outputs/{output}/image?stream=1"],
         "/v1/outputs/{id}/thumbnail": [f"/v1/outputs/{output}/thumbnail", "/v1/outputs/x/thumbnail"],
         "/v1/outputs/{id}/record": [f"/v1/outputs/{output}/record", f"/v1/outputs/{job['id']}.7/record"],
+        "/v1/notifications": ["/v1/notifications", "/v1/notifications?limit=1", "/v1/notifications?x=1"],
         "/v1/books": ["/v1/books", "/v1/books?x=1"],
         "/v1/gateways": ["/v1/gateways"],
-        "/v1/events": [
-            "/v1/events?wait=0",
-            f"/v1/events?wait=0&since=0&job={job['id']}",
-            "/v1/events?wait=x",
-        ],
+        "/v1/events": ["/v1/events?wait=0&since=0", "/v1/events?wait=0&since=99999999", "/v1/events?wait=x"],
         "/metrics": ["/metrics"],
         "/healthz": ["/healthz"],
         "/readyz": ["/readyz"],
@@ -176,7 +176,7 @@ class Filled:
     folder: Path
     bucket: str
     failed: str = ""
-    """The id of a job that failed at its gateway."""
+    """The id of a job that failed at its gateway, of which somebody is to be notified."""
 
     @contextmanager
     def served(self, *, work: bool = False, **overrides: Any) -> Iterator[Live]:
@@ -192,7 +192,7 @@ def filled(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pyte
     with ours.served(work=True) as live:
         live.make(IMAGEN, tags={"k": "v"})
         live.make(ULTRA, num_images=2)
-        failed = live.make(IMAGEN, fault="failed")
+        failed = live.make(IMAGEN, fault="failed", notify_url="https://nobody.invalid/")
     return replace(ours, failed=failed["id"])
 
 
@@ -222,6 +222,9 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "422"]
 [[operations]]
 include-operation-id = "retry_job"
 parameters = {{ "path.id" = "{failed}" }}
+[[operations]]
+include-operation-id = "replay_notification"
+parameters = {{ "path.id" = "{failed}.1" }}
 """
 """The settings of a run; every other check has its usual bounds."""
 

@@ -24,10 +24,12 @@ from receiver.cli import app
 from receiver.commands.screen import FAILED, MISUSED, UNREACHABLE
 from receiver.demo import IMAGES, PROMPTS
 from receiver.errors import DarkroomError
+from receiver.language import GUIDE
 from receiver.metrics_table import METRICS
 from receiver.models import SubmitBody
 from receiver.queries import JobQuery, OutputQuery
 from receiver.settings_table import settings_table
+from receiver.timing import Timing
 from tests.faults.table import Row
 from tests.live import IMAGEN, Live
 from tests.running import ROOT, command, environment
@@ -122,6 +124,11 @@ def job_error_rows() -> Iterator[tuple[str, ...]]:
             yield code(kind.code), kind.at_fault, meanings()[kind.code]
 
 
+def notification_error_rows() -> Iterator[tuple[str, ...]]:
+    for kind in leaves(errors.NotificationError):
+        yield code(kind.code), meanings()[kind.code]
+
+
 def metric_rows() -> Iterator[tuple[str, ...]]:
     for metric in METRICS:
         yield (
@@ -132,11 +139,18 @@ def metric_rows() -> Iterator[tuple[str, ...]]:
         )
 
 
+def language_rows() -> Iterator[tuple[str, ...]]:
+    for example, meaning in GUIDE:
+        yield code(example), meaning
+
+
 GENERATED: Mapping[str, Callable[[], str]] = {
     "settings": lambda: table("variable | default | what it is for", settings_rows()),
     "body": lambda: table("field | needed | what it is", body_rows()),
+    "language": lambda: table("such as | finds", language_rows()),
     "answers": lambda: table("code | status | meaning", answer_rows()),
     "job errors": lambda: table("code | at fault | meaning", job_error_rows()),
+    "notification errors": lambda: table("code | meaning", notification_error_rows()),
     "metrics": lambda: table("metric | kind | labels | what it says", metric_rows()),
 }
 
@@ -222,9 +236,19 @@ def test_commands_and_their_options_exist() -> None:
     assert {words[0] for words in lines} <= set(commands)
     assert len(lines) > 10
     for name, *words in lines:
-        known = {option for param in commands[name].params for option in (*param.opts, *param.secondary_opts)}
+        command = commands[name]
+        while words and words[0] in (below := getattr(command, "commands", {})):
+            command = below[words.pop(0)]
+        known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
         given = {word for word in words if word.startswith("--")}
         assert given <= known, f"darkroom {name}"
+
+
+def test_no_option_is_in_capitals() -> None:
+    # Typer before 0.28 takes an option's name from a metavar that is the same word, unless it is written out.
+    commands = getattr(typer.main.get_command(app), "commands")  # noqa: B009 - typer does not say which it is
+    options = {option for one in commands.values() for param in one.params for option in param.opts}
+    assert {option for option in options if option.startswith("--") and option != option.lower()} == set()
 
 
 def test_files_that_it_names_exist() -> None:
@@ -256,9 +280,10 @@ def test_the_demo_ends_as_shown() -> None:
     assert all(any(asked["prompt"].startswith(prompt) for asked in PROMPTS) for prompt in shown)
 
 
-def test_the_example_settings_load(tmp_path: Path) -> None:
-    lines = block("settings that load")
-    (tmp_path / ".env").write_text(lines)
+@pytest.mark.parametrize("mark", ["settings that load", "settings of notifications"])
+def test_the_example_settings_load(tmp_path: Path, mark: str) -> None:
+    lines = block(mark)
+    (tmp_path / ".env").write_text(f"{block('settings that load')}\n{lines}")
     done = command("config", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(re.findall(r"^\w+", lines, re.MULTILINE)) <= {row.variable for row in settings_table()}
@@ -332,6 +357,18 @@ def test_curl_submits_waits_and_takes_the_image(live: Live, tmp_path: Path) -> N
     assert (tmp_path / "car.jpg").read_bytes().startswith(b"\xff\xd8\xff")
 
 
+def test_curl_follows_a_job(live: Live, tmp_path: Path) -> None:
+    need("curl", "--version")
+    job = live.make(IMAGEN)
+    printed = bash(live, tmp_path, block("run: follow"), JOB=job["id"])
+    shown = re.findall(r"^id: \d+-\d+\nevent: (\w+)\ndata: (.+)\n\n", printed, re.MULTILINE)
+    assert [json.loads(data).get("status") for _, data in shown][-2:] == [None, "archived"]
+    told = re.findall(r"^event: (\w+)\ndata: (.+)$", block("shape: events"), re.MULTILINE)
+    assert {kind for kind, _ in told} == {kind for kind, _ in shown} == {"job", "output"}
+    real = {kind: json.loads(data).keys() for kind, data in shown}
+    assert all(json.loads(data).keys() == real[kind] for kind, data in told)
+
+
 def test_python_submits_waits_and_takes_the_image(live: Live, tmp_path: Path) -> None:
     assert python(live, tmp_path, block("run: python")) == "archived None\n"
     (image,) = tmp_path.glob("*.jpg")
@@ -351,6 +388,17 @@ def test_the_shell_submits_one_and_many(live: Live, tmp_path: Path) -> None:
     printed = bash(live, tmp_path, block("run: submit"))
     assert printed.count(" archived ") == 3
     assert len(list((tmp_path / "pictures").iterdir())) == 1
+
+
+def test_the_schedule_of_notifications_is_as_shown() -> None:
+    units = {"seconds": 1, "minutes": 60, "hours": 3600}
+    told = re.findall(r"^\| \d+ \| (\S+) (\w+) \|", part("schedule"), re.MULTILINE)
+    assert told[0] == ("at", "once")
+    assert (0, *(int(number) * units[unit] for number, unit in told[1:])) == Timing().notify
+
+
+def test_notifications_are_looked_at(live: Live, tmp_path: Path) -> None:
+    bash(live, tmp_path, block("run: notifications"))
 
 
 def test_a_stranger_is_answered_as_shown(live: Live, tmp_path: Path) -> None:

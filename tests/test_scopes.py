@@ -34,15 +34,19 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "GET /v1/outputs/{id}/image": ("read", 404),
     "GET /v1/outputs/{id}/thumbnail": ("read", 404),
     "GET /v1/outputs/{id}/record": ("read", 404),
+    "GET /v1/notifications": ("read", 200),
+    "POST /v1/notifications/{id}/replay": ("submit", 404),
     "GET /v1/books": ("read", 200),
     "GET /v1/facets": ("read", 200),
     "GET /v1/gateways": ("read", 200),
-    "GET /v1/usage": ("read", 200),
     "GET /v1/events": ("read", 200),
+    "GET /v1/usage": ("read", 200),
     "GET /metrics": ("read", 200),
     "GET /healthz": (None, 200),
     "GET /readyz": (None, 200),
     "GET /openapi.json": (None, 200),
+    "GET /docs": (None, 200),
+    "GET /docs.css": (None, 200),
 }
 """The least scope that each route needs, and what it answers to whoever has it, in an empty ledger."""
 
@@ -60,7 +64,8 @@ def guarded(
 def ask(live: Live, at: str, token: str | None) -> tuple[int, str]:
     method, path = at.split(" ")
     for name, value in IDS.items():
-        path = path.replace(name, f"{value}.0" if "outputs" in path and name == "{id}" else value)
+        numbered = name == "{id}" and ("outputs" in path or "notifications" in path)
+        path = path.replace(name, f"{value}.1" if numbered else value)
     # It has no end by itself.
     path += "?wait=0" * path.endswith("/events")
     headers = {} if token is None else {"authorization": f"Bearer {token}"}

@@ -61,7 +61,7 @@ def demo(
     port: Annotated[
         int,
         typer.Option(
-            min=0, max=65535, metavar="PORT", help="Where the service listens; 0 takes a free port."
+            "--port", min=0, max=65535, metavar="PORT", help="Where the service listens; 0 takes a free port."
         ),
     ] = 0,
 ) -> None:

@@ -1,9 +1,8 @@
-"""`darkroom jobs`, `show`, `search`, `download` and `books`: what there is, and how it came to be."""
+"""`darkroom jobs` and `books`: what there is; and how filters and outputs are read and shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,19 +18,30 @@ from receiver.commands.screen import (
     cell,
     count,
     fail,
+    made_table,
     out,
     print_json,
     print_table,
     say,
-    size,
     status_cell,
 )
 
 if TYPE_CHECKING:
-    from receiver.client import Darkroom
-    from receiver.replies import Books, Job, Output, Page
+    from receiver.replies import Job
+    from receiver.reports import Books, Page
 
 Limit = Annotated[int, typer.Option(min=1, metavar="N", help="How many to show at most.")]
+
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", "-w", help="Follow them until Ctrl-C; into a pipe, one line for each change."),
+]
+UntilDone = Annotated[
+    bool,
+    typer.Option(
+        "--until-done", help="Follow them until all that are shown have ended; 1 unless all are archived."
+    ),
+]
 
 _JOBS = (
     Column("JOB"),
@@ -42,17 +52,6 @@ _JOBS = (
     Column("ERROR", room=120),
     Column("PROMPT", long=True),
     Column("CREATED", room=150),
-)
-_OUTPUTS = (
-    Column("OUTPUT"),
-    Column("PROMPT", long=True),
-    Column("GATEWAY", room=140),
-    Column("MODEL", room=100),
-    Column("SEED", room=120),
-    Column("SIZE"),
-    Column("TYPE", room=160),
-    Column("STORED", room=160),
-    Column("SHA-256", room=90),
 )
 
 
@@ -67,100 +66,35 @@ def jobs(
     until: options.Until = None,
     tag: options.Tags = None,
     limit: Limit = 20,
+    watching: Watch = False,
+    until_done: UntilDone = False,
     as_json: Json = False,
     url: Url = LOCAL,
     token: Token = None,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first; with --watch, go on showing how they get on."""
     wanted = filters(
         gateway=gateway, model=model, status=status, code=code, since=since, until=until, q=text, tag=tag
     )
     with connected(url, token) as darkroom:
+        if watching or until_done:
+            from receiver.commands.watching import watch
+
+            console = out()
+            watch(
+                darkroom,
+                lambda: list(darkroom.jobs(limit=limit, **wanted)),
+                lambda found: made_table(_JOBS, [_job_line(job) for job in found], console),
+                until_done=until_done,
+                as_json=as_json,
+            )
+            return
         found = list(darkroom.jobs(limit=limit, **wanted))
     if as_json:
         print_json([dict(job.raw) for job in found])
         return
     print_table(_JOBS, [_job_line(job) for job in found], nothing="There are no such jobs.")
-    _say_if_cut(len(found), limit)
-
-
-def search(
-    text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="Words in the prompt.", show_default=False)
-    ] = None,
-    *,
-    gateway: options.Gateway = None,
-    model: options.Model = None,
-    seed: options.Seed = None,
-    job: options.JobId = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    tag: options.Tags = None,
-    sha256: options.Sha256 = None,
-    limit: Limit = 20,
-    as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
-) -> None:
-    """Find archived images by prompt, seed, model, tag or digest; newest first."""
-    wanted = filters(
-        q=text,
-        gateway=gateway,
-        model=model,
-        seed=seed,
-        job=job,
-        sha256=sha256,
-        since=since,
-        until=until,
-        tag=tag,
-    )
-    with connected(url, token) as darkroom:
-        found = list(darkroom.outputs(limit=limit, **wanted))
-    if as_json:
-        print_json([dict(output.raw) for output in found])
-        return
-    print_table(_OUTPUTS, [_output_line(output) for output in found], nothing="There are no such images.")
-    _say_if_cut(len(found), limit)
-
-
-def download(
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="ID", help="Jobs or outputs.", show_default=False)
-    ] = None,
-    *,
-    to: Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Where the files go.")] = Path(),
-    every: Annotated[bool, typer.Option("--all", help="Everything in the archive.")] = False,
-    text: options.Words = None,
-    gateway: options.Gateway = None,
-    model: options.Model = None,
-    seed: options.Seed = None,
-    job: options.JobId = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    tag: options.Tags = None,
-    as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
-) -> None:
-    """Save images to files, their SHA-256 checked; files that are there already are not fetched again."""
-    from receiver.commands.saving import save
-
-    wanted = filters(
-        q=text, gateway=gateway, model=model, seed=seed, job=job, since=since, until=until, tag=tag
-    )
-    if sum((bool(ids), bool(wanted), every)) != 1:
-        fail("Say what to download: ids, or filters, or --all.", MISUSED)
-    with connected(url, token) as darkroom:
-        found = _by_ids(darkroom, ids) if ids else list(darkroom.outputs(limit=None, **wanted))
-        saved = save(darkroom, found, to)
-    if as_json:
-        print_json([one.as_json() for one in saved])
-    else:
-        for one in saved:
-            out().print(cell(one.path), soft_wrap=True)
-    new = [one for one in saved if one.fetched]
-    fetched = f"{len(new)} fetched ({size(sum(one.output.bytes for one in new))})"
-    say(f"{count(len(saved), 'image')}: {fetched}, {len(saved) - len(new)} already there.")
+    say_if_cut(len(found), limit)
 
 
 def books(*, as_json: Json = False, url: Url = LOCAL, token: Token = None) -> None:
@@ -201,16 +135,6 @@ def filters(*, tag: Sequence[str] | None, **filters: str | None) -> dict[str, st
     return given | {f"tag.{name}": value for name, value in tags.items()}
 
 
-def _by_ids(darkroom: Darkroom, ids: Sequence[str]) -> list[Output]:
-    found: dict[str, Output] = {}
-    for one in ids:
-        outputs = [darkroom.output(one)] if "." in one else list(darkroom.outputs(job=darkroom.job(one).id))
-        if not outputs:
-            say(f"{one} has no images.", "yellow")
-        found |= {output.id: output for output in outputs}
-    return list(found.values())
-
-
 def _job_line(job: Job) -> Sequence[Text]:
     return (
         cell(job.id),
@@ -221,20 +145,6 @@ def _job_line(job: Job) -> Sequence[Text]:
         cell(job.error.code if job.error else None),
         cell(job.request.prompt),
         cell(job.created_at),
-    )
-
-
-def _output_line(output: Output) -> Sequence[Text]:
-    return (
-        cell(output.id),
-        cell(output.prompt),
-        cell(output.gateway),
-        cell(output.model),
-        cell(output.seed if output.seed is not None else output.seed_requested),
-        cell(f"{output.width}x{output.height}"),
-        cell(output.media_type.removeprefix("image/")),
-        cell(output.stored_at),
-        cell(output.sha256[:12]),
     )
 
 
@@ -258,6 +168,7 @@ def _verdict(total: Page) -> str:
     return text
 
 
-def _say_if_cut(shown: int, limit: int) -> None:
+def say_if_cut(shown: int, limit: int) -> None:
+    """Say that there may be more than what is shown."""
     if shown == limit:
         say(f"These are the newest {limit}; --limit shows more.", "dim")

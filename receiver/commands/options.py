@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from receiver.commands import completing
+
 _JOB, _MANY, _AFTER, FILTERS = "The job", "Many jobs", "Afterwards", "Filters"
 
 Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to draw.", show_default=False)]
@@ -25,7 +27,13 @@ File = Annotated[
 ]
 GatewayToAsk = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="apiframe or api-in-one.", rich_help_panel=_JOB, show_default=False),
+    typer.Option(
+        metavar="NAME",
+        help="apiframe or api-in-one.",
+        rich_help_panel=_JOB,
+        show_default=False,
+        autocompletion=completing.gateways,
+    ),
 ]
 ModelToAsk = Annotated[
     str | None,
@@ -51,7 +59,11 @@ NumImages = Annotated[
 SeedToAsk = Annotated[
     str | None,
     typer.Option(
-        metavar="SEED", help="Where the gateway takes one.", rich_help_panel=_JOB, show_default=False
+        "--seed",
+        metavar="SEED",
+        help="Where the gateway takes one.",
+        rich_help_panel=_JOB,
+        show_default=False,
     ),
 ]
 Params = Annotated[
@@ -108,7 +120,13 @@ DownloadTo = Annotated[
 
 Gateway = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="apiframe or api-in-one.", rich_help_panel=FILTERS, show_default=False),
+    typer.Option(
+        metavar="NAME",
+        help="apiframe or api-in-one.",
+        rich_help_panel=FILTERS,
+        show_default=False,
+        autocompletion=completing.gateways,
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -119,13 +137,22 @@ Model = Annotated[
 Seed = Annotated[
     str | None,
     typer.Option(
-        metavar="SEED", help="As asked for, or as reported.", rich_help_panel=FILTERS, show_default=False
+        "--seed",
+        metavar="SEED",
+        help="As asked for, or as reported.",
+        rich_help_panel=FILTERS,
+        show_default=False,
     ),
 ]
 JobId = Annotated[
     str | None,
     typer.Option(
-        "--job", metavar="ID", help="The job that made them.", rich_help_panel=FILTERS, show_default=False
+        "--job",
+        metavar="ID",
+        help="The job that made them.",
+        rich_help_panel=FILTERS,
+        show_default=False,
+        autocompletion=completing.jobs,
     ),
 ]
 Tags = Annotated[
@@ -147,8 +174,10 @@ Words = Annotated[
 Status = Annotated[
     str | None,
     typer.Option(
+        "--status",
         metavar="STATUS",
         help="queued, submitting, running, ready, archived, partial or failed.",
+        autocompletion=completing.statuses,
         rich_help_panel=FILTERS,
         show_default=False,
     ),
@@ -166,6 +195,7 @@ Sha256 = Annotated[
 Code = Annotated[
     str | None,
     typer.Option(
+        "--code",
         metavar="CODE",
         help="The code of the job's error, such as image_expired.",
         rich_help_panel=FILTERS,

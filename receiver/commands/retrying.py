@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from receiver.commands import options
+from receiver.commands import completing, options
 from receiver.commands.connection import LOCAL, Json, Token, Url, connected
 from receiver.commands.finding import filters
 from receiver.commands.screen import (
@@ -36,13 +36,20 @@ SHOWN = 20
 
 JobIds = Annotated[
     list[str] | None,
-    typer.Argument(metavar="JOB", help="Ids of jobs; or give filters instead.", show_default=False),
+    typer.Argument(
+        metavar="JOB",
+        help="Ids of jobs; or give filters instead.",
+        show_default=False,
+        autocompletion=completing.failed_jobs,
+    ),
 ]
 FailedStatus = Annotated[
     str | None,
     typer.Option(
+        "--status",
         metavar="STATUS",
         help="failed or partial; without it, both.",
+        autocompletion=completing.retried,
         rich_help_panel=options.FILTERS,
         show_default=False,
     ),

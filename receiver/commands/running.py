@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Port = Annotated[
     int | None,
     typer.Option(
+        "--port",
         min=0,
         max=65535,
         metavar="PORT",
@@ -35,7 +36,8 @@ Port = Annotated[
 def serve(
     *,
     host: Annotated[
-        str | None, typer.Option(metavar="HOST", help="Instead of DARKROOM_HOST.", show_default=False)
+        str | None,
+        typer.Option("--host", metavar="HOST", help="Instead of DARKROOM_HOST.", show_default=False),
     ] = None,
     port: Port = None,
     work: Annotated[
@@ -59,6 +61,7 @@ def work(
     port: Annotated[
         int | None,
         typer.Option(
+            "--port",
             min=0,
             max=65535,
             metavar="PORT",
@@ -87,7 +90,9 @@ def work(
 
 def sandbox(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="0 takes a free one.")] = 8322,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0 takes a free one.")
+    ] = 8322,
     latency: Annotated[
         str, typer.Option(metavar="MIN,MAX", help="Seconds that a job takes, at least and at most.")
     ] = "0.3,1.2",

@@ -71,8 +71,18 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
 
 def print_json(value: Any) -> None:
     """Print JSON and nothing else; characters that a terminal would obey are escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
-    sys.stdout.write(re.sub(_HOSTILE, _escape, text) + "\n")
+    sys.stdout.write(escaped(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
+
+
+def escaped(text: str) -> str:
+    """JSON with the characters escaped that a terminal would obey."""
+    return _HOSTILE.sub(_escape, text)
+
+
+def print_json_line(value: Any) -> None:
+    """Print JSON on one line, at once; the same characters are escaped."""
+    sys.stdout.write(escaped(json.dumps(value, ensure_ascii=False)) + "\n")
+    sys.stdout.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +110,14 @@ def print_table(
         say(nothing)
         return
     console = to or out()
+    console.print(made_table(columns, listed, console))
+
+
+def made_table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], console: Console) -> Table:
+    """Rows under their columns, in the room that the console has."""
     shown = [number for number, column in enumerate(columns) if column.room <= console.width]
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", pad_edge=False)
-    for number, width in zip(shown, _widths(columns, listed, shown, console.width), strict=True):
+    for number, width in zip(shown, _widths(columns, rows, shown, console.width), strict=True):
         column = columns[number]
         table.add_column(
             column.name,
@@ -111,15 +126,15 @@ def print_table(
             justify="right" if column.right else "left",
             width=width,
         )
-    for row in listed:
+    for row in rows:
         table.add_row(*(row[number] for number in shown))
-    console.print(table)
+    return table
 
 
 def _widths(
     columns: Sequence[Column], rows: Sequence[Sequence[Text]], shown: Sequence[int], room: int
 ) -> list[int]:
-    widths = [max(len(columns[n].name), *(row[n].cell_len for row in rows)) for n in shown]
+    widths = [max([len(columns[n].name), *(row[n].cell_len for row in rows)]) for n in shown]
     over = sum(widths) + GAP * len(shown) - room
     for place, number in enumerate(shown):
         if columns[number].long and over > 0:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
+from receiver.commands import completing
 from receiver.commands.connection import LOCAL, Json, Token, Url, connected
+from receiver.commands.preview import Preview, draw, way_of
 from receiver.commands.screen import (
     Column,
     cell,
@@ -17,19 +19,40 @@ from receiver.commands.screen import (
     print_facts,
     print_json,
     print_table,
+    say,
     size,
     status_cell,
 )
 from receiver.proof import proof
 from receiver.replies import Job, Output
 
+if TYPE_CHECKING:
+    from receiver.client import Darkroom
+
+DRAWN = 4
+"""How many images of a job are drawn at most."""
+
 _TIMELINE = (Column("WHEN"), Column("WHAT"), Column("DETAIL", long=True))
 _IMAGES = (Column("OUTPUT"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", long=True))
 
 
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="Of a job, or of an output: JOB.0.")],
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="Of a job, or of an output: JOB.0.",
+            autocompletion=completing.jobs_and_outputs,
+        ),
+    ],
     *,
+    preview: Annotated[
+        Preview,
+        typer.Option(
+            help="Draw the image where the terminal can: kitty, iTerm2 and their like, or 24-bit colours. "
+            "Never into a pipe."
+        ),
+    ] = Preview.AUTO,
     as_json: Json = False,
     url: Url = LOCAL,
     token: Token = None,
@@ -38,7 +61,9 @@ def show(
     with connected(url, token) as darkroom:
         output = darkroom.output(id_) if "." in id_ else None
         job = darkroom.job(output.job_id if output else id_)
-        outputs = [output] if output else list(darkroom.outputs(job=job.id)) if job.outputs else []
+        outputs = [output] if output else list(darkroom.search(job=job.id)) if job.outputs else []
+        if not as_json:
+            _draw(darkroom, outputs, preview)
     if as_json:
         print_json(dict(output.raw if output else job.raw))
         return
@@ -51,6 +76,23 @@ def show(
         print_table(_IMAGES, [_image_line(one) for one in outputs], nothing="")
     out().print()
     print_table(_TIMELINE, [_event_line(event) for event in job.timeline], nothing="")
+
+
+def _draw(darkroom: Darkroom, outputs: Sequence[Output], preview: Preview) -> None:
+    """Draw the first images; what cannot be drawn is told only if pictures were asked for."""
+    from receiver.client import ClientError
+
+    console = out()
+    way = way_of(preview, console)
+    for output in outputs[:DRAWN] if way else ():
+        try:
+            webp = darkroom.thumbnail(output.id)
+        except ClientError as error:
+            if preview is Preview.ALWAYS:
+                say(f"No preview: {error}", "dim")
+            return
+        if way and draw(webp, way, console):
+            console.print(cell(output.id, "dim"))
 
 
 def _output_facts(output: Output) -> Iterator[tuple[str, object]]:
@@ -125,6 +167,9 @@ def _event_line(event: Mapping[str, Any]) -> tuple[Text, ...]:
             told = f"{event.get('code')}: {event.get('message')}"
             many = f" ({times} times since {event.get('first_at')})" if times > 1 else ""
             return at, cell(event.get("step")), cell(told + many)
+        case "notified":
+            told = f"{event.get('state')} at {event.get('attempts')} tries, {event.get('code') or 'no error'}"
+            return at, cell("notified"), cell(told)
         case "stored":
             return at, cell("stored"), cell(event.get("output"))
         case _:

@@ -14,7 +14,7 @@ from receiver.commands.connection import LOCAL, Json, Token, Url, connected
 from receiver.commands.screen import Column, cell, out, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from receiver.replies import Spent, Usage
+    from receiver.reports import Spent, Usage
 
 WIDEST = 30
 """Columns of the longest bar."""

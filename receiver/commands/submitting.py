@@ -54,6 +54,8 @@ class _Sent:
     """The jobs by the number of their row, from 0."""
     faults: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    unsaved: list[str] = field(default_factory=list)
+    """Images that are archived and could not be saved here, with the reasons."""
     begun: int = 0
     """How many rows were begun, the one in flight included."""
     answered: int = 0
@@ -199,11 +201,15 @@ def _wait(darkroom: Darkroom, sent: _Sent, progress: Progress, deadline: float) 
 
 
 def _download(darkroom: Darkroom, sent: _Sent, folder: Path) -> None:
-    from receiver.commands.saving import save
+    from receiver.commands.saving import Saving
 
-    outputs = [output for job in sent.jobs.values() if job.outputs for output in darkroom.outputs(job=job.id)]
-    saved = save(darkroom, outputs, folder)
-    sent.files += [one.path for one in saved]
+    outputs = [output for job in sent.jobs.values() if job.outputs for output in darkroom.search(job=job.id)]
+    saving = Saving(darkroom, folder)
+    try:
+        saving.run(outputs)
+    finally:
+        sent.files += [one.path for one in saving.saved]
+    sent.unsaved += [f"{one.output.id}: {one.why}" for one in saving.failed]
 
 
 def _say_what_was_sent(sent: _Sent) -> None:
@@ -245,10 +251,12 @@ def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
             say(f"Follow it with: darkroom show {jobs[0].id}" if len(jobs) == 1 else "Follow: darkroom jobs")
     if sent.faults:
         say("\n".join(["Refused:", *sent.faults]), "red")
+    if sent.unsaved:
+        say("\n".join(["Archived, but not saved here:", *sent.unsaved]), "red")
     unfinished = sum(not job.finished for job in jobs) if waited else 0
     if unfinished:
         say(f"The time is up, and {count(unfinished, 'job')} not finished; the work goes on.", "yellow")
-    if sent.faults or (waited and any(job.status != "archived" for job in jobs)):
+    if sent.faults or sent.unsaved or (waited and any(job.status != "archived" for job in jobs)):
         raise typer.Exit(FAILED)
 
 

@@ -17,6 +17,7 @@ from storage.archive import Archive
 from storage.errors import StorageError
 from storage.ledger import Ledger
 from storage.newer import Newer
+from storage.notifications import Notifications
 from storage.records import Clock, Job, Output
 from storage.search import Found, Search
 from storage.wanted import Wanted
@@ -33,6 +34,7 @@ class Detail:
     search: Search
     newer: Newer
     ledger: Ledger
+    notifications: Notifications
     archive: Archive
     clock: Clock
 
@@ -47,7 +49,7 @@ class Detail:
         found = self.search.output(visit.request.path_params["id"])
         job, output = found.job, found.output
         deliveries, outputs = self.ledger.deliveries(job.id), self.ledger.outputs(job.id)
-        events = timeline(job, deliveries, outputs)
+        events = timeline(job, deliveries, outputs, self.notifications.of_job(job.id))
         record, record_fault = self._record(job)
         return visit.page(
             "output.html",

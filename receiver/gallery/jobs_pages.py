@@ -22,6 +22,7 @@ from receiver.routes import adapter
 from receiver.views import timeline
 from storage.books import total
 from storage.ledger import Ledger
+from storage.notifications import Notifications
 from storage.records import REOPENS, Books, Clock, Delivery, Job, Output, Status
 from storage.search import Page, Search
 
@@ -38,6 +39,7 @@ class JobsPages:
     frame: Frame
     ledger: Ledger
     search: Search
+    notifications: Notifications
     retrier: Retrier
     books: Callable[[], Mapping[str, Books]]
     """The books, a moment old: they are asked for with every page."""
@@ -107,7 +109,7 @@ class JobsPages:
     def _page(self, visit: Visit, job_id: str, *, refused: str = "", status: int = 200) -> Response:
         job = self.ledger.job(job_id)
         outputs, deliveries = self.ledger.outputs(job_id), self.ledger.deliveries(job_id)
-        events = timeline(job, deliveries, outputs)
+        events = timeline(job, deliveries, outputs, self.notifications.of_job(job_id))
         return visit.page(
             "job.html",
             status=status,

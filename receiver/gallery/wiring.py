@@ -19,7 +19,7 @@ from storage.newer import Newer
 if TYPE_CHECKING:
     from receiver.api import Api
     from receiver.health import Health
-    from receiver.service import Memory
+    from receiver.memory import Memory
 
 
 def gallery(settings: Settings, memory: Memory, api: Api, health: Health) -> Gallery:
@@ -33,7 +33,7 @@ def gallery(settings: Settings, memory: Memory, api: Api, health: Health) -> Gal
             assets,
             SigningIn(frame),
             Grid(frame, search, newer, memory.facets, clock),
-            Detail(frame, search, newer, memory.ledger, memory.archive, clock),
+            Detail(frame, search, newer, memory.ledger, memory.notifications, memory.archive, clock),
             Finding(frame, search, settings.download.max_bytes),
             *looking_after(frame, memory, api, health),
         ],

@@ -68,32 +68,44 @@ def _tables() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_events_at", "events", ["at"], unique=False)
+    _notifications()
+
+
+def _notifications() -> None:
     op.create_table(
         "notifications",
         sa.Column("job_id", sa.String(length=36), nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("host", sa.Text(), nullable=False),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("job", sa.JSON(), nullable=False),
+        sa.Column("outputs", sa.JSON(), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_attempt_at", sa.BigInteger(), nullable=True),
         sa.Column("leased_by", sa.String(length=64), nullable=True),
         sa.Column("leased_until", sa.BigInteger(), nullable=True),
+        sa.Column("updated_at", sa.BigInteger(), nullable=False),
+        sa.Column("tried_at", sa.BigInteger(), nullable=True),
         sa.Column("delivered_at", sa.BigInteger(), nullable=True),
         sa.Column("code", sa.String(length=64), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_notifications_job_id")),
         sa.PrimaryKeyConstraint("job_id", "number", name=op.f("pk_notifications")),
     )
-    owed = sa.text("next_attempt_at IS NOT NULL")
-    op.create_index(
-        "ix_notifications_due",
-        "notifications",
-        ["next_attempt_at"],
-        unique=False,
-        sqlite_where=owed,
-        postgresql_where=owed,
-    )
+    for name, columns, which in (
+        ("due", ["next_attempt_at", "host"], "next_attempt_at IS NOT NULL"),
+        ("given_up", ["job_id", "number"], "next_attempt_at IS NULL AND delivered_at IS NULL"),
+    ):
+        op.create_index(
+            f"ix_notifications_{name}",
+            "notifications",
+            columns,
+            unique=False,
+            sqlite_where=sa.text(which),
+            postgresql_where=sa.text(which),
+        )
 
 
 def _number_and_fold(connection: sa.Connection) -> None:

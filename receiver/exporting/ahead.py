@@ -1,0 +1,51 @@
+"""Work on what comes next while what came before is still being used, in order."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(
+    work: Callable[[Item, threading.Event], Result], items: Iterable[Item], *, threads: int
+) -> Iterator[Result]:
+    """The results of `work` on each item, in the items' order; a few more are worked on meanwhile.
+
+    Raises what `work` raised. When this ends before its time, the event that `work` is given is set, and
+    nobody waits for work in hand: a thread that hangs does not keep the program from ending, as one of a
+    ThreadPoolExecutor would.
+    """
+    stop = threading.Event()
+    todo: SimpleQueue[tuple[Item, Future[Result]] | None] = SimpleQueue()
+    waiting: deque[Future[Result]] = deque()
+
+    def run() -> None:
+        while (task := todo.get()) is not None and not stop.is_set():
+            item, future = task
+            try:
+                future.set_result(work(item, stop))
+            except BaseException as error:  # noqa: BLE001 - it goes to whoever waits for the result
+                future.set_exception(error)
+
+    for _ in range(threads):
+        threading.Thread(target=run, daemon=True).start()
+    try:
+        for item in items:
+            future: Future[Result] = Future()
+            waiting.append(future)
+            todo.put((item, future))
+            if len(waiting) >= 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        stop.set()
+        for _ in range(threads):
+            todo.put(None)

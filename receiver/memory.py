@@ -1,0 +1,59 @@
+"""What is remembered, opened: the ledger's database, the bucket, and what reads and writes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from receiver.bucket import open_bucket
+from receiver.makers import Makers
+from receiver.settings import Settings
+from storage.archive import Archive
+from storage.backlog import Backlog
+from storage.circuits import Circuits
+from storage.database import Database
+from storage.events import Events
+from storage.facets import Facets
+from storage.keys import Keys
+from storage.ledger import Ledger
+from storage.notifications import Notifications
+from storage.objects import ObjectStore
+from storage.records import Clock
+from storage.search import Search
+from storage.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is remembered, and where."""
+
+    database: Database
+    ledger: Ledger
+    circuits: Circuits
+    search: Search
+    usage: Usage
+    facets: Facets
+    events: Events
+    backlog: Backlog
+    store: ObjectStore
+    archive: Archive
+    notifications: Notifications
+
+
+def open_memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
+    """Open both; raises Misconfigured or Unavailable, each saying what to change."""
+    store, facts = open_bucket(settings.s3, makers.store)
+    database = makers.database(settings.ledger_url)
+    keys = Keys(prefix=settings.s3.prefix, template=settings.key_template)
+    return Memory(
+        database=database,
+        ledger=makers.ledger(database, clock),
+        circuits=Circuits(database, clock),
+        search=Search(database),
+        usage=Usage(database),
+        facets=Facets(database),
+        events=Events(database),
+        backlog=Backlog(database, clock),
+        store=store,
+        archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),
+        notifications=Notifications(database, clock),
+    )

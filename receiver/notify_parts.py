@@ -1,0 +1,55 @@
+"""The parts of notifying, connected; `receiver.app` puts them into the service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from receiver.admission import Admission
+from receiver.metrics import Metrics
+from receiver.notification_routes import NotificationRoutes
+from receiver.notify_policy import NotifyPolicy
+from receiver.notifying import Notifier, from_notifications
+from receiver.posting import Poster
+from receiver.redaction import Redactor
+from receiver.settings_notify import NotifySettings
+from receiver.timing import Timing
+from storage.database import Database
+from storage.notifications import Notifications
+from storage.outbox import Outbox
+from storage.records import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyParts:
+    """What notifies, and what shows it."""
+
+    notifier: Notifier
+    routes: NotificationRoutes
+
+
+def notify_parts(
+    settings: NotifySettings,
+    policy: NotifyPolicy,
+    *,
+    database: Database,
+    notifications: Notifications,
+    admission: Admission,
+    timing: Timing,
+    clock: Clock,
+    redactor: Redactor,
+    metrics: Metrics,
+) -> NotifyParts:
+    """Connect them."""
+    notifier = Notifier(
+        Outbox(database, clock),
+        Poster(policy, timeout_s=settings.timeout),
+        policy.secrets,
+        timing=timing,
+        clock=clock,
+        redactor=redactor,
+        metrics=metrics,
+        concurrency=settings.concurrency,
+        timeout_s=settings.timeout,
+    )
+    metrics.watch(from_notifications(notifications, clock))
+    return NotifyParts(notifier, NotificationRoutes(notifications, admission, notifier.wake, clock))

@@ -1,0 +1,43 @@
+"""Every page, as somebody with assistive technology, a small screen or a dark room meets it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.browser.archive import ADMIN
+from tests.browser.conftest import Open, accessible
+from tests.live import Live
+
+NARROW = {"width": 360, "height": 780}
+PAGES = (
+    "/",
+    "/outputs/{output}",
+    "/jobs",
+    "/jobs/{job}",
+    "/jobs/{failed}",
+    "/submit",
+    "/books",
+    "/usage",
+    "/find",
+)
+
+
+@pytest.fixture(scope="module")
+def places(shown: Live) -> dict[str, str]:
+    """Ids for the pages that show one thing."""
+    output: dict[str, Any] = shown.http.get("/v1/outputs", params={"q": "lighthouse"}).json()["outputs"][0]
+    failed: dict[str, Any] = shown.http.get("/v1/jobs", params={"status": "failed"}).json()["jobs"][0]
+    return {"output": output["id"], "job": output["job_id"], "failed": failed["id"]}
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_shuts_nobody_out(open_page: Open, places: dict[str, str], path: str) -> None:
+    page, _ = open_page(path.format(**places), ADMIN)
+    accessible(page)
+    page.emulate_media(color_scheme="dark")
+    accessible(page, only="color-contrast")
+    page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+    accessible(page)

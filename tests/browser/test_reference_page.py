@@ -1,0 +1,37 @@
+"""`/docs` in a browser: it is read without a token, in light and dark, wide and narrow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Open, accessible
+
+WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_it_can_be_read_by_everybody(open_page: Open, size: dict[str, int], colours: Any) -> None:
+    page, _ = open_page("/docs", viewport=size, color_scheme=colours)
+    page.get_by_text("Errors", exact=True).first.click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    accessible(page)
+
+
+def test_a_link_leads_to_an_operation_and_on_to_a_schema(open_page: Open) -> None:
+    page, _ = open_page("/docs")
+    page.get_by_role("navigation").get_by_role("link", name="POST /v1/jobs", exact=True).click()
+    operation = page.get_by_role("article", name="Take a job in.")
+    assert operation.get_by_role("heading", name="Take a job in.").is_visible()
+    assert "#submit_job" in page.url
+    operation.get_by_role("link", name="SubmitBody").click()
+    assert page.get_by_role("article", name="SubmitBody object").is_visible()
+
+
+def test_it_needs_no_script(open_page: Open) -> None:
+    page, _ = open_page("/docs#list_outputs", java_script_enabled=False)
+    errors = page.get_by_role("article", name="Search outputs").locator("details.errors")
+    errors.locator("summary").click()
+    assert errors.get_by_text("invalid_request").is_visible()
