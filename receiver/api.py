@@ -18,6 +18,7 @@ from receiver.bodies import read_body
 from receiver.errors import (
     IdempotencyConflict,
     NeedsResubmit,
+    NoSuchThing,
     NotRetryable,
     TooManyWaiting,
     UnknownGateway,
@@ -67,6 +68,7 @@ JOBS = Operation(
     scope="read",
     query=JobQuery,
     answers={200: Answer(answers.JobPage, "A page of jobs.", (LINK,))},
+    errors=(NoSuchThing,),
 )
 JOB = Operation(
     "GET /v1/jobs/{id}",
@@ -93,6 +95,7 @@ OUTPUTS = Operation(
     scope="read",
     query=OutputQuery,
     answers={200: Answer(answers.OutputPage, "A page of outputs.", (LINK,))},
+    errors=(NoSuchThing,),
 )
 OUTPUT = Operation(
     "GET /v1/outputs/{id}",

@@ -152,7 +152,7 @@ class NeedsResubmit(RequestError):
 
 
 class NoSuchThing(RequestError):
-    """No job or output has that id, or its job has no record yet."""
+    """No job or output has that id, or its job has no record yet; or no job has the id in a cursor."""
 
     code = "not_found"
     status = 404

@@ -50,6 +50,9 @@ OF_STATUS = {
 TAGS = {
     "jobs": "A job is one submission to one gateway; it has one prompt and yields images.",
     "outputs": "An output is one archived image of a job. Its id is the job's, a dot, and its number from 0.",
+    "facets": "Outputs, counted by what they have in common.",
+    "events": "What happens, as it happens.",
+    "notifications": "What your application was told when a job came to rest.",
     "books": "The sum that always balances: every accepted job is in exactly one place.",
     "usage": "Credits, jobs and images, added up.",
     "gateways": "The image gateways that are configured here.",

@@ -69,7 +69,7 @@ def _query_text(text: str) -> str:
 
 QueryText = Annotated[
     Text,
-    Field(max_length=MAX_CHARS, examples=['red kite "grey harbour" -cartoon model:imagen-4 since:7d']),
+    Field(max_length=MAX_CHARS, examples=['red kite "grey harbour" -cartoon type:png width:>=1024']),
     AfterValidator(_query_text),
 ]
 

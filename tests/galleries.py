@@ -200,6 +200,6 @@ def _check_labels(found: Page) -> None:
     labelled = {label.get("for") for label in found.all("label")}
     for tag in ("input", "select", "textarea"):
         for field in found.all(tag):
-            hidden = field.get("type") == "hidden"
+            hidden = field.get("type") == "hidden" or "hidden" in field
             assert hidden or field.get("id") in labelled or field.get("aria-label"), field
     assert all(field.get("value") for field in found.all("input", name="csrf"))

@@ -261,6 +261,32 @@ def test_files_ask_nothing_of_other_hosts() -> None:
         assert not re.search(r"https?://|@import|url\(|innerHTML|eval\(|\.style\b", text), file.name
 
 
+def contrast(one: str, other: str) -> float:
+    """How far apart two colours are, by WCAG 2.2: 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_everything_can_be_read_by_day_and_by_night(scheme: int) -> None:
+    sheet = (STATIC / "gallery.css").read_text()
+    pairs = re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", sheet)
+    colours = {name: pair[scheme] for name, *pair in pairs}
+    for ground in ("bg", "surface", "raised"):
+        for text in ("text", "muted", "accent", "good", "warn", "bad", "busy"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, (text, ground)
+        assert contrast(colours["edge"], colours[ground]) >= 3, ground
+    assert contrast(colours["on-accent"], colours["accent"]) >= 4.5
+
+
 def test_every_shape_has_its_class() -> None:
     classes = set(re.findall(r"\.(r\d+)\{--r:", (STATIC / "gallery.css").read_text()))
     assert classes == {f"r{number}" for number in range(NARROWEST, WIDEST + 1)}

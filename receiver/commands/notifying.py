@@ -60,6 +60,7 @@ Since = Annotated[
 State = Annotated[
     str | None,
     typer.Option(
+        "--state",
         metavar="STATE",
         help="owed, delivered or given_up.",
         rich_help_panel=options.FILTERS,

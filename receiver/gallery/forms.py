@@ -21,11 +21,11 @@ Form = ImmutableMultiDict[str, str]
 NOTHING: Form = ImmutableMultiDict()
 
 
-async def read_form(request: Request, *, within_s: float) -> Form:
+async def read_form(request: Request, *, within_s: float, limit: int = MAX_FORM) -> Form:
     """Read a form; raise InvalidRequest, BodyTooLarge or TooSlow."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != URLENCODED:
         raise InvalidRequest([{"field": "Content-Type", "message": f"must be {URLENCODED}"}])
-    body = await read_body(request, MAX_FORM, within_s=within_s)
+    body = await read_body(request, limit, within_s=within_s)
     try:
         text = body.decode("ascii")
         fields = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)

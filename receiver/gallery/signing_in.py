@@ -13,6 +13,9 @@ from receiver.gallery.forms import read_form, safe_next
 from receiver.gallery.frame import Frame, Visit
 from receiver.gallery.sessions import came_over_https
 
+MAX_SIGN_IN = 16 * 1024
+"""Bytes of the form, which anybody may send."""
+
 WHYS = {
     "session": "Sign in to go on.",
     "out": "You are signed out.",
@@ -42,7 +45,8 @@ class SigningIn:
 
     async def sign_in(self, request: Request) -> Response:
         """Exchange a token for a session, and go on to where somebody came for."""
-        form = await read_form(request, within_s=self.frame.admission.limits.body_timeout_s)
+        within_s = self.frame.admission.limits.body_timeout_s
+        form = await read_form(request, within_s=within_s, limit=MAX_SIGN_IN)
         secure = came_over_https(request, self.frame.public_url)
         try:
             session = self.frame.sessions.begin(form.get("token", ""), secure=secure)

@@ -39,8 +39,26 @@ job = darkroom.retry("{_ID}")
 print(job.status)""",
     "list_outputs": """\
 autumn = {"tag.campaign": "autumn"}
-for output in darkroom.outputs(q="red kite", **autumn):
+for output in darkroom.search("red kite since:7d", **autumn):
     print(output.id, output.sha256)""",
+    "count_facets": """\
+facets = darkroom.facets("since:7d")
+for model in facets.model:
+    print(model.value, model.outputs)""",
+    "follow_events": """\
+for event in darkroom.events(since="0"):
+    print(event.id, event.kind, event.data)
+    if event.kind == "output":
+        break""",
+    "list_notifications": """\
+for told in darkroom.notifications(state="given_up"):
+    print(told.id, told.host, told.message)""",
+    "replay_notification": """\
+for told in darkroom.notifications(state="given_up"):
+    darkroom.replay(told.id)""",
+    "show_record": f"""\
+record = darkroom.record("{_ID}.0")
+print(record["schema"], record["seed"])""",
     "show_output": f"""\
 output = darkroom.output("{_ID}.0")
 print(output.prompt, output.seed)""",

@@ -20,6 +20,7 @@ Schema = Mapping[str, Any]
 JOB = "019a9f3e-5c1d-7b42-9d0e-3f6a8c2b7e51"
 DIGEST = "9f2c1b7ad04e5c38e6f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7"
 TIME = "2026-11-22T09:30:00.000Z"
+EVENT = "8731-1795000000000"
 
 WORDS: Mapping[str, Any] = {
     "accepted": 128,
@@ -34,6 +35,7 @@ WORDS: Mapping[str, Any] = {
     "code": "gateway_unavailable",
     "credits": 4.0,
     "cursor": JOB,
+    "delivered_at": TIME,
     "details": None,
     "effect": "ready",
     "error": None,
@@ -44,6 +46,7 @@ WORDS: Mapping[str, Any] = {
     "gateway": "apiframe",
     "gateway_job_id": "3b241101-e2bb-4255-8caf-4136c566a962",
     "height": 1536,
+    "host": "app.example.com",
     "id": JOB,
     "Idempotency-Key": "autumn-0001",
     "If-None-Match": f'"{DIGEST}"',
@@ -63,6 +66,7 @@ WORDS: Mapping[str, Any] = {
     "next_attempt_at": None,
     "next_cursor": None,
     "num_images": 1,
+    "number": 1,
     "oldest_unfinished_age_s": 4.2,
     "output": f"{JOB}.0",
     "outputs": 154,
@@ -79,6 +83,7 @@ WORDS: Mapping[str, Any] = {
     "seed_requested": None,
     "sha256": DIGEST,
     "since": "7d",
+    "state": "delivered",
     "status": "archived",
     "step": "send",
     "submission": 1,
@@ -86,6 +91,7 @@ WORDS: Mapping[str, Any] = {
     "tags": {"campaign": "autumn"},
     "times": 1,
     "token": "TOKEN",
+    "type": "job.archived",
     "until": "2026-11-22",
     "value": "imagen-4-fast",
     "version_id": None,
@@ -95,6 +101,18 @@ WORDS: Mapping[str, Any] = {
 }
 """What stands in an example under a name, wherever that fits the schema."""
 
+KNOWN: Mapping[str, Any] = {
+    "Facets": {
+        "counted": 154,
+        "complete": True,
+        "gateway": [{"value": "apiframe", "outputs": 154}],
+        "model": [{"value": "imagen-4-fast", "outputs": 121}, {"value": "imagen-4", "outputs": 33}],
+        "day": [{"value": "2026-11-22", "outputs": 154}],
+        "tag": [{"value": "campaign=autumn", "outputs": 40}],
+    },
+}
+"""Whole examples, by the name of their schema, where one word for a name would not do."""
+
 PARAMETERS: Mapping[str, Any] = {"seed": "42", "tag": "campaign", "tags": {"tag.campaign": "autumn"}}
 """The same for parameters, where answers have something else under the name."""
 
@@ -103,6 +121,8 @@ ASKED: Mapping[str, Mapping[str, str]] = {
     "list_outputs": {"q": "red kite", "tag.campaign": "autumn"},
     "show_job": {"wait": "60"},
     "show_usage": {"by": "model", "since": "7d"},
+    "follow_events": {"wait": "60"},
+    "list_notifications": {"state": "given_up"},
 }
 """What an example request of an operation has behind the `?`."""
 
@@ -117,8 +137,9 @@ def with_examples(document: dict[str, Any]) -> dict[str, Any]:
             contents = [operation.get("requestBody", {}).get("content", {})]
             contents += [answer.get("content", {}) for answer in operation["responses"].values()]
             for content in contents:
-                if "schema" in (told := content.get("application/json", {})):
-                    told["example"] = sampler.sample(told["schema"])
+                told = content.get("application/json", {})
+                if "schema" in told and (example := sampler.sample(told["schema"])) != {}:
+                    told["example"] = example
             operation["x-codeSamples"] = list(_code(method.upper(), path, operation))
     return document
 
@@ -137,6 +158,8 @@ class _Sampler:
     def sample(self, schema: Schema, name: str = "", *, whole: bool = True) -> Any:
         """A value that fits. `whole`: with the fields that only some answers have."""
         schema = self._resolved(schema)
+        if (title := schema.get("title", "")) in KNOWN:
+            return KNOWN[title]
         if "const" in schema:
             return schema["const"]
         if name in WORDS and _fits(WORDS[name], schema):
@@ -156,7 +179,7 @@ class _Sampler:
                 kinds = schema["items"].get("oneOf", (schema["items"],))
                 return [self.sample(kind, name.removesuffix("s"), whole=False) for kind in kinds]
             case "string":
-                return schema.get("default", next(text for text in TEXTS if _fits(text, schema)))
+                return schema.get("default", next((text for text in TEXTS if _fits(text, schema)), TEXTS[0]))
             case "boolean":
                 return schema.get("default", True)
             case "integer" | "number":
@@ -180,7 +203,7 @@ class _Sampler:
         return self._resolved(self._schemas[schema["$ref"].rpartition("/")[2]])
 
 
-TEXTS = ("...", JOB, f"{JOB}.0", DIGEST, TIME)
+TEXTS = ("...", JOB, f"{JOB}.0", DIGEST, TIME, EVENT)
 JSON_TYPES = {
     str: {"string"},
     int: {"integer", "number"},
@@ -222,6 +245,8 @@ def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
     answers = operation["responses"]
     if "307" in answers:
         words.append("-L")
+    if "text/event-stream" in answers.get("200", {}).get("content", ()):
+        words.append("-N")
     if kind := next(
         (kind for kind in answers.get("200", {}).get("content", ()) if kind.startswith("image/")), None
     ):

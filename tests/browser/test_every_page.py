@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from playwright.sync_api import ViewportSize
 
 from tests.browser.archive import ADMIN
-from tests.browser.conftest import Open, accessible
+from tests.browser.conftest import Open, accessible, readable
 from tests.live import Live
 
-NARROW = {"width": 360, "height": 780}
+NARROW: ViewportSize = {"width": 360, "height": 780}
 PAGES = (
     "/",
     "/outputs/{output}",
@@ -34,10 +35,10 @@ def places(shown: Live) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_shuts_nobody_out(open_page: Open, places: dict[str, str], path: str) -> None:
-    page, _ = open_page(path.format(**places), ADMIN)
+    # Colours that are on their way to others have no contrast to speak of.
+    page, _ = open_page(path.format(**places), ADMIN, reduced_motion="reduce")
     accessible(page)
     page.emulate_media(color_scheme="dark")
-    accessible(page, only="color-contrast")
-    page.set_viewport_size({"width": NARROW["width"], "height": NARROW["height"]})
+    readable(page)
+    page.set_viewport_size(NARROW)
     assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
-    accessible(page)

@@ -77,7 +77,7 @@ def test_pages_follow_one_another_without_a_script(open_page: Open, shown: Live)
 
 def walked(page: Page) -> Iterator[str]:
     while True:
-        yield from page.locator("#grid > li > a").evaluate_all("(all) => all.map((a) => a.pathname)")
+        yield from ids(page)
         older = page.get_by_role("link", name="Older")
         if not older.count():
             return
