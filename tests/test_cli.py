@@ -93,6 +93,16 @@ def test_submit_returns_at_once_without_wait(running: Running) -> None:
     assert data(done)["request"]["params"] == {"image_size": "2K"}
 
 
+def test_submit_says_who_is_to_be_told(running: Running, tmp_path: Path) -> None:
+    done = running.darkroom_command("submit", "a kite", *IMAGEN, "--notify-url", "http://10.0.0.1/hook")
+    assert done.returncode == 2
+    assert "notify_url" in done.stderr
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("prompt,notify_url\na kite,http://10.0.0.1/hook\n")
+    done = running.darkroom_command("submit", "--file", str(prompts), *IMAGEN)
+    assert "line 2: notify_url" in done.stderr
+
+
 def test_submit_tells_when_the_time_is_up(running: Running) -> None:
     late = ("--param", 'sandbox={"fault": "slow_image", "delay_s": 5}')
     done = running.darkroom_command("submit", "slow", *IMAGEN, *late, "--wait", "--timeout", "0.2")

@@ -114,6 +114,7 @@ def test_a_key_of_somebody_else_is_not_taken_from_a_form(live: Live, visitor: Vi
         ({"tags": "a=b\na=c"}, "tags", "line 2 has the name a a second time"),
         ({"tags": "a b=c"}, "tags", "a b"),
         ({"tags": "a="}, "tags", "at least 1 character"),
+        ({"notify_url": "http://169.254.169.254/"}, "notify_url", "https"),
     ],
 )
 def test_what_is_wrong_is_said_beside_its_field_and_nothing_typed_is_lost(
@@ -179,6 +180,14 @@ def test_a_seed_that_was_not_asked_for_is_offered_and_said_to_be_the_reported_on
     page = visitor.get(f"/submit?from={job['id']}")
     assert page.fields("submit")["seed"] == (reported or "")
     assert ("is the one that the gateway reported" in page.tree.one("main").text) == (reported is not None)
+
+
+def test_an_address_that_was_told_of_a_job_is_not_shown_again(live: Live, visitor: Visitor) -> None:
+    url = "https://app.example/told?key=secret-of-theirs"
+    job = live.submit(IMAGEN, notify_url=url)
+    page = visitor.get(f"/submit?from={job['id']}")
+    assert "secret-of-theirs" not in page.html + visitor.get(f"/jobs/{job['id']}").html
+    assert "The address that was told of it is not filled in." in page.tree.one("main").text
 
 
 @pytest.mark.parametrize("origin", ["x", "x.0", "00000000-0000-7000-8000-000000000000", "%00", "<b>.1"])

@@ -92,6 +92,16 @@ IgnoreUnsupported = Annotated[
         rich_help_panel=_JOB,
     ),
 ]
+NotifyUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--notify-url",
+        metavar="URL",
+        help="Who is told once the job is over; otherwise DARKROOM_NOTIFY__URL of the service.",
+        rich_help_panel=_JOB,
+        show_default=False,
+    ),
+]
 IdempotencyKey = Annotated[
     str | None,
     typer.Option(

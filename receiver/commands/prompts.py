@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TEXTS = ("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "seed")
+TEXTS = ("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "seed", "notify_url")
 KEY = re.compile(r"[!-~]{1,255}")
 COLUMNS = (*TEXTS, "num_images", "unsupported", "idempotency_key")
 GROUPS = ("params", "tags")

@@ -75,6 +75,7 @@ def submit(
     tag: options.TagsToGive = None,
     ignore_unsupported: options.IgnoreUnsupported = False,
     idempotency_key: options.IdempotencyKey = None,
+    notify_url: options.NotifyUrl = None,
     wait: options.Wait = False,
     timeout: options.Timeout = 600,
     download: options.DownloadTo = None,
@@ -100,6 +101,7 @@ def submit(
             "tags": flat(tag or [], "--tag"),
             "unsupported": "ignore" if ignore_unsupported else "refuse",
             "idempotency_key": idempotency_key,
+            "notify_url": notify_url,
         }
         rows = _rows({name: value for name, value in asked.items() if value is not None}, file)
     except BadInput as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.records import Job, JobError, Status
+from storage.records import JobError, Status
 
 AGAIN = "Retry it: the gateway is asked for the result once more, which costs nothing."
 NEW = "Only a new submission can help, which may be charged. Change what it asks for first, if that is why."
@@ -58,20 +58,3 @@ STATES = {
 def advice(error: JobError) -> str:
     """What helps, in a sentence."""
     return BY_CODE.get(error.code) or BY_FAULT.get(error.at_fault, BY_FAULT["operator"])
-
-
-def proof(job: Job, effects: dict[str, str]) -> str | None:
-    """How a job's result was proven, in a sentence; None while there is none.
-
-    `effects`: what each of its deliveries changed, with the verdict on that one's signature.
-    """
-    for effect in ("ready", "failed"):
-        if effects.get(effect) == "valid":
-            return "A callback with the gateway's valid signature told it."
-        if effect in effects:
-            return "A callback on our signed URL told it; the gateway does not sign."
-    return {
-        "callback": "A callback on our signed URL gave the hint, and the gateway confirmed it when asked.",
-        "poll": "No callback brought it: the gateway told it when asked.",
-        "poll_only": "The gateway told it when asked; no public URL is set, so no callback could come.",
-    }.get(job.found_by or "")

@@ -13,9 +13,9 @@ from starlette.routing import Route
 
 from receiver.answers import JobId
 from receiver.errors import InvalidRequest, NeedsResubmit, NoSuchThing, NotRetryable
-from receiver.gallery import advice
+from receiver.gallery import advice, asking
 from receiver.gallery.frame import Frame, Visit
-from receiver.language import with_key
+from receiver.proof import proof
 from receiver.queries import JobQuery, read_query
 from receiver.retry import SAID_NO, Retrier
 from receiver.routes import adapter
@@ -109,21 +109,20 @@ class JobsPages:
     def _page(self, visit: Visit, job_id: str, *, refused: str = "", status: int = 200) -> Response:
         job = self.ledger.job(job_id)
         outputs, deliveries = self.ledger.outputs(job_id), self.ledger.deliveries(job_id)
+        events = timeline(job, deliveries, outputs, self.notifications.of_job(job_id))
         return visit.page(
             "job.html",
             status=status,
             job=job,
             outputs=outputs,
-            events=timeline(job, deliveries, outputs, self.notifications.of_job(job_id)),
+            events=events,
             steps=_steps(job),
             state=advice.STATES[job.status],
             advice=advice.advice(job.error) if job.error else "",
-            proof=advice.proof(job, _effects(deliveries)),
+            proof=proof(events, job.found_by),
             refused=refused,
             may_ask=visit.may("submit") and _can_ask(job, deliveries),
-            tag_queries={
-                name: with_key("", "tag", f"{name}={value}") for name, value in job.request.tags.items()
-            },
+            tags=asking.tagged(job.request.tags),
             may_resubmit=visit.may("submit") and not _not_again(job, outputs),
         )
 
@@ -158,15 +157,6 @@ def _not_again(job: Job, outputs: Sequence[Output]) -> str:
     if Status.QUEUED not in REOPENS.get(job.status, ()):
         return f"The job is {job.status}; only one that failed can be sent again."
     return "Some of its images are archived, and a new submission would make others." if outputs else ""
-
-
-def _tag_queries(job: Job) -> dict[str, str]:
-    """What to search for, to find the pictures with each of its tags."""
-    return {name: with_key("", "tag", f"{name}={value}") for name, value in job.request.tags.items()}
-
-
-def _effects(deliveries: Sequence[Delivery]) -> dict[str, str]:
-    return {delivery.effect: delivery.signature for delivery in deliveries if delivery.effect}
 
 
 def _steps(job: Job) -> list[dict[str, Any]]:

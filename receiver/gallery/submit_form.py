@@ -65,7 +65,8 @@ def written(job: Job, seed_reported: str | None) -> Typed:
         "seed": request.seed or seed_reported or "",
         "params": json.dumps(request.params, ensure_ascii=False, indent=2) if request.params else "",
         "tags": "".join(f"{name}={value}\n" for name, value in request.tags.items()),
-        "notify_url": job.notify_url or "",
+        # It may hold a secret of whoever submitted that job.
+        "notify_url": "",
         "unsupported": "ignore" if request.ignored else "",
     }
 
