@@ -1,6 +1,6 @@
 """The pictures of the pages that the README shows: `python -m tests.browser.screenshots`.
 
-They show the demo's own prompts, and three jobs more, so that the list of jobs has one of every kind.
+They show the demo's own prompts, and two jobs more: one that failed, and one with a tag.
 """
 
 from __future__ import annotations
@@ -16,38 +16,29 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from receiver.demo import Demo, running_demo
+from receiver.demo import PROMPTS, Demo, running_demo
 from tests.browser.chromium import installed, launched, opened
 from tests.running import ROOT
 
 FOLDER = ROOT / "deploy" / "screenshots"
 SIZE = (1280, 800)
 MOST_BYTES = 120_000
-MORE = (
-    {
-        "gateway": "apiframe",
-        "model": "imagen-4-fast",
-        "prompt": "a paper boat on a grey harbour",
-        "params": {"sandbox": {"fault": "expired_link", "forever": True}},
-    },
-    {
-        "gateway": "api-in-one",
-        "model": "imagen4",
-        "prompt": "a lighthouse in the fog, seen from above",
-        "num_images": 4,
-        "seed": 11,
-        "tags": {"campaign": "coast"},
-    },
-    {
-        "gateway": "api-in-one",
-        "model": "imagen4-fast",
-        "prompt": "a quiet library at night, warm lamps",
-        "aspect_ratio": "16:9",
-        "num_images": 2,
-        "seed": 12,
-        "tags": {"campaign": "coast"},
-    },
-)
+FAILED = {
+    "gateway": "apiframe",
+    "model": "imagen-4-fast",
+    "prompt": "a paper boat on a grey harbour",
+    "params": {"sandbox": "failed"},
+}
+TAGGED = {
+    "gateway": "api-in-one",
+    "model": "imagen4",
+    "prompt": "a sailing boat at sea, seen from the shore",
+    "num_images": 4,
+    "seed": 11,
+    "tags": {"campaign": "coast"},
+}
+ASKED = (*PROMPTS[:2], FAILED, *PROMPTS[2:], TAGGED)
+"""What is submitted, in the order in which it is to be seen: the newest comes first on a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +56,18 @@ def pictures(output_id: str) -> Iterator[Picture]:
     yield Picture("gallery-dark", "/", "dark")
     yield Picture("output", f"/outputs/{output_id}")
     yield Picture("jobs", "/jobs")
-    yield Picture("usage", "/usage")
-    yield Picture("submit", "/submit")
+    yield Picture("usage", "/usage?by=model")
+    yield Picture("submit", f"/submit?from={output_id}")
     yield Picture("docs", "/docs#submit_job")
 
 
 def made(demo: Demo) -> str:
     """Make everything that is shown; answers the id of the output that has a page to itself."""
-    jobs = [*demo.submit(), *(demo.darkroom.submit(**one) for one in MORE)]
-    for job in jobs:
-        demo.darkroom.wait(job.id, timeout_s=120)
-    return demo.outputs()[-1].id
+    darkroom = demo.darkroom
+    for asked in reversed(ASKED):
+        job = darkroom.wait(darkroom.submit(**asked).id, timeout_s=120)
+        assert job.finished, job
+    return next(darkroom.search("model:imagen4-ultra")).id
 
 
 def take(browser: Browser, url: str, picture: Picture, folder: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from tests.browser.archive import ADMIN, READER, RIGHT_TO_LEFT, SCRIPT, count
 from tests.browser.conftest import Open
@@ -175,3 +175,20 @@ def test_a_page_that_is_not_there_says_where_to_go(open_page: Open) -> None:
     page.goto("/outputs/nobody")
     page.get_by_role("link", name="Go to the gallery").click()
     expect(cards(page).first).to_be_visible()
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with a script", "without"])
+def test_a_file_is_known_by_its_bytes(open_page: Open, shown: Live, scripts: bool) -> None:
+    (output,) = shown.http.get("/v1/outputs", params={"q": "alert", "limit": "1"}).json()["outputs"]
+    image = shown.http.get(f"/v1/outputs/{output['id']}/image", params={"stream": "1"}).content
+    page, _ = open_page("/find", READER, java_script_enabled=scripts)
+    for content, answer in (
+        (image, "Yes, this picture is ours."),
+        (image + b"!", "No picture here has these"),
+    ):
+        file: FilePayload = {"name": "kite.jpg", "mimeType": "image/jpeg", "buffer": content}
+        page.get_by_label("Find this picture").set_input_files(file)
+        if not scripts:
+            page.get_by_role("button", name="Find", exact=True).click()
+        expect(page.get_by_text(answer)).to_be_visible()
+        expect(page.get_by_text("kite.jpg")).to_have_count(1 if content == image else 0)
