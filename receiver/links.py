@@ -35,14 +35,15 @@ log = structlog.get_logger("darkroom.links")
 
 IMAGES = tuple(kind.media_type for kind in KINDS)
 KEPT = {
-    # What an id leads to never changes; only for whoever may ask, and for no page of another site.
-    "cache-control": "private, max-age=31536000, immutable",
+    # A browser keeps it, and asks each time whether it may show it: nobody may after signing out. What an id
+    # leads to never changes, so the answer is a short 304. For no page of another site.
+    "cache-control": "private, no-cache",
     "cross-origin-resource-policy": "same-origin",
 }
 
 ETAG = Header("ETag", "The SHA-256 of the image, quoted; of a thumbnail a weak one.")
 NAMED = Header("Content-Disposition", "A name for the file, from the prompt.")
-KEEP = Header("Cache-Control", "It never changes.")
+KEEP = Header("Cache-Control", "To be kept, and shown only after asking again with its ETag.")
 IF_NONE_MATCH = Header("If-None-Match", "ETags of what you have already; answered 304.")
 RANGE = Header("Range", "One range of bytes, with `?stream=1`: `bytes=0-99`, `bytes=100-` or `bytes=-50`.")
 IF_RANGE = Header("If-Range", "The ETag of what you have a part of: if it is another one, all is sent.")

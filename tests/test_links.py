@@ -115,7 +115,7 @@ def made(s3_server: EmbeddedS3, tmp_path_factory: pytest.TempPathFactory) -> Ite
 SAFE = {
     "x-content-type-options": "nosniff",
     "cross-origin-resource-policy": "same-origin",
-    "cache-control": "private, max-age=31536000, immutable",
+    "cache-control": "private, no-cache",
 }
 
 
