@@ -167,7 +167,7 @@ class Job(TypedDict):
     created_at: Time
     updated_at: Time
     timeline: NotRequired[list[Event]]
-    """What happened to it, oldest first; only where one job is shown."""
+    """What happened to it, oldest first, with its 200 newest callbacks; only where one job is shown."""
 
 
 @_told

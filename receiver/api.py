@@ -227,7 +227,7 @@ class Api:
         outputs = self.ledger.outputs(job_id)
         view = job_view(job, [output.id for output in outputs])
         view["timeline"] = timeline(
-            job, self.ledger.deliveries(job_id), outputs, self.notifications.of_job(job_id)
+            job, self.search.deliveries(job_id), outputs, self.notifications.of_job(job_id)
         )
         return view
 

@@ -7,9 +7,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, Connection, Exists, exists, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Exists,
+    LargeBinary,
+    case,
+    exists,
+    insert,
+    literal,
+    select,
+    update,
+)
 
 from storage.records import Delivery, Status
+from storage.rows import to_delivery
 from storage.schema import deliveries, jobs
 
 DECIDED = frozenset({Status.READY, Status.ARCHIVED, Status.PARTIAL, Status.FAILED})
@@ -151,6 +163,23 @@ def _insert(connection: Connection, offer: Offer, job: _Known, now: int) -> None
     if not late:
         wake = update(jobs).where(jobs.c.id == delivery.job_id, jobs.c.next_attempt_at > now)
         connection.execute(wake.values(next_attempt_at=now))
+
+
+def told(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
+    """List the newest deliveries of a job, and whichever decided it, without their bodies (`b""`).
+
+    They are in the order they came. All the bodies of a job may be gigabytes.
+    """
+    columns = [column for column in deliveries.c if column is not deliveries.c.body]
+    rest = case((deliveries.c.effect.in_(["ready", "failed"]), 0), else_=1)
+    newest = (
+        select(*columns, literal(b"", LargeBinary).label("body"))
+        .where(deliveries.c.job_id == job_id)
+        .order_by(rest, deliveries.c.received_at.desc(), deliveries.c.id.desc())
+        .limit(limit)
+    )
+    found = [to_delivery(row) for row in connection.execute(newest).mappings()]
+    return sorted(found, key=lambda one: (one.received_at, one.id))
 
 
 def pending(job_id: str) -> Exists:

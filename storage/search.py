@@ -14,12 +14,16 @@ from sqlalchemy import JSON, ColumnElement, Connection, exists, literal_column, 
 
 from storage import conditions
 from storage.database import Database
+from storage.deliveries import told
 from storage.errors import NotFound
-from storage.records import Job, Output
+from storage.records import Delivery, Job, Output
 from storage.rows import to_job, to_output
 from storage.schema import jobs, outputs
 from storage.walking import Way, find_way
 from storage.wanted import Wanted
+
+MOST_TOLD = 200
+"""How many callbacks of one job are told of; it may have five times as many."""
 
 Row = TypeVar("Row")
 
@@ -101,6 +105,11 @@ class Search:
         if output is None or job is None:
             raise NotFound(f"There is no output {output_id}.")
         return Found(to_output(output), to_job(job))
+
+    def deliveries(self, job_id: str, *, limit: int = MOST_TOLD) -> list[Delivery]:
+        """List the newest callbacks of a job and those that decided it, oldest first, without bodies."""
+        with self._database.read() as connection:
+            return told(connection, job_id, limit)
 
     def output_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """List the ids of the outputs of some jobs, by job."""

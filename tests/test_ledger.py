@@ -173,6 +173,22 @@ def test_the_same_body_is_one_delivery_however_often_it_comes(ledger: Ledger) ->
     assert len(ledger.deliveries("job-1")) == 1
 
 
+def test_callbacks_are_told_of_without_their_bodies_and_never_all_of_them(
+    ledger: Ledger, database: Database
+) -> None:
+    job = running(ledger)
+    ledger.record([offer(body=b"%03d" % number) for number in range(9)])
+    (job,) = ledger.claim("w", 1)
+    first = ledger.deliveries("job-1")[0]
+    assert first.body == b"000"
+    ledger.move(job, Status.READY, "w", applied={first.id: "ready"})
+    found = Search(database).deliveries("job-1", limit=4)
+    assert [one.id for one in found] == [one.id for one in [first, *ledger.deliveries("job-1")[-3:]]]
+    assert [one.effect for one in found] == ["ready", "late", "late", "late"]
+    assert {one.body for one in found} == {b""}
+    assert found[-1].body_sha256 == ledger.deliveries("job-1")[-1].body_sha256
+
+
 @pytest.mark.parametrize(
     ("theirs", "receipt"),
     [("theirs-job-1", Receipt.ACCEPTED), (None, Receipt.ACCEPTED), ("another", Receipt.MISMATCH)],

@@ -108,7 +108,7 @@ class JobsPages:
 
     def _page(self, visit: Visit, job_id: str, *, refused: str = "", status: int = 200) -> Response:
         job = self.ledger.job(job_id)
-        outputs, deliveries = self.ledger.outputs(job_id), self.ledger.deliveries(job_id)
+        outputs, deliveries = self.ledger.outputs(job_id), self.search.deliveries(job_id)
         events = timeline(job, deliveries, outputs, self.notifications.of_job(job_id))
         return visit.page(
             "job.html",
