@@ -119,7 +119,7 @@ def _came_farther(headers: Mapping[str, str]) -> bool:
         not is_loopback(_host_only(headers.get("host")))
         or any(name == "forwarded" or name.startswith("x-forwarded-") for name in headers)
         or headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
-        or (origin is not None and not is_loopback(urlsplit(origin).hostname))
+        or (origin is not None and not is_loopback(host_of(origin)))
     )
 
 
@@ -133,6 +133,14 @@ def is_loopback(host: str | None) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def host_of(url: str) -> str | None:
+    """The host that a URL from outside names; None if it names none, or cannot be read as a URL."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def _host_only(host: str | None) -> str | None:

@@ -76,6 +76,7 @@ def test_without_tokens_loopback_may_do_everything(client: str, host: str) -> No
         ("127.0.0.1", {"forwarded": "for=203.0.113.9"}),
         ("127.0.0.1", {"origin": "https://evil.example"}),
         ("127.0.0.1", {"origin": "null"}),
+        ("127.0.0.1", {"origin": "http://["}),
         ("127.0.0.1", {"sec-fetch-site": "cross-site"}),
         ("127.0.0.1", {"sec-fetch-site": "same-site"}),
     ],

@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.access import Access
-from receiver.errors import Unauthorized
-from receiver.gallery.forms import safe_next
+from receiver.app import system_clock
+from receiver.errors import Forbidden, Unauthorized
+from receiver.gallery.forms import refuse_other_sites, safe_next
 from receiver.gallery.sessions import IDLE_S, MOST_S, RENEW_S, Sessions, came_over_https
 from tests.galleries import COOKIE, SECRETS, TOKENS, Hung, page
 from tests.ledgers import Clock
-from tests.live import IMAGEN, Live, Start
+from tests.live import IMAGEN, Live, Movable, Start
 
 OLD, NEW = "an-old-secret-key-", "a-new-secret-key-"
 
@@ -107,6 +108,34 @@ def test_signing_out_ends_the_session_in_this_browser(hung: Hung) -> None:
         assert client.get("/").status_code == 303
 
 
+def test_signing_out_ends_a_session_that_has_grown_old(start: Start) -> None:
+    clock = Movable(system_clock)
+    live = start(api_tokens=TOKENS, work=False, clock=clock)
+    with browser(live) as client:
+        client.post("/sign-in", data={"token": SECRETS["read"]})
+        csrf = page(client.get("/")).csrf
+        clock.forward(16 * 60)
+        answer = client.post("/sign-out", data={"csrf": csrf})
+        assert answer.status_code == 303
+        (line,) = answer.headers.get_list("set-cookie")
+        assert "max-age=0" in line.lower()
+        assert COOKIE not in client.cookies
+        assert client.get("/").status_code == 303
+
+
+def test_who_has_signed_out_sees_no_picture_that_the_browser_kept(hung: Hung) -> None:
+    with hung.visitor("read") as client:
+        csrf = page(client.get("/")).csrf
+        for path in ("image?stream=1", "thumbnail"):
+            at = f"/v1/outputs/{hung.kite['outputs'][0]}/{path}"
+            answer = client.get(at)
+            assert answer.headers["cache-control"] == "private, no-cache"
+            known = {"if-none-match": answer.headers["etag"]}
+            assert client.get(at, headers=known).status_code == 304
+        client.post("/sign-out", data={"csrf": csrf})
+        assert client.get(at, headers=known).status_code == 401
+
+
 @pytest.mark.parametrize("wrong", [None, "", "nonsense", "é\x00", "A" * 43])
 def test_a_form_without_its_token_changes_nothing(hung: Hung, wrong: str | None) -> None:
     with hung.visitor("read") as client:
@@ -137,6 +166,31 @@ def test_no_other_site_can_send_a_form(hung: Hung, headers: dict[str, str]) -> N
         csrf = page(client.get("/")).csrf
         page(client.post("/sign-out", data={"csrf": csrf}, headers=headers), 403)
         page(client.post("/sign-in", data={"token": SECRETS["read"]}, headers=headers), 403)
+
+
+@pytest.mark.parametrize("origin", ["null", "http://[", "https://evil.example", "x"])
+@pytest.mark.parametrize("public", [None, "https://darkroom.example"])
+def test_an_origin_without_a_host_is_not_ours_wherever_we_are(origin: str, public: str | None) -> None:
+    scope = {"type": "http", "scheme": "http", "path": "/", "query_string": b"", "server": ("127.0.0.1", 80)}
+    headers = [(b"host", b"127.0.0.1:8321"), (b"origin", origin.encode())]
+    with pytest.raises(Forbidden):
+        refuse_other_sites(Request({**scope, "headers": headers}), public)
+    headers[1] = (b"origin", b"http://127.0.0.1:8321")
+    refuse_other_sites(Request({**scope, "headers": headers}), public)
+
+
+def test_headers_that_are_no_urls_are_nobodys(hung: Hung, live: Live) -> None:
+    for headers in ({"origin": "http://["}, {"host": "["}):
+        page(live.http.get("/jobs", headers=headers), 401)
+    page(live.http.post("/sign-out", data={"csrf": "x"}, headers={"origin": "http://["}), 403)
+    assert live.http.get("/v1/jobs", headers={"origin": "http://["}).status_code == 401
+    with browser(hung.live) as client:
+        for answer in (
+            client.post("/sign-out", data={"csrf": "x"}, headers={"referer": "http://["}),
+            client.get("/jobs", headers={"host": "["}),
+        ):
+            assert answer.status_code == 303
+            assert parse_qs(urlsplit(answer.headers["location"]).query)["next"][0] in {"/", "/jobs"}
 
 
 def test_the_api_takes_the_cookie_for_reading_and_with_its_form_token_for_more(hung: Hung) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request
 
+from receiver.access import host_of
 from receiver.bodies import read_body
 from receiver.errors import Forbidden, InvalidRequest
 
@@ -42,20 +43,14 @@ def refuse_other_sites(request: Request, public_url: str | None) -> None:
     """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    ours = {request.url.hostname, urlsplit(public_url or "").hostname}
+    ours = {host_of(str(request.url)), host_of(public_url or "")}
     if site is not None:
         foreign = site not in {"same-origin", "none"}
     else:
-        foreign = origin is not None and _host(origin) not in ours
+        # `Origin: null` has no host, and that is nobody's.
+        foreign = origin is not None and ((host := host_of(origin)) is None or host not in ours)
     if foreign:
         raise Forbidden("This form was sent by a page of another site. Open the page here and send it again.")
-
-
-def _host(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).hostname
-    except ValueError:
-        return None
 
 
 def safe_next(text: str | None) -> str:

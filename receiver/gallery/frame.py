@@ -217,7 +217,10 @@ class Frame:
     def _to_sign_in(self, request: Request) -> Response:
         # A form that came too late is lost; the page that had it is what somebody wants to see again.
         page = request.url if request.method in SAFE_METHODS else URL(request.headers.get("referer", "/"))
-        came_for = page.path + (f"?{page.query}" if page.query else "")
+        try:
+            came_for = page.path + (f"?{page.query}" if page.query else "")
+        except ValueError:  # Whoever asks may write into these headers what they like.
+            came_for = "/"
         return RedirectResponse(
             "/sign-in?" + urlencode({"next": safe_next(came_for), "why": "session"}),
             303,

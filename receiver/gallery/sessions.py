@@ -17,7 +17,7 @@ from itsdangerous import BadData, Signer, URLSafeSerializer
 from starlette.requests import Request
 from starlette.responses import Response
 
-from receiver.access import Access, Caller
+from receiver.access import Access, Caller, host_of
 from receiver.errors import Unauthorized
 from storage.records import Clock
 
@@ -119,7 +119,9 @@ class Sessions:
         )
 
     def renew(self, session: Session, answer: Response) -> None:
-        """Send its cookie anew if it has grown old."""
+        """Send its cookie anew if it has grown old, unless the answer says already what becomes of it."""
+        if any(line.startswith(f"{COOKIE}=") for line in answer.headers.getlist("set-cookie")):
+            return
         now = self._now()
         if session.mark and now - session.used >= RENEW_S:
             self.keep(replace(session, used=now), answer)
@@ -147,9 +149,10 @@ def came_over_https(request: Request, public_url: str | None) -> bool:
     only keep the liar's own cookie off plain http.
     """
     public = urlsplit(public_url or "")
+    asked = host_of(str(request.url))
     return (
         request.url.scheme == "https"
         or request.headers.get("x-forwarded-proto", "").strip().lower().startswith("https")
         or request.headers.get("origin", "").startswith("https://")
-        or (public.scheme == "https" and request.url.hostname == public.hostname)
+        or (public.scheme == "https" and asked == public.hostname)
     )
