@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from receiver.embedded import EmbeddedS3
 from receiver.gallery.asking import phrase
+from receiver.gallery.charts import amount
+from receiver.gallery.detail import MAX_RECORD_CHARS, shown_record
 from receiver.gallery.grid import A_PAGE, MORE
 from receiver.gallery.rendering import NARROWEST, WIDEST, alt_text, shape
+from receiver.gallery.uploads import MAX_AROUND
 from receiver.language import read_query_text
 from receiver.sandbox import SandboxServer
 from storage.records import JobRequest, Output
+from storage.schema import jobs
 from tests.galleries import HOSTILE, MAX_BYTES, Hung, Page, page
-from tests.live import Live, started
+from tests.live import IMAGEN, Live, started
 
 STATIC = Path(__file__).parent.parent / "receiver" / "gallery" / "static"
 
@@ -240,6 +246,50 @@ def test_a_file_is_taken_only_from_our_own_form_and_within_bounds(reader: httpx.
     page(reader.post("/find", content=b"--x\r\n" + b"a: b\r\n" * 2000 + b"\r\n", headers=kind), 422)
     too_much = {"file": ("x.png", b"x" * (MAX_BYTES + 100_000))}
     page(reader.post("/find", data={"csrf": csrf}, files=too_much), 413)
+
+
+def test_what_comes_beside_the_file_is_bounded(live: Live) -> None:
+    csrf = page(live.http.get("/find")).csrf
+    fields = b"".join(
+        b'--x\r\ncontent-disposition: form-data; name="%d"\r\n\r\n%s\r\n' % (n, b"y" * 64)
+        for n in range(64 * 1024)
+    )
+    assert len(fields) >= 7 * 1024 * 1024
+    one = b'--x\r\ncontent-disposition: form-data; name="y"\r\n\r\n' + b"y" * (MAX_AROUND + 1000) + b"\r\n"
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    token = b'--x\r\ncontent-disposition: form-data; name="csrf"\r\n\r\n' + csrf.encode() + b"\r\n"
+    for around in (fields, one):
+        answer = live.http.post("/find", content=around + token + b"--x--\r\n", headers=kind)
+        assert "Besides" in page(answer, 413).text or "fields" in page(answer, 413).text
+    large = {"file": ("x.png", b"x" * (8 * MAX_AROUND))}
+    assert live.http.post("/find", data={"csrf": csrf}, files=large).status_code == 303
+
+
+def test_a_long_record_is_cut_and_credits_are_told_in_full(hung: Hung, reader: httpx.Client) -> None:
+    assert shown_record({"a": "b"}) == ('{\n  "a": "b"\n}', False)
+    text, cut = shown_record({"a": "b" * MAX_RECORD_CHARS})
+    assert (len(text), cut) == (MAX_RECORD_CHARS, True)
+    job = hung.live.make({**IMAGEN, "prompt": "a costly page"})
+    memory = hung.live.service.memory
+    with memory.database.write() as connection:
+        connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(credits=1234567.5))
+    record = memory.archive.read_record(memory.ledger.job(job["id"]))
+    key = memory.archive.record_key(memory.ledger.job(job["id"]))
+    record |= {"seed": None, "filler": "z" * MAX_RECORD_CHARS}
+    memory.store.delete(key)
+    body = json.dumps(record).encode()
+    memory.store.put_new(
+        key,
+        BytesIO(body),
+        size=len(body),
+        sha256=sha256(body).hexdigest(),
+        content_type="application/json",
+        metadata={},
+    )
+    found = page(reader.get(f"/outputs/{job['outputs'][0]}"))
+    assert amount(1234567.5) in found.text
+    assert "This is its beginning." in found.text
+    assert found.links().count(f"/v1/outputs/{job['outputs'][0]}/record") == 2
 
 
 def test_files_are_kept_for_ever_under_their_digest(reader: httpx.Client) -> None:

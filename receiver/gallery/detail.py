@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from receiver.gallery import asking
 from receiver.gallery.frame import Frame, Visit
+from receiver.gallery.rendering import pretty
 from receiver.proof import proof
 from receiver.views import timeline
 from storage.archive import Archive
@@ -23,7 +24,7 @@ from storage.search import Found, Search
 from storage.wanted import Wanted
 
 MAX_RECORD_CHARS = 200_000
-"""A record that is longer than this is not shown on the page; the link to it is."""
+"""As much of a record as the page shows; there is a link to all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Detail:
         wanted, _ = asking.read_asked(q, self.clock())
         found = self.search.output(visit.request.path_params["id"])
         job, output = found.job, found.output
-        deliveries, outputs = self.ledger.deliveries(job.id), self.ledger.outputs(job.id)
+        deliveries, outputs = self.search.deliveries(job.id), self.ledger.outputs(job.id)
         events = timeline(job, deliveries, outputs, self.notifications.of_job(job.id))
         record, record_fault = self._record(job)
         return visit.page(
@@ -61,7 +62,7 @@ class Detail:
             events=events,
             proof=proof(events, job.found_by),
             seeds=_seeds(job, output, record),
-            record=record,
+            record=None if record is None else shown_record(record),
             record_fault=record_fault,
             same_prompt=asking.phrase(job.request.prompt),
             same_seed=_same_seed(job, output),
@@ -84,9 +85,15 @@ class Detail:
             return None, "The bucket did not give it now. Load this page again in a moment."
 
 
+def shown_record(record: Mapping[str, Any]) -> tuple[str, bool]:
+    """A record as the page shows it, and whether that is not all of it."""
+    text = pretty(record)
+    return text[:MAX_RECORD_CHARS], len(text) > MAX_RECORD_CHARS
+
+
 def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """What is known of the seed, each fact in words: nothing is derived, nothing guessed."""
-    supported = (record or {}).get("seed", {}).get("supported")
+    supported = ((record or {}).get("seed") or {}).get("supported")
     words = {True: "yes, as asked for here", False: "no; a seed would change nothing", None: "not known"}
     return [
         ("Asked for", job.request.seed or "none"),

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from receiver.errors import InvalidRequest
 from receiver.gallery.frame import Frame, Visit
-from receiver.gallery.sessions import CSRF_FIELD, Session
+from receiver.gallery.sessions import Session
 from receiver.gallery.uploads import read_upload
 from storage.search import Search
 from storage.wanted import Wanted
@@ -52,6 +52,6 @@ class Finding:
         """Take a file from a browser that makes no digest itself. It is hashed as it comes, and not kept."""
         within_s = self.frame.admission.limits.body_timeout_s
         upload = await read_upload(request, max_bytes=self.max_bytes, within_s=within_s)
-        self.frame.check_form_token(session, upload.fields.get(CSRF_FIELD, ""))
+        self.frame.check_form_token(session, upload.form_token)
         shown = {"sha256": upload.sha256, "name": upload.file_name[:MAX_NAME]} if upload.sha256 else {}
         return RedirectResponse(f"/find?{urlencode(shown)}", 303, {"cache-control": "no-store"})

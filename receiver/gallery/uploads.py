@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from receiver.bodies import refuse_announced
 from receiver.errors import BodyTooLarge, InvalidRequest, TooSlow
+from receiver.gallery.sessions import CSRF_FIELD
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -19,18 +20,26 @@ if TYPE_CHECKING:
 FILE_FIELD = "file"
 MAX_AROUND = 64 * 1024
 """What a form may have besides the bytes of the file."""
+MAX_PARTS = 10
+"""How many fields a form may have; ours has two."""
 MAX_FIELD = 2048
 """The most of a field that is no file, and of a header."""
 
 
 class Upload:
-    """A form with one file. `fields`: what else it has; `sha256`: the file's digest, None without a file."""
+    """A form with one file.
+
+    `form_token` is what the form carries against other sites,
+    `sha256` the file's digest: None without a file.
+    """
 
     def __init__(self) -> None:
-        self.fields: dict[str, str] = {}
+        self.form_token = ""
         self.file_name = ""
+        self.size = 0
+        """Bytes of the file so far."""
+        self._parts = 0
         self._digest = hashlib.sha256()
-        self._size = 0
         self._header = b""
         self._value = b""
         self._name = ""
@@ -39,7 +48,7 @@ class Upload:
     @property
     def sha256(self) -> str | None:
         """The digest of the file in hex; None if none was chosen."""
-        return self._digest.hexdigest() if self._size else None
+        return self._digest.hexdigest() if self.size else None
 
     def callbacks(self) -> MultipartCallbacks:
         """What the parser of the form tells as it goes."""
@@ -47,9 +56,15 @@ class Upload:
             "on_header_field": self._on_header,
             "on_header_value": self._on_value,
             "on_header_end": self._on_header_end,
+            "on_part_begin": self._on_part_begin,
             "on_part_data": self._on_data,
             "on_part_end": self._on_part_end,
         }
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise BodyTooLarge(f"This form has one file; it came with more than {MAX_PARTS} fields.")
 
     def _on_header(self, data: bytes, start: int, end: int) -> None:
         self._header = (self._header + data[start:end])[:MAX_FIELD]
@@ -68,13 +83,13 @@ class Upload:
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == FILE_FIELD:
             self._digest.update(memoryview(data)[start:end])
-            self._size += end - start
-        else:
+            self.size += end - start
+        elif self._name == CSRF_FIELD:
             self._text = (self._text + data[start:end])[:MAX_FIELD]
 
     def _on_part_end(self) -> None:
-        if self._name and self._name != FILE_FIELD:
-            self.fields[self._name] = self._text.decode("utf-8", "replace")
+        if self._name == CSRF_FIELD:
+            self.form_token = self._text.decode("utf-8", "replace")
         self._name, self._text = "", b""
 
 
@@ -94,6 +109,8 @@ async def read_upload(request: Request, *, max_bytes: int, within_s: float) -> U
                 if came > limit:
                     raise BodyTooLarge(f"No image here has more than {max_bytes} bytes.")
                 parser.write(chunk)
+                if came - upload.size > MAX_AROUND:
+                    raise BodyTooLarge(f"Besides its file this form may have {MAX_AROUND} bytes.")
         parser.finalize()
     except TimeoutError:
         raise TooSlow(f"The file must be here within {within_s:g} seconds.") from None
