@@ -278,8 +278,22 @@ def test_an_unfinished_job_is_followed_or_loaded_again(still: House) -> None:
     page = still.reader.get(f"/jobs/{job_id}")
     live = page.tree.one("section", data_live=job_id)
     assert live.attributes["data-unfinished"] == "yes"
-    assert page.tree.one("noscript").one("meta", http_equiv="refresh").attributes["content"] == "5"
+    assert (
+        page.tree.one("noscript").one("meta", http_equiv="refresh").attributes["content"]
+        == f"5; url=/jobs/{job_id}"
+    )
     assert page.tree.one("p", class_="reload").one("a").attributes["href"] == f"/jobs/{job_id}"
+
+
+def test_the_page_of_a_refused_retry_leads_to_the_job(still: House) -> None:
+    job_id = add(still.live, "waiting")
+    refused = still.writer.send(f"/jobs/{job_id}/retry", {"csrf": still.writer.token()})
+    assert refused.status == 409
+    live = refused.tree.one("section", data_live=job_id)
+    refresh = refused.tree.one("noscript").one("meta", http_equiv="refresh").attributes["content"]
+    link = refused.tree.one("p", class_="reload").one("a").attributes["href"]
+    for at in (live.attributes["data-at"], refresh.partition("url=")[2], link):
+        assert still.writer.get(at).status == 200, at
 
 
 def test_there_is_advice_for_every_error_that_a_job_can_have() -> None:

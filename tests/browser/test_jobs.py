@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, Request, Response, expect
 
 from tests.browser.archive import FAILED, SUBMITTER
 from tests.browser.conftest import Open
@@ -89,3 +90,76 @@ def test_a_failed_job_is_put_back_to_work(open_page: Open, shown: Live, scripts:
     if scripts:
         archived(page)
     assert shown.finish(job["id"])["status"] == "archived"
+
+
+WIDE = """() => {
+  const sheet = new CSSStyleSheet();
+  sheet.replaceSync("table.jobs { min-width: 3000px; }");
+  document.adoptedStyleSheets = [sheet];
+  document.querySelector(".scroll").scrollLeft = 321;
+}"""
+HIDDEN = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+RETRY = """() => {
+  const make = (kind, what) => Object.assign(document.createElement(kind), what);
+  const form = make("form", { method: "post", action: `${location.pathname}/retry` });
+  const token = document.querySelector("meta[name=csrf-token]").content;
+  form.append(make("input", { type: "hidden", name: "csrf", value: token }));
+  document.body.append(form);
+  form.submit();
+}"""
+
+
+def row(page: Page, job: dict[str, Any]) -> Locator:
+    return page.locator(f"#row-{job['id']}")
+
+
+def is_events(asked: Request | Response) -> bool:
+    return "/v1/events" in asked.url
+
+
+def test_who_is_in_the_list_stays_there_as_it_moves(open_page: Open, shown: Live) -> None:
+    page, _ = open_page("/jobs", SUBMITTER)
+    page.evaluate(WIDE)
+    link = page.get_by_role("navigation", name="Status").get_by_role("link", name=re.compile("archived"))
+    link.focus()
+    first = shown.make(IMAGEN, prompt="the first that came meanwhile")
+    expect(row(page, first)).to_be_visible(timeout=A_WHILE)
+    expect(link).to_be_focused()
+    assert page.locator(".scroll").evaluate("(table) => table.scrollLeft") == 321
+    # Where it could not be found again, nothing is taken away until somebody has left it.
+    link.evaluate("(link) => link.removeAttribute('id')")
+    with page.expect_response(re.compile("/jobs$")):
+        second = shown.make(IMAGEN, prompt="the second that came meanwhile")
+    page.wait_for_timeout(300)
+    expect(link).to_be_focused()
+    expect(row(page, second)).to_have_count(0)
+    page.get_by_role("searchbox", name="Words").focus()
+    expect(row(page, second)).to_be_visible(timeout=A_WHILE)
+
+
+def test_a_page_that_nobody_sees_holds_no_connection(open_page: Open, shown: Live) -> None:
+    page, _ = open_page("/", SUBMITTER)
+    with page.expect_response(is_events):
+        page.goto("/jobs")
+    with page.expect_event("requestfailed", is_events):
+        page.evaluate(HIDDEN, True)
+    job = shown.make(IMAGEN, prompt="made while nobody looked")
+    expect(row(page, job)).to_have_count(0)
+    with page.expect_response(is_events):
+        page.evaluate(HIDDEN, False)
+    expect(row(page, job)).to_be_visible(timeout=A_WHILE)
+
+
+def test_the_page_of_a_refused_retry_follows_the_job(open_page: Open, shown: Live) -> None:
+    slow = {"fault": "slow_answer", "delay_s": 3}
+    job = shown.submit(IMAGEN, prompt="a boat that takes its time", fault=slow)
+    page, watch = open_page(f"/jobs/{job['id']}", SUBMITTER)
+    watch.allow("status of 409")
+    page.evaluate(RETRY)
+    expect(page.get_by_role("alert")).to_be_visible()
+    expect(page).to_have_url(re.compile("/retry$"))
+    archived(page)

@@ -57,6 +57,8 @@
 
   const typing = (element) => element instanceof HTMLElement && (element.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(element.tagName));
 
+  const scrolls = (element) => element instanceof Element && element.closest('.scroll, pre, [tabindex="0"]');
+
   function onKey(event) {
     if (event.altKey || event.ctrlKey || event.metaKey || event.defaultPrevented) return;
     const search = document.getElementById("q");
@@ -67,6 +69,8 @@
     if (one("dialog[open]")) return;
     if (event.key === "/" && search) { event.preventDefault(); search.focus(); search.select(); }
     else if (event.key === "?" && document.getElementById("keys")) { event.preventDefault(); document.getElementById("keys").showModal(); }
+    // With shift they select text, and in what scrolls by itself they scroll.
+    else if (event.shiftKey || (event.key !== "Escape" && scrolls(event.target))) return;
     else if (one("#grid")) onGridKey(event);
     else if (one("[data-key]")) onLinkKey(event);
   }

@@ -10,6 +10,11 @@
     if (said) said.textContent = text;
   }
 
+  /* Says something where it is read out, if it is news. */
+  function tell(place, text) {
+    if (place.textContent !== text) place.textContent = text;
+  }
+
   // ---- progress: the server says that something moved, and this part of the page is fetched again
 
   const SOON_MS = 150, COUNTED_MS = 600, LIST_MS = 1200, SLOW_MS = 15000, FALLBACK_MS = 2000;
@@ -19,17 +24,34 @@
     if (!place || place.dataset.following === "no") return;
     const job = place.dataset.live;
     const unfinished = () => one("[data-live]").dataset.unfinished !== "no";
-    let source = null, waiting = null, busy = false, again = false, timer = null, last = 0;
+    let source = null, waiting = null, busy = false, again = false, held = false, timer = null, last = 0, over = false;
 
-    function stop() {
+    /* A page that nobody sees holds no connection: a browser has six for all pages of a site. */
+    function rest() {
       if (source) source.close();
       source = null;
       clearInterval(timer);
     }
 
+    function stop() {
+      over = true;
+      rest();
+    }
+
+    function listen() {
+      rest();
+      if (over || document.hidden) return;
+      if (!window.EventSource) { fallBack(); return; }
+      source = new EventSource(job ? `/v1/events?job=${encodeURIComponent(job)}` : "/v1/events");
+      for (const kind of ["job", "output", "reset"]) source.addEventListener(kind, moved);
+      source.addEventListener("open", moved); // whatever moved before that
+      source.addEventListener("error", () => { if (source && source.readyState === EventSource.CLOSED) fallBack(); });
+      timer = setInterval(moved, SLOW_MS);
+    }
+
     /* Many events are one look, and no look begins before the one before is done. */
     function moved() {
-      if (document.hidden && !job) { again = true; return; }
+      if (over || document.hidden) return; // who comes back looks again
       if (busy) { again = true; return; }
       if (waiting) return;
       // The counts of the list may be half a second old.
@@ -40,7 +62,7 @@
     async function look() {
       busy = true; again = false; last = Date.now();
       try {
-        const answer = await fetch(location.href, { headers: { "X-Requested-With": "gallery" } });
+        const answer = await fetch(place.dataset.at || location.href, { headers: { "X-Requested-With": "gallery" } });
         if (answer.redirected) { stop(); return; } // signed out meanwhile
         if (answer.ok) replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
       } catch {
@@ -55,12 +77,21 @@
     function replace(page) {
       const here = one("[data-live]"), fresh = one("[data-live]", page);
       if (!fresh || fresh.outerHTML === here.outerHTML) return;
-      const focused = here.contains(document.activeElement) ? document.activeElement.id : "";
+      const active = here.contains(document.activeElement) ? document.activeElement : null;
+      // What has no name could not be found again; it is waited until somebody has left it.
+      held = Boolean(active) && !active.id;
+      if (held) return;
       const opened = all("details", here).map((item) => item.open);
+      const scrolled = all(".scroll, .tabs, pre", here).map((item) => item.scrollLeft);
       const before = here.dataset.status;
       here.replaceWith(document.adoptNode(fresh));
       all("details", fresh).forEach((item, n) => { item.open = opened[n] || item.open; });
-      if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
+      all(".scroll, .tabs, pre", fresh).forEach((item, n) => { item.scrollLeft = scrolled[n] || 0; });
+      if (active) {
+        const same = fresh.id === active.id ? null : document.getElementById(active.id);
+        if (!same) fresh.tabIndex = -1; // it is gone: then go on from where it was
+        (same || fresh).focus({ preventScroll: true });
+      }
       if (job && fresh.dataset.status !== before) say(`The job is ${fresh.dataset.status}`);
       // What else tells of the job and is not in that part: credits, seeds, proof.
       const facts = one("[data-facts]"), news = one("[data-facts]", page);
@@ -71,20 +102,13 @@
     function fallBack() {
       // Without events the page is looked at again and again while something can still happen.
       clearInterval(timer);
-      timer = setInterval(() => { if (!document.hidden) moved(); }, job ? FALLBACK_MS : 2 * FALLBACK_MS);
+      timer = setInterval(moved, job ? FALLBACK_MS : 2 * FALLBACK_MS);
     }
 
     if (job && !unfinished()) return;
-    if (window.EventSource) {
-      source = new EventSource(job ? `/v1/events?job=${encodeURIComponent(job)}` : "/v1/events");
-      for (const kind of ["job", "output", "reset"]) source.addEventListener(kind, moved);
-      source.addEventListener("open", moved); // whatever moved before that
-      source.addEventListener("error", () => { if (source && source.readyState === EventSource.CLOSED) fallBack(); });
-    } else {
-      fallBack();
-    }
-    if (!timer) timer = setInterval(() => { if (!document.hidden) moved(); }, SLOW_MS);
-    document.addEventListener("visibilitychange", () => { if (!document.hidden && again) moved(); });
+    listen();
+    document.addEventListener("visibilitychange", () => { listen(); moved(); });
+    document.addEventListener("focusout", () => { if (held) { held = false; moved(); } });
     window.addEventListener("pagehide", stop);
     window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
     all("[data-reload]").forEach((line) => { line.hidden = true; });
@@ -138,7 +162,7 @@
       }
       if (told) {
         const why = listed ? `${model} takes no ${LABELS[name]}` : `Where ${model} takes its ${LABELS[name]} is not known; use Parameters`;
-        told.textContent = lacks ? `${why}${input.value ? ": it is not sent" : ""}.` : "";
+        tell(told, lacks ? `${why}${input.value ? ": it is not sent" : ""}.` : "");
         told.hidden = !lacks;
       }
     }
@@ -147,9 +171,9 @@
       const place = document.getElementById("price");
       const each = gateway && Object.hasOwn(gateway.prices, model) ? gateway.prices[model] : null;
       const number = Number(field("num_images").value) || 1;
-      if (!gateway || !model) place.textContent = "";
-      else if (each === null) place.textContent = `${field("gateway").value} publishes no price for ${model}; it says afterwards what it cost.`;
-      else place.textContent = `About ${each * number} credits${number > 1 ? `: ${number} images, ${each} each` : ""}, by the price list.`;
+      if (!gateway || !model) tell(place, "");
+      else if (each === null) tell(place, `${field("gateway").value} publishes no price for ${model}; it says afterwards what it cost.`);
+      else tell(place, `About ${each * number} credits${number > 1 ? `: ${number} images, ${each} each` : ""}, by the price list.`);
     }
 
     // What is not sent is kept all the same, for the page that comes if something is wrong with the rest.
