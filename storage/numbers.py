@@ -15,10 +15,15 @@ from storage.schema import jobs
 TIE_BITS = 16
 """As many jobs as this has room for may be taken in within one millisecond."""
 
+LARGEST = 2**63 - 1
+
 
 def first_number(ms: int) -> int:
-    """The least number of a job that was taken in at that time (milliseconds since 1970)."""
-    return ms << TIE_BITS
+    """The least number of a job that was taken in at that time (milliseconds since 1970).
+
+    Times after the year 6429, which somebody may ask for, are all one: databases have 64 bits.
+    """
+    return min(ms << TIE_BITS, LARGEST)
 
 
 def taken_in_at(number: int) -> int:

@@ -37,6 +37,8 @@ ROWS = (
     Row('"red  kite"', "two spaces are not one", "", "spaces"),
     Row("harbour -cartoon", "without a word", "kite"),
     Row('kite -"red kite"', "without a phrase", "kites", "kites spaces"),
+    Row("until:9999-12-31", "a day that no number has room for"),
+    Row("since:9999-12-31", "the same from the other side", ""),
     Row("-a -e -o", "only without"),
     Row("red -red", "nothing can be both", "", ""),
     Row("x", "one character"),
