@@ -40,8 +40,8 @@ class Counting:
     async def count(self, _request: Request, query: OutputFilters) -> Response:
         """Count outputs by gateway, model, day and tag.
 
-        All of the archive is counted exactly. Of a search at most the newest 5,000 jobs are looked at, and
-        `complete` says whether those were all.
+        All of the archive is counted exactly. Of a search the outputs of the newest 5,000 jobs that it finds
+        are counted, and `complete` says whether those were all.
         """
         counts = await run_in_threadpool(self.facets.read, query.wanted(self.clock()))
         return JSONResponse(_view(counts))

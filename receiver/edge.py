@@ -26,7 +26,7 @@ from receiver.errors import (
 )
 from receiver.logs import Tally
 from receiver.metrics import Metrics
-from storage.errors import NotFound, StorageError
+from storage.errors import NotFound, StorageError, TookTooLong
 
 log = structlog.get_logger("darkroom.http")
 
@@ -161,6 +161,9 @@ async def _ours(_request: Request, error: Exception) -> Response:
 async def _storage(_request: Request, error: Exception) -> Response:
     if isinstance(error, NotFound):
         return problem(404, "not_found", str(error))
+    if isinstance(error, TookTooLong):
+        log.warning("a question was broken off", why=str(error))
+        return problem(503, Unready.code, str(error), headers={"retry-after": "5"})
     log.error("storage failed", why=str(error))
     return problem(
         503, Unready.code, "The ledger or the bucket did not answer.", headers={"retry-after": "5"}

@@ -16,11 +16,14 @@ from typing import Any
 from receiver import query_values as values
 from receiver.errors import InvalidRequest
 from receiver.query_text import Item, plain_or_quoted, split
+from storage.folding import fold
 from storage.records import Status
 from storage.wanted import Wanted
 
 MAX_CHARS = 1000
 MAX_WORDS = 32
+MAX_FOLDED = 2_000
+"""What one word may come to: some single signs stand for whole phrases."""
 IN_QUOTES = "to look for the very words, put them in quotes"
 
 
@@ -188,6 +191,8 @@ class _Reading:
         """All of it; raise InvalidRequest if something is wrong."""
         if self._count > MAX_WORDS:
             self._faults.append(f"may have {MAX_WORDS} words at most")
+        if any(len(fold(word)) > MAX_FOLDED for word in (*self._words, *self._without)):
+            self._faults.append("has a word that is too long")
         if self._faults:
             raise _invalid(self._faults)
         whole: dict[str, Any] = {slot[0]: value for slot, value in self._slots.items() if len(slot) == 1}

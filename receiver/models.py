@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 Seed = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
 TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
 
+MAX_PARAMS = 64 * 1024
 
 EXAMPLE: JsonValue = {
     "gateway": "apiframe",
@@ -52,7 +54,8 @@ class SubmitBody(BaseModel):
     num_images: int | None = Field(None, ge=1, le=64, description="How many images.")
     seed: Seed | int | None = Field(None, description="A number or a text, as the gateway takes it.")
     params: dict[str, Any] = Field(
-        default_factory=dict, description="Passed to the gateway as they are: `image_size`, ..."
+        default_factory=dict,
+        description="Passed to the gateway as they are: `image_size`, ... At most 64 KiB.",
     )
     tags: dict[TagName, TagValue] = Field(
         default_factory=dict, max_length=32, description="Your own words, to find the job by."
@@ -73,6 +76,13 @@ class SubmitBody(BaseModel):
         if not prompt.strip():
             raise ValueError("must not be blank")
         return prompt
+
+    @field_validator("params")
+    @classmethod
+    def _short_params(cls, params: dict[str, Any]) -> dict[str, Any]:
+        if len(json.dumps(params)) > MAX_PARAMS:
+            raise ValueError(f"must have {MAX_PARAMS} bytes at most as JSON")
+        return params
 
     @field_validator("seed")
     @classmethod

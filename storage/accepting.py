@@ -17,8 +17,11 @@ from storage.rows import to_job
 from storage.schema import jobs
 
 
-def accept(connection: Connection, row: Mapping[str, Any]) -> tuple[Job, bool]:
+def accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tuple[Job, bool]:
     """Insert a job, unless its key came before; answers the job, and whether it is new.
+
+    `pieces`: those of its prompt, as `storage.indexing` makes them; making them takes a while, and others
+    wait while a transaction writes.
 
     Raises Conflict if its key came before with another request.
     """
@@ -27,7 +30,7 @@ def accept(connection: Connection, row: Mapping[str, Any]) -> tuple[Job, bool]:
     taken = insert(jobs).values({**row, "number": next_number(row["created_at"])})
     new = connection.execute(taken.returning(jobs)).mappings().one()
     books.count_accepted(connection, row["gateway"])
-    index_job(connection, new)
+    index_job(connection, new, pieces)
     note_move(connection, new, new["created_at"])
     return to_job(new), True
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from storage.errors import Misconfigured, Unavailable
+from storage.errors import Misconfigured, TookTooLong, Unavailable
 
 HEAD = "0003"
 """The newest migration; a test holds it against `migrations/versions/`."""
@@ -20,6 +21,9 @@ HEAD = "0003"
 BUSY_TIMEOUT_MS = 5_000
 """How long a write waits for another one: gateways give up on a callback after five to ten seconds."""
 
+
+STEPS = 50_000
+"""How many steps of SQLite's virtual machine there are between two looks at the clock."""
 
 CACHE_KIB = 8 * 1024
 """What one connection to SQLite keeps of the database in memory, at most; few are in use at one time."""
@@ -73,11 +77,18 @@ class Database:
             self._turn.release()
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A connection for reading only; it never waits for a writer on SQLite."""
+    def read(self, *, within_s: float | None = None) -> Iterator[Connection]:
+        """A connection for reading only; it never waits for a writer on SQLite.
+
+        `within_s`: how long all that is read may take; then it is broken off, and TookTooLong raised.
+        """
         with _translated(), self._engine.connect() as plain:
             connection = plain.execution_options(darkroom_read=True)
-            yield connection
+            if within_s is None or self._turn is None:
+                yield connection
+                return
+            with _broken_off(connection, monotonic() + within_s):
+                yield connection
 
     def migrate(self) -> None:
         """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
@@ -148,6 +159,20 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     reading = connection.get_execution_options().get("darkroom_read", False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _broken_off(connection: Connection, deadline: float) -> Iterator[None]:
+    driver: Any = connection.connection.dbapi_connection
+    driver.set_progress_handler(lambda: monotonic() > deadline, STEPS)
+    try:
+        yield
+    except DBAPIError as error:
+        if monotonic() <= deadline:
+            raise
+        raise TookTooLong("This question takes too long to answer; ask for less at a time.") from error
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 @contextmanager

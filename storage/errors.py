@@ -30,6 +30,10 @@ class Unavailable(StorageError):
     """The database or the object store did not answer as it should; try again later."""
 
 
+class TookTooLong(Unavailable):
+    """A question that the database could not answer within the time that one may take."""
+
+
 class Misconfigured(StorageError):
     """A setting is wrong: no such bucket, no permission, a wrong key. Trying again changes nothing."""
 

@@ -14,12 +14,12 @@ from storage import conditions
 from storage.database import Database
 from storage.indexing import day
 from storage.schema import jobs, outputs, tallies
-from storage.search import images_wanted
+from storage.search import WITHIN_S, images_wanted
 from storage.walking import find_way
 from storage.wanted import Wanted
 
 MOST_JOBS = 5_000
-"""How many jobs are looked at, the newest of those that are wanted; more would make a page wait."""
+"""Of how many jobs outputs are counted, the newest of those that are wanted; more would make a page wait."""
 
 MOST_VALUES = 20
 """How many values of a facet are told."""
@@ -53,13 +53,13 @@ class Facets:
     """Reads counts by facet. Thread-safe; raises Unavailable if the database does not answer."""
 
     def __init__(self, database: Database, *, most_jobs: int = MOST_JOBS) -> None:
-        """`most_jobs`: how many of the jobs that are wanted are looked at."""
+        """`most_jobs`: of how many of the jobs that are wanted outputs are counted."""
         self._database = database
         self._most_jobs = most_jobs
 
     def read(self, wanted: Wanted) -> FacetCounts:
         """Count what is wanted; the whole archive is counted already, so that costs nothing."""
-        with self._database.read() as connection:
+        with self._database.read(within_s=WITHIN_S) as connection:
             if wanted == Wanted():
                 return _everything(connection)
             query = _looked_at(connection, wanted).limit(self._most_jobs + 1)

@@ -31,11 +31,13 @@ MOST_PIECES = 24
 """How many pieces of one word are looked up: what they find is compared with the whole word anyway."""
 
 
-def index_job(connection: Connection, job: RowMapping) -> None:
-    """Make a job findable by what it was asked for with; `job` is its row, and was just inserted."""
+def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
+    """Make a job findable by what it was asked for with; `job` is its row, and was just inserted.
+
+    `pieces` are those of its folded prompt.
+    """
     if connection.dialect.name == "sqlite":
-        pieces = {"number": job["number"], "pieces": pieces_of(job["prompt_folded"])}
-        connection.execute(_ADD_GRAMS, pieces)
+        connection.execute(_ADD_GRAMS, {"number": job["number"], "pieces": pieces})
     asked = [("gateway", job["gateway"]), ("model", job["model"]), ("seed", job["seed"])]
     tags = (("tag", f"{name}={value}") for name, value in job["tags"].items())
     rows = [{"term": term(kind, value), "number": job["number"]} for kind, value in (*asked, *tags) if value]

@@ -18,7 +18,7 @@ from storage.database import Database, inserted
 from storage.deliveries import DECIDED, Offer, Receipt, mark_applied, pending, scrub, take_in
 from storage.errors import Conflict, LeaseLost, NotFound
 from storage.events import note_move, note_output
-from storage.indexing import index_output, index_result
+from storage.indexing import index_output, index_result, pieces_of
 from storage.moves import moving, postponing, reopening
 from storage.notifications import owe
 from storage.records import Attempt, Books, Clock, Delivery, Job, JobRequest, Output, Status
@@ -65,12 +65,12 @@ class Ledger:
             "notify_url": notify_default if notify_url is None else notify_url or None,
             "request_id": request_id,
         }
+        pieces = pieces_of(row["prompt_folded"])
         try:
             with self._database.write() as connection:
-                return accept(connection, row)
+                return accept(connection, row, pieces)
         except IntegrityError:
-            # Two of the same key at the same instant, on a database where writers do not queue up.
-            with self._database.read() as connection:
+            with self._database.read() as connection:  # two of one key at once, where writers do not queue up
                 if earlier := same_key(connection, row):
                     return earlier, False
             raise

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import JSON, ColumnElement, Connection, exists, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, exists, literal_column, or_, select
 
 from storage import conditions
 from storage.database import Database
@@ -27,14 +27,23 @@ MOST_TOLD = 200
 
 Row = TypeVar("Row")
 
-_EMPTY = {"images": "'[]'", "moves": "'[]'", "attempt_log": "'[]'", "sent": "NULL", "reply": "NULL"}
-_LISTED = [
-    literal_column(_EMPTY[column.name], JSON(none_as_null=True)).label(column.name)
-    if column.name in _EMPTY
-    else column
-    for column in jobs.c
-]
-"""A job's columns without those that no list shows, because they are long."""
+WITHIN_S = 10.0
+"""How long a question may take: whoever asks one that reads everything must not hold up the others."""
+
+
+def _without(*long: str) -> Sequence[ColumnElement[Any]]:
+    """A job's columns, with nothing in those that are long and that a list does not show."""
+    empty = {"params": "'{}'", "images": "'[]'", "moves": "'[]'", "attempt_log": "'[]'"}
+    return [
+        literal_column(empty.get(column.name, "NULL"), column.type).label(column.name)
+        if column.name in long
+        else column
+        for column in jobs.c
+    ]
+
+
+_OF_JOBS = _without("images", "moves", "attempt_log", "sent", "reply")
+_OF_OUTPUTS = _without("images", "moves", "attempt_log", "sent", "reply", "params", "error_details")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +66,20 @@ class Search:
     """Reads pages of the ledger. Thread-safe.
 
     The jobs of a page know what they were asked for with, what came of it and where they are, but not how
-    they came there: no moves, attempts, images, request as sent, or gateway's reply.
+    they came there: no moves, attempts, images, request as sent, or gateway's reply. Those of a page of
+    outputs have no `params` and no details of an error either.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, within_s: float = WITHIN_S) -> None:
+        """`within_s`: how long one page may take; beyond it TookTooLong is raised."""
         self._database = database
+        self._within_s = within_s
 
     def jobs(self, wanted: Wanted, *, limit: int, cursor: str | None = None) -> Page[Job]:
         """List jobs, newest first. Raises NotFound if the cursor is not the id of a job."""
-        with self._database.read() as connection:
+        with self._database.read(within_s=self._within_s) as connection:
             way = find_way(connection, wanted, with_images=False)
-            query = _jobs(way, wanted).limit(limit + 1)
+            query = _jobs(_OF_JOBS, way, wanted).limit(limit + 1)
             if conditions.of_images(wanted):
                 query = query.where(_having(images_wanted(wanted)))
             else:
@@ -82,10 +94,10 @@ class Search:
 
         Raises ValueError if the cursor is not an output's id, and NotFound if there is no such job.
         """
-        with self._database.read() as connection:
+        with self._database.read(within_s=self._within_s) as connection:
             way = find_way(connection, wanted, with_images=True)
             images = images_wanted(wanted)
-            query = _jobs(way, wanted).where(_having(images)).limit(limit + 1)
+            query = _jobs(_OF_OUTPUTS, way, wanted).where(_having(images)).limit(limit + 1)
             if cursor is not None:
                 query = query.where(*_behind(connection, way, cursor, images))
             made = [to_job(row) for row in connection.execute(query).mappings()]
@@ -134,9 +146,9 @@ def _page(rows: list[Row], limit: int, ids: list[str]) -> Page[Row]:
     return Page(rows[:limit], ids[limit - 1] if more else None)
 
 
-def _jobs(way: Way, wanted: Wanted) -> Any:
+def _jobs(columns: Sequence[ColumnElement[Any]], way: Way, wanted: Wanted) -> Any:
     held = [*way.conditions, *conditions.of_jobs(wanted), *conditions.numbers(wanted, way.number)]
-    return select(*_LISTED).select_from(way.rows).where(*held).order_by(way.number.desc())
+    return select(*columns).select_from(way.rows).where(*held).order_by(way.number.desc())
 
 
 def images_wanted(wanted: Wanted) -> conditions.Conditions:

@@ -66,9 +66,13 @@ def find_way(connection: Connection, wanted: Wanted, *, with_images: bool) -> Wa
     if wanted.sha256 is not None:
         digests = select(outputs.c.job_id).where(*conditions.of_images(Wanted(sha256=wanted.sha256)))
         return Way(jobs, jobs.c.number, [jobs.c.id.in_(digests)])
-    if wanted.job is not None or (not with_images and (wanted.status or wanted.code)):
+    if wanted.job is not None:
         return Way(jobs, jobs.c.number, [])
     known = [(_count(connection, wanted, one), one) for one in _terms(wanted)]
+    if not with_images and (wanted.status or wanted.code):
+        least = min((count for count, _ in known), default=FEW if wanted.words else FEW + 1)
+        if _count_of_status(connection, wanted) < least:
+            return Way(jobs, jobs.c.number, [])
     rarest = min(known, default=(FEW, HAS_IMAGE if with_images else None))
     if wanted.words and rarest[0] >= FEW and connection.dialect.name == "sqlite":
         pieces = lookup(fold(word) for word in wanted.words)
@@ -91,6 +95,13 @@ def _terms(wanted: Wanted) -> Iterator[str]:
     (width, widest), (height, highest) = (wanted.between.get(name, (0, -1)) for name in ("width", "height"))
     if width == widest and height == highest:
         yield term("size", f"{width}x{height}")
+
+
+def _count_of_status(connection: Connection, wanted: Wanted) -> int:
+    kinds = [jobs.c.status == wanted.status] if wanted.status else []
+    kinds += [jobs.c.error_code == wanted.code] if wanted.code else []
+    there = select(jobs.c.number).where(*kinds, *conditions.numbers(wanted, jobs.c.number)).limit(FEW)
+    return connection.scalar(select(func.count()).select_from(there.subquery())) or 0
 
 
 def _count(connection: Connection, wanted: Wanted, one: str) -> int:

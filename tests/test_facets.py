@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import select, text
 
 from storage.database import Database
+from storage.errors import TookTooLong
 from storage.facets import FacetCount, Facets
 from storage.indexing import day
 from storage.ledger import Ledger
 from storage.records import JobRequest, JobResult, Output, Status
 from storage.schema import jobs, tallies, terms
 from storage.search import Search
+from storage.walking import Straight, find_way
 from storage.wanted import Wanted
 from tests.benchmarks import archive
 from tests.ledgers import Clock
@@ -118,3 +120,31 @@ def test_the_benchmarks_ledger_is_as_the_ledger_would_have_written_it(
             assert theirs.execute(pieces, value).all() == ours.execute(pieces, value).all()
     assert Search(year).jobs(Wanted(words=("寿司",)), limit=5).rows
     year.close()
+
+
+def test_a_question_that_takes_too_long_is_broken_off_and_the_next_one_is_not(tmp_path: Path) -> None:
+    archive.build(tmp_path / "year.sqlite3", 8_000)
+    year = Database.open(f"sqlite:///{tmp_path / 'year.sqlite3'}")
+    reads_everything = Wanted(between={"width": (99_999, None)})
+    with pytest.raises(TookTooLong, match="ask for less"):
+        Search(year, within_s=0).outputs(reads_everything, limit=50)
+    assert Search(year).outputs(reads_everything, limit=50).rows == []
+    assert Search(year, within_s=0).outputs(Wanted(), limit=1).rows, "which takes no time to speak of"
+    year.close()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "walks"),
+    [
+        (Wanted(status=Status.ARCHIVED), "jobs"),
+        (Wanted(status=Status.ARCHIVED, tags={"n": "1"}), "terms"),
+        (Wanted(status=Status.ARCHIVED, words=("kite",), tags={"n": "1"}), "terms"),
+        (Wanted(status=Status.FAILED, tags={"n": "1"}), "jobs"),
+    ],
+)
+def test_of_a_status_and_something_else_the_rarer_one_leads(
+    filled: Ledger, database: Database, wanted: Wanted, walks: str
+) -> None:
+    with database.read() as connection:
+        way = find_way(connection, wanted, with_images=False)
+    assert isinstance(way.rows, Straight) == (walks == "terms")

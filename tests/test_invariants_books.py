@@ -35,9 +35,9 @@ class Interrupted(Database):
             yield connection
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self, *, within_s: float | None = None) -> Iterator[Connection]:
         """A connection for reading only."""
-        with super().read() as connection:
+        with super().read(within_s=within_s) as connection:
             _listen(connection, self.reading)
             yield connection
 

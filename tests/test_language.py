@@ -173,6 +173,7 @@ REFUSED = {
     "width:1.5": "width takes",
     "width:٣": "width takes",
     "height:9999999999999999": "height takes",
+    "\ufdfa" * 120: "too long",
     "bytes:1XB": "bytes takes",
     "bytes:0foo": "bytes takes",
     "bytes:999999999999GB": "bytes takes",

@@ -187,6 +187,7 @@ def _send(darkroom: Darkroom, sent: _Sent, progress: Progress) -> None:
         try:
             sent.jobs[number] = darkroom.submit(**row.fields)
         except ApiError as error:
+            sent.answered = number + 1
             # A row that is refused says nothing of the others; a token that is refused does.
             if len(sent.rows) == 1 or not (error.faults or error.status == 409):
                 raise

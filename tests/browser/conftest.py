@@ -56,6 +56,7 @@ class Sessions:
                 page = context.new_page()
                 page.goto("/sign-in")
                 sign_in(page, token)
+                page.wait_for_url("/")
                 self._kept[token] = context.storage_state()
         return self._kept[token]
 

@@ -35,7 +35,7 @@ def archived(page: Page) -> None:
 def test_a_job_is_submitted_and_watched_until_it_is_archived(open_page: Open) -> None:
     page, _ = open_page("/submit", SUBMITTER)
     submit(page, "a paper boat, painted by hand")
-    expect(page).to_have_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
+    page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
     loads: list[str] = []
     page.on("framenavigated", lambda frame: loads.append(frame.url))
     archived(page)
@@ -46,7 +46,7 @@ def test_a_job_is_submitted_and_watched_until_it_is_archived(open_page: Open) ->
 def test_a_job_is_submitted_without_a_script(open_page: Open, shown: Live) -> None:
     page, _ = open_page("/submit", SUBMITTER, java_script_enabled=False)
     submit(page, "a paper boat, without a script")
-    expect(page).to_have_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
+    page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
     assert shown.finish(page.url.rpartition("/")[2])["status"] == "archived"
     page.get_by_role("link", name="Load this page again").or_(
         page.get_by_role("link", name="Jobs").first
@@ -85,8 +85,9 @@ def test_a_failed_job_is_put_back_to_work(open_page: Open, shown: Live, scripts:
     )
     assert job["status"] == "failed"
     page, _ = open_page(f"/jobs/{job['id']}", SUBMITTER, java_script_enabled=scripts)
-    page.get_by_role("button", name=re.compile("Retry")).click()
-    expect(page).to_have_url(re.compile(f"/jobs/{job['id']}$"))
+    with page.expect_response(lambda response: response.url.endswith("/retry")):
+        page.get_by_role("button", name=re.compile("Retry")).click()
+    page.wait_for_url(f"/jobs/{job['id']}")
     if scripts:
         archived(page)
     assert shown.finish(job["id"])["status"] == "archived"

@@ -17,7 +17,7 @@ def test_who_comes_without_a_session_signs_in_and_sees_what_was_asked_for(open_p
     expect(page).to_have_title("Sign in · Darkroom")
     accessible(page)
     sign_in(page, READER)
-    assert page.url.endswith("/?q=kite")
+    page.wait_for_url("/?q=kite")
     expect(page.get_by_text("rita")).to_be_visible()
     expect(page.get_by_role("navigation", name="Main").get_by_role("link", name="Submit")).to_have_count(0)
 
@@ -36,6 +36,7 @@ def test_a_wrong_token_is_told_beside_its_field(open_page: Open) -> None:
 def test_signing_out_ends_the_session(open_page: Open) -> None:
     page, _ = open_page("/sign-in")
     sign_in(page, SUBMITTER)
+    page.wait_for_url("/")
     (cookie,) = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
     assert SUBMITTER not in cookie["value"]

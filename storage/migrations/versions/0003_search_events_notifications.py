@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from storage.folding import fold
-from storage.indexing import MAKE_GRAMS, index_job, index_output, index_result
+from storage.indexing import MAKE_GRAMS, index_job, index_output, index_result, pieces_of
 from storage.numbers import first_number
 from storage.rows import to_output
 from storage.schema import jobs, outputs
@@ -130,7 +130,7 @@ def _index(connection: sa.Connection) -> None:
             return
         last = rows[-1]["number"]
         for job in rows:
-            index_job(connection, job)
+            index_job(connection, job, pieces_of(job["prompt_folded"]))
             index_result(connection, job)
             for output in connection.execute(
                 sa.select(outputs).where(outputs.c.job_id == job["id"])
