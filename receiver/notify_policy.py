@@ -69,7 +69,10 @@ class NotifyPolicy:
         """
         if not self.networks:  # before a lookup that would show somebody's name server that we are here
             self._judge_name(target)
-        addresses = [target.address] if target.address else lookup(target, resolve, deadline)
+        try:
+            addresses = [target.address] if target.address else lookup(target, resolve, deadline)
+        except ForbiddenAddress as error:  # such as one with a zone
+            raise ReceiverForbidden(f"{target.authority} leads to a forbidden address: {error}") from error
         self._judge(target, addresses)
         return addresses
 

@@ -74,7 +74,7 @@ class Notifier:
         self._per_host = max(1, concurrency // 4)
         self._lease_ms = int(timeout_s * 1000) + LEASE_SLACK_MS
         self._queue: queue.SimpleQueue[Notification | None] = queue.SimpleQueue()
-        self._held: dict[str, str] = {}
+        self._held: dict[str, Notification] = {}
         self._idle = threading.Condition()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -136,9 +136,11 @@ class Notifier:
     def _claim_once(self) -> float:
         """Lease what there is room for; answers for how many seconds there is nothing more to do."""
         with self._idle:
-            held = Counter(self._held.values())
-        room = self._concurrency - held.total()
-        full = [host for host, number in held.items() if number >= self._per_host]
+            held = list(self._held.values())
+        room = self._concurrency - len(held)
+        full = [
+            host for host, number in Counter(one.host for one in held).items() if number >= self._per_host
+        ]
         if room <= 0 or (due := self._outbox.next_due(full)) is None:
             return IDLE_S
         if (wait_ms := due - self._clock()) > 0:
@@ -147,12 +149,10 @@ class Notifier:
             self.name, room, per_host=self._per_host, held=held, lease_ms=self._lease_ms
         )
         with self._idle:
-            # A clock that was set forward ends the lease of one that is being sent here: it goes on.
-            new = [one for one in claimed if one.id not in self._held]
-            self._held |= {one.id: one.host for one in new}
-        for one in new:
+            self._held |= {one.id: one for one in claimed}
+        for one in claimed:
             self._queue.put(one)
-        return 0 if new else IDLE_S
+        return 0 if claimed else IDLE_S
 
     def _work(self) -> None:
         while (one := self._queue.get()) is not None:
@@ -160,6 +160,8 @@ class Notifier:
                 if not self._stopping.is_set():
                     with structlog.contextvars.bound_contextvars(job=one.job_id, number=one.number):
                         self._see_through(one)
+            except Exception:  # this thread must not end
+                log.exception("notification left as it is until its lease runs out", id=one.id)
             finally:
                 with self._idle:
                     del self._held[one.id]

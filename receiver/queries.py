@@ -188,7 +188,7 @@ class EventQuery(Query):
     gateway: Text | None = None
     """Of this gateway's jobs only."""
     since: EventId | None = None
-    """Begin after the event of this id; 0 is the beginning. `Last-Event-ID` comes first if both are there."""
+    """Begin after the event of this id; 0: with the oldest that is kept. `Last-Event-ID` comes first."""
     wait: float | None = Field(None, ge=0, le=MAX_FOLLOW_S, allow_inf_nan=False)
     """Seconds after which the stream ends; 0 for what has happened already. Without it there is no end."""
 

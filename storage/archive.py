@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256 as digest_of
 from typing import Any, BinaryIO
 
+from storage.authorities import origin_of
 from storage.errors import Conflict, Corrupt
 from storage.keys import Keys
 from storage.media import ImageFacts
@@ -175,8 +176,8 @@ def record_document(
             "submission": job.submission,
             "submitted_at": None if job.submission_at is None else rfc3339(job.submission_at),
             "request_id": job.request_id,
-            # Without its query, which may hold a secret.
-            "notify_url": job.notify_url and job.notify_url.partition("?")[0],
+            # Its host alone, for the rest may hold a secret; what was asked for is in the request's digest.
+            "notify_url": job.notify_url and origin_of(job.notify_url),
             "tags": dict(job.request.tags),
             "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
             "attempts": [_attempt(attempt) for attempt in job.attempt_log],

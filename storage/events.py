@@ -48,12 +48,19 @@ class Happened:
 class Place:
     """A place among the events: behind the one of this id, or before all of them if `id` is 0.
 
+    `OLDEST`, which is 0 without a time, is before the oldest that is kept, so that nothing is missing there.
     `at` is when that one happened. It tells a ledger from another one that has used the same id, such as one
     that was restored or built anew; None if it is not known.
     """
 
     id: int
     at: int | None = None
+
+
+OLDEST = Place(0)
+"""Before the oldest event that is kept, whatever was forgotten."""
+_BEGINNING = Place(0, 0)
+"""Behind all events of a ledger that has none: whoever comes back to it later may have missed some."""
 
 
 class Lost(StrEnum):
@@ -156,10 +163,12 @@ def _read(connection: Connection, event_id: int, limit: int, *only: Any) -> list
 def _newest(connection: Connection) -> Place:
     query = select(events.c.id, events.c.at).order_by(events.c.id.desc()).limit(1)
     row = connection.execute(query).one_or_none()
-    return Place(0) if row is None else Place(row.id, row.at)
+    return _BEGINNING if row is None else Place(row.id, row.at)
 
 
 def _lost(connection: Connection, place: Place, newest: Place) -> Lost | None:
+    if place == OLDEST:
+        return None
     if place.id > newest.id:
         return Lost.UNKNOWN
     if place.id < (connection.scalar(select(func.min(events.c.id))) or 0) - 1:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from sqlalchemy import (
     ColumnElement,
@@ -25,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 
+from storage.authorities import authority_of
 from storage.database import Database
 from storage.errors import NotFound
 from storage.records import Clock, Status
@@ -63,7 +63,7 @@ class Notification:
     url: str = field(repr=False)
     """Where it goes, whole: neither to be shown nor logged, since it may hold a secret."""
     host: str
-    """Host and port of the URL."""
+    """Host and port of the URL, in one spelling: by it, those to one host are counted."""
     status: Status
     """Where the job had come to."""
     at: int
@@ -114,13 +114,17 @@ class Notifications:
         self._clock = clock
 
     def replay(self, notification_id: str) -> Notification:
-        """Owe it again from now on, whatever became of it, with its tries counted anew; raise NotFound."""
+        """Owe it again from now on, whatever became of it, with its tries counted anew; raise NotFound.
+
+        A try in flight goes on, and how it ends is not noted: it would take back what was asked for here.
+        """
         job_id, number = parse_id(notification_id)
         now = self._clock()
         again = update(notifications).where(
             notifications.c.job_id == job_id, notifications.c.number == number
         )
         values = {"next_attempt_at": now, "attempts": 0, "delivered_at": None, "updated_at": now}
+        values |= {"leased_by": None, "leased_until": None}
         with self._database.write() as connection:
             row = connection.execute(again.values(values).returning(notifications)).mappings().one_or_none()
         if row is None:
@@ -200,7 +204,7 @@ def owe(connection: Connection, job: RowMapping, at: int) -> None:
         "job_id": job["id"],
         "number": number,
         "url": job["notify_url"],
-        "host": urlsplit(job["notify_url"]).netloc.lower(),
+        "host": authority_of(job["notify_url"]),
         "status": job["status"],
         "at": at,
         "job": {name: job[name] for name in _CHANGING},

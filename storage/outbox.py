@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, exists, func, select, update
@@ -31,18 +31,20 @@ class Outbox:
         return due
 
     def claim(
-        self, sender: str, room: int, *, per_host: int, held: Mapping[str, int], lease_ms: int
+        self, sender: str, room: int, *, per_host: int, held: Collection[Notification], lease_ms: int
     ) -> list[Notification]:
         """Lease the ones that have been due longest: `room` at most, and `per_host` of each host.
 
-        `held` says how many of each host the sender has already.
+        `held`: those that the sender has already. None of their jobs is leased, even if it was replayed, or
+        its lease ran out because the clock was set forward: what is being sent ends first.
         """
-        now, in_hand = self._clock(), Counter(held)
+        now, in_hand = self._clock(), Counter(one.host for one in held)
+        busy = {one.job_id for one in held}
         claimed: list[Notification] = []
         with self._database.write() as connection:
             while len(claimed) < room:
                 full = [host for host, number in in_hand.items() if number >= per_host]
-                due = _due(now, full).limit(room - len(claimed))
+                due = _due(now, full, busy).limit(room - len(claimed))
                 rows = connection.execute(due.with_for_update(of=notifications, skip_locked=True)).mappings()
                 taken = []
                 for one in map(to_notification, rows):
@@ -68,18 +70,22 @@ class Outbox:
             return to_job(row | row["then"]), [to_output(output) for output in had]
 
     def delivered(self, one: Notification) -> None:
-        """Note that it was taken; also if the lease was lost meanwhile, for it was taken all the same."""
+        """Note that it was taken; also if another sender has it by now, for it was taken all the same.
+
+        Not if it was let go of meanwhile, as a replay does: then it is sent once more.
+        """
         now = self._clock()
+        leased = notifications.c.leased_by.is_not(None)
         values = {"next_attempt_at": None, "delivered_at": now, "code": None, "message": None}
         with self._database.write() as connection:
-            connection.execute(_tried(one, now).where(OWED).values(values))
+            connection.execute(_tried(one, now).where(leased, OWED).values(values))
 
     def failed(
         self, one: Notification, sender: str, code: str, message: str, *, due_in_ms: int | None
     ) -> bool:
         """Note a try that failed, and when the next one is due; None gives the notification up.
 
-        Answers whether that was noted: not if another sender has it now.
+        Answers whether that was noted: not if another sender has it now, or it was replayed meanwhile.
         """
         now = self._clock()
         next_at = None if due_in_ms is None else now + due_in_ms
@@ -106,9 +112,11 @@ def _first() -> ColumnElement[bool]:
     return ~exists().where(*same, earlier.c.next_attempt_at.is_not(None))
 
 
-def _due(now: int, full: Collection[str]) -> Select[Any]:
+def _due(now: int, full: Collection[str], busy: Collection[str]) -> Select[Any]:
     free = func.coalesce(notifications.c.leased_until, 0) <= now
     due = select(notifications).where(notifications.c.next_attempt_at <= now, *_elsewhere(full), free)
+    if busy:
+        due = due.where(notifications.c.job_id.not_in(busy))
     return due.where(_first()).order_by(notifications.c.next_attempt_at)
 
 

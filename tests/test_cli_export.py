@@ -256,3 +256,15 @@ def test_ctrl_c_does_not_wait_for_what_hangs(
 def test_misuse_of_export_is_told(arguments: tuple[str, ...]) -> None:
     done = command("export", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_a_bag_that_cannot_get_its_name_is_not_begun(tmp_path: Path, more: tuple[str, ...]) -> None:
+    file = tmp_path / "mine"
+    file.write_bytes(b"mine")
+    done = command("export", "kite", "--format", "bagit", "--to", str(file), *more)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is there already." in done.stderr.replace("\n", " "), (
+        "and nothing of --overwrite, which would not do"
+    )
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]

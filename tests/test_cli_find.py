@@ -8,17 +8,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from receiver.commands.saving import Names
 from receiver.commands.words import ids_or_text, query_text
+from receiver.naming import Template
 from receiver.replies import Output
 from tests.faults import harm
 from tests.faults.proxy import Proxy
 from tests.faults.wire import Gone
 from tests.running import Running, command, data, environment
 
+SHA256 = hashlib.sha256(b"same").hexdigest()
 PROMPT = "a lighthouse [b]at[/b] the grey sea"
 
 
@@ -127,6 +131,31 @@ def test_download_takes_a_query_and_a_template(running: Running, made: list[Outp
     again = running.darkroom_command(*wanted, *name, "--json")
     assert [one["fetched"] for one in data(again)] == [False] * 3
     assert [one["file"] for one in data(again)] == [str(path) for path in found.values()]
+
+
+def test_a_newer_output_takes_no_name_of_one_that_is_there(
+    made: list[Output], running: Running, proxy: Proxy, tmp_path: Path
+) -> None:
+    assert made[0].id > made[2].id, "newest first"
+    name = ("--to", str(tmp_path), "--name", "{prompt:12}.{ext}", "--json")
+    first = data(command("download", made[2].id, *name, DARKROOM_URL=proxy.url))
+    assert [one["file"] for one in first] == [str(tmp_path / "a-lighthouse.png")]
+    for fetched in ([True, True, False], [False] * 3):
+        proxy.calls.clear()
+        done = data(command("download", "tag:for=find", *name, DARKROOM_URL=proxy.url))
+        assert [one["fetched"] for one in done] == fetched
+        assert done[2]["file"] == first[0]["file"]
+        assert sum("/image" in call.request.path for call in proxy.calls) == fetched.count(True)
+        assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_of_two_with_the_same_bytes_each_keeps_its_name(made: list[Output], tmp_path: Path) -> None:
+    newest, middle, oldest = (replace(output, sha256=SHA256, bytes=4) for output in made)
+    template = Template("{prompt:12}.{ext}")
+    names = Names(template).give([middle, oldest], tmp_path)
+    for name in names:
+        (tmp_path / name).write_bytes(b"same")
+    assert Names(template).give([newest, middle, oldest], tmp_path)[1:] == names
 
 
 def test_download_replaces_nobodys_file(running: Running, made: list[Output], tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_stream_that_is_cut_before_its_first_event_misses_nothing(still: Live)
 @pytest.mark.parametrize(
     ("last", "reason"),
     [
-        ("0", "forgotten"),
+        ("0-0", "forgotten"),
         ("1", "forgotten"),
         ("6", "unknown"),
         ("4-1700000000000", "unknown"),
@@ -175,6 +175,30 @@ def test_who_may_have_missed_something_is_told_so(still: Live, last: str, reason
         assert await everything(still.url, source.last_id) == kept(still)[-1:]
 
     asyncio.run(follow())
+
+
+def test_0_is_the_oldest_that_is_kept_whatever_was_forgotten(still: Live) -> None:
+    job = still.submit(IMAGEN)
+    assert Events(still.service.memory.database).forget(0, most=3) == 3
+    told = kept(still)
+    assert read(still, since="0") == read(still, "0") == told
+    assert read(still, since="0", job=job["id"]) == told[-1:]
+    assert read(still, since="0", job=NOBODY, gateway="api-in-one") == []
+
+
+def test_who_came_before_all_events_is_told_what_was_forgotten(start: Start) -> None:
+    live = start(work=False)
+
+    async def begin() -> str:
+        async with following(live.url, wait=0) as source:
+            assert [told async for told in source] == []
+            return source.last_id
+
+    last = asyncio.run(begin())
+    put(live, 5)
+    assert read(live, last) == kept(live)
+    assert Events(live.service.memory.database).forget(0, most=3) == 2
+    assert [one.kind for one in read(live, last)] == ["reset"]
 
 
 def test_after_a_reset_the_same_stream_goes_on(still: Live) -> None:

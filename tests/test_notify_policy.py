@@ -75,6 +75,8 @@ def test_a_url_is_judged_when_it_is_given(policy: NotifyPolicy, url: str, why: s
         (OPEN, "https://app.example/", ["93.184.216.34", "127.0.0.1"], "loopback"),
         (OPEN, "https://app.example/", ["169.254.169.254"], "cloud metadata"),
         (OPEN, "https://app.example/", ["fd00::1"], "unique local"),
+        (OPEN, "https://app.example/", ["fe80::1%eth0"], "app.example leads to .*zone"),
+        (SIDECAR, "https://app.example/", ["fe80::1%eth0"], "zone"),
         (SIDECAR, "https://app.example/", ["10.0.0.1"], "private"),
         (SIDECAR, "http://app.example/", ["93.184.216.34"], "not https"),
         (SIDECAR, "http://app.example/", ["127.0.0.1", "93.184.216.34"], "not https"),

@@ -12,22 +12,32 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from standardwebhooks import WebhookVerificationError
 
+from receiver.addresses import read_target
 from receiver.app import system_clock
 from receiver.keyring import new_webhook_secret
 from receiver.messages import MAX_WHOLE_BYTES, body_of
 from receiver.posting import Poster
 from receiver.timing import Timing
+from storage.authorities import authority_of
 from storage.notifications import State
+from storage.outbox import Outbox
 from storage.records import Job, JobRequest, Output, Status
-from tests.notify_help import SECRET, Answer, Application, application, desk, nobody, policy
+from tests.notify_help import EXACT, SECRET, Answer, Application, application, desk, nobody, policy
 from tests.raw_server import PNG, Script, redirect, reply, serving
 
 STANDARD_SCHEDULE = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 """In the specification, https://github.com/standard-webhooks/standard-webhooks."""
+
+SPELLINGS = (
+    *("app.example", "APP.example", "app.example:443", "app.example:", "app.example.", "app.example.:443"),
+    "app。example",
+)
+"""Of one host. The last dot is one that international names may have."""
 
 
 def test_a_notification_says_what_became_of_the_job_and_is_signed(tmp_path: Path) -> None:
@@ -160,6 +170,64 @@ def test_it_is_given_up_after_the_last_try_and_can_be_replayed(tmp_path: Path) -
         assert app.told.qsize() == 12
 
 
+@pytest.mark.parametrize("status", [204, 410, 500])
+def test_a_replay_during_a_try_is_a_try_of_its_own_however_that_one_ends(tmp_path: Path, status: int) -> None:
+    until = threading.Event()
+    answer, once = Answer(status, until=until), replace(EXACT, notify=(0,))
+    with application(answer) as app, desk(tmp_path, timeout_s=30, timing=once) as at:
+        job = at.rest(app.url)
+        first = app.next()
+        assert at.notifications.replay(at.one(job).id).attempts == 0
+        at.notifier.wake()
+        with application() as other:
+            at.delivered(at.rest(other.url))  # so that what is due was looked for meanwhile
+        assert app.told.empty(), "not while the other try goes on"
+        until.set()
+        assert app.next().id == first.id
+        assert at.delivered(job).attempts == 1
+
+
+def test_one_host_is_one_however_it_is_spelled(tmp_path: Path) -> None:
+    with desk(tmp_path, start=False) as at:
+        hosts = {at.one(at.rest(f"https://{host}/hook")).host for host in SPELLINGS}
+        assert hosts == {"app.example"}
+        (due,) = Outbox(at.notifications._database, at.clock).claim(
+            "one", 8, per_host=1, held=(), lease_ms=20_000
+        )
+        assert due.host == "app.example"
+
+
+@pytest.mark.parametrize(
+    ("url", "authority"),
+    [
+        *((f"https://{host}/hook?key=1", "app.example") for host in SPELLINGS),
+        ("http://app.example:80", "app.example"),
+        ("https://app.example:8443/", "app.example:8443"),
+        ("https://app.example.:8443?key=1", "app.example:8443"),
+        ("https://bücher.example/", "xn--bcher-kva.example"),
+        ("https://[0:0::1]:443/", "[::1]"),
+        ("https://[2001:DB8::0:1]:8443/", "[2001:db8::1]:8443"),
+        ("https://[::ffff:93.184.216.34]/", "93.184.216.34"),
+        ("https://93.184.216.34/", "93.184.216.34"),
+    ],
+)
+def test_an_authority_has_one_spelling(url: str, authority: str) -> None:
+    assert read_target(url).scheme == url.partition(":")[0], "it is one that is taken"
+    assert authority_of(url) == authority
+
+
+def test_a_sender_goes_on_after_a_fault_that_nobody_foresaw(tmp_path: Path) -> None:
+    nothing: Any = None
+    broken = replace(EXACT, notify=nothing)  # a fault of ours: no wait can be had from it
+    with application(Answer(500)) as app, desk(tmp_path, concurrency=1, timing=broken) as at:
+        job = at.rest(app.url)
+        app.next()
+        at.delivered(at.rest(app.url))
+        assert at.one(job).state is State.OWED
+        at.forward(10)  # a try may take 5 s, and a lease is 5 s longer
+        assert at.delivered(job).attempts == 1, "once its lease had run out"
+
+
 @pytest.mark.parametrize(
     ("answer", "code", "again_s"),
     [
@@ -244,10 +312,9 @@ def test_what_was_sent_and_not_noted_is_sent_again_under_its_id(tmp_path: Path) 
     """A sender that dies between the two loses its lease; what it sent is sent once more."""
     with application() as app, desk(tmp_path, start=False) as at:
         job = at.rest(app.url)
-        from storage.outbox import Outbox  # the sender that dies, by hand
-
+        # The sender that dies, by hand.
         dead = Outbox(at.notifications._database, at.clock)
-        (one,) = dead.claim("dead", 8, per_host=2, held={}, lease_ms=20_000)
+        (one,) = dead.claim("dead", 8, per_host=2, held=(), lease_ms=20_000)
         Poster(policy(), timeout_s=5).post(one.url, {"webhook-id": f"msg_{one.job_id}_{one.number}"}, b"{}")
         first = app.next()
         at.notifier.start()

@@ -20,7 +20,7 @@ from receiver.tail import GAP_S, RECENT, Tail
 from receiver.waiting import TAKEN, Reset, Waiters
 from storage.database import Database
 from storage.errors import Unavailable
-from storage.events import Events, Happened, Lost, Place
+from storage.events import OLDEST, Events, Happened, Lost, Place
 from storage.ledger import Ledger
 from storage.records import JobError, Status
 from storage.schema import events as table
@@ -310,13 +310,16 @@ def test_old_events_are_forgotten_from_the_front_and_the_newest_stays(
     assert events.since(Place(6, 40), limit=9).lost is None
     assert events.since(Place(5), limit=9).lost is None
     assert events.since(Place(4), limit=9).lost is Lost.FORGOTTEN
+    assert events.since(Place(0, 0), limit=9).lost is Lost.FORGOTTEN
+    assert [one.id for one in events.since(OLDEST, limit=9).events] == [6]
     put(database, 1)
     assert left(events) == [6, 7], "no id comes twice"
 
 
 def test_an_empty_ledger_has_forgotten_nothing(events: Counted) -> None:
-    assert events.newest() == Place(0)
-    assert events.since(Place(0), limit=9).lost is None
+    assert events.newest() == Place(0, 0)
+    for beginning in (OLDEST, events.newest()):
+        assert events.since(beginning, limit=9).lost is None
     assert events.since(Place(1), limit=9).lost is Lost.UNKNOWN
     assert events.forget(10) == 0
 

@@ -62,7 +62,9 @@ ToFile = Annotated[
 Bom = Annotated[
     bool, typer.Option("--bom", help="Begin csv with a byte order mark, by which Excel knows UTF-8.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it is there.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace FILE if it is there; a bag replaces nothing.")
+]
 
 
 def export(
@@ -104,8 +106,10 @@ def export(
     if bool(wanted) == every:
         fail("Say what to export: a query, or --all.", MISUSED)
     kind = _format(form, to)
-    if to is not None and (to.is_dir() or (to.exists() and not overwrite)):
-        fail(f"{to} is there already{'' if to.is_dir() else '; --overwrite replaces it'}.", MISUSED)
+    if to is not None and to.exists():
+        replaceable = not to.is_dir() and kind is not Format.BAGIT
+        if not (replaceable and overwrite):
+            fail(f"{to} is there already{'; --overwrite replaces it' if replaceable else ''}.", MISUSED)
     if bom and kind is not Format.CSV:
         fail("--bom is for csv.", MISUSED)
     run = _Run(to, jobs=jobs, bom=bom, overwrite=overwrite)

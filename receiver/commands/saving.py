@@ -67,15 +67,41 @@ class Names:
         self._taken: set[str] = set()
         self._lock = threading.Lock()
 
-    def first(self, output: Output) -> str:
-        """The output's name; with its id in it if another has that name."""
-        return self._claim(self._template.name(output), output)
+    def give(self, outputs: Sequence[Output], folder: Path) -> list[str]:
+        """A name for each; with the output's id in it if another has that name.
+
+        Of several with one name, the one that has it in the folder from an earlier run keeps it.
+        """
+        names = [self._template.name(output) for output in outputs]
+        kept = self._keepers(outputs, names, folder)
+        given = {
+            place: self._claim(names[place], outputs[place])
+            for place in sorted(range(len(outputs)), key=lambda place: place not in kept)
+        }
+        return [given[place] for place in range(len(outputs))]
 
     def other(self, output: Output) -> str:
         """The name with the id, for one whose first name is another file's on disk."""
         from receiver.naming import with_id
 
         return self._claim(with_id(self._template.name(output), output), output)
+
+    def _keepers(self, outputs: Sequence[Output], names: Sequence[str], folder: Path) -> set[int]:
+        from receiver.naming import key_of, with_id
+
+        same: dict[str, list[int]] = {}
+        for place, name in enumerate(names):
+            same.setdefault(key_of(name), []).append(place)
+        kept = set[int]()
+        for places in same.values():
+            # From the oldest, and without those that have a file with their id: of some with the same bytes,
+            # these are who had the name before.
+            for place in reversed(places if len(places) > 1 else []):
+                output, name = outputs[place], names[place]
+                if not (folder / with_id(name, output)).exists() and _holds(folder / name, output):
+                    kept.add(place)
+                    break
+        return kept
 
     def _claim(self, name: str, output: Output) -> str:
         from receiver.naming import key_of, with_id
@@ -117,9 +143,10 @@ class Saving:
         """
         todo: SimpleQueue[tuple[Output, str | None]] = SimpleQueue()
         results: SimpleQueue[Saved | Failed | Exception] = SimpleQueue()
-        for output in outputs:
-            # Here and not in the threads, so that another run gives the same names.
-            todo.put((output, self._names.first(output) if self._names else None))
+        # Here and not in the threads, so that another run gives the same names.
+        names = self._names.give(outputs, self._folder) if self._names else [None] * len(outputs)
+        for one in zip(outputs, names, strict=True):
+            todo.put(one)
         with _bar(len(outputs), sum(output.bytes for output in outputs)) as (progress, task):
             work = (todo, results, progress, task)
             threads = [
@@ -206,6 +233,16 @@ class Saving:
                 raise
         name = self._names.other(output)
         return self._darkroom.download(output, self._folder, name=name, on_bytes=on_bytes)
+
+
+def _holds(path: Path, output: Output) -> bool:
+    """Whether a file has the bytes of an output; what cannot be read has not."""
+    from receiver.downloading import digest_of
+
+    try:
+        return path.stat().st_size == output.bytes and digest_of(path) == output.sha256
+    except OSError:
+        return False
 
 
 def write_record(darkroom: Darkroom, output: Output, path: Path) -> None:

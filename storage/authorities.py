@@ -1,0 +1,26 @@
+"""One spelling for each host, so that however a URL is written, the same host is known as the same."""
+
+from __future__ import annotations
+
+from ipaddress import IPv6Address
+
+import httpx
+
+
+def authority_of(url: str) -> str:
+    """Host and port of a URL that was checked when it was given; the port only if it is not the scheme's own.
+
+    The host is in lower case and ASCII (IDNA 2008), without a trailing dot; an IPv6 address is in its short
+    form (RFC 5952), and an IPv4-mapped one is the IPv4 address that it is.
+    """
+    read = httpx.URL(url)
+    host = read.raw_host.decode("ascii").removesuffix(".")
+    if ":" in host:
+        literal = IPv6Address(host)
+        host = f"[{literal}]" if literal.ipv4_mapped is None else str(literal.ipv4_mapped)
+    return host if read.port is None else f"{host}:{read.port}"
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port of such a URL: what may be kept and shown, for the rest may hold a secret."""
+    return f"{httpx.URL(url).scheme}://{authority_of(url)}"
