@@ -53,7 +53,7 @@ class Housekeeper:
                 done += piece
                 self._stopping.wait(BETWEEN_S)
         except Exception as error:
-            self._metrics.count("darkroom_ledger_errors_total", part="housekeeping")
+            self._metrics.count("darkroom_ledger_errors_total", part="housekeeper")
             # A traceback only for what nobody expected.
             expected = isinstance(error, StorageError)
             log.error("put off", chore=name, why=str(error), exc_info=None if expected else error)
