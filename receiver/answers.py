@@ -60,6 +60,8 @@ class Reported(TypedDict):
     credits: float | None
     credits_estimated: bool
     """Whether `credits` comes from the gateway's price list, not from its answer."""
+    credits_before: Annotated[float, Field(ge=0)]
+    """What earlier submissions of the job cost, as far as known; `credits` leaves it out, and 0 is usual."""
 
 
 @_told
@@ -373,7 +375,7 @@ class Spent(TypedDict):
     jobs: Count
     """All that were taken in."""
     jobs_without_credits: Count
-    """Those of them whose cost is not known, at least not yet; it is in no sum."""
+    """Those whose cost is not known, at least not yet; of it only that of earlier submissions is in a sum."""
     outputs: Count
     """Archived images."""
     credits: float | None

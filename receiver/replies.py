@@ -37,6 +37,8 @@ class Reported:
     seed: str | None
     credits: float | None
     credits_estimated: bool
+    credits_before: float = 0.0
+    """What earlier submissions cost, as far as known; not in `credits`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,10 @@ def to_job(view: Mapping[str, Any]) -> Job:
             **{name: request[name] for name in _ASKED},
             ignored=tuple(request.get("ignored", ())),
         ),
-        result=Reported(**{name: result[name] for name in _REPORTED}),
+        result=Reported(
+            **{name: result[name] for name in _REPORTED},
+            credits_before=result.get("credits_before", 0.0),
+        ),
         error=error and Failure(error["code"], error["message"], error["at_fault"]),
         outputs=tuple(view["outputs"]),
         found_by=view.get("found_by"),

@@ -96,8 +96,9 @@ class Books:
 class Spent:
     """What some jobs cost and made. `credits` is None where no job's are known.
 
-    `jobs_without_credits` are those of `jobs` whose cost is not known and in no sum. `credits_estimated` is
-    the part of `credits` that comes from price lists; None if none does.
+    `jobs_without_credits` are those of `jobs` whose cost is not known; what earlier submissions of them cost
+    is in the sums all the same. `credits_estimated` is the part of `credits` that comes from price lists;
+    None if none does.
     """
 
     jobs: int

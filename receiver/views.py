@@ -34,6 +34,7 @@ def job_view(job: Job, outputs: Sequence[str]) -> answers.Job:
             "seed": result.seed,
             "credits": result.credits,
             "credits_estimated": result.credits_estimated,
+            "credits_before": job.credits_before,
         },
         "error": _failure(job.error),
         "outputs": list(outputs),

@@ -193,6 +193,8 @@ def record_document(
             "model_reported": job.result.model,
             "credits": job.result.credits,
             "credits_estimated": job.result.credits_estimated,
+            "credits_before": job.credits_before,
+            "credits_before_estimated": job.credits_before_estimated,
             "missing": missing and {name: getattr(missing, name) for name in ("code", "message", "at_fault")},
             "reply": job.result.reply,
         },

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Context, Decimal
+from math import isfinite
 from typing import Any
 
 from storage.errors import Conflict
-from storage.records import MOVES, REOPENS, Attempt, Job, Status
+from storage.records import MOVES, REOPENS, Attempt, Job, JobResult, Status
 from storage.rows import Changes, extended, from_changes
 
 MAX_MOVES = 60
 """Of a job that has more, the times that it was sent and fell back are forgotten, the first ones first."""
+
+_EXACT = Context(prec=700)
+"""Enough digits for every sum of 64-bit numbers."""
 
 
 def moving(job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int) -> dict[str, Any]:
     """The columns that a move of a job's own life sets; raises Conflict if it is not legal."""
     if to not in MOVES[job.status]:
         raise Conflict(f"A job cannot move from {job.status} to {to}.")
-    values = from_changes(changes) | {
+    values = _changed(job, changes) | {
         "status": to,
         "attempts": _attempts_after(job, to),
         "updated_at": now,
@@ -35,7 +40,7 @@ def postponing(
     job: Job, changes: Changes, attempts: Sequence[Attempt], now: int, *, attempted: bool
 ) -> dict[str, Any]:
     """The columns that leaving a job where it is sets."""
-    values = from_changes(changes) | {"attempts": job.attempts + attempted, "updated_at": now}
+    values = _changed(job, changes) | {"attempts": job.attempts + attempted, "updated_at": now}
     return values | ({"attempt_log": extended(job.attempt_log, attempts)} if attempts else {})
 
 
@@ -56,7 +61,40 @@ def reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any
         sent = job.moved_at(Status.SUBMITTING) is not None
         values |= {"submission": job.submission + sent, "submission_at": now, "found_by": None}
         values |= {"gateway_request_id": None, "sent": None, "reply": None}
+        values |= _paid_before(job)
     return values
+
+
+def _changed(job: Job, changes: Changes) -> dict[str, Any]:
+    """The columns that changes set, but what is known of the credits is never given up for less."""
+    columns, known = from_changes(changes), job.result
+    if (news := changes.get("result")) is not None and _certainty(news) < _certainty(known):
+        columns |= {"credits": known.credits, "credits_estimated": known.credits_estimated}
+    return columns
+
+
+def _certainty(result: JobResult) -> int:
+    """What a gateway reported goes before an estimate, and both before nothing."""
+    if result.credits is None:
+        return 0
+    return 1 if result.credits_estimated else 2
+
+
+def _paid_before(job: Job) -> dict[str, Any]:
+    """The columns that keep what a job was charged, when its next submission begins."""
+    amount, estimated = job.result.credits or 0.0, job.result.credits_estimated
+    return {
+        "credits_before": _plus(job.credits_before, amount),
+        "credits_before_estimated": _plus(job.credits_before_estimated, amount if estimated else 0.0),
+        "credits": None,
+        "credits_estimated": False,
+    }
+
+
+def _plus(one: float, other: float) -> float:
+    # As `storage.usage` adds up: decimal numbers, so that 0.1 and 0.2 are 0.3.
+    both = float(_EXACT.add(Decimal(repr(one)), Decimal(repr(other))))
+    return both if isfinite(both) else one
 
 
 def _moves(job: Job, to: Status, now: int) -> list[list[Any]]:

@@ -34,6 +34,7 @@ from storage.search import Page
 _CHANGING = (
     *("status", "updated_at", "attempts", "next_attempt_at", "gateway_job_id", "submission", "found_by"),
     *("result_model", "result_seed", "credits", "credits_estimated"),
+    *("credits_before", "credits_before_estimated"),
     *("error_code", "error_message", "error_at_fault", "error_details"),
 )
 """What a retry changes of a job: kept as it was, so that each try tells the same, whatever came later."""

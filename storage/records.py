@@ -170,6 +170,9 @@ class Job:
     """The id of the API request that brought it, which the log has in every line about it."""
     submission: int = 1
     """Which submission of it this is: a retry that may be paid for again is the next one."""
+    credits_before: float = 0.0
+    credits_before_estimated: float = 0.0
+    """What earlier submissions were charged, as far as known, and the part of it that is from price lists."""
     submission_at: int | None = None
     """When this submission was first sent, or asked for; None before the first."""
     ready_at: int | None = None

@@ -45,6 +45,8 @@ _AS_THEY_ARE = (
     "leased_until",
     "request_id",
     "submission",
+    "credits_before",
+    "credits_before_estimated",
     "submission_at",
     "ready_at",
     "records",

@@ -62,6 +62,9 @@ jobs = Table(
     Column("result_seed", Text),
     Column("credits", Float),
     Column("credits_estimated", Boolean, nullable=False),
+    # What earlier submissions were charged, as far as that is known, and how much of it is from price lists.
+    Column("credits_before", Float, nullable=False, server_default="0"),
+    Column("credits_before_estimated", Float, nullable=False, server_default="0"),
     Column("images", JSON, nullable=False),
     Column("reply", JSON(none_as_null=True)),
     Column("found_by", String(16)),

@@ -3,7 +3,8 @@
 Credits are added up exactly: each amount is taken as the shortest decimal number that stands for it, which
 is the one that the gateway wrote, and decimal numbers are added without rounding. Only the sum is rounded,
 to the nearest number of 64 bits when it is shown, so ten times 0.1 are 1. A job whose credits nobody
-reported or published has none, not zero: it is counted, and its cost is in no sum.
+reported or published has none, not zero: it is counted, and its cost is in no sum. Of a job that was
+submitted more than once, what each submission cost is added, as far as it is known.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _EXACT = Context(prec=700)
 """Enough digits for every sum of 64-bit numbers."""
 
 
+_COST = (jobs.c.credits, jobs.c.credits_estimated, jobs.c.credits_before, jobs.c.credits_before_estimated)
+
+
 class By(StrEnum):
     """What usage is told apart by."""
 
@@ -42,12 +46,12 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What some jobs cost and made. The jobs whose cost is known are `jobs - unknown`."""
+    """What some jobs cost and made. The jobs whose latest cost is known are `jobs - unknown`."""
 
     jobs: int = 0
     """All that were taken in."""
     unknown: int = 0
-    """Those of them whose credits are not known, at least not yet."""
+    """Those of them whose latest credits are not known, at least not yet."""
     outputs: int = 0
     """Archived images."""
     credits: Decimal | None = None
@@ -123,11 +127,9 @@ def _query(wanted: Wanted) -> Any:
     within = [jobs.c.number >= first_number(wanted.since), jobs.c.number < first_number(wanted.until)]
     if wanted.gateway is not None:
         within.append(jobs.c.gateway == wanted.gateway)
-    each = select(
-        _value(wanted).label("value"), jobs.c.credits, jobs.c.credits_estimated, made.label("made")
-    ).where(*within)
+    each = select(_value(wanted).label("value"), *_COST, made.label("made")).where(*within)
     one = each.subquery()
-    alike = (one.c.value, one.c.credits, one.c.credits_estimated)
+    alike = (one.c.value, *(one.c[column.name] for column in _COST))
     return select(*alike, func.count(), func.sum(one.c.made)).group_by(*alike)
 
 
@@ -147,17 +149,21 @@ def _value(wanted: Wanted) -> ColumnElement[Any]:
 
 def _grouped(rows: Iterable[Any]) -> dict[Any, Spent]:
     found: dict[Any, Spent] = {}
-    for value, amount, estimated, number, made in rows:
-        spent = _spent(amount, number, int(made), estimated=bool(estimated))
-        found[value] = found.get(value, Spent()) + spent
+    for value, amount, estimated, before, guessed_before, number, made in rows:
+        paid = _times(amount, number)
+        now = Spent(number, 0 if paid is not None else number, int(made), paid, paid if estimated else None)
+        # Nothing is known of what was never charged for, so zero is no amount here.
+        earlier = Spent(
+            credits=_times(before or None, number), estimated=_times(guessed_before or None, number)
+        )
+        found[value] = found.get(value, Spent()) + now + earlier
     return found
 
 
-def _spent(amount: float | None, number: int, made: int, *, estimated: bool) -> Spent:
+def _times(amount: float | None, number: int) -> Decimal | None:
     if amount is None or not isfinite(amount):
-        return Spent(number, number, made)
-    paid = _EXACT.multiply(Decimal(repr(amount)), Decimal(number))
-    return Spent(number, 0, made, paid, paid if estimated else None)
+        return None
+    return _EXACT.multiply(Decimal(repr(amount)), Decimal(number))
 
 
 def _plus(one: Decimal | None, other: Decimal | None) -> Decimal | None:

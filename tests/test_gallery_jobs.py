@@ -14,9 +14,10 @@ from receiver import errors
 from receiver.embedded import EmbeddedS3
 from receiver.gallery.advice import BY_CODE, BY_FAULT, advice
 from receiver.sandbox import SandboxServer
-from storage.records import JobError, JobRequest
+from storage.records import Attempt, JobError, JobRequest, JobResult, Status
 from tests.live import IMAGEN, ULTRA, Live, started
 from tests.pages import Visitor, visiting
+from tests.running import command
 from tests.test_readme import OF_JOBS, leaves
 
 READER, SUBMITTER = "reader-reader-reader", "submit-submit-submit"
@@ -254,6 +255,30 @@ def test_credits_are_spent_again_only_after_a_question(house: House) -> None:
     answer = house.writer.send(f"/jobs/{job['id']}/retry", question.fields("resubmit"))
     assert answer.status == 303
     assert house.job(job["id"])["submission"] == 2
+
+
+def test_what_earlier_submissions_cost_is_told(still: House) -> None:
+    ledger, job_id = still.live.service.memory.ledger, add(still.live, "costly")
+    attempt, error = Attempt.once("retry", "asked", "", 1), JobError("generation_failed", "No.", "gateway")
+    for result in (
+        JobResult(credits=5.5),
+        JobResult(credits=7, credits_estimated=True),
+        JobResult(credits=2),
+    ):
+        (job,) = [one for one in ledger.claim("test", 500) if one.id == job_id]
+        job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
+        job = ledger.move(job, Status.RUNNING, "test", keep_lease=True)
+        failed = ledger.move(job, Status.FAILED, "test", error=error, result=result)
+        if result.credits != 2:
+            ledger.reopen(failed, Status.QUEUED, attempt)
+        ledger.release("test")
+    assert still.job(job_id)["result"]["credits_before"] == 12.5
+    facts = still.writer.get(f"/jobs/{job_id}").tree.one("main").text
+    assert "Credits of earlier submissions~12.5" in " ".join(facts.split())
+    question = " ".join(still.writer.get(f"/jobs/{job_id}/resubmit").tree.one("main").text.split())
+    assert "Earlier submissions of it cost ~12.5 credits, and the last one 2." in question
+    shown = command("show", job_id, DARKROOM_URL=still.live.url, DARKROOM_TOKEN=READER).stdout
+    assert "12.5 credits for earlier submissions" in shown
 
 
 def test_what_cannot_be_retried_is_said_on_its_page(house: House) -> None:

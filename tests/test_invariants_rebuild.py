@@ -15,7 +15,7 @@ from storage.archive import SCHEMA
 from storage.folding import fold
 from storage.numbers import first_number
 from storage.objects import ObjectStore
-from storage.records import JobError, JobRequest, Status
+from storage.records import JobError, JobRequest, JobResult, Status
 from storage.schema import deliveries, jobs, outputs
 from tests.live import IMAGEN, ULTRA, Live, Start
 from tests.test_invariants import rows
@@ -52,6 +52,8 @@ JOBS: dict[str, Callable[[Record], Any]] = {
     "result_seed": lambda record: record["seed"]["returned"],
     "credits": lambda record: record["result"]["credits"],
     "credits_estimated": lambda record: record["result"]["credits_estimated"],
+    "credits_before": lambda record: record["result"]["credits_before"],
+    "credits_before_estimated": lambda record: record["result"]["credits_before_estimated"],
     "reply": lambda record: record["result"]["reply"],
     "found_by": lambda record: record["evidence"]["found_by"],
     "error_code": lambda record: (record["result"]["missing"] or {"code": None})["code"],
@@ -210,6 +212,7 @@ def test_8_the_ledger_follows_from_the_bucket_alone(start: Start) -> None:
     live.service.worker.wake()
     assert live.finish(job_id)["status"] == "archived"
     values += assert_rebuilt(live, "team/records/")
+    assert {row.get("credits_before") for row in values} == {None, 0, 12.5}
     told = {name for row in values for name, value in row.items() if value not in (None, [], {})}
     assert {*JOBS, *OUTPUTS} - told == {"updated_at", "version_id"}, "each was something once"
     assert max(row.get("records", 0) for row in values) == 2
@@ -234,6 +237,8 @@ def _everything_asked(idle: Live) -> str:
     ledger.add_job(job_id, "api-in-one", request, **more)
     (job,) = ledger.claim("test", 1)
     job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
-    ledger.move(job, Status.FAILED, "test", error=JobError("gateway_refused", "No.", "request"))
+    error = JobError("generation_failed", "No.", "gateway")
+    result = JobResult(credits=12.5, credits_estimated=True)
+    ledger.move(job, Status.FAILED, "test", error=error, result=result)
     idle.service.retrier.retry(job_id, resubmit=True)
     return job_id

@@ -42,6 +42,8 @@ class Paid:
     credits: float | None
     estimated: bool
     images: int
+    before: tuple[float, float] = (0.0, 0.0)
+    """What earlier submissions were charged by report, and by estimate."""
 
 
 PRICES = st.one_of(st.none(), st.sampled_from([0.0, 0.1, 0.2, 0.7, 4.0, 8.0, 1e-6]), st.floats(0, 1e12))
@@ -55,6 +57,7 @@ PAID = st.builds(
     credits=PRICES,
     estimated=st.booleans(),
     images=st.integers(0, 2),
+    before=st.sampled_from([(0.0, 0.0)] * 3 + [(8.0, 0.0), (0.0, 0.5), (12.0, 0.25)]),
 )
 
 
@@ -79,6 +82,8 @@ def fill(database: Database, paid: Sequence[Paid]) -> None:
             "result_model": one.reported,
             "credits": one.credits,
             "credits_estimated": one.estimated and one.credits is not None,
+            "credits_before": sum(one.before),
+            "credits_before_estimated": one.before[1],
         }
         rows.append(row)
         images += [
@@ -100,15 +105,22 @@ def _columns(output: Output) -> dict[str, Any]:
 
 def spent(paid: Sequence[Paid]) -> tuple[int, int, int, Fraction | None, Fraction | None]:
     """The same sums, by hand, in exact fractions."""
-    known = [one for one in paid if one.credits is not None]
-    guessed = [one for one in known if one.estimated]
+    reported = [one.credits for one in paid if one.credits is not None and not one.estimated]
+    guessed = [one.credits for one in paid if one.credits is not None and one.estimated]
+    known = len(reported) + len(guessed)
+    reported += [one.before[0] for one in paid if one.before[0]]
+    guessed += [one.before[1] for one in paid if one.before[1]]
     return (
         len(paid),
-        len(paid) - len(known),
+        len(paid) - known,
         sum(one.images for one in paid),
-        sum((Fraction(repr(one.credits)) for one in known), Fraction()) if known else None,
-        sum((Fraction(repr(one.credits)) for one in guessed), Fraction()) if guessed else None,
+        _sum(reported + guessed),
+        _sum(guessed),
     )
+
+
+def _sum(amounts: Sequence[float]) -> Fraction | None:
+    return sum((Fraction(repr(one)) for one in amounts), Fraction()) if amounts else None
 
 
 def told(found: Spent) -> tuple[int, int, int, Fraction | None, Fraction | None]:

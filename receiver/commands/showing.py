@@ -129,6 +129,8 @@ def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
     yield "Seed", _asked_and_told(request.seed, result.seed)
     if result.credits is not None:
         yield "Credits", f"{result.credits:g}{' (estimated)' if result.credits_estimated else ''}"
+    if result.credits_before:
+        yield "Before", f"{result.credits_before:g} credits for earlier submissions"
     yield "Created", job.created_at
     yield "Updated", job.updated_at
 

@@ -34,6 +34,7 @@ WORDS: Mapping[str, Any] = {
     "checks": {"ledger": "ok", "archive": "ok", "results": "ok"},
     "code": "gateway_unavailable",
     "credits": 4.0,
+    "credits_before": 0.0,
     "cursor": JOB,
     "delivered_at": TIME,
     "details": None,

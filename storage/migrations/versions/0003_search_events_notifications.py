@@ -1,4 +1,4 @@
-"""What finding and telling need: numbers, terms, tallies, pieces of prompts; events; notifications."""
+"""What finding and telling need: numbers, terms, tallies, pieces of prompts; events; notifications; costs."""
 
 from collections import Counter
 
@@ -19,6 +19,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("number", sa.BigInteger(), nullable=False, server_default="0"))
+    for credits_before in ("credits_before", "credits_before_estimated"):
+        op.add_column("jobs", sa.Column(credits_before, sa.Float(), nullable=False, server_default="0"))
     _tables()
     connection = op.get_bind()
     if connection.dialect.name == "sqlite":
