@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -45,6 +45,8 @@ Check = Callable[[], None]
 Warn = Callable[[], Mapping[str, str]]
 """Answers what an operator should know although work goes on: a sentence for each gateway, or other name."""
 
+ASKING = 4
+"""How many may be asking at once whether the service is ready; only one of them runs the checks."""
 BROKEN = "The check itself failed; the log says how."
 
 
@@ -68,6 +70,8 @@ class Health:
         self._checks = checks
         self._warnings = warnings
         self._answers = Remembered(self._find, REMEMBERED_S)
+        # Of their own: who asks before the first answer waits for it, and it may hang with the bucket.
+        self._threads = CapacityLimiter(ASKING)
 
     def routes(self) -> list[Served]:
         """The routes of this part."""
@@ -79,7 +83,7 @@ class Health:
 
     async def readyz(self, _request: Request) -> Response:
         """Answer whether every part can be used: 200, or 503 and what is wrong with which."""
-        answers = await run_in_threadpool(self.ask)
+        answers = await to_thread.run_sync(self.ask, limiter=self._threads)
         return JSONResponse(
             {
                 "status": "ready" if answers.ready else "not ready",

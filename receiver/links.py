@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -15,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from receiver import answers
 from receiver.admission import Admission
+from receiver.bucket_turns import BucketTurns
 from receiver.errors import NoSuchThing, NoThumbnail, UnsatisfiableRange
 from receiver.filenames import EXTENSIONS, file_name
 from receiver.queries import ImageQuery, NoQuery
@@ -95,6 +97,7 @@ class Links:
     store: ObjectStore
     archive: Archive
     thumbnails: Thumbnails
+    bucket: BucketTurns
     admission: Admission
     lifetime_s: int
     """How long a presigned link works."""
@@ -112,7 +115,8 @@ class Links:
         found = await self._find(request)
         if not query.stream:
             # Apart, because it may have to ask somebody for fresh credentials.
-            return RedirectResponse(await run_in_threadpool(self._presigned, found, request, query), 307)
+            link = await self.bucket.run(partial(self._presigned, found, request, query))
+            return RedirectResponse(link, 307)
         output = found.output
         etag = f'"{output.sha256}"'
         headers = KEPT | {"etag": etag, "accept-ranges": "bytes"}
@@ -130,7 +134,7 @@ class Links:
             headers["content-range"] = part.told
         if request.method == "HEAD":
             return Response(headers=headers)
-        return await run_in_threadpool(self._streamed, output, part, headers)
+        return await self.bucket.run(partial(self._streamed, output, part, headers))
 
     async def thumbnail(self, request: Request, _query: NoQuery) -> Response:
         """Fetch an output's thumbnail: WebP, 512 pixels at the longer side, made when first asked for.
@@ -155,7 +159,7 @@ class Links:
         job = (await self._find(request)).job
         if not job.records:
             raise NoSuchThing(f"Job {job.id} has no record yet; it gets one when its images are archived.")
-        return JSONResponse(await run_in_threadpool(self.archive.read_record, job))
+        return JSONResponse(await self.bucket.run(partial(self.archive.read_record, job)))
 
     async def _find(self, request: Request) -> Found:
         return await run_in_threadpool(self.search.output, request.path_params["id"])
@@ -180,7 +184,8 @@ class Links:
             check_length(stream, output, part.length if part else output.bytes)
             whole = part is None or part.length == output.bytes
             chunks = checked(stream, output) if whole else stream.chunks
-            return _Streamed(output, chunks, opened.pop_all(), 206 if part else 200, headers)
+            status = 206 if part else 200
+            return _Streamed(output, self.bucket.each(chunks), opened.pop_all(), status, headers)
 
 
 class _Streamed(StreamingResponse):
@@ -189,7 +194,7 @@ class _Streamed(StreamingResponse):
     def __init__(
         self,
         output: Output,
-        chunks: Iterator[bytes],
+        chunks: AsyncIterator[bytes],
         opened: ExitStack,
         status: int,
         headers: Mapping[str, str],

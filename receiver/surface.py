@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from receiver.admission import Admission
 from receiver.api import Api
+from receiver.bucket_turns import BucketTurns
 from receiver.callbacks import Callbacks
 from receiver.counting import Counting
 from receiver.edge import Edge, handlers
@@ -101,13 +102,14 @@ def surface(
     """Connect the parts that serve."""
     memory, clock = behind.memory, behind.submitter.clock
     api = _api(admission, behind)
+    bucket = BucketTurns()
     counting, usage = Counting(memory.facets, admission, clock), UsageApi(memory.usage, admission, clock)
     return Surface(
         callbacks=_callbacks(settings, admission, behind),
         api=api,
-        links=_links(settings, admission, memory, makers),
+        links=_links(settings, admission, memory, makers, bucket),
         others=[counting, usage, EventsPage(behind.waiters, admission), *others],
-        gallery=gallery(settings, memory, api, behind.health),
+        gallery=gallery(settings, memory, api, behind.health, bucket),
         health=behind.health,
         metrics=behind.metrics,
         page=MetricsPage(behind.metrics, admission),
@@ -133,14 +135,17 @@ def _api(admission: Admission, behind: Behind) -> Api:
     )
 
 
-def _links(settings: Settings, admission: Admission, memory: Memory, makers: Makers) -> Links:
+def _links(
+    settings: Settings, admission: Admission, memory: Memory, makers: Makers, bucket: BucketTurns
+) -> Links:
     kept = KeptThumbnails(memory.store, Keys(prefix=settings.s3.prefix), RECIPE)
     max_pixels = settings.download.max_pixels
     return Links(
         search=memory.search,
         store=memory.store,
         archive=memory.archive,
-        thumbnails=Thumbnails(memory.store, kept, makers.thumbnailer(), max_pixels=max_pixels),
+        thumbnails=Thumbnails(memory.store, kept, makers.thumbnailer(), bucket, max_pixels=max_pixels),
+        bucket=bucket,
         admission=admission,
         lifetime_s=settings.s3.link_lifetime,
     )

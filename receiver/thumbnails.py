@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from tempfile import SpooledTemporaryFile
 from time import monotonic
 from typing import BinaryIO, cast
 
 import structlog
 from anyio import CapacityLimiter, to_thread
-from starlette.concurrency import run_in_threadpool
 
+from receiver.bucket_turns import BucketTurns
 from receiver.errors import NoThumbnail, Unready
 from receiver.thumbnailer import Thumbnailer
 from storage.errors import Corrupt, StorageError
@@ -41,6 +42,7 @@ class Thumbnails:
         store: ObjectStore,
         kept: KeptThumbnails,
         thumbnailer: Thumbnailer,
+        bucket: BucketTurns,
         *,
         max_pixels: int,
         most_waiting: int = MOST_WAITING,
@@ -53,10 +55,11 @@ class Thumbnails:
         self._store = store
         self._kept = kept
         self._thumbnailer = thumbnailer
+        self._bucket = bucket
         self._max_pixels = max_pixels
         self._most_waiting = most_waiting
         self._now_s = now_s
-        # Places of their own: else all threads of the HTTP edge might wait here, and nothing be answered.
+        # Places of their own too: making one takes long, and reading what is kept need not wait for it.
         self._places = CapacityLimiter(thumbnailer.at_once)
         self._making: dict[str, asyncio.Task[bytes]] = {}
         self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
@@ -69,7 +72,7 @@ class Thumbnails:
         the errors of storage.
         """
         self._check_refused(output)
-        if (kept := await run_in_threadpool(self._kept.read, output)) is not None:
+        if (kept := await self._bucket.run(partial(self._kept.read, output))) is not None:
             return kept
         if (making := self._making.get(output.id)) is None:
             if len(self._making) >= self._most_waiting:
@@ -118,7 +121,9 @@ class Thumbnails:
         try:
             with self._store.stream(output.key) as stream:
                 check_length(stream, output, output.bytes)
-                file.writelines(checked(stream, output))
+                # Not `writelines`: until Python 3.12 a spooled file looks at its size only after all of it.
+                for chunk in checked(stream, output):
+                    file.write(chunk)
         except Corrupt as error:
             log.error("an archived image is damaged", output=output.id, why=str(error))
             raise NoThumbnail(

@@ -6,16 +6,19 @@ import asyncio
 import hashlib
 import io
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, ClassVar, cast
 
+from receiver.bucket_turns import BucketTurns
 from receiver.errors import NoThumbnail, Unready
 from receiver.thumbnailer import Thumbnailer
-from receiver.thumbnails import REMEMBERED_S, Thumbnails
+from receiver.thumbnails import REMEMBERED_S, SPOOL_BYTES, Thumbnails
 from storage.errors import Unavailable
 from storage.keys import Keys
-from storage.objects import ObjectStore
+from storage.objects import ObjectStore, ObjectStream
 from storage.records import Output
 from storage.thumbnails import KeptThumbnails
 from tests.pictures import bomb, corners, encoded
@@ -64,7 +67,9 @@ def archived(store: ObjectStore, data: bytes, index: int = 0, pixels: tuple[int,
 
 @contextmanager
 def thumbnails(store: ObjectStore, thumbnailer: Thumbnailer, **more: Any) -> Iterator[Thumbnails]:
-    made = Thumbnails(store, KeptThumbnails(store, Keys(), "1"), thumbnailer, max_pixels=10**8, **more)
+    made = Thumbnails(
+        store, KeptThumbnails(store, Keys(), "1"), thumbnailer, BucketTurns(), max_pixels=10**8, **more
+    )
     yield made
     made.close()
 
@@ -127,6 +132,40 @@ def test_nobody_waits_for_a_service_that_stops(store: ObjectStore, tmp_path: Any
         stopping.join()
         assert isinstance(answer, Unready)
         assert isinstance(got(made, output)[0], Unready)
+
+
+class Watched(ObjectStore):
+    """A store with somebody who looks on as each chunk comes."""
+
+    looks: ClassVar[list[Callable[[], None]]] = []
+
+    @contextmanager
+    def stream(self, key: str, *, byte_range: str | None = None) -> Iterator[ObjectStream]:
+        """Open an object."""
+        with super().stream(key, byte_range=byte_range) as stream:
+            yield replace(stream, chunks=self._each(stream.chunks))
+
+    def _each(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            for look in self.looks:
+                look()
+            yield chunk
+
+
+def test_a_large_image_goes_to_the_disk_while_it_comes(s3_access: Any) -> None:
+    store = Watched.connect(
+        bucket="full-of-large-ones", endpoint=s3_access.endpoint, region="us-east-1",
+        access_key=s3_access.access_key, secret_key=s3_access.secret_key,
+    )  # fmt: skip
+    store.check(create=True)
+    output = archived(store, bytes(SPOOL_BYTES + 2_000_000))
+    on_disk: list[bool] = []
+    with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool, thumbnails(store, Counting()) as made:
+        Watched.looks.append(lambda: on_disk.append(vars(spool)["_rolled"]))
+        made._fetch(output, cast("BinaryIO", spool))
+        assert spool.tell() == output.bytes
+    assert on_disk[0] is False
+    assert on_disk[-1] is True, "before the last chunk came"
 
 
 class Full(ObjectStore):

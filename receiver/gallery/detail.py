@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from receiver.bucket_turns import BucketTurns
+from receiver.errors import Unready
 from receiver.gallery import asking
+from receiver.gallery.forms import NOTHING
 from receiver.gallery.frame import Frame, Visit
 from receiver.gallery.rendering import pretty
+from receiver.gallery.sessions import Session
 from receiver.proof import proof
 from receiver.views import timeline
 from storage.archive import Archive
@@ -37,21 +44,28 @@ class Detail:
     ledger: Ledger
     notifications: Notifications
     archive: Archive
+    bucket: BucketTurns
     clock: Clock
 
     def routes(self) -> list[Route]:
         """The routes of this part."""
-        return [self.frame.route("GET /outputs/{id}", self.show)]
+        return [self.frame.admitted("GET /outputs/{id}", self.show, scope="read")]
 
-    def show(self, visit: Visit) -> Response:
+    async def show(self, request: Request, session: Session) -> Response:
         """Show one output. `q` is the search that it was found by, in which it has neighbours."""
+        visit = Visit(request, session, NOTHING, self.frame)
+        found = await run_in_threadpool(self.search.output, request.path_params["id"])
+        record, record_fault = await self._record(found.job)
+        return await run_in_threadpool(self._page, visit, found, record, record_fault)
+
+    def _page(
+        self, visit: Visit, found: Found, record: Mapping[str, Any] | None, record_fault: str
+    ) -> Response:
         q = visit.given("q") or ""
         wanted, _ = asking.read_asked(q, self.clock())
-        found = self.search.output(visit.request.path_params["id"])
         job, output = found.job, found.output
         deliveries, outputs = self.search.deliveries(job.id), self.ledger.outputs(job.id)
         events = timeline(job, deliveries, outputs, self.notifications.of_job(job.id))
-        record, record_fault = self._record(job)
         return visit.page(
             "output.html",
             q=q,
@@ -75,13 +89,13 @@ class Detail:
         older = self.search.outputs(wanted, limit=1, cursor=found.output.id).rows
         return {"newer": newer[0] if newer else None, "older": older[0].output.id if older else None}
 
-    def _record(self, job: Job) -> tuple[Mapping[str, Any] | None, str]:
+    async def _record(self, job: Job) -> tuple[Mapping[str, Any] | None, str]:
         """The job's record, or why it is not here. The page is worth showing without it."""
         if not job.records:
             return None, "There is none yet; it is written when the job's images are archived."
         try:
-            return self.archive.read_record(job), ""
-        except StorageError:
+            return await self.bucket.run(partial(self.archive.read_record, job)), ""
+        except (StorageError, Unready):
             return None, "The bucket did not give it now. Load this page again in a moment."
 
 

@@ -79,7 +79,7 @@ class Visit:
 
 
 Handler = Callable[[Visit], Response]
-"""Answers a visit. It runs in a thread of its own, so it may read the ledger and the bucket."""
+"""Answers a visit. In a thread of its own, so it may read the ledger; the bucket only by `BucketTurns`."""
 
 
 class PageRoute(Route):

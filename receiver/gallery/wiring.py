@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from receiver.bucket_turns import BucketTurns
 from receiver.gallery.assets import Assets
 from receiver.gallery.detail import Detail
 from receiver.gallery.finding import Finding
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from receiver.memory import Memory
 
 
-def gallery(settings: Settings, memory: Memory, api: Api, health: Health) -> Gallery:
+def gallery(settings: Settings, memory: Memory, api: Api, health: Health, bucket: BucketTurns) -> Gallery:
     """Connect the gallery's parts."""
     assets = Assets()
     frame = Frame(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
@@ -33,7 +34,7 @@ def gallery(settings: Settings, memory: Memory, api: Api, health: Health) -> Gal
             assets,
             SigningIn(frame),
             Grid(frame, search, newer, memory.facets, clock),
-            Detail(frame, search, newer, memory.ledger, memory.notifications, memory.archive, clock),
+            Detail(frame, search, newer, memory.ledger, memory.notifications, memory.archive, bucket, clock),
             Finding(frame, search, settings.download.max_bytes),
             *looking_after(frame, memory, api, health),
         ],
