@@ -31,8 +31,8 @@ GOOD = 2 * JOBS
 """Every good callback is sent twice, as gateways do."""
 SECONDS = 12.0
 KEY = "the-key-that-signs-callback-urls"
-SLOWEST_S = 4.0
-"""Senders wait for five to ten seconds."""
+PATIENT_S, SLOWEST_S = 4.0, 10.0
+"""Senders wait for five to ten seconds: most are answered within the first, and all within the second."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,9 @@ def test_good_callbacks_come_through_a_flood_of_hostile_ones(prepared: Prepared,
     for kind, counts in told.answers.items():
         assert set(counts) <= ALLOWED.get(kind, REFUSED), (kind, counts)
     assert Counter(one.status for one in good) == {200: GOOD}
-    assert max(one.took_s for one in good) < SLOWEST_S
+    took = sorted(one.took_s for one in good)
+    assert took[-GOOD // 100] < PATIENT_S
+    assert took[-1] < SLOWEST_S
     assert sum(told.began <= one.began <= told.ended for one in good) > 0.9 * GOOD, "at the same time"
     assert most - before < 60 * MIB
     assert most < 200 * MIB
