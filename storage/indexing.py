@@ -28,7 +28,7 @@ HAS_IMAGE = "has:image"
 """The term of every job that has an output, so that searches for images pass by all others."""
 
 MOST_PIECES = 24
-"""How many pieces of one word are looked up: what they find is compared with the whole word anyway."""
+"""About how many pieces of one long word are looked up."""
 
 
 def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
@@ -90,9 +90,11 @@ def lookup(folded_words: Iterable[str]) -> str:
     """The question to the index that finds every prompt with these folded words, and perhaps some more."""
     pieces: dict[str, None] = {}
     for word in folded_words:
-        threes = list(dict.fromkeys(_threes(word))) if len(word) > 2 else [word]
-        step = max(1, -(-len(threes) // MOST_PIECES))
-        pieces |= dict.fromkeys(threes[::step])
+        threes = list(_threes(word)) if len(word) > 2 else [word]
+        # Those that cover the word are enough: each more is one more list to go through, and what they find
+        # is compared with the whole word anyway.
+        step = max(3, -(-len(threes) // MOST_PIECES))
+        pieces |= dict.fromkeys([*threes[::step], threes[-1]])
     return " ".join(_word(piece) for piece in pieces)
 
 
