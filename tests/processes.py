@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -22,6 +23,10 @@ from receiver.serving import listen
 
 ROOT = Path(__file__).parent.parent
 MIB = 1024 * 1024
+
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+PORTS = itertools.cycle(15_000 + 2_000 * WORKER + (os.getpid() + n) % 2_000 for n in range(2_000))
+"""Below 32,768, where Linux begins to give ports away; two runs at once begin at different ones."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,15 @@ def environment(
 
 
 def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with listen("127.0.0.1", 0) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody listens on, and that the system gives to nobody who asks for any port.
+
+    A service that is killed and started again finds it free, whatever else runs meanwhile; each process of a
+    test run has ports of its own.
+    """
+    for port in itertools.islice(PORTS, 2_000):
+        with suppress(OSError), listen("127.0.0.1", port):
+            return port
+    raise AssertionError("every port is taken")
 
 
 @contextmanager
