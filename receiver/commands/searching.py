@@ -117,11 +117,6 @@ def search(
     say_if_cut(len(found), limit)
 
 
-def output_line(output: Output) -> Sequence[Text]:
-    """An output as a line of the table of outputs."""
-    return _output_line(output, [])
-
-
 def _digest(file: Path) -> str:
     try:
         with file.open("rb") as opened:
