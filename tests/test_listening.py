@@ -73,7 +73,8 @@ def test_the_place_is_known_before_anything_happened(serve: Serve) -> None:
 
 
 def test_who_does_not_come_back_is_unreachable(serve: Serve) -> None:
-    gone = reply(b'{"code": "unready", "detail": "stopping"}', status="503 Service Unavailable")
+    stopping = b'{"code": "unready", "detail": "stopping"}'
+    gone = reply(stopping, status="503 Service Unavailable", Connection="close")
     server = serve({"/v1/events": in_turn(HEAD + frame(5), gone, gone, gone)})
     waited: list[float] = []
     with client(server.url, waited) as darkroom:

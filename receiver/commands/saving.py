@@ -161,6 +161,7 @@ class Saving:
                     progress.update(task, done=number + 1)
             finally:
                 self._end(threads)
+                self._note_rest(results)
         order = {output.id: number for number, output in enumerate(outputs)}
         self.saved.sort(key=lambda one: order[one.output.id])
 
@@ -171,6 +172,16 @@ class Saving:
             self.saved.append(result)
         else:
             self.failed.append(result)
+
+    def _note_rest(self, results: SimpleQueue[Saved | Failed | Exception]) -> None:
+        # What was done when the run was cut short is done, whether or not anybody had looked at it yet.
+        while True:
+            try:
+                result = results.get_nowait()
+            except Empty:
+                return
+            if not isinstance(result, Exception):
+                self._note(result)
 
     def _end(self, threads: Sequence[threading.Thread]) -> None:
         self._stop.set()
