@@ -6,15 +6,36 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from storage import books
-from storage.errors import Conflict
+from storage.database import Database
+from storage.errors import Conflict, Unavailable
 from storage.events import note_move
 from storage.indexing import index_job
 from storage.numbers import next_number
 from storage.records import Job
 from storage.rows import to_job
 from storage.schema import jobs
+
+TIES = 100
+"""How often a job is tried again that another writer was given the number of, in that very moment."""
+
+
+def accept_once(database: Database, row: Mapping[str, Any], pieces: str) -> tuple[Job, bool]:
+    """Take a job in, in a transaction of its own, also where writers do not queue up; see `accept`."""
+    for _ in range(TIES):
+        try:
+            with database.write() as connection:
+                return accept(connection, row, pieces)
+        except IntegrityError:
+            # Two at once: of one key, of one id, or of one millisecond, who then had the same number.
+            with database.read() as connection:
+                if earlier := same_key(connection, row):
+                    return earlier, False
+                if connection.scalar(select(jobs.c.id).where(jobs.c.id == row["id"])) is not None:
+                    raise
+    raise Unavailable("Too many jobs came at once.")
 
 
 def accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tuple[Job, bool]:

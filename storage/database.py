@@ -9,7 +9,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, Insert, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -25,6 +25,19 @@ BUSY_TIMEOUT_MS = 5_000
 STEPS = 50_000
 """How many steps of SQLite's virtual machine there are between two looks at the clock."""
 
+POOL = {"pool_size": 8, "max_overflow": 12, "pool_timeout": BUSY_TIMEOUT_MS / 1000}
+"""How many connections to PostgreSQL one process keeps, how many more it opens when all are in use, and how
+long somebody waits for one; a server has room for 100, if nobody has changed that."""
+
+CONNECT_S = 5
+"""How long a connection to PostgreSQL may take to be made."""
+
+TURN = 0x6461726B
+"""The advisory lock that whoever migrates a PostgreSQL ledger holds."""
+
+CANCELED = "57014"
+"""What PostgreSQL calls a statement that took longer than it may."""
+
 CACHE_KIB = 8 * 1024
 """What one connection to SQLite keeps of the database in memory, at most; few are in use at one time."""
 
@@ -37,6 +50,7 @@ class Database:
         # SQLite has one writer at a time, and whoever finds it busy sleeps ever longer before looking again.
         # Threads of one process need not: they take turns here, and are woken when it is theirs.
         self._turn = Lock() if engine.dialect.name == "sqlite" else None
+        self._closed = False
 
     @classmethod
     def open(cls, url: str) -> Database:
@@ -48,7 +62,7 @@ class Database:
             parsed = make_url(url)
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            database = cls(_engine(url))
+            database = cls(_engine(parsed))
         except (SQLAlchemyError, ImportError, OSError) as error:
             raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
         try:
@@ -61,7 +75,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One transaction that may write. It commits at the end of the block, durably, or not at all."""
-        with _translated(), self._in_turn(), self._engine.begin() as connection:
+        with _translated(), self._in_turn(), self._connected() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -82,23 +96,25 @@ class Database:
 
         `within_s`: how long all that is read may take; then it is broken off, and TookTooLong raised.
         """
-        with _translated(), self._engine.connect() as plain:
+        with _translated(), self._connected() as plain:
             connection = plain.execution_options(darkroom_read=True)
-            if within_s is None or self._turn is None:
+            if self._turn is None:
+                # What is read together is of one moment, as it is on SQLite.
+                connection = connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            if within_s is None:
                 yield connection
                 return
-            with _broken_off(connection, monotonic() + within_s):
+            limited = _ended_by_server if self._turn is None else _broken_off
+            with limited(connection, monotonic() + within_s):
                 yield connection
 
     def migrate(self) -> None:
         """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
         with self.read() as connection:
-            known = inspect(connection).has_table("alembic_version")
-            at = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
-        if at == HEAD:
-            return
-        if at is not None and at > HEAD:
-            raise Misconfigured(f"The ledger is of a newer Darkroom (schema {at}, ours is {HEAD}); upgrade.")
+            if _is_current(connection):
+                return
         # Imported here because a start with nothing to migrate should not pay for it.
         from alembic import command
         from alembic.config import Config
@@ -107,12 +123,27 @@ class Database:
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
         with self.write() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if self._turn is None:
+                # Several may be started together; the others find nothing left to do.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
+            if not _is_current(connection):
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
 
     def close(self) -> None:
-        """Give every connection back."""
+        """Close every connection; one that is still in use is closed by whoever uses it."""
+        self._closed = True
         self._engine.dispose()
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            try:
+                yield connection
+            finally:
+                if self._closed and not connection.invalidated:
+                    connection.detach()
 
 
 def inserted(connection: Connection, statement: Insert) -> bool:
@@ -125,9 +156,27 @@ def inserted(connection: Connection, statement: Insert) -> bool:
     return True
 
 
-def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+def _is_current(connection: Connection) -> bool:
+    known = inspect(connection).has_table("alembic_version")
+    at = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+    if at is not None and at > HEAD:
+        raise Misconfigured(f"The ledger is of a newer Darkroom (schema {at}, ours is {HEAD}); upgrade.")
+    return bool(at == HEAD)
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        return _sqlite(url)
+    if url.drivername in {"postgresql", "postgres"}:
+        url = url.set(drivername="postgresql+psycopg")
+    # A server that is gone without a word is noticed, and one that is locked is not waited for any longer
+    # than the sender of a callback waits for us.
+    limits = f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
+    reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000, "options": limits}
+    return create_engine(url, pool_pre_ping=True, pool_use_lifo=True, connect_args=reach, **POOL)
+
+
+def _sqlite(url: URL) -> Engine:
     # Threads are what limits connections here; a pool that ran dry would only be a second, hidden limit.
     engine = create_engine(
         url, connect_args={"check_same_thread": False}, pool_size=32, max_overflow=-1, pool_use_lifo=True
@@ -173,6 +222,18 @@ def _broken_off(connection: Connection, deadline: float) -> Iterator[None]:
         raise TookTooLong("This question takes too long to answer; ask for less at a time.") from error
     finally:
         driver.set_progress_handler(None, 0)
+
+
+@contextmanager
+def _ended_by_server(connection: Connection, deadline: float) -> Iterator[None]:
+    left_ms = max(1, int((deadline - monotonic()) * 1000))
+    connection.execute(text(f"SET LOCAL statement_timeout = {left_ms}"))
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != CANCELED:
+            raise
+        raise TookTooLong("This question takes too long to answer; ask for less at a time.") from error
 
 
 @contextmanager

@@ -1,10 +1,7 @@
 """What happened lately: jobs that moved and outputs that were archived, in the order they were written.
 
-On SQLite ids only grow, without a gap, and whoever has seen one has seen all before it: there is one writer
-at a time, and no id is used twice (AUTOINCREMENT). On PostgreSQL that must be looked at before this is used
-there: ids are given out when a row is written and become visible when its transaction commits, so a smaller
-one may appear after a larger one was read, and a rolled back transaction leaves a gap for ever. A reader has
-to stay behind the oldest transaction that is open there (`pg_snapshot_xmin`), or writers have to take turns.
+Ids only grow, and whoever has seen one has seen all before it: nothing is read from where something may still
+appear (`storage.horizon`).
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select
 
 from storage.database import Database
+from storage.horizon import Horizon
 from storage.records import Output
 from storage.schema import events
 
@@ -92,16 +90,17 @@ class Events:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._horizon = Horizon()
 
     def after(self, event_id: int, *, limit: int) -> Sequence[Happened]:
         """The next events after one, oldest first."""
         with self._database.read() as connection:
-            return _read(connection, event_id, limit)
+            return _read(connection, event_id, limit, events.c.id <= self._horizon.of(connection))
 
     def newest(self) -> Place:
         """The place behind all events."""
         with self._database.read() as connection:
-            return _newest(connection)
+            return _newest(connection, self._horizon.of(connection))
 
     def since(
         self, place: Place, *, limit: int, job_id: str | None = None, gateway: str | None = None
@@ -112,9 +111,10 @@ class Events:
         """
         only = [events.c.job_id == job_id] if job_id else []
         only += [events.c.gateway == gateway] if gateway else []
-        # On SQLite all of it sees the same moment; elsewhere `newest`, read first, is no newer than the rest.
         with self._database.read() as connection:
-            newest = _newest(connection)
+            horizon = self._horizon.of(connection)
+            only.append(events.c.id <= horizon)
+            newest = _newest(connection, horizon)
             lost = _lost(connection, place, newest)
             found = [] if lost else _read(connection, place.id, limit, *only)
         return Since(found, newest, lost)
@@ -126,7 +126,7 @@ class Events:
         as proof of how far the ids have come; what is kept has no gap, even if the clock was set back.
         """
         with self._database.read() as connection:
-            newest = _newest(connection).id
+            newest = _newest(connection, self._horizon.of(connection)).id
             oldest_first = select(events.c.id, events.c.at).order_by(events.c.id).limit(limit)
             rows = connection.execute(oldest_first).all()
         old = [
@@ -160,8 +160,9 @@ def _read(connection: Connection, event_id: int, limit: int, *only: Any) -> list
     return [Happened(**row) for row in connection.execute(query).mappings()]
 
 
-def _newest(connection: Connection) -> Place:
-    query = select(events.c.id, events.c.at).order_by(events.c.id.desc()).limit(1)
+def _newest(connection: Connection, horizon: int) -> Place:
+    seen = select(events.c.id, events.c.at).where(events.c.id <= horizon)
+    query = seen.order_by(events.c.id.desc()).limit(1)
     row = connection.execute(query).one_or_none()
     return _BEGINNING if row is None else Place(row.id, row.at)
 

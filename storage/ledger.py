@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, case, delete, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 
 from storage import books, claims
-from storage.accepting import accept, same_key
+from storage.accepting import accept_once
 from storage.claims import Room
 from storage.database import Database, inserted
 from storage.deliveries import DECIDED, Offer, Receipt, mark_applied, pending, scrub, take_in
@@ -65,15 +65,7 @@ class Ledger:
             "notify_url": notify_default if notify_url is None else notify_url or None,
             "request_id": request_id,
         }
-        pieces = pieces_of(row["prompt_folded"])
-        try:
-            with self._database.write() as connection:
-                return accept(connection, row, pieces)
-        except IntegrityError:
-            with self._database.read() as connection:  # two of one key at once, where writers do not queue up
-                if earlier := same_key(connection, row):
-                    return earlier, False
-            raise
+        return accept_once(self._database, row, pieces_of(row["prompt_folded"]))
 
     def job(self, job_id: str) -> Job:
         """Read one job; raise NotFound."""

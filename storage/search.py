@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, exists, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, exists, literal, null, or_, select
 
 from storage import conditions
 from storage.database import Database
@@ -33,9 +33,9 @@ WITHIN_S = 10.0
 
 def _without(*long: str) -> Sequence[ColumnElement[Any]]:
     """A job's columns, with nothing in those that are long and that a list does not show."""
-    empty = {"params": "'{}'", "images": "'[]'", "moves": "'[]'", "attempt_log": "'[]'"}
+    empty: dict[str, Any] = {"params": {}, "images": [], "moves": [], "attempt_log": []}
     return [
-        literal_column(empty.get(column.name, "NULL"), column.type).label(column.name)
+        (literal(empty[column.name], column.type) if column.name in empty else null()).label(column.name)
         if column.name in long
         else column
         for column in jobs.c

@@ -1,3 +1,10 @@
 from __future__ import annotations
 
-pytest_plugins = ["tests.services", "tests.live", "tests.running", "tests.ledgers", "tests.galleries"]
+pytest_plugins = [
+    "tests.services",
+    "tests.postgres",
+    "tests.live",
+    "tests.running",
+    "tests.ledgers",
+    "tests.galleries",
+]

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from pathlib import Path
 from unicodedata import normalize
 
 from storage.database import Database
@@ -184,8 +183,8 @@ def shots() -> dict[str, Shot]:
 class Archive:
     """A ledger that is filled with jobs, and what it must hold by now. No job may be claimed but by it."""
 
-    def __init__(self, path: Path, made: Mapping[str, Made] | None = None) -> None:
-        self.database = Database.open(f"sqlite:///{path}")
+    def __init__(self, url: str, made: Mapping[str, Made] | None = None) -> None:
+        self.database = Database.open(url)
         self.clock = Clock()
         self.ledger = Ledger(self.database, self.clock, lease_ms=10**12)
         self._made = dict(made or {})

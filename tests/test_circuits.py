@@ -193,6 +193,7 @@ def test_no_gateways_backlog_stands_before_anothers_jobs(ledger: Ledger, clock: 
     assert len(ledger.claim("w", Room(10, {GATEWAY: 2}, others=1))) == 2
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_work_is_found_without_reading_finished_jobs(ledger: Ledger, database: Database) -> None:
     add(ledger)
     asked: list[tuple[str, Any]] = []

@@ -95,6 +95,7 @@ def test_an_output_that_is_added_again_is_not_counted_again(filled: Ledger, data
     assert Facets(database).read(Wanted()) == before
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_benchmarks_ledger_is_as_the_ledger_would_have_written_it(
     tmp_path: Path, ledger: Ledger, database: Database, clock: Clock
 ) -> None:

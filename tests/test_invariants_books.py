@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,8 +54,8 @@ def _listen(connection: Connection, heard: Callable[[int], None] | None) -> None
 
 
 @pytest.fixture
-def interrupted(tmp_path: Path) -> Iterator[Interrupted]:
-    opened = Interrupted.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+def interrupted(database_url: str) -> Iterator[Interrupted]:
+    opened = Interrupted.open(database_url)
     assert isinstance(opened, Interrupted)
     yield opened
     opened.close()
@@ -125,11 +124,11 @@ def _cut_off_everywhere(database: Interrupted, ledger: Ledger, verb: Callable[[]
 
 
 @pytest.mark.parametrize("after", [1, 2])
-def test_9_the_books_are_of_one_moment(interrupted: Interrupted, tmp_path: Path, after: int) -> None:
-    """Upheld by `_begin_sqlite` (storage/database.py): what is read together is read in one transaction."""
+def test_9_the_books_are_of_one_moment(interrupted: Interrupted, database_url: str, after: int) -> None:
+    """Upheld by `Database.read` (storage/database.py): what is read together is of one moment."""
     ledger = Ledger(interrupted, Clock())
     add(ledger, "job-1")
-    with closing(Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")) as theirs:
+    with closing(Database.open(database_url)) as theirs:
         other = Ledger(theirs, Clock())
 
         def in_between(number: int) -> None:

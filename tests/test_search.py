@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from unicodedata import normalize
 
 import pytest
@@ -23,6 +24,7 @@ from storage.records import Status
 from storage.search import Page, Search
 from storage.wanted import Wanted
 from tests.brute_force import Made, all_jobs, all_outputs, caseless, job_fits
+from tests.postgres import Postgres
 from tests.search_corpus import DAY, FIRST, JPEG, PNG, PROMPTS, WEBP, Archive, Image, Shot, shots
 from tests.search_queries import ROWS, Row
 
@@ -37,45 +39,97 @@ QUIET = settings(
 )
 
 
+class Place(Protocol):
+    """Where ledgers lie that are copies of each other."""
+
+    def make(self) -> str:
+        """Where a new one is."""
+        ...
+
+    def copy(self, url: str) -> str:
+        """Where a copy of one is, which nobody has open."""
+        ...
+
+    def drop(self, url: str) -> None:
+        """Take one away."""
+        ...
+
+
+@dataclass(frozen=True)
+class Files:
+    folder: Path
+
+    def make(self) -> str:
+        return f"sqlite:///{self.folder / uuid.uuid4().hex}.sqlite3"
+
+    def copy(self, url: str) -> str:
+        other = self.make()
+        shutil.copyfile(url.removeprefix("sqlite:///"), other.removeprefix("sqlite:///"))
+        return other
+
+    def drop(self, url: str) -> None:
+        Path(url.removeprefix("sqlite:///")).unlink()
+
+
+@dataclass(frozen=True)
+class Databases:
+    server: Postgres
+
+    def make(self) -> str:
+        return self.server.url(self.server.create())
+
+    def copy(self, url: str) -> str:
+        return self.server.url(self.server.create(url.rpartition("/")[2]))
+
+    def drop(self, url: str) -> None:
+        self.server.drop(url.rpartition("/")[2])
+
+
 @dataclass(frozen=True)
 class Filled:
     """Where the corpus lies, and what it holds."""
 
-    path: Path
+    place: Place
+    url: str
     made: Mapping[str, Made]
 
     @contextmanager
-    def copy(self, to: Path) -> Iterator[Archive]:
+    def copy(self) -> Iterator[Archive]:
         """A copy that may be added to."""
-        shutil.copyfile(self.path, to)
-        archive = Archive(to, self.made)
+        url = self.place.copy(self.url)
+        archive = Archive(url, self.made)
         try:
             yield archive
         finally:
             archive.close()
-            to.unlink()
+            self.place.drop(url)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    if request.param == "sqlite":
+        return Files(tmp_path_factory.mktemp("search"))
+    return Databases(request.getfixturevalue("postgres"))
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Filled:
-    path = tmp_path_factory.mktemp("search") / "corpus.sqlite3"
-    archive = Archive(path)
+def filled(place: Place) -> Filled:
+    archive = Archive(url := place.make())
     for name, shot in shots().items():
         archive.add(name, shot)
     archive.close()
-    return Filled(path, archive.made)
+    return Filled(place, url, archive.made)
 
 
 @pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Filled:
-    path = tmp_path_factory.mktemp("search") / "empty.sqlite3"
-    Archive(path).close()
-    return Filled(path, {})
+def empty(place: Place) -> Filled:
+    Archive(url := place.make()).close()
+    return Filled(place, url, {})
 
 
 @pytest.fixture(scope="module")
 def corpus(filled: Filled) -> Iterator[Archive]:
-    with filled.copy(filled.path.with_name("read.sqlite3")) as archive:
+    with filled.copy() as archive:
         yield archive
 
 
@@ -260,7 +314,7 @@ MADE_UP = st.lists(st.text(CHARACTERS, min_size=1, max_size=40), min_size=1, max
 @given(st.data())
 def test_any_prompt_is_found_by_its_parts(empty: Filled, data: st.DataObject) -> None:
     prompts = data.draw(MADE_UP)
-    with empty.copy(empty.path.with_name("fresh.sqlite3")) as archive:
+    with empty.copy() as archive:
         for number, prompt in enumerate(prompts):
             archive.add(f"job-{number}", Shot(prompt, status=Status.QUEUED, day=number // 2))
         check(archive, Wanted())
@@ -332,7 +386,7 @@ def test_pages_skip_and_repeat_nothing_while_more_arrives(
     filled: Filled, wanted: Wanted, limit: int, arrivals: list[Arrival]
 ) -> None:
     for of_outputs in (True, False):
-        with filled.copy(filled.path.with_name("paged.sqlite3")) as archive:
+        with filled.copy() as archive:
             search, coming = Search(archive.database), iter(arrivals)
             page: Callable[..., Page[Any]] = search.outputs if of_outputs else search.jobs
             everything = all_outputs if of_outputs else all_jobs
@@ -351,7 +405,7 @@ def test_pages_skip_and_repeat_nothing_while_more_arrives(
 def test_a_page_may_end_before_outputs_of_its_last_job_that_are_not_wanted(empty: Filled, index: int) -> None:
     # The job goes on after the page, but nothing more of it is wanted: the next page begins with another job.
     images = [Image(JPEG if n == index else PNG, seed="42" if n == index else None) for n in range(3)]
-    with empty.copy(empty.path.with_name("ends.sqlite3")) as archive:
+    with empty.copy() as archive:
         for number in range(4):
             shot = Shot("x", images=images, day=number, status=Status.QUEUED)
             archive.add(f"job-{number}", shot)

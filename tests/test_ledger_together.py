@@ -1,0 +1,201 @@
+"""Several processes on one ledger, on both databases: each `Ledger` here has connections of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import insert, select, text
+
+from storage import horizon
+from storage.books import total
+from storage.database import HEAD, Database
+from storage.deliveries import Receipt
+from storage.errors import LeaseLost, TookTooLong, Unavailable
+from storage.events import Events
+from storage.ledger import Ledger
+from storage.records import Job, Status
+from storage.schema import events, jobs
+from tests.ledgers import REQUEST, Clock, add, offer, output, running
+from tests.postgres import Postgres, serving
+
+PEERS = 4
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+@pytest.fixture
+def peers(database_url: str, clock: Clock) -> Iterator[Sequence[Ledger]]:
+    with ExitStack() as stack:
+        opened = [stack.enter_context(closing(Database.open(database_url))) for _ in range(PEERS)]
+        yield [Ledger(database, clock) for database in opened]
+
+
+def together(peers: Sequence[Ledger], act: Callable[[Ledger, int], None]) -> None:
+    """All act at the same instant."""
+    barrier = threading.Barrier(len(peers))
+
+    def begin(number: int) -> None:
+        barrier.wait(10)
+        act(peers[number], number)
+
+    with ThreadPoolExecutor(len(peers)) as pool:
+        for done in [pool.submit(begin, number) for number in range(len(peers))]:
+            done.result(60)
+
+
+def test_jobs_of_one_millisecond_are_all_taken_in_and_have_places_of_their_own(
+    peers: Sequence[Ledger], database: Database
+) -> None:
+    together(peers, lambda ledger, peer: [add(ledger, f"job-{peer}-{n}") for n in range(15)].clear())
+    with database.read() as connection:
+        numbers = list(connection.scalars(select(jobs.c.number).order_by(jobs.c.number)))
+    assert len(numbers) == 15 * PEERS
+    assert all(after == before + 1 for before, after in pairwise(numbers))
+    page = total(list(peers[0].books().values()))
+    assert (page.accepted, page.balanced) == (15 * PEERS, True)
+
+
+def test_one_key_at_the_same_instant_is_one_job(peers: Sequence[Ledger]) -> None:
+    answers: list[tuple[Job, bool]] = []
+
+    def submit(ledger: Ledger, peer: int) -> None:
+        for turn in range(5):
+            job_id = f"job-{turn}-{peer}"
+            answers.append(ledger.add_job(job_id, "apiframe", REQUEST, idempotency_key=f"k-{turn}"))
+
+    together(peers, submit)
+    assert len({job.id for job, _ in answers}) == 5
+    assert sum(new for _, new in answers) == 5
+    assert total(list(peers[0].books().values())).accepted == 5
+
+
+def test_no_job_is_leased_to_two_workers(peers: Sequence[Ledger]) -> None:
+    for number in range(60):
+        add(peers[0], f"job-{number}", "apiframe" if number % 2 else "api-in-one")
+    got: dict[int, list[str]] = {}
+
+    def claim(ledger: Ledger, peer: int) -> None:
+        mine: list[str] = []
+        while claimed := ledger.claim(f"w{peer}", 4):
+            mine += [job.id for job in claimed]
+        got[peer] = mine
+
+    together(peers, claim)
+    # Whoever found everything locked by others came away with less; what is left is there for the next.
+    rest = [job.id for job in peers[0].claim("late", 60)]
+    everything = [job_id for mine in (*got.values(), rest) for job_id in mine]
+    assert sorted(everything) == sorted(f"job-{number}" for number in range(60))
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_the_first_holder_is_told(
+    peers: Sequence[Ledger], clock: Clock
+) -> None:
+    add(peers[0])
+    (job,) = peers[0].claim("gone", 1)
+    assert peers[1].claim("other", 1) == []
+    clock.now += peers[0].lease_ms + 1
+    assert [taken.id for taken in peers[1].claim("other", 1)] == ["job-1"]
+    with pytest.raises(LeaseLost):
+        peers[0].move(job, Status.SUBMITTING, "gone")
+
+
+def test_the_same_callback_at_the_same_instant_is_taken_once(peers: Sequence[Ledger]) -> None:
+    for name in ("a", "b"):
+        running(peers[0], name)
+    receipts: list[Receipt] = []
+
+    def take(ledger: Ledger, peer: int) -> None:
+        # In another order each, which must not make them wait for each other.
+        names = ("a", "b") if peer % 2 else ("b", "a")
+        receipts.extend(ledger.record([offer(name, theirs=f"theirs-{name}") for name in names]))
+
+    together(peers, take)
+    assert sorted(receipts) == sorted([Receipt.ACCEPTED] * 2 + [Receipt.DUPLICATE] * (2 * PEERS - 2))
+    assert [len(peers[0].deliveries(name)) for name in ("a", "b")] == [1, 1]
+
+
+def test_the_same_image_at_the_same_instant_is_noted_once(peers: Sequence[Ledger]) -> None:
+    running(peers[0])
+    together(peers, lambda ledger, _peer: ledger.add_output(output()))
+    assert len(peers[0].outputs("job-1")) == 1
+
+
+@ON_POSTGRESQL
+def test_an_event_that_is_not_committed_yet_holds_up_those_behind_it(database: Database) -> None:
+    reader, ledger = Events(database), Ledger(database, Clock())
+    add(ledger, "job-1")
+    before = reader.newest().id
+    with database.write() as slow:
+        slow.execute(insert(events).values(at=1, job_id="slow", gateway="g", status="queued"))
+        add(ledger, "job-2")
+        assert [one.job_id for one in reader.after(before, limit=9)] == []
+        assert reader.newest().id == before
+        assert reader.since(reader.newest(), limit=9).events == []
+    assert [one.job_id for one in reader.after(before, limit=9)] == ["slow", "job-2"]
+
+
+@ON_POSTGRESQL
+def test_a_gap_that_nobody_will_fill_is_passed(database: Database) -> None:
+    reader, ledger = Events(database), Ledger(database, Clock())
+    add(ledger, "job-1")
+    before = reader.newest().id
+    with suppress(ZeroDivisionError), database.write() as broken:
+        broken.execute(insert(events).values(at=1, job_id="never", gateway="g", status="queued"))
+        raise ZeroDivisionError
+    add(ledger, "job-2")
+    assert [one.job_id for one in reader.after(before, limit=9)] == ["job-2"]
+
+
+@ON_POSTGRESQL
+def test_a_transaction_that_never_ends_does_not_hold_up_events_for_ever(database: Database) -> None:
+    now = [0.0]
+    reader, ledger = Events(database), Ledger(database, Clock())
+    reader._horizon = horizon.Horizon(lambda: now[0])
+    add(ledger, "job-1")
+    before = reader.newest().id
+    with database.write() as slow:
+        slow.execute(insert(events).values(at=1, job_id="slow", gateway="g", status="queued"))
+        add(ledger, "job-2")
+        assert reader.after(before, limit=9) == []
+        now[0] = horizon.GAP_S + 1
+        assert [one.job_id for one in reader.after(before, limit=9)] == ["job-2"]
+
+
+@ON_POSTGRESQL
+def test_a_question_that_takes_too_long_is_broken_off(database: Database) -> None:
+    with pytest.raises(TookTooLong), database.read(within_s=0.05) as connection:
+        connection.execute(text("SELECT pg_sleep(20)"))
+    with database.read(within_s=5) as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+
+
+def test_replicas_that_start_together_make_the_ledger_once(postgres: Postgres) -> None:
+    name = postgres.create()
+    with ThreadPoolExecutor(PEERS) as pool:
+        opened = list(pool.map(Database.open, [postgres.url(name)] * PEERS))
+    for database in opened:
+        with database.read() as connection:
+            assert connection.scalar(text("SELECT version_num FROM alembic_version")) == HEAD
+        database.close()
+    postgres.drop(name)
+
+
+def test_a_server_that_is_away_is_unavailable_and_found_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+
+    with serving() as server, closing(Database.open(server.url())) as database:
+        ledger = Ledger(database, Clock())
+        add(ledger, "job-1")
+        server.stop("immediate")
+        with pytest.raises(Unavailable):
+            add(ledger, "job-2")
+        with pytest.raises(Unavailable):
+            ledger.job("job-1")
+        server.start()
+        assert ledger.job("job-1").id == "job-1", "what was committed is there after a crash"
+        add(ledger, "job-2")
