@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
-from tests.benchmarks import callbacks
+from tests.benchmarks import archiving, callbacks, latency
 from tests.benchmarks.figures import Figure, footer, machine, table, told
 from tests.benchmarks.grounds import Grounds
 
 BENCHMARKS: dict[str, Callable[[Grounds], list[Figure]]] = {
     "callbacks": callbacks.run,
+    "archive": archiving.run,
+    "latency": latency.run,
 }
 
 

@@ -20,7 +20,9 @@ import psutil
 
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxServer
+from storage.objects import ObjectStore
 from tests import postgres
+from tests.benchmarks import plain
 from tests.benchmarks.images import Images
 from tests.benchmarks.ledgers import SECRET_KEY
 from tests.live import QUICK
@@ -70,6 +72,27 @@ class Grounds:
     def images(self) -> Images:
         """A web server with images."""
         return self._opened.enter_context(Images(self.folder / "images"))
+
+    @cached_property
+    def copies(self) -> str:
+        """A bucket for what is copied without Darkroom."""
+        ObjectStore.connect(
+            bucket="bench-copies",
+            endpoint=self.s3.endpoint,
+            region="us-east-1",
+            access_key=self.s3.access_key,
+            secret_key=self.s3.secret_key,
+        ).check(create=True)
+        return "bench-copies"
+
+    def aws(self) -> dict[str, str]:
+        """The variables by which the plain loop finds the bucket."""
+        return {
+            plain.ENDPOINT: self.s3.endpoint,
+            "AWS_ACCESS_KEY_ID": self.s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.s3.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
 
     def rounds(self, number: int) -> range:
         """How often something is measured."""

@@ -64,6 +64,10 @@ class Line:
         self._got = b""
         return head[9:12] + b" " + body
 
+    def close(self) -> None:
+        """Close it."""
+        self.socket.close()
+
 
 def send(port: int, requests: Sequence[bytes], *, connections: int, rate: float) -> Sent:
     """Send them all: `rate` a second or, if that is 0, each as soon as a connection is free."""
@@ -92,7 +96,7 @@ def send(port: int, requests: Sequence[bytes], *, connections: int, rate: float)
                     free.append(key.data)
         took, cpu = monotonic() - began, process_time() - cpu
         for one in list(selector.get_map().values()):
-            one.data.socket.close()
+            one.data.close()
     return Sent(took, cpu, {answer.decode(): number for answer, number in answers.items()}, waits)
 
 
