@@ -38,7 +38,7 @@ class Target:
 
     def __str__(self) -> str:
         limits = [("at least", self.least), ("at most", self.most)]
-        words = " and ".join(f"{word} {limit:g}" for word, limit in limits if limit is not None)
+        words = " and ".join(f"{word} {round(limit, 2):g}" for word, limit in limits if limit is not None)
         return f"{words} times" if self.of == "ratio" else words
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from storage.objects import ObjectStore
 from tests import postgres
-from tests.benchmarks import plain
+from tests.benchmarks import archive, plain
 from tests.benchmarks.images import Images
 from tests.benchmarks.ledgers import SECRET_KEY
 from tests.live import QUICK
@@ -109,6 +110,21 @@ class Grounds:
         if kind == "sqlite":
             return f"sqlite:///{self.new_folder('ledger') / 'ledger.sqlite3'}"
         return self.postgres.url(self.postgres.create())
+
+    def grown_ledger(self, kind: Kind, outputs: int, *, images: int, callbacks: bool) -> str:
+        """A ledger with so many outputs; a file of SQLite is kept if that was asked for."""
+        if outputs == 0:
+            return self.new_ledger(kind)
+        if kind == "postgresql" or self.keep is None:
+            ledger = self.new_ledger(kind)
+            archive.build(ledger, outputs, images=images, callbacks=callbacks)
+            return ledger
+        kept = self.keep / f"ledger-{outputs}-{images}{'-callbacks' * callbacks}.sqlite3"
+        if not kept.exists():
+            archive.build(kept, outputs, images=images, callbacks=callbacks)
+        mine = self.new_folder("ledger") / "ledger.sqlite3"
+        shutil.copyfile(kept, mine)
+        return f"sqlite:///{mine}"
 
     def database_pids(self, ledger: str) -> list[int]:
         """The processes of the database that a ledger is in, beside the service's own."""
