@@ -10,12 +10,19 @@ from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Insert, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage.errors import Misconfigured, TookTooLong, Unavailable
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a test holds it against `migrations/versions/`."""
 
 BUSY_TIMEOUT_MS = 5_000
@@ -122,7 +129,7 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
-        with self.write() as connection:
+        with _may_make_tables(), self.write() as connection:
             if self._turn is None:
                 # Several may be started together; the others find nothing left to do.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
@@ -154,6 +161,18 @@ def inserted(connection: Connection, statement: Insert) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+@contextmanager
+def _may_make_tables() -> Iterator[None]:
+    try:
+        yield
+    except (ProgrammingError, NotSupportedError) as error:
+        raise Misconfigured(
+            "The ledger's tables could not be made or changed. The user of DARKROOM_DATABASE_URL has to own "
+            "the database, and the server has to offer the extension pg_trgm: "
+            f"{str(error.orig).splitlines()[0]}."
+        ) from error
 
 
 def _is_current(connection: Connection) -> bool:
@@ -242,7 +261,7 @@ def _translated() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise Unavailable("Every connection to the ledger's database is busy.") from error
-    except (IntegrityError, ProgrammingError, DataError):
+    except (IntegrityError, ProgrammingError, NotSupportedError, DataError):
         raise
     except DBAPIError as error:
         # Locked, full, read-only, unreachable, no database at all: whatever it is, it is not the caller's.
