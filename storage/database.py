@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -105,7 +105,7 @@ class Database:
         """
         with _translated(), self._connected() as plain:
             connection = plain.execution_options(darkroom_read=True)
-            if self._turn is None:
+            if self.shared:
                 # What is read together is of one moment, as it is on SQLite.
                 connection = connection.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -113,9 +113,26 @@ class Database:
             if within_s is None:
                 yield connection
                 return
-            limited = _ended_by_server if self._turn is None else _broken_off
+            limited = _ended_by_server if self.shared else _broken_off
             with limited(connection, monotonic() + within_s):
                 yield connection
+
+    @property
+    def shared(self) -> bool:
+        """Whether processes on other machines may use it too."""
+        return self._turn is None
+
+    @contextmanager
+    def own_connection(self) -> Iterator[Any]:
+        """The driver's own connection, apart from the pool, where each statement is a transaction."""
+        with _translated():
+            pooled = self._engine.raw_connection()
+        connection: Any = pooled.driver_connection
+        pooled.detach()
+        with closing(connection):
+            connection.rollback()
+            connection.autocommit = True
+            yield connection
 
     def migrate(self) -> None:
         """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
@@ -130,7 +147,7 @@ class Database:
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
         with _may_make_tables(), self.write() as connection:
-            if self._turn is None:
+            if self.shared:
                 # Several may be started together; the others find nothing left to do.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
