@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Lock
 from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Insert, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from storage.errors import Misconfigured, TookTooLong, Unavailable
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; a test holds it against `migrations/versions/`."""
 
 BUSY_TIMEOUT_MS = 5_000
@@ -98,7 +105,7 @@ class Database:
         """
         with _translated(), self._connected() as plain:
             connection = plain.execution_options(darkroom_read=True)
-            if self._turn is None:
+            if self.shared:
                 # What is read together is of one moment, as it is on SQLite.
                 connection = connection.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -106,9 +113,26 @@ class Database:
             if within_s is None:
                 yield connection
                 return
-            limited = _ended_by_server if self._turn is None else _broken_off
+            limited = _ended_by_server if self.shared else _broken_off
             with limited(connection, monotonic() + within_s):
                 yield connection
+
+    @property
+    def shared(self) -> bool:
+        """Whether processes on other machines may use it too."""
+        return self._turn is None
+
+    @contextmanager
+    def own_connection(self) -> Iterator[Any]:
+        """The driver's own connection, apart from the pool, where each statement is a transaction."""
+        with _translated():
+            pooled = self._engine.raw_connection()
+        connection: Any = pooled.driver_connection
+        pooled.detach()
+        with closing(connection):
+            connection.rollback()
+            connection.autocommit = True
+            yield connection
 
     def migrate(self) -> None:
         """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
@@ -122,8 +146,8 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
-        with self.write() as connection:
-            if self._turn is None:
+        with _may_make_tables(), self.write() as connection:
+            if self.shared:
                 # Several may be started together; the others find nothing left to do.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
@@ -154,6 +178,18 @@ def inserted(connection: Connection, statement: Insert) -> bool:
     except IntegrityError:
         return False
     return True
+
+
+@contextmanager
+def _may_make_tables() -> Iterator[None]:
+    try:
+        yield
+    except (ProgrammingError, NotSupportedError) as error:
+        raise Misconfigured(
+            "The ledger's tables could not be made or changed. The user of DARKROOM_DATABASE_URL has to own "
+            "the database, and the server has to offer the extension pg_trgm: "
+            f"{str(error.orig).splitlines()[0]}."
+        ) from error
 
 
 def _is_current(connection: Connection) -> bool:
@@ -242,7 +278,7 @@ def _translated() -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise Unavailable("Every connection to the ledger's database is busy.") from error
-    except (IntegrityError, ProgrammingError, DataError):
+    except (IntegrityError, ProgrammingError, NotSupportedError, DataError):
         raise
     except DBAPIError as error:
         # Locked, full, read-only, unreachable, no database at all: whatever it is, it is not the caller's.
