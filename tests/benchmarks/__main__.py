@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
-from tests.benchmarks import archiving, callbacks, growth, latency
+from tests.benchmarks import archiving, callbacks, growth, latency, search
 from tests.benchmarks.figures import Figure, footer, machine, table, told
 from tests.benchmarks.grounds import Grounds
 
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[Grounds], list[Figure]]] = {
     "callbacks": callbacks.run,
     "archive": archiving.run,
     "latency": latency.run,
+    "search": search.run,
     "growth": growth.run,
 }
 
