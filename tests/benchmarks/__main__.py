@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
-from tests.benchmarks import archiving, callbacks, growth, latency, search
+from tests.benchmarks import archiving, callbacks, footprint, growth, latency, replicas, search
 from tests.benchmarks.figures import Figure, footer, machine, table, told
 from tests.benchmarks.grounds import Grounds
 
@@ -19,6 +19,8 @@ BENCHMARKS: dict[str, Callable[[Grounds], list[Figure]]] = {
     "latency": latency.run,
     "search": search.run,
     "growth": growth.run,
+    "replicas": replicas.run,
+    "footprint": footprint.run,
 }
 
 

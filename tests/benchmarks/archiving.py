@@ -92,7 +92,7 @@ def darkroom(grounds: Grounds, ledger: str, links: Sequence[str]) -> Run:
             callbacks.send(grounds, process, requests[WARM:])
             await_archived(database)
             used, stored = cpu_s(*pids) - used, cpu_s(grounds.s3.pid) - stored
-        return Run(len(links), _last_archived(database, begun) - began, used, stored)
+        return Run(len(links), last_archived(database, begun) - began, used, stored)
     finally:
         database.close()
 
@@ -149,7 +149,7 @@ def plain_loop(grounds: Grounds, links: Sequence[str]) -> Run:
     return Run(len(links), told["took_s"], told["cpu_s"], cpu_s(grounds.s3.pid) - stored)
 
 
-def _last_archived(database: Database, begun: Sequence[ledgers.Begun]) -> float:
+def last_archived(database: Database, begun: Sequence[ledgers.Begun]) -> float:
     """When the last of the jobs was archived, in seconds since 1970; raise unless all were."""
     with database.read() as connection:
         first = connection.scalar(select(jobs.c.created_at).where(jobs.c.id == begun[0].id))

@@ -77,14 +77,12 @@ class Grounds:
     @cached_property
     def copies(self) -> str:
         """A bucket for what is copied without Darkroom."""
-        ObjectStore.connect(
-            bucket="bench-copies",
-            endpoint=self.s3.endpoint,
-            region="us-east-1",
-            access_key=self.s3.access_key,
-            secret_key=self.s3.secret_key,
-        ).check(create=True)
-        return "bench-copies"
+        return self._new_bucket("bench-copies")
+
+    @cached_property
+    def shared(self) -> str:
+        """A bucket for several processes."""
+        return self._new_bucket("bench-shared")
 
     def aws(self) -> dict[str, str]:
         """The variables by which the plain loop finds the bucket."""
@@ -141,10 +139,24 @@ class Grounds:
         return environment(self.s3, self.sandbox, self.new_folder("run"), free_port(), **ours, **more)
 
     @contextmanager
-    def serving(self, ledger: str, *arguments: str, **more: str) -> Iterator[Process]:
+    def serving(
+        self, ledger: str, *arguments: str, module: str = "receiver", **more: str
+    ) -> Iterator[Process]:
         """Run `darkroom serve` on a ledger."""
-        with serving(self.variables(ledger, **more), self.new_folder("serve"), *arguments) as process:
+        variables = self.variables(ledger, **more)
+        with serving(variables, self.new_folder("serve"), *arguments, module=module) as process:
             yield process
+
+    def _new_bucket(self, name: str) -> str:
+        store = ObjectStore.connect(
+            bucket=name,
+            endpoint=self.s3.endpoint,
+            region="us-east-1",
+            access_key=self.s3.access_key,
+            secret_key=self.s3.secret_key,
+        )
+        store.check(create=True)
+        return name
 
 
 @contextmanager
