@@ -34,14 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep large ledgers here, and use those there"
     )
+    asked.add_argument(
+        "--profile", type=Path, metavar="DIR", help="write there where each service's time goes"
+    )
     options = asked.parse_args(command)
     if unknown := set(options.names) - set(BENCHMARKS):
         asked.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     about = machine()
     figures: list[Figure] = []
-    with Grounds(quick=options.quick, keep=options.keep) as grounds:
+    with Grounds(quick=options.quick, keep=options.keep, profiles=options.profile) as grounds:
         for name in options.names or BENCHMARKS:
-            began = monotonic()
+            grounds.measuring, began = name, monotonic()
             figures += BENCHMARKS[name](grounds)
             print(f"{name}: {monotonic() - began:.0f} s", file=sys.stderr)
             if options.json:

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from storage.indexing import HAS_IMAGE, day, pieces_of, term
+from storage.indexing import HAS_IMAGE, day, term
 from storage.numbers import first_number
 from storage.records import Delivery, JobRequest, Output, Status, Verdict
 from storage.rows import new_job, request_digest
@@ -57,7 +57,7 @@ def build(where: Path | str, outputs: int, *, images: int = IMAGES, callbacks: b
         into.insert("jobs", (job for job, _ in batch))
         into.insert("outputs", (asdict(image) for _, made in batch for image in made))
         into.insert("deliveries", (asdict(_delivery(job)) for job, _ in batch if callbacks))
-        into.index((job["number"], pieces_of(job["prompt_folded"])) for job, _ in batch)
+        into.index(job for job, _ in batch)
         for job, made in batch:
             accepted[job["gateway"]] += 1
             tallies.update({facet: len(made) for facet in _facets(job)})

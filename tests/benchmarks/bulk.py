@@ -13,6 +13,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from storage.database import Database
+from storage.indexing import pieces_of
 
 Row = Mapping[str, Any]
 
@@ -23,8 +24,8 @@ class Writer(Protocol):
     def insert(self, table: str, rows: Iterable[Row]) -> None:
         """Insert rows that all have the same columns."""
 
-    def index(self, pieces: Iterable[tuple[int, str]]) -> None:
-        """Note the pieces of prompts, by the number of their job."""
+    def index(self, jobs: Iterable[Row]) -> None:
+        """Make jobs findable by the words of their prompts."""
 
     def commit(self) -> None:
         """Make durable what was written."""
@@ -53,7 +54,8 @@ class _Sqlite:
         places = ", ".join("?" * len(first))
         self._connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", values)
 
-    def index(self, pieces: Iterable[tuple[int, str]]) -> None:
+    def index(self, jobs: Iterable[Row]) -> None:
+        pieces = ((job["number"], pieces_of(job["prompt_folded"])) for job in jobs)
         self._connection.executemany("INSERT INTO grams (rowid, pieces) VALUES (?, ?)", pieces)
 
     def commit(self) -> None:
@@ -77,8 +79,8 @@ class _Postgres:
             for row in chain([first], rows):
                 copy.write_row(_values(row))
 
-    def index(self, pieces: Iterable[tuple[int, str]]) -> None:
-        """Nothing: the index is on the column itself."""
+    def index(self, jobs: Iterable[Row]) -> None:
+        self.insert("grams", ({"number": job["number"], "folded": job["prompt_folded"]} for job in jobs))
 
     def commit(self) -> None:
         self._connection.commit()

@@ -26,6 +26,7 @@ from tests import postgres
 from tests.benchmarks import archive, plain
 from tests.benchmarks.images import Images
 from tests.benchmarks.ledgers import SECRET_KEY
+from tests.benchmarks.profiling import profiled
 from tests.live import QUICK
 from tests.processes import ROOT, Process, await_ready, environment, free_port, serving
 
@@ -38,10 +39,16 @@ DURABLE = {"fsync": "on", "shared_buffers": "512MB", "max_wal_size": "4GB"}
 class Grounds:
     """The servers, in a folder that is gone afterwards."""
 
-    def __init__(self, *, quick: bool, keep: Path | None = None) -> None:
-        """`quick`: sizes that show that everything works, and nothing else. `keep`: where ledgers stay."""
+    def __init__(self, *, quick: bool, keep: Path | None = None, profiles: Path | None = None) -> None:
+        """`quick`: sizes that show that everything works, and nothing else.
+
+        `keep`: where large ledgers stay. `profiles`: where it is written where each service's time went.
+        """
         self.quick = quick
         self.keep = keep
+        self.profiles = profiles
+        self.measuring = ""
+        """The benchmark that runs."""
         self._opened = ExitStack()
         self._numbers = itertools.count()
 
@@ -143,8 +150,12 @@ class Grounds:
         self, ledger: str, *arguments: str, module: str = "receiver", **more: str
     ) -> Iterator[Process]:
         """Run `darkroom serve` on a ledger."""
-        variables = self.variables(ledger, **more)
-        with serving(variables, self.new_folder("serve"), *arguments, module=module) as process:
+        variables, folder = self.variables(ledger, **more), self.new_folder("serve")
+        with ExitStack() as watched, serving(variables, folder, *arguments, module=module) as process:
+            if self.profiles is not None:
+                kind = "sqlite" if ledger.startswith("sqlite") else "postgresql"
+                name = "-".join([self.measuring, kind, *arguments, folder.name.rpartition("-")[2]])
+                watched.enter_context(profiled(process.child.pid, self.profiles / f"{name}.txt"))
             yield process
 
     def _new_bucket(self, name: str) -> str:

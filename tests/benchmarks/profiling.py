@@ -18,23 +18,26 @@ _NUMBERS = re.compile(r"\d+")
 
 
 @contextmanager
-def profiled(pid: int, folder: Path) -> Iterator[Path]:
-    """Watch a process as long as the block lasts; afterwards the file that is given says where its time went.
+def profiled(pid: int, told: Path) -> Iterator[None]:
+    """Watch a process until it ends, which it must within the block; then write where its time went.
 
     What holds the interpreter's lock is counted, so that a thread that waits is not.
     """
     spy = shutil.which("py-spy", path=str(Path(sys.executable).parent)) or shutil.which("py-spy")
     if spy is None:
         raise RuntimeError("py-spy is not installed: pip install py-spy")
-    raw, told = folder / "profile.raw", folder / "profile.txt"
+    told.parent.mkdir(parents=True, exist_ok=True)
+    raw = told.with_suffix(".raw")
     options = ["-p", str(pid), "-f", "raw", "-o", str(raw), "-r", TIMES_A_SECOND, "--threads", "--gil"]
-    with (folder / "py-spy.log").open("wb") as log:
+    with told.open("wb") as log:
         child = subprocess.Popen([spy, "record", *options], stdout=log, stderr=log)
     try:
-        yield told
+        yield
     finally:
         # It ends by itself with the process that it watches, and writes then.
         child.wait(30)
+    if not raw.exists():
+        raise RuntimeError(f"py-spy says why it could not watch: {told}")
     told.write_text(summary(raw))
 
 

@@ -33,7 +33,8 @@ DEEP = 1_000
 """Which page is the deep one."""
 LIMIT = 50
 DAY_MS = 24 * 3600 * 1000
-SEARCH = ("grams_data", "grams_idx", "terms", "tallies", "ix_jobs_number", "ix_jobs_status_number")
+SEARCH = ("grams", "terms", "tallies", "pk_terms", "pk_tallies", "ix_jobs_number", "ix_jobs_status_number")
+"""What is there for searching alone, tables and indexes; FTS5's have longer names."""
 SCAN = "every prompt, two words"
 TOLD = (
     "outputs, everything",
@@ -189,7 +190,7 @@ def _sizes(database: Database, kind: Kind, outputs: int) -> dict[str, float]:
         )
     with database.read() as connection:
         sizes = {str(name): int(size) for name, size in connection.execute(text(by_name))}
-    index = sum(size for name, size in sizes.items() if name in SEARCH or "prompt" in name)
+    index = sum(size for name, size in sizes.items() if name in SEARCH or "grams_" in name)
     return {"ledger_mb": sum(sizes.values()) / 1e6, "index_mb": index / 1e6, "index_b": index / outputs}
 
 
