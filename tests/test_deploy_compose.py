@@ -6,29 +6,20 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Event
-from time import monotonic
 from typing import Any
 
-import httpx
-import psutil
 import pytest
 import yaml
 
 from receiver.commands.running import _sandbox_settings
-from receiver.embedded import find_binary
-from storage.objects import ObjectStore
-from tests.deployed import DEPLOY, Document, compose
-from tests.processes import free_port
+from tests.containers import make_keys
+from tests.deployed import DEPLOY, compose
 from tests.running import command
 
 FILES = ("compose.yaml", "compose.sandbox.yaml")
 SERVICES = compose(*FILES)
 OURS = {"keys", "darkroom", "sandbox"}
-FOLDERS = ("darkroom", "postgres", "seaweedfs", "archive")
 
 
 def test_they_are_what_compose_takes(tmp_path: Path) -> None:
@@ -123,16 +114,6 @@ def test_the_sandbox_is_reached_as_it_says_itself() -> None:
     assert laid_over["sandbox"]["command"][-2:] == ["--port", "8322"]
 
 
-def make_keys(folder: Path) -> Path:
-    """Make the secrets as the container does; answers the folder with those of Darkroom."""
-    for name in FOLDERS:
-        (folder / name).mkdir(exist_ok=True)
-    script = [sys.executable, "-I", str(DEPLOY / "compose-keys.py"), str(folder)]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    return folder / "darkroom"
-
-
 def found(folder: Path) -> dict[str, tuple[int, str]]:
     """Every file there, with who may do what with it, and what it holds."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -173,65 +154,3 @@ def test_darkroom_starts_with_what_was_made_and_a_gateway_key(tmp_path: Path) ->
     values = {row["variable"]: row["value"] for row in json.loads(done.stdout)}
     assert values["DARKROOM_S3__ENDPOINT"] == "http://seaweedfs:8333"
     assert all(values[f"DARKROOM_{name}"] for name in ("SECRET_KEYS", "API_TOKENS", "DATABASE_URL"))
-
-
-def until(healthy: Callable[[], bool]) -> None:
-    """Ask until it answers that all is well, as Compose does."""
-    deadline = monotonic() + 30
-    while True:
-        with suppress(httpx.TransportError):
-            if healthy():
-                return
-        assert monotonic() < deadline
-        Event().wait(0.05)
-
-
-@contextmanager
-def seaweedfs(folder: Path, service: Document) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """SeaweedFS as Compose starts it, on ports of its own; answers the process and where S3 is."""
-    ports = {server: free_port() for server in ("s3", "master", "volume", "filer")}
-    words = [str(find_binary())]
-    for word in service["entrypoint"][1:]:
-        if not word.startswith("-s3.port="):
-            words.append(
-                word.replace("=/archive", f"={folder}/archive").replace("/keys", f"{folder}/seaweedfs")
-            )
-    words += [f"-{server}.port={port}" for server, port in ports.items()]
-    words += [f"-{server}.port.grpc={free_port()}" for server in ports]
-    with (folder / "seaweedfs.log").open("wb") as out:
-        child = subprocess.Popen(
-            words, cwd=folder / "seaweedfs", env={"HOME": f"{folder}/archive"}, stdout=out, stderr=out
-        )
-    try:
-        yield child, f"http://127.0.0.1:{ports['s3']}"
-    finally:
-        child.kill()
-        child.wait()
-
-
-def test_seaweedfs_takes_the_keys_and_shows_only_s3(tmp_path: Path) -> None:
-    make_keys(tmp_path)
-    service = SERVICES["seaweedfs"]
-    (asked,) = (word for word in service["healthcheck"]["test"] if word.startswith("http"))
-    with seaweedfs(tmp_path, service) as (child, url):
-        with httpx.Client(trust_env=False) as http:
-            until(lambda: http.get(asked.replace("http://127.0.0.1:8333", url)).status_code == 200)
-            assert http.get(f"{url}/darkroom").status_code == 403
-        (identity,) = json.loads((tmp_path / "seaweedfs" / "s3.json").read_text())["identities"]
-        keys = identity["credentials"][0]
-        store = ObjectStore.connect(
-            bucket="darkroom",
-            endpoint=url,
-            region="us-east-1",
-            access_key=keys["accessKey"],
-            secret_key=keys["secretKey"],
-        )
-        store.check(create=True)
-        listening = [
-            one.laddr for one in psutil.Process(child.pid).net_connections() if one.status == "LISTEN"
-        ]
-        beyond = {port for host, port in listening if host != "127.0.0.1"}
-        assert len(listening) > 5
-        # The one for gRPC of the same server goes where S3 goes.
-        assert int(url.rpartition(":")[2]) in beyond
-        assert len(beyond) == 2
