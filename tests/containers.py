@@ -5,6 +5,7 @@ Commands and environments are those of the files in `deploy/`; hosts, ports and 
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,11 +15,12 @@ from threading import Event
 from time import monotonic
 
 import httpx
+import pytest
 
 from receiver.embedded import find_binary
 from tests.deployed import DEPLOY, Document
 from tests.processes import free_port
-from tests.running import environment
+from tests.running import ROOT, environment
 
 FOLDERS = ("darkroom", "postgres", "seaweedfs", "archive")
 PATIENCE_S = 30.0
@@ -71,12 +73,30 @@ def seaweedfs(folder: Path, service: Document) -> Iterator[tuple[subprocess.Pope
                 left.unlink()
 
 
+def contained(data: Path) -> list[str]:
+    """The words before a command that hold it as the image and the manifests do.
+
+    Nobody's number, no capabilities, a root file system that is read-only; to be written to are /tmp, which
+    is empty, and one folder. Skips the test where that cannot be done.
+    """
+    data.mkdir()
+    words = ["bwrap", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+    words += ["--tmpfs", "/tmp"]
+    for path in (ROOT, sys.prefix, sys.base_prefix):
+        words += ["--ro-bind", str(path), str(path)]
+    words += ["--bind", str(data), str(data), "--chdir", "/"]
+    words += ["--unshare-user", "--uid", "10001", "--gid", "10001", "--cap-drop", "ALL"]
+    if shutil.which("bwrap") is None or subprocess.run([*words, "true"], check=False).returncode != 0:
+        pytest.skip("bwrap is not installed or may do nothing here, so a read-only root was not tried")
+    return words
+
+
 @contextmanager
 def darkroom(
-    command: Sequence[str], given: Mapping[str, str], folder: Path
+    command: Sequence[str], given: Mapping[str, str], folder: Path, *, before: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`darkroom ...` with this environment, in this folder."""
-    words = [sys.executable, "-m", "receiver", *command[1:]]
+    """`darkroom ...` with this environment, in this folder, behind other words."""
+    words = [*before, sys.executable, "-m", "receiver", *command[1:]]
     with (folder / f"{command[1]}.log").open("ab") as out:
         child = subprocess.Popen(words, cwd=folder, env=environment(**given), stdout=out, stderr=out)
     try:

@@ -29,6 +29,8 @@ PUBLIC = "darkroom.example.com"
 INTERNAL = "darkroom.internal.example.com"
 BEHIND = "127.0.0.1:8321"
 READY_WITHIN_S = 15.0
+PATH = f"{os.environ['PATH']}:/usr/sbin"
+"""Debian has nginx where only root looks."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,13 @@ def before(name: str, folder: Path, behind: int, *, strangers: str = "") -> Iter
 
     A network among the `strangers` is taken out of those that may use the API.
     """
-    if shutil.which(name) is None:
+    if shutil.which(name, path=PATH) is None:
         pytest.skip(f"{name} is not installed, so deploy/ was not tried with it")
     program, port = PROGRAMS[name], free_port()
     file = program.render(folder, port, behind)
     if strangers:
         _take_out(strangers, folder)
-    env = {"PATH": os.environ["PATH"], "HOME": str(folder), "XDG_DATA_HOME": str(folder / "caddy")}
+    env = {"PATH": PATH, "HOME": str(folder), "XDG_DATA_HOME": str(folder / "caddy")}
     checked = subprocess.run(
         program.words(program.check, file), env=env, capture_output=True, text=True, timeout=60, check=False
     )

@@ -17,12 +17,13 @@ import psycopg
 import pytest
 
 from receiver.embedded import EmbeddedS3
+from receiver.sandbox import SandboxServer
 from storage.objects import ObjectStore
-from tests.containers import darkroom, make_keys, seaweedfs, until
+from tests.containers import contained, darkroom, make_keys, seaweedfs, until
 from tests.deployed import Started, compose, image, in_kubernetes
 from tests.live import IMAGEN, ULTRA
 from tests.postgres import Postgres
-from tests.processes import free_port
+from tests.processes import ROOT, free_port
 from tests.test_deploy_settings import needs_roles
 
 SERVICES = compose("compose.yaml", "compose.sandbox.yaml")
@@ -105,24 +106,28 @@ def test_compose_makes_pictures_with_the_sandbox(
         assert http.get("/v1/books").json()["balanced"] is True
 
 
+def reached(one: Started, port: int, data: Path, s3: EmbeddedS3, ledger: str) -> dict[str, str]:
+    """The environment of a pod, with our own servers in it; it gets nothing that it was not given."""
+    given = one.filled()
+    ours = {
+        "DARKROOM_DATA_DIR": str(data),
+        "DARKROOM_DATABASE_URL": ledger,
+        "DARKROOM_HOST": "127.0.0.1",
+        "DARKROOM_PORT": str(port),
+        "DARKROOM_S3__ACCESS_KEY": s3.access_key,
+        "DARKROOM_S3__SECRET_KEY": s3.secret_key,
+    }
+    given |= {name: value for name, value in ours.items() if name in given}
+    if "DARKROOM_S3__BUCKET" in given:
+        given |= {"DARKROOM_S3__ENDPOINT": s3.endpoint, "DARKROOM_S3__CREATE_BUCKET": "true"}
+    return given
+
+
 @pytest.mark.parametrize("one", list(in_kubernetes()), ids=lambda one: one.where)
 def test_pods_become_ready(one: Started, s3_server: EmbeddedS3, postgres_url: str, tmp_path: Path) -> None:
     needs_roles(one)
-    port = free_port()
-    ours = {
-        "DARKROOM_DATA_DIR": str(tmp_path / "data"),
-        "DARKROOM_DATABASE_URL": postgres_url,
-        "DARKROOM_HOST": "127.0.0.1",
-        "DARKROOM_PORT": str(port),
-        "DARKROOM_S3__ENDPOINT": s3_server.endpoint,
-        "DARKROOM_S3__ACCESS_KEY": s3_server.access_key,
-        "DARKROOM_S3__SECRET_KEY": s3_server.secret_key,
-    }
-    given = one.filled()
-    bucket = {"DARKROOM_S3__CREATE_BUCKET": "true"} if "DARKROOM_S3__BUCKET" in given else {}
-    # Only what it is given; but for the server's address, which the one in the cloud has by its region.
-    with_endpoint = {"DARKROOM_S3__ENDPOINT"} if bucket else set()
-    given |= {name: value for name, value in ours.items() if name in {*given, *with_endpoint}} | bucket
+    port, data = free_port(), tmp_path / "data"
+    given = reached(one, port, data, s3_server, postgres_url)
     command = [str(port) if word == "8323" else word for word in one.command]
     with (
         darkroom(command, given, tmp_path) as child,
@@ -135,4 +140,29 @@ def test_pods_become_ready(one: Started, s3_server: EmbeddedS3, postgres_url: st
         assert child.wait(15) == 0
     assert {path.name for path in tmp_path.iterdir()} <= {"data", "serve.log", "work.log"}
     if "DARKROOM_DATABASE_URL" in given:
-        assert not (tmp_path / "data").exists(), "nothing is written outside of /tmp"
+        assert not data.exists(), "nothing is written outside of /tmp"
+
+
+def test_a_read_only_root_is_enough(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> None:
+    (one,) = (one for one in in_kubernetes() if one.where == "sidecar: darkroom")
+    port, data = free_port(), tmp_path / "data"
+    before = contained(data)
+    tried = subprocess.run(
+        [*before, "touch", str(ROOT / "x"), "/x"], capture_output=True, text=True, check=False
+    )
+    assert tried.stderr.count("Read-only file system") == 2
+    given = reached(one, port, data, s3_server, "") | {
+        "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": sandbox.url,
+        "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_sandbox",
+        "DARKROOM_DOWNLOAD__ALLOW_NETWORKS": "127.0.0.0/8",
+    }
+    with (
+        darkroom(one.command, given, tmp_path, before=before),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http,
+    ):
+        until(lambda: http.get("/readyz").status_code == 200)
+        job = http.post("/v1/jobs", json=IMAGEN).json()
+        job = http.get(f"/v1/jobs/{job['id']}", params={"wait": 50}).json()
+        assert job["status"] == "archived"
+        assert http.get(f"/v1/outputs/{job['outputs'][0]}/thumbnail").content[8:12] == b"WEBP"
+    assert {"ledger.sqlite3", "secret-key"} <= {path.name for path in data.iterdir()}
