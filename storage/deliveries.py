@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -48,6 +49,9 @@ _LINK = re.compile(rb"https?(?::|%3a|\\u003a)[^\s\"]+", re.IGNORECASE)
 _QUERY = re.compile(rb"\?|%3f|\\u003f", re.IGNORECASE)
 
 
+_FIELDS = tuple(field.name for field in fields(Delivery))
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What a batch needs to know of a job."""
@@ -71,12 +75,13 @@ def take_in(connection: Connection, offers: Sequence[Offer], now: int) -> list[R
     """Insert the offers that are new, wake their jobs, and answer what became of each."""
     known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
     seen = _seen_bodies(connection, known)
-    receipts = []
-    for offer in offers:
-        receipt = _judge(connection, offer, known, seen)
-        if receipt is Receipt.ACCEPTED:
-            _insert(connection, offer, known[offer.delivery.job_id], now)
-        receipts.append(receipt)
+    receipts = [_judge(connection, offer, known, seen) for offer in offers]
+    new = [offer for offer, receipt in zip(offers, receipts, strict=True) if receipt is Receipt.ACCEPTED]
+    if rows := [_row(offer, known[offer.delivery.job_id], now) for offer in new]:
+        connection.execute(insert(deliveries), rows)
+        listening = [row["job_id"] for row in rows if row["applied_at"] is None]
+        wake = update(jobs).where(jobs.c.id.in_(listening), jobs.c.next_attempt_at > now)
+        connection.execute(wake.values(next_attempt_at=now))
     return receipts
 
 
@@ -153,16 +158,12 @@ def _same_job(connection: Connection, offer: Offer, theirs: str | None) -> bool:
     return connection.scalar(select(jobs.c.id).where(taken)) is None
 
 
-def _insert(connection: Connection, offer: Offer, job: _Known, now: int) -> None:
+def _row(offer: Offer, job: _Known, now: int) -> dict[str, Any]:
     delivery = offer.delivery
-    late: dict[str, object] = {}
-    if job.status in DECIDED or offer.submission < job.submission:
-        late = {"applied_at": now, "effect": "late"}
-    body = {"body": without_queries(delivery.body)} if job.status.terminal else {}
-    connection.execute(insert(deliveries).values(asdict(delivery) | late | body))
-    if not late:
-        wake = update(jobs).where(jobs.c.id == delivery.job_id, jobs.c.next_attempt_at > now)
-        connection.execute(wake.values(next_attempt_at=now))
+    late = job.status in DECIDED or offer.submission < job.submission
+    body = without_queries(delivery.body) if job.status.terminal else delivery.body
+    row = {name: getattr(delivery, name) for name in _FIELDS} | {"body": body}
+    return row | ({"applied_at": now, "effect": "late"} if late else {})
 
 
 def told(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
