@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from sqlalchemy import Connection, case, delete, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, case, delete, insert, or_, select, update
 
 from storage.database import Database, inserted
 from storage.records import Circuit, Clock
@@ -38,7 +38,7 @@ class Circuits:
 
     def read(self, kind: Kind, name: str) -> Circuit | None:
         """One circuit; None if nothing failed there lately."""
-        with self._database.read() as connection:
+        with self._database.glance() as connection:
             return read(connection, kind, name)
 
     def failed(self, kind: Kind, name: str, following: Callable[[Circuit | None, int], Circuit]) -> Circuit:
@@ -64,9 +64,13 @@ class Circuits:
             connection.execute(update(circuits).where(*_of(kind, name)).values(probe_until=None))
 
 
+_EVERY = select(circuits).order_by(circuits.c.kind, circuits.c.name)
+_ONE = select(circuits).where(circuits.c.kind == bindparam("kind"), circuits.c.name == bindparam("name"))
+
+
 def every(connection: Connection) -> list[Circuit]:
     """List all circuits, gateways first."""
-    rows = connection.execute(select(circuits).order_by(circuits.c.kind, circuits.c.name))
+    rows = connection.execute(_EVERY)
     return [to_circuit(row) for row in rows.mappings()]
 
 
@@ -77,7 +81,7 @@ def of_gateways(connection: Connection) -> Mapping[str, Circuit]:
 
 def read(connection: Connection, kind: Kind, name: str) -> Circuit | None:
     """One circuit; None if nothing failed there lately."""
-    row = connection.execute(select(circuits).where(*_of(kind, name))).mappings().one_or_none()
+    row = connection.execute(_ONE, {"kind": kind, "name": name}).mappings().one_or_none()
     return None if row is None else to_circuit(row)
 
 

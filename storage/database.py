@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from math import inf
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -13,12 +14,14 @@ from sqlalchemy import URL, Connection, Engine, Insert, create_engine, event, in
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
+    DisconnectionError,
     IntegrityError,
     NotSupportedError,
     ProgrammingError,
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from storage.errors import Misconfigured, TookTooLong, Unavailable
 
@@ -38,6 +41,9 @@ long somebody waits for one; a server has room for 100, if nobody has changed th
 
 CONNECT_S = 5
 """How long a connection to PostgreSQL may take to be made."""
+
+RESTED_S = 1.0
+"""A connection to PostgreSQL that was not used for so long is tried out before it is used."""
 
 TURN = 0x6461726B
 """The advisory lock that whoever migrates a PostgreSQL ledger holds."""
@@ -134,6 +140,15 @@ class Database:
             connection.autocommit = True
             yield connection
 
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """A connection for one statement that reads: `read` without the cost of a transaction."""
+        with _translated(), self._connected() as plain:
+            if self.shared:
+                yield plain.execution_options(isolation_level="AUTOCOMMIT")
+            else:
+                yield plain.execution_options(darkroom_glance=True)
+
     def migrate(self) -> None:
         """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
         with self.read() as connection:
@@ -209,7 +224,28 @@ def _engine(url: URL) -> Engine:
     # than the sender of a callback waits for us.
     limits = f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
     reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000, "options": limits}
-    return create_engine(url, pool_pre_ping=True, pool_use_lifo=True, connect_args=reach, **POOL)
+    engine = create_engine(url, pool_use_lifo=True, connect_args=reach, **POOL)
+    event.listen(engine, "checkin", _put_back)
+    event.listen(engine, "checkout", _taken_out)
+    return engine
+
+
+def _put_back(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["rests_since"] = monotonic()
+
+
+def _taken_out(connection: Any, record: ConnectionPoolEntry, _pooled: object) -> None:
+    """Try out a connection that has rested: the server may have gone, and the pool makes another one then.
+
+    Not each of them (`pool_pre_ping`), because that costs as much as a small question does.
+    """
+    if monotonic() - record.info.get("rests_since", inf) < RESTED_S or connection is None:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Exception as error:
+        raise DisconnectionError from error
 
 
 def _sqlite(url: URL) -> Engine:
@@ -242,8 +278,9 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("darkroom_read", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("darkroom_glance", False):
+        connection.exec_driver_sql("BEGIN" if options.get("darkroom_read", False) else "BEGIN IMMEDIATE")
 
 
 @contextmanager

@@ -9,10 +9,11 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
+    BindParameter,
     Connection,
     Exists,
     LargeBinary,
+    bindparam,
     case,
     exists,
     insert,
@@ -71,6 +72,27 @@ class Offer:
     """The submission that its URL was made for."""
 
 
+_LOCK = (
+    select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    # In one order by everybody, so that two batches can never wait for each other.
+    .order_by(jobs.c.id)
+    .with_for_update()
+)
+_SEEN = select(deliveries.c.job_id, deliveries.c.body_sha256).where(
+    deliveries.c.job_id.in_(bindparam("ids", expanding=True))
+)
+_INSERT = insert(deliveries)
+_WAKE = update(jobs).where(
+    jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.next_attempt_at > bindparam("now")
+)
+_WAKE = _WAKE.values(next_attempt_at=bindparam("now"))
+_BODIES = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == bindparam("job"))
+_FRESH = update(deliveries).where(deliveries.c.applied_at.is_(None))
+_APPLY = _FRESH.where(deliveries.c.id == bindparam("one"))
+_LET_BE = _FRESH.where(deliveries.c.job_id == bindparam("job"))
+
+
 def take_in(connection: Connection, offers: Sequence[Offer], now: int) -> list[Receipt]:
     """Insert the offers that are new, wake their jobs, and answer what became of each."""
     known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
@@ -78,10 +100,9 @@ def take_in(connection: Connection, offers: Sequence[Offer], now: int) -> list[R
     receipts = [_judge(connection, offer, known, seen) for offer in offers]
     new = [offer for offer, receipt in zip(offers, receipts, strict=True) if receipt is Receipt.ACCEPTED]
     if rows := [_row(offer, known[offer.delivery.job_id], now) for offer in new]:
-        connection.execute(insert(deliveries), rows)
+        connection.execute(_INSERT, rows)
         listening = [row["job_id"] for row in rows if row["applied_at"] is None]
-        wake = update(jobs).where(jobs.c.id.in_(listening), jobs.c.next_attempt_at > now)
-        connection.execute(wake.values(next_attempt_at=now))
+        connection.execute(_WAKE, {"ids": listening, "now": now})
     return receipts
 
 
@@ -90,8 +111,7 @@ def scrub(connection: Connection, job_id: str) -> None:
 
     Done once the job needs them no more; the digest of the body as it came stays.
     """
-    query = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == job_id)
-    for delivery_id, body in connection.execute(query).all():
+    for delivery_id, body in connection.execute(_BODIES, {"job": job_id}).all():
         if (kept := without_queries(body)) != body:
             connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(body=kept))
 
@@ -111,23 +131,15 @@ def _cut(link: bytes) -> bytes:
 
 
 def _lock_jobs(connection: Connection, job_ids: set[str]) -> dict[str, _Known]:
-    # Locked in one order by everybody, so that two batches can never wait for each other.
-    query = (
-        select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
-        .where(jobs.c.id.in_(job_ids))
-        .order_by(jobs.c.id)
-        .with_for_update()
-    )
     return {
         job_id: _Known(theirs, Status(status), submission)
-        for job_id, theirs, status, submission in connection.execute(query)
+        for job_id, theirs, status, submission in connection.execute(_LOCK, {"ids": sorted(job_ids)})
     }
 
 
 def _seen_bodies(connection: Connection, job_ids: Iterable[str]) -> dict[str, set[str]]:
-    query = select(deliveries.c.job_id, deliveries.c.body_sha256).where(deliveries.c.job_id.in_(job_ids))
     seen: dict[str, set[str]] = {job_id: set() for job_id in job_ids}
-    for job_id, sha256 in connection.execute(query):
+    for job_id, sha256 in connection.execute(_SEEN, {"ids": list(job_ids)}):
         seen[job_id].add(sha256)
     return seen
 
@@ -183,12 +195,16 @@ def told(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
     return sorted(found, key=lambda one: (one.received_at, one.id))
 
 
-def pending(job_id: str) -> Exists:
+def pending(job_id: str | BindParameter[str]) -> Exists:
     """Whether a job has deliveries that were not applied yet."""
     return exists().where(deliveries.c.job_id == job_id, deliveries.c.applied_at.is_(None))
 
 
-def mark_applied(connection: Connection, which: ColumnElement[bool], effect: str, now: int) -> None:
-    """Note what deliveries changed, unless that was noted before."""
-    fresh = update(deliveries).where(which, deliveries.c.applied_at.is_(None))
-    connection.execute(fresh.values(applied_at=now, effect=effect))
+def mark_applied(connection: Connection, delivery_id: str, effect: str, now: int) -> None:
+    """Note what a delivery changed, unless that was noted before."""
+    connection.execute(_APPLY, {"one": delivery_id, "applied_at": now, "effect": effect})
+
+
+def mark_late(connection: Connection, job_id: str, now: int) -> None:
+    """Note of all other deliveries of a job that they change nothing any more."""
+    connection.execute(_LET_BE, {"job": job_id, "applied_at": now, "effect": "late"})
