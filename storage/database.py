@@ -35,6 +35,12 @@ CONNECT_S = 5
 TURN = 0x6461726B
 """The advisory lock that whoever migrates a PostgreSQL ledger holds."""
 
+NAME = "darkroom"
+"""What PostgreSQL calls those who are connected, in `pg_stat_activity`."""
+
+MOVING = "moving"
+"""What stands in the place of the schema's version while a ledger is being copied there."""
+
 CANCELED = "57014"
 """What PostgreSQL calls a statement that took longer than it may."""
 
@@ -58,19 +64,28 @@ class Database:
 
         Raises Misconfigured if the URL cannot be used, Unavailable if the database does not answer.
         """
-        try:
-            parsed = make_url(url)
-            if parsed.get_backend_name() == "sqlite" and parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            database = cls(_engine(parsed))
-        except (SQLAlchemyError, ImportError, OSError) as error:
-            raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
+        database = cls.connect(url)
         try:
             database.migrate()
         except BaseException:
             database.close()
             raise
         return database
+
+    @classmethod
+    def connect(cls, url: str, *, alone: bool = False) -> Database:
+        """Connect, whatever schema is there; raises Misconfigured if the URL cannot be used.
+
+        `alone` is for SQLite: from its first use until it is closed nobody else can open the ledger, and that
+        use fails with Unavailable if somebody has it open. There is one connection only.
+        """
+        try:
+            parsed = make_url(url)
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            return cls(_engine(parsed, alone=alone))
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -159,31 +174,44 @@ def inserted(connection: Connection, statement: Insert) -> bool:
 def _is_current(connection: Connection) -> bool:
     known = inspect(connection).has_table("alembic_version")
     at = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+    if at == MOVING:
+        raise Misconfigured(
+            "A ledger is being moved to this database, and is not whole yet. "
+            "Give the same `darkroom migrate-ledger` again."
+        )
     if at is not None and at > HEAD:
         raise Misconfigured(f"The ledger is of a newer Darkroom (schema {at}, ours is {HEAD}); upgrade.")
     return bool(at == HEAD)
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, *, alone: bool) -> Engine:
     if url.get_backend_name() == "sqlite":
-        return _sqlite(url)
+        return _sqlite(url, alone=alone)
     if url.drivername in {"postgresql", "postgres"}:
         url = url.set(drivername="postgresql+psycopg")
     # A server that is gone without a word is noticed, and one that is locked is not waited for any longer
     # than the sender of a callback waits for us.
     limits = f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
     reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000, "options": limits}
-    return create_engine(url, pool_pre_ping=True, pool_use_lifo=True, connect_args=reach, **POOL)
+    told = {"application_name": NAME, **reach}
+    return create_engine(url, pool_pre_ping=True, pool_use_lifo=True, connect_args=told, **POOL)
 
 
-def _sqlite(url: URL) -> Engine:
+def _sqlite(url: URL, *, alone: bool) -> Engine:
     # Threads are what limits connections here; a pool that ran dry would only be a second, hidden limit.
-    engine = create_engine(
-        url, connect_args={"check_same_thread": False}, pool_size=32, max_overflow=-1, pool_use_lifo=True
-    )
+    size = {"pool_size": 1, "max_overflow": 0} if alone else {"pool_size": 32, "max_overflow": -1}
+    engine = create_engine(url, connect_args={"check_same_thread": False}, pool_use_lifo=True, **size)
+    if alone:
+        event.listen(engine, "connect", _lock_out)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _lock_out(connection: Any, _record: object) -> None:
+    # Whoever has a ledger in WAL mode open holds a shared lock on its file, which keeps this one out until
+    # the last of them is gone: https://www.sqlite.org/pragma.html#pragma_locking_mode
+    connection.execute("PRAGMA locking_mode=EXCLUSIVE")
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
