@@ -9,6 +9,7 @@ from typing import TypedDict
 
 import structlog
 
+from receiver import ringing
 from receiver.access import Access
 from receiver.admission import Admission
 from receiver.breaker import Breaker
@@ -71,6 +72,7 @@ def build(
     breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
     waiters = Waiters(memory.events, settings.limits, metrics)
+    bell = ringing.hang_bell(memory.database, metrics)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     sending = (outside.gateways, outside.sender, outside.urls)
     submitter = Submitter(memory.ledger, *sending, **shared, notify=policy)
@@ -78,10 +80,10 @@ def build(
     notify = _notify(settings, policy, memory, admission, shared)
     downloader = Downloader(_download_policy(settings))
     measured = Measured(metrics, memory.backlog)
-    steps = _steps(settings, memory, outside, submitter, downloader, shared)
-    steps = measured.steps(notify.notifier.after(steps))
-    worker = _worker(settings, memory, outside, steps, waiters.moved, shared)
-    intake = Intake(memory.ledger, worker.wake, metrics)
+    steps = notify.notifier.after(_steps(settings, memory, outside, submitter, downloader, shared))
+    worker = _worker(settings, memory, outside, measured.steps(steps), ringing.moved(waiters, bell), shared)
+    due = ringing.due(worker, waiters, bell)
+    intake = Intake(memory.ledger, due, metrics)
     _watch(metrics, memory, breaker, intake, measured, clock)
     retrier = Retrier(memory.ledger, outside.gateways, clock)
     behind = Behind(
@@ -91,7 +93,7 @@ def build(
         submitter=submitter,
         retrier=retrier,
         waiters=waiters,
-        wake=worker.wake,
+        wake=due,
         health=_health(settings, memory, breaker, clock),
         metrics=metrics,
     )
@@ -105,6 +107,7 @@ def build(
         intake=intake,
         worker=worker,
         waiters=waiters,
+        bell=bell,
         housekeeper=_housekeeper(memory, metrics, clock),
         notifier=notify.notifier,
         surface=surface(settings, admission, behind, makers, [notify.routes]),

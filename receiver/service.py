@@ -21,6 +21,7 @@ from receiver.settings import Settings
 from receiver.surface import Surface
 from receiver.waiting import Waiters
 from receiver.worker import Worker
+from storage.bell import Bell
 
 log = structlog.get_logger("darkroom.service")
 
@@ -43,6 +44,7 @@ class Service:
     intake: Intake
     worker: Worker
     waiters: Waiters
+    bell: Bell
     housekeeper: Housekeeper
     notifier: Notifier
     surface: Surface
@@ -51,6 +53,7 @@ class Service:
         """Begin to take callbacks in and, if `work`, to work."""
         slots = self.settings.worker.concurrency if work else 0
         self.surface.metrics.watch(lambda: {"darkroom_worker_slots": slots})
+        self.bell.start()
         self.intake.start()
         self.housekeeper.start()
         if work:
@@ -71,6 +74,7 @@ class Service:
             self.notifier.stop(NOTIFY_STOP_S)
         self.intake.stop()
         self.housekeeper.stop(JOIN_S)
+        self.bell.stop(JOIN_S)
         self.downloader.close()
         self.outside.client.close()
         if work:

@@ -91,6 +91,11 @@ class Worker:
         """Look for due work now."""
         self._wake.set()
 
+    @property
+    def busy(self) -> bool:
+        """Whether it can take nothing more on now, or has not begun to work."""
+        return len(self._held) >= self._concurrency or not self._threads[0].is_alive()
+
     def stop(self, timeout_s: float) -> None:
         """Claim nothing more, let the steps in hand finish for a while, and give the rest back."""
         self._stopping.set()

@@ -20,8 +20,6 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    insert,
-    inspect,
     null,
     select,
     tuple_,
@@ -33,7 +31,8 @@ from sqlalchemy.types import NullType
 from storage.comparing import LEASES, TABLES, Told, fetched, key_in, key_of, label
 from storage.database import Database
 from storage.errors import Misconfigured, Unavailable
-from storage.schema import GRAMS, jobs
+from storage.indexing import INDEX_WORDS
+from storage.schema import jobs
 
 BATCH = 5_000
 """Rows in one transaction at most."""
@@ -115,16 +114,10 @@ def _write(connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> No
         _refuse(error, table, rows, number)
     except errors.Error as error:
         raise Unavailable(f"The new database did not answer: {type(error).__name__}.") from error
-    if table is jobs and inspect(connection).has_table(GRAMS):
-        _index_words(connection, rows)
-
-
-def _index_words(connection: Connection, rows: Sequence[Row[Any]]) -> None:
-    """Fill what PostgreSQL looks words up in, which is made of the jobs and not copied."""
-    first, last = (key_in(jobs, row)[0] for row in (rows[0], rows[-1]))
-    grams = Table(GRAMS, MetaData(), Column("number", BigInteger), Column("folded", String))
-    of_these = select(jobs.c.number, jobs.c.prompt_folded).where(jobs.c.number.between(first, last))
-    connection.execute(insert(grams).from_select(["number", "folded"], of_these))
+    if table is jobs:
+        # Made of the jobs, in the way of PostgreSQL, and not copied.
+        first, last = (key_in(table, row)[0] for row in (rows[0], rows[-1]))
+        connection.execute(INDEX_WORDS, {"first": first, "last": last})
 
 
 def _refuse(error: Any, table: Table, rows: Sequence[Row[Any]], number: int) -> NoReturn:

@@ -2,8 +2,10 @@
 
 Prompts are found by every piece of one, two or three characters that they hold: SQLite's own trigram
 tokenizer cannot answer a word of two characters, which is most words in Chinese and Japanese. FTS5 keeps the
-pieces as sorted lists of job numbers, so several words are one merge, newest first. On PostgreSQL `pg_trgm`
-looks into the column itself, and nothing is kept here.
+pieces as sorted lists of job numbers, so several words are one merge, newest first.
+
+PostgreSQL's `pg_trgm` looks words of three characters and more up in a copy of the prompts. It is a table of
+its own, because a job's row is written anew at each of its moves, and all pieces of its prompt would be too.
 """
 
 from __future__ import annotations
@@ -22,7 +24,25 @@ MAKE_GRAMS = (
     f"CREATE VIRTUAL TABLE {GRAMS} USING fts5"
     "(pieces, content='', columnsize=0, detail=none, tokenize='ascii')"
 )
+MAKE_GRAMS_OF_POSTGRESQL = (
+    "CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    f"CREATE TABLE {GRAMS} (number BIGINT PRIMARY KEY, folded TEXT NOT NULL)",
+    f"CREATE INDEX ix_{GRAMS}_folded ON {GRAMS} USING gin (folded gin_trgm_ops)",
+)
+_ADD_FOLDED = text(f"INSERT INTO {GRAMS} (number, folded) VALUES (:number, :folded)")  # noqa: S608 - our name
 _ADD_GRAMS = text(f"INSERT INTO {GRAMS} (rowid, pieces) VALUES (:number, :pieces)")  # noqa: S608 - our name
+
+INDEX_WORDS = text(
+    f"INSERT INTO {GRAMS} (number, folded) "  # noqa: S608 - our name
+    "SELECT number, prompt_folded FROM jobs WHERE number BETWEEN :first AND :last"
+)
+"""Makes the prompts of jobs that were copied to PostgreSQL findable; jobs from one number to another."""
+
+WRONG_WORDS = text(
+    f"SELECT number FROM jobs FULL JOIN {GRAMS} USING (number) "  # noqa: S608 - our name
+    "WHERE prompt_folded IS DISTINCT FROM folded ORDER BY number LIMIT 1"
+)
+"""The number of a job on PostgreSQL whose prompt is not findable as it should be; no row if all are."""
 
 HAS_IMAGE = "has:image"
 """The term of every job that has an output, so that searches for images pass by all others."""
@@ -38,6 +58,8 @@ def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
     """
     if connection.dialect.name == "sqlite":
         connection.execute(_ADD_GRAMS, {"number": job["number"], "pieces": pieces})
+    else:
+        connection.execute(_ADD_FOLDED, {"number": job["number"], "folded": job["prompt_folded"]})
     asked = [("gateway", job["gateway"]), ("model", job["model"]), ("seed", job["seed"])]
     tags = (("tag", f"{name}={value}") for name, value in job["tags"].items())
     rows = [{"term": term(kind, value), "number": job["number"]} for kind, value in (*asked, *tags) if value]

@@ -196,7 +196,7 @@ tallies = Table(
 )
 
 GRAMS = "grams"
-"""SQLite's full-text index of prompts, which is a virtual table: see storage/indexing.py."""
+"""What words of prompts are looked up in, made by each database in its own way: see storage/indexing.py."""
 
 events = Table(
     # What happened lately, in the order in which it was written; old ones are let go.

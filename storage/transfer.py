@@ -19,8 +19,10 @@ from sqlalchemy.exc import DBAPIError
 
 from storage.comparing import TABLES, Digest, Told, digest, first_difference
 from storage.copying import AGAIN, BATCH, copy_all, moved_here
-from storage.database import HEAD, MOVING, NAME, TURN, Database
+from storage.database import HEAD, MOVING, TURN, Database
+from storage.engines import NAME
 from storage.errors import Conflict, Corrupt, Misconfigured, Unavailable
+from storage.indexing import WRONG_WORDS
 from storage.schema import events
 
 STEPS = ("reading", "copying", "comparing")
@@ -154,6 +156,8 @@ def _compare(reading: Connection, target: Database, found: Mapping[str, Digest],
                     f"Of {table.name} there are {ours.rows} rows in the ledger and {theirs.rows} in the "
                     f"copy. {AGAIN}"
                 )
+        if (wrong := connection.scalar(WRONG_WORDS)) is not None:
+            raise Corrupt(f"In the copy the words of job number {wrong} cannot be looked up. {AGAIN}")
 
 
 def _finish(target: Database, now: int) -> None:

@@ -6,7 +6,7 @@ is the rarest of what is wanted, so a few entries of each are counted before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Connection,
     FromClause,
     Join,
+    Text,
     column,
     func,
     select,
@@ -34,6 +35,8 @@ FEW = 3000
 """As many rows are read and checked within the time that a page may take; more than that are not counted."""
 
 _grams = table(GRAMS, column("rowid", BigInteger))
+_prompts = table(GRAMS, column("number", BigInteger), column("folded", Text))
+"""The same name on PostgreSQL, where it is another table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +77,26 @@ def find_way(connection: Connection, wanted: Wanted, *, with_images: bool) -> Wa
         if _count_of_status(connection, wanted) < least:
             return Way(jobs, jobs.c.number, [])
     rarest = min(known, default=(FEW, HAS_IMAGE if with_images else None))
-    if wanted.words and rarest[0] >= FEW and connection.dialect.name == "sqlite":
-        pieces = lookup(fold(word) for word in wanted.words)
-        match = text(f"{GRAMS} MATCH :pieces").bindparams(pieces=pieces)
-        rows = Straight(_grams, jobs, jobs.c.number == _grams.c.rowid)
-        return Way(rows, _grams.c.rowid, [match])  # type: ignore[list-item]
+    if wanted.words and rarest[0] >= FEW:
+        words = [fold(word) for word in wanted.words]
+        return _by_pieces(words) if connection.dialect.name == "sqlite" else _by_words(words)
     if rarest[1] is None:
         return Way(jobs, jobs.c.number, [])
     rows = Straight(terms, jobs, jobs.c.number == terms.c.number)
     return Way(rows, terms.c.number, [terms.c.term == rarest[1]])
+
+
+def _by_pieces(words: Sequence[str]) -> Way:
+    match = text(f"{GRAMS} MATCH :pieces").bindparams(pieces=lookup(words))
+    rows = Straight(_grams, jobs, jobs.c.number == _grams.c.rowid)
+    return Way(rows, _grams.c.rowid, [match])  # type: ignore[list-item]
+
+
+def _by_words(words: Sequence[str]) -> Way:
+    # How rare they are PostgreSQL can tell: it looks them up, or walks along the newest.
+    rows = _prompts.join(jobs, jobs.c.number == _prompts.c.number)
+    found = [_prompts.c.folded.contains(word, autoescape=True) for word in words]
+    return Way(rows, _prompts.c.number, found)
 
 
 def _terms(wanted: Wanted) -> Iterator[str]:

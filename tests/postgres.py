@@ -39,8 +39,9 @@ databases that come and go are written far faster so."""
 class Postgres:
     """A server in a folder of its own, on a port that it keeps when it is started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.port = free_port()
+        self._settings = SETTINGS | settings
         self._data = folder / "data"
         self._log = folder / "log"
         self._bin = _programs(folder) / "bin"
@@ -51,12 +52,17 @@ class Postgres:
 
     def start(self) -> None:
         """Start it; it answers when this returns."""
-        options = " ".join(f"-c {name}='{value}'" for name, value in SETTINGS.items())
+        options = " ".join(f"-c {name}='{value}'" for name, value in self._settings.items())
         self._run("pg_ctl", "-w", "-l", str(self._log), "-o", f"-p {self.port} {options}", "start")
 
     def stop(self, how: str = "fast") -> None:
         """Stop it. Connections are broken off; after `immediate` it has to recover, as after a crash."""
         self._run("pg_ctl", "-w", "-m", how, "stop")
+
+    @property
+    def pid(self) -> int:
+        """The process that all others of the server are children of, while it runs."""
+        return int((self._data / "postmaster.pid").read_text().split(maxsplit=1)[0])
 
     def url(self, name: str = USER) -> str:
         """Where a database is, as DARKROOM_DATABASE_URL has it."""
@@ -103,11 +109,11 @@ def _programs(folder: Path) -> Path:
 
 
 @contextmanager
-def serving() -> Iterator[Postgres]:
-    """A new server until the end of the block."""
+def serving(**settings: str) -> Iterator[Postgres]:
+    """A new server until the end of the block; `settings` go before `SETTINGS`."""
     # Not in pytest's own folders, which nobody but the user of the tests may enter.
     with tempfile.TemporaryDirectory(prefix="darkroom-pg-") as folder:
-        server = Postgres(Path(folder))
+        server = Postgres(Path(folder), **settings)
         server.make()
         server.start()
         try:

@@ -18,7 +18,7 @@ from storage.errors import Conflict, Corrupt, Misconfigured
 from storage.events import Events, Place
 from storage.ledger import Ledger
 from storage.records import Circuit, JobError, JobRequest, JobResult, Output, Status
-from storage.schema import circuits, events, jobs, outputs, tallies
+from storage.schema import GRAMS, circuits, events, jobs, outputs, tallies
 from storage.search import Search
 from storage.transfer import GONE_S, STEPS, Moved, move, open_alone, rows_of
 from storage.wanted import Wanted
@@ -218,6 +218,7 @@ def test_a_finished_move_is_told_and_changes_nothing(path: Path, empty_url: str,
         (outputs.delete().where(outputs.c.job_id == "job-4"), "outputs job-4 0 is missing in the copy"),
         (insert(tallies).values(facet="day", value="x", outputs=1), "tallies day x is in the copy only"),
         (update(jobs).where(jobs.c.id == "job-3").values(leased_by="x"), "jobs job-3 differs in leased_by"),
+        (text(f"UPDATE {GRAMS} SET folded = 'other'"), "cannot be looked up"),
     ],
 )
 def test_a_difference_is_found_and_nothing_can_be_started_on_it(
