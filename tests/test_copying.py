@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import Executable, func, insert, select, text, update
 
@@ -78,6 +79,11 @@ def _circuit(now: int) -> Circuit:
     return Circuit("image_host", "cdn.example:443", "download", "away", ODD, "host", 5, now, now + 1000, None)
 
 
+END_OTHERS = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+
+
 @pytest.fixture
 def path(tmp_path: Path, clock: Clock) -> Path:
     """A small ledger with everything in it."""
@@ -134,6 +140,14 @@ def test_everything_is_there_as_it_was(path: Path, empty_url: str, batch: int) -
     assert done.before is None
     assert done.tables["jobs"].rows == len(Status) + 1
     assert list(done.tables) == [table.name for table in TABLES]
+
+
+def test_a_ledger_of_an_older_version_is_brought_up_to_date(path: Path, empty_url: str) -> None:
+    with closing(sqlite3.connect(path)) as older, older:
+        # What came after it changed nothing on SQLite.
+        older.execute("UPDATE alembic_version SET version_num = '0003'")
+    moved(path, empty_url)
+    assert same(path, empty_url)
 
 
 def test_nobody_holds_a_job_afterwards(path: Path, empty_url: str, clock: Clock) -> None:
@@ -296,6 +310,46 @@ def test_a_ledger_that_changed_meanwhile_is_not_mixed_in(
         connection.execute(update(circuits).values(failures=6))
     with pytest.raises(Conflict, match="before it changed"):
         moved(path, empty_url)
+
+
+def test_a_copy_that_another_version_began_is_not_gone_on_with(path: Path, empty_url: str) -> None:
+    class BrokenOff(Exception):
+        pass
+
+    def break_off(step: str, _table: str, _rows: int) -> None:
+        if step == "copying":
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        moved(path, empty_url, told=break_off)
+    with closing(Database.connect(empty_url)) as database, database.write() as connection:
+        connection.execute(update(moved_here).values(schema="0001"))
+    with pytest.raises(Conflict, match="another version"):
+        moved(path, empty_url)
+
+
+def test_a_connection_that_is_broken_off_between_batches_is_made_again(path: Path, empty_url: str) -> None:
+    ended = []
+
+    def end_connections(step: str, _table: str, _rows: int) -> None:
+        if step == "copying":
+            with closing(psycopg.connect(empty_url, autocommit=True)) as other:
+                ended.append(other.execute(END_OTHERS).fetchall())
+
+    moved(path, empty_url, batch=20, told=end_connections)
+    assert len(ended) >= len(TABLES)
+    assert all(ended)
+    assert same(path, empty_url)
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(path: Path, postgres: Postgres) -> None:
+    with closing(psycopg.connect(postgres.url(), autocommit=True)) as admin:
+        admin.execute("CREATE DATABASE latin ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+        try:
+            with pytest.raises(Misconfigured, match="ENCODING 'UTF8'"):
+                moved(path, postgres.url("latin"))
+        finally:
+            admin.execute("DROP DATABASE latin WITH (FORCE)")
 
 
 def test_a_row_that_postgresql_cannot_keep_is_named(path: Path, empty_url: str) -> None:

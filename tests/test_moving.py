@@ -31,6 +31,7 @@ from tests.postgres import Postgres
 from tests.processes import Process, environment, free_port, serving
 from tests.running import command, data
 from tests.streams import everything
+from tests.terminals import in_terminal
 
 PATIENT = SandboxConfig(latency_s=(0.05, 0.1), image_px=64, retry_delays_s=(0.2,) * 600)
 """Callbacks are sent until somebody is there."""
@@ -238,6 +239,17 @@ def test_a_command_that_is_killed_goes_on_where_it_was(folder: Path, postgres_ur
     done = command("migrate-ledger", str(folder), postgres_url, "--json")
     assert done.returncode == 0, done.stderr
     assert {one["table"]: one["rows"] for one in data(done)["tables"]}["outputs"] == 4_000
+
+
+def test_ctrl_c_says_that_it_can_go_on(folder: Path, postgres_url: str) -> None:
+    with closing(psycopg.connect(postgres_url)) as other:
+        other.execute("LOCK TABLE outputs IN SHARE MODE")
+        asked = ("migrate-ledger", str(folder), postgres_url)
+        with in_terminal(*asked, folder=folder) as terminal:
+            terminal.read(until="Copying terms")
+            assert terminal.interrupt() == 130
+    assert "the same command goes on from there" in terminal.shown()
+    assert command("migrate-ledger", str(folder), postgres_url).returncode == 0
 
 
 def _waits(url: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from time import monotonic
@@ -99,7 +100,9 @@ def _url(given: str | None, settings: Settings) -> URL:
         )
     if "@" in url.database or "@" in (url.host or ""):
         fail("In TO, signs such as @ : / in the password have to be percent-encoded: %40 %3A %2F.", MISUSED)
-    return url
+    if find_spec("psycopg") is None:
+        fail("PostgreSQL needs psycopg, which is not installed: pip install 'psycopg[binary]>=3.2'.")
+    return url.set(drivername="postgresql+psycopg")
 
 
 def _move(path: Path, url: URL) -> Moved:

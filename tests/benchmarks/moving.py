@@ -1,9 +1,9 @@
 """How long a ledger takes to move to PostgreSQL: `python -m tests.benchmarks.moving [JOBS] [--json FILE]`.
 
 A ledger of so many jobs is written (`tests/benchmarks/archive.py`), each with two images and a callback, and
-the newest with their events, as many as are kept. A service on it takes some more jobs in and is stopped;
-`darkroom migrate-ledger` moves the ledger to a PostgreSQL that writes as durably as usual; and a service there
-does those jobs.
+the newest with their events, as many as are kept. A service on it takes some more jobs in and is stopped.
+`darkroom migrate-ledger` moves it to a PostgreSQL that writes as durably as usual, and a service there does
+those jobs.
 """
 
 from __future__ import annotations
