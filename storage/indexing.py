@@ -32,6 +32,18 @@ MAKE_GRAMS_OF_POSTGRESQL = (
 _ADD_FOLDED = text(f"INSERT INTO {GRAMS} (number, folded) VALUES (:number, :folded)")  # noqa: S608 - our name
 _ADD_GRAMS = text(f"INSERT INTO {GRAMS} (rowid, pieces) VALUES (:number, :pieces)")  # noqa: S608 - our name
 
+INDEX_WORDS = text(
+    f"INSERT INTO {GRAMS} (number, folded) "  # noqa: S608 - our name
+    "SELECT number, prompt_folded FROM jobs WHERE number BETWEEN :first AND :last"
+)
+"""Makes the prompts of jobs that were copied to PostgreSQL findable; jobs from one number to another."""
+
+WRONG_WORDS = text(
+    f"SELECT number FROM jobs FULL JOIN {GRAMS} USING (number) "  # noqa: S608 - our name
+    "WHERE prompt_folded IS DISTINCT FROM folded ORDER BY number LIMIT 1"
+)
+"""The number of a job on PostgreSQL whose prompt is not findable as it should be; no row if all are."""
+
 HAS_IMAGE = "has:image"
 """The term of every job that has an output, so that searches for images pass by all others."""
 
