@@ -37,6 +37,18 @@ _COUNT = text(
     "ON CONFLICT (facet, value) DO UPDATE SET outputs = tallies.outputs + 1"
 )
 
+INDEX_WORDS = text(
+    f"INSERT INTO {GRAMS} (number, folded) "  # noqa: S608 - our name
+    "SELECT number, prompt_folded FROM jobs WHERE number BETWEEN :first AND :last"
+)
+"""Makes the prompts of jobs that were copied to PostgreSQL findable; jobs from one number to another."""
+
+WRONG_WORDS = text(
+    f"SELECT number FROM jobs FULL JOIN {GRAMS} USING (number) "  # noqa: S608 - our name
+    "WHERE prompt_folded IS DISTINCT FROM folded ORDER BY number LIMIT 1"
+)
+"""The number of a job on PostgreSQL whose prompt is not findable as it should be; no row if all are."""
+
 HAS_IMAGE = "has:image"
 """The term of every job that has an output, so that searches for images pass by all others."""
 
