@@ -6,6 +6,7 @@ A row is there from the first failure to the next success. While `retry_at` is N
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from secrets import token_hex
 from typing import Any, Literal
 
 from sqlalchemy import Connection, bindparam, case, delete, insert, or_, select, update
@@ -19,6 +20,8 @@ Kind = Literal["gateway", "image_host"]
 
 PROBE_MS = 30_000
 """How long one try has the way to itself. As long as a usual lease: whoever dies with it holds up nobody."""
+
+_PING = {"step": "ping", "code": "ping", "message": "", "at_fault": "operator", "failures": 0, "since": 0}
 
 LONGEST_MS = 2 * 3600 * 1000
 """No circuit is open for longer at a time: a gateway's Retry-After counts for an hour at most."""
@@ -110,6 +113,12 @@ def heal(connection: Connection, now: int, skew_ms: int) -> None:
     retry_at = case((circuits.c.retry_at > now, now), else_=circuits.c.retry_at)
     since = case((circuits.c.since > now, now), else_=circuits.c.since)
     connection.execute(update(circuits).where(wrong).values(retry_at=retry_at, since=since, probe_until=None))
+
+
+def try_out(connection: Connection) -> None:
+    """Write a row that comes and goes: to set one to what it is already would write nothing."""
+    connection.execute(insert(circuits), {"kind": "ping", "name": token_hex(8), **_PING})
+    connection.execute(delete(circuits).where(circuits.c.kind == "ping"))
 
 
 def _of(kind: Kind, name: str) -> tuple[Any, Any]:

@@ -87,6 +87,12 @@ _WAKE = update(jobs).where(
     jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.next_attempt_at > bindparam("now")
 )
 _WAKE = _WAKE.values(next_attempt_at=bindparam("now"))
+_ALL = (
+    select(deliveries)
+    .where(deliveries.c.job_id == bindparam("job"))
+    .order_by(deliveries.c.received_at, deliveries.c.id)
+)
+_PENDING = _ALL.where(deliveries.c.applied_at.is_(None))
 _BODIES = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == bindparam("job"))
 _FRESH = update(deliveries).where(deliveries.c.applied_at.is_(None))
 _APPLY = _FRESH.where(deliveries.c.id == bindparam("one"))
@@ -176,6 +182,12 @@ def _row(offer: Offer, job: _Known, now: int) -> dict[str, Any]:
     body = without_queries(delivery.body) if job.status.terminal else delivery.body
     row = {name: getattr(delivery, name) for name in _FIELDS} | {"body": body}
     return row | ({"applied_at": now, "effect": "late"} if late else {})
+
+
+def of_job(connection: Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
+    """List the deliveries of a job, or those that were not applied yet, in the order they came."""
+    rows = connection.execute(_PENDING if only_pending else _ALL, {"job": job_id})
+    return [to_delivery(row) for row in rows.mappings()]
 
 
 def told(connection: Connection, job_id: str, limit: int) -> list[Delivery]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from math import inf
 from time import monotonic
 from typing import Any
@@ -55,11 +56,16 @@ def _put_back(_connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _taken_out(connection: Any, record: ConnectionPoolEntry, _pooled: object) -> None:
-    """Try out a connection that has rested: the server may have gone, and the pool makes another one then.
+    """Try out a connection that has rested, or on which the server has said something, such as that it goes.
 
-    Not each of them (`pool_pre_ping`), because that costs as much as a small question does.
+    Then the pool makes another one. Not each of them (`pool_pre_ping`), because that costs as much as a small
+    question does.
     """
-    if monotonic() - record.info.get("rests_since", inf) < RESTED_S or connection is None:
+    if connection is None:
+        return
+    spoken = select.poll()
+    spoken.register(connection.fileno(), select.POLLIN)
+    if monotonic() - record.info.get("rests_since", inf) < RESTED_S and not spoken.poll(0):
         return
     try:
         connection.execute("SELECT 1")

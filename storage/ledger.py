@@ -5,42 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from secrets import token_hex
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, RowMapping, bindparam, case, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage import books, claims
+from storage import books, circuits, claims
 from storage.accepting import accept_once
 from storage.claims import Room
 from storage.database import Database, inserted
-from storage.deliveries import DECIDED, Offer, Receipt, mark_applied, mark_late, pending, scrub, take_in
+from storage.deliveries import (
+    DECIDED,
+    Offer,
+    Receipt,
+    mark_applied,
+    mark_late,
+    of_job,
+    pending,
+    scrub,
+    take_in,
+)
 from storage.errors import Conflict, LeaseLost, NotFound
 from storage.events import note_move, note_output
 from storage.indexing import index_output, index_result, pieces_of
 from storage.moves import moving, postponing, reopening
 from storage.notifications import owe
 from storage.records import Attempt, Books, Clock, Delivery, Job, JobRequest, Output, Status
-from storage.rows import Changes, new_job, request_digest, to_delivery, to_job, to_output
-from storage.schema import circuits, deliveries, jobs, outputs
+from storage.rows import Changes, new_job, request_digest, to_job, to_output
+from storage.schema import jobs, outputs
 
 LEASE_MS = 30_000
 """How long a worker holds a job without renewing."""
-
-_PING = {"step": "ping", "code": "ping", "message": "", "at_fault": "operator", "failures": 0, "since": 0}
-
 
 # Made once: to put a statement together takes longer than to run it.
 _LOCK = select(jobs.c.id).where(jobs.c.id == bindparam("the_id")).with_for_update()
 _JOB = select(jobs).where(jobs.c.id == bindparam("id"))
 _OUTPUTS = select(outputs).where(outputs.c.job_id == bindparam("job")).order_by(outputs.c.index)
-_DELIVERIES = (
-    select(deliveries)
-    .where(deliveries.c.job_id == bindparam("job"))
-    .order_by(deliveries.c.received_at, deliveries.c.id)
-)
-_PENDING = _DELIVERIES.where(deliveries.c.applied_at.is_(None))
 _CHANGE = (
     update(jobs)
     .where(jobs.c.id == bindparam("the_id"), jobs.c.status == bindparam("the_status"))
@@ -244,12 +244,12 @@ class Ledger:
     def pending_deliveries(self, job_id: str) -> list[Delivery]:
         """List the deliveries of a job that were not applied yet, in the order they came."""
         with self._database.glance() as connection:
-            return [to_delivery(row) for row in connection.execute(_PENDING, {"job": job_id}).mappings()]
+            return of_job(connection, job_id, only_pending=True)
 
     def deliveries(self, job_id: str) -> list[Delivery]:
         """List all deliveries of a job, in the order they came."""
         with self._database.glance() as connection:
-            return [to_delivery(row) for row in connection.execute(_DELIVERIES, {"job": job_id}).mappings()]
+            return of_job(connection, job_id)
 
     def add_output(self, output: Output) -> None:
         """Note an image that is in the archive; again is the same as once.
@@ -281,10 +281,7 @@ class Ledger:
     def ping(self) -> None:
         """Prove that the ledger can be written now; raise Unavailable otherwise."""
         with self._database.write() as connection:
-            # A row that comes and goes: to set one to what it is already would write nothing.
-            probe = insert(circuits).values(kind="ping", name=token_hex(8), **_PING)
-            connection.execute(probe)
-            connection.execute(delete(circuits).where(circuits.c.kind == "ping"))
+            circuits.try_out(connection)
 
 
 @contextmanager
