@@ -75,7 +75,8 @@ def _everything(connection: Connection) -> FacetCounts:
         rows = connection.execute(query.order_by(order, tallies.c.value).limit(MOST_VALUES))
         found[facet] = [FacetCount(value, number) for value, number in rows]
     counted = select(func.coalesce(func.sum(tallies.c.outputs), 0)).where(tallies.c.facet == "gateway")
-    return FacetCounts(connection.scalar(counted) or 0, complete=True, **found)
+    # PostgreSQL adds up whole numbers to one that JSON does not have.
+    return FacetCounts(int(connection.scalar(counted) or 0), complete=True, **found)
 
 
 def _counted(rows: Sequence[Any], *, complete: bool) -> FacetCounts:

@@ -87,6 +87,28 @@ def free_port() -> int:
     raise AssertionError("every port is taken")
 
 
+def await_ready(
+    child: subprocess.Popen[bytes], url: str, log: Path | None = None, *, path: str = "/readyz"
+) -> None:
+    """Wait until a process answers that it is ready; `log` is what is told if it does not."""
+
+    def said() -> str:
+        return "it did not become ready" if log is None else log.read_text()
+
+    deadline = monotonic() + 30
+    transport = httpx.HTTPTransport(retries=0)
+    with httpx.Client(transport=transport, trust_env=False) as client:
+        while True:
+            assert child.poll() is None, said()
+            assert monotonic() < deadline, said()
+            try:
+                if client.get(url + path).is_success:
+                    return
+            except httpx.TransportError:
+                # Nothing to wait on: the only sign of life that it gives is to listen.
+                threading.Event().wait(0.02)
+
+
 @contextmanager
 def serving(
     variables: dict[str, str], folder: Path, *arguments: str, module: str = "receiver"
@@ -104,7 +126,7 @@ def serving(
             cwd=folder, env=variables | {"PYTHONPATH": str(ROOT)}, stdout=out, stderr=out,
         )  # fmt: skip
     try:
-        _await_ready(child, url, log)
+        await_ready(child, url, log)
         yield Process(child, url, monotonic() - began, log)
     finally:
         if child.poll() is None:
@@ -148,18 +170,3 @@ def watch_rss(process: Process, until: Callable[[], None]) -> int:
         done.set()
         watcher.join()
     return most
-
-
-def _await_ready(child: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = monotonic() + 30
-    transport = httpx.HTTPTransport(retries=0)
-    with httpx.Client(transport=transport, trust_env=False) as client:
-        while True:
-            assert child.poll() is None, log.read_text()
-            assert monotonic() < deadline, log.read_text()
-            try:
-                if client.get(f"{url}/readyz").status_code == 200:
-                    return
-            except httpx.TransportError:
-                # Nothing to wait on: the only sign of life that it gives is to listen.
-                threading.Event().wait(0.02)

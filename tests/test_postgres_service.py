@@ -21,6 +21,8 @@ def test_jobs_of_every_gateway_are_archived(start: Start, ours: dict[str, object
     assert [job["status"] for job in made] == ["archived", "archived"]
     found = live.http.get("/v1/outputs", params={"q": "red kite tag:for=shelf"}).json()["outputs"]
     assert {one["job_id"] for one in found} == {made[0]["id"]}
+    outputs = sum(len(job["outputs"]) for job in made)
+    assert live.http.get("/v1/facets").json()["counted"] == outputs
     assert live.http.get("/readyz").status_code == 200
     assert live.http.get("/v1/books").json()["balanced"]
 

@@ -1,20 +1,50 @@
-"""How soon the service is ready and how much memory it holds: `python -m tests.benchmarks.footprint`."""
+"""How soon the service is ready and how much memory it holds: `python -m tests.benchmarks.footprint`.
+
+Beside it stands a process of uvicorn and Starlette with a route that does nothing.
+"""
 
 from __future__ import annotations
 
-import statistics
-import tempfile
-from pathlib import Path
+from statistics import median
 
 import httpx
 
-from receiver.embedded import EmbeddedS3
-from receiver.sandbox import SandboxServer
-from tests.live import IMAGEN, QUICK
-from tests.processes import MIB, Process, environment, free_port, serving, watch_rss
+from tests.benchmarks.figures import Figure, table
+from tests.benchmarks.grounds import Grounds, bare
+from tests.live import IMAGEN
+from tests.processes import MIB, Process, watch_rss
 
 STARTS = 5
+JOBS = 20
 LARGE = {"sandbox": {"fault": "bytes", "bytes": 50 * MIB}, "output_format": "png"}
+AT_ONCE = 16
+"""Jobs at the same time, and the large images of the last figure."""
+
+
+def run(grounds: Grounds) -> list[Figure]:
+    """Measure."""
+    ledger = grounds.new_ledger("sqlite")
+    concurrency = {"DARKROOM_WORKER__CONCURRENCY": str(AT_ONCE)}
+    starts, idle, bare_starts, bare_idle = [], [], [], []
+    for _ in grounds.rounds(STARTS):
+        with bare() as process:
+            bare_starts.append(process.ready_s)
+            bare_idle.append(process.rss() / MIB)
+        with grounds.serving(ledger, **concurrency) as process:
+            starts.append(process.ready_s)
+            idle.append(process.rss() / MIB)
+    with grounds.serving(ledger, **concurrency) as process:
+        archive(process, 4 if grounds.quick else JOBS)
+        used = process.rss() / MIB
+        large = 1 if grounds.quick else AT_ONCE
+        most = watch_rss(process, lambda: archive(process, large, params=LARGE)) / MIB
+    soon, small = median(bare_starts), median(bare_idle)
+    return [
+        Figure("footprint", "start to ready", median(starts), "s", "a bare route", soon, each=starts),
+        Figure("footprint", "resident, idle", median(idle), "MiB", "a bare route", small, each=idle),
+        Figure("footprint", f"resident, after {JOBS} jobs", used, "MiB", "idle", median(idle)),
+        Figure("footprint", f"most, {AT_ONCE} images of 50 MiB at once", most, "MiB", "idle", median(idle)),
+    ]
 
 
 def archive(process: Process, jobs: int, **more: object) -> None:
@@ -29,23 +59,8 @@ def archive(process: Process, jobs: int, **more: object) -> None:
 
 def main() -> None:
     """Measure and print."""
-    with tempfile.TemporaryDirectory() as name, SandboxServer(QUICK) as sandbox:
-        folder = Path(name)
-        with EmbeddedS3(folder / "s3") as s3:
-            variables = environment(s3, sandbox, folder, free_port(), DARKROOM_WORKER__CONCURRENCY="16")
-            starts, idle = [], []
-            for _ in range(STARTS):
-                with serving(variables, folder) as process:
-                    starts.append(process.ready_s)
-                    idle.append(process.rss() / MIB)
-            with serving(variables, folder) as process:
-                archive(process, 20)
-                used = process.rss() / MIB
-                most = watch_rss(process, lambda: archive(process, 16, params=LARGE)) / MIB
-    print(f"start to ready            {statistics.median(starts):6.2f} s   (median of {STARTS})")
-    print(f"resident, idle            {statistics.median(idle):6.0f} MiB")
-    print(f"resident, after 20 jobs   {used:6.0f} MiB")
-    print(f"most, 16 images of 50 MiB {most:6.0f} MiB")
+    with Grounds(quick=False) as grounds:
+        print(table(run(grounds)))
 
 
 if __name__ == "__main__":

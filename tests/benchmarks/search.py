@@ -2,7 +2,7 @@
 
 For each size a ledger is written (`tests/benchmarks/archive.py`), `darkroom serve` is started on it, and one
 client asks it over HTTP, one request after the other. Beside it stands what looking at every prompt costs in
-the same file, and the answers of both are compared.
+the same ledger.
 """
 
 from __future__ import annotations
@@ -10,69 +10,95 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sqlite3
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import quantiles
 from time import perf_counter
 from typing import Any
 
 import httpx
+from sqlalchemy import text
 
-from receiver.embedded import EmbeddedS3
-from receiver.sandbox import SandboxServer
+from storage.database import Database
 from storage.records import rfc3339
 from tests.benchmarks import archive
-from tests.live import QUICK
-from tests.processes import environment, free_port, serving
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.grounds import DATABASES, Grounds, Kind
 
+SIZES = (100_000, 1_000_000)
+QUICK = (6_000,)
 TIMES = 200
 DEEP = 1_000
 """Which page is the deep one."""
 LIMIT = 50
 DAY_MS = 24 * 3600 * 1000
-SEARCH = ("grams_data", "grams_idx", "terms", "tallies", "ix_jobs_number", "ix_jobs_status_number")
+SEARCH = ("grams", "terms", "tallies", "pk_terms", "pk_tallies", "ix_jobs_number", "ix_jobs_status_number")
+"""What is there for searching alone, tables and indexes; FTS5's have longer names."""
+SCAN = "every prompt, two words"
+TOLD = (
+    "outputs, everything",
+    "outputs, two words",
+    "outputs, two characters (Chinese, Japanese)",
+    "outputs, seed",
+    "outputs, model and a week",
+    "outputs, tag and word",
+    f"outputs, page {DEEP}",
+    "facets, two words",
+)
+"""The questions that `run` tells of."""
 
 Ask = Callable[[random.Random], str]
+
+
+def run(grounds: Grounds) -> list[Figure]:
+    """Measure on both databases."""
+    return [line for kind in DATABASES for line in _figures(grounds, kind)]
 
 
 def main() -> None:
     """Measure and print."""
     asked = argparse.ArgumentParser(prog="python -m tests.benchmarks.search", description=__doc__)
-    asked.add_argument("--outputs", type=int, nargs="+", default=[100_000, 1_000_000], metavar="N")
-    asked.add_argument("--keep", type=Path, metavar="DIR", help="keep the ledgers here, and use those there")
+    asked.add_argument("--outputs", type=int, nargs="+", default=list(SIZES), metavar="N")
+    asked.add_argument("--database", choices=DATABASES, default="sqlite")
+    asked.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep files of SQLite here, and use those there"
+    )
     asked.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = asked.parse_args()
-    with tempfile.TemporaryDirectory() as name, SandboxServer(QUICK) as sandbox:
-        folder = Path(name)
-        with EmbeddedS3(folder / "s3") as s3:
-            figures = {n: _measure(n, options.keep or folder, folder, s3, sandbox) for n in options.outputs}
+    with Grounds(quick=False, keep=options.keep) as grounds:
+        figures = {n: _measure(grounds, options.database, n) for n in options.outputs}
     _print(figures)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2))
 
 
-def _measure(
-    outputs: int, kept: Path, folder: Path, s3: EmbeddedS3, sandbox: SandboxServer
-) -> dict[str, Any]:
-    path = kept / f"ledger-{outputs}.sqlite3"
-    figures: dict[str, Any] = {}
-    if not path.exists():
-        began = perf_counter()
-        archive.build(path, outputs)
-        figures["build_s"] = perf_counter() - began
-    figures |= _sizes(path, outputs)
+def _figures(grounds: Grounds, kind: Kind) -> list[Figure]:
+    lines = []
+    for outputs in QUICK if grounds.quick else SIZES:
+        found = _measure(grounds, kind, outputs)
+        for name in TOLD:
+            each = [found[name]["p50_ms"], found[name]["p99_ms"]]
+            what = f"{name}, p99, {outputs:,} outputs, {kind}"
+            against = "looking at every prompt, p50"
+            lines.append(Figure("search", what, each[1], "ms", against, found[SCAN]["p50_ms"], each=each))
+    return lines
+
+
+def _measure(grounds: Grounds, kind: Kind, outputs: int) -> dict[str, Any]:
+    began = perf_counter()
+    ledger = grounds.grown_ledger(kind, outputs, images=archive.IMAGES, callbacks=False)
+    figures: dict[str, Any] = {"build_s": perf_counter() - began}
     words = archive.common_words()
-    variables = environment(s3, sandbox, folder, free_port(), DARKROOM_DATABASE_URL=f"sqlite:///{path}")
-    # Nothing is to be done in this ledger; limits are for strangers.
-    variables |= {"DARKROOM_LIMITS__API_TOKEN": "0", "DARKROOM_LIMITS__BAD_TOKENS": "0"}
-    with serving(variables, folder, "--no-work") as process, _client(process.url) as http:
-        cursor = _deep_cursor(path)
-        for name, ask in _questions(words, cursor).items():
-            figures[name] = _time(http, ask)
-    figures["every prompt, two words"] = _scan(path, words)
+    with closing(Database.open(ledger)) as database:
+        figures |= _sizes(database, kind, outputs)
+        # Nothing is to be done in this ledger; limits are for strangers.
+        limits = {"DARKROOM_LIMITS__BAD_TOKENS": "0"}
+        with grounds.serving(ledger, "--no-work", **limits) as process, _client(process.url) as http:
+            cursor = _deep_cursor(database)
+            for name, ask in _questions(words, cursor).items():
+                figures[name] = _time(http, ask, 20 if grounds.quick else TIMES)
+        figures[SCAN] = _scan(database, kind, words)
     return figures
 
 
@@ -118,9 +144,9 @@ def _as_query(ask: Ask) -> Ask:
     return lambda chance: "q=tag:" + ask(chance).removeprefix("tag.").replace("=", "%3D")
 
 
-def _time(http: httpx.Client, ask: Ask) -> dict[str, float]:
+def _time(http: httpx.Client, ask: Ask, times: int) -> dict[str, float]:
     chance, took = random.Random(7), []
-    for _ in range(TIMES + 5):
+    for _ in range(times + 5):
         path = ask(chance)
         began = perf_counter()
         answer = http.get(path)
@@ -131,38 +157,40 @@ def _time(http: httpx.Client, ask: Ask) -> dict[str, float]:
     return {"p50_ms": cuts[49], "p99_ms": cuts[98]}
 
 
-def _scan(path: Path, words: list[str]) -> dict[str, float]:
+def _scan(database: Database, kind: Kind, words: list[str]) -> dict[str, float]:
     """What the same page costs by looking at every prompt, for words that few prompts have."""
     chance, took = random.Random(7), []
-    connection = sqlite3.connect(path)
-    query = (
-        "SELECT id FROM jobs WHERE instr(prompt_folded, ?) AND instr(prompt_folded, ?) "
-        "ORDER BY number DESC LIMIT 50"
-    )
-    for _ in range(10):
-        pair = chance.choice(words[:50]), chance.choice(words[50:1000])
-        began = perf_counter()
-        connection.execute(query, pair).fetchall()
-        took.append((perf_counter() - began) * 1000)
-    connection.close()
+    stands = "instr" if kind == "sqlite" else "strpos"
+    both = " AND ".join(f"{stands}(prompt_folded, :{word}) > 0" for word in ("one", "other"))
+    query = text(f"SELECT id FROM jobs WHERE {both} ORDER BY number DESC LIMIT 50")
+    with database.read() as connection:
+        for _ in range(10):
+            pair = {"one": chance.choice(words[:50]), "other": chance.choice(words[50:1000])}
+            began = perf_counter()
+            connection.execute(query, pair).all()
+            took.append((perf_counter() - began) * 1000)
     return {"p50_ms": sorted(took)[5], "p99_ms": max(took)}
 
 
-def _deep_cursor(path: Path) -> str:
-    connection = sqlite3.connect(path)
+def _deep_cursor(database: Database) -> str:
     skipped = (DEEP - 1) * LIMIT // archive.IMAGES
-    (job_id,) = connection.execute(
-        "SELECT id FROM jobs ORDER BY number DESC LIMIT 1 OFFSET ?", (skipped - 1,)
-    ).fetchone()
-    connection.close()
+    query = text("SELECT id FROM jobs ORDER BY number DESC LIMIT 1 OFFSET :skipped")
+    with database.read() as connection:
+        jobs = connection.scalar(text("SELECT count(*) FROM jobs"))
+        job_id = connection.scalar(query, {"skipped": min(skipped, int(jobs or 0)) - 1})
     return f"{job_id}.{archive.IMAGES - 1}"
 
 
-def _sizes(path: Path, outputs: int) -> dict[str, float]:
-    connection = sqlite3.connect(path)
-    sizes = dict(connection.execute("SELECT name, sum(pgsize) FROM dbstat GROUP BY name"))
-    connection.close()
-    index = sum(sizes.get(name, 0) for name in SEARCH)
+def _sizes(database: Database, kind: Kind, outputs: int) -> dict[str, float]:
+    by_name = "SELECT name, sum(pgsize) FROM dbstat GROUP BY name"
+    if kind == "postgresql":
+        by_name = (
+            "SELECT relname, pg_relation_size(pg_class.oid) FROM pg_class JOIN pg_namespace ON "
+            "pg_namespace.oid = relnamespace WHERE nspname = 'public' AND relkind IN ('r', 'i')"
+        )
+    with database.read() as connection:
+        sizes = {str(name): int(size) for name, size in connection.execute(text(by_name))}
+    index = sum(size for name, size in sizes.items() if name in SEARCH or "grams_" in name)
     return {"ledger_mb": sum(sizes.values()) / 1e6, "index_mb": index / 1e6, "index_b": index / outputs}
 
 
@@ -174,10 +202,9 @@ def _client(url: str) -> Iterator[httpx.Client]:
 
 def _print(figures: dict[int, dict[str, Any]]) -> None:
     for outputs, found in figures.items():
-        built = f"written in {found['build_s']:.0f} s, " if "build_s" in found else ""
         print(
-            f"{outputs:,} outputs: {built}ledger {found['ledger_mb']:.0f} MB, of which to search "
-            f"{found['index_mb']:.0f} MB ({found['index_b']:.0f} bytes an output)"
+            f"{outputs:,} outputs: written in {found['build_s']:.0f} s, ledger {found['ledger_mb']:.0f} MB, "
+            f"of which to search {found['index_mb']:.0f} MB ({found['index_b']:.0f} bytes an output)"
         )
     names = [name for name, found in next(iter(figures.values())).items() if isinstance(found, dict)]
     print(f"\n{'milliseconds, p50 / p99':40}" + "".join(f"{outputs:>18,}" for outputs in figures))

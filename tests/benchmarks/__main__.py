@@ -1,0 +1,57 @@
+"""Run benchmarks: `python -m tests.benchmarks [NAME ...] [--json FILE] [--quick]`; without names, all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
+
+from tests.benchmarks import archiving, callbacks, footprint, growth, latency, replicas, search
+from tests.benchmarks.figures import Figure, footer, machine, table, told
+from tests.benchmarks.grounds import Grounds
+
+BENCHMARKS: dict[str, Callable[[Grounds], list[Figure]]] = {
+    "callbacks": callbacks.run,
+    "archive": archiving.run,
+    "latency": latency.run,
+    "search": search.run,
+    "growth": growth.run,
+    "replicas": replicas.run,
+    "footprint": footprint.run,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a table, and write the figures to a file if one is named."""
+    command = sys.argv[1:] if arguments is None else list(arguments)
+    asked = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    asked.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    asked.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    asked.add_argument("--quick", action="store_true", help="sizes that only show that everything works")
+    asked.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep large ledgers here, and use those there"
+    )
+    asked.add_argument(
+        "--profile", type=Path, metavar="DIR", help="write there where each service's time goes"
+    )
+    options = asked.parse_args(command)
+    if unknown := set(options.names) - set(BENCHMARKS):
+        asked.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    about = machine()
+    figures: list[Figure] = []
+    with Grounds(quick=options.quick, keep=options.keep, profiles=options.profile) as grounds:
+        for name in options.names or BENCHMARKS:
+            grounds.measuring, began = name, monotonic()
+            figures += BENCHMARKS[name](grounds)
+            print(f"{name}: {monotonic() - began:.0f} s", file=sys.stderr)
+            if options.json:
+                options.json.write_text(json.dumps(told(figures, about, command), indent=2) + "\n")
+    print(table(figures))
+    print(f"\n{footer(told(figures, about, command))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""How many callbacks a second are verified, made durable and answered, and how soon.
+
+Beside it stands a route in the same server and framework that answers 204 to the same requests and does
+nothing. Each tenth callback comes twice. The processor time is that of the service and of PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+from storage.database import Database
+from tests.benchmarks import ledgers, load
+from tests.benchmarks.figures import Figure, Target, percentile
+from tests.benchmarks.grounds import DATABASES, Grounds, Kind, bare, cpu_s, port_of
+from tests.benchmarks.load import Sent
+from tests.processes import Process
+
+CONNECTIONS = 32
+JOBS = 8_000
+WARM = 500
+EVERY = 10
+"""One of so many callbacks comes twice."""
+ROUNDS = 3
+BURST = 600
+"""Callbacks of the burst, each of which brings an image of a megabyte to archive."""
+RATE = 60.0
+"""Callbacks a second in the burst; more than are archived a second, so that work piles up."""
+
+HALF = Target(least=0.5)
+PROMPT = Target(most=50, of="figure")
+"""What a burst of archiving must not push the 99th percentile over, in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of callbacks against one server."""
+
+    sent: Sent
+    cpu_s: float
+    """Of the service and the database together."""
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.sent.waits_ms) / self.sent.took_s
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of processor time for each."""
+        return self.cpu_s * 1e6 / len(self.sent.waits_ms)
+
+
+def run(grounds: Grounds) -> list[Figure]:
+    """Measure."""
+    runs: dict[str, list[Run]] = {"bare": [], **{kind: [] for kind in DATABASES}}
+    for _ in grounds.rounds(ROUNDS):
+        runs["bare"].append(on_bare(grounds))
+        for kind in DATABASES:
+            runs[kind].append(on_service(grounds, grounds.new_ledger(kind)))
+    figures = [line for kind in DATABASES for line in _lines(kind, runs[kind], runs["bare"])]
+    return figures + [_burst(grounds, kind) for kind in DATABASES]
+
+
+def on_bare(grounds: Grounds) -> Run:
+    """Send callbacks to the route that does nothing."""
+    jobs = [ledgers.Begun(f"{n:036}", f"theirs-{n}", "http://127.0.0.1/0.png") for n in range(_jobs(grounds))]
+    with bare() as process:
+        return _measure(grounds, process, jobs, [process.child.pid], accepted=False)
+
+
+def on_service(grounds: Grounds, ledger: str) -> Run:
+    """Send callbacks to a service that only takes them in, on a ledger that may hold other jobs."""
+    database = Database.open(ledger)
+    jobs = ledgers.begin(database, ["http://127.0.0.1/0.png"] * _jobs(grounds))
+    database.close()
+    with grounds.serving(ledger, "--no-work") as process:
+        pids = [process.child.pid, *grounds.database_pids(ledger)]
+        return _measure(grounds, process, jobs, pids, accepted=True)
+
+
+def _jobs(grounds: Grounds) -> int:
+    return 300 if grounds.quick else JOBS + WARM
+
+
+def _measure(
+    grounds: Grounds, process: Process, jobs: list[ledgers.Begun], pids: list[int], *, accepted: bool
+) -> Run:
+    requests = ledgers.callbacks(port_of(process), jobs)
+    warm = len(jobs) - JOBS if len(jobs) > JOBS else len(jobs) // 4
+    send(grounds, process, requests[:warm])
+    repeated = ledgers.repeated(requests[warm:], EVERY)
+    before = cpu_s(*pids)
+    sent = send(grounds, process, repeated)
+    used = cpu_s(*pids) - before
+    if accepted:
+        check(sent, new=len(requests) - warm, of=len(repeated))
+    return Run(sent, used)
+
+
+def send(grounds: Grounds, process: Process, requests: list[bytes], rate: float = 0) -> Sent:
+    """Send requests, and wait until all are answered."""
+    file = grounds.new_folder("load") / "requests"
+    load.write(file, requests)
+    return load.result(load.begin(port_of(process), file, connections=CONNECTIONS, rate=rate))
+
+
+def check(sent: Sent, *, new: int, of: int) -> None:
+    """Raise unless each callback was taken in once, and each repetition was seen to be one."""
+    wanted = {'200 {"status":"accepted"}': new, '200 {"status":"duplicate"}': of - new}
+    if sent.answers != {answer: number for answer, number in wanted.items() if number}:
+        raise RuntimeError(f"callbacks were answered {sent.answers}, not {wanted}")
+
+
+def _lines(kind: Kind, ours: list[Run], theirs: list[Run]) -> list[Figure]:
+    def line(
+        what: str,
+        unit: str,
+        of: Callable[[Run], float],
+        against: str = "a bare route",
+        target: Target | None = None,
+    ) -> Figure:
+        each = [of(run) for run in ours]
+        compared = median(of(run) for run in theirs)
+        return Figure("callbacks", f"{what}, {kind}", median(each), unit, against, compared, target, each)
+
+    return [
+        line("acknowledged", "a second", lambda run: run.rate, target=HALF),
+        line("p50", "ms", lambda run: percentile(run.sent.waits_ms, 50)),
+        line("p99", "ms", lambda run: percentile(run.sent.waits_ms, 99)),
+        line("processor time of each", "us", lambda run: run.cpu_us),
+    ]
+
+
+def _burst(grounds: Grounds, kind: Kind) -> Figure:
+    """The 99th percentile while the same process archives, against the same callbacks without that."""
+    each, without = [], []
+    for _ in grounds.rounds(ROUNDS):
+        without.append(_paced(grounds, kind, "--no-work"))
+        each.append(_paced(grounds, kind))
+    what, against = f"p99 in a burst of archiving, {kind}", "with no archiving"
+    return Figure("callbacks", what, median(each), "ms", against, median(without), PROMPT, each)
+
+
+def _paced(grounds: Grounds, kind: Kind, *arguments: str) -> float:
+    ledger = grounds.new_ledger(kind)
+    database = Database.open(ledger)
+    jobs = ledgers.begin(database, grounds.images.links(30 if grounds.quick else BURST))
+    database.close()
+    with grounds.serving(ledger, *arguments) as process:
+        requests = ledgers.callbacks(port_of(process), jobs)
+        # The first ones start the archiving, in which the others then come.
+        first = len(requests) // 6
+        send(grounds, process, requests[:first])
+        sent = send(grounds, process, requests[first:], RATE)
+        check(sent, new=len(requests) - first, of=len(requests) - first)
+    return percentile(sent.waits_ms, 99)

@@ -1,0 +1,201 @@
+"""What the benchmarks run on: real servers on loopback, started once for a run when they are first needed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Literal, Self
+
+import psutil
+
+from receiver.embedded import EmbeddedS3
+from receiver.sandbox import SandboxServer
+from storage.objects import ObjectStore
+from tests import postgres
+from tests.benchmarks import archive, plain
+from tests.benchmarks.images import Images
+from tests.benchmarks.ledgers import SECRET_KEY
+from tests.benchmarks.profiling import profiled
+from tests.live import QUICK
+from tests.processes import ROOT, Process, await_ready, environment, free_port, serving
+
+Kind = Literal["sqlite", "postgresql"]
+DATABASES: tuple[Kind, ...] = ("sqlite", "postgresql")
+DURABLE = {"fsync": "on", "shared_buffers": "512MB", "max_wal_size": "4GB"}
+"""PostgreSQL as it is used: what it has said to be written is on the disk."""
+
+
+class Grounds:
+    """The servers, in a folder that is gone afterwards."""
+
+    def __init__(self, *, quick: bool, keep: Path | None = None, profiles: Path | None = None) -> None:
+        """`quick`: sizes that show that everything works, and nothing else.
+
+        `keep`: where large ledgers stay. `profiles`: where it is written where each service's time went.
+        """
+        self.quick = quick
+        self.keep = keep
+        self.profiles = profiles
+        self.measuring = ""
+        """The benchmark that runs."""
+        self._opened = ExitStack()
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> Self:
+        self.folder = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="darkroom-bench-")))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened.close()
+
+    @cached_property
+    def s3(self) -> EmbeddedS3:
+        """SeaweedFS."""
+        return self._opened.enter_context(EmbeddedS3(self.folder / "s3"))
+
+    @cached_property
+    def sandbox(self) -> SandboxServer:
+        """The gateways, which are asked nothing."""
+        return self._opened.enter_context(SandboxServer(QUICK))
+
+    @cached_property
+    def postgres(self) -> postgres.Postgres:
+        """PostgreSQL."""
+        return self._opened.enter_context(postgres.serving(**DURABLE))
+
+    @cached_property
+    def images(self) -> Images:
+        """A web server with images."""
+        return self._opened.enter_context(Images(self.folder / "images"))
+
+    @cached_property
+    def copies(self) -> str:
+        """A bucket for what is copied without Darkroom."""
+        return self._new_bucket("bench-copies")
+
+    @cached_property
+    def shared(self) -> str:
+        """A bucket for several processes."""
+        return self._new_bucket("bench-shared")
+
+    def aws(self) -> dict[str, str]:
+        """The variables by which the plain loop finds the bucket."""
+        return {
+            plain.ENDPOINT: self.s3.endpoint,
+            "AWS_ACCESS_KEY_ID": self.s3.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.s3.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def rounds(self, number: int) -> range:
+        """How often something is measured."""
+        return range(1 if self.quick else number)
+
+    def new_folder(self, name: str) -> Path:
+        """A folder of one's own."""
+        folder = self.folder / f"{name}-{next(self._numbers)}"
+        folder.mkdir()
+        return folder
+
+    def new_ledger(self, kind: Kind) -> str:
+        """Where a ledger can be that does not exist yet."""
+        if kind == "sqlite":
+            return f"sqlite:///{self.new_folder('ledger') / 'ledger.sqlite3'}"
+        return self.postgres.url(self.postgres.create())
+
+    def grown_ledger(self, kind: Kind, outputs: int, *, images: int, callbacks: bool) -> str:
+        """A ledger with so many outputs; a file of SQLite is kept if that was asked for."""
+        if outputs == 0:
+            return self.new_ledger(kind)
+        if kind == "postgresql" or self.keep is None:
+            ledger = self.new_ledger(kind)
+            archive.build(ledger, outputs, images=images, callbacks=callbacks)
+            return ledger
+        kept = self.keep / f"ledger-{outputs}-{images}{'-callbacks' * callbacks}.sqlite3"
+        if not kept.exists():
+            archive.build(kept, outputs, images=images, callbacks=callbacks)
+        mine = self.new_folder("ledger") / "ledger.sqlite3"
+        shutil.copyfile(kept, mine)
+        return f"sqlite:///{mine}"
+
+    def database_pids(self, ledger: str) -> list[int]:
+        """The processes of the database that a ledger is in, beside the service's own."""
+        return [] if ledger.startswith("sqlite") else [self.postgres.pid]
+
+    def variables(self, ledger: str, **more: str) -> dict[str, str]:
+        """The settings of a process with this ledger and a bucket of its own."""
+        ours = {
+            "DARKROOM_DATABASE_URL": ledger,
+            "DARKROOM_SECRET_KEYS": SECRET_KEY,
+            "DARKROOM_LIMITS__API_TOKEN": "0",
+            "DARKROOM_LOG_FORMAT": "json",
+        }
+        return environment(self.s3, self.sandbox, self.new_folder("run"), free_port(), **ours, **more)
+
+    @contextmanager
+    def serving(
+        self, ledger: str, *arguments: str, module: str = "receiver", **more: str
+    ) -> Iterator[Process]:
+        """Run `darkroom serve` on a ledger."""
+        variables, folder = self.variables(ledger, **more), self.new_folder("serve")
+        with ExitStack() as watched, serving(variables, folder, *arguments, module=module) as process:
+            if self.profiles is not None:
+                kind = "sqlite" if ledger.startswith("sqlite") else "postgresql"
+                name = "-".join([self.measuring, kind, *arguments, folder.name.rpartition("-")[2]])
+                watched.enter_context(profiled(process.child.pid, self.profiles / f"{name}.txt"))
+            yield process
+
+    def _new_bucket(self, name: str) -> str:
+        store = ObjectStore.connect(
+            bucket=name,
+            endpoint=self.s3.endpoint,
+            region="us-east-1",
+            access_key=self.s3.access_key,
+            secret_key=self.s3.secret_key,
+        )
+        store.check(create=True)
+        return name
+
+
+@contextmanager
+def bare() -> Iterator[Process]:
+    """Run the route that does nothing."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    began = monotonic()
+    child = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.bare", str(port)], cwd=ROOT)
+    try:
+        await_ready(child, url)
+        yield Process(child, url, monotonic() - began, Path(os.devnull))
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
+
+
+def port_of(process: Process) -> int:
+    """The port that it listens on."""
+    return int(process.url.rpartition(":")[2])
+
+
+def cpu_s(*pids: int | None) -> float:
+    """Processor time that processes have used, with all those that they have started and waited for."""
+    total = 0.0
+    for pid in pids:
+        parent = psutil.Process(pid)
+        for one in (parent, *parent.children(recursive=True)):
+            times = one.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
