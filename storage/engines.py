@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import select
+from math import inf
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a write waits for another one: gateways give up on a callback after five to ten seconds."""
@@ -15,6 +20,9 @@ long somebody waits for one; a server has room for 100, if nobody has changed th
 
 CONNECT_S = 5
 """How long a connection to PostgreSQL may take to be made."""
+
+RESTED_S = 1.0
+"""A connection to PostgreSQL that was not used for so long is tried out before it is used."""
 
 NAME = "darkroom"
 """What PostgreSQL calls those who are connected, in `pg_stat_activity`."""
@@ -37,7 +45,33 @@ def make_engine(url: URL, *, alone: bool) -> Engine:
     limits = f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
     reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000, "options": limits}
     told = {"application_name": NAME, **reach}
-    return create_engine(url, pool_pre_ping=True, pool_use_lifo=True, connect_args=told, **POOL)
+    engine = create_engine(url, pool_use_lifo=True, connect_args=told, **POOL)
+    event.listen(engine, "checkin", _put_back)
+    event.listen(engine, "checkout", _taken_out)
+    return engine
+
+
+def _put_back(_connection: Any, record: ConnectionPoolEntry) -> None:
+    record.info["rests_since"] = monotonic()
+
+
+def _taken_out(connection: Any, record: ConnectionPoolEntry, _pooled: object) -> None:
+    """Try out a connection that has rested, or on which the server has said something, such as that it goes.
+
+    Then the pool makes another one. Not each of them (`pool_pre_ping`), because that costs as much as a small
+    question does.
+    """
+    if connection is None:
+        return
+    spoken = select.poll()
+    spoken.register(connection.fileno(), select.POLLIN)
+    if monotonic() - record.info.get("rests_since", inf) < RESTED_S and not spoken.poll(0):
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except Exception as error:
+        raise DisconnectionError from error
 
 
 def _sqlite(url: URL, *, alone: bool) -> Engine:
@@ -77,5 +111,6 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("darkroom_read", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    options = connection.get_execution_options()
+    if not options.get("darkroom_glance", False):
+        connection.exec_driver_sql("BEGIN" if options.get("darkroom_read", False) else "BEGIN IMMEDIATE")
