@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, RowMapping, bindparam, case, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage import books, circuits, claims
@@ -21,14 +21,13 @@ from storage.deliveries import (
     mark_applied,
     mark_late,
     of_job,
-    pending,
     scrub,
     take_in,
 )
 from storage.errors import Conflict, LeaseLost, NotFound
 from storage.events import note_move, note_output
 from storage.indexing import index_output, index_result, pieces_of
-from storage.moves import moving, postponing, reopening
+from storage.moves import CHANGE, CHANGE_AND_LISTEN, moving, postponing, reopening
 from storage.notifications import owe
 from storage.records import Attempt, Books, Clock, Delivery, Job, JobRequest, Output, Status
 from storage.rows import Changes, new_job, request_digest, to_job, to_output
@@ -41,16 +40,6 @@ LEASE_MS = 30_000
 _LOCK = select(jobs.c.id).where(jobs.c.id == bindparam("the_id")).with_for_update()
 _JOB = select(jobs).where(jobs.c.id == bindparam("id"))
 _OUTPUTS = select(outputs).where(outputs.c.job_id == bindparam("job")).order_by(outputs.c.index)
-_CHANGE = (
-    update(jobs)
-    .where(jobs.c.id == bindparam("the_id"), jobs.c.status == bindparam("the_status"))
-    .where(jobs.c.leased_by == bindparam("the_worker"))
-    .returning(jobs)
-)
-_CHANGE_AND_LISTEN = _CHANGE.values(
-    # A callback that came in the meantime makes the job due at once.
-    next_attempt_at=case((pending(bindparam("the_id")), bindparam("now")), else_=bindparam("later"))
-)
 
 
 class Ledger:
@@ -221,7 +210,7 @@ class Ledger:
         if not keep_lease:
             values |= {"leased_by": None, "leased_until": None}
         status = values.get("status", job.status)
-        change = _CHANGE if "next_attempt_at" in values else _CHANGE_AND_LISTEN
+        change = CHANGE if "next_attempt_at" in values else CHANGE_AND_LISTEN
         known = {"the_id": job.id, "the_status": job.status, "the_worker": worker}
         known |= {"now": now, "later": now + due_in_ms}
         with self._database.write() as connection:
