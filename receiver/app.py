@@ -136,7 +136,7 @@ def _worker(
         memory.ledger,
         steps,
         concurrency=settings.worker.concurrency,
-        gateways=list(outside.gateways),
+        sending=outside.sender.limits,
         clock=shared["clock"],
         moved=moved,
         full=outside.sender.full,

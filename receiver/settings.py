@@ -63,7 +63,12 @@ class GatewaySettings(Group):
         description="Ask the gateway before believing a callback: unless its signature is valid (auto), "
         "always, or never.",
     )
-    concurrency: int = Field(4, ge=1, le=64, description="Requests to this gateway at the same time.")
+    concurrency: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Requests of one process to this gateway at the same time, and submissions of all.",
+    )
 
 
 class ApiframeSettings(GatewaySettings):
