@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from receiver.app import system_clock
 from receiver.embedded import EmbeddedS3
 from receiver.lanes import Lanes
 from receiver.metrics import Metrics
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.timing import system_clock
 from receiver.worker import Worker
 from storage.ledger import Ledger
 from storage.records import ImageRef, Job, JobRequest, JobResult, Status

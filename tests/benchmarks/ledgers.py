@@ -17,8 +17,8 @@ from typing import Any, cast
 import uuid_utils
 from sqlalchemy import RowMapping, insert, update
 
-from receiver.app import system_clock
 from receiver.signing import CallbackTokens
+from receiver.timing import system_clock
 from storage import books
 from storage.database import Database
 from storage.indexing import index_job, pieces_of
