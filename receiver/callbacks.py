@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -113,7 +112,7 @@ class Callbacks:
                 # A large body takes long enough to read that other requests would notice.
                 apart = run_in_threadpool if len(body) > LARGE else _here
                 offer = await apart(self._offer, name, bearing, request.headers, body)
-                receipt = await asyncio.wrap_future(self._intake.offer(offer))
+                receipt = await self._intake.take(offer)
             _refuse(receipt)
             outcome = receipt.value
         except DarkroomError as error:

@@ -13,6 +13,7 @@ from receiver.commands import (
     exporting,
     fetching,
     finding,
+    moving,
     notifying,
     retrying,
     running,
@@ -75,6 +76,14 @@ app.command("sandbox", rich_help_panel=_RUN, epilog=_examples("darkroom sandbox 
 app.command("config", rich_help_panel=_RUN, epilog=_examples("darkroom config", "darkroom config --json"))(
     running.config
 )
+app.command(
+    "migrate-ledger",
+    rich_help_panel=_RUN,
+    epilog=_examples(
+        "darkroom migrate-ledger darkroom-data postgresql://darkroom:...@db.example/darkroom",
+        "DARKROOM_DATABASE_URL=postgresql://... darkroom migrate-ledger",
+    ),
+)(moving.migrate_ledger)
 app.command(
     "submit",
     rich_help_panel=_MAKE,

@@ -9,7 +9,6 @@ from typing import Any
 
 import structlog
 import uuid_utils
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -36,6 +35,7 @@ SAFE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+_SAFE = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
@@ -65,10 +65,10 @@ class Edge:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                for name, value in SAFE_HEADERS.items():
-                    headers.setdefault(name, value)
+                headers = message["headers"]
+                given = {name for name, _ in headers}
+                headers.append((b"x-request-id", request_id.encode()))
+                headers.extend(header for header in _SAFE if header[0] not in given)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request=request_id):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 
 import structlog
 
@@ -18,19 +20,31 @@ from storage.ledger import Ledger
 log = structlog.get_logger("darkroom.intake")
 
 BATCH = 256
+REST_S = 0.003
+"""How long it rests after a commit of several: a commit costs the same for one as for many, and more come."""
+
 WAITING = 8192
 """How many callbacks may wait for a commit; beyond that a sender is asked to come again."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A callback that waits to be written, and whoever waits for its answer, on the loop that it runs on."""
+
+    offer: Offer
+    answer: asyncio.Future[Receipt]
+
+
 class Intake:
-    """One thread that writes what callers have offered. `offer` may be called from any thread."""
+    """One thread that writes what callers have offered."""
 
     def __init__(self, ledger: Ledger, arrived: Callable[[], None], metrics: Metrics) -> None:
         """`arrived` is called after each commit that brought something new."""
         self._ledger = ledger
         self._arrived = arrived
         self._metrics = metrics
-        self._waiting: queue.Queue[tuple[Offer, Future[Receipt]] | None] = queue.Queue(WAITING)
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def start(self) -> None:
@@ -39,18 +53,21 @@ class Intake:
 
     def stop(self) -> None:
         """Write what is waiting, and end."""
+        self._stopping.set()
         self._waiting.put(None)
         self._thread.join()
 
-    def offer(self, offer: Offer) -> Future[Receipt]:
-        """Hand in a verified callback. The result is there once it is durable; else it raises Unready."""
-        future: Future[Receipt] = Future()
-        try:
-            self._waiting.put_nowait((offer, future))
-        except queue.Full:
+    async def take(self, offer: Offer) -> Receipt:
+        """Hand in a verified callback, and wait until it is durable; raises Unready if it is not.
+
+        Whoever is cancelled before it is written will not find it in the ledger.
+        """
+        if self.waiting() >= WAITING:
             self._metrics.count("darkroom_callbacks_unwritten_total", reason="full")
-            future.set_exception(Unready("Too many callbacks are waiting to be written."))
-        return future
+            raise Unready("Too many callbacks are waiting to be written.")
+        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._waiting.put(_Waiting(offer, answer))
+        return await answer
 
     def waiting(self) -> int:
         """How many callbacks wait for a commit."""
@@ -62,10 +79,10 @@ class Intake:
             self._write(batch)
             if last:
                 return
+            if len(batch) > 1:
+                self._stopping.wait(REST_S)
 
-    def _gather(
-        self, first: tuple[Offer, Future[Receipt]]
-    ) -> tuple[list[tuple[Offer, Future[Receipt]]], bool]:
+    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
         batch = [first]
         while len(batch) < BATCH:
             try:
@@ -77,11 +94,11 @@ class Intake:
             batch.append(following)
         return batch, False
 
-    def _write(self, batch: list[tuple[Offer, Future[Receipt]]]) -> None:
-        # A sender that went away cancels its future; its callback is not written either.
-        batch = [(offer, future) for offer, future in batch if future.set_running_or_notify_cancel()]
+    def _write(self, batch: list[_Waiting]) -> None:
+        # A sender that went away has cancelled; its callback is not written either.
+        batch = [one for one in batch if not one.answer.cancelled()]
         try:
-            receipts = self._ledger.record([offer for offer, _ in batch])
+            receipts = self._ledger.record([one.offer for one in batch])
         except StorageError as error:
             log.error("callbacks not written", callbacks=len(batch), why=str(error))
             self._refuse(batch, error)
@@ -91,15 +108,30 @@ class Intake:
             self._refuse(batch, error)
             return
         self._metrics.observe("darkroom_intake_batch_callbacks", len(batch))
-        for (_, future), receipt in zip(batch, receipts, strict=True):
-            future.set_result(receipt)
+        _tell(batch, receipts)
         if Receipt.ACCEPTED in receipts:
             self._arrived()
 
-    def _refuse(self, batch: list[tuple[Offer, Future[Receipt]]], error: Exception) -> None:
+    def _refuse(self, batch: list[_Waiting], error: Exception) -> None:
         self._metrics.count("darkroom_callbacks_unwritten_total", len(batch), reason="ledger")
         self._metrics.count("darkroom_ledger_errors_total", part="intake")
-        for _, future in batch:
-            unready = Unready("The callback could not be written; send it again.")
-            unready.__cause__ = error
-            future.set_exception(unready)
+        _tell(batch, [error] * len(batch))
+
+
+def _tell(batch: Sequence[_Waiting], outcomes: Sequence[Receipt | Exception]) -> None:
+    """Answer those who wait: all of a batch in one turn of their loop, for each turn costs a system call."""
+    if batch:
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
+            batch[0].answer.get_loop().call_soon_threadsafe(_settle, batch, outcomes)
+
+
+def _settle(batch: Sequence[_Waiting], outcomes: Sequence[Receipt | Exception]) -> None:
+    for one, outcome in zip(batch, outcomes, strict=True):
+        if one.answer.done():
+            continue
+        if isinstance(outcome, Receipt):
+            one.answer.set_result(outcome)
+            continue
+        unready = Unready("The callback could not be written; send it again.")
+        unready.__cause__ = outcome
+        one.answer.set_exception(unready)

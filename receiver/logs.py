@@ -135,13 +135,15 @@ def _renderer(stream: TextIO, *, as_json: bool) -> Any:
 
 def _plain(value: Any) -> Any:
     """A value as JSON can have it; anything else as text, so that the redaction sees what will be written."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if value is None or isinstance(value, str | int | float):
+    if value is None or isinstance(value, int | float):
         return value
     try:
         return repr(value)

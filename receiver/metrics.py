@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from time import perf_counter
+from typing import Any, TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
@@ -39,6 +40,7 @@ SHOWN = Operation(
 Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
 """Values by metric; for one with labels by their values, in the order of the list."""
 Read = Callable[[], Values]
+Kind = TypeVar("Kind", Counter, Histogram)
 
 
 class Metrics:
@@ -55,6 +57,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._counters: dict[str, Counter] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._children: dict[object, Any] = {}
         self._reads: list[Read] = [_build]
         for metric in METRICS:
             self._make(metric)
@@ -64,19 +67,11 @@ class Metrics:
 
     def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter."""
-        counter = self._counters[name]
-        if values := self._values(name, labels):
-            counter.labels(*values).inc(amount)
-        else:
-            counter.inc(amount)
+        self._child(name, self._counters, labels).inc(amount)
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Put a value, in the unit that the name says, into a histogram."""
-        histogram = self._histograms[name]
-        if values := self._values(name, labels):
-            histogram.labels(*values).observe(value)
-        else:
-            histogram.observe(value)
+        self._child(name, self._histograms, labels).observe(value)
 
     @contextmanager
     def timed(self, name: str, /, **labels: str) -> Iterator[None]:
@@ -125,6 +120,16 @@ class Metrics:
         return product(
             *(self._gateways if label is GATEWAY else sorted(label.values) for label in metric.labels)
         )
+
+    def _child(self, name: str, kind: Mapping[str, Kind], labels: Mapping[str, str]) -> Kind:
+        """The one of a metric with these labels. What was found once is known from then on."""
+        key = (name, *labels.items())
+        if (known := self._children.get(key)) is None:
+            values = self._values(name, labels)
+            known = kind[name].labels(*values) if values else kind[name]
+            if values == tuple(labels.values()):  # not what a stranger made up
+                self._children[key] = known
+        return known
 
     def _values(self, name: str, labels: Mapping[str, str]) -> tuple[str, ...]:
         metric = self._listed[name]

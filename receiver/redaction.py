@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,9 @@ from itsdangerous.encoding import base64_decode
 from itsdangerous.exc import BadData
 
 MASK = "[removed]"
+
+SHORT = 100
+"""A text of no more characters is remembered for a while, with what became of it."""
 
 # All repetitions are bounded and every pattern begins with what is seldom, so that hostile text costs little.
 _SLASH = r"(?:\\{0,8}/|%(?:25){0,4}2[Ff]|\\{1,8}u002[Ff])"
@@ -62,6 +66,10 @@ _BEARER = re.compile(
 _PARAMETER = re.compile(r"((?<![\w-])([\w-]{1,64})=)([^\s\"'&;,]{6,})")
 
 
+# In what is all of these no pattern above finds anything, and each character is spelled in one way only.
+_BARE = re.compile(r"[A-Za-z0-9_-]*|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z?", re.ASCII)
+
+
 class Redactor:
     """Knows this installation's secrets, and takes them out of whatever is stored or logged."""
 
@@ -77,6 +85,10 @@ class Redactor:
         # Looked for as they are too: the end of one may, with what follows, read as another character.
         # With a quote or a backslash in it, it never stands so in JSON, and taking it out could break that.
         self._literally = sorted((s for s in known if not set(s) & {'"', "\\"}), key=len, reverse=True)
+
+        self._any = frozenset((*self._secrets, *self._literally))
+        # The same few paths, headers and reasons come again and again.
+        self._short = lru_cache(maxsize=512)(self._text)
 
     def __repr__(self) -> str:
         return "Redactor()"
@@ -97,6 +109,11 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Take out secrets, callback tokens and the queries of links."""
+        return self._short(text) if len(text) <= SHORT else self._text(text)
+
+    def _text(self, text: str) -> str:
+        if _BARE.fullmatch(text) and not any(secret in text for secret in self._any):
+            return text
         text = _LINK.sub(lambda link: _without_query(link[0]), self.secrets(text))
         return _PARAMETER.sub(_without_secret, text)
 
@@ -116,6 +133,8 @@ class Redactor:
 
         What JSON has no word for, such as an exception, becomes text.
         """
+        if isinstance(value, str):
+            return self.text(str(value))
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, Mapping):
@@ -135,6 +154,11 @@ def _is_secret(name: str, item: Any) -> bool:
         return False
     if name.lower() == "key":
         return isinstance(item, str) and _LOOKS_LIKE_KEY.fullmatch(item) is not None
+    return _named_as_secret(name) if len(name) <= SHORT else _SECRET_FIELD.search(name) is not None
+
+
+@lru_cache(maxsize=512)
+def _named_as_secret(name: str) -> bool:
     return _SECRET_FIELD.search(name) is not None
 
 

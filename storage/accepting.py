@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from storage import books
@@ -13,10 +13,13 @@ from storage.database import Database
 from storage.errors import Conflict, Unavailable
 from storage.events import note_move
 from storage.indexing import index_job
-from storage.numbers import next_number
+from storage.numbers import NEXT_NUMBER, of_moment
 from storage.records import Job
 from storage.rows import to_job
 from storage.schema import jobs
+
+_TAKE = insert(jobs).values(number=NEXT_NUMBER).returning(jobs)
+_SAME_KEY = select(jobs).where(jobs.c.idempotency_key == bindparam("key"))
 
 TIES = 100
 """How often a job is tried again that another writer was given the number of, in that very moment."""
@@ -48,11 +51,11 @@ def accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tuple
     """
     if earlier := same_key(connection, row):
         return earlier, False
-    taken = insert(jobs).values({**row, "number": next_number(row["created_at"])})
-    new = connection.execute(taken.returning(jobs)).mappings().one()
-    books.count_accepted(connection, row["gateway"])
+    new = connection.execute(_TAKE, {**row, **of_moment(row["created_at"])}).mappings().one()
     index_job(connection, new, pieces)
     note_move(connection, new, new["created_at"])
+    # Last, because others wait for the row in which it counts.
+    books.count_accepted(connection, row["gateway"])
     return to_job(new), True
 
 
@@ -60,8 +63,7 @@ def same_key(connection: Connection, row: Mapping[str, Any]) -> Job | None:
     """The job that came before under this row's key; raises Conflict if that was another request."""
     if row["idempotency_key"] is None:
         return None
-    same = select(jobs).where(jobs.c.idempotency_key == row["idempotency_key"])
-    earlier = connection.execute(same).mappings().one_or_none()
+    earlier = connection.execute(_SAME_KEY, {"key": row["idempotency_key"]}).mappings().one_or_none()
     if earlier is None:
         return None
     if earlier["request_sha256"] != row["request_sha256"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, union_all
+from sqlalchemy import bindparam, func, select, union_all
 
 from storage.database import Database
 from storage.records import Clock, Status
@@ -12,6 +12,10 @@ from storage.schema import BEGUN, UNFINISHED, deliveries, jobs
 
 TELLING = (Status.READY.value, "hint")
 """The effects of a delivery that told of a result, by itself or by making us ask."""
+
+_TOLD = select(func.min(deliveries.c.received_at)).where(
+    deliveries.c.job_id == bindparam("job"), deliveries.c.effect.in_(TELLING)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +70,6 @@ class Backlog:
 
     def told_at(self, job_id: str) -> int | None:
         """When the first callback came that told of a job's result (milliseconds); None if none did."""
-        query = select(func.min(deliveries.c.received_at)).where(
-            deliveries.c.job_id == job_id, deliveries.c.effect.in_(TELLING)
-        )
-        with self._database.read() as connection:
-            told: int | None = connection.scalar(query)
+        with self._database.glance() as connection:
+            told: int | None = connection.scalar(_TOLD, {"job": job_id})
         return told

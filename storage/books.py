@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, union_all, update
+from sqlalchemy import Connection, func, select, text, union_all
 
-from storage.database import inserted
 from storage.records import Books, FoundBy, Status
 from storage.schema import UNFINISHED, accepted, jobs
+
+_COUNT = text(
+    "INSERT INTO accepted (gateway, jobs) VALUES (:gateway, 1) "
+    "ON CONFLICT (gateway) DO UPDATE SET jobs = accepted.jobs + 1"
+)
 
 
 def count_accepted(connection: Connection, gateway: str) -> None:
     """Count one job more that was accepted, apart from the jobs themselves."""
-    page = update(accepted).where(accepted.c.gateway == gateway).values(jobs=accepted.c.jobs + 1)
-    if connection.execute(page).rowcount == 0 and not inserted(
-        connection, insert(accepted).values(gateway=gateway, jobs=1)
-    ):
-        connection.execute(page)
+    connection.execute(_COUNT, {"gateway": gateway})
 
 
 def read_books(connection: Connection) -> dict[str, Books]:

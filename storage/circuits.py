@@ -6,9 +6,10 @@ A row is there from the first failure to the next success. While `retry_at` is N
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from secrets import token_hex
 from typing import Any, Literal
 
-from sqlalchemy import Connection, case, delete, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, case, delete, insert, or_, select, update
 
 from storage.database import Database, inserted
 from storage.records import Circuit, Clock
@@ -19,6 +20,8 @@ Kind = Literal["gateway", "image_host"]
 
 PROBE_MS = 30_000
 """How long one try has the way to itself. As long as a usual lease: whoever dies with it holds up nobody."""
+
+_PING = {"step": "ping", "code": "ping", "message": "", "at_fault": "operator", "failures": 0, "since": 0}
 
 LONGEST_MS = 2 * 3600 * 1000
 """No circuit is open for longer at a time: a gateway's Retry-After counts for an hour at most."""
@@ -38,7 +41,7 @@ class Circuits:
 
     def read(self, kind: Kind, name: str) -> Circuit | None:
         """One circuit; None if nothing failed there lately."""
-        with self._database.read() as connection:
+        with self._database.glance() as connection:
             return read(connection, kind, name)
 
     def failed(self, kind: Kind, name: str, following: Callable[[Circuit | None, int], Circuit]) -> Circuit:
@@ -64,9 +67,13 @@ class Circuits:
             connection.execute(update(circuits).where(*_of(kind, name)).values(probe_until=None))
 
 
+_EVERY = select(circuits).order_by(circuits.c.kind, circuits.c.name)
+_ONE = select(circuits).where(circuits.c.kind == bindparam("kind"), circuits.c.name == bindparam("name"))
+
+
 def every(connection: Connection) -> list[Circuit]:
     """List all circuits, gateways first."""
-    rows = connection.execute(select(circuits).order_by(circuits.c.kind, circuits.c.name))
+    rows = connection.execute(_EVERY)
     return [to_circuit(row) for row in rows.mappings()]
 
 
@@ -77,7 +84,7 @@ def of_gateways(connection: Connection) -> Mapping[str, Circuit]:
 
 def read(connection: Connection, kind: Kind, name: str) -> Circuit | None:
     """One circuit; None if nothing failed there lately."""
-    row = connection.execute(select(circuits).where(*_of(kind, name))).mappings().one_or_none()
+    row = connection.execute(_ONE, {"kind": kind, "name": name}).mappings().one_or_none()
     return None if row is None else to_circuit(row)
 
 
@@ -106,6 +113,12 @@ def heal(connection: Connection, now: int, skew_ms: int) -> None:
     retry_at = case((circuits.c.retry_at > now, now), else_=circuits.c.retry_at)
     since = case((circuits.c.since > now, now), else_=circuits.c.since)
     connection.execute(update(circuits).where(wrong).values(retry_at=retry_at, since=since, probe_until=None))
+
+
+def try_out(connection: Connection) -> None:
+    """Write a row that comes and goes: to set one to what it is already would write nothing."""
+    connection.execute(insert(circuits), {"kind": "ping", "name": token_hex(8), **_PING})
+    connection.execute(delete(circuits).where(circuits.c.kind == "ping"))
 
 
 def _of(kind: Kind, name: str) -> tuple[Any, Any]:

@@ -4,16 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Update, func, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Update,
+    bindparam,
+    func,
+    select,
+    union_all,
+    update,
+)
 
 from storage import circuits, notifications
 from storage.records import Job, Status
 from storage.rows import to_job
 from storage.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
 
-_Halves = Sequence[ColumnElement[bool]]
+
+class _Half(Enum):
+    """A half of the unfinished jobs; each has an index of its own."""
+
+    QUEUED = 0
+    BEGUN = 1
+    BEGUN_NO_IMAGES = 2
+
+
+_Halves = tuple[_Half, ...]
+
+_CONDITIONS: Mapping[_Half, ColumnElement[bool]] = {
+    _Half.QUEUED: QUEUED,
+    _Half.BEGUN: BEGUN,
+    _Half.BEGUN_NO_IMAGES: BEGUN & (jobs.c.status != Status.READY),
+}
 
 SKEW_MS = 60_000
 """How far the clocks of machines that share a ledger may be apart. More, and a clock was set back."""
@@ -49,10 +76,9 @@ def claim(connection: Connection, worker: str, room: Room, *, now: int, lease_ms
     open_now = circuits.of_gateways(connection)
 
     def lease(gateway: str, limit: int, halves: _Halves) -> list[Job]:
-        due = _longest_due(gateway, halves, now, limit)
         values = {"leased_by": worker, "leased_until": now + lease_ms}
-        rows = connection.execute(update(jobs).where(jobs.c.id.in_(due)).values(values).returning(jobs))
-        return [to_job(row) for row in rows.mappings()]
+        asked = {"of_gateway": gateway, "now": now, "most": limit}
+        return [to_job(row) for row in connection.execute(_leasing(halves), asked | values).mappings()]
 
     for gateway in _gateways(connection, room):
         limit = min(room.jobs - len(claimed), room.of(gateway))
@@ -81,7 +107,7 @@ def next_due(connection: Connection, room: Room, now: int) -> int | None:
         blocked = gateway in room.full or (circuit is not None and circuit.blocks(now))
         times.append(_earliest(connection, gateway, _halves(room, gateway, queued=not blocked)))
         if circuit is not None and circuit.retry_at is not None and gateway not in room.full:
-            waiting = _earliest(connection, gateway, (QUEUED,))
+            waiting = _earliest(connection, gateway, (_Half.QUEUED,))
             # What is queued there is due when the circuit lets it pass, however long it has waited.
             passes_at = max(circuit.retry_at, circuit.probe_until or 0)
             times.append(None if waiting is None else max(waiting, passes_at))
@@ -121,7 +147,7 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
     return healed
 
 
-def _end_moves_by(connection: Connection, which: _Halves, now: int) -> None:
+def _end_moves_by(connection: Connection, which: Sequence[ColumnElement[bool]], now: int) -> None:
     for job_id, moves in connection.execute(select(jobs.c.id, jobs.c.moves).where(*which)).all():
         values = {"moves": [[status, min(at, now)] for status, at in moves]}
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
@@ -133,44 +159,52 @@ def held(worker: str) -> Update:
 
 
 def _gateways(connection: Connection, room: Room) -> list[str]:
-    used = connection.scalars(select(accepted.c.gateway)).all()
+    used = connection.scalars(_USED).all()
     named = [gateway for gateway in room.by_gateway if gateway in used]
     return named + [gateway for gateway in used if gateway not in room.by_gateway]
 
 
-def _longest_due(gateway: str, halves: _Halves, now: int, limit: int) -> Select[Any]:
-    """The ids of the jobs of a gateway that have been due longest, and that nobody holds."""
-    due = union_all(*(_due(half, gateway, now, limit) for half in halves)).subquery()
-    longest = select(due.c.id).order_by(due.c.next_attempt_at).limit(limit)
+_USED = select(accepted.c.gateway)
+_FREE = (
+    jobs.c.next_attempt_at <= bindparam("now"),
+    func.coalesce(jobs.c.leased_until, 0) <= bindparam("now"),
+)
+
+
+@cache
+def _leasing(halves: _Halves) -> Update:
+    """Lease the jobs of a gateway that have been due longest, and that nobody holds.
+
+    Made once for each sort of claim: to put it together takes longer than to run it.
+    """
+    due = union_all(*map(_due, halves)).subquery()
+    longest = select(due.c.id).order_by(due.c.next_attempt_at).limit(bindparam("most"))
     # Locked here, since a union cannot be. What another worker locked in between is left to that one, and
     # what it took in between is no longer free when it is looked at again under the lock.
-    return select(jobs.c.id).where(jobs.c.id.in_(longest), *_free(now)).with_for_update(skip_locked=True)
+    free = select(jobs.c.id).where(jobs.c.id.in_(longest), *_FREE).with_for_update(skip_locked=True)
+    return update(jobs).where(jobs.c.id.in_(free)).returning(jobs)
 
 
-def _free(now: int) -> tuple[ColumnElement[bool], ...]:
-    return jobs.c.next_attempt_at <= now, func.coalesce(jobs.c.leased_until, 0) <= now
-
-
-def _due(half: ColumnElement[bool], gateway: str, now: int, limit: int) -> Select[Any]:
-    query = select(jobs.c.id, jobs.c.next_attempt_at).where(half, jobs.c.gateway == gateway, *_free(now))
+def _due(half: _Half) -> Select[Any]:
+    query = select(jobs.c.id, jobs.c.next_attempt_at).where(_CONDITIONS[half], *_FREE)
+    query = query.where(jobs.c.gateway == bindparam("of_gateway"))
     # In a subquery of its own, because SQLite takes no limit inside of a union.
-    return select(query.order_by(jobs.c.next_attempt_at).limit(limit).subquery())
+    return select(query.order_by(jobs.c.next_attempt_at).limit(bindparam("most")).subquery())
 
 
 def _earliest(connection: Connection, gateway: str, halves: _Halves) -> int | None:
-    times = [
-        connection.scalar(
-            select(jobs.c.next_attempt_at)
-            .where(half, jobs.c.gateway == gateway, jobs.c.leased_by.is_(None))
-            .order_by(jobs.c.next_attempt_at)
-            .limit(1)
-        )
-        for half in halves
-    ]
+    times = [connection.scalar(_next(half), {"of_gateway": gateway}) for half in halves]
     return min((time for time in times if time is not None), default=None)
 
 
+@cache
+def _next(half: _Half) -> Select[Any]:
+    waiting = select(jobs.c.next_attempt_at).where(_CONDITIONS[half], jobs.c.leased_by.is_(None))
+    waiting = waiting.where(jobs.c.gateway == bindparam("of_gateway"))
+    return waiting.order_by(jobs.c.next_attempt_at).limit(1)
+
+
 def _halves(room: Room, gateway: str, *, queued: bool) -> _Halves:
-    """The conditions for what may be claimed of a gateway; each has an index of its own."""
-    begun = BEGUN & (jobs.c.status != Status.READY) if gateway in room.no_images else BEGUN
-    return (QUEUED, begun) if queued else (begun,)
+    """What may be claimed of a gateway."""
+    begun = _Half.BEGUN_NO_IMAGES if gateway in room.no_images else _Half.BEGUN
+    return (_Half.QUEUED, begun) if queued else (begun,)

@@ -1,4 +1,4 @@
-"""Open the ledger's database: connection settings, transactions, migrations."""
+"""Open the ledger's database: transactions, migrations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Insert, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, Insert, inspect, make_url, text
 from sqlalchemy.exc import (
     DataError,
     DBAPIError,
@@ -20,33 +20,23 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from storage.engines import BUSY_TIMEOUT_MS, make_engine
 from storage.errors import Misconfigured, TookTooLong, Unavailable
 
 HEAD = "0004"
 """The newest migration; a test holds it against `migrations/versions/`."""
 
-BUSY_TIMEOUT_MS = 5_000
-"""How long a write waits for another one: gateways give up on a callback after five to ten seconds."""
-
-
 STEPS = 50_000
 """How many steps of SQLite's virtual machine there are between two looks at the clock."""
-
-POOL = {"pool_size": 8, "max_overflow": 12, "pool_timeout": BUSY_TIMEOUT_MS / 1000}
-"""How many connections to PostgreSQL one process keeps, how many more it opens when all are in use, and how
-long somebody waits for one; a server has room for 100, if nobody has changed that."""
-
-CONNECT_S = 5
-"""How long a connection to PostgreSQL may take to be made."""
 
 TURN = 0x6461726B
 """The advisory lock that whoever migrates a PostgreSQL ledger holds."""
 
+MOVING = "moving"
+"""What stands in the place of the schema's version while a ledger is being copied there."""
+
 CANCELED = "57014"
 """What PostgreSQL calls a statement that took longer than it may."""
-
-CACHE_KIB = 8 * 1024
-"""What one connection to SQLite keeps of the database in memory, at most; few are in use at one time."""
 
 
 class Database:
@@ -65,19 +55,28 @@ class Database:
 
         Raises Misconfigured if the URL cannot be used, Unavailable if the database does not answer.
         """
-        try:
-            parsed = make_url(url)
-            if parsed.get_backend_name() == "sqlite" and parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            database = cls(_engine(parsed))
-        except (SQLAlchemyError, ImportError, OSError) as error:
-            raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
+        database = cls.connect(url)
         try:
             database.migrate()
         except BaseException:
             database.close()
             raise
         return database
+
+    @classmethod
+    def connect(cls, url: str, *, alone: bool = False) -> Database:
+        """Connect, whatever schema is there; raises Misconfigured if the URL cannot be used.
+
+        `alone` is for SQLite: from its first use until it is closed nobody else can open the ledger, and that
+        use fails with Unavailable if somebody has it open. There is one connection only.
+        """
+        try:
+            parsed = make_url(url)
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            return cls(make_engine(parsed, alone=alone))
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -133,6 +132,15 @@ class Database:
             connection.rollback()
             connection.autocommit = True
             yield connection
+
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """A connection for one statement that reads: `read` without the cost of a transaction."""
+        with _translated(), self._connected() as plain:
+            if self.shared:
+                yield plain.execution_options(isolation_level="AUTOCOMMIT")
+            else:
+                yield plain.execution_options(darkroom_glance=True)
 
     def migrate(self) -> None:
         """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
@@ -195,55 +203,14 @@ def _may_make_tables() -> Iterator[None]:
 def _is_current(connection: Connection) -> bool:
     known = inspect(connection).has_table("alembic_version")
     at = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+    if at == MOVING:
+        raise Misconfigured(
+            "A ledger is being moved to this database, and is not whole yet. "
+            "Give the same `darkroom migrate-ledger` again."
+        )
     if at is not None and at > HEAD:
         raise Misconfigured(f"The ledger is of a newer Darkroom (schema {at}, ours is {HEAD}); upgrade.")
     return bool(at == HEAD)
-
-
-def _engine(url: URL) -> Engine:
-    if url.get_backend_name() == "sqlite":
-        return _sqlite(url)
-    if url.drivername in {"postgresql", "postgres"}:
-        url = url.set(drivername="postgresql+psycopg")
-    # A server that is gone without a word is noticed, and one that is locked is not waited for any longer
-    # than the sender of a callback waits for us.
-    limits = f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
-    reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000, "options": limits}
-    return create_engine(url, pool_pre_ping=True, pool_use_lifo=True, connect_args=reach, **POOL)
-
-
-def _sqlite(url: URL) -> Engine:
-    # Threads are what limits connections here; a pool that ran dry would only be a second, hidden limit.
-    engine = create_engine(
-        url, connect_args={"check_same_thread": False}, pool_size=32, max_overflow=-1, pool_use_lifo=True
-    )
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    # The driver must not open transactions on its own: it would begin them as readers, and a reader
-    # that turns into a writer fails at once instead of waiting for its turn.
-    connection.isolation_level = None
-    try:
-        for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            "synchronous=FULL",  # an acknowledged callback survives a power loss
-            "foreign_keys=ON",
-            "secure_delete=ON",  # what was taken out of a row is not left in the file
-            f"cache_size=-{CACHE_KIB}",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    reading = connection.get_execution_options().get("darkroom_read", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 @contextmanager

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
+    BindParameter,
     Connection,
     Exists,
     LargeBinary,
+    bindparam,
     case,
     exists,
     insert,
@@ -48,6 +50,9 @@ _LINK = re.compile(rb"https?(?::|%3a|\\u003a)[^\s\"]+", re.IGNORECASE)
 _QUERY = re.compile(rb"\?|%3f|\\u003f", re.IGNORECASE)
 
 
+_FIELDS = tuple(field.name for field in fields(Delivery))
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What a batch needs to know of a job."""
@@ -67,16 +72,43 @@ class Offer:
     """The submission that its URL was made for."""
 
 
+_LOCK = (
+    select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    # In one order by everybody, so that two batches can never wait for each other.
+    .order_by(jobs.c.id)
+    .with_for_update()
+)
+_SEEN = select(deliveries.c.job_id, deliveries.c.body_sha256).where(
+    deliveries.c.job_id.in_(bindparam("ids", expanding=True))
+)
+_INSERT = insert(deliveries)
+_WAKE = update(jobs).where(
+    jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.next_attempt_at > bindparam("now")
+)
+_WAKE = _WAKE.values(next_attempt_at=bindparam("now"))
+_ALL = (
+    select(deliveries)
+    .where(deliveries.c.job_id == bindparam("job"))
+    .order_by(deliveries.c.received_at, deliveries.c.id)
+)
+_PENDING = _ALL.where(deliveries.c.applied_at.is_(None))
+_BODIES = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == bindparam("job"))
+_FRESH = update(deliveries).where(deliveries.c.applied_at.is_(None))
+_APPLY = _FRESH.where(deliveries.c.id == bindparam("one"))
+_LET_BE = _FRESH.where(deliveries.c.job_id == bindparam("job"))
+
+
 def take_in(connection: Connection, offers: Sequence[Offer], now: int) -> list[Receipt]:
     """Insert the offers that are new, wake their jobs, and answer what became of each."""
     known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
     seen = _seen_bodies(connection, known)
-    receipts = []
-    for offer in offers:
-        receipt = _judge(connection, offer, known, seen)
-        if receipt is Receipt.ACCEPTED:
-            _insert(connection, offer, known[offer.delivery.job_id], now)
-        receipts.append(receipt)
+    receipts = [_judge(connection, offer, known, seen) for offer in offers]
+    new = [offer for offer, receipt in zip(offers, receipts, strict=True) if receipt is Receipt.ACCEPTED]
+    if rows := [_row(offer, known[offer.delivery.job_id], now) for offer in new]:
+        connection.execute(_INSERT, rows)
+        listening = [row["job_id"] for row in rows if row["applied_at"] is None]
+        connection.execute(_WAKE, {"ids": listening, "now": now})
     return receipts
 
 
@@ -85,8 +117,7 @@ def scrub(connection: Connection, job_id: str) -> None:
 
     Done once the job needs them no more; the digest of the body as it came stays.
     """
-    query = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == job_id)
-    for delivery_id, body in connection.execute(query).all():
+    for delivery_id, body in connection.execute(_BODIES, {"job": job_id}).all():
         if (kept := without_queries(body)) != body:
             connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(body=kept))
 
@@ -106,23 +137,15 @@ def _cut(link: bytes) -> bytes:
 
 
 def _lock_jobs(connection: Connection, job_ids: set[str]) -> dict[str, _Known]:
-    # Locked in one order by everybody, so that two batches can never wait for each other.
-    query = (
-        select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
-        .where(jobs.c.id.in_(job_ids))
-        .order_by(jobs.c.id)
-        .with_for_update()
-    )
     return {
         job_id: _Known(theirs, Status(status), submission)
-        for job_id, theirs, status, submission in connection.execute(query)
+        for job_id, theirs, status, submission in connection.execute(_LOCK, {"ids": sorted(job_ids)})
     }
 
 
 def _seen_bodies(connection: Connection, job_ids: Iterable[str]) -> dict[str, set[str]]:
-    query = select(deliveries.c.job_id, deliveries.c.body_sha256).where(deliveries.c.job_id.in_(job_ids))
     seen: dict[str, set[str]] = {job_id: set() for job_id in job_ids}
-    for job_id, sha256 in connection.execute(query):
+    for job_id, sha256 in connection.execute(_SEEN, {"ids": list(job_ids)}):
         seen[job_id].add(sha256)
     return seen
 
@@ -153,16 +176,18 @@ def _same_job(connection: Connection, offer: Offer, theirs: str | None) -> bool:
     return connection.scalar(select(jobs.c.id).where(taken)) is None
 
 
-def _insert(connection: Connection, offer: Offer, job: _Known, now: int) -> None:
+def _row(offer: Offer, job: _Known, now: int) -> dict[str, Any]:
     delivery = offer.delivery
-    late: dict[str, object] = {}
-    if job.status in DECIDED or offer.submission < job.submission:
-        late = {"applied_at": now, "effect": "late"}
-    body = {"body": without_queries(delivery.body)} if job.status.terminal else {}
-    connection.execute(insert(deliveries).values(asdict(delivery) | late | body))
-    if not late:
-        wake = update(jobs).where(jobs.c.id == delivery.job_id, jobs.c.next_attempt_at > now)
-        connection.execute(wake.values(next_attempt_at=now))
+    late = job.status in DECIDED or offer.submission < job.submission
+    body = without_queries(delivery.body) if job.status.terminal else delivery.body
+    row = {name: getattr(delivery, name) for name in _FIELDS} | {"body": body}
+    return row | ({"applied_at": now, "effect": "late"} if late else {})
+
+
+def of_job(connection: Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
+    """List the deliveries of a job, or those that were not applied yet, in the order they came."""
+    rows = connection.execute(_PENDING if only_pending else _ALL, {"job": job_id})
+    return [to_delivery(row) for row in rows.mappings()]
 
 
 def told(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
@@ -182,12 +207,16 @@ def told(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
     return sorted(found, key=lambda one: (one.received_at, one.id))
 
 
-def pending(job_id: str) -> Exists:
+def pending(job_id: str | BindParameter[str]) -> Exists:
     """Whether a job has deliveries that were not applied yet."""
     return exists().where(deliveries.c.job_id == job_id, deliveries.c.applied_at.is_(None))
 
 
-def mark_applied(connection: Connection, which: ColumnElement[bool], effect: str, now: int) -> None:
-    """Note what deliveries changed, unless that was noted before."""
-    fresh = update(deliveries).where(which, deliveries.c.applied_at.is_(None))
-    connection.execute(fresh.values(applied_at=now, effect=effect))
+def mark_applied(connection: Connection, delivery_id: str, effect: str, now: int) -> None:
+    """Note what a delivery changed, unless that was noted before."""
+    connection.execute(_APPLY, {"one": delivery_id, "applied_at": now, "effect": effect})
+
+
+def mark_late(connection: Connection, job_id: str, now: int) -> None:
+    """Note of all other deliveries of a job that they change nothing any more."""
+    connection.execute(_LET_BE, {"job": job_id, "applied_at": now, "effect": "late"})

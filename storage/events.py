@@ -140,6 +140,9 @@ class Events:
             return connection.execute(delete(events).where(events.c.id <= old[-1])).rowcount
 
 
+_NOTE = insert(events).inline()
+
+
 def note_move(connection: Connection, job: RowMapping, at: int) -> None:
     """Write down where a job moved to, in the transaction that moves it; `job` is its row."""
     _note(connection, at, job, status=job["status"], error_code=job["error_code"])
@@ -152,7 +155,7 @@ def note_output(connection: Connection, job: RowMapping, output: Output) -> None
 
 def _note(connection: Connection, at: int, job: RowMapping, **more: Any) -> None:
     row = {"at": at, "job_id": job["id"], "gateway": job["gateway"], **more}
-    connection.execute(insert(events).values(row))
+    connection.execute(_NOTE, row)
 
 
 def _read(connection: Connection, event_id: int, limit: int, *only: Any) -> list[Happened]:

@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
-from sqlalchemy import Connection, RowMapping, insert, text, update
+from sqlalchemy import Connection, RowMapping, text
 
-from storage.database import inserted
 from storage.numbers import taken_in_at
 from storage.records import Output
-from storage.schema import GRAMS, tallies, terms
+from storage.schema import GRAMS
 
 MAKE_GRAMS = (
     f"CREATE VIRTUAL TABLE {GRAMS} USING fts5"
@@ -31,6 +30,24 @@ MAKE_GRAMS_OF_POSTGRESQL = (
 )
 _ADD_FOLDED = text(f"INSERT INTO {GRAMS} (number, folded) VALUES (:number, :folded)")  # noqa: S608 - our name
 _ADD_GRAMS = text(f"INSERT INTO {GRAMS} (rowid, pieces) VALUES (:number, :pieces)")  # noqa: S608 - our name
+
+_ADD_TERM = text("INSERT INTO terms (term, number) VALUES (:term, :number) ON CONFLICT DO NOTHING")
+_COUNT = text(
+    "INSERT INTO tallies (facet, value, outputs) VALUES (:facet, :value, 1) "
+    "ON CONFLICT (facet, value) DO UPDATE SET outputs = tallies.outputs + 1"
+)
+
+INDEX_WORDS = text(
+    f"INSERT INTO {GRAMS} (number, folded) "  # noqa: S608 - our name
+    "SELECT number, prompt_folded FROM jobs WHERE number BETWEEN :first AND :last"
+)
+"""Makes the prompts of jobs that were copied to PostgreSQL findable; jobs from one number to another."""
+
+WRONG_WORDS = text(
+    f"SELECT number FROM jobs FULL JOIN {GRAMS} USING (number) "  # noqa: S608 - our name
+    "WHERE prompt_folded IS DISTINCT FROM folded ORDER BY number LIMIT 1"
+)
+"""The number of a job on PostgreSQL whose prompt is not findable as it should be; no row if all are."""
 
 HAS_IMAGE = "has:image"
 """The term of every job that has an output, so that searches for images pass by all others."""
@@ -51,7 +68,7 @@ def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
     asked = [("gateway", job["gateway"]), ("model", job["model"]), ("seed", job["seed"])]
     tags = (("tag", f"{name}={value}") for name, value in job["tags"].items())
     rows = [{"term": term(kind, value), "number": job["number"]} for kind, value in (*asked, *tags) if value]
-    connection.execute(insert(terms), rows)
+    connection.execute(_ADD_TERM, rows)
 
 
 def index_result(connection: Connection, job: RowMapping) -> None:
@@ -71,13 +88,8 @@ def index_output(connection: Connection, job: RowMapping, output: Output) -> Non
         ("day", day(job["number"])),
         *(("tag", f"{name}={value}") for name, value in job["tags"].items()),
     ]
-    for facet, value in sorted(counted):
-        here = update(tallies).where(tallies.c.facet == facet, tallies.c.value == value)
-        more = here.values(outputs=tallies.c.outputs + 1)
-        if connection.execute(more).rowcount == 0:
-            first = insert(tallies).values(facet=facet, value=value, outputs=1)
-            if not inserted(connection, first):
-                connection.execute(more)
+    # In one order by everybody, so that two can never wait for each other.
+    connection.execute(_COUNT, [{"facet": facet, "value": value} for facet, value in sorted(counted)])
 
 
 def term(kind: str, value: str) -> str:
@@ -118,6 +130,5 @@ def _word(piece: str) -> str:
 
 
 def _add(connection: Connection, number: int, found_by: Iterable[tuple[str, str | None]]) -> None:
-    for kind, value in found_by:
-        if value:
-            inserted(connection, insert(terms).values(term=term(kind, value), number=number))
+    if rows := [{"term": term(kind, value), "number": number} for kind, value in found_by if value]:
+        connection.execute(_ADD_TERM, rows)

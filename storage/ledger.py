@@ -5,30 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from secrets import token_hex
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, RowMapping, case, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from storage import books, claims
+from storage import books, circuits, claims
 from storage.accepting import accept_once
 from storage.claims import Room
 from storage.database import Database, inserted
-from storage.deliveries import DECIDED, Offer, Receipt, mark_applied, pending, scrub, take_in
+from storage.deliveries import (
+    DECIDED,
+    Offer,
+    Receipt,
+    mark_applied,
+    mark_late,
+    of_job,
+    scrub,
+    take_in,
+)
 from storage.errors import Conflict, LeaseLost, NotFound
 from storage.events import note_move, note_output
 from storage.indexing import index_output, index_result, pieces_of
-from storage.moves import moving, postponing, reopening
+from storage.moves import CHANGE, CHANGE_AND_LISTEN, moving, postponing, reopening
 from storage.notifications import owe
 from storage.records import Attempt, Books, Clock, Delivery, Job, JobRequest, Output, Status
-from storage.rows import Changes, new_job, request_digest, to_delivery, to_job, to_output
-from storage.schema import circuits, deliveries, jobs, outputs
+from storage.rows import Changes, new_job, request_digest, to_job, to_output
+from storage.schema import jobs, outputs
 
 LEASE_MS = 30_000
 """How long a worker holds a job without renewing."""
 
-_PING = {"step": "ping", "code": "ping", "message": "", "at_fault": "operator", "failures": 0, "since": 0}
+# Made once: to put a statement together takes longer than to run it.
+_LOCK = select(jobs.c.id).where(jobs.c.id == bindparam("the_id")).with_for_update()
+_JOB = select(jobs).where(jobs.c.id == bindparam("id"))
+_OUTPUTS = select(outputs).where(outputs.c.job_id == bindparam("job")).order_by(outputs.c.index)
 
 
 class Ledger:
@@ -69,7 +80,7 @@ class Ledger:
 
     def job(self, job_id: str) -> Job:
         """Read one job; raise NotFound."""
-        with self._database.read() as connection:
+        with self._database.glance() as connection:
             return _job(connection, job_id)
 
     def record(self, offers: Sequence[Offer]) -> list[Receipt]:
@@ -198,21 +209,22 @@ class Ledger:
         now = values["updated_at"]
         if not keep_lease:
             values |= {"leased_by": None, "leased_until": None}
+        status = values.get("status", job.status)
+        change = CHANGE if "next_attempt_at" in values else CHANGE_AND_LISTEN
+        known = {"the_id": job.id, "the_status": job.status, "the_worker": worker}
+        known |= {"now": now, "later": now + due_in_ms}
         with self._database.write() as connection:
-            # Locked before anything is read, so that a callback comes either wholly before or after this.
-            connection.execute(select(jobs.c.id).where(jobs.c.id == job.id).with_for_update())
+            if self._database.shared:
+                # Locked before anything is read, so that a callback comes either wholly before or after this.
+                connection.execute(_LOCK, known)
             for delivery_id, effect in (applied or {}).items():
-                mark_applied(connection, deliveries.c.id == delivery_id, effect, now)
-            status = values.get("status", job.status)
+                mark_applied(connection, delivery_id, effect, now)
             if status in DECIDED:
-                mark_applied(connection, deliveries.c.job_id == job.id, "late", now)
+                mark_late(connection, job.id, now)
             if status.terminal:
                 scrub(connection, job.id)
-            # A callback that came in the meantime makes the job due at once.
-            values.setdefault("next_attempt_at", case((pending(job.id), now), else_=now + due_in_ms))
-            held = claims.held(worker).where(jobs.c.id == job.id, jobs.c.status == job.status)
             with _unique_id():
-                row = connection.execute(held.values(values).returning(jobs)).mappings().one_or_none()
+                row = connection.execute(change, known | values).mappings().one_or_none()
             if row is None:
                 raise LeaseLost(f"Job {job.id} is not held by this worker any more.")
             _tell(connection, row, values)
@@ -220,16 +232,13 @@ class Ledger:
 
     def pending_deliveries(self, job_id: str) -> list[Delivery]:
         """List the deliveries of a job that were not applied yet, in the order they came."""
-        return self._deliveries(deliveries.c.job_id == job_id, deliveries.c.applied_at.is_(None))
+        with self._database.glance() as connection:
+            return of_job(connection, job_id, only_pending=True)
 
     def deliveries(self, job_id: str) -> list[Delivery]:
         """List all deliveries of a job, in the order they came."""
-        return self._deliveries(deliveries.c.job_id == job_id)
-
-    def _deliveries(self, *where: Any) -> list[Delivery]:
-        query = select(deliveries).where(*where).order_by(deliveries.c.received_at, deliveries.c.id)
-        with self._database.read() as connection:
-            return [to_delivery(row) for row in connection.execute(query).mappings()]
+        with self._database.glance() as connection:
+            return of_job(connection, job_id)
 
     def add_output(self, output: Output) -> None:
         """Note an image that is in the archive; again is the same as once.
@@ -243,15 +252,15 @@ class Ledger:
                 if known != output.sha256:
                     raise Conflict(f"Output {output.id} is archived with another digest.")
                 return
-            row = connection.execute(select(jobs).where(jobs.c.id == output.job_id)).mappings().one()
-            index_output(connection, row, output)
+            row = connection.execute(_JOB, {"id": output.job_id}).mappings().one()
             note_output(connection, row, output)
+            # Last, because others wait for the rows in which it counts.
+            index_output(connection, row, output)
 
     def outputs(self, job_id: str) -> list[Output]:
         """List the outputs of a job by index."""
-        query = select(outputs).where(outputs.c.job_id == job_id).order_by(outputs.c.index)
-        with self._database.read() as connection:
-            return [to_output(row) for row in connection.execute(query).mappings()]
+        with self._database.glance() as connection:
+            return [to_output(row) for row in connection.execute(_OUTPUTS, {"job": job_id}).mappings()]
 
     def books(self) -> dict[str, Books]:
         """Add up the books, a page for each gateway that was ever used."""
@@ -261,10 +270,7 @@ class Ledger:
     def ping(self) -> None:
         """Prove that the ledger can be written now; raise Unavailable otherwise."""
         with self._database.write() as connection:
-            # A row that comes and goes: to set one to what it is already would write nothing.
-            probe = insert(circuits).values(kind="ping", name=token_hex(8), **_PING)
-            connection.execute(probe)
-            connection.execute(delete(circuits).where(circuits.c.kind == "ping"))
+            circuits.try_out(connection)
 
 
 @contextmanager
@@ -286,7 +292,7 @@ def _tell(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -
 
 
 def _job(connection: Connection, job_id: str) -> Job:
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+    row = connection.execute(_JOB, {"id": job_id}).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no job {job_id}.")
     return to_job(row)

@@ -7,15 +7,32 @@ from decimal import Context, Decimal
 from math import isfinite
 from typing import Any
 
+from sqlalchemy import bindparam, case, update
+
+from storage.deliveries import pending
 from storage.errors import Conflict
 from storage.records import MOVES, REOPENS, Attempt, Job, JobResult, Status
 from storage.rows import Changes, extended, from_changes
+from storage.schema import jobs
 
 MAX_MOVES = 60
 """Of a job that has more, the times that it was sent and fell back are forgotten, the first ones first."""
 
 _EXACT = Context(prec=700)
 """Enough digits for every sum of 64-bit numbers."""
+
+CHANGE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("the_id"), jobs.c.status == bindparam("the_status"))
+    .where(jobs.c.leased_by == bindparam("the_worker"))
+    .returning(jobs)
+)
+"""Set columns of a job that is where it is thought to be (`the_status`), and held by `the_worker`."""
+
+CHANGE_AND_LISTEN = CHANGE.values(
+    next_attempt_at=case((pending(bindparam("the_id")), bindparam("now")), else_=bindparam("later"))
+)
+"""The same, and due `later`; or `now`, if a callback came in the meantime."""
 
 
 def moving(job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int) -> dict[str, Any]:

@@ -6,9 +6,7 @@ number answers the newest first, between two dates, from any page on.
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import BigInteger, ScalarSelect, func, literal, select
+from sqlalchemy import BigInteger, bindparam, func, select
 
 from storage.schema import jobs
 
@@ -31,8 +29,13 @@ def taken_in_at(number: int) -> int:
     return number >> TIE_BITS
 
 
-def next_number(now: int) -> ScalarSelect[Any]:
-    """The number of a job that is taken in now: behind all others of this millisecond."""
-    first, last = first_number(now), first_number(now + 1) - 1
-    taken = select(func.max(jobs.c.number)).where(jobs.c.number.between(first, last)).scalar_subquery()
-    return select(func.coalesce(taken + 1, literal(first, BigInteger))).scalar_subquery()
+_taken = select(func.max(jobs.c.number)).where(jobs.c.number.between(bindparam("first"), bindparam("last")))
+NEXT_NUMBER = select(
+    func.coalesce(_taken.scalar_subquery() + 1, bindparam("first", type_=BigInteger))
+).scalar_subquery()
+"""The number of a job that is taken in now: behind all others of its millisecond, see `of_moment`."""
+
+
+def of_moment(now: int) -> dict[str, int]:
+    """What `NEXT_NUMBER` asks for: the first and the last number of a millisecond."""
+    return {"first": first_number(now), "last": first_number(now + 1) - 1}

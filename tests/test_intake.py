@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
 
@@ -19,14 +20,43 @@ def test_a_sender_that_went_away_does_not_stop_the_others(tmp_path: Path) -> Non
     ledger, arrived = Ledger(database, Clock()), threading.Event()
     running(ledger)
     intake = Intake(ledger, arrived.set, Metrics([]))
-    gone, stays = intake.offer(offer(body=b"gone")), intake.offer(offer(body=b"stays"))
-    assert gone.cancel()
-    intake.start()
-    assert stays.result(10) is Receipt.ACCEPTED
-    assert intake.offer(offer(body=b"later")).result(10) is Receipt.ACCEPTED
+
+    async def senders() -> list[Receipt]:
+        gone = asyncio.create_task(intake.take(offer(body=b"gone")))
+        stays = asyncio.create_task(intake.take(offer(body=b"stays")))
+        await asyncio.sleep(0)
+        assert intake.waiting() == 2
+        gone.cancel()
+        await asyncio.wait([gone])
+        intake.start()
+        return [await stays, await intake.take(offer(body=b"later"))]
+
+    assert asyncio.run(senders()) == [Receipt.ACCEPTED, Receipt.ACCEPTED]
     assert arrived.is_set()
     intake.stop()
     assert {delivery.body for delivery in ledger.deliveries("job-1")} == {b"stays", b"later"}
+    database.close()
+
+
+def test_callbacks_that_come_together_are_written_together_and_each_is_answered(tmp_path: Path) -> None:
+    database = Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    ledger, metrics = Ledger(database, Clock()), Metrics([])
+    running(ledger)
+    intake = Intake(ledger, lambda: None, metrics)
+    bodies = [b"%d" % (number // 2) for number in range(600)]  # each comes twice
+
+    async def senders() -> list[Receipt]:
+        waiting = [asyncio.create_task(intake.take(offer(body=body))) for body in bodies]
+        await asyncio.sleep(0)
+        assert intake.waiting() == len(bodies)
+        intake.start()
+        return await asyncio.gather(*waiting)
+
+    receipts = asyncio.run(senders())
+    intake.stop()
+    assert receipts == [Receipt.ACCEPTED, Receipt.DUPLICATE] * 300
+    assert len(ledger.deliveries("job-1")) == 300
+    assert "darkroom_intake_batch_callbacks_count 3.0" in metrics.page().decode()
     database.close()
 
 
@@ -41,6 +71,6 @@ def test_what_could_not_be_written_is_not_answered_as_if_it_were(tmp_path: Path)
     intake = Intake(ledger, lambda: None, metrics)
     intake.start()
     with pytest.raises(Unready):
-        intake.offer(offer()).result(10)
+        asyncio.run(intake.take(offer()))
     intake.stop()
     database.close()

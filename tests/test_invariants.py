@@ -146,7 +146,7 @@ def test_3_a_callback_is_answered_200_only_once_it_is_in_the_ledger(start: Start
     Upheld by `Callbacks.receive` (receiver/callbacks.py): it awaits the intake's future; by `Intake._write`
     (receiver/intake.py): the result is set after `record`, and `_refuse` else; by `Unready`
     (receiver/errors.py): 503, which `receiver/edge.py` answers with Retry-After; and by `_prepare_sqlite`
-    (storage/database.py): `synchronous=FULL`.
+    (storage/engines.py): `synchronous=FULL`.
     """
     live = start(work=False, makers=Makers(ledger=Full))
     ledger = live.service.memory.ledger

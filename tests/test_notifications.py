@@ -20,7 +20,7 @@ from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from storage.books import count_accepted
 from storage.notifications import owe
-from storage.numbers import next_number
+from storage.numbers import first_number
 from storage.records import JobRequest, Status
 from storage.rows import new_job
 from storage.schema import jobs
@@ -235,7 +235,7 @@ def owe_many(live: Live, url: str, number: int) -> None:
             job_id = f"01a201ee-0000-7000-8000-{n:012d}"
             row = new_job(job_id, "apiframe", request, now) | {
                 "status": Status.FAILED, "next_attempt_at": None, "notify_url": url, "request_sha256": "0",
-                "number": next_number(now),
+                "number": first_number(now) + n,
             }  # fmt: skip
             made = connection.execute(insert(jobs).values(row).returning(jobs)).mappings().one()
             count_accepted(connection, "apiframe")
