@@ -122,7 +122,7 @@ def _write(connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> No
 
 def _refuse(error: Any, table: Table, rows: Sequence[Row[Any]], number: int) -> NoReturn:
     """Say which row cannot be kept, and why, without what is in it."""
-    context = re.search(r"line (\d+)(?:, column (\w+))?", error.diag.context or "")
+    context = re.search(r"^COPY \S+, line (\d+)(?:, column (\w+))?", error.diag.context or "", re.MULTILINE)
     row = rows[int(context[1]) - 1 if context else number]
     column = context[2] if context else _with_nul(table, row)
     why = error.diag.message_primary or str(error).splitlines()[0]

@@ -352,22 +352,35 @@ def test_a_database_that_cannot_hold_every_text_is_refused(path: Path, postgres:
             admin.execute("DROP DATABASE latin WITH (FORCE)")
 
 
-def test_a_row_that_postgresql_cannot_keep_is_named(path: Path, empty_url: str) -> None:
-    with closing(Database.open(f"sqlite:///{path}")) as database, database.write() as connection:
-        connection.execute(update(jobs).where(jobs.c.id == "job-2").values(prompt="a\0secret"))
-    with pytest.raises(Misconfigured) as nul:
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (
+            "UPDATE jobs SET prompt = 'a' || char(0) || 'secret' WHERE id = 'job-2'",
+            "jobs job-2, column prompt: PostgreSQL text fields cannot contain NUL",
+        ),
+        (
+            f"UPDATE jobs SET gateway_job_id = '{'secret' * 99}' WHERE id = 'job-4'",
+            "jobs job-4, column gateway_job_id: value too long",
+        ),
+        (
+            """UPDATE jobs SET reply = '{"secret": NaN}' WHERE id = 'job-4'""",
+            "jobs job-4, column reply: invalid input syntax for type json",
+        ),
+        ("UPDATE outputs SET \"index\" = 3000000000 WHERE job_id = 'job-4'", "outputs job-4 3000000000"),
+    ],
+)
+def test_a_row_that_postgresql_cannot_keep_is_named(
+    path: Path, empty_url: str, damage: str, told: str
+) -> None:
+    with closing(sqlite3.connect(path)) as ledger, ledger:
+        ledger.execute(damage)
+    with pytest.raises(Misconfigured) as refused:
         moved(path, empty_url)
-    assert "jobs job-2, column prompt: PostgreSQL text fields cannot contain NUL" in str(nul.value)
-    assert "secret" not in str(nul.value)
-
-
-def test_a_text_that_is_too_long_is_named(path: Path, empty_url: str) -> None:
-    with closing(Database.open(f"sqlite:///{path}")) as database, database.write() as connection:
-        connection.execute(update(jobs).where(jobs.c.id == "job-4").values(gateway_job_id="secret" * 99))
-    with pytest.raises(Misconfigured) as long:
-        moved(path, empty_url)
-    assert "jobs job-4, column gateway_job_id: value too long" in str(long.value)
-    assert "secret" not in str(long.value)
+    assert told in str(refused.value)
+    assert "secret" not in str(refused.value)
+    with closing(sqlite3.connect(path)) as ledger, ledger:
+        assert ledger.execute("SELECT count(*) FROM jobs").fetchone() == (len(Status) + 1,)
 
 
 def test_what_is_no_ledger_is_not_touched(tmp_path: Path) -> None:

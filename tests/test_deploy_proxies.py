@@ -31,6 +31,7 @@ STRANGER = "203.0.113.9"
 class Fronted:
     """A service whose worker does nothing, behind a proxy."""
 
+    name: str
     live: Live
     front: Front
 
@@ -50,7 +51,7 @@ def fronted(
         port = urlsplit(live.url).port
         assert port is not None
         with before(name, tmp_path_factory.mktemp(name), port) as front:
-            yield Fronted(live, front)
+            yield Fronted(name, live, front)
 
 
 def path_of(live: Live, job_id: str) -> str:
@@ -77,7 +78,9 @@ def test_the_largest_callback_comes_through_and_a_larger_one_does_not(fronted: F
     answer = front.ask("POST", PUBLIC, path, content=body, headers=signed(body))
     assert (answer.status_code, answer.json()) == (200, {"status": "accepted"})
     larger = body + b" "
-    assert front.ask("POST", PUBLIC, path, content=larger, headers=signed(larger)).status_code == 413
+    # Caddy begins to pass it on; where Darkroom refuses and hangs up first, that is all that Caddy can say.
+    refused = front.ask("POST", PUBLIC, path, content=larger, headers=signed(larger)).status_code
+    assert refused == 413 or (fronted.name, refused) == ("caddy", 502)
     assert len(live.service.memory.ledger.deliveries(job_id)) == 1
 
 

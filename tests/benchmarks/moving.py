@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from receiver.sandbox import SandboxServer
 from tests import postgres, running
 from tests.benchmarks import archive
 from tests.live import IMAGEN, QUICK
-from tests.processes import environment, free_port, serving
+from tests.processes import Process, environment, free_port, serving, watch_rss
 
 WAITING = 20
 """Jobs that are queued when the ledger is moved."""
@@ -116,12 +115,17 @@ def _move(path: Path, url: str) -> tuple[dict[str, Any], float]:
         [sys.executable, "-m", "receiver", "migrate-ledger", str(path), url, "--json"],
         env=running.environment(), stdout=subprocess.PIPE,
     )  # fmt: skip
-    assert child.stdout is not None
-    told = child.stdout.read()
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    told = b""
+
+    def read() -> None:
+        nonlocal told
+        assert child.stdout is not None
+        told = child.stdout.read()
+
+    with child:
+        most = watch_rss(Process(child, "", 0, path), read)
     assert child.returncode == 0
-    return json.loads(told), used.ru_maxrss * 1024 / 1e6
+    return json.loads(told), most / 1e6
 
 
 def _submit(url: str, number: int) -> str:
