@@ -75,14 +75,15 @@ class Replicas:
 def replicated(
     s3: EmbeddedS3, forks: Forks, folder: Path, server: Postgres
 ) -> Iterator[tuple[World, Replicas]]:
+    """A world on PostgreSQL, whose callbacks come in through a front; nothing runs yet."""
     ports = [free_port() for _ in range(REPLICAS)]
     ours = {
         "DARKROOM_DATABASE_URL": server.url(server.create()),
         "DARKROOM_SECRET_KEYS": "0123456789abcdef0123456789abcdef",
         "DARKROOM_WORKER__CONCURRENCY": "4",
     }
-    with Front(ports) as front, world(s3, forks, folder, **ours) as here:
-        here.variables |= {
+    with Front(ports) as front, world(s3, forks, folder) as here:
+        here.variables |= ours | {
             "DARKROOM_PORT": str(front.port),
             "DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{front.port}",
         }
@@ -105,8 +106,7 @@ def test_replicas_that_are_killed_lose_and_double_nothing(
     refused = [one for one in told if one["event"] == "request" and "/callbacks/" in one["path"]]
     answers = Counter(one["status"] for one in refused)
     print(f"{kills} kills; callbacks were answered {dict(answers)}; failed: {dict(verdict.failed)}")
-    name = f"{REPLICAS} replicas, kill -9 and two restarts of PostgreSQL, {JOBS} jobs"
-    table.add(name, verdict)
+    table.add(f"kill -9 of {REPLICAS} replicas, and two restarts of PostgreSQL", verdict)
     assert verdict.jobs == JOBS
     # No job failed but those of which nobody can know whether API in One took them.
     assert set(verdict.failed) <= {UNCONFIRMED}, verdict.failed
@@ -122,10 +122,8 @@ def _go_wrong(here: World, replicas: Replicas, server: Postgres, chance: random.
     seeds = [chance.random() for _ in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as clients:
         share = [JOBS // CLIENTS + (n < JOBS % CLIENTS) for n in range(CLIENTS)]
-        going = [
-            clients.submit(_submit, here, random.Random(seed), n)
-            for seed, n in zip(seeds, share, strict=True)
-        ]
+        pairs = zip(seeds, share, strict=True)
+        going = [clients.submit(_submit, here, random.Random(seed), number) for seed, number in pairs]
         while not all(one.done() for one in going) or away or kills < 3:
             over.wait(chance.uniform(*BETWEEN_KILLS_S))
             replicas.kill_one(chance, over)
