@@ -159,7 +159,9 @@ def heal(connection: Connection, now: int, lease_ms: int) -> int:
 
 
 def _end_moves_by(connection: Connection, which: Sequence[ColumnElement[bool]], now: int) -> None:
-    for job_id, moves in connection.execute(select(jobs.c.id, jobs.c.moves).where(*which)).all():
+    # Locked as they are read: a move that somebody makes meanwhile must not be written over.
+    found = select(jobs.c.id, jobs.c.moves).where(*which).order_by(jobs.c.id).with_for_update()
+    for job_id, moves in connection.execute(found).all():
         values = {"moves": [[status, min(at, now)] for status, at in moves]}
         connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
 

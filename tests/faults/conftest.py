@@ -1,5 +1,6 @@
 """What all scenarios of the fault suite share.
 
+Each scene is played on SQLite and on PostgreSQL, but for those that are about SQLite's file.
 Set DARKROOM_FAULTS_TABLE to a path that ends in .json or .md, and the table is written there.
 """
 
@@ -17,9 +18,17 @@ from receiver.embedded import EmbeddedS3
 from tests.faults.forks import Forks
 from tests.faults.scenes import Stage
 from tests.faults.table import Table
+from tests.postgres import Postgres
 
 TABLE = pytest.StashKey[Table]()
 AT_A_TIME = 4
+DATABASES = ("sqlite", "postgresql")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Play each scene on both databases."""
+    if "stage" in metafunc.fixturenames and not list(metafunc.definition.iter_markers("sqlite_file")):
+        metafunc.parametrize("stage", DATABASES, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -49,11 +58,17 @@ def scenes(
             if not isinstance(item, pytest.Function) or item.module is not request.module:
                 continue
             if "stage" in item.fixturenames:
-                stage = Stage(s3_server, forks, tmp_path_factory.mktemp("scene"))
-                params = item.callspec.params if hasattr(item, "callspec") else {}
+                params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+                ledger = _new_ledger(request) if params.pop("stage", "sqlite") == "postgresql" else None
+                stage = Stage(s3_server, forks, tmp_path_factory.mktemp("scene"), ledger)
                 played[item.nodeid] = stage, pool.submit(item.function, stage=stage, **params)
         yield played
         pool.shutdown(cancel_futures=True)
+
+
+def _new_ledger(request: pytest.FixtureRequest) -> str:
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.url(server.create(request.getfixturevalue("postgres_template")))
 
 
 @pytest.fixture

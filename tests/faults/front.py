@@ -48,15 +48,26 @@ class Front:
             if replica is None:
                 caller.close()
                 continue
-            for source, target in ((caller, replica), (replica, caller)):
-                threading.Thread(target=_pass_on, args=(source, target), daemon=True).start()
+            threading.Thread(target=_connect, args=(caller, replica), daemon=True).start()
 
     def _reach(self) -> socket.socket | None:
         first = next(self._turn)
         for n in range(len(self._ports)):
             with suppress(OSError):
-                return socket.create_connection(("127.0.0.1", self._ports[(first + n) % len(self._ports)]), 2)
+                reached = socket.create_connection(
+                    ("127.0.0.1", self._ports[(first + n) % len(self._ports)]), 2
+                )
+                reached.settimeout(None)  # answers may take as long as they like
+                return reached
         return None
+
+
+def _connect(caller: socket.socket, replica: socket.socket) -> None:
+    with caller, replica:
+        back = threading.Thread(target=_pass_on, args=(replica, caller), daemon=True)
+        back.start()
+        _pass_on(caller, replica)
+        back.join()
 
 
 def _pass_on(source: socket.socket, target: socket.socket) -> None:
@@ -67,4 +78,3 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
     for end in (source, target):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-        end.close()

@@ -105,6 +105,8 @@ class Stage:
     s3: EmbeddedS3
     forks: Forks
     folder: Path
+    ledger: str | None = None
+    """Where the PostgreSQL database of its world is; by default the ledger is a file."""
     verdicts: list[tuple[str, Verdict]] = field(default_factory=list)
     """What scenes ended with, by the name of the fault."""
 
@@ -120,7 +122,15 @@ class Stage:
     ) -> Iterator[Scene]:
         """Start a service; at the end of the block every job is waited for, and all of it is judged."""
         with (
-            world(self.s3, self.forks, self.folder, sandbox=sandbox, timing=timing, **variables) as here,
+            world(
+                self.s3,
+                self.forks,
+                self.folder,
+                sandbox=sandbox,
+                timing=timing,
+                ledger=self.ledger,
+                **variables,
+            ) as here,
             Proxy(here.sandbox.url) as apiframe,
             Proxy(here.sandbox.url) as api_in_one,
             Proxy(self.s3.endpoint) as s3,

@@ -83,6 +83,7 @@ def test_a_clock_that_was_set_back_while_the_service_was_down(stage: Stage) -> N
         scene.archived(jobs)
 
 
+@pytest.mark.sqlite_file
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_an_answer_that_comes_when_the_lease_is_lost(stage: Stage, gateway: str) -> None:
     """A gateway takes a job, and its answer finds that another worker has the job meanwhile."""

@@ -17,6 +17,7 @@ from tests.faults.judge import Verdict, judge
 from tests.faults.points import Kill
 from tests.faults.table import Table
 from tests.faults.world import Accepted, World, world
+from tests.postgres import Postgres
 
 GATEWAYS = ("apiframe", "api-in-one")
 AT_A_TIME = 8
@@ -75,7 +76,23 @@ RETRY_STEPS = [
 """Each step that lasts in the retry of a job of which an image was missing."""
 
 
-Run = Callable[[Kill, object, str], Verdict]
+DATABASES = ("sqlite", "postgresql")
+
+Run = Callable[[Kill, str, str], Verdict]
+
+
+def new_ledger(request: pytest.FixtureRequest, database: str, *, empty: bool = False) -> str | None:
+    """Where a ledger of a world's own is, if it is not a file; `empty` is without tables."""
+    if database == "sqlite":
+        return None
+    server: Postgres = request.getfixturevalue("postgres")
+    template: str = request.getfixturevalue("postgres_template")
+    return server.url(server.create(None if empty else template))
+
+
+def on(database: str) -> str:
+    """What is put behind the name of a fault in the table."""
+    return "" if database == "sqlite" else ", on PostgreSQL"
 
 
 @pytest.fixture(scope="module")
@@ -87,18 +104,19 @@ def run(
 ) -> Iterator[Run]:
     """Runs scenarios, several at a time and ahead of the tests that ask for them: most of each is waiting."""
 
-    def one(kill: Kill, fault: object, gateway: str) -> Verdict:
-        with world(s3_server, forks, tmp_path_factory.mktemp("kill")) as here:
+    def one(kill: Kill, fault: object, gateway: str, ledger: str | None) -> Verdict:
+        with world(s3_server, forks, tmp_path_factory.mktemp("kill"), ledger=ledger) as here:
             return _killed_at(here, kill, fault, gateway)
 
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        futures: dict[tuple[Kill, str], Future[Verdict]] = {}
+        futures: dict[tuple[Kill, str, str], Future[Verdict]] = {}
         for item in request.session.items:
             if isinstance(item, pytest.Function) and item.originalname == STEP_TEST:
                 params: dict[str, Any] = item.callspec.params
-                kill, fault, gateway = params["kill"], params["fault"], params["gateway"]
-                futures[kill, gateway] = pool.submit(one, kill, fault, gateway)
-        yield lambda kill, fault, gateway: futures[kill, gateway].result()
+                kill, gateway, database = params["kill"], params["gateway"], params["database"]
+                ledger = new_ledger(request, database)
+                futures[kill, gateway, database] = pool.submit(one, kill, params["fault"], gateway, ledger)
+        yield lambda kill, gateway, database: futures[kill, gateway, database].result()
         pool.shutdown(cancel_futures=True)
 
 
@@ -112,28 +130,40 @@ def _killed_at(here: World, kill: Kill, fault: object, gateway: str) -> Verdict:
     return judge(here)
 
 
+@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize(("kill", "fault"), STEPS, ids=[str(kill) for kill, _ in STEPS])
 def test_a_kill_at_a_step_loses_and_doubles_nothing(
-    run: Run, table: Table, gateway: str, kill: Kill, fault: object
+    run: Run, table: Table, gateway: str, kill: Kill, fault: object, database: str
 ) -> None:
-    table.add(f"kill -9 at each of {len(STEPS)} steps, {gateway}", run(kill, fault, gateway))
+    del fault  # `run` has led there by it
+    name = f"kill -9 at each of {len(STEPS)} steps, {gateway}{on(database)}"
+    table.add(name, run(kill, gateway, database))
 
 
 STEP_TEST = test_a_kill_at_a_step_loses_and_doubles_nothing.__name__
 
 
+@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("kill", STARTS, ids=str)
 def test_a_kill_during_the_first_start_leaves_nothing_that_is_in_the_way(
-    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path, kill: Kill
+    request: pytest.FixtureRequest,
+    s3_server: EmbeddedS3,
+    forks: Forks,
+    table: Table,
+    tmp_path: Path,
+    kill: Kill,
+    database: str,
 ) -> None:
-    with world(s3_server, forks, tmp_path) as here:
+    ledger = new_ledger(request, database, empty=True)
+    with world(s3_server, forks, tmp_path, ledger=ledger) as here:
         here.start(kill, expect_up=False)
         here.await_death()
         here.start()
         here.submit("apiframe")
         here.settle()
-        table.add(f"kill -9 at each of {len(STARTS)} steps of the first start", judge(here))
+        name = f"kill -9 at each of {len(STARTS)} steps of the first start{on(database)}"
+        table.add(name, judge(here))
 
 
 def _partial(here: World) -> Accepted:
@@ -151,11 +181,18 @@ def _mend(here: World) -> None:
         here.sandbox.mend(report.id)
 
 
+@pytest.mark.parametrize("database", DATABASES)
 @pytest.mark.parametrize("kill", RETRY_STEPS, ids=str)
 def test_a_kill_during_a_retry_loses_and_doubles_nothing(
-    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path, kill: Kill
+    request: pytest.FixtureRequest,
+    s3_server: EmbeddedS3,
+    forks: Forks,
+    table: Table,
+    tmp_path: Path,
+    kill: Kill,
+    database: str,
 ) -> None:
-    with world(s3_server, forks, tmp_path) as here:
+    with world(s3_server, forks, tmp_path, ledger=new_ledger(request, database)) as here:
         job = _partial(here)
         here.start(kill)
         with suppress(httpx.TransportError):
@@ -166,7 +203,7 @@ def test_a_kill_during_a_retry_loses_and_doubles_nothing(
             here.post(f"/v1/jobs/{job.job_id}/retry")
         here.settle()
         assert here.get(f"/v1/jobs/{job.job_id}")["status"] == "archived"
-        table.add(f"kill -9 at each of {len(RETRY_STEPS)} steps of a retry", judge(here))
+        table.add(f"kill -9 at each of {len(RETRY_STEPS)} steps of a retry{on(database)}", judge(here))
 
 
 def test_an_image_that_comes_back_after_a_kill_is_kept(

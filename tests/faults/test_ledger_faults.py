@@ -21,6 +21,8 @@ from tests.faults.scenes import Scene, Stage
 from tests.faults.wire import Message
 from tests.faults.world import SANDBOX, World
 
+pytestmark = pytest.mark.sqlite_file
+
 SOON = replace(SANDBOX, retry_delays_s=(0.3, 0.6, 1.2, 2.4, 4.8, 4.8), callback_timeout_s=30)
 """A gateway that goes on sending its callbacks for longer than the ledger is broken."""
 DEAF = {"callback_polls": (60,)}

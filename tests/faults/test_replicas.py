@@ -77,13 +77,10 @@ def replicated(
 ) -> Iterator[tuple[World, Replicas]]:
     """A world on PostgreSQL, whose callbacks come in through a front; nothing runs yet."""
     ports = [free_port() for _ in range(REPLICAS)]
-    ours = {
-        "DARKROOM_DATABASE_URL": server.url(server.create()),
-        "DARKROOM_SECRET_KEYS": "0123456789abcdef0123456789abcdef",
-        "DARKROOM_WORKER__CONCURRENCY": "4",
-    }
-    with Front(ports) as front, world(s3, forks, folder) as here:
-        here.variables |= ours | {
+    ledger = server.url(server.create())
+    with Front(ports) as front, world(s3, forks, folder, ledger=ledger) as here:
+        here.variables |= {
+            "DARKROOM_WORKER__CONCURRENCY": "4",
             "DARKROOM_PORT": str(front.port),
             "DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{front.port}",
         }
