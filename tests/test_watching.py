@@ -37,16 +37,20 @@ def name(rule: dict[str, Any]) -> str:
     return str(rule["alert"])
 
 
-@pytest.fixture(scope="module")
-def shown(live: Live) -> list[Series]:
-    """Every line of a running service's page, after a job and its callback."""
-    assert live.make(IMAGEN)["status"] == "archived"
+def lines_of(live: Live) -> list[Series]:
     page = live.http.get("/metrics").text
     return [
         (sample.name, sample.labels)
         for family in text_string_to_metric_families(page)
         for sample in family.samples
     ]
+
+
+@pytest.fixture(scope="module")
+def shown(live: Live) -> list[Series]:
+    """Every line of a running service's page, after a job and its callback."""
+    assert live.make(IMAGEN)["status"] == "archived"
+    return lines_of(live)
 
 
 def test_the_file_has_the_shape_of_rules() -> None:
