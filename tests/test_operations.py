@@ -7,7 +7,9 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -19,7 +21,7 @@ from storage.database import Database
 from storage.engines import POOL
 from storage.ledger import Ledger
 from tests.ledgers import add
-from tests.live import IMAGEN, Live, Movable, Start
+from tests.live import FAST, IMAGEN, ULTRA, Live, Movable, Start
 from tests.postgres import Postgres
 from tests.test_readme import ADDRESS, FENCE, need, run
 from tests.test_readme import TEXT as README
@@ -160,6 +162,25 @@ def test_a_job_that_was_running_is_archived_again_with_the_same_image(start: Sta
     again = start(tmp_path / "b/darkroom", clock=clock, s3={"bucket": live.service.settings.s3.bucket})
     assert again.finish(job)["status"] == "archived"
     assert [one["sha256"] for one in again.outputs(job)] == [one["sha256"] for one in live.outputs(job)]
+
+
+@pytest.mark.parametrize(("body", "taken"), [(IMAGEN, 0), (ULTRA, 1)], ids=["apiframe", "api-in-one"])
+def test_a_job_that_was_queued_is_sent_again(
+    start: Start, tmp_path: Path, body: dict[str, Any], taken: int
+) -> None:
+    need("sqlite3", "--version")
+    idle = start(tmp_path / "data", work=False)
+    job = idle.submit(body)["id"]
+    shell(idle, tmp_path, paths(block("back up"), tmp_path))
+    s3 = {"bucket": idle.service.settings.s3.bucket}
+    working = start(tmp_path / "data", s3=s3)
+    assert working.finish(job)["status"] == "archived"
+    before = len(idle.sandbox.jobs())
+    again = start(tmp_path / "b/darkroom", s3=s3, timing=replace(FAST, unconfirmed=0.5))
+    after = again.finish(job)
+    assert len(idle.sandbox.jobs()) == before + taken
+    if not taken:
+        assert after["error"]["code"] == "submission_unconfirmed"
 
 
 def test_a_postgresql_ledger_is_dumped_and_restored(
