@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
 from typing import TypedDict
@@ -38,18 +37,13 @@ from receiver.service import Service
 from receiver.settings import Settings, require
 from receiver.submit import Submitter
 from receiver.surface import Behind, surface
-from receiver.timing import Timing
+from receiver.timing import Timing, system_clock
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker
 from storage.events import KEPT_MS
 from storage.records import Clock, Job, Status
 
 log = structlog.get_logger("darkroom.app")
-
-
-def system_clock() -> int:
-    """The time now, in milliseconds since 1970-01-01 UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def build(
@@ -136,7 +130,7 @@ def _worker(
         memory.ledger,
         steps,
         concurrency=settings.worker.concurrency,
-        gateways=list(outside.gateways),
+        sending=outside.sender.limits,
         clock=shared["clock"],
         moved=moved,
         full=outside.sender.full,

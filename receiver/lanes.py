@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 
@@ -21,8 +21,10 @@ class Lanes:
     is always left for talking to it, however many of its images are slow to come.
     """
 
-    def __init__(self, gateways: Collection[str], threads: int) -> None:
+    def __init__(self, gateways: Collection[str], threads: int, sending: Mapping[str, int]) -> None:
+        """`sending`: how many jobs may be sent to each at once, by all workers together."""
         self._gateways = tuple(gateways)
+        self._sending = sending
         kept = max(1, threads // (2 * len(self._gateways))) if self._gateways else 0
         self._share = max(1, threads - kept * (len(self._gateways) - 1))
         self._images = max(1, self._share - 1)
@@ -37,7 +39,9 @@ class Lanes:
             left = {gateway: self._share - self._held[gateway] for gateway in (*self._gateways, OTHERS)}
         others = left.pop(OTHERS)
         first = sorted(left, key=lambda gateway: -left[gateway])
-        return Room(free, {gateway: left[gateway] for gateway in first}, others, full, no_images)
+        return Room(
+            free, {gateway: left[gateway] for gateway in first}, others, full, no_images, self._sending
+        )
 
     def enter(self, job: Job) -> None:
         """Count a job that is in hand from now on."""

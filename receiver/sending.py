@@ -24,6 +24,8 @@ class Sender:
     def __init__(self, client: httpx.Client, concurrency: Mapping[str, int]) -> None:
         self._client = client
         self._lock = Lock()
+        self.limits = dict(concurrency)
+        """How many requests there may be to each gateway at once."""
         self._free = dict(concurrency)
 
     @contextmanager

@@ -16,7 +16,9 @@ from receiver.intake import Intake
 from receiver.memory import Memory
 from receiver.notifying import Notifier
 from receiver.outside import Outside
+from receiver.redaction import Redactor
 from receiver.retry import Retrier
+from receiver.roles import Role
 from receiver.settings import Settings
 from receiver.surface import Surface
 from receiver.waiting import Waiters
@@ -81,11 +83,17 @@ class Service:
             self.worker.join(JOIN_S)
         self.memory.database.close()
 
-    def asgi(self, *, work: bool, api: bool = True) -> Starlette:
-        """The ASGI application; its lifespan starts and stops the service.
+    @property
+    def redactor(self) -> Redactor:
+        """Knows the secrets of this installation."""
+        return self.outside.redactor
 
-        Without `api` it has only the routes by which a worker is watched: health and metrics.
-        """
+    def make_room(self, connections: int) -> None:
+        """Let no more wait than leave connections for others: whoever waits holds one."""
+        self.waiters.at_most(connections // 2)
+
+    def asgi(self, *, work: bool, role: Role = Role.ALL) -> Starlette:
+        """The ASGI application, with the routes of a role; its lifespan starts and stops the service."""
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -95,4 +103,4 @@ class Service:
             finally:
                 self.stop(work=work)
 
-        return self.surface.app(lifespan, api=api)
+        return self.surface.app(lifespan, role)

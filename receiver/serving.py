@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 import structlog
 import uvicorn
+from starlette.applications import Starlette
 
 from receiver.connections import PROTOCOL_LOG, Room, allowed, within
 from receiver.service import Service
+from receiver.settings import Settings
 
 log = structlog.get_logger("darkroom.serving")
 
@@ -67,11 +70,23 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(service: Service, listener: socket.socket, *, work: bool, api: bool = True) -> None:
-    """Serve until SIGTERM or SIGINT; the service is stopped at the end. For `api` see `Service.asgi`."""
-    server = _server(
-        service, work=work, api=api, started=lambda: log.info("listening", url=address(listener))
-    )
+class Servable(Protocol):
+    """A service that can be served."""
+
+    @property
+    def settings(self) -> Settings:
+        """What it runs with."""
+
+    def send_home(self) -> None:
+        """Answer those who wait, because a stop was asked for."""
+
+    def make_room(self, connections: int) -> None:
+        """Let no more wait than leave some of so many connections for others."""
+
+
+def serve(service: Servable, app: Starlette, listener: socket.socket) -> None:
+    """Serve a service's application until SIGTERM or SIGINT; the service is stopped at the end."""
+    server = _server(service, app, started=lambda: log.info("listening", url=address(listener)))
     server.run(sockets=[listener])
     log.info("stopped")
 
@@ -81,7 +96,7 @@ def served(service: Service, listener: socket.socket, *, work: bool = True) -> I
     """Serve from a thread as long as the context lasts; gives the URL."""
     url = address(listener)
     started = threading.Event()
-    server = _server(service, work=work, started=started.set)
+    server = _server(service, service.asgi(work=work), started=started.set)
 
     def run() -> None:
         try:
@@ -101,14 +116,13 @@ def served(service: Service, listener: socket.socket, *, work: bool = True) -> I
         thread.join()
 
 
-def _server(service: Service, *, work: bool, started: Callable[[], None], api: bool = True) -> Server:
+def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -> Server:
     limits = service.settings.limits
     connections = allowed(limits.connections)
     room = Room(connections, patience_s=limits.head_timeout)
-    # Whoever waits holds a connection; callbacks must find one too.
-    service.waiters.at_most(connections // 2)
+    service.make_room(connections)
     config = uvicorn.Config(
-        service.asgi(work=work, api=api),
+        app,
         http=within(room),
         ws="none",
         lifespan="on",

@@ -63,7 +63,12 @@ class GatewaySettings(Group):
         description="Ask the gateway before believing a callback: unless its signature is valid (auto), "
         "always, or never.",
     )
-    concurrency: int = Field(4, ge=1, le=64, description="Requests to this gateway at the same time.")
+    concurrency: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Requests of one process to this gateway at the same time, and submissions of all.",
+    )
 
 
 class ApiframeSettings(GatewaySettings):
@@ -246,23 +251,33 @@ def variable(path: tuple[int | str, ...]) -> str:
     return PREFIX + "__".join(str(part) for part in path if not isinstance(part, int)).upper()
 
 
-def require(settings: Settings) -> None:
-    """Raise SettingsError that names every setting without which the service cannot run."""
+def require(settings: Settings, *, only_callbacks: bool = False) -> None:
+    """Raise SettingsError that names every setting without which the service cannot run.
+
+    `only_callbacks`: it is to take callbacks in, and do nothing else.
+    """
+    missing = []
+    if settings.ledger_url.startswith("postgresql") and not settings.secret_keys:
+        missing.append("  DARKROOM_SECRET_KEYS: with PostgreSQL every replica needs the same keys")
+    if settings.gateways.apiframe.previous_api_keys and settings.gateways.apiframe.api_key is None:
+        missing.append("  DARKROOM_GATEWAYS__APIFRAME__API_KEY: the key that follows the __PREVIOUS_API_KEYS")
+    if not only_callbacks:
+        missing += _missing_for_the_rest(settings)
+    if missing:
+        raise SettingsError("These settings are missing:\n" + "\n".join(missing))
+
+
+def _missing_for_the_rest(settings: Settings) -> list[str]:
     missing = []
     if not settings.s3.bucket:
         missing.append("  DARKROOM_S3__BUCKET: the bucket that the archive is kept in")
-    if settings.ledger_url.startswith("postgresql") and not settings.secret_keys:
-        missing.append("  DARKROOM_SECRET_KEYS: with PostgreSQL every replica needs the same keys")
     if settings.ledger_url.startswith("postgresql") and settings.notify.url and not settings.notify.secrets:
         missing.append("  DARKROOM_NOTIFY__SECRETS: with PostgreSQL every replica needs the same secrets")
     if (settings.s3.access_key is None) != (settings.s3.secret_key is None):
         missing.append("  DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY: set both, or neither")
-    if settings.gateways.apiframe.previous_api_keys and settings.gateways.apiframe.api_key is None:
-        missing.append("  DARKROOM_GATEWAYS__APIFRAME__API_KEY: the key that follows the __PREVIOUS_API_KEYS")
     if not any(gateway.api_key for gateway in (settings.gateways.apiframe, settings.gateways.api_in_one)):
         missing.append(
             "  DARKROOM_GATEWAYS__APIFRAME__API_KEY or DARKROOM_GATEWAYS__API_IN_ONE__API_KEY: "
             "the key of at least one gateway"
         )
-    if missing:
-        raise SettingsError("These settings are missing:\n" + "\n".join(missing))
+    return missing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import sleep
 from typing import Any, TypeVar
@@ -34,7 +35,7 @@ from receiver.redaction import Redactor
 from receiver.sending import BUSY_MS, Sender, not_configured
 from receiver.submission import CallbackUrls, perhaps_taken, sent_before
 from receiver.timing import Timing
-from storage.errors import Conflict, LeaseLost, Unavailable
+from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
 from storage.ledger import Ledger
 from storage.records import Attempt, Clock, Job, JobError, JobRequest, Status
 
@@ -115,11 +116,11 @@ class Submitter:
             return self.ledger.postpone(job, worker, due_in_ms=wait_ms, attempted=False)
         if perhaps_taken(job) and self.clock() - job.began_at > self.timing.replay * 1000:
             return self._give_up(job, worker)
-        with self.sender.slot(gateway.name) as free:
-            if not free:
-                self.breaker.not_sent(gateway.name)
-                return self.ledger.postpone(job, worker, due_in_ms=BUSY_MS, attempted=False)
-            return self._send(job, worker, gateway)
+        with self.sender.slot(gateway.name) as free, suppress(Crowded):
+            if free:
+                return self._send(job, worker, gateway)
+        self.breaker.not_sent(gateway.name)
+        return self.ledger.postpone(job, worker, due_in_ms=BUSY_MS, attempted=False)
 
     def recover(self, job: Job, worker: str) -> Job:
         """Go on with a submission whose outcome nobody recorded."""
@@ -145,6 +146,7 @@ class Submitter:
             Status.SUBMITTING,
             worker,
             keep_lease=True,
+            at_most=self.sender.limits[gateway.name],
             callback_expected=url is not None,
             sent=self.redactor.value(_body(request)),
             submission_at=job.began_at,
@@ -218,7 +220,8 @@ class Submitter:
         return note()
 
     def _not_taken(self, job: Job, worker: str, gateway: Gateway, error: GatewayError) -> Job:
-        reason = JobError(error.code, self.redactor.text(str(error)), error.at_fault, self._details(error))
+        details = self.redactor.value(error.details) if error.details else None
+        reason = JobError(error.code, self.redactor.text(str(error)), error.at_fault, details)
         attempt = Attempt.once("send", error.code, reason.message, self.clock())
         if isinstance(error, GatewayRefused):
             return self.ledger.move(job, Status.FAILED, worker, error=reason, attempts=[attempt])
@@ -258,9 +261,6 @@ class Submitter:
         if isinstance(error, RateLimited):
             wait = max(wait, self.timing.later(error.retry_after_s))
         return int(wait * 1000)
-
-    def _details(self, error: GatewayError) -> Mapping[str, Any] | None:
-        return self.redactor.value(error.details) if error.details else None
 
     def _wait_or_give_up(
         self, job: Job, worker: str, reason: JobError | None, attempt: Attempt | None = None

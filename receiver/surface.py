@@ -28,6 +28,7 @@ from receiver.metrics import Metrics, MetricsPage
 from receiver.openapi import Described
 from receiver.outside import Outside
 from receiver.retry import Retrier
+from receiver.roles import Role
 from receiver.routes import Served
 from receiver.settings import Settings
 from receiver.submit import Submitter
@@ -60,13 +61,13 @@ class Surface:
     metrics: Metrics
     page: MetricsPage
 
-    def app(self, lifespan: Lifespan, *, api: bool) -> Starlette:
-        """The ASGI application.
-
-        Without `api` it has only the routes by which a worker is watched: health and metrics.
-        """
+    def app(self, lifespan: Lifespan, role: Role) -> Starlette:
+        """The ASGI application of a role."""
+        api = role in {Role.ALL, Role.API}
         watched: Sequence[Part] = (self.health, self.page)
-        ours: Sequence[Part] = (self.callbacks, self.api, self.links, *self.others) if api else ()
+        ours: Sequence[Part] = (self.api, self.links, *self.others) if api else ()
+        if role is Role.ALL:
+            ours = (self.callbacks, *ours)
         routes = [route for part in (*ours, *watched) for route in part.routes()]
         described = Described(routes, tokens=not self.api.admission.access.open).routes
         app = Starlette(

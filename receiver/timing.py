@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
+
+
+def system_clock() -> int:
+    """The time now, in milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

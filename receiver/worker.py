@@ -45,7 +45,7 @@ class Worker:
         steps: Mapping[Status, Step],
         *,
         concurrency: int,
-        gateways: Collection[str],
+        sending: Mapping[str, int],
         clock: Clock,
         moved: Callable[[str], None],
         full: Callable[[], Collection[str]],
@@ -53,9 +53,10 @@ class Worker:
     ) -> None:
         """`moved` is called with a job's id after each step; `full` names the gateways with no free slot.
 
-        There is a thread for each of the `gateways` at least, whatever the `concurrency`.
+        `sending` says of every gateway how many jobs may be sent to it at once, by all workers together.
+        There is a thread for each of them at least, whatever the `concurrency`.
         """
-        concurrency = max(concurrency, len(gateways))
+        concurrency = max(concurrency, len(sending))
         self.name = f"{socket.gethostname()[:20]}.{os.getpid()}.{uuid_utils.uuid7().hex[-8:]}"
         self._ledger = ledger
         self._steps = steps
@@ -63,7 +64,7 @@ class Worker:
         self._moved = moved
         self._full = full
         self._metrics = metrics
-        self._lanes = Lanes(gateways, concurrency)
+        self._lanes = Lanes(list(sending), concurrency, sending)
         self._drift_ms = float("inf")
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._free = threading.Semaphore(concurrency)

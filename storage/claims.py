@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     Select,
@@ -16,11 +17,13 @@ from sqlalchemy import (
     bindparam,
     func,
     select,
+    text,
     union_all,
     update,
 )
 
 from storage import circuits, notifications
+from storage.errors import Crowded
 from storage.records import Job, Status
 from storage.rows import to_job
 from storage.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
@@ -42,6 +45,9 @@ _CONDITIONS: Mapping[_Half, ColumnElement[bool]] = {
     _Half.BEGUN_NO_IMAGES: BEGUN & (jobs.c.status != Status.READY),
 }
 
+IN_TURN = 0x73656E64
+"""The advisory locks that whoever begins to send to a gateway holds on PostgreSQL."""
+
 SKEW_MS = 60_000
 """How far the clocks of machines that share a ledger may be apart. More, and a clock was set back."""
 
@@ -61,6 +67,9 @@ class Room:
     no_images: Collection[str] = ()
     """Gateways none of whose images can be fetched now: what is ready there is left alone."""
 
+    sending: Mapping[str, int] = field(default_factory=dict)
+    """How many jobs of each gateway may be sent at once, by all workers together; others without limit."""
+
     def of(self, gateway: str) -> int:
         """How many jobs of one gateway there is room for."""
         return self.by_gateway.get(gateway, self.jobs if self.others is None else self.others)
@@ -75,9 +84,9 @@ def claim(connection: Connection, worker: str, room: Room, *, now: int, lease_ms
     claimed: list[Job] = []
     open_now = circuits.of_gateways(connection)
 
-    def lease(gateway: str, limit: int, halves: _Halves) -> list[Job]:
+    def lease(gateway: str, limit: int, halves: _Halves, queued: int) -> list[Job]:
         values = {"leased_by": worker, "leased_until": now + lease_ms}
-        asked = {"of_gateway": gateway, "now": now, "most": limit}
+        asked = {"of_gateway": gateway, "now": now, "most": limit, "most_queued": queued}
         return [to_job(row) for row in connection.execute(_leasing(halves), asked | values).mappings()]
 
     for gateway in _gateways(connection, room):
@@ -85,14 +94,15 @@ def claim(connection: Connection, worker: str, room: Room, *, now: int, lease_ms
         if limit <= 0:
             continue
         circuit = open_now.get(gateway)
-        blocked = gateway in room.full or (circuit is not None and circuit.blocks(now))
+        queued = min(limit, _slots(connection, room, gateway, now))
+        blocked = queued <= 0 or (circuit is not None and circuit.blocks(now))
         if circuit is None or circuit.retry_at is None or blocked:
-            claimed += lease(gateway, limit, _halves(room, gateway, queued=not blocked))
+            claimed += lease(gateway, limit, _halves(room, gateway, queued=not blocked), queued)
             continue
-        probes = lease(gateway, 1, _halves(room, gateway, queued=True))
+        probes = lease(gateway, 1, _halves(room, gateway, queued=True), 1)
         if any(job.status is Status.QUEUED for job in probes):
             circuits.begin_probe(connection, "gateway", gateway, now=now, probe_ms=lease_ms)
-        claimed += probes + lease(gateway, limit - 1, _halves(room, gateway, queued=False))
+        claimed += probes + lease(gateway, limit - 1, _halves(room, gateway, queued=False), 0)
     return claimed
 
 
@@ -104,9 +114,10 @@ def next_due(connection: Connection, room: Room, now: int) -> int | None:
         if room.of(gateway) <= 0:
             continue
         circuit = open_now.get(gateway)
-        blocked = gateway in room.full or (circuit is not None and circuit.blocks(now))
+        full = _slots(connection, room, gateway, now) <= 0
+        blocked = full or (circuit is not None and circuit.blocks(now))
         times.append(_earliest(connection, gateway, _halves(room, gateway, queued=not blocked)))
-        if circuit is not None and circuit.retry_at is not None and gateway not in room.full:
+        if circuit is not None and circuit.retry_at is not None and not full:
             waiting = _earliest(connection, gateway, (_Half.QUEUED,))
             # What is queued there is due when the circuit lets it pass, however long it has waited.
             passes_at = max(circuit.retry_at, circuit.probe_until or 0)
@@ -158,6 +169,38 @@ def held(worker: str) -> Update:
     return update(jobs).where(jobs.c.leased_by == worker)
 
 
+def must_have_room(connection: Connection, gateway: str, status: Status, most: int, now: int) -> None:
+    """Raise Crowded unless fewer than `most` jobs of a gateway are in hand in a status.
+
+    For the transaction that brings one more there: others wait until it is over.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(_ALONE, {"turn": IN_TURN, "gateway": gateway})
+    if _in_hand(connection, gateway, status, now) >= most:
+        raise Crowded(f"{most} jobs of {gateway} are {status} already, which is as many as may be at once.")
+
+
+def _slots(connection: Connection, room: Room, gateway: str, now: int) -> int:
+    """How many more jobs of a gateway may be sent now."""
+    if gateway in room.full:
+        return 0
+    if (most := room.sending.get(gateway)) is None:
+        return room.jobs
+    return most - _in_hand(connection, gateway, Status.SUBMITTING, now)
+
+
+def _in_hand(connection: Connection, gateway: str, status: Status, now: int) -> int:
+    return connection.scalar(_HELD, {"of_gateway": gateway, "of_status": status, "now": now}) or 0
+
+
+_ALONE = text("SELECT pg_advisory_xact_lock(:turn, hashtext(:gateway))")
+_HELD = select(func.count()).where(
+    jobs.c.gateway == bindparam("of_gateway"),
+    jobs.c.status == bindparam("of_status"),
+    jobs.c.leased_until > bindparam("now"),
+)
+
+
 def _gateways(connection: Connection, room: Room) -> list[str]:
     used = connection.scalars(_USED).all()
     named = [gateway for gateway in room.by_gateway if gateway in used]
@@ -189,7 +232,8 @@ def _due(half: _Half) -> Select[Any]:
     query = select(jobs.c.id, jobs.c.next_attempt_at).where(_CONDITIONS[half], *_FREE)
     query = query.where(jobs.c.gateway == bindparam("of_gateway"))
     # In a subquery of its own, because SQLite takes no limit inside of a union.
-    return select(query.order_by(jobs.c.next_attempt_at).limit(bindparam("most")).subquery())
+    most: BindParameter[int] = bindparam("most_queued" if half is _Half.QUEUED else "most")
+    return select(query.order_by(jobs.c.next_attempt_at).limit(most).subquery())
 
 
 def _earliest(connection: Connection, gateway: str, halves: _Halves) -> int | None:

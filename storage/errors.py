@@ -3,7 +3,8 @@
 StorageError
 ├── NotFound       no such job, output, delivery or object
 ├── Conflict       it exists already and differs, or the move is not legal from where the job is
-│   └── LeaseLost  the worker does not hold the job any more
+│   ├── LeaseLost  the worker does not hold the job any more
+│   └── Crowded    as many jobs of its gateway are there already as may be
 ├── Unavailable    the database or the object store did not answer; trying again later may help
 ├── Misconfigured  it answered, and will go on refusing until somebody changes a setting
 └── Corrupt        bytes are not what they were said to be
@@ -24,6 +25,10 @@ class Conflict(StorageError):
 
 class LeaseLost(Conflict):
     """The worker does not hold the job any more; another one goes on with it."""
+
+
+class Crowded(Conflict):
+    """As many jobs of its gateway are there already as may be; the job stays where it is."""
 
 
 class Unavailable(StorageError):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Unpack
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from storage import books, circuits, claims
 from storage.accepting import accept_once
@@ -27,7 +25,7 @@ from storage.deliveries import (
 from storage.errors import Conflict, LeaseLost, NotFound
 from storage.events import note_move, note_output
 from storage.indexing import index_output, index_result, pieces_of
-from storage.moves import CHANGE, CHANGE_AND_LISTEN, moving, postponing, reopening
+from storage.moves import CHANGE, CHANGE_AND_LISTEN, moving, postponing, reopening, unique_id
 from storage.notifications import owe
 from storage.records import Attempt, Books, Clock, Delivery, Job, JobRequest, Output, Status
 from storage.rows import Changes, new_job, request_digest, to_job, to_output
@@ -121,18 +119,20 @@ class Ledger:
         applied: Mapping[str, str] | None = None,
         attempts: Sequence[Attempt] = (),
         keep_lease: bool = False,
+        at_most: int | None = None,
         **changes: Unpack[Changes],
     ) -> Job:
         """Move a job on, and mark the deliveries that moved it (`applied`: delivery id to effect).
 
-        `attempts` are what was tried to get there; they go into the job's log.
+        `attempts` are what was tried to get there; they go into the job's log. `at_most` so many jobs of its
+        gateway may be in hand where it goes to, among all workers.
 
-        Raises Conflict if the move is not legal, and LeaseLost if the worker does not hold the job any more.
+        Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the job any more, and
+        Crowded if as many are there already as may be.
         """
         values = moving(job, to, changes, attempts, self._clock())
-        return self._update(
-            job, worker, values, due_in_ms, applied, keep_lease=keep_lease and not to.terminal
-        )
+        lasting = keep_lease and not to.terminal
+        return self._update(job, worker, values, due_in_ms, applied, keep_lease=lasting, at_most=at_most)
 
     def postpone(
         self,
@@ -170,7 +170,7 @@ class Ledger:
         waiting = jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]) & jobs.c.gateway_job_id.is_(None)
         mine = update(jobs).where(jobs.c.id == job.id, jobs.c.submission == job.submission, waiting)
         news = mine.values(gateway_job_id=gateway_job_id, gateway_request_id=request_id)
-        with _unique_id(), self._database.write() as connection:
+        with unique_id(), self._database.write() as connection:
             return connection.execute(news).rowcount == 1
 
     def knows(self, gateway: str, gateway_job_id: str) -> bool:
@@ -188,7 +188,7 @@ class Ledger:
         values = reopening(job, to, attempt, self._clock()) | {"gateway_job_id": gateway_job_id}
         unmoved = (jobs.c.status == job.status) & (jobs.c.updated_at == job.updated_at)
         reopened = update(jobs).where(jobs.c.id == job.id, unmoved).values(values).returning(jobs)
-        with _unique_id(), self._database.write() as connection:
+        with unique_id(), self._database.write() as connection:
             row = connection.execute(reopened).mappings().one_or_none()
             if row is None:
                 raise Conflict("The job has moved meanwhile; look at it again.")
@@ -204,6 +204,7 @@ class Ledger:
         applied: Mapping[str, str] | None,
         *,
         keep_lease: bool,
+        at_most: int | None = None,
     ) -> Job:
         # One reading of the clock for all of a change, so that its times agree.
         now = values["updated_at"]
@@ -217,13 +218,15 @@ class Ledger:
             if self._database.shared:
                 # Locked before anything is read, so that a callback comes either wholly before or after this.
                 connection.execute(_LOCK, known)
+            if at_most is not None:
+                claims.must_have_room(connection, job.gateway, status, at_most, now)
             for delivery_id, effect in (applied or {}).items():
                 mark_applied(connection, delivery_id, effect, now)
             if status in DECIDED:
                 mark_late(connection, job.id, now)
             if status.terminal:
                 scrub(connection, job.id)
-            with _unique_id():
+            with unique_id():
                 row = connection.execute(change, known | values).mappings().one_or_none()
             if row is None:
                 raise LeaseLost(f"Job {job.id} is not held by this worker any more.")
@@ -271,14 +274,6 @@ class Ledger:
         """Prove that the ledger can be written now; raise Unavailable otherwise."""
         with self._database.write() as connection:
             circuits.try_out(connection)
-
-
-@contextmanager
-def _unique_id() -> Iterator[None]:
-    try:
-        yield
-    except IntegrityError as error:
-        raise Conflict("Another job has that gateway job id already.") from error
 
 
 def _tell(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from decimal import Context, Decimal
 from math import isfinite
 from typing import Any
 
 from sqlalchemy import bindparam, case, update
+from sqlalchemy.exc import IntegrityError
 
 from storage.deliveries import pending
 from storage.errors import Conflict
@@ -134,3 +136,12 @@ def _attempts_after(job: Job, to: Status) -> int:
     if to is Status.QUEUED:
         return job.attempts + 1
     return job.attempts if to is Status.SUBMITTING else 0
+
+
+@contextmanager
+def unique_id() -> Iterator[None]:
+    """Raise Conflict where a job would get the gateway job id of another one."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict("Another job has that gateway job id already.") from error

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.app import build, system_clock
+from receiver.app import build
 from receiver.demo import DemoSettings
 from receiver.embedded import EmbeddedS3
 from receiver.makers import USUAL, Makers
@@ -21,7 +21,7 @@ from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.service import Service
 from receiver.serving import address, listen, served
 from receiver.settings import Settings
-from receiver.timing import Timing
+from receiver.timing import Timing, system_clock
 from storage.records import Clock, Job
 
 FAST = Timing(

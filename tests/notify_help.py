@@ -15,7 +15,6 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
-from receiver.app import system_clock
 from receiver.keyring import new_webhook_secret
 from receiver.metrics import Metrics
 from receiver.notify_policy import NotifyPolicy
@@ -23,6 +22,7 @@ from receiver.notifying import Notifier
 from receiver.posting import Poster
 from receiver.redaction import Redactor
 from receiver.serving import listen
+from receiver.timing import system_clock
 from storage.database import Database
 from storage.ledger import Ledger
 from storage.notifications import Notification, Notifications

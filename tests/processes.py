@@ -109,6 +109,19 @@ def await_ready(
                 threading.Event().wait(0.02)
 
 
+def await_answer(url: str) -> None:
+    """Wait until somebody answers there, who may have been started from elsewhere."""
+    deadline = monotonic() + 30
+    with httpx.Client(trust_env=False) as client:
+        while True:
+            with suppress(httpx.TransportError):
+                if client.get(url).is_success:
+                    return
+            assert monotonic() < deadline, f"{url} does not answer"
+            # Nothing to wait on: the only sign of life that it gives is to listen.
+            threading.Event().wait(0.02)
+
+
 @contextmanager
 def serving(
     variables: dict[str, str], folder: Path, *arguments: str, module: str = "receiver"

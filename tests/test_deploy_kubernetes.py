@@ -17,6 +17,7 @@ import jsonschema_rs
 import pytest
 
 from receiver.metrics_table import METRICS
+from receiver.roles import Role
 from receiver.settings import CallbackSettings, DownloadSettings, WorkerSettings
 from tests.deployed import (
     KUBERNETES,
@@ -146,7 +147,7 @@ def probes() -> Iterator[tuple[Document, str, Any]]:
 
 
 def test_probes_ask_for_routes_that_exist_where_somebody_listens(live: Live) -> None:
-    routes = {getattr(route, "path", "") for route in live.service.asgi(work=True, api=False).routes}
+    routes = {getattr(route, "path", "") for route in live.service.asgi(work=True, role=Role.WORK).routes}
     found = list(probes())
     assert len(found) == 3 * len(PODS)
     for container, name, probe in found:

@@ -24,7 +24,6 @@ from tests.deployed import Started, compose, image, in_kubernetes
 from tests.live import IMAGEN, ULTRA
 from tests.postgres import Postgres
 from tests.processes import ROOT, free_port
-from tests.test_deploy_settings import needs_roles
 
 SERVICES = compose("compose.yaml", "compose.sandbox.yaml")
 
@@ -125,7 +124,6 @@ def reached(one: Started, port: int, data: Path, s3: EmbeddedS3, ledger: str) ->
 
 @pytest.mark.parametrize("one", list(in_kubernetes()), ids=lambda one: one.where)
 def test_pods_become_ready(one: Started, s3_server: EmbeddedS3, postgres_url: str, tmp_path: Path) -> None:
-    needs_roles(one)
     port, data = free_port(), tmp_path / "data"
     given = reached(one, port, data, s3_server, postgres_url)
     command = [str(port) if word == "8323" else word for word in one.command]

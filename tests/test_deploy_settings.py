@@ -38,15 +38,8 @@ def test_environments_load(one: Started, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def needs_roles(one: Started) -> None:
-    serve = getattr(typer.main.get_command(app), "commands")["serve"]  # noqa: B009
-    if "--only" in one.command and "--only" not in [opt for param in serve.params for opt in param.opts]:
-        pytest.skip("`darkroom serve --only` is not there yet")
-
-
 @pytest.mark.parametrize("one", STARTED, ids=lambda one: one.where)
 def test_commands_can_be_given(one: Started) -> None:
-    needs_roles(one)
     program, *words = one.command
     assert program.rpartition("/")[2] == "darkroom"
     # Reads every word as the command would, and runs nothing.
@@ -58,7 +51,6 @@ def test_commands_can_be_given(one: Started) -> None:
 
 @pytest.mark.parametrize("one", list(in_kubernetes()), ids=lambda one: one.where)
 def test_nothing_starts_before_it_was_filled_in(one: Started, tmp_path: Path) -> None:
-    needs_roles(one)
     empty = [name for name, value in one.given.items() if not value]
     assert empty
     done = command(*one.command[1:], cwd=tmp_path, **one.given)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from receiver.app import system_clock
 from receiver.embedded import EmbeddedS3
 from receiver.lanes import Lanes
 from receiver.metrics import Metrics
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.timing import system_clock
 from receiver.worker import Worker
 from storage.ledger import Ledger
 from storage.records import ImageRef, Job, JobRequest, JobResult, Status
@@ -163,7 +163,7 @@ def test_a_job_that_is_due_again_before_its_step_is_over_is_done_at_once(ledger:
         ledger,
         dict.fromkeys((Status.QUEUED,), step),
         concurrency=2,
-        gateways=["apiframe"],
+        sending={"apiframe": 4},
         clock=system_clock,
         moved=lambda _job_id: None,
         full=lambda: (),
@@ -223,7 +223,7 @@ def a_job(gateway: str) -> Job:
 
 
 def test_every_gateway_keeps_a_share_of_the_threads() -> None:
-    lanes = Lanes(["a", "b"], 8)
+    lanes = Lanes(["a", "b"], 8, {})
     for _ in range(6):
         lanes.enter(a_job("a"))
     room = lanes.room(2, full=())
@@ -234,7 +234,7 @@ def test_every_gateway_keeps_a_share_of_the_threads() -> None:
 
 
 def test_fetching_images_leaves_a_thread_for_talking_to_the_gateway() -> None:
-    lanes = Lanes(["a"], 3)
+    lanes = Lanes(["a"], 3, {})
     with lanes.collecting(a_job("a")) as first, lanes.collecting(a_job("a")) as second:
         with lanes.collecting(a_job("a")) as third:
             assert (first, second, third) == (True, True, False)

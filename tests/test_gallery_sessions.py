@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.access import Access
-from receiver.app import system_clock
 from receiver.errors import Forbidden, Unauthorized
 from receiver.gallery.forms import refuse_other_sites, safe_next
 from receiver.gallery.sessions import IDLE_S, MOST_S, RENEW_S, Sessions, came_over_https
+from receiver.timing import system_clock
 from tests.galleries import COOKIE, SECRETS, TOKENS, Hung, page
 from tests.ledgers import Clock
 from tests.live import IMAGEN, Live, Movable, Start

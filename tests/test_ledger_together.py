@@ -13,9 +13,10 @@ from sqlalchemy import insert, select, text
 
 from storage import horizon
 from storage.books import total
+from storage.claims import Room
 from storage.database import HEAD, Database
 from storage.deliveries import Receipt
-from storage.errors import LeaseLost, TookTooLong, Unavailable
+from storage.errors import Crowded, LeaseLost, TookTooLong, Unavailable
 from storage.events import Events
 from storage.ledger import Ledger
 from storage.records import Job, Status
@@ -199,3 +200,43 @@ def test_a_server_that_is_away_is_unavailable_and_found_again(
         server.start()
         assert ledger.job("job-1").id == "job-1", "what was committed is there after a crash"
         add(ledger, "job-2")
+
+
+def test_as_many_jobs_are_sent_at_once_as_may_be_among_all_processes(
+    peers: Sequence[Ledger], database: Database
+) -> None:
+    for number in range(4 * PEERS):
+        add(peers[0], f"job-{number}")
+    claimed = [ledger.claim(f"w{peer}", 4) for peer, ledger in enumerate(peers)]
+    crowded: list[str] = []
+
+    def begin(ledger: Ledger, peer: int) -> None:
+        for job in claimed[peer]:
+            try:
+                ledger.move(job, Status.SUBMITTING, f"w{peer}", keep_lease=True, at_most=3)
+            except Crowded as error:
+                crowded.append(str(error))
+
+    together(peers, begin)
+    with database.read() as connection:
+        sent = connection.scalars(select(jobs.c.id).where(jobs.c.status == Status.SUBMITTING)).all()
+    assert (len(sent), len(crowded)) == (3, 4 * PEERS - 3)
+    assert "3 jobs of apiframe are submitting already" in crowded[0]
+
+
+def test_no_more_is_claimed_than_may_be_sent_now(peers: Sequence[Ledger], clock: Clock) -> None:
+    for number in range(6):
+        add(peers[0], f"job-{number}")
+    add(peers[0], "other", gateway="api-in-one")
+    room = Room(10, sending={"apiframe": 3})
+    first = {job.id: job for job in peers[0].claim("w0", room)}
+    assert sorted(first) == ["job-0", "job-1", "job-2", "other"]
+    for job in first.values():
+        peers[0].move(job, Status.SUBMITTING, "w0", keep_lease=True, at_most=3)
+    assert peers[1].claim("w1", room) == []
+    assert peers[1].next_due(room) is None
+    peers[0].move(peers[0].job("job-1"), Status.RUNNING, "w0", gateway_job_id="theirs", due_in_ms=9_000)
+    assert [job.id for job in peers[1].claim("w1", room)] == ["job-3"]
+    # What a process held that has died is in nobody's hands once its lease is over.
+    clock.now += 31_000
+    assert {"job-0", "job-2"} < {job.id for job in peers[1].claim("w1", room)}

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from receiver.app import system_clock
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.serving import listen
+from receiver.timing import system_clock
 from storage.records import ImageRef, JobResult, Status
 from tests.live import FAST, IMAGEN, QUICK, ULTRA, Live, Movable, Start, started
 from tests.test_callbacks import completed, signed

@@ -18,11 +18,10 @@ import pytest
 from standardwebhooks import WebhookVerificationError
 
 from receiver.addresses import read_target
-from receiver.app import system_clock
 from receiver.keyring import new_webhook_secret
 from receiver.messages import MAX_WHOLE_BYTES, body_of
 from receiver.posting import Poster
-from receiver.timing import Timing
+from receiver.timing import Timing, system_clock
 from storage.authorities import authority_of
 from storage.notifications import State
 from storage.outbox import Outbox

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import typer.main
 
-from receiver.app import system_clock
 from receiver.cli import app
 from receiver.settings_table import settings_table
+from receiver.timing import system_clock
 from storage.database import Database
 from storage.engines import POOL
 from storage.ledger import Ledger

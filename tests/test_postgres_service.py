@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
+import httpx
 import pytest
 
+from receiver.makers import Makers
+from receiver.sending import Sender
 from storage.books import total
 from tests.live import IMAGEN, ULTRA, Start
 
@@ -35,3 +40,33 @@ def test_any_replica_answers_for_any_job(start: Start, ours: dict[str, object]) 
         told = iter(stream.iter_lines())
         assert any('"status":"archived"' in line.replace(" ", "") for line in told)
     assert total(list(second.service.memory.ledger.books().values())).balanced
+
+
+def test_a_gateway_is_sent_no_more_at_once_however_many_replicas_there_are(
+    start: Start, ours: dict[str, object]
+) -> None:
+    under_way, most = 0, 0
+    lock, never = threading.Lock(), threading.Event()
+
+    class Counted(Sender):
+        """Counts the submissions that are under way, and keeps each there for a while."""
+
+        def send(self, request: httpx.Request) -> httpx.Response:
+            nonlocal under_way, most
+            if request.method != "POST":
+                return super().send(request)
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            never.wait(0.2)
+            try:
+                return super().send(request)
+            finally:
+                with lock:
+                    under_way -= 1
+
+    makers = Makers(sender=Counted)
+    replicas = [start(**ours, makers=makers, apiframe={"concurrency": 2}) for _ in range(3)]
+    jobs = [replicas[number % 3].submit(IMAGEN | {"prompt": f"kite {number}"})["id"] for number in range(9)]
+    assert {replicas[0].finish(job)["status"] for job in jobs} == {"archived"}
+    assert most == 2

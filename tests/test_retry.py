@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from receiver.app import system_clock
 from receiver.errors import NeedsResubmit, NotRetryable
+from receiver.timing import system_clock
 from storage.errors import NotFound
 from storage.records import Status
 from tests.live import IMAGEN, ULTRA, Live, Movable, Start

@@ -106,7 +106,7 @@ def _url(given: str | None, settings: Settings) -> URL:
 
 
 def _move(path: Path, url: URL) -> Moved:
-    from receiver.app import system_clock
+    from receiver.timing import system_clock
     from storage.database import Database
     from storage.errors import Unavailable
     from storage.transfer import move, open_alone, rows_of

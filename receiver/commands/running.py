@@ -6,7 +6,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.text import Text
@@ -17,8 +18,19 @@ from receiver.commands.screen import FAILED, MISUSED, cell, fail, out, print_jso
 if TYPE_CHECKING:
     from socket import socket
 
+    from receiver.callback_role import CallbackService
     from receiver.service import Service
     from receiver.settings import Settings
+
+
+class Only(StrEnum):
+    """The parts of which a process may be one."""
+
+    CALLBACKS = "callbacks"
+    API = "api"
+
+
+Built = TypeVar("Built", "Service", "CallbackService")
 
 Port = Annotated[
     int | None,
@@ -43,17 +55,34 @@ def serve(
     work: Annotated[
         bool, typer.Option("--work/--no-work", help="Work on jobs too, or leave that to `darkroom work`.")
     ] = True,
+    only: Annotated[
+        Only | None,
+        typer.Option(
+            "--only",
+            metavar="ROLE",
+            help="Serve one part, and do no work: `callbacks`, which may face the internet and needs no "
+            "bucket, or `api`, with the gallery.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Take callbacks and API requests in, and work on jobs, until SIGTERM or Ctrl-C."""
     given = {"host": host, "port": port}
     with told_plainly():
+        from receiver.roles import Role
         from receiver.serving import serve as serve_until_told
         from receiver.settings import require
 
         settings = _settings(**{name: value for name, value in given.items() if value is not None})
-        require(settings)
+        require(settings, only_callbacks=only is Only.CALLBACKS)
         with _listener(settings) as listener:
-            serve_until_told(_service(settings), listener, work=work)
+            if only is Only.CALLBACKS:
+                taking = _callbacks(settings)
+                serve_until_told(taking, taking.asgi(), listener)
+                return
+            service = _service(settings)
+            role = Role.ALL if only is None else Role.API
+            serve_until_told(service, service.asgi(work=work and only is None, role=role), listener)
 
 
 def work(
@@ -73,11 +102,13 @@ def work(
     """Only work on jobs, beside `darkroom serve --no-work`, until SIGTERM or Ctrl-C."""
     with told_plainly():
         if port is not None:
+            from receiver.roles import Role
             from receiver.serving import serve as serve_until_told
 
             settings = _settings(port=port)
             with _listener(settings) as listener:
-                serve_until_told(_service(settings), listener, work=True, api=False)
+                service = _service(settings)
+                serve_until_told(service, service.asgi(work=True, role=Role.WORK), listener)
             return
         service = _service(_settings())
         stopped = stop_asked()
@@ -194,16 +225,33 @@ def _listener(settings: Settings) -> socket:
 
 
 def _service(settings: Settings) -> Service:
-    from receiver import logs
     from receiver.app import build
+
+    _log_before(settings)
+    return _logging(build(settings))
+
+
+def _callbacks(settings: Settings) -> CallbackService:
+    from receiver.callback_role import build_callbacks
+
+    _log_before(settings)
+    return _logging(build_callbacks(settings))
+
+
+def _log_before(settings: Settings) -> None:
+    from receiver import logs
     from receiver.keyring import every_secret
     from receiver.redaction import Redactor
 
     logs.configure(settings.log_format, settings.log_level, Redactor(every_secret(settings)))
     logs.catch_everything()
-    service = build(settings)
-    # Now the keys that were made or kept are known too.
-    logs.configure(settings.log_format, settings.log_level, service.outside.redactor)
+
+
+def _logging(service: Built) -> Built:
+    """Log with the keys that were made or kept, which are known now too."""
+    from receiver import logs
+
+    logs.configure(service.settings.log_format, service.settings.log_level, service.redactor)
     return service
 
 

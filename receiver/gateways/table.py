@@ -7,6 +7,9 @@ from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
 from receiver.settings import ApiframeSettings, ApiInOneSettings, GatewaySettings, Settings
 
+NO_KEY = "none"
+"""Stands where a key would, in an adapter that sends nothing."""
+
 
 def configured(settings: Settings) -> dict[str, GatewaySettings]:
     """The settings of the gateways that have a key, by the names they have everywhere else."""
@@ -20,6 +23,15 @@ def configured(settings: Settings) -> dict[str, GatewaySettings]:
 def adapters(settings: Settings) -> dict[str, Gateway]:
     """An adapter for each gateway that has a key."""
     return {name: _adapter(ours) for name, ours in configured(settings).items()}
+
+
+def proving(settings: Settings) -> dict[str, Gateway]:
+    """An adapter for each gateway whose callbacks can be proven here. Nothing is ever sent through them.
+
+    Apiframe signs with the API key, so without that it is not among them. API in One signs nothing: the
+    token in the URL is the proof, and no key is needed.
+    """
+    return {"api-in-one": ApiInOne(NO_KEY), **adapters(settings)}
 
 
 def _adapter(ours: GatewaySettings) -> Gateway:

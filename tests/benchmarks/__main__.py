@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = asked.parse_args(command)
     if unknown := set(options.names) - set(BENCHMARKS):
         asked.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    # So that the servers are stopped by whatever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     about = machine()
     figures: list[Figure] = []
     with Grounds(quick=options.quick, keep=options.keep, profiles=options.profile) as grounds:

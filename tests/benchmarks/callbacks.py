@@ -7,6 +7,7 @@ nothing. Each tenth callback comes twice. The processor time is that of the serv
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from statistics import median
 
@@ -24,9 +25,13 @@ EVERY = 10
 """One of so many callbacks comes twice."""
 ROUNDS = 3
 BURST = 600
-"""Callbacks of the burst, each of which brings an image of a megabyte to archive."""
+"""Callbacks that come while the same process archives, each of which brings an image of a megabyte more."""
 RATE = 60.0
-"""Callbacks a second in the burst; more than are archived a second, so that work piles up."""
+"""How many of them come in a second."""
+BACKLOG = 1_500
+"""Jobs that wait to be archived when they begin to come, so that there is no end to it before the last."""
+BARE_TIMES = 4
+"""How often the route that does nothing is sent them all, or it would be over too soon to be measured."""
 
 HALF = Target(least=0.5)
 PROMPT = Target(most=50, of="figure")
@@ -67,7 +72,7 @@ def on_bare(grounds: Grounds) -> Run:
     """Send callbacks to the route that does nothing."""
     jobs = [ledgers.Begun(f"{n:036}", f"theirs-{n}", "http://127.0.0.1/0.png") for n in range(_jobs(grounds))]
     with bare() as process:
-        return _measure(grounds, process, jobs, [process.child.pid], accepted=False)
+        return _measure(grounds, process, jobs, [process.child.pid], times=BARE_TIMES)
 
 
 def on_service(grounds: Grounds, ledger: str) -> Run:
@@ -77,7 +82,7 @@ def on_service(grounds: Grounds, ledger: str) -> Run:
     database.close()
     with grounds.serving(ledger, "--no-work") as process:
         pids = [process.child.pid, *grounds.database_pids(ledger)]
-        return _measure(grounds, process, jobs, pids, accepted=True)
+        return _measure(grounds, process, jobs, pids)
 
 
 def _jobs(grounds: Grounds) -> int:
@@ -85,17 +90,19 @@ def _jobs(grounds: Grounds) -> int:
 
 
 def _measure(
-    grounds: Grounds, process: Process, jobs: list[ledgers.Begun], pids: list[int], *, accepted: bool
+    grounds: Grounds, process: Process, jobs: list[ledgers.Begun], pids: list[int], *, times: int = 1
 ) -> Run:
     requests = ledgers.callbacks(port_of(process), jobs)
     warm = len(jobs) - JOBS if len(jobs) > JOBS else len(jobs) // 4
     send(grounds, process, requests[:warm])
-    repeated = ledgers.repeated(requests[warm:], EVERY)
+    repeated = ledgers.repeated(requests[warm:], EVERY) * times
     before = cpu_s(*pids)
     sent = send(grounds, process, repeated)
     used = cpu_s(*pids) - before
-    if accepted:
+    if times == 1:
         check(sent, new=len(requests) - warm, of=len(repeated))
+    elif sent.answers != {"204 ": len(repeated)}:
+        raise RuntimeError(f"the bare route answered {sent.answers}")
     return Run(sent, used)
 
 
@@ -145,14 +152,15 @@ def _burst(grounds: Grounds, kind: Kind) -> Figure:
 
 def _paced(grounds: Grounds, kind: Kind, *arguments: str) -> float:
     ledger = grounds.new_ledger(kind)
-    database = Database.open(ledger)
-    jobs = ledgers.begin(database, grounds.images.links(30 if grounds.quick else BURST))
-    database.close()
-    with grounds.serving(ledger, *arguments) as process:
-        requests = ledgers.callbacks(port_of(process), jobs)
-        # The first ones start the archiving, in which the others then come.
-        first = len(requests) // 6
-        send(grounds, process, requests[:first])
-        sent = send(grounds, process, requests[first:], RATE)
-        check(sent, new=len(requests) - first, of=len(requests) - first)
+    with closing(Database.open(ledger)) as database:
+        jobs = ledgers.begin(database, grounds.images.links(60 if grounds.quick else BURST))
+        ledgers.begin(database, grounds.images.links(150 if grounds.quick else BACKLOG), ready=True)
+        with grounds.serving(ledger, *arguments) as process:
+            requests = ledgers.callbacks(port_of(process), jobs)
+            first = len(requests) // 6
+            send(grounds, process, requests[:first])
+            sent = send(grounds, process, requests[first:], RATE)
+            check(sent, new=len(requests) - first, of=len(requests) - first)
+            if ledgers.unfinished(database) <= len(requests) - first:
+                raise RuntimeError("the burst of archiving was over before the callbacks")
     return percentile(sent.waits_ms, 99)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import platform
 import shlex
+import shutil
 import sqlite3
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,6 +107,7 @@ def machine() -> dict[str, Any]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "-"
+    found["nginx"] = _nginx()
     return {
         "cores": len(sched_getaffinity(0)),
         "cpu": _cpu(),
@@ -142,10 +145,10 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
-    compared = "" if figure.compared is None else f"{_number(figure.compared)} {figure.unit}, "
+    compared = "" if figure.compared is None else f"{_number(figure.compared)} {figure.unit}".rstrip() + ", "
     return (
         f"{figure.benchmark}: {figure.what}",
-        f"{_number(figure.measured)} {figure.unit}",
+        f"{_number(figure.measured)} {figure.unit}".rstrip(),
         f"{compared}{figure.against}",
         "" if figure.ratio is None else f"{figure.ratio:.2f}",
         "" if figure.target is None else str(figure.target),
@@ -155,6 +158,14 @@ def _cells(figure: Figure) -> tuple[str, ...]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _nginx() -> str:
+    program = shutil.which("nginx")
+    if program is None:
+        return "- (images come from Python's http.server)"
+    done = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
+    return done.stderr.strip().rpartition("/")[2]
 
 
 def _cpu() -> str:

@@ -34,16 +34,16 @@ def run(grounds: Grounds) -> list[Figure]:
             starts.append(process.ready_s)
             idle.append(process.rss() / MIB)
     with grounds.serving(ledger, **concurrency) as process:
-        archive(process, 4 if grounds.quick else JOBS)
+        jobs, large = (4, 1) if grounds.quick else (JOBS, AT_ONCE)
+        archive(process, jobs)
         used = process.rss() / MIB
-        large = 1 if grounds.quick else AT_ONCE
         most = watch_rss(process, lambda: archive(process, large, params=LARGE)) / MIB
     soon, small = median(bare_starts), median(bare_idle)
     return [
         Figure("footprint", "start to ready", median(starts), "s", "a bare route", soon, each=starts),
         Figure("footprint", "resident, idle", median(idle), "MiB", "a bare route", small, each=idle),
-        Figure("footprint", f"resident, after {JOBS} jobs", used, "MiB", "idle", median(idle)),
-        Figure("footprint", f"most, {AT_ONCE} images of 50 MiB at once", most, "MiB", "idle", median(idle)),
+        Figure("footprint", f"resident, after {jobs} jobs", used, "MiB", "idle", median(idle)),
+        Figure("footprint", f"most, {large} images of 50 MiB at once", most, "MiB", "idle", median(idle)),
     ]
 
 

@@ -12,7 +12,7 @@ from time import perf_counter
 
 import httpx
 
-from receiver.app import system_clock
+from receiver.timing import system_clock
 from storage.claims import Room
 from storage.database import Database
 from storage.ledger import Ledger

@@ -70,11 +70,6 @@ class Images:
         """Where it answers."""
         return f"http://127.0.0.1:{self._port}"
 
-    @property
-    def server(self) -> str:
-        """What it is."""
-        return "nginx" if shutil.which("nginx") else "http.server"
-
     def links(self, number: int) -> list[str]:
         """So many links, no two of them the same."""
         return [f"{self.url}/{n % FILES}.png?n={n}" for n in range(number)]

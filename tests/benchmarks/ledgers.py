@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import uuid_utils
-from sqlalchemy import RowMapping, insert, update
+from sqlalchemy import RowMapping, func, insert, select, update
 
-from receiver.app import system_clock
 from receiver.signing import CallbackTokens
+from receiver.timing import system_clock
 from storage import books
 from storage.database import Database
 from storage.indexing import index_job, pieces_of
@@ -62,6 +62,12 @@ def begin(database: Database, links: Sequence[str], *, ready: bool = False) -> l
             more = len(begun[at : at + BATCH]) - 1
             connection.execute(page.values(jobs=accepted.c.jobs + more))
     return begun
+
+
+def unfinished(database: Database) -> int:
+    """How many jobs are not over."""
+    with database.read() as connection:
+        return connection.scalar(select(func.count()).select_from(jobs).where(BEGUN)) or 0
 
 
 def finish(database: Database) -> None:

@@ -13,7 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,7 +71,8 @@ class Line:
 
 def send(port: int, requests: Sequence[bytes], *, connections: int, rate: float) -> Sent:
     """Send them all: `rate` a second or, if that is 0, each as soon as a connection is free."""
-    free = [Line(port) for _ in range(connections)]
+    # By turns, for a server closes a connection that has been idle for long.
+    free = deque(Line(port) for _ in range(connections))
     answers: Counter[bytes] = Counter()
     waits: list[float] = []
     with selectors.DefaultSelector() as selector:
@@ -83,7 +84,7 @@ def send(port: int, requests: Sequence[bytes], *, connections: int, rate: float)
                 due = began + following / rate if rate else monotonic()
                 if due > monotonic():
                     break
-                free.pop().send(requests[following], due)
+                free.popleft().send(requests[following], due)
                 following += 1
             late = following == len(requests) or not free
             ready = selector.select(HANGS_S if late else max(0.0, due - monotonic()))

@@ -74,6 +74,8 @@ def _together(grounds: Grounds, number: int) -> Run:
         took = archiving.last_archived(database, begun) - began
         lost = sum(process.log.read_text().count("went to another worker") for process in processes)
     claims = sum(one.claims for one in after) - sum(one.claims for one in before)
+    if not claims:
+        raise RuntimeError(f"no statement that claims was seen; {counted.CLAIM!r} stands in it no more")
     empty = sum(one.empty for one in after) - sum(one.empty for one in before)
     return Run(
         1000 * used / jobs, 1000 * theirs / jobs, jobs / took, claims / jobs, 100 * empty / claims, lost

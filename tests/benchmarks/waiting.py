@@ -26,6 +26,8 @@ from tests.processes import MIB, Process, environment, free_port, serving
 CLIENTS = 200
 IDLE_S = 10.0
 PATIENCE_S = 30.0
+LOOKS = 4
+"""SQL statements in half a second, at most, when nobody does anything but wait."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ async def measure(process: Process, count: Path, *, idle_s: float) -> Waiting:
         paths = [f"/v1/jobs/{job_id}?wait=60", "/v1/events"] * (CLIENTS // 2)
         async with clients(url, paths) as readers:
             await waiting(http, CLIENTS)
+            await settled(count)
             began, ran = cpu_s(process), counted.statements(count)
             await asyncio.sleep(idle_s)
             cpu, statements, after = cpu_s(process) - began, counted.statements(count) - ran, process.rss()
@@ -85,6 +88,16 @@ async def waiting(http: httpx.AsyncClient, number: int) -> None:
         # Nothing to wait on: the service tells nobody who waits.
         while f"\ndarkroom_requests_waiting {number}.0\n" not in (await http.get("/metrics")).text:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+
+
+async def settled(count: Path) -> None:
+    """Return when those who have come have also looked at what they wait for, which each does once."""
+    before = -1
+    async with asyncio.timeout(PATIENCE_S):
+        # From then on there is a look at the events each second.
+        while (now := counted.statements(count)) > before + LOOKS:
+            before = now
+            await asyncio.sleep(0.5)
 
 
 def cpu_s(process: Process) -> float:

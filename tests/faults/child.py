@@ -114,7 +114,7 @@ def run(wanted: Wanted) -> None:
             makers=makers(wanted.lease_ms),
         )
         logs.configure("json", "info", service.outside.redactor)
-        serve(service, listener, work=wanted.work)
+        serve(service, service.asgi(work=wanted.work), listener)
 
 
 def _tuple(value: Any) -> Any:

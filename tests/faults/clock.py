@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
-from receiver.app import system_clock
+from receiver.timing import system_clock
 from storage.records import Clock
 
 OFFSET_BYTES = 8

@@ -70,7 +70,7 @@ def gather(world: World) -> Evidence:
         jobs={row["id"]: row for row in world.rows("SELECT * FROM jobs")},
         outputs=list(world.rows("SELECT * FROM outputs")),
         deliveries=list(world.rows("SELECT * FROM deliveries")),
-        integrity=[row["integrity_check"] for row in world.rows("PRAGMA integrity_check")],
+        integrity=world.integrity(),
         objects=_objects(world),
         made=made,
         true_digests={

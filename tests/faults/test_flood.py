@@ -17,10 +17,10 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.app import system_clock
 from receiver.embedded import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.signing import CallbackTokens
+from receiver.timing import system_clock
 from tests.faults.flood_help import Attack, Told
 from tests.live import IMAGEN
 from tests.processes import MIB, ROOT, Process, environment, free_port, serving, watch_rss
