@@ -1,195 +1,158 @@
-"""What Darkroom is watched with names metrics that there are, and says what to do about each alert."""
+"""The alert rules: they ask for what there is, fire when they should, and lead to what to do then."""
 
 from __future__ import annotations
 
-import json
 import re
+import subprocess
 from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import promql_parser
 import pytest
-import typer.main
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from receiver.cli import app
-from receiver.metrics_table import GATEWAY, METRICS, Listed
-from receiver.settings_table import settings_table
-from tests.live import IMAGEN, ULTRA, Live
-from tests.running import ROOT
+from tests.alert_cases import CASES, HEALTHY
+from tests.live import IMAGEN, Live
+from tests.test_readme import need
+from tests.watched import (
+    LISTED,
+    RULES,
+    TARGET,
+    Selector,
+    Series,
+    alerts,
+    groupings,
+    known_values,
+    rule_groups,
+    selectors,
+)
 
-DEPLOY = ROOT / "deploy"
-ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
-DASHBOARD = DEPLOY / "grafana" / "darkroom.json"
-OPERATIONS = DEPLOY / "OPERATIONS.md"
-SCRAPED = {"job", "instance"}
-"""The labels that Prometheus adds."""
-
-
-def rules() -> list[dict[str, Any]]:
-    (group,) = yaml.safe_load(ALERTS.read_text())["groups"]
-    found: list[dict[str, Any]] = group["rules"]
-    return found
-
-
-def panels() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text())["panels"]
-    return found
+ALERTS = alerts()
+OURS = [rule for rule in ALERTS if not rule["expr"].startswith("up{")]
+"""Those that look at what Darkroom says; `up` is Prometheus' own."""
 
 
-def shown() -> Iterator[tuple[str, str]]:
-    """Every question of the dashboard, with its panel's title; Grafana's own words are filled in."""
-    for panel in panels():
-        for target in panel.get("targets", ()):
-            question = target["expr"].replace("$__rate_interval", "5m").replace("$instance", ".*")
-            yield panel["title"], question
+def name(rule: dict[str, Any]) -> str:
+    return str(rule["alert"])
 
 
-QUESTIONS = [(rule["alert"], rule["expr"]) for rule in rules()] + list(shown())
+def lines_of(live: Live) -> list[Series]:
+    page = live.http.get("/metrics").text
+    return [
+        (sample.name, sample.labels)
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    ]
 
 
-def selectors(question: str) -> Iterator[promql_parser.VectorSelector]:
-    found: list[promql_parser.VectorSelector] = []
-
-    def visit(part: Any) -> Any:
-        if isinstance(part, promql_parser.VectorSelector):
-            found.append(part)
-        for name in ("expr", "lhs", "rhs", "vector_selector", "param"):
-            if (inner := getattr(part, name, None)) is not None and not isinstance(inner, str):
-                visit(inner)
-        for inner in getattr(part, "args", None) or ():
-            visit(inner)
-
-    visit(promql_parser.parse(question))
-    assert found, question
-    yield from found
+@pytest.fixture(scope="module")
+def shown(live: Live) -> list[Series]:
+    """Every line of a running service's page, after a job and its callback."""
+    assert live.make(IMAGEN)["status"] == "archived"
+    return lines_of(live)
 
 
-def listed(name: str) -> Listed:
-    known = {metric.name: metric for metric in METRICS}
-    plain = re.sub(r"_(bucket|sum|count)$", "", name)
-    if plain in known and known[plain].kind == "histogram":
-        return known[plain]
-    return known[name]
+def test_the_file_has_the_shape_of_rules() -> None:
+    assert set(yaml.safe_load(RULES.read_text())) == {"groups"}
+    for group in rule_groups():
+        assert set(group) == {"name", "rules"}
+    names = [name(rule) for rule in ALERTS]
+    assert len(set(names)) == len(names) > 30
+    for rule in ALERTS:
+        assert set(rule) - {"for"} == {"alert", "expr", "labels", "annotations"}
+        assert re.fullmatch(r"Darkroom[A-Za-z]+", rule["alert"])
+        assert re.fullmatch(r"\d+[mh]", rule.get("for", "1m"))
+        assert set(rule["labels"]) == {"severity"}
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+        assert all(text.strip() == text and "\n" not in text for text in rule["annotations"].values())
 
 
-def matching(selector: promql_parser.VectorSelector, live: Live) -> int:
-    """How many lines of the page of a running service a selector selects."""
-    number = 0
-    for family in text_string_to_metric_families(live.http.get("/metrics").text):
-        for sample in family.samples:
-            labels = {**sample.labels, "job": "darkroom", "instance": "here"}
-            if sample.name == selector.name and all(fits(one, labels) for one in matchers(selector)):
-                number += 1
-    return number
+def all_selectors(rules: list[dict[str, Any]]) -> Iterator[tuple[str, Selector]]:
+    for rule in rules:
+        yield from ((name(rule), selector) for selector in selectors(rule["expr"]))
 
 
-def matchers(selector: promql_parser.VectorSelector) -> list[promql_parser.Matcher]:
-    return list(selector.matchers.matchers)
+def test_metrics_and_labels_that_are_named_are_on_the_list() -> None:
+    for alert, selector in all_selectors(OURS):
+        assert selector.metric in LISTED, f"{alert}: {selector.name}"
+        assert {label for label, _, _ in selector.matchers} <= selector.labels, alert
+        for label, value in selector.values():
+            if label not in TARGET:
+                known = known_values(selector.metric, label)
+                assert known is None or value in known, f"{alert}: {label}={value}"
 
 
-def fits(one: promql_parser.Matcher, labels: dict[str, str]) -> bool:
-    value, op = labels.get(one.name, ""), str(one.op).rpartition(".")[2]
-    return {
-        "Equal": value == one.value,
-        "NotEqual": value != one.value,
-        "Re": re.fullmatch(one.value, value) is not None,
-        "NotRe": re.fullmatch(one.value, value) is None,
-    }[op]
+def test_labels_of_processes_say_which_job() -> None:
+    # Every program in Python has these metrics.
+    for alert, selector in all_selectors(ALERTS):
+        if not selector.name.startswith("darkroom_"):
+            assert [one[0] for one in selector.matchers] == ["job"], alert
 
 
-@pytest.mark.parametrize(("where", "question"), QUESTIONS, ids=[where for where, _ in QUESTIONS])
-def test_what_is_asked_for_exists(where: str, question: str) -> None:
-    for selector in selectors(question):
-        if selector.name == "up":
-            continue
-        metric = listed(str(selector.name))
-        labels = {label.name: label for label in metric.labels}
-        extra = {"le"} if metric.kind == "histogram" else set()
-        for one in matchers(selector):
-            assert one.name in labels.keys() | SCRAPED | extra, (where, one.name)
-            known = labels[one.name].values if one.name in labels else frozenset()
-            named = re.split(r"\|", one.value) if re.fullmatch(r"[\w|]+", one.value) else []
-            if known and labels[one.name] is not GATEWAY:
-                assert set(named) <= known, (where, one.value)
+def test_labels_that_are_grouped_by_or_told_are_there() -> None:
+    for rule in OURS:
+        groups = list(groupings(rule["expr"]))
+        for labels, below in groups:
+            assert all(set(labels) <= selector.labels for selector in below), name(rule)
+        told = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+        # Of an `and` the left side is what comes out.
+        assert told <= (set(groups[0][0]) if groups else TARGET), name(rule)
 
 
-@pytest.mark.parametrize(("where", "question"), QUESTIONS, ids=[where for where, _ in QUESTIONS])
-def test_what_is_asked_for_is_on_the_page_of_a_running_service(live: Live, where: str, question: str) -> None:
-    # What only ever happens to happen is not asked for: each metric with known labels begins at 0.
-    if not live.http.get("/v1/jobs").json()["jobs"]:
-        for body in (IMAGEN, ULTRA):
-            live.make(body)
-    for selector in selectors(question):
-        assert selector.name == "up" or matching(selector, live), (where, selector.name)
+@pytest.mark.parametrize("rule", OURS, ids=name)
+def test_what_it_looks_at_is_there_in_a_running_service(rule: dict[str, Any], shown: list[Series]) -> None:
+    for selector in selectors(rule["expr"]):
+        assert any(map(selector.takes, shown)), selector
+        for label, value in selector.values():
+            if label not in TARGET:
+                assert any(of == selector.name and labels.get(label) == value for of, labels in shown)
 
 
-@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
-def test_rules_are_ones_that_prometheus_takes(rule: dict[str, Any]) -> None:
-    # https://prometheus.io/docs/prometheus/latest/configuration/alerting_rules/
-    assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
-    assert re.fullmatch(r"Darkroom[A-Za-z]+", rule["alert"])
-    assert re.fullmatch(r"[0-9]+m", rule.get("for", "1m"))
-    assert rule["labels"]["severity"] in {"critical", "warning"}
-    assert set(rule["annotations"]) == {"summary", "description", "runbook"}
-    assert rule["annotations"]["runbook"] == f"OPERATIONS.md#{rule['alert'].lower()}"
-    for text in rule["annotations"].values():
-        for label in re.findall(r"\$labels\.(\w+)", text):
-            assert re.search(rf"by \([^)]*\b{label}\b|up{{", rule["expr"]) or label in SCRAPED, label
+def test_every_alert_fires_in_some_case() -> None:
+    assert {alert for case in CASES.values() for alert in case.fire} == {name(rule) for rule in ALERTS}
 
 
-def test_each_alert_has_a_section_that_says_what_to_do() -> None:
-    text = OPERATIONS.read_text()
-    sections = re.findall(r"^### (Darkroom\w+)$", text, re.MULTILINE)
-    assert sections == [rule["alert"] for rule in rules()]
-    for section in re.split(r"^### Darkroom\w+$", text, flags=re.MULTILINE)[1:]:
-        words = re.split(r"^##+ ", section, flags=re.MULTILINE)[0].split()
-        assert len(words) > 20
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What promtool says of all cases, each under its name."""
+    need("promtool", "--version")
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [
+                {"series": series, "values": values}
+                for series, values in {**HEALTHY, **case.changed}.items()
+                if values
+            ],
+            "promql_expr_test": [
+                {
+                    "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
+                    "eval_time": "119m",
+                    "exp_samples": [
+                        {"labels": f'{{alertname="{alert}"}}', "value": 1} for alert in sorted(case.fire)
+                    ],
+                }
+            ],
+        }
+        for case in CASES.values()
+    ]
+    file = tmp_path_factory.mktemp("promtool") / "cases.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(file)], capture_output=True, text=True, timeout=60, check=False
+    )
+    return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def test_the_dashboard_is_one_that_grafana_takes() -> None:
-    board = json.loads(DASHBOARD.read_text())
-    assert board["uid"] == "darkroom"
-    assert {variable["name"] for variable in board["templating"]["list"]} == {"datasource", "instance"}
-    ids = [panel["id"] for panel in panels()]
-    assert len(ids) == len(set(ids))
-    for one, other in combinations([panel["gridPos"] for panel in panels()], 2):
-        apart = (
-            one["x"] + one["w"] <= other["x"]
-            or other["x"] + other["w"] <= one["x"]
-            or one["y"] + one["h"] <= other["y"]
-            or other["y"] + other["h"] <= one["y"]
-        )
-        assert apart, (one, other)
-    for panel in panels():
-        assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
-        if panel["type"] != "row":
-            assert panel["targets"], panel["title"]
-            assert panel["datasource"]["uid"] == "${datasource}"
-            assert panel["description"]
+def test_alerts_fire_when_they_should_and_only_then(told: str) -> None:
+    assert told == ""
 
 
-@pytest.mark.parametrize("path", [OPERATIONS, ALERTS], ids=lambda path: path.name)
-def test_settings_and_commands_that_are_named_exist(path: Path) -> None:
-    text = path.read_text()
-    named = set(re.findall(r"DARKROOM_[A-Z0-9_]+(?![A-Z0-9_*])", text))
-    assert named - {"DARKROOM_URL", "DARKROOM_TOKEN"} <= {row.variable for row in settings_table()}
-    commands = set(getattr(typer.main.get_command(app), "commands"))  # noqa: B009
-    used = set(re.findall(r"(?:^|`|\$ )darkroom ([a-z][a-z-]+)", text, re.MULTILINE))
-    assert used <= commands, used - commands
-
-
-def test_links_lead_somewhere() -> None:
-    text = OPERATIONS.read_text()
-    anchors = {
-        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif not target.startswith("http"):
-            assert (DEPLOY / target.partition("#")[0]).exists(), target
+def test_prometheus_reads_the_file(tmp_path: Path) -> None:
+    need("promtool", "--version")
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert f"SUCCESS: {len(ALERTS)} rules found" in done.stdout, done.stdout + done.stderr
