@@ -55,7 +55,7 @@ HEALTHY: Mapping[str, str] = {
     f'darkroom_downloads_total{{{ON},gateway="g",outcome="done"}}': grows(4),
     f'darkroom_downloads_total{{{ON},gateway="g",outcome="image_unavailable"}}': grows(0.4),
     f'darkroom_downloads_total{{{ON},gateway="g",outcome="forbidden_address"}}': flat(0),
-    f'darkroom_downloads_total{{{ON},gateway="g",outcome="unready"}}': grows(2),
+    f'darkroom_downloads_total{{{ON},gateway="g",outcome="unready"}}': flat(0),
     f'darkroom_store_errors_total{{{ON},kind="unavailable"}}': flat(4),
     f'darkroom_store_errors_total{{{ON},kind="misconfigured"}}': flat(0),
     f'darkroom_store_errors_total{{{ON},kind="conflict"}}': flat(0),
@@ -131,6 +131,7 @@ CASES: Mapping[str, Case] = {
     "refused": case("DarkroomSubmissionsRefused", darkroom_submissions_total__gateway_refused=grows(4)),
     "lost": case("DarkroomSubmissionsUnconfirmed", darkroom_submissions_total__outcome_unknown=grows(0.2)),
     "downloads": case("DarkroomDownloadsFailing", darkroom_downloads_total__image_unavailable=grows(3)),
+    "no room for images": case("DarkroomDownloadsFailing", darkroom_downloads_total__unready=grows(3)),
     "inwards": case(
         "DarkroomImageAddressForbidden", darkroom_downloads_total__forbidden_address="0+0x100 1+0x19"
     ),
