@@ -47,8 +47,14 @@ class Circuits:
     def failed(self, kind: Kind, name: str, following: Callable[[Circuit | None, int], Circuit]) -> Circuit:
         """Note a failure; `following` makes the circuit from what it was before, and the time now."""
         with self._database.write() as connection:
-            circuit = following(read(connection, kind, name), self._clock())
-            write(connection, circuit)
+            while True:
+                before = _to_change(connection, kind, name)
+                circuit = following(before, self._clock())
+                if before is not None or inserted(connection, insert(circuits).values(_values(circuit))):
+                    break
+                # Another process noted the first failure in the meantime: ours follows that one.
+            if before is not None:
+                connection.execute(update(circuits).where(*_of(kind, name)).values(_values(circuit)))
         return circuit
 
     def close(self, kind: Kind, name: str) -> None:
@@ -64,7 +70,7 @@ class Circuits:
     def end_probe(self, kind: Kind, name: str) -> None:
         """The try came to nothing before it reached anybody: another one may go."""
         with self._database.write() as connection:
-            connection.execute(update(circuits).where(*_of(kind, name)).values(probe_until=None))
+            end_probe(connection, kind, name)
 
 
 _EVERY = select(circuits).order_by(circuits.c.kind, circuits.c.name)
@@ -88,18 +94,16 @@ def read(connection: Connection, kind: Kind, name: str) -> Circuit | None:
     return None if row is None else to_circuit(row)
 
 
-def write(connection: Connection, circuit: Circuit) -> None:
-    """Note a circuit as it is now."""
-    values = {column.name: getattr(circuit, column.name) for column in circuits.c}
-    if not inserted(connection, insert(circuits).values(values)):
-        connection.execute(update(circuits).where(*_of(circuit.kind, circuit.name)).values(values))
-
-
 def begin_probe(connection: Connection, kind: Kind, name: str, *, now: int, probe_ms: int = PROBE_MS) -> bool:
     """Let one try through where it is time for one; answers whether it was this one."""
     free = or_(circuits.c.probe_until.is_(None), circuits.c.probe_until <= now)
     due = update(circuits).where(*_of(kind, name), circuits.c.retry_at <= now, free)
     return connection.execute(due.values(probe_until=now + probe_ms)).rowcount == 1
+
+
+def end_probe(connection: Connection, kind: Kind, name: str) -> None:
+    """Let another try go: the one that was let through came to nothing."""
+    connection.execute(update(circuits).where(*_of(kind, name)).values(probe_until=None))
 
 
 def heal(connection: Connection, now: int, skew_ms: int) -> None:
@@ -119,6 +123,16 @@ def try_out(connection: Connection) -> None:
     """Write a row that comes and goes: to set one to what it is already would write nothing."""
     connection.execute(insert(circuits), {"kind": "ping", "name": token_hex(8), **_PING})
     connection.execute(delete(circuits).where(circuits.c.kind == "ping"))
+
+
+def _to_change(connection: Connection, kind: Kind, name: str) -> Circuit | None:
+    """One circuit, which nobody else changes before this transaction is over."""
+    row = connection.execute(_ONE.with_for_update(), {"kind": kind, "name": name}).mappings().one_or_none()
+    return None if row is None else to_circuit(row)
+
+
+def _values(circuit: Circuit) -> dict[str, Any]:
+    return {column.name: getattr(circuit, column.name) for column in circuits.c}
 
 
 def _of(kind: Kind, name: str) -> tuple[Any, Any]:

@@ -99,10 +99,15 @@ def claim(connection: Connection, worker: str, room: Room, *, now: int, lease_ms
         if circuit is None or circuit.retry_at is None or blocked:
             claimed += lease(gateway, limit, _halves(room, gateway, queued=not blocked), queued)
             continue
-        probes = lease(gateway, 1, _halves(room, gateway, queued=True), 1)
-        if any(job.status is Status.QUEUED for job in probes):
-            circuits.begin_probe(connection, "gateway", gateway, now=now, probe_ms=lease_ms)
-        claimed += probes + lease(gateway, limit - 1, _halves(room, gateway, queued=False), 0)
+        # Asked first: of several workers that see it is time for one, the others find it taken.
+        if circuits.begin_probe(connection, "gateway", gateway, now=now, probe_ms=lease_ms):
+            probes = lease(gateway, 1, _halves(room, gateway, queued=True), 1)
+            if not any(job.status is Status.QUEUED for job in probes):
+                circuits.end_probe(connection, "gateway", gateway)
+            claimed += probes
+            limit -= len(probes)
+        if limit > 0:
+            claimed += lease(gateway, limit, _halves(room, gateway, queued=False), 0)
     return claimed
 
 

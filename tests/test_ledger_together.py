@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,14 +15,15 @@ from sqlalchemy import insert, select, text
 
 from storage import horizon
 from storage.books import total
+from storage.circuits import Circuits
 from storage.claims import Room
 from storage.database import HEAD, Database
 from storage.deliveries import Receipt
 from storage.errors import Crowded, LeaseLost, TookTooLong, Unavailable
 from storage.events import Events
 from storage.ledger import Ledger
-from storage.records import Job, Status
-from storage.schema import events, jobs
+from storage.records import Circuit, Job, Status
+from storage.schema import circuits, events, jobs
 from tests.ledgers import REQUEST, Clock, add, offer, output, running
 from tests.postgres import Postgres, serving
 
@@ -29,23 +32,41 @@ ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect
 
 
 @pytest.fixture
-def peers(database_url: str, clock: Clock) -> Iterator[Sequence[Ledger]]:
+def databases(database_url: str) -> Iterator[Sequence[Database]]:
     with ExitStack() as stack:
-        opened = [stack.enter_context(closing(Database.open(database_url))) for _ in range(PEERS)]
-        yield [Ledger(database, clock) for database in opened]
+        yield [stack.enter_context(closing(Database.open(database_url))) for _ in range(PEERS)]
+
+
+@pytest.fixture
+def peers(databases: Sequence[Database], clock: Clock) -> Sequence[Ledger]:
+    return [Ledger(database, clock) for database in databases]
+
+
+def at_once(number: int, act: Callable[[int], None]) -> None:
+    """So many act at the same instant."""
+    barrier = threading.Barrier(number)
+
+    def begin(peer: int) -> None:
+        barrier.wait(10)
+        act(peer)
+
+    with ThreadPoolExecutor(number) as pool:
+        for done in [pool.submit(begin, peer) for peer in range(number)]:
+            done.result(60)
 
 
 def together(peers: Sequence[Ledger], act: Callable[[Ledger, int], None]) -> None:
     """All act at the same instant."""
-    barrier = threading.Barrier(len(peers))
+    at_once(len(peers), lambda peer: act(peers[peer], peer))
 
-    def begin(number: int) -> None:
-        barrier.wait(10)
-        act(peers[number], number)
 
-    with ThreadPoolExecutor(len(peers)) as pool:
-        for done in [pool.submit(begin, number) for number in range(len(peers))]:
-            done.result(60)
+def once_more(before: Circuit | None, now: int) -> Circuit:
+    """A circuit that counts one failure more, and stays closed."""
+    first = Circuit(
+        kind="gateway", name="apiframe", step="send", code="gateway_unavailable", message="away",
+        at_fault="gateway", failures=0, since=now, retry_at=None,
+    )  # fmt: skip
+    return replace(before or first, failures=(before or first).failures + 1)
 
 
 def test_jobs_of_one_millisecond_are_all_taken_in_and_have_places_of_their_own(
@@ -222,6 +243,54 @@ def test_as_many_jobs_are_sent_at_once_as_may_be_among_all_processes(
         sent = connection.scalars(select(jobs.c.id).where(jobs.c.status == Status.SUBMITTING)).all()
     assert (len(sent), len(crowded)) == (3, 4 * PEERS - 3)
     assert "3 jobs of apiframe are submitting already" in crowded[0]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["the first ones", "after another"])
+def test_failures_that_several_processes_see_at_once_all_count(
+    databases: Sequence[Database], clock: Clock, known: bool
+) -> None:
+    seen = [Circuits(database, clock) for database in databases]
+    if known:
+        seen[0].failed("gateway", "apiframe", once_more)
+
+    def fail(peer: int) -> None:
+        for _ in range(5):
+            seen[peer].failed("gateway", "apiframe", once_more)
+
+    at_once(len(seen), fail)
+    (circuit,) = seen[0].every()
+    assert circuit.failures == 5 * PEERS + known
+
+
+@ON_POSTGRESQL
+def test_of_several_workers_one_sees_how_a_gateway_is(
+    databases: Sequence[Database], peers: Sequence[Ledger], clock: Clock
+) -> None:
+    for number in range(2 * PEERS):
+        add(peers[0], f"job-{number}")
+    Circuits(databases[0], clock).failed(
+        "gateway", "apiframe", lambda before, now: replace(once_more(before, now), retry_at=now)
+    )
+    with ThreadPoolExecutor(PEERS) as pool:
+        with databases[0].write() as holding:
+            holding.execute(select(circuits).with_for_update())
+            claiming = [pool.submit(peers[peer].claim, f"w{peer}", 4) for peer in range(1, PEERS)]
+            # Each has seen by now that it is time for a try.
+            await_waiting(databases[0], PEERS - 1)
+        got = [job for claimed in claiming for job in claimed.result(60)]
+    assert len(got) == 1
+
+
+def await_waiting(database: Database, number: int) -> None:
+    """Wait until so many transactions wait for a lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    give_up = time.monotonic() + 20
+    with database.glance() as connection:
+        while connection.scalar(waiting) != number:
+            assert time.monotonic() < give_up, f"{number} transactions did not come to wait"
 
 
 def test_no_more_is_claimed_than_may_be_sent_now(peers: Sequence[Ledger], clock: Clock) -> None:
