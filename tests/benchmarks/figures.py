@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -89,10 +89,15 @@ class Figure:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The figures as a table in Markdown, whose columns are aligned."""
-    rows = [COLUMNS, *(_cells(figure) for figure in figures)]
+    """The figures as a table in Markdown."""
+    return aligned([COLUMNS, *(_cells(figure) for figure in figures)])
+
+
+def aligned(cells: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown, whose columns are aligned; the first row is its head."""
+    rows = list(cells)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    rows.insert(1, tuple("-" * width for width in widths))
+    rows.insert(1, ["-" * width for width in widths])
     return "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in rows
@@ -118,10 +123,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def told(figures: Sequence[Figure], about: dict[str, Any], command: Sequence[str]) -> dict[str, Any]:
+def told(
+    figures: Sequence[Figure],
+    about: dict[str, Any],
+    command: Sequence[str],
+    *,
+    program: str = "tests.benchmarks",
+) -> dict[str, Any]:
     """All of it, as the JSON file has it."""
     return {
-        "command": shlex.join(["python", "-m", "tests.benchmarks", *command]),
+        "command": shlex.join(["python", "-m", program, *command]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": about,
         "figures": [figure.as_json() for figure in figures],
