@@ -10,10 +10,10 @@ once a second.
 
 from __future__ import annotations
 
-import select
+import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from time import monotonic
 from typing import Any
@@ -31,6 +31,16 @@ LOOK_S = 30.0
 
 RETRY_S = 1.0
 RETRY_MOST_S = 60.0
+
+
+def readable_of(files: Sequence[Any], within_s: float | None = None) -> list[Any]:
+    """Which of these can be read, once one can. A process with many connections has numbers for its files
+    that `select.select` refuses.
+    """
+    with selectors.DefaultSelector() as selector:
+        for file in files:
+            selector.register(file, selectors.EVENT_READ)
+        return [key.fileobj for key, _ in selector.select(within_s)]
 
 
 class Ring(StrEnum):
@@ -109,7 +119,7 @@ class Bell:
     def _attend(self, connection: Any, pulled: socket.socket) -> None:
         with self._lock:
             wait_s = max(0.0, self._next_at - monotonic()) if self._due else LOOK_S
-        readable, _, _ = select.select([connection.fileno(), pulled], [], [], wait_s)
+        readable = readable_of([connection, pulled], wait_s)
         if pulled in readable:
             pulled.recv(4096)
         if self._stopping.is_set() or monotonic() >= self._next_at:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 pytest_plugins = [
+    "tests.turns",
     "tests.services",
     "tests.postgres",
     "tests.live",

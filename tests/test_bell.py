@@ -100,3 +100,14 @@ def test_moves_are_told_to_the_other_processes(start: Start, postgres_url: str) 
         job = live.make({"gateway": "apiframe", "model": "imagen-4-fast", "prompt": "a kite"})
         assert job["status"] == "archived"
         assert heard.get(timeout=LONG) == Ring.EVENTS
+
+
+def test_it_hears_in_a_process_with_a_thousand_connections(postgres_url: str) -> None:
+    """`select.select` refuses files numbered over 1,023."""
+    with ExitStack() as stack:
+        many = [stack.enter_context(Path("/dev/null").open()) for _ in range(1100)]
+        assert many[-1].fileno() > 1023
+        one, _ = stack.enter_context(hung(postgres_url))
+        _, of_two = stack.enter_context(hung(postgres_url))
+        one.ring(Ring.WORK)
+        assert of_two.get(timeout=LONG) == Ring.WORK

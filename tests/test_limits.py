@@ -301,6 +301,7 @@ def test_large_bodies_of_many_tokens_take_turns() -> None:
     assert asyncio.run(take_turns()) == ["first", "second"]
 
 
+@pytest.mark.alone
 def test_a_body_that_does_not_come_in_time_is_given_up(limited: Live, job: str) -> None:
     url, never = job.partition("#")[0], threading.Event()
 
@@ -343,6 +344,7 @@ def test_what_is_over_its_limit_is_counted_in_the_log_and_has_no_line_of_its_own
     assert len([line for line in seen.splitlines() if "flooding" in line]) <= 2 * 4 + len(counted)
 
 
+@pytest.mark.alone
 def test_deep_and_endless_json_is_refused_quickly(start: Start) -> None:
     live = start(work=False)
     url = live.callback_url(running_job(live, "theirs-json"))

@@ -458,6 +458,7 @@ def test_an_image_over_the_limit_has_none_and_is_had_all_the_same(
         assert live.http.get(f"/v1/outputs/{output}/image?stream=1").status_code == 200
 
 
+@pytest.mark.alone
 def test_who_waits_for_one_is_sent_home_when_the_service_stops(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:

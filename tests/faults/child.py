@@ -15,7 +15,6 @@ import importlib
 import json
 import os
 import random
-import select
 import signal
 import socket
 import sys
@@ -30,6 +29,7 @@ from receiver.redaction import Redactor
 from receiver.serving import listen, serve
 from receiver.settings import load
 from receiver.timing import Timing
+from storage.bell import readable_of
 from storage.objects import ObjectStore
 from tests.faults.clock import adjustable
 from tests.faults.points import POINTS, Kill, makers
@@ -60,7 +60,7 @@ def main() -> None:
         listener.listen(64)
         print("ready", flush=True)
         while True:
-            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            ready = readable_of([listener, sys.stdin])
             if sys.stdin in ready:
                 return
             connection, _ = listener.accept()

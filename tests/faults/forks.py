@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from storage.bell import readable_of
 from tests.faults.child import Wanted
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,7 +32,7 @@ class Child:
     def ended(self, within_s: float = 0.0) -> bool:
         """Whether it is dead, or will be within that time."""
         if not self._ended:
-            ready, _, _ = select.select([self._connection], [], [], within_s)
+            ready = readable_of([self._connection], within_s)
             if ready and not self._connection.recv(1):
                 self._ended = True
                 self._connection.close()

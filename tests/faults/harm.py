@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import threading
@@ -11,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
+from storage.bell import readable_of
 from tests.faults.wire import (
     Gone,
     Message,
@@ -69,7 +69,7 @@ class Call:
     def _relay_body(self, upstream: socket.socket, length: int) -> None:
         assert self.answered is not None
         while len(self.answered.body) < length:
-            ready, _, _ = select.select([upstream, self.sock], [], [])
+            ready = readable_of([upstream, self.sock])
             if self.sock in ready and not self.sock.recv(1, socket.MSG_PEEK):
                 raise Gone
             try:

