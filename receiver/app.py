@@ -11,6 +11,7 @@ import structlog
 from receiver import ringing
 from receiver.access import Access
 from receiver.admission import Admission
+from receiver.beside import Workers
 from receiver.breaker import Breaker
 from receiver.collect import Collector
 from receiver.download import Downloader, DownloadPolicy
@@ -40,6 +41,7 @@ from receiver.surface import Behind, surface
 from receiver.timing import Timing, system_clock
 from receiver.waiting import Waiters
 from receiver.worker import Step, Worker
+from storage.bell import Bell
 from storage.events import KEPT_MS
 from storage.records import Clock, Job, Status
 
@@ -73,12 +75,11 @@ def build(
     admission = _admission(settings, access, clock)
     notify = _notify(settings, policy, memory, admission, shared)
     downloader = Downloader(_download_policy(settings))
-    measured = Measured(metrics, memory.backlog)
     steps = notify.notifier.after(_steps(settings, memory, outside, submitter, downloader, shared))
-    worker = _worker(settings, memory, outside, measured.steps(steps), ringing.moved(waiters, bell), shared)
+    worker = _worker(settings, memory, outside, steps, ringing.moved(waiters, bell), shared)
     due = ringing.due(worker, waiters, bell)
     intake = Intake(memory.ledger, due, metrics)
-    _watch(metrics, memory, breaker, intake, measured, clock)
+    _watch(metrics, memory, breaker, intake, clock)
     retrier = Retrier(memory.ledger, outside.gateways, clock)
     behind = Behind(
         memory=memory,
@@ -100,6 +101,7 @@ def build(
         downloader=downloader,
         intake=intake,
         worker=worker,
+        workers=_workers(settings, bell, metrics),
         waiters=waiters,
         bell=bell,
         housekeeper=_housekeeper(memory, metrics, clock),
@@ -128,7 +130,7 @@ def _worker(
 ) -> Worker:
     return Worker(
         memory.ledger,
-        steps,
+        Measured(shared["metrics"], memory.backlog).steps(steps),
         concurrency=settings.worker.concurrency,
         sending=outside.sender.limits,
         clock=shared["clock"],
@@ -138,13 +140,17 @@ def _worker(
     )
 
 
-def _watch(
-    metrics: Metrics, memory: Memory, breaker: Breaker, intake: Intake, measured: Measured, clock: Clock
-) -> None:
+def _workers(settings: Settings, bell: Bell, metrics: Metrics) -> Workers:
+    workers = Workers(settings.worker.processes, bell)
+    metrics.add(workers.counted)
+    return workers
+
+
+def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, intake: Intake, clock: Clock) -> None:
     metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
     metrics.watch(from_results(memory.backlog.oldest_ready_at, clock))
     metrics.watch(from_pauses(breaker.paused))
-    metrics.watch(from_process(intake.waiting, measured.in_hand))
+    metrics.watch(from_process(intake.waiting))
 
 
 def _notify(

@@ -107,7 +107,7 @@ def build_callbacks(settings: Settings, *, clock: Clock = system_clock) -> Callb
     database = Database.open(settings.ledger_url)
     ledger, bell = Ledger(database, clock), hang_bell(database, metrics)
     intake = Intake(ledger, lambda: bell.ring(Ring.WORK), metrics)
-    metrics.watch(from_process(intake.waiting, lambda: 0))
+    metrics.watch(from_process(intake.waiting))
     return CallbackService(
         settings=settings,
         database=database,

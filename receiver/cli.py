@@ -17,6 +17,7 @@ from receiver.commands import (
     notifying,
     retrying,
     running,
+    sandbox,
     searching,
     showing,
     spending,
@@ -71,7 +72,7 @@ app.command(
 )(running.serve)
 app.command("work", rich_help_panel=_RUN, epilog=_examples("darkroom work"))(running.work)
 app.command("sandbox", rich_help_panel=_RUN, epilog=_examples("darkroom sandbox --latency 2,10 > .env"))(
-    running.sandbox
+    sandbox.sandbox
 )
 app.command("config", rich_help_panel=_RUN, epilog=_examples("darkroom config", "darkroom config --json"))(
     running.config

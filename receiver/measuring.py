@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from threading import Lock
 from time import perf_counter
 
 from receiver.metrics import Metrics, Read, Values
@@ -24,37 +23,27 @@ class Measured:
     def __init__(self, metrics: Metrics, backlog: Backlog) -> None:
         self._metrics = metrics
         self._backlog = backlog
-        self._lock = Lock()
-        self._in_hand = 0
 
     def steps(self, steps: Mapping[Status, Step]) -> dict[Status, Step]:
         """The same steps, measured."""
         return {status: self._around(step) for status, step in steps.items()}
 
-    def in_hand(self) -> int:
-        """How many steps are being done now."""
-        return self._in_hand
-
     def _around(self, step: Step) -> Step:
         def measured(job: Job, worker: str) -> Job:
             began = perf_counter()
-            self._add(1)
+            self._metrics.change("darkroom_worker_jobs", 1)
             try:
                 after = step(job, worker)
             except Exception as error:
                 self._failed(job, error)
                 raise
             finally:
-                self._add(-1)
+                self._metrics.change("darkroom_worker_jobs", -1)
                 self._metrics.observe("darkroom_step_seconds", perf_counter() - began, status=job.status)
             self._note(job, after)
             return after
 
         return measured
-
-    def _add(self, number: int) -> None:
-        with self._lock:
-            self._in_hand += number
 
     def _failed(self, job: Job, error: Exception) -> None:
         if isinstance(error, LeaseLost):
@@ -83,9 +72,9 @@ class Measured:
         return ready if told is None else min(told, ready)
 
 
-def from_process(waiting: Callable[[], int], in_hand: Callable[[], int]) -> Read:
-    """Read what lies in this process' memory: callbacks waiting for a commit, and steps being done."""
-    return lambda: {"darkroom_intake_waiting_callbacks": waiting(), "darkroom_worker_jobs": in_hand()}
+def from_process(waiting: Callable[[], int]) -> Read:
+    """Read what lies in this process' memory: callbacks waiting for a commit."""
+    return lambda: {"darkroom_intake_waiting_callbacks": waiting()}
 
 
 def from_ledger(ledger: Ledger, backlog: Backlog, clock: Clock) -> Read:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -10,10 +10,18 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.samples import Sample
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -40,7 +48,7 @@ SHOWN = Operation(
 Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
 """Values by metric; for one with labels by their values, in the order of the list."""
 Read = Callable[[], Values]
-Kind = TypeVar("Kind", Counter, Histogram)
+Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
 
 class Metrics:
@@ -56,7 +64,9 @@ class Metrics:
         self._listed = {metric.name: metric for metric in METRICS}
         self._registry = CollectorRegistry()
         self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
+        self._others: list[Callable[[], Iterable[Family]]] = []
         self._children: dict[object, Any] = {}
         self._reads: list[Read] = [_build]
         for metric in METRICS:
@@ -68,6 +78,10 @@ class Metrics:
     def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter."""
         self._child(name, self._counters, labels).inc(amount)
+
+    def change(self, name: str, amount: float, /, **labels: str) -> None:
+        """Add to a gauge, or take from it."""
+        self._child(name, self._gauges, labels).inc(amount)
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Put a value, in the unit that the name says, into a histogram."""
@@ -84,9 +98,13 @@ class Metrics:
         """Have values read whenever somebody looks; they are left out while `read` raises a StorageError."""
         self._reads.append(read)
 
+    def add(self, counted: Callable[[], Iterable[Family]]) -> None:
+        """Have what other processes counted be added to what is shown."""
+        self._others.append(counted)
+
     def page(self) -> bytes:
         """Everything, in Prometheus' text format."""
-        return generate_latest(_WithoutBirthdays(self._registry))
+        return generate_latest(_Together(self._registry, self._others))
 
     def collect(self) -> Iterator[Family]:
         """The values that are read when somebody looks; prometheus_client calls this."""
@@ -107,6 +125,12 @@ class Metrics:
         if metric.kind == "histogram":
             self._histograms[metric.name] = Histogram(
                 metric.name, metric.sentence, names, buckets=metric.buckets, registry=self._registry
+            )
+            return
+        if metric.kind == "gauge":
+            # Where several processes count: of those that live, the sum.
+            self._gauges[metric.name] = Gauge(
+                metric.name, metric.sentence, names, registry=self._registry, multiprocess_mode="livesum"
             )
             return
         counter = Counter(metric.name, metric.sentence, names, registry=self._registry)
@@ -175,16 +199,38 @@ class MetricsPage:
         return Response(page, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-class _WithoutBirthdays:
-    """A registry without the time at which each series began: a line more for every line, and no use here."""
+class _Together:
+    """A registry, with what others counted added to it.
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    It lacks the time at which each series began: a line more for every line, and no use here.
+    """
+
+    def __init__(self, registry: CollectorRegistry, others: Iterable[Callable[[], Iterable[Family]]]) -> None:
         self._registry = registry
+        self._others = others
 
     def collect(self) -> Iterator[Family]:
+        more: dict[str, dict[object, Sample]] = {}
+        for counted in self._others:
+            for family in counted():
+                theirs = more.setdefault(family.name, {})
+                theirs.update((_series(sample), sample) for sample in family.samples)
         for family in self._registry.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            theirs = more.get(family.name, {})
+            family.samples = [
+                sample._replace(value=sample.value + theirs.pop(_series(sample), _NOTHING).value)
+                for sample in family.samples
+                if not sample.name.endswith("_created")
+            ]
+            family.samples += theirs.values()
             yield family
+
+
+_NOTHING = Sample("", {}, 0.0)
+
+
+def _series(sample: Sample) -> object:
+    return sample.name, frozenset(sample.labels.items())
 
 
 def _build() -> Values:

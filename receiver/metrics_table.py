@@ -135,8 +135,11 @@ _WORK = (
     _histogram("darkroom_step_seconds", "Seconds that a step took, by where the job was.", SLOW, STEP),
     _counter("darkroom_steps_failed_total", "Steps that failed in a way nobody foresaw. Must be 0.", STEP),
     _counter("darkroom_leases_lost_total", "Jobs that went to another worker in the middle of a step."),
-    _read("darkroom_worker_jobs", "Jobs being worked on in this process."),
-    _read("darkroom_worker_slots", "Jobs that this process may work on at once; 0 where it does no work."),
+    Listed("darkroom_worker_jobs", "gauge", "Jobs being worked on in this process and its workers."),
+    _read(
+        "darkroom_worker_slots",
+        "Jobs that this process and its workers may work on at once; 0 where they do no work.",
+    ),
 )
 
 _IMAGES = (

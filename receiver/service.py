@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import structlog
 from starlette.applications import Starlette
 
+from receiver.beside import Workers
 from receiver.breaker import Breaker
 from receiver.download import Downloader
 from receiver.housekeeping import Housekeeper
@@ -45,6 +46,7 @@ class Service:
     downloader: Downloader
     intake: Intake
     worker: Worker
+    workers: Workers
     waiters: Waiters
     bell: Bell
     housekeeper: Housekeeper
@@ -53,8 +55,9 @@ class Service:
 
     def start(self, *, work: bool) -> None:
         """Begin to take callbacks in and, if `work`, to work."""
-        slots = self.settings.worker.concurrency if work else 0
-        self.surface.metrics.watch(lambda: {"darkroom_worker_slots": slots})
+        slots, workers = self.settings.worker.concurrency, self.workers
+        own = slots if work else 0
+        self.surface.metrics.watch(lambda: {"darkroom_worker_slots": own + slots * workers.running})
         self.bell.start()
         self.intake.start()
         self.housekeeper.start()
@@ -65,6 +68,7 @@ class Service:
 
     def send_home(self) -> None:
         """Answer those who wait for a job or a thumbnail, because a stop was asked for."""
+        self.workers.leave()
         self.waiters.close()
         self.surface.links.thumbnails.close()
 
@@ -74,6 +78,7 @@ class Service:
         if work:
             self.worker.stop(STOP_S)
             self.notifier.stop(NOTIFY_STOP_S)
+        self.workers.stop(STOP_S + NOTIFY_STOP_S + JOIN_S)
         self.intake.stop()
         self.housekeeper.stop(JOIN_S)
         self.bell.stop(JOIN_S)
@@ -92,15 +97,21 @@ class Service:
         """Let no more wait than leave connections for others: whoever waits holds one."""
         self.waiters.at_most(connections // 2)
 
-    def asgi(self, *, work: bool, role: Role = Role.ALL) -> Starlette:
-        """The ASGI application, with the routes of a role; its lifespan starts and stops the service."""
+    def asgi(self, *, work: bool, role: Role = Role.ALL, beside: bool = False) -> Starlette:
+        """The ASGI application, with the routes of a role; its lifespan starts and stops the service.
+
+        With `beside`, processes of their own do the work, if the settings ask for any.
+        """
+        apart = work and beside and self.settings.worker.processes > 0
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-            self.start(work=work)
+            self.start(work=work and not apart)
+            if apart:
+                self.workers.start()
             try:
                 yield
             finally:
-                self.stop(work=work)
+                self.stop(work=work and not apart)
 
         return self.surface.app(lifespan, role)

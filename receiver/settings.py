@@ -124,7 +124,16 @@ class DownloadSettings(Group):
 class WorkerSettings(Group):
     """The part that submits, downloads and archives."""
 
-    concurrency: int = Field(8, ge=1, le=256, description="Jobs worked on at the same time.")
+    processes: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="Processes of their own that do the work for `darkroom serve`; 0: threads do it, which "
+        "takes half the memory, and callbacks wait for them.",
+    )
+    concurrency: int = Field(
+        8, ge=1, le=256, description="Jobs worked on at the same time in each process that works."
+    )
     first_poll: float = Field(
         30, gt=0, description="Seconds after submitting until a job whose callback is awaited is asked about."
     )

@@ -4,8 +4,8 @@ A ring says only that it is worth looking, never what there is: one that gets lo
 else. It is therefore sent beside the transactions that it speaks of, after they are over: as a part of them
 it would make them all wait for one lock (https://www.postgresql.org/docs/current/sql-notify.html).
 
-On SQLite, and on servers that know the protocol but no LISTEN, nothing is heard, and processes go on looking
-once a second.
+On SQLite nothing is heard but what is tied to it, and on servers that know the protocol but no LISTEN
+nothing at all; processes go on looking once a second.
 """
 
 from __future__ import annotations
@@ -66,11 +66,22 @@ class Bell:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._rope: tuple[socket.socket, socket.socket] | None = None
+        self._ties: list[Callable[[Ring], None]] = []
         self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
 
     def answer(self, ring: Ring, look: Callable[[], None]) -> None:
         """Look when another process rings so, and whenever a ring may have been missed. Before `start`."""
         self._answers[ring] = look
+
+    def tie(self, pull: Callable[[Ring], None]) -> None:
+        """Have something else called at each ring where the database tells nobody. It must not wait."""
+        if not self._database.shared:
+            self._ties.append(pull)
+
+    def heard(self, ring: Ring) -> None:
+        """Look, because somebody else has rung so."""
+        if ring in self._answers:
+            self._answers[ring]()
 
     def start(self) -> None:
         """Begin to listen."""
@@ -80,6 +91,8 @@ class Bell:
 
     def ring(self, ring: Ring) -> None:
         """Ring for the other processes."""
+        for pull in self._ties:
+            pull(ring)
         with self._lock:
             if self._rope is not None and ring not in self._due:
                 self._due.add(ring)
@@ -128,8 +141,8 @@ class Bell:
             connection.execute("SELECT 1")
         for told in connection.notifies(timeout=0):
             sender, _, ring = told.payload.partition(" ")
-            if sender != self._name and ring in self._answers:
-                self._answers[ring]()
+            if sender != self._name and ring in set(Ring):
+                self.heard(Ring(ring))
 
     def _send(self, connection: Any) -> None:
         with self._lock:

@@ -40,8 +40,13 @@ class Process:
     log: Path
 
     def rss(self) -> int:
-        """Resident bytes now."""
-        return int(psutil.Process(self.child.pid).memory_info().rss)
+        """Resident bytes now, of all its processes."""
+        return sum(one.memory_info().rss for one in self.all())
+
+    def all(self) -> list[psutil.Process]:
+        """It and the processes that it has started."""
+        itself = psutil.Process(self.child.pid)
+        return [itself, *itself.children(recursive=True)]
 
     def terminate(self, sig: int = signal.SIGTERM) -> tuple[int, float]:
         """Stop it; answers the exit code and how many seconds that took."""
@@ -56,23 +61,27 @@ def environment(
 ) -> dict[str, str]:
     """The variables that connect a process to the test run's own parts."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "AWS_"))}
-    return clean | {
-        "DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{port}",
-        "DARKROOM_PORT": str(port),
-        "DARKROOM_DATA_DIR": str(folder / "data"),
-        "DARKROOM_S3__ENDPOINT": s3.endpoint,
-        "DARKROOM_S3__BUCKET": f"p-{folder.name.lower().replace('_', '-')}"[:60].strip("-"),
-        "DARKROOM_S3__CREATE_BUCKET": "true",
-        "DARKROOM_S3__REGION": "us-east-1",
-        "DARKROOM_S3__ACCESS_KEY": s3.access_key,
-        "DARKROOM_S3__SECRET_KEY": s3.secret_key,
-        "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_sandbox",
-        "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": sandbox.url,
-        "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY": "aio_sandbox",
-        "DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL": sandbox.url,
-        "DARKROOM_DOWNLOAD__ALLOW_NETWORKS": "127.0.0.0/8",
-        **more,
-    }
+    return (
+        clean
+        | {
+            "DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{port}",
+            "DARKROOM_PORT": str(port),
+            "DARKROOM_WORKER__PROCESSES": "0",  # they take a second to start
+            "DARKROOM_DATA_DIR": str(folder / "data"),
+            "DARKROOM_S3__ENDPOINT": s3.endpoint,
+            "DARKROOM_S3__BUCKET": f"p-{folder.name.lower().replace('_', '-')}"[:60].strip("-"),
+            "DARKROOM_S3__CREATE_BUCKET": "true",
+            "DARKROOM_S3__REGION": "us-east-1",
+            "DARKROOM_S3__ACCESS_KEY": s3.access_key,
+            "DARKROOM_S3__SECRET_KEY": s3.secret_key,
+            "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_sandbox",
+            "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": sandbox.url,
+            "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY": "aio_sandbox",
+            "DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL": sandbox.url,
+            "DARKROOM_DOWNLOAD__ALLOW_NETWORKS": "127.0.0.0/8",
+            **more,
+        }
+    )
 
 
 def free_port() -> int:
@@ -168,12 +177,12 @@ def working(variables: dict[str, str], folder: Path) -> Iterator[subprocess.Pope
 
 def watch_rss(process: Process, until: Callable[[], None]) -> int:
     """The most resident bytes that a process had while something was done."""
-    most, done = process.rss(), threading.Event()
+    watched, most, done = process.all(), process.rss(), threading.Event()
 
     def look() -> None:
         nonlocal most
         while not done.wait(0.02):
-            most = max(most, process.rss())
+            most = max(most, sum(one.memory_info().rss for one in watched))
 
     watcher = threading.Thread(target=look)
     watcher.start()

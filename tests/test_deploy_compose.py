@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from receiver.commands.running import _sandbox_settings
+from receiver.commands.sandbox import _sandbox_settings
 from tests.containers import make_keys
 from tests.deployed import DEPLOY, compose
 from tests.running import command

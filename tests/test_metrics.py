@@ -378,17 +378,17 @@ def test_steps_are_measured(opened: tuple[Ledger, Backlog, Clock]) -> None:
     ledger, backlog, clock = opened
     metrics = Metrics(["apiframe"])
     measured = Measured(metrics, backlog)
-    inside: list[int] = []
+    inside: list[float | None] = []
     job = running(ledger)
 
     def step(job: Job, _worker: str) -> Job:
-        inside.append(measured.in_hand())
+        inside.append(value(metrics.page(), "darkroom_worker_jobs"))
         ready = moved(job, Status.READY, found_by=FoundBy.CALLBACK)
         return replace(moved(ready, Status.ARCHIVED), updated_at=clock.now + 4000)
 
     after = measured.steps({Status.RUNNING: step})[Status.RUNNING](job, "w")
     assert after.status is Status.ARCHIVED
-    assert (inside, measured.in_hand()) == ([1], 0)
+    assert (inside, value(metrics.page(), "darkroom_worker_jobs")) == ([1], 0)
     shown = metrics.page()
     for status in (Status.READY, Status.ARCHIVED):
         assert value(shown, "darkroom_moves_total", gateway="apiframe", status=status) == 1
@@ -420,7 +420,7 @@ def test_a_step_that_fails_is_counted_and_fails(
     with pytest.raises(type(error)):
         measured.steps({Status.RUNNING: step})[Status.RUNNING](running(ledger), "w")
     assert value(metrics.page(), name, **labels) == 1
-    assert measured.in_hand() == 0
+    assert value(metrics.page(), "darkroom_worker_jobs") == 0
 
 
 def test_results_that_wait_and_gateways_that_are_paused_are_shown() -> None:

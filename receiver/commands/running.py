@@ -1,4 +1,4 @@
-"""`darkroom serve`, `work`, `sandbox` and `config`: what runs, and with which settings."""
+"""`darkroom serve`, `work` and `config`: what runs, and with which settings."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def serve(
                 return
             service = _service(settings)
             role = Role.ALL if only is None else Role.API
-            serve_until_told(service, service.asgi(work=work and only is None, role=role), listener)
+            app = service.asgi(work=work and only is None, role=role, beside=True)
+            serve_until_told(service, app, listener)
 
 
 def work(
@@ -98,9 +99,14 @@ def work(
             show_default=False,
         ),
     ] = None,
+    beside: Annotated[
+        int | None, typer.Option(hidden=True, help="The socket to the `serve` that this ends with.")
+    ] = None,
 ) -> None:
     """Only work on jobs, beside `darkroom serve --no-work`, until SIGTERM or Ctrl-C."""
     with told_plainly():
+        from receiver.beside import attach
+
         if port is not None:
             from receiver.roles import Role
             from receiver.serving import serve as serve_until_told
@@ -112,51 +118,13 @@ def work(
             return
         service = _service(_settings())
         stopped = stop_asked()
+        if beside is not None:
+            attach(beside, service.bell, stopped.set)
         service.start(work=True)
         try:
             stopped.wait()
         finally:
             service.stop(work=True)
-
-
-def sandbox(
-    *,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0 takes a free one.")
-    ] = 8322,
-    latency: Annotated[
-        str, typer.Option(metavar="MIN,MAX", help="Seconds that a job takes, at least and at most.")
-    ] = "0.3,1.2",
-    dialect: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Shape of API in One's callbacks: envelope, kie, kling, evolink or flat."
-        ),
-    ] = "envelope",
-    signature: Annotated[
-        str, typer.Option(metavar="NAME", help="What keys Apiframe's signature: raw, hex, or none.")
-    ] = "raw",
-) -> None:
-    """Stand in for the gateways on this machine: real HTTP, real images, no costs."""
-    from receiver.sandbox import SandboxConfig, SandboxServer
-
-    config = SandboxConfig(
-        latency_s=_range(latency),
-        dialect=_one_of("--dialect", dialect, "Dialect"),
-        signature_key=_one_of("--signature", signature, "SignatureKey"),
-    )
-    stopped = stop_asked()
-    try:
-        server = SandboxServer(config, port=port).start()
-    except OSError as error:
-        fail(f"127.0.0.1:{port} cannot be listened on: {error.strerror or error}. Give another --port.")
-    try:
-        say(f"The sandbox answers at {server.url} until Ctrl-C. To use it, give Darkroom these settings:\n")
-        out().print(_sandbox_settings(server.url), soft_wrap=True)
-        say(f"\nIts jobs: {server.url}/sandbox/jobs   Faults that can be asked for: {server.url}/")
-        stopped.wait()
-    finally:
-        server.stop()
 
 
 def config(*, as_json: Json = False) -> None:
@@ -253,40 +221,6 @@ def _logging(service: Built) -> Built:
 
     logs.configure(service.settings.log_format, service.settings.log_level, service.redactor)
     return service
-
-
-def _range(text: str) -> tuple[float, float]:
-    try:
-        least, most = (float(part) for part in text.split(","))
-    except ValueError:
-        least, most = 1.0, 0.0
-    if not 0 <= least <= most:
-        fail(f"--latency {text}: must be two numbers, the smaller one first: 0.3,1.2", MISUSED)
-    return least, most
-
-
-def _one_of(option: str, value: str, kind: str) -> Any:
-    from typing import get_args
-
-    from receiver.sandbox import config
-
-    known = get_args(getattr(config, kind))
-    if value not in known:
-        fail(f"{option} {value}: must be one of {', '.join(known)}.", MISUSED)
-    return value
-
-
-def _sandbox_settings(url: str) -> str:
-    return "\n".join(
-        [
-            f"DARKROOM_GATEWAYS__APIFRAME__BASE_URL={url}",
-            "DARKROOM_GATEWAYS__APIFRAME__API_KEY=afk_sandbox",
-            f"DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL={url}",
-            "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY=aio_sandbox",
-            "DARKROOM_DOWNLOAD__ALLOW_NETWORKS=127.0.0.0/8",
-            "DARKROOM_PUBLIC_URL=http://127.0.0.1:8321",
-        ]
-    )
 
 
 def _say_what_is_missing(settings: Settings) -> None:

@@ -25,7 +25,7 @@ EVERY = 10
 """One of so many callbacks comes twice."""
 ROUNDS = 3
 BURST = 600
-"""Callbacks that come while the same process archives, each of which brings an image of a megabyte more."""
+"""Callbacks that come while images are archived, each of which brings an image of a megabyte more."""
 RATE = 60.0
 """How many of them come in a second."""
 BACKLOG = 1_500
@@ -141,26 +141,27 @@ def _lines(kind: Kind, ours: list[Run], theirs: list[Run]) -> list[Figure]:
 
 
 def _burst(grounds: Grounds, kind: Kind) -> Figure:
-    """The 99th percentile while the same process archives, against the same callbacks without that."""
+    """The 99th percentile while images are archived, against the same callbacks without that."""
     each, without = [], []
     for _ in grounds.rounds(ROUNDS):
-        without.append(_paced(grounds, kind, "--no-work"))
-        each.append(_paced(grounds, kind))
+        with grounds.serving(ledger := grounds.new_ledger(kind), "--no-work") as process:
+            without.append(paced(grounds, ledger, process))
+        with grounds.serving(ledger := grounds.new_ledger(kind)) as process:
+            each.append(paced(grounds, ledger, process))
     what, against = f"p99 in a burst of archiving, {kind}", "with no archiving"
     return Figure("callbacks", what, median(each), "ms", against, median(without), PROMPT, each)
 
 
-def _paced(grounds: Grounds, kind: Kind, *arguments: str) -> float:
-    ledger = grounds.new_ledger(kind)
+def paced(grounds: Grounds, ledger: str, process: Process) -> float:
+    """The 99th percentile of callbacks' waits, in milliseconds, while a service has a backlog of images."""
     with closing(Database.open(ledger)) as database:
         jobs = ledgers.begin(database, grounds.images.links(60 if grounds.quick else BURST))
         ledgers.begin(database, grounds.images.links(150 if grounds.quick else BACKLOG), ready=True)
-        with grounds.serving(ledger, *arguments) as process:
-            requests = ledgers.callbacks(port_of(process), jobs)
-            first = len(requests) // 6
-            send(grounds, process, requests[:first])
-            sent = send(grounds, process, requests[first:], RATE)
-            check(sent, new=len(requests) - first, of=len(requests) - first)
-            if ledgers.unfinished(database) <= len(requests) - first:
-                raise RuntimeError("the burst of archiving was over before the callbacks")
+        requests = ledgers.callbacks(port_of(process), jobs)
+        first = len(requests) // 6
+        send(grounds, process, requests[:first])
+        sent = send(grounds, process, requests[first:], RATE)
+        check(sent, new=len(requests) - first, of=len(requests) - first)
+        if ledgers.unfinished(database) <= len(requests) - first:
+            raise RuntimeError("the burst of archiving was over before the callbacks")
     return percentile(sent.waits_ms, 99)

@@ -36,6 +36,10 @@ DURABLE = {"fsync": "on", "shared_buffers": "512MB", "max_wal_size": "4GB"}
 """PostgreSQL as it is used: what it has said to be written is on the disk."""
 
 
+BESIDE = "DARKROOM_WORKER__PROCESSES"
+"""The setting that says who works: 1 by default."""
+
+
 class Grounds:
     """The servers, in a folder that is gone afterwards."""
 
@@ -142,8 +146,9 @@ class Grounds:
             "DARKROOM_SECRET_KEYS": SECRET_KEY,
             "DARKROOM_LIMITS__API_TOKEN": "0",
             "DARKROOM_LOG_FORMAT": "json",
+            BESIDE: "1",
         }
-        return environment(self.s3, self.sandbox, self.new_folder("run"), free_port(), **ours, **more)
+        return environment(self.s3, self.sandbox, self.new_folder("run"), free_port(), **(ours | more))
 
     @contextmanager
     def serving(

@@ -28,7 +28,19 @@ def profiled(pid: int, told: Path) -> Iterator[None]:
         raise RuntimeError("py-spy is not installed: pip install py-spy")
     told.parent.mkdir(parents=True, exist_ok=True)
     raw = told.with_suffix(".raw")
-    options = ["-p", str(pid), "-f", "raw", "-o", str(raw), "-r", TIMES_A_SECOND, "--threads", "--gil"]
+    options = [
+        "-p",
+        str(pid),
+        "-f",
+        "raw",
+        "-o",
+        str(raw),
+        "-r",
+        TIMES_A_SECOND,
+        "--threads",
+        "--gil",
+        "--subprocesses",
+    ]
     with told.open("wb") as log:
         child = subprocess.Popen([spy, "record", *options], stdout=log, stderr=log)
     try:
@@ -48,7 +60,8 @@ def summary(raw: Path) -> str:
     whole: Counter[str] = Counter()
     for line in raw.read_text().splitlines():
         stack, _, times = line.rpartition(" ")
-        thread, *frames = stack.split(";")
+        # Of several processes each line begins with the one that it is of.
+        thread, *frames = (part for part in stack.split(";") if not part.startswith("process "))
         # `thread (4711): work-3`; all threads that do the same are one here.
         name = _NUMBERS.sub("", thread.partition(": ")[2]).strip("-") or "thread"
         names = [_function(frame) for frame in frames]

@@ -15,7 +15,7 @@ from statistics import median
 from storage.database import Database
 from tests.benchmarks import archiving, counted, ledgers
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.grounds import Grounds, cpu_s
+from tests.benchmarks.grounds import BESIDE, Grounds, cpu_s
 from tests.processes import Process
 
 PROCESSES = (1, 2, 4)
@@ -83,7 +83,7 @@ def _together(grounds: Grounds, number: int) -> Run:
 
 
 def _begin(opened: ExitStack, grounds: Grounds, ledger: str, count: str) -> Process:
-    more = {counted.VARIABLE: count, "DARKROOM_S3__BUCKET": grounds.shared}
+    more = {counted.VARIABLE: count, "DARKROOM_S3__BUCKET": grounds.shared, BESIDE: "0"}
     return opened.enter_context(grounds.serving(ledger, module="tests.benchmarks.counted", **more))
 
 
