@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import sqlite3
 from math import inf
 from time import monotonic
 from typing import Any
@@ -13,6 +14,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a write waits for another one: gateways give up on a callback after five to ten seconds."""
+
+BUSY_LOOK_MS = 2
+"""After so long SQLite says that another process writes."""
 
 POOL = {"pool_size": 8, "max_overflow": 12, "pool_timeout": BUSY_TIMEOUT_MS / 1000}
 """How many connections to PostgreSQL one process keeps, how many more it opens when all are in use, and how
@@ -112,5 +116,33 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
-    if not options.get("darkroom_glance", False):
-        connection.exec_driver_sql("BEGIN" if options.get("darkroom_read", False) else "BEGIN IMMEDIATE")
+    if options.get("darkroom_glance", False):
+        return
+    if options.get("darkroom_read", False):
+        connection.exec_driver_sql("BEGIN")
+    else:
+        _begin_to_write(connection)
+
+
+def _begin_to_write(connection: Connection) -> None:
+    # SQLite tells nobody when another process has written. Left to itself it looks ever more rarely, and
+    # finds one that writes all the time at it each time; so it is asked often.
+    deadline = monotonic() + BUSY_TIMEOUT_MS / 1000
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA busy_timeout={BUSY_LOOK_MS}")
+    try:
+        while monotonic() < deadline and not _begun(driver):
+            pass
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # which says what is wrong
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+
+
+def _begun(driver: Any) -> bool:
+    """Begin to write; answers whether it could be done, or what hinders it is not another writer."""
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        return error.sqlite_errorcode != sqlite3.SQLITE_BUSY
+    return True

@@ -202,7 +202,8 @@ events = Table(
     # What happened lately, in the order in which it was written; old ones are let go.
     "events",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
+    # SQLite numbers rows by itself only where this is an INTEGER, which is as large there.
+    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
     Column("at", BigInteger, nullable=False),
     Column("job_id", String(36), nullable=False),
     Column("gateway", String(64), nullable=False),

@@ -19,6 +19,7 @@ from storage.circuits import Circuits
 from storage.claims import Room
 from storage.database import HEAD, Database
 from storage.deliveries import Receipt
+from storage.engines import BUSY_TIMEOUT_MS
 from storage.errors import Crowded, LeaseLost, TookTooLong, Unavailable
 from storage.events import Events
 from storage.ledger import Ledger
@@ -309,3 +310,56 @@ def test_no_more_is_claimed_than_may_be_sent_now(peers: Sequence[Ledger], clock:
     # What a process held that has died is in nobody's hands once its lease is over.
     clock.now += 31_000
     assert {"job-0", "job-2"} < {job.id for job in peers[1].claim("w1", room)}
+
+
+def test_events_are_numbered_on_beyond_32_bits(
+    databases: Sequence[Database], peers: Sequence[Ledger]
+) -> None:
+    last = 2**31 + 5
+    add(peers[0])
+    with databases[0].write() as connection:
+        if databases[0].shared:
+            connection.execute(text(f"SELECT setval('events_id_seq', {last})"))
+        else:
+            connection.execute(text(f"UPDATE sqlite_sequence SET seq = {last} WHERE name = 'events'"))
+    add(peers[1], "job-2")
+    assert [(one.id, one.job_id) for one in Events(databases[2]).after(last, limit=9)] == [
+        (last + 1, "job-2")
+    ]
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_process_that_writes_all_the_time_lets_others_write(databases: Sequence[Database]) -> None:
+    """SQLite itself looks ever more rarely whether it may, in the end every tenth of a second."""
+    busy, rest = databases[:2]
+    held, done, times = threading.Event(), threading.Event(), 0
+
+    def write_on() -> None:
+        nonlocal times
+        while not done.is_set():
+            with busy.write():
+                held.set()
+                times += 1
+                done.wait(0.4)
+            # Nobody can tell the other one that it may; so long it has to find out.
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=write_on)
+    thread.start()
+    try:
+        assert held.wait(10)
+        passed_by = 0
+        for _ in range(5):
+            before = times
+            with rest.write() as connection:
+                passed_by += times - before
+                # Whoever reads waits as long as before, should it ever have to.
+                assert connection.scalar(text("PRAGMA busy_timeout")) == BUSY_TIMEOUT_MS
+            busy_again = times
+            while times == busy_again and thread.is_alive():
+                time.sleep(0.001)
+        assert passed_by <= 2
+    finally:
+        done.set()
+        thread.join()

@@ -16,9 +16,9 @@ from tests.processes import MIB
 
 WORKERS = (0, 1, 2)
 """Processes beside the one that serves; with 0 its threads work."""
-IMAGES = 400
+IMAGES = 240
 ONE_BY_ONE = 60
-ROUNDS = 3
+ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
