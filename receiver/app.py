@@ -141,7 +141,9 @@ def _worker(
 
 
 def _workers(settings: Settings, bell: Bell, metrics: Metrics) -> Workers:
-    workers = Workers(settings.worker.processes, bell)
+    # On the command line of this process they stand in place of its variables.
+    given = {"DARKROOM_HOST": settings.host, "DARKROOM_PORT": str(settings.port)}
+    workers = Workers(settings.worker.processes, bell, given)
     metrics.add(workers.counted)
     return workers
 

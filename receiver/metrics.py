@@ -210,27 +210,29 @@ class _Together:
         self._others = others
 
     def collect(self) -> Iterator[Family]:
-        more: dict[str, dict[object, Sample]] = {}
-        for counted in self._others:
-            for family in counted():
-                theirs = more.setdefault(family.name, {})
-                theirs.update((_series(sample), sample) for sample in family.samples)
+        found: list[Family] = []
         for family in self._registry.collect():
-            theirs = more.get(family.name, {})
-            family.samples = [
-                sample._replace(value=sample.value + theirs.pop(_series(sample), _NOTHING).value)
-                for sample in family.samples
-                if not sample.name.endswith("_created")
-            ]
-            family.samples += theirs.values()
-            yield family
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            found.append(family)
+        names = {family.name for family in found}
+        others = (family for counted in self._others for family in counted() if family.name in names)
+        yield from added([*found, *others])
 
 
-_NOTHING = Sample("", {}, 0.0)
-
-
-def _series(sample: Sample) -> object:
-    return sample.name, frozenset(sample.labels.items())
+def added(families: Iterable[Family]) -> list[Family]:
+    """Add up what several processes counted: each metric once, and of each series the sum."""
+    found: dict[str, Family] = {}
+    values: dict[str, dict[object, Sample]] = {}
+    for family in families:
+        found.setdefault(family.name, family)
+        sums = values.setdefault(family.name, {})
+        for sample in family.samples:
+            series = (sample.name, frozenset(sample.labels.items()))
+            known = sums.get(series)
+            sums[series] = sample if known is None else known._replace(value=known.value + sample.value)
+    for name, family in found.items():
+        family.samples = list(values[name].values())
+    return list(found.values())
 
 
 def _build() -> Values:

@@ -131,7 +131,12 @@ _GATEWAYS = (
 )  # fmt: skip
 
 _WORK = (
-    _counter("darkroom_moves_total", "Moves that this process made, by the new status.", GATEWAY, STATUS),
+    _counter(
+        "darkroom_moves_total",
+        "Moves that this process and its workers made, by the new status.",
+        GATEWAY,
+        STATUS,
+    ),
     _histogram("darkroom_step_seconds", "Seconds that a step took, by where the job was.", SLOW, STEP),
     _counter("darkroom_steps_failed_total", "Steps that failed in a way nobody foresaw. Must be 0.", STEP),
     _counter("darkroom_leases_lost_total", "Jobs that went to another worker in the middle of a step."),

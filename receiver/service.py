@@ -107,9 +107,9 @@ class Service:
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             self.start(work=work and not apart)
-            if apart:
-                self.workers.start()
             try:
+                if apart:
+                    self.workers.start()
                 yield
             finally:
                 self.stop(work=work and not apart)

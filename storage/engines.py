@@ -143,6 +143,6 @@ def _begun(driver: Any) -> bool:
     """Begin to write; answers whether it could be done, or what hinders it is not another writer."""
     try:
         driver.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        return error.sqlite_errorcode != sqlite3.SQLITE_BUSY
+    except sqlite3.DatabaseError as error:
+        return error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
     return True

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import Metric as Family
 
 from receiver.beside import Line
 from receiver.embedded import EmbeddedS3
@@ -91,12 +92,24 @@ def test_processes_of_their_own_work_and_are_seen_as_one(
         assert value(page, "darkroom_step_seconds_count", status="ready") == 3
         assert value(page, "darkroom_step_seconds_bucket", status="ready", le="+Inf") == 3
         assert value(page, "darkroom_callbacks_total", gateway="apiframe", outcome="accepted") == 3
-        assert value(page, "darkroom_worker_slots") == 16
+        until(lambda: value(shown(process), "darkroom_worker_slots") == 16)
         assert value(page, "darkroom_worker_jobs") == 0
         assert len(workers(process)) == 2
         started = [line for line in process.log.read_text().splitlines() if '"event": "started"' in line]
         assert ['"work": true' in line for line in started].count(True) == 2
         assert ['"work": false' in line for line in started].count(True) == 1
+
+
+def test_they_are_given_what_the_command_line_says(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    """An open API may not be exposed, and this one is not."""
+    variables = environment(
+        s3_server, sandbox, tmp_path, free_port(), DARKROOM_WORKER__PROCESSES="1", DARKROOM_HOST="0.0.0.0"
+    )
+    with serving(variables, tmp_path, "--host", "127.0.0.1") as process:
+        assert made(process) == "archived"
+        assert "a worker process ended" not in process.log.read_text()
 
 
 def test_threads_work_if_no_process_is_to(
@@ -114,9 +127,12 @@ def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
     with running(s3_server, sandbox, tmp_path, 1) as process:
         assert made(process) == "archived"
         (first,) = workers(process)
+        assert value(shown(process), "darkroom_worker_slots") == 8
         first.kill()
+        until(lambda: value(shown(process), "darkroom_worker_slots") == 0)
         until(lambda: first not in workers(process) and len(workers(process)) == 1)
         assert value(shown(process), "darkroom_moves_total", gateway="apiframe", status="archived") == 1
+        assert list(tmp_path.glob(f"darkroom-workers-*/*_{first.pid}.db")) == []
         assert made(process) == "archived"
         assert value(shown(process), "darkroom_moves_total", gateway="apiframe", status="archived") == 2
         until(lambda: "a worker process ended and is started again" in process.log.read_text())
@@ -127,6 +143,7 @@ def test_they_end_with_the_process_that_serves(
 ) -> None:
     with running(s3_server, sandbox, tmp_path, 2) as process:
         assert made(process) == "archived"
+        until(lambda: value(shown(process), "darkroom_worker_slots") == 16)
         found = workers(process)
         code, took_s = process.terminate()
         assert (code, took_s < 10) == (0, True)
@@ -191,6 +208,7 @@ def test_what_others_counted_is_added() -> None:
     unknown = theirs.labels("unknown", "ready")
     steps = Histogram("darkroom_step_seconds", "-", ["status"], buckets=(0.05, 1), registry=others)
     metrics.add(others.collect)
+    metrics.add(lambda: [Family("of_somebody_else", "-", "counter")])
     metrics.count("darkroom_moves_total", 2, gateway="apiframe", status="ready")
     theirs.labels("apiframe", "ready").inc(3)
     unknown.inc()
@@ -201,3 +219,4 @@ def test_what_others_counted_is_added() -> None:
         assert value(page, "darkroom_moves_total", gateway="unknown", status="ready") == 1
         assert value(page, "darkroom_step_seconds_count", status="ready") == 1
     assert page.count(b"# TYPE darkroom_moves_total counter") == 1
+    assert b"of_somebody_else" not in page

@@ -118,9 +118,10 @@ def work(
             return
         service = _service(_settings())
         stopped = stop_asked()
-        if beside is not None:
-            attach(beside, service.bell, stopped.set)
+        serving = attach(beside, service.bell, stopped.set) if beside is not None else None
         service.start(work=True)
+        if serving is not None:
+            serving.say_ready()
         try:
             stopped.wait()
         finally:
