@@ -261,11 +261,11 @@ def test_a_head_can_be_followed_too(made: Made) -> None:
 
 
 def test_a_link_outlives_the_presigned_one(start: Start) -> None:
-    live = start(s3={"link_lifetime": 1})
+    live = start(s3={"link_lifetime": 3})
     at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image"
     old = live.http.get(at).headers["location"]
     assert httpx.get(old, trust_env=False).status_code == 200
-    for _ in range(60):
+    for _ in range(100):
         # The store alone knows when it is over.
         if httpx.get(old, trust_env=False).status_code != 200:
             break

@@ -57,11 +57,15 @@ def waits(grounds: Grounds, kind: Kind, links: Sequence[str], *, workers: int = 
         grounds.serving(ledger, **{BESIDE: str(workers)}) as process,
         httpx.Client(base_url=process.url, trust_env=False) as http,
         ThreadPoolExecutor(1) as waiter,
-        closing(Line(port_of(process))) as line,
     ):
         requests = ledgers.callbacks(port_of(process), begun)
         pairs = zip(begun, requests, strict=True)
-        return [_wait(http, line, waiter, job.id, request) for job, request in pairs]
+        found = []
+        for job, request in pairs:
+            # Of its own, made before: one that rests for long is closed by the server.
+            with closing(Line(port_of(process))) as line:
+                found.append(_wait(http, line, waiter, job.id, request))
+        return found
 
 
 def copies(grounds: Grounds, links: Sequence[str]) -> list[float]:

@@ -31,6 +31,8 @@
       if (source) source.close();
       source = null;
       clearInterval(timer);
+      clearTimeout(waiting);
+      waiting = null;
     }
 
     function stop() {
