@@ -224,7 +224,8 @@ def added(families: Iterable[Family]) -> list[Family]:
     found: dict[str, Family] = {}
     values: dict[str, dict[object, Sample]] = {}
     for family in families:
-        found.setdefault(family.name, family)
+        # A metric of our own: what is given stays as it is, to be added to again.
+        found.setdefault(family.name, Family(family.name, family.documentation, family.type, family.unit))
         sums = values.setdefault(family.name, {})
         for sample in family.samples:
             series = (sample.name, frozenset(sample.labels.items()))
