@@ -131,21 +131,15 @@ _GATEWAYS = (
 )  # fmt: skip
 
 _WORK = (
-    _counter(
-        "darkroom_moves_total",
-        "Moves that this process and its workers made, by the new status.",
-        GATEWAY,
-        STATUS,
-    ),
+    _counter("darkroom_moves_total", "Moves that this process and its workers made, by the new status.",
+             GATEWAY, STATUS),
     _histogram("darkroom_step_seconds", "Seconds that a step took, by where the job was.", SLOW, STEP),
     _counter("darkroom_steps_failed_total", "Steps that failed in a way nobody foresaw. Must be 0.", STEP),
     _counter("darkroom_leases_lost_total", "Jobs that went to another worker in the middle of a step."),
     Listed("darkroom_worker_jobs", "gauge", "Jobs being worked on in this process and its workers."),
-    _read(
-        "darkroom_worker_slots",
-        "Jobs that this process and its workers may work on at once; 0 where they do no work.",
-    ),
-)
+    _read("darkroom_worker_slots",
+          "Jobs that this process and its workers may work on at once; 0 where they do no work."),
+)  # fmt: skip
 
 _IMAGES = (
     _counter("darkroom_downloads_total", "Downloads of images, by how they ended.", GATEWAY, DOWNLOAD),

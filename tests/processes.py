@@ -61,27 +61,25 @@ def environment(
 ) -> dict[str, str]:
     """The variables that connect a process to the test run's own parts."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "AWS_"))}
-    return (
-        clean
-        | {
-            "DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{port}",
-            "DARKROOM_PORT": str(port),
-            "DARKROOM_WORKER__PROCESSES": "0",  # they take a second to start
-            "DARKROOM_DATA_DIR": str(folder / "data"),
-            "DARKROOM_S3__ENDPOINT": s3.endpoint,
-            "DARKROOM_S3__BUCKET": f"p-{folder.name.lower().replace('_', '-')}"[:60].strip("-"),
-            "DARKROOM_S3__CREATE_BUCKET": "true",
-            "DARKROOM_S3__REGION": "us-east-1",
-            "DARKROOM_S3__ACCESS_KEY": s3.access_key,
-            "DARKROOM_S3__SECRET_KEY": s3.secret_key,
-            "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_sandbox",
-            "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": sandbox.url,
-            "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY": "aio_sandbox",
-            "DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL": sandbox.url,
-            "DARKROOM_DOWNLOAD__ALLOW_NETWORKS": "127.0.0.0/8",
-            **more,
-        }
-    )
+    return clean | {
+        "DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "DARKROOM_PORT": str(port),
+        # A process that works would take a second to start.
+        "DARKROOM_WORKER__PROCESSES": "0",
+        "DARKROOM_DATA_DIR": str(folder / "data"),
+        "DARKROOM_S3__ENDPOINT": s3.endpoint,
+        "DARKROOM_S3__BUCKET": f"p-{folder.name.lower().replace('_', '-')}"[:60].strip("-"),
+        "DARKROOM_S3__CREATE_BUCKET": "true",
+        "DARKROOM_S3__REGION": "us-east-1",
+        "DARKROOM_S3__ACCESS_KEY": s3.access_key,
+        "DARKROOM_S3__SECRET_KEY": s3.secret_key,
+        "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_sandbox",
+        "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": sandbox.url,
+        "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY": "aio_sandbox",
+        "DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL": sandbox.url,
+        "DARKROOM_DOWNLOAD__ALLOW_NETWORKS": "127.0.0.0/8",
+        **more,
+    }
 
 
 def free_port() -> int:

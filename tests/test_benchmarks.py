@@ -120,11 +120,13 @@ def test_a_profile_is_added_up_by_function_and_kind_of_thread(tmp_path: Path) ->
     raw.write_text(
         "thread (1): work-1;run (receiver/worker.py:10);read (site-packages/boto3/s3.py:5) 3\n"
         "thread (2): work-2;run (receiver/worker.py:12) 1\n"
+        'process 3:"python -m receiver serve";process 4:"python -m receiver work";thread (4): MainThread 1\n'
     )
     lines = [line.strip() for line in profiling.summary(raw).splitlines()]
-    assert lines[0] == "4 samples"
-    assert "75.0 %  work: read (boto3/s3.py)" in lines
-    assert "100.0 %  work: run (receiver/worker.py)" in lines
+    assert lines[0] == "5 samples"
+    assert "60.0 %  work: read (boto3/s3.py)" in lines
+    assert "80.0 %  work: run (receiver/worker.py)" in lines
+    assert "20.0 %  MainThread: outside of Python" in lines
 
 
 def test_the_runner_measures_and_writes_what_it_found(tmp_path: Path) -> None:

@@ -105,8 +105,6 @@ def work(
 ) -> None:
     """Only work on jobs, beside `darkroom serve --no-work`, until SIGTERM or Ctrl-C."""
     with told_plainly():
-        from receiver.beside import attach
-
         if port is not None:
             from receiver.roles import Role
             from receiver.serving import serve as serve_until_told
@@ -116,6 +114,8 @@ def work(
                 service = _service(settings)
                 serve_until_told(service, service.asgi(work=True, role=Role.WORK), listener)
             return
+        from receiver.beside import attach
+
         service = _service(_settings())
         stopped = stop_asked()
         serving = attach(beside, service.bell, stopped.set) if beside is not None else None

@@ -28,19 +28,8 @@ def profiled(pid: int, told: Path) -> Iterator[None]:
         raise RuntimeError("py-spy is not installed: pip install py-spy")
     told.parent.mkdir(parents=True, exist_ok=True)
     raw = told.with_suffix(".raw")
-    options = [
-        "-p",
-        str(pid),
-        "-f",
-        "raw",
-        "-o",
-        str(raw),
-        "-r",
-        TIMES_A_SECOND,
-        "--threads",
-        "--gil",
-        "--subprocesses",
-    ]
+    options = ["-p", str(pid), "-f", "raw", "-o", str(raw), "-r", TIMES_A_SECOND]
+    options += ["--threads", "--gil", "--subprocesses"]
     with told.open("wb") as log:
         child = subprocess.Popen([spy, "record", *options], stdout=log, stderr=log)
     try:
@@ -64,7 +53,8 @@ def summary(raw: Path) -> str:
         thread, *frames = (part for part in stack.split(";") if not part.startswith("process "))
         # `thread (4711): work-3`; all threads that do the same are one here.
         name = _NUMBERS.sub("", thread.partition(": ")[2]).strip("-") or "thread"
-        names = [_function(frame) for frame in frames]
+        # While an interpreter starts or ends, there may be no frame.
+        names = [_function(frame) for frame in frames] or ["outside of Python"]
         threads[name] += int(times)
         own[f"{name}: {names[-1]}"] += int(times)
         whole.update({f"{name}: {one}": int(times) for one in set(names)})
