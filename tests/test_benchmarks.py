@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +18,8 @@ from storage.ledger import Ledger
 from storage.records import Status
 from storage.wanted import Wanted
 from tests.benchmarks import archive, callbacks, ledgers, load, profiling
-from tests.benchmarks.figures import Figure, Target, percentile, table
+from tests.benchmarks.__main__ import BENCHMARKS
+from tests.benchmarks.figures import COLUMNS, Figure, Target, percentile, table
 from tests.benchmarks.grounds import bare, port_of
 from tests.ledgers import Clock
 from tests.processes import ROOT
@@ -113,6 +115,31 @@ def test_a_grown_ledger_is_the_same_in_both_databases(tmp_path: Path, postgres_u
         database.close()
     assert found[0] == found[1]
     assert found[0][4], "it has its callback"
+
+
+def test_the_readme_has_every_benchmark_and_explains_each_target_that_was_missed() -> None:
+    part = (ROOT / "README.md").read_text(encoding="utf-8").partition("## How fast it is\n")[2]
+    part = part.partition("\n## ")[0]
+    rows = [
+        dict(zip(COLUMNS, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
+        for line in part.splitlines()
+        if re.match(rf"\| ({'|'.join(BENCHMARKS)}): ", line)
+    ]
+    missed = set()
+    for row in rows:
+        assert bool(row["met"]) == bool(row["target"]), row
+        if row["target"]:
+            value = row["ratio"] if row["target"].endswith("times") else row["measured"].split()[0]
+            limit = float(re.findall(r"[\d.]+", row["target"])[0])
+            found = float(value.replace(",", ""))
+            met = found >= limit if "least" in row["target"] else found <= limit
+            assert row["met"] == ("yes" if met else "no"), row
+        if row["met"] == "no":
+            missed.add(row["what"].partition(":")[0])
+    assert {row["what"].partition(":")[0] for row in rows} == set(BENCHMARKS)
+    assert missed == {
+        name for names in re.findall(r"^- \*\*(.+?)\*\*", part, re.MULTILINE) for name in names.split(", ")
+    }
 
 
 def test_a_profile_is_added_up_by_function_and_kind_of_thread(tmp_path: Path) -> None:

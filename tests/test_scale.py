@@ -57,6 +57,19 @@ def test_the_sums_are_right(column: int) -> None:
         assert found[name] == pytest.approx(value, rel=0.002), name
 
 
+def test_so_many_processes_follow_from_what_was_measured() -> None:
+    (callback, image) = re.findall(r"a callback took ([\d.]+) ms .* an image ([\d.]+) ms", TEXT)[0]
+    cores = {name: float(of[0]) for name, of in rows("For 1,000 callbacks a second").items()}
+    assert cores == {
+        "to take them in": round(float(callback), 1),
+        "to archive their 2,000 images": round(2 * float(image)),
+    }
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    taken = f"{1000 * float(callback):,.0f} us"
+    assert re.search(rf"callbacks: processor time of each, postgresql +\| {taken} ", readme)
+    assert re.search(rf"archive: processor time of each, postgresql +\| {image} ms ", readme)
+
+
 def test_the_simulation_is_as_good_as_is_said() -> None:
     lines = TEXT[TEXT.index("| Writers | Rows |") :].split("\n\n")[0].splitlines()[2:]
     found = [[int(cell.replace(",", "")) for cell in line.strip("|").split("|")] for line in lines]
