@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import cast
 
@@ -50,20 +50,29 @@ def scenes(
     s3_server: EmbeddedS3,
     forks: Forks,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mapping[str, tuple[Stage, Future[None]]]]:
+) -> Mapping[str, tuple[Stage, Future[None]]]:
     """The module's tests that want a stage, played ahead and several at a time: most of each is waiting."""
-    played = {}
+    plays = []
+    for item in request.session.items:
+        if not isinstance(item, pytest.Function) or item.module is not request.module:
+            continue
+        if "stage" in item.fixturenames:
+            params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+            ledger = _new_ledger(request) if params.pop("stage", "sqlite") == "postgresql" else None
+            stage = Stage(s3_server, forks, tmp_path_factory.mktemp("scene"), ledger)
+            plays.append((item, stage, params))
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        for item in request.session.items:
-            if not isinstance(item, pytest.Function) or item.module is not request.module:
-                continue
-            if "stage" in item.fixturenames:
-                params = dict(item.callspec.params) if hasattr(item, "callspec") else {}
-                ledger = _new_ledger(request) if params.pop("stage", "sqlite") == "postgresql" else None
-                stage = Stage(s3_server, forks, tmp_path_factory.mktemp("scene"), ledger)
-                played[item.nodeid] = stage, pool.submit(item.function, stage=stage, **params)
-        yield played
-        pool.shutdown(cancel_futures=True)
+        played = {
+            item.nodeid: (stage, pool.submit(item.function, stage=stage, **params))
+            for item, stage, params in plays
+        }
+        # pytest must not go on meanwhile: after each test it takes PYTEST_CURRENT_TEST out of the
+        # environment, and httpx or boto3, which go through that for proxies, would stumble in a scene.
+        try:
+            wait(future for _, future in played.values())
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return played
 
 
 def _new_ledger(request: pytest.FixtureRequest) -> str:
