@@ -71,7 +71,7 @@ def build(
     bell = ringing.hang_bell(memory.database, metrics)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     sending = (outside.gateways, outside.sender, outside.urls)
-    submitter = Submitter(memory.ledger, *sending, **shared, notify=policy)
+    submitter = Submitter(memory.ledger, *sending, **shared, notify=policy, key_faults=memory.keys.faults)
     admission = _admission(settings, access, clock)
     notify = _notify(settings, policy, memory, admission, shared)
     downloader = Downloader(_download_policy(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from receiver.bucket import open_bucket
+from receiver.errors import SettingsError
 from receiver.makers import Makers
 from receiver.settings import Settings
 from storage.archive import Archive
@@ -35,15 +36,16 @@ class Memory:
     events: Events
     backlog: Backlog
     store: ObjectStore
+    keys: Keys
     archive: Archive
     notifications: Notifications
 
 
 def open_memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
-    """Open both; raises Misconfigured or Unavailable, each saying what to change."""
+    """Open both; raises SettingsError, Misconfigured or Unavailable, each saying what to change."""
+    keys = _keys(settings)
     store, facts = open_bucket(settings.s3, makers.store)
     database = makers.database(settings.ledger_url)
-    keys = Keys(prefix=settings.s3.prefix, template=settings.key_template)
     return Memory(
         database=database,
         ledger=makers.ledger(database, clock),
@@ -54,6 +56,15 @@ def open_memory(settings: Settings, clock: Clock, makers: Makers) -> Memory:
         events=Events(database),
         backlog=Backlog(database, clock),
         store=store,
+        keys=keys,
         archive=Archive(store, keys, trust_checksums=facts.checks_sha256 and facts.returns_sha256),
         notifications=Notifications(database, clock),
     )
+
+
+def _keys(settings: Settings) -> Keys:
+    try:
+        return Keys(prefix=settings.s3.prefix, template=settings.key_template)
+    except ValueError as error:
+        # Each alone was checked when it was read.
+        raise SettingsError(f"DARKROOM_S3__PREFIX with DARKROOM_KEY_TEMPLATE: {error}") from error

@@ -221,7 +221,10 @@ class Settings(BaseSettings):
     )
     key_template: KeyTemplate = Field(
         DEFAULT_TEMPLATE,
-        description="Keys of the images: date, job_id, index, ext, gateway, model, sha256, tag:<name>.",
+        description="Keys of the images: date, job_id, index, ext, gateway, model, sha256, tag:<name>. "
+        "Other characters than letters, digits, `_`, `.` and `-` in a tag or model become `-`; a first part "
+        "that Darkroom keeps for itself, such as `records`, gets `_` before it. A part may have 200 bytes "
+        "and a key 1,000; a job that would need more is refused.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="Log lines as JSON, or for people; auto chooses by whether a terminal is there."

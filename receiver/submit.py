@@ -51,7 +51,7 @@ log = structlog.get_logger("darkroom.submit")
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
-    """The first step of a job's life. Thread-safe."""
+    """The first step of a job's life. Thread-safe. `key_faults` is `Keys.faults` of the archive's keys."""
 
     ledger: Ledger
     gateways: Mapping[str, Gateway]
@@ -63,6 +63,7 @@ class Submitter:
     clock: Clock
     metrics: Metrics
     notify: NotifyPolicy
+    key_faults: Callable[[str, JobRequest], Sequence[Mapping[str, str]]]
 
     def accept(
         self,
@@ -82,11 +83,10 @@ class Submitter:
         gateway = self.gateways.get(gateway_name)
         if gateway is None:
             known = ", ".join(sorted(self.gateways)) or "none"
-            raise UnknownGateway(
-                [{"field": "gateway", "message": f"not configured here; these are: {known}"}]
-            )
+            fault = {"field": "gateway", "message": f"not configured here; these are: {known}"}
+            raise UnknownGateway([fault])
         request = _expressible(gateway, request, ignore=ignore_unsupported)
-        if faults := gateway.faults(request):
+        if faults := [*gateway.faults(request), *self.key_faults(gateway_name, request)]:
             raise InvalidRequest(faults)
         try:
             self.notify.check(notify_url or "")

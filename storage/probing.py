@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from storage.errors import Conflict, Corrupt, StorageError
 
 if TYPE_CHECKING:
     from storage.objects import ObjectStore
+
+BODY = b"darkroom"
 
 LEFT_BEHIND_MS = 3_600_000
 """A probe this much older than the newest one was left by a process that was killed."""
@@ -33,10 +36,11 @@ class StoreFacts:
 def probe(store: ObjectStore, prefix: str) -> StoreFacts:
     """Write, read and delete below a prefix, and answer what the store honoured.
 
-    What a process that was killed in the middle of this left there is deleted too.
+    What a process that was killed in the middle of this left there is deleted too: only objects with the
+    exact key and size of a probe, and older than `LEFT_BEHIND_MS`.
     """
     key = f"{prefix}{secrets.token_hex(8)}"
-    body, damaged = b"darkroom", f"{key}-damaged"
+    body, damaged = BODY, f"{key}-damaged"
     sha256, wrong = hashlib.sha256(body).hexdigest(), hashlib.sha256(b"other").hexdigest()
     _put(store, key, body, sha256)
     try:
@@ -54,7 +58,10 @@ def probe(store: ObjectStore, prefix: str) -> StoreFacts:
 
 def _sweep(store: ObjectStore, prefix: str, newest: str) -> None:
     # Measured against our own probe, so that only the store's clock counts.
-    times = {found.key: found.modified_at for found in store.list(prefix)}
+    # Anything else may be an image or a file of another program, and stays.
+    shape = re.compile(re.escape(prefix) + r"[0-9a-f]{16}(-damaged)?")
+    found = [each for each in store.list(prefix) if each.bytes == len(BODY) and shape.fullmatch(each.key)]
+    times = {each.key: each.modified_at for each in found}
     now = times.get(newest)
     for key, at in times.items():
         if now is not None and at is not None and now - at > LEFT_BEHIND_MS:

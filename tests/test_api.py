@@ -23,7 +23,7 @@ from receiver.edge import Edge, handlers
 from receiver.embedded import EmbeddedS3
 from receiver.metrics import Metrics
 from receiver.sandbox import SandboxServer
-from tests.live import IMAGEN, ULTRA, Live, started
+from tests.live import IMAGEN, ULTRA, Live, Start, started
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
@@ -68,6 +68,16 @@ def test_every_field_that_is_wrong_is_named(
     assert answer.json()["code"] == "invalid_request"
     assert named
     assert fields is None or set(named) == fields
+
+
+def test_tags_that_make_a_key_too_long_are_refused_before_a_job_is_accepted(start: Start) -> None:
+    live = start(key_template="{tag:album}{tag:event}/{job_id}/{index}.{ext}")
+    tags = {"album": "\U00020000" * 100, "event": "\U00020000" * 100}
+    named = faults(live.http.post("/v1/jobs", json=IMAGEN | {"tags": tags}))
+    assert named["tags"].endswith("shorten tag:album or tag:event")
+    assert live.http.get("/v1/books").json()["accepted"] == 0
+    (output,) = live.outputs(live.make(IMAGEN, tags=tags | {"event": "fair"})["id"])
+    assert output["key"].startswith("\U00020000" * 32 + "fair/")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff\xfe", b"null", b"[" * 100_000])

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import httpx
 import pytest
 
-from storage import s3
+from storage import probing, s3
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
 from storage.objects import ObjectStore, StoredObject
 from storage.probing import StoreFacts
@@ -461,23 +461,33 @@ def test_a_server_that_is_no_object_store_is_named(answers: Any, status: int) ->
 
 
 class Early(ObjectStore):
-    """A store whose list says of one object that it is two hours older than it is."""
+    """A store whose list says of all that a test put there that it is two hours older than it is."""
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """List, with that object's time set back."""
+        """List, with those times set back."""
         for found in super().list(prefix):
-            at = (found.modified_at or 0) - (7_200_000 if found.key.endswith("/left") else 0)
-            yield replace(found, modified_at=at)
+            back = 7_200_000 if found.key in LEFT + FOREIGN else 0
+            yield replace(found, modified_at=(found.modified_at or 0) - back)
 
 
-def test_what_a_killed_process_left_of_its_probe_is_swept_up(store: ObjectStore) -> None:
-    data = b"left"
-    sha256 = hashlib.sha256(data).hexdigest()
-    store.put_new(
-        "darkroom-probes/left", io.BytesIO(data), size=4, sha256=sha256, content_type="x/y", metadata={}
-    )
+LEFT = ["darkroom-probes/0123456789abcdef", "darkroom-probes/fedcba9876543210-damaged"]
+LARGER = "darkroom-probes/00000000000000ff"
+FOREIGN = [
+    "darkroom-probes/0123456789ABCDEF",
+    "darkroom-probes/0123456789abcdef.png",
+    "darkroom-probes/0123456789abcdef/0.png",
+    "darkroom-probes/0123456789abcdef0",
+    "darkroom-probes/album/0123456789abcdef",
+    "darkroom-probes/left",
+    LARGER,
+]
+
+
+def test_what_a_killed_process_left_of_its_probe_is_swept_up_and_nothing_else(store: ObjectStore) -> None:
+    for key in LEFT + FOREIGN:
+        put(store, key, b"an image" * 9 if key == LARGER else probing.BODY)
     store.check()
-    assert [found.key for found in store.list("darkroom-probes/")] == ["darkroom-probes/left"], "it is young"
+    assert {found.key for found in store.list("darkroom-probes/")} == {*LEFT, *FOREIGN}, "they are young"
     early = Early(store._client, store._links, bucket=store._bucket, on_aws=False)
     early.check()
-    assert list(store.list("darkroom-probes/")) == []
+    assert {found.key for found in store.list("darkroom-probes/")} == {*FOREIGN}

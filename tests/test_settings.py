@@ -49,6 +49,7 @@ def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DARKROOM_GATEWAYS__APIFRAME__APIKEY", "a misspelt name"),
         ("DARKROOM_DOWNLOAD__ALLOW_NETWORKS", "everywhere"),
         ("DARKROOM_KEY_TEMPLATE", "{date}.png"),
+        ("DARKROOM_KEY_TEMPLATE", "darkroom-probes/{job_id}/{index}"),
         ("DARKROOM_S3__PREFIX", "../up"),
         ("DARKROOM_CALLBACKS__MAX_BYTES", "0"),
     ],
@@ -58,6 +59,15 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
 ) -> None:
     with pytest.raises(SettingsError, match=name):
         given(monkeypatch, **{name: value})
+
+
+def test_a_prefix_and_a_template_that_are_too_long_together_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    template = "x" * 120 + "/{job_id}/{index}"
+    settings = given(monkeypatch, DARKROOM_S3__PREFIX="p" * 120, DARKROOM_KEY_TEMPLATE=template)
+    with pytest.raises(SettingsError, match=r"DARKROOM_S3__PREFIX with DARKROOM_KEY_TEMPLATE.* 240 bytes"):
+        build(settings)
 
 
 def test_every_missing_setting_is_named_at_once() -> None:
