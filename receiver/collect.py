@@ -70,7 +70,7 @@ class Collector:
                 job, failures = self._fetch_by_fresh_links(job, failures)
             if failures and (wait := self._wait(job, failures)) is not None:
                 return self._later(job, worker, failures, wait)
-            return self._close(job, worker, failures)
+            return self._close(job, worker, self._without_stored(job, failures))
         except (Unavailable, Misconfigured, Unready) as error:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
             log.warning("not archived yet", why=str(error))
@@ -122,11 +122,44 @@ class Collector:
             if index in have:
                 continue
             try:
-                self.ledger.add_output(self._fetch(job, index))
+                self._note(job, self._fetch(job, index))
             except ImageError as error:
                 log.warning("image failed", index=index, code=error.code, why=str(error))
                 failures[index] = error
         return failures
+
+    def _without_stored(self, job: Job, failures: Mapping[int, ImageError]) -> dict[int, ImageError]:
+        """Adopt what earlier tries stored of the images that failed; returns the failures that remain."""
+        missing = dict(failures)
+        for index in failures:
+            image = job.result.images[index]
+            seed = image.seed or _only_seed(job.result)
+            with self._storing():
+                output = self.archive.find_image(
+                    job, index, seed=seed, source_url=self._shown(image.url), now=self.clock()
+                )
+            if output is not None:
+                log.warning("kept the image of an earlier try: it cannot be downloaded", index=index)
+                self._note(job, output)
+                self.metrics.count("darkroom_images_archived_total", gateway=job.gateway)
+                del missing[index]
+        return missing
+
+    def _shown(self, url: str) -> str | None:
+        try:
+            return self.redactor.text(read_target(url).source_url)
+        except ForbiddenAddress:
+            return None
+
+    def _note(self, job: Job, output: Output) -> None:
+        """Note an output, unless a worker that lost its lease noted another image of this submission."""
+        try:
+            self.ledger.add_output(output)
+        except Conflict:
+            known = next(one for one in self.ledger.outputs(job.id) if one.index == output.index)
+            if not self.archive.names(job, known):
+                raise
+            log.warning("kept the image of another worker", index=output.index, key=known.key)
 
     @contextmanager
     def _host(self, url: str) -> Iterator[None]:
@@ -162,6 +195,8 @@ class Collector:
             )
             with self._storing():
                 output = self.archive.store_image(job, new, now=self.clock())
+        if output.sha256 != new.sha256:
+            log.warning("kept the image of an earlier try: its host gave other bytes", index=index)
         self.metrics.count("darkroom_images_archived_total", gateway=job.gateway)
         self.metrics.count("darkroom_archived_bytes_total", output.bytes, gateway=job.gateway)
         log.info("archived image", index=index, key=output.key, bytes=output.bytes)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from hashlib import sha256 as digest_of
 from typing import Any, BinaryIO
 
+from storage import adopting
 from storage.authorities import origin_of
 from storage.errors import Conflict, Corrupt
 from storage.keys import Keys
-from storage.media import ImageFacts
+from storage.media import KINDS, ImageFacts
 from storage.objects import ObjectStore, StoredObject
 from storage.records import Attempt, Delivery, Job, JobError, Output, Status, rfc3339
 
@@ -58,14 +59,14 @@ class Archive:
     def store_image(self, job: Job, image: NewImage, *, now: int) -> Output:
         """Store one image and prove that it is there; storing the same bytes again is no error.
 
-        Raises Conflict if other bytes are under its key, and Corrupt if what is read back differs.
+        Where an earlier try of this submission stored other bytes under its key, those stay and the output
+        is theirs: its digest is not the new image's then. A key with {ext} or {sha256} in it may differ
+        between two such tries; then both objects stay, and no record names the first.
+
+        Raises Conflict if an object from elsewhere is under its key, and Corrupt if what is read back
+        differs.
         """
         key = self._keys.image(job, image.index, extension=image.facts.extension, sha256=image.sha256)
-        metadata = {
-            "darkroom-job-id": job.id,
-            "darkroom-output-index": str(image.index),
-            "darkroom-sha256": image.sha256,
-        }
         try:
             self._store.put_new(
                 key,
@@ -73,14 +74,41 @@ class Archive:
                 size=image.bytes,
                 sha256=image.sha256,
                 content_type=image.facts.media_type,
-                metadata=metadata,
+                metadata=adopting.marks(job, image.index, image.sha256),
             )
         except Conflict:
-            # Somebody stored it before: a worker that was cut off, or another one. Its bytes decide.
-            stored = self._compare(key, image, Conflict, "holds another image already")
-        else:
-            stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
+            return self._stored_before(job, image, key, now)
+        stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
         return _output(job, image, stored, now)
+
+    def find_image(
+        self, job: Job, index: int, *, seed: str | None, source_url: str | None, now: int
+    ) -> Output | None:
+        """Returns the output of an image that an earlier try of this submission stored, without downloading.
+
+        For an image that cannot be downloaded any more; it costs one listing for each file extension.
+        """
+        adopted = adopting.find(self._store, self._keys, job, index)
+        if adopted is None:
+            return None
+        return _adopted_output(job, index, adopted, seed=seed, source_url=source_url, now=now)
+
+    def names(self, job: Job, output: Output) -> bool:
+        """Returns whether an output lies where this submission of the job puts it."""
+        extension = next(kind.extension for kind in KINDS if kind.media_type == output.media_type)
+        return output.key == self._keys.image(job, output.index, extension=extension, sha256=output.sha256)
+
+    def _stored_before(self, job: Job, image: NewImage, key: str, now: int) -> Output:
+        """Returns the output of what a worker that was cut off, or another one, stored under the key."""
+        try:
+            return _output(job, image, self._compare(key, image, Conflict, "holds another image"), now)
+        except Conflict:
+            adopted = adopting.adopt(self._store, self._keys, job, image.index, key)
+            if adopted is None:
+                raise
+        return _adopted_output(
+            job, image.index, adopted, seed=image.seed, source_url=image.source_url, now=now
+        )
 
     def write_record(self, job: Job, document: Mapping[str, Any]) -> Written:
         """Write a job's next record, read it back, and answer where it is.
@@ -112,7 +140,7 @@ class Archive:
                 size=len(body),
                 sha256=digest_of(body).hexdigest(),
                 content_type="application/json",
-                metadata={"darkroom-job-id": job.id},
+                metadata={adopting.JOB: job.id},
             )
         except Conflict:
             return False
@@ -291,4 +319,25 @@ def _output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output
         source_url=image.source_url,
         downloaded_at=image.downloaded_at,
         version_id=stored.version_id,
+    )
+
+
+def _adopted_output(
+    job: Job, index: int, adopted: adopting.Adopted, *, seed: str | None, source_url: str | None, now: int
+) -> Output:
+    return Output(
+        job_id=job.id,
+        index=index,
+        key=adopted.stored.key,
+        sha256=adopted.sha256,
+        bytes=adopted.bytes,
+        media_type=adopted.facts.media_type,
+        width=adopted.facts.width,
+        height=adopted.facts.height,
+        stored_at=now,
+        seed=seed,
+        source_url=source_url,
+        # Nothing is left of its download but that it ended just before the object was written.
+        downloaded_at=adopted.stored.modified_at,
+        version_id=adopted.stored.version_id,
     )

@@ -14,14 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("receiver", "storage")
 TOP_LEVEL = {"pyproject.toml", "README.md", "LICENSE", "receiver", "storage", "tests", "deploy"}
 
-MOST_LINES = 300
-LONGER_FILES: dict[str, str] = {
-    "receiver/answers.py": "one type for each thing that the API answers, in one list, with nothing to run",
-    "receiver/errors.py": "one tree, which is only a tree as long as it stands in one place",
-    "receiver/client.py": "one class that users read as a whole, with an example in each docstring",
-}
-"""A file that may be longer than `MOST_LINES`, and why."""
-
+MOST_LINES = 500
 LONGEST_FUNCTION = 60
 LONGER_FUNCTIONS: dict[str, str] = {
     "storage/migrations/versions/0001_first.py:upgrade": "a list of columns, written once and never changed",
@@ -117,7 +110,7 @@ def test_the_top_level_holds_what_the_design_says_and_nothing_else() -> None:
 def test_files_stay_within_their_budget() -> None:
     for path in _files():
         lines = len(path.read_text().splitlines())
-        assert lines <= MOST_LINES or str(path.relative_to(ROOT)) in LONGER_FILES, f"{path}: {lines} lines"
+        assert lines <= MOST_LINES, f"{path}: {lines} lines"
 
 
 def test_functions_stay_within_their_budget() -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import BinaryIO
 
 import pytest
+from PIL import Image
 
 from storage.archive import Archive, NewImage, Written, record_document
 from storage.errors import Conflict, Corrupt, NotFound
@@ -68,6 +69,7 @@ def test_an_image_lies_where_its_output_says_with_what_it_is(archive: Archive, s
     assert stored.content_type == "image/png"
     assert stored.metadata == {
         "darkroom-job-id": "0192-id", "darkroom-output-index": "0", "darkroom-sha256": output.sha256,
+        "darkroom-gateway-job-id": "theirs",
     }  # fmt: skip
     assert (output.id, output.width, output.height, output.stored_at) == ("0192-id.0", 3, 2, NOON + 1)
 
@@ -84,6 +86,114 @@ def test_other_bytes_under_the_key_are_told_and_stay(archive: Archive, store: Ob
     with pytest.raises(Conflict, match="another image"):
         archive.store_image(JOB, image(b"other bytes"), now=NOON)
     assert store.read(first.key, max_bytes=100) == b"the bytes"
+
+
+def picture(colour: str, form: str = "PNG", size: tuple[int, int] = (5, 4)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, form)
+    return file.getvalue()
+
+
+RED, BLUE = picture("red"), picture("blue", size=(3, 2))
+
+
+def kept(output: Output, data: bytes) -> bool:
+    """Whether an output says of itself what these bytes are."""
+    return (output.sha256, output.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def found(archive: Archive, job: Job = JOB, index: int = 0) -> Output | None:
+    return archive.find_image(job, index, seed="7", source_url="https://cdn.example/1.png", now=NOON + 9)
+
+
+def test_other_bytes_that_an_earlier_try_stored_are_kept(archive: Archive, store: ObjectStore) -> None:
+    first = archive.store_image(JOB, image(RED), now=NOON)
+    before = store.head(first.key)
+    again = archive.store_image(JOB, image(BLUE), now=NOON + 5)
+    assert kept(again, RED)
+    assert (again.key, again.media_type, again.width, again.height) == (first.key, "image/png", 5, 4)
+    assert (again.stored_at, again.downloaded_at, again.declared_type) == (NOON + 5, before.modified_at, None)
+    assert store.head(first.key) == before
+    assert archive.write_record(JOB, document(first)) == archive.write_record(JOB, document(again))
+
+
+@pytest.mark.parametrize(
+    "template", ["{job_id}/{index}.{ext}", "{ext}/{sha256}-{job_id}-{index}", "{job_id}{index}"]
+)
+def test_an_image_that_cannot_be_downloaded_again_is_found(store: ObjectStore, template: str) -> None:
+    archive = Archive(store, Keys(template=template), trust_checksums=True)
+    assert found(archive) is None
+    jpeg = replace(image(picture("red", "JPEG")), facts=ImageFacts("image/jpeg", "jpg", 5, 4))
+    first = archive.store_image(JOB, jpeg, now=NOON)
+    again = found(archive)
+    assert again is not None
+    assert (again.key, again.sha256, again.bytes) == (first.key, first.sha256, first.bytes)
+    assert (again.media_type, again.width, again.height, again.seed) == ("image/jpeg", 5, 4, "7")
+    assert found(archive, index=1) is None
+    assert found(archive, replace(JOB, id="0192-other")) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "body"),
+    [
+        ({"darkroom-job-id": "0192-other"}, RED),
+        ({"darkroom-output-index": "1"}, RED),
+        ({"darkroom-gateway-job-id": "another"}, RED),
+        ({"darkroom-sha256": hashlib.sha256(BLUE).hexdigest()}, RED),
+        ({"darkroom-sha256": None}, RED),
+        ({"darkroom-job-id": None}, RED),
+        ({}, b"no image"),
+        ({}, picture("red", "JPEG")),  # which this job would never have stored under a key for PNG
+    ],
+    ids=["job", "index", "gateway's job", "digest", "no digest", "no job", "no image", "another format"],
+)
+def test_what_is_not_proven_to_be_this_image_is_a_conflict(
+    archive: Archive, store: ObjectStore, wrong: dict[str, str | None], body: bytes
+) -> None:
+    sha256 = hashlib.sha256(body).hexdigest()
+    own = {
+        "darkroom-job-id": JOB.id, "darkroom-output-index": "0", "darkroom-sha256": sha256,
+        "darkroom-gateway-job-id": "theirs",
+    }  # fmt: skip
+    said = {name: value for name, value in (own | wrong).items() if value is not None}
+    key = "team/images/2026/11/22/0192-id/0.png"
+    store.put_new(
+        key, io.BytesIO(body), size=len(body), sha256=sha256, content_type="image/png", metadata=said
+    )
+    with pytest.raises(Conflict, match="another image"):
+        archive.store_image(JOB, image(BLUE), now=NOON)
+    assert found(archive) is None
+    assert store.read(key, max_bytes=10_000) == body
+
+
+def test_an_object_from_before_the_gateways_id_was_noted_is_kept(archive: Archive) -> None:
+    archive.store_image(replace(JOB, gateway_job_id=None), image(RED), now=NOON)
+    assert kept(archive.store_image(JOB, image(BLUE), now=NOON), RED)
+
+
+@pytest.mark.parametrize(
+    "template", ["{job_id}/{index}.{ext}", "{job_id}{sha256}{index}", "{job_id}{ext}{index}"]
+)
+def test_no_image_of_an_earlier_submission_is_taken_for_a_later_ones(
+    store: ObjectStore, template: str
+) -> None:
+    archive = Archive(store, Keys(template=template), trust_checksums=True)
+    unnamed = replace(JOB, gateway_job_id=None)  # so that nothing but the key tells the two apart
+    first = archive.store_image(unnamed, image(RED), now=NOON)
+    later = replace(unnamed, submission=2)
+    assert found(archive, later) is None
+    second = archive.store_image(later, image(BLUE), now=NOON)
+    assert kept(second, BLUE)
+    again = found(archive, unnamed), found(archive, later)
+    assert [output and output.key for output in again] == [first.key, second.key]
+    assert archive.names(later, second)
+    assert not archive.names(later, first)
+
+
+def test_a_gateways_id_of_any_spelling_is_noted(archive: Archive) -> None:
+    strange = replace(JOB, gateway_job_id="käse/\n" * 100)
+    archive.store_image(strange, image(RED), now=NOON)
+    assert kept(archive.store_image(strange, image(BLUE), now=NOON), RED)
 
 
 def test_a_record_is_written_once_and_read_back(archive: Archive) -> None:

@@ -265,6 +265,23 @@ def test_partial_images(sandbox: SandboxServer, one: httpx.Client) -> None:
     assert [get(link).status_code for link in links] == [200, 200, 404]
 
 
+@pytest.mark.parametrize("form", ["png", "jpg"])
+def test_other_bytes_of_the_same_picture(sandbox: SandboxServer, client: httpx.Client, form: str) -> None:
+    wish = {"sandbox": "other_bytes", "output_format": form}
+    job_id = take(client, None, prompt=f"number {next(NUMBERS)}", imagenParams=wish)
+    (link,) = sandbox.wait(job_id).images
+    first, second, third = (get(link).content for _ in range(3))
+    assert first == sandbox.image_bytes(job_id)
+    assert second == third != first
+    pixels = [Image.open(io.BytesIO(data)).tobytes() for data in (first, second)]
+    assert pixels[0] == pixels[1]
+
+
+def test_single_use_link(sandbox: SandboxServer, client: httpx.Client) -> None:
+    (link,) = sandbox.wait(spoil(client, "single_use_link", status=410)).images
+    assert [get(link).status_code for _ in range(3)] == [200, 410, 410]
+
+
 @pytest.mark.parametrize("size", [1, 30_000, 30_001, 1_048_576, 3_333_333, 2 * 1_048_600])
 def test_images_of_a_size_are_valid_and_deterministic(
     sandbox: SandboxServer, client: httpx.Client, size: int

@@ -49,6 +49,8 @@ KINDS: Mapping[str, str] = {
     "reset_image": "half of the image comes and the connection is reset",
     "stalled_image": "half of the image comes and then nothing more, while the connection stays open",
     "wrong_length": "the whole image comes under a Content-Length that is `off_by` bytes off",
+    "other_bytes": "each download of an image after its first has other bytes, of the same picture",
+    "single_use_link": "each image can be downloaded once; then its links answer `status`, 404 by default",
     "redirect_image": "links answer 302 and lead to `url`",
     "partial_images": "the last image is never there (API in One)",
     "bytes": "images are valid PNG files of about `bytes` bytes",

@@ -75,13 +75,27 @@ def pieces(picture: bytes, size: int | None) -> tuple[int, Iterator[bytes]]:
     return total, parts()
 
 
+def noted(picture: bytes) -> bytes:
+    """The same picture in other bytes: with a comment, in PNG as a private chunk."""
+    if picture.startswith(b"\xff\xd8"):
+        return picture[:2] + b"\xff\xfe\x00\x07again" + picture[2:]
+    return picture[:-_END] + _pad(5) + picture[-_END:]
+
+
 def _serve(jobs: Jobs, job: SandboxJob, spec: Spec, picture: bytes) -> Response:
     faults = job.faults
+    name = f"{job.id}/{spec.index}"
+
+    def again(kind: str) -> bool:
+        return kind in faults and not jobs.spend(kind, name, 1)
 
     def strikes(kind: str) -> bool:
-        name = f"{job.id}/{spec.index}"
         return kind in faults and (faults.times is None or jobs.spend(kind, name, faults.times))
 
+    if again("single_use_link"):
+        return PlainTextResponse("This link was used", faults.status or 404)
+    if again("other_bytes"):
+        picture = noted(picture)
     if strikes("html_image"):
         return Response(HTML, media_type="image/png")
     if strikes("redirect_image"):

@@ -220,3 +220,23 @@ def test_an_image_that_comes_back_after_a_kill_is_kept(
         verdict = judge(here)
         assert verdict.problems == (), str(verdict)
         assert verdict.archived == 1
+
+
+@pytest.mark.parametrize("fault", ["other_bytes", "single_use_link"])
+@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize("kill", [Kill("put:image", "after"), Kill("add_output", "commit")], ids=str)
+def test_an_image_that_cannot_be_downloaded_alike_again_is_kept(
+    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path, kill: Kill, gateway: str, fault: str
+) -> None:
+    """The image was stored, and the ledger does not know; its host gives other bytes then, or none."""
+    with world(s3_server, forks, tmp_path) as here:
+        here.start(kill)
+        submitted = here.submit_meanwhile(gateway, fault=fault)
+        here.await_death()
+        assert here.rows("SELECT * FROM outputs") == []
+        here.start()
+        here.settle()
+        assert here.get(f"/v1/jobs/{submitted.result().job_id}")["status"] == "archived", here.said()
+        assert len(list(here.store.list(f"{here.prefix}images/"))) == 1
+        assert "kept the image of an earlier try" in here.log.read_text()
+        table.add("kill -9 before the ledger knows an image, which comes otherwise then", judge(here))
