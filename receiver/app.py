@@ -9,41 +9,41 @@ from typing import TypedDict
 import structlog
 
 from receiver import ringing
-from receiver.access import Access
-from receiver.admission import Admission
-from receiver.beside import Workers
-from receiver.breaker import Breaker
-from receiver.collect import Collector
-from receiver.download import Downloader, DownloadPolicy
-from receiver.gallery.sessions import Sessions
-from receiver.gateways.table import configured
-from receiver.health import Health, oldest_result
-from receiver.housekeeping import Housekeeper
-from receiver.intake import Intake
+from receiver.api.health import Health, oldest_result
+from receiver.api.subscriptions import Subscriptions
+from receiver.asgi import Behind, surface
+from receiver.callbacks.intake import Intake
+from receiver.download.downloader import Downloader, DownloadPolicy
+from receiver.gateways.registry import configured
+from receiver.http.admission import Admission
+from receiver.http.auth import Access
+from receiver.http.rate_limit import Limits
+from receiver.http.sessions import Sessions
+from receiver.jobs.archive import Archiver
+from receiver.jobs.bulk_poll import BulkPoller
+from receiver.jobs.circuit_breaker import CircuitBreaker
+from receiver.jobs.cleanup import Housekeeper
+from receiver.jobs.metrics import Measured, from_ledger, from_pauses, from_process, from_results
+from receiver.jobs.reconcile import Reconciler
+from receiver.jobs.retry import Retrier
+from receiver.jobs.submit import Submitter
+from receiver.jobs.worker import Step, Worker
+from receiver.jobs.worker_processes import WorkerProcesses
 from receiver.keyring import notify_secrets, secret_keys
-from receiver.limits import Limits
 from receiver.makers import USUAL, Makers
-from receiver.measuring import Measured, from_ledger, from_pauses, from_process, from_results
 from receiver.memory import Memory, open_memory
-from receiver.metrics import Metrics
+from receiver.notifications.sender import warnings_of
+from receiver.notifications.url_policy import NotifyPolicy
 from receiver.notify_parts import NotifyParts, notify_parts
-from receiver.notify_policy import NotifyPolicy
-from receiver.notifying import warnings_of
 from receiver.outside import Outside, open_outside
-from receiver.overview import Overview
-from receiver.reconcile import Reconciler
 from receiver.redaction import Redactor
-from receiver.retry import Retrier
+from receiver.schedule import Timing, system_clock
 from receiver.service import Service
 from receiver.settings import Settings, require
-from receiver.submit import Submitter
-from receiver.surface import Behind, surface
-from receiver.timing import Timing, system_clock
-from receiver.waiting import Waiters
-from receiver.worker import Step, Worker
-from storage.bell import Bell
-from storage.events import KEPT_MS
-from storage.records import Clock, Job, Status
+from receiver.telemetry.metrics import Metrics
+from storage.ledger.events import KEPT_MS
+from storage.ledger.wakeup import WakeupChannel
+from storage.models import Clock, Job, Status
 
 log = structlog.get_logger("darkroom.app")
 
@@ -65,10 +65,10 @@ def build(
     outside = open_outside(settings, clock, makers, policy.secrets)
     memory = open_memory(settings, clock, makers)
     timing = timing or _timing(settings)
-    breaker = Breaker(memory.circuits, timing, outside.redactor, clock)
+    breaker = CircuitBreaker(memory.circuits, timing, outside.redactor, clock)
     metrics = Metrics(outside.gateways)
-    waiters = Waiters(memory.events, settings.limits, metrics)
-    bell = ringing.hang_bell(memory.database, metrics)
+    waiters = Subscriptions(memory.events, settings.limits, metrics)
+    bell = ringing.open_wakeup(memory.database, metrics)
     shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
     sending = (outside.gateways, outside.sender, outside.urls)
     submitter = Submitter(memory.ledger, *sending, **shared, notify=policy, key_faults=memory.keys.faults)
@@ -113,7 +113,7 @@ def build(
 class _Shared(TypedDict):
     """What every step of a job's life is given."""
 
-    breaker: Breaker
+    breaker: CircuitBreaker
     redactor: Redactor
     timing: Timing
     clock: Clock
@@ -140,15 +140,15 @@ def _worker(
     )
 
 
-def _workers(settings: Settings, bell: Bell, metrics: Metrics) -> Workers:
+def _workers(settings: Settings, bell: WakeupChannel, metrics: Metrics) -> WorkerProcesses:
     # On the command line of this process they stand in place of its variables.
     given = {"DARKROOM_HOST": settings.host, "DARKROOM_PORT": str(settings.port)}
-    workers = Workers(settings.worker.processes, bell, given)
+    workers = WorkerProcesses(settings.worker.processes, bell, given)
     metrics.add(workers.counted)
     return workers
 
 
-def _watch(metrics: Metrics, memory: Memory, breaker: Breaker, intake: Intake, clock: Clock) -> None:
+def _watch(metrics: Metrics, memory: Memory, breaker: CircuitBreaker, intake: Intake, clock: Clock) -> None:
     metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
     metrics.watch(from_results(memory.backlog.oldest_ready_at, clock))
     metrics.watch(from_pauses(breaker.paused))
@@ -186,7 +186,7 @@ def _housekeeper(memory: Memory, metrics: Metrics, clock: Clock) -> Housekeeper:
     return Housekeeper({"events forgotten": lambda: memory.events.forget(clock() - KEPT_MS)}, metrics)
 
 
-def _health(settings: Settings, memory: Memory, breaker: Breaker, clock: Clock) -> Health:
+def _health(settings: Settings, memory: Memory, breaker: CircuitBreaker, clock: Clock) -> Health:
     results = oldest_result(memory.backlog.oldest_ready_at, limit_s=settings.ready.oldest_result, clock=clock)
     checks = {"ledger": memory.ledger.ping, "archive": memory.store.ping, "results": results}
     return Health(checks, [breaker.warnings, warnings_of(memory.notifications, clock)])
@@ -209,11 +209,11 @@ def _steps(
     """What comes next for a job, by where it is."""
     ledger = memory.ledger
     confirm = {name: ours.confirm for name, ours in configured(settings).items()}
-    overview = Overview(memory.backlog, outside.sender, shared["clock"])
+    overview = BulkPoller(memory.backlog, outside.sender, shared["clock"])
     reconciler = Reconciler(
         ledger, outside.gateways, outside.sender, confirm=confirm, overview=overview, **shared
     )
-    collector = Collector(ledger, memory.archive, downloader, reconciler, outside.gateways, **shared)
+    collector = Archiver(ledger, memory.archive, downloader, reconciler, outside.gateways, **shared)
 
     def queued(job: Job, worker: str) -> Job:
         # A submission that seemed to fail may have been taken all the same; then its callback says so.

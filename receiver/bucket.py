@@ -7,8 +7,8 @@ from collections.abc import Callable
 import structlog
 
 from receiver.settings import S3Settings
-from storage.objects import ObjectStore
-from storage.probing import StoreFacts
+from storage.archive.conformance import StoreFacts
+from storage.archive.object_store import ObjectStore
 
 log = structlog.get_logger("darkroom.bucket")
 

@@ -377,13 +377,13 @@ class NotificationError(DarkroomError):
     status = 502
 
 
-class ReceiverUnavailable(NotificationError):
+class EndpointUnavailable(NotificationError):
     """It could not be reached, did not answer in time, or gave no answer that can be read."""
 
     code = "receiver_unavailable"
 
 
-class ReceiverRefused(NotificationError):
+class EndpointRefused(NotificationError):
     """It answered neither 2xx nor 410. `retry_after_s`: how long it asks us to wait, if it does."""
 
     code = "receiver_refused"
@@ -393,13 +393,13 @@ class ReceiverRefused(NotificationError):
         super().__init__(message)
 
 
-class ReceiverGone(NotificationError):
+class EndpointGone(NotificationError):
     """It answered 410: it wants no more, so this one is given up at once."""
 
     code = "receiver_gone"
 
 
-class ReceiverForbidden(NotificationError):
+class EndpointForbidden(NotificationError):
     """The URL leads where no notification may go: a private address, or over plain http to a public one."""
 
     code = "receiver_forbidden"

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from receiver.errors import SettingsError
-from receiver.schemes import STANDARD, check_secret
 from receiver.settings import Settings
+from receiver.signatures import STANDARD, check_secret
 
 FILE = "secret-key"
 NOTIFY_FILE = "notify-secret"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import httpx
 
-from receiver.sending import Sender
-from receiver.thumbnailer import Thumbnailer
-from storage.database import Database
-from storage.ledger import Ledger
-from storage.objects import ObjectStore
-from storage.records import Clock
+from receiver.gateways.client import GatewayClient
+from receiver.thumbnails.pool import Thumbnailer
+from storage.archive.object_store import ObjectStore
+from storage.ledger.database import Database
+from storage.ledger.ledger import Ledger
+from storage.models import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Makers:
     database: Callable[[str], Database] = Database.open
     ledger: Callable[[Database, Clock], Ledger] = Ledger
     store: Callable[..., ObjectStore] = ObjectStore.connect
-    sender: Callable[[httpx.Client, Mapping[str, int]], Sender] = Sender
+    sender: Callable[[httpx.Client, Mapping[str, int]], GatewayClient] = GatewayClient
     thumbnailer: Callable[[], Thumbnailer] = Thumbnailer
 
 

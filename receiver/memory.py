@@ -8,19 +8,19 @@ from receiver.bucket import open_bucket
 from receiver.errors import SettingsError
 from receiver.makers import Makers
 from receiver.settings import Settings
-from storage.archive import Archive
-from storage.backlog import Backlog
-from storage.circuits import Circuits
-from storage.database import Database
-from storage.events import Events
-from storage.facets import Facets
-from storage.keys import Keys
-from storage.ledger import Ledger
-from storage.notifications import Notifications
-from storage.objects import ObjectStore
-from storage.records import Clock
-from storage.search import Search
-from storage.usage import Usage
+from storage.archive.archive import Archive
+from storage.archive.keys import Keys
+from storage.archive.object_store import ObjectStore
+from storage.ledger.backlog import Backlog
+from storage.ledger.circuits import Circuits
+from storage.ledger.database import Database
+from storage.ledger.events import Events
+from storage.ledger.ledger import Ledger
+from storage.ledger.notifications import Notifications
+from storage.models import Clock
+from storage.search.facets import Facets
+from storage.search.search import Search
+from storage.search.usage import Usage
 
 
 @dataclass(frozen=True, slots=True)

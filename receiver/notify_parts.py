@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from receiver.admission import Admission
-from receiver.metrics import Metrics
-from receiver.notification_routes import NotificationRoutes
-from receiver.notify_policy import NotifyPolicy
-from receiver.notifying import Notifier, from_notifications
-from receiver.posting import Poster
+from receiver.api.notifications import NotificationRoutes
+from receiver.http.admission import Admission
+from receiver.notifications.sender import Notifier, from_notifications
+from receiver.notifications.transport import Poster
+from receiver.notifications.url_policy import NotifyPolicy
 from receiver.redaction import Redactor
+from receiver.schedule import Timing
 from receiver.settings_notify import NotifySettings
-from receiver.timing import Timing
-from storage.database import Database
-from storage.notifications import Notifications
-from storage.outbox import Outbox
-from storage.records import Clock
+from receiver.telemetry.metrics import Metrics
+from storage.ledger.database import Database
+from storage.ledger.notifications import Notifications
+from storage.ledger.outbox import Outbox
+from storage.models import Clock
 
 
 @dataclass(frozen=True, slots=True)

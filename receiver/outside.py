@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import httpx
 
+from receiver.callbacks.tokens import CallbackTokens
 from receiver.gateways.base import Gateway
-from receiver.gateways.table import adapters, configured
+from receiver.gateways.client import GatewayClient
+from receiver.gateways.registry import adapters, configured
 from receiver.keyring import all_forms, every_secret, secret_keys
 from receiver.makers import Makers
 from receiver.redaction import Redactor
-from receiver.sending import Sender
 from receiver.settings import Settings
-from receiver.signing import CallbackTokens
 from receiver.submission import CallbackUrls
-from storage.records import Clock
+from storage.models import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Outside:
 
     gateways: dict[str, Gateway]
     client: httpx.Client
-    sender: Sender
+    sender: GatewayClient
     urls: CallbackUrls
     redactor: Redactor
 

@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import structlog
 
-from receiver.metrics import Metrics
-from receiver.waiting import Waiters
-from receiver.worker import Worker
-from storage.bell import Bell, Ring
-from storage.database import Database
+from receiver.api.subscriptions import Subscriptions
+from receiver.jobs.worker import Worker
+from receiver.telemetry.metrics import Metrics
 from storage.errors import StorageError
+from storage.ledger.database import Database
+from storage.ledger.wakeup import Topic, WakeupChannel
 
 log = structlog.get_logger("darkroom.bell")
 
 
-def hang_bell(database: Database, metrics: Metrics) -> Bell:
+def open_wakeup(database: Database, metrics: Metrics) -> WakeupChannel:
     """A bell that says in the log when it falls silent."""
 
     def silent(error: Exception) -> None:
@@ -24,28 +24,28 @@ def hang_bell(database: Database, metrics: Metrics) -> Bell:
         why = str(error) if isinstance(error, StorageError) else type(error).__name__
         log.warning("other processes are not heard; the ledger is looked at once a second", why=why)
 
-    return Bell(database, silent)
+    return WakeupChannel(database, silent)
 
 
-def moved(waiters: Waiters, bell: Bell) -> Callable[[str], None]:
+def moved(waiters: Subscriptions, bell: WakeupChannel) -> Callable[[str], None]:
     """What is called with a job's id after it has moved."""
 
     def tell(job_id: str) -> None:
         waiters.moved(job_id)
-        bell.ring(Ring.EVENTS)
+        bell.ring(Topic.EVENTS)
 
     return tell
 
 
-def due(worker: Worker, waiters: Waiters, bell: Bell) -> Callable[[], None]:
+def due(worker: Worker, waiters: Subscriptions, bell: WakeupChannel) -> Callable[[], None]:
     """What is called when there is something to do. `worker` does it, or another one if that has no place."""
 
     def wake() -> None:
         worker.wake()
         if worker.busy:
-            bell.ring(Ring.WORK)
-        bell.ring(Ring.EVENTS)
+            bell.ring(Topic.WORK)
+        bell.ring(Topic.EVENTS)
 
-    bell.answer(Ring.WORK, worker.wake)
-    bell.answer(Ring.EVENTS, waiters.moved)
+    bell.answer(Topic.WORK, worker.wake)
+    bell.answer(Topic.EVENTS, waiters.moved)
     return wake

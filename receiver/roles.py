@@ -8,7 +8,7 @@ from enum import StrEnum
 class Role(StrEnum):
     """What a process of the whole service serves over HTTP, beside health and metrics.
 
-    The one that takes callbacks only is put together apart, in `receiver.callback_role`: it lacks most parts.
+    The one that takes callbacks only is put together apart, in `receiver.callback_app`: it lacks most parts.
     """
 
     ALL = "all"

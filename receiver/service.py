@@ -9,22 +9,22 @@ from dataclasses import dataclass
 import structlog
 from starlette.applications import Starlette
 
-from receiver.beside import Workers
-from receiver.breaker import Breaker
-from receiver.download import Downloader
-from receiver.housekeeping import Housekeeper
-from receiver.intake import Intake
+from receiver.api.subscriptions import Subscriptions
+from receiver.asgi import Surface
+from receiver.callbacks.intake import Intake
+from receiver.download.downloader import Downloader
+from receiver.jobs.circuit_breaker import CircuitBreaker
+from receiver.jobs.cleanup import Housekeeper
+from receiver.jobs.retry import Retrier
+from receiver.jobs.worker import Worker
+from receiver.jobs.worker_processes import WorkerProcesses
 from receiver.memory import Memory
-from receiver.notifying import Notifier
+from receiver.notifications.sender import Notifier
 from receiver.outside import Outside
 from receiver.redaction import Redactor
-from receiver.retry import Retrier
 from receiver.roles import Role
 from receiver.settings import Settings
-from receiver.surface import Surface
-from receiver.waiting import Waiters
-from receiver.worker import Worker
-from storage.bell import Bell
+from storage.ledger.wakeup import WakeupChannel
 
 log = structlog.get_logger("darkroom.service")
 
@@ -41,14 +41,14 @@ class Service:
     settings: Settings
     memory: Memory
     outside: Outside
-    breaker: Breaker
+    breaker: CircuitBreaker
     retrier: Retrier
     downloader: Downloader
     intake: Intake
     worker: Worker
-    workers: Workers
-    waiters: Waiters
-    bell: Bell
+    workers: WorkerProcesses
+    waiters: Subscriptions
+    bell: WakeupChannel
     housekeeper: Housekeeper
     notifier: Notifier
     surface: Surface
@@ -66,7 +66,7 @@ class Service:
             self.notifier.start()
         log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
 
-    def send_home(self) -> None:
+    def cancel_waiters(self) -> None:
         """Answer those who wait for a job or a thumbnail, because a stop was asked for."""
         self.workers.leave()
         self.waiters.close()
@@ -74,7 +74,7 @@ class Service:
 
     def stop(self, *, work: bool) -> None:
         """Stop cleanly: nothing new is begun, and what is in hand is finished or given back."""
-        self.send_home()
+        self.cancel_waiters()
         if work:
             self.worker.stop(STOP_S)
             self.notifier.stop(NOTIFY_STOP_S)
@@ -93,7 +93,7 @@ class Service:
         """Knows the secrets of this installation."""
         return self.outside.redactor
 
-    def make_room(self, connections: int) -> None:
+    def limit_waiters(self, connections: int) -> None:
         """Let no more wait than leave connections for others: whoever waits holds one."""
         self.waiters.at_most(connections // 2)
 

@@ -10,7 +10,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettings
 
 from receiver.errors import SettingsError
-from receiver.settings_kinds import (
+from receiver.settings_notify import NotifySettings
+from receiver.settings_types import (
     ApiTokens,
     BaseUrl,
     Group,
@@ -22,8 +23,7 @@ from receiver.settings_kinds import (
     Secrets,
     SigningKeys,
 )
-from receiver.settings_notify import NotifySettings
-from storage.keys import DEFAULT_TEMPLATE
+from storage.archive.keys import DEFAULT_TEMPLATE
 
 PREFIX = "DARKROOM_"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from receiver.settings_kinds import Group, Hosts, Networks, Secret, WebhookSecrets
+from receiver.settings_types import Group, Hosts, Networks, Secret, WebhookSecrets
 
 
 class NotifySettings(Group):

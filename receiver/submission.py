@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 
+from receiver.callbacks.tokens import CallbackTokens
 from receiver.errors import GarbledAnswer, OutcomeUnknown, SubmittedBefore
-from receiver.signing import CallbackTokens
-from storage.records import Job, Status
+from storage.models import Job, Status
 
 UNCERTAIN = frozenset(kind.code for kind in (OutcomeUnknown, GarbledAnswer, SubmittedBefore))
 """What leaves open whether a submission was taken."""

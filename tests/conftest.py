@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 pytest_plugins = [
-    "tests.turns",
-    "tests.services",
-    "tests.postgres",
-    "tests.live",
-    "tests.running",
-    "tests.ledgers",
-    "tests.galleries",
+    "tests.support.turns",
+    "tests.support.services",
+    "tests.support.postgres",
+    "tests.support.live",
+    "tests.support.running",
+    "tests.support.ledgers",
+    "tests.support.galleries",
 ]

@@ -1,1 +1,4 @@
-"""The pages for people: server-rendered, whole without JavaScript, better with a little of ours."""
+"""The gallery: server-rendered pages, one file a page, whole without JavaScript.
+
+`page.py` is the base of all: session, CSRF, errors. Templates and static files stand beside.
+"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage.records import JobError, Status
+from storage.models import JobError, Status
 
 AGAIN = "Retry it: the gateway is asked for the result once more, which costs nothing."
 NEW = "Only a new submission can help, which may be charged. Change what it asks for first, if that is why."
@@ -15,7 +15,7 @@ BY_CODE = {
     "archive_conflict": "Something else is in its place in the bucket. Look at both objects, then retry it.",
     "archive_corrupt": "The bucket gave back other bytes than it was given. Look after it, then retry it.",
     "gateway_job_taken": "Ask the gateway's support: it gave the same id twice. Then submit it again.",
-    "storage_unavailable": "The bucket cannot be used now; see Books for the reason. The job waits for it.",
+    "storage_unavailable": "The bucket cannot be used now; see Status for the reason. The job waits for it.",
     "unknown_gateway": "Set an API key for this gateway again. The job waits for it.",
     "gateway_refused": "The gateway does not take this request. Make it again without what it complains of.",
     "gateway_unauthorized": "Check the gateway's API key in the settings. The job goes on by itself.",

@@ -12,7 +12,7 @@ from datetime import date
 from decimal import Decimal
 from math import ceil, floor, log10
 
-from storage.usage import Group, Spent
+from storage.search.usage import Group, Spent
 
 UNKNOWN = "\N{EN DASH}"
 MOST_ROWS = 12

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver.gateways.base import Gateway
-from storage.records import JobRequest
+from storage.models import JobRequest
 
 ELSE = "a model that nobody knows"
 """Stands for every model that is not known here."""

@@ -9,15 +9,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from receiver.errors import NoSuchThing
-from receiver.gallery import asking
-from receiver.gallery.frame import Frame, Visit
-from receiver.language import GUIDE
+from receiver.gallery import search_box
+from receiver.gallery.page import PageHandler, PageRequest
+from receiver.query.language import GUIDE
 from storage.errors import NotFound
-from storage.facets import Facets
-from storage.newer import Newer
-from storage.records import Clock
-from storage.search import Found, Page, Search
-from storage.wanted import Wanted
+from storage.models import Clock
+from storage.paging import Page
+from storage.search.facets import Facets
+from storage.search.filters import SearchFilter
+from storage.search.newer import Newer
+from storage.search.search import Found, Search
 
 A_PAGE = 60
 """How many pictures a page has: many rows on a wide screen, and few enough to come at once."""
@@ -30,7 +31,7 @@ MORE = "x-darkroom-more"
 class Grid:
     """The page `/`."""
 
-    frame: Frame
+    frame: PageHandler
     search: Search
     newer: Newer
     facets: Facets
@@ -40,10 +41,10 @@ class Grid:
         """The routes of this part."""
         return [self.frame.route("GET /", self.show)]
 
-    def show(self, visit: Visit) -> Response:
+    def show(self, visit: PageRequest) -> Response:
         """Show a page of outputs; what is wrong with the question is told above no pictures."""
         q = visit.given("q") or ""
-        wanted, faults = asking.read_asked(q, self.clock())
+        wanted, faults = search_box.read_asked(q, self.clock())
         if wanted is None:
             nothing: Page[Found] = Page([], None)
             words: dict[str, Any] = {
@@ -66,18 +67,18 @@ class Grid:
             found=page,
             faults=[],
             counts=counts,
-            facets=asking.facets(counts, q),
+            facets=search_box.facets(counts, q),
             newer=self._newer(wanted, page) if cursor else None,
             **_asked(q),
         )
 
-    def _page(self, wanted: Wanted, cursor: str | None) -> Page[Found]:
+    def _page(self, wanted: SearchFilter, cursor: str | None) -> Page[Found]:
         try:
             return self.search.outputs(wanted, limit=A_PAGE, cursor=cursor)
         except (ValueError, NotFound):
             raise NoSuchThing("There is no such page of pictures; begin again with the newest.") from None
 
-    def _newer(self, wanted: Wanted, page: Page[Found]) -> str | None:
+    def _newer(self, wanted: SearchFilter, page: Page[Found]) -> str | None:
         """The cursor of the page before; empty if that is the first one, None if there is none."""
         if not page.rows:
             return ""
@@ -88,4 +89,4 @@ class Grid:
 
 
 def _asked(q: str) -> dict[str, Any]:
-    return {"conditions": asking.conditions(q), "guide": GUIDE}
+    return {"conditions": search_box.conditions(q), "guide": GUIDE}

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
-from receiver.gallery.frame import Frame
+from receiver.gallery.page import PageHandler
 
 
 class Part(Protocol):
@@ -24,7 +24,7 @@ class Part(Protocol):
 class Gallery:
     """All pages together."""
 
-    frame: Frame
+    frame: PageHandler
     parts: Sequence[Part]
 
     def routes(self) -> list[Route]:
@@ -32,5 +32,5 @@ class Gallery:
         return [route for part in self.parts for route in part.routes()]
 
     def handlers(self, handlers: Mapping[Any, ExceptionHandler]) -> dict[Any, ExceptionHandler]:
-        """The handlers of errors, with pages for people; see `Frame.handlers`."""
+        """The handlers of errors, with pages for people; see `PageHandler.handlers`."""
         return self.frame.handlers(handlers)

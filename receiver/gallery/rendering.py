@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from receiver.gallery.assets import Assets
 from receiver.gallery.words import FILTERS
-from storage.records import rfc3339
+from storage.models import rfc3339
 
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "

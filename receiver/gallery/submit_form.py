@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from receiver.errors import InvalidRequest
-from receiver.models import SubmitBody, read_submit
-from storage.records import Job
+from receiver.schemas.requests import SubmitBody, read_submit
+from storage.models import Job
 
 FIELDS = (
     *("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed"),

@@ -10,9 +10,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from receiver.bodies import refuse_announced
 from receiver.errors import BodyTooLarge, InvalidRequest, TooSlow
-from receiver.gallery.sessions import CSRF_FIELD
+from receiver.http.body import refuse_announced
+from receiver.http.sessions import CSRF_FIELD
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from receiver.bucket_turns import BucketTurns
 from receiver.gallery.assets import Assets
-from receiver.gallery.detail import Detail
-from receiver.gallery.finding import Finding
-from receiver.gallery.frame import Frame
+from receiver.gallery.find_by_file import Finding
 from receiver.gallery.grid import Grid
 from receiver.gallery.looking_after import looking_after
+from receiver.gallery.output import Detail
+from receiver.gallery.page import PageHandler
 from receiver.gallery.pages import Gallery
 from receiver.gallery.rendering import Rendering
-from receiver.gallery.signing_in import SigningIn
+from receiver.gallery.sign_in import SigningIn
+from receiver.http.bucket_threads import BucketTurns
 from receiver.settings import Settings
-from storage.newer import Newer
+from storage.search.newer import Newer
 
 if TYPE_CHECKING:
-    from receiver.api import Api
-    from receiver.health import Health
+    from receiver.api.health import Health
+    from receiver.api.jobs import Api
     from receiver.memory import Memory
 
 
 def gallery(settings: Settings, memory: Memory, api: Api, health: Health, bucket: BucketTurns) -> Gallery:
     """Connect the gallery's parts."""
     assets = Assets()
-    frame = Frame(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
+    frame = PageHandler(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
     search, newer, clock = memory.search, Newer(memory.database), api.clock
     return Gallery(
         frame,

@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 
-from receiver import schemes
+from receiver import signatures
 from receiver.errors import BadSignature, MalformedCallback, SubmittedBefore
-from receiver.gateways import answers, asking, reading
+from receiver.gateways import parsing, refusals, requests
 from receiver.gateways.apiframe_models import BY_MODEL, FAMILIES, Family
-from receiver.gateways.base import Completion, Listing, State, Submission, Supports
-from storage.records import ImageRef, Job, JobRequest, Verdict
+from receiver.gateways.base import Completion, JobList, State, Submission, Supports
+from storage.models import ImageRef, Job, JobRequest, Verdict
 
 SETTINGS = "DARKROOM_GATEWAYS__APIFRAME"
 EVENTS = ("completed", "failed")
@@ -59,14 +59,14 @@ class Apiframe:
         *,
         allow_unsigned: bool = True,
     ) -> None:
-        previous = [asking.usable_key(key, f"{SETTINGS}__PREVIOUS_API_KEYS") for key in previous_api_keys]
-        keys = (asking.usable_key(api_key, f"{SETTINGS}__API_KEY"), *previous)
+        previous = [requests.usable_key(key, f"{SETTINGS}__PREVIOUS_API_KEYS") for key in previous_api_keys]
+        keys = (requests.usable_key(api_key, f"{SETTINGS}__API_KEY"), *previous)
         self._api_key = keys[0]
         self._base_url = base_url.rstrip("/")
         self._callback_field = callback_field
         self._allow_unsigned = allow_unsigned
         self._keys = keys
-        self._speaker = answers.Speaker("Apiframe", SETTINGS, keys)
+        self._speaker = refusals.GatewayInfo("Apiframe", SETTINGS, keys)
 
     def __repr__(self) -> str:
         return f"Apiframe(base_url={self._base_url!r})"
@@ -89,15 +89,15 @@ class Apiframe:
         own = {self._callback_field: "is set by Darkroom"}
         if family is None:
             return [
-                *asking.text_faults("prompt", request.prompt, 1, MOST_PROMPT),
-                *asking.params_faults(request.params, {**_CORE, **own}),
+                *requests.text_faults("prompt", request.prompt, 1, MOST_PROMPT),
+                *requests.params_faults(request.params, {**_CORE, **own}),
             ]
         taken = {**_CORE, **own, **_ADVICE, family.block: "give its keys directly in params"}
         taken |= {key: _ADVICE[field] for field, key in family.places.items()}
         return [
-            *asking.text_faults("prompt", request.prompt, 1, family.most_prompt),
+            *requests.text_faults("prompt", request.prompt, 1, family.most_prompt),
             *_field_faults(family, request),
-            *asking.params_faults(request.params, taken),
+            *requests.params_faults(request.params, taken),
             *_block_faults(family, request),
         ]
 
@@ -114,19 +114,19 @@ class Apiframe:
         elif block := {**request.params, **_placed(family, request)}:
             body[family.block] = block
         headers = {"X-API-Key": self._api_key, "Idempotency-Key": job.submission_id}
-        return asking.request("POST", f"{self._base_url}/v2/images/generate", headers, body)
+        return requests.request("POST", f"{self._base_url}/v2/images/generate", headers, body)
 
     def accepted(self, response: httpx.Response) -> Submission:
         """Read the answer to `submit`; raises the GatewayError that fits any other answer."""
         if response.status_code == 409:
             raise SubmittedBefore("Apiframe took this job before, under another callback URL.")
         if not response.is_success:
-            raise answers.refusal(self._speaker, response)
+            raise refusals.refusal(self._speaker, response)
         try:
-            job_id = _job_id(reading.decode(response.content), "jobId")
-        except reading.Unreadable as error:
-            raise answers.garbled(self._speaker, response, error) from error
-        return Submission(job_id, answers.request_id(response))
+            job_id = _job_id(parsing.decode(response.content), "jobId")
+        except parsing.Unreadable as error:
+            raise refusals.garbled(self._speaker, response, error) from error
+        return Submission(job_id, refusals.request_id(response))
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> Verdict:
         """Check `x-webhook-signature`; raises BadSignature if it does not fit the body.
@@ -134,7 +134,7 @@ class Apiframe:
         HMAC-SHA256 over the raw body and nothing else: no time is signed, so a replay cannot be told.
         """
         try:
-            signed = schemes.verify(schemes.APIFRAME_V2, self._keys, headers, body, now_s=0)
+            signed = signatures.verify(signatures.APIFRAME_V2, self._keys, headers, body, now_s=0)
         except BadSignature as error:
             raise BadSignature(
                 f"Apiframe's signature does not fit the callback. Check {SETTINGS}__API_KEY; "
@@ -147,15 +147,15 @@ class Apiframe:
     def read_callback(self, body: bytes) -> Completion:
         """Read a callback; raises MalformedCallback if it is not JSON or not Apiframe's shape."""
         try:
-            answer = reading.decode(body)
+            answer = parsing.decode(body)
             return self._completion(answer, _job_id(answer, "jobId"))
-        except reading.Unreadable as error:
+        except parsing.Unreadable as error:
             raise MalformedCallback(f"The callback is not one of Apiframe's: {error}.") from error
 
     def poll(self, gateway_job_id: str) -> httpx.Request:
         """Build the request that asks how a job is."""
-        url = f"{self._base_url}/v2/jobs/{asking.path_part(gateway_job_id)}"
-        return asking.request("GET", url, {"X-API-Key": self._api_key})
+        url = f"{self._base_url}/v2/jobs/{requests.path_part(gateway_job_id)}"
+        return requests.request("GET", url, {"X-API-Key": self._api_key})
 
     def polled(self, response: httpx.Response) -> Completion:
         """Read the answer to `poll`; raises the GatewayError that fits any other answer.
@@ -163,39 +163,39 @@ class Apiframe:
         A job whose images have been purged (`expired`) still succeeded, and is read as it is.
         """
         if not response.is_success:
-            raise answers.refusal(self._speaker, response, polling=True)
+            raise refusals.refusal(self._speaker, response, polling=True)
         try:
-            answer = reading.decode(response.content)
+            answer = parsing.decode(response.content)
             return self._completion(answer, _job_id(answer, "id", "jobId"))
-        except reading.Unreadable as error:
-            raise answers.garbled(self._speaker, response, error) from error
+        except parsing.Unreadable as error:
+            raise refusals.garbled(self._speaker, response, error) from error
 
     def listing(self, cursor: str | None) -> httpx.Request | None:
         """Build the request for a page of 100 jobs, the most that Apiframe gives at once."""
         url = f"{self._base_url}/v2/jobs?limit=100"
         if cursor is not None:
-            url += f"&cursor={asking.path_part(cursor)}"
-        return asking.request("GET", url, {"X-API-Key": self._api_key})
+            url += f"&cursor={requests.path_part(cursor)}"
+        return requests.request("GET", url, {"X-API-Key": self._api_key})
 
-    def listed(self, response: httpx.Response) -> Listing:
+    def listed(self, response: httpx.Response) -> JobList:
         """Read a page of jobs; raises the GatewayError that fits any other answer."""
         if not response.is_success:
-            raise answers.refusal(self._speaker, response, polling=True)
+            raise refusals.refusal(self._speaker, response, polling=True)
         try:
-            answer = reading.decode(response.content)
-        except reading.Unreadable as error:
-            raise answers.garbled(self._speaker, response, error) from error
+            answer = parsing.decode(response.content)
+        except parsing.Unreadable as error:
+            raise refusals.garbled(self._speaker, response, error) from error
         jobs = answer.get("jobs")
         found = [self._entry(job) for job in jobs] if isinstance(jobs, list) else []
         more = answer.get("nextCursor") if answer.get("hasMore") is True else None
-        return Listing({job_id: completion for job_id, completion in found if job_id}, reading.label(more))
+        return JobList({job_id: completion for job_id, completion in found if job_id}, parsing.label(more))
 
     def _entry(self, job: object) -> tuple[str | None, Completion]:
         entry = job if isinstance(job, dict) else {}
         try:
             job_id = _job_id(entry, "id", "jobId")
             return job_id, self._completion(entry, job_id)
-        except reading.Unreadable:
+        except parsing.Unreadable:
             return None, Completion(State.RUNNING, None)
 
     def estimate(self, request: JobRequest) -> float | None:  # noqa: ARG002 - the port's signature
@@ -205,63 +205,63 @@ class Apiframe:
     def _completion(self, answer: dict[str, Any], job_id: str) -> Completion:
         state = _state(answer)
         result = answer.get("result") if state is State.SUCCEEDED else None
-        error = reading.first(answer, ("error.message", "error", "status")) if state is State.FAILED else None
+        error = parsing.first(answer, ("error.message", "error", "status")) if state is State.FAILED else None
         return Completion(
             state=state,
             gateway_job_id=job_id,
             images=_images(result),
-            model=reading.label(answer.get("model")),
-            seed=reading.seed(reading.dig(result, "seed")),
-            credits=reading.amount(answer.get("creditCost")),
-            error=reading.prose(error, self._speaker.secrets),
+            model=parsing.label(answer.get("model")),
+            seed=parsing.seed(parsing.dig(result, "seed")),
+            credits=parsing.amount(answer.get("creditCost")),
+            error=parsing.prose(error, self._speaker.secrets),
             reply=answer,
         )
 
 
 def _placed(family: Family, request: JobRequest) -> dict[str, Any]:
     """Answer the block's keys that say what our own fields say."""
-    values = {name: v for name, v in asking.given(request).items() if name in family.places}
+    values = {name: v for name, v in requests.given(request).items() if name in family.places}
     if "seed" in values:
         # A seed that is no number was refused by `faults`; sent as text, Apiframe refuses it too.
-        number = asking.whole_number(values["seed"])
+        number = requests.whole_number(values["seed"])
         values["seed"] = values["seed"] if number is None else number
     return {family.places[name]: value for name, value in values.items()}
 
 
-def _field_faults(family: Family, request: JobRequest) -> Iterator[asking.Fault]:
+def _field_faults(family: Family, request: JobRequest) -> Iterator[requests.Fault]:
     """Check our own fields, as far as they can be expressed."""
-    values = asking.given(request)
+    values = requests.given(request)
     placed = {name: v for name, v in values.items() if name in family.places}
     if (ratio := placed.get("aspect_ratio")) is not None:
         if choices := family.choices.get(family.places["aspect_ratio"]):
-            yield from asking.choice_faults("aspect_ratio", ratio, choices)
+            yield from requests.choice_faults("aspect_ratio", ratio, choices)
         elif family.ratio_pattern and not re.fullmatch(r"[0-9]+:[0-9]+", ratio):
-            yield asking.fault("aspect_ratio", "must be two whole numbers around a colon, such as 16:9")
+            yield requests.fault("aspect_ratio", "must be two whole numbers around a colon, such as 16:9")
     if "seed" in placed:
-        yield from asking.seed_faults(placed["seed"], *(family.seeds or (None, None)))
+        yield from requests.seed_faults(placed["seed"], *(family.seeds or (None, None)))
     if family.most_negative is not None and "negative_prompt" in placed:
-        yield from asking.text_faults("negative_prompt", placed["negative_prompt"], 0, family.most_negative)
+        yield from requests.text_faults("negative_prompt", placed["negative_prompt"], 0, family.most_negative)
     most = family.most_images if "num_images" in placed else None
     count = values.get("num_images", 1)
     if count < 1 or (most is not None and count > most):
-        yield asking.fault("num_images", f"must be at least 1{f' and at most {most}' if most else ''}")
+        yield requests.fault("num_images", f"must be at least 1{f' and at most {most}' if most else ''}")
 
 
-def _block_faults(family: Family, request: JobRequest) -> Iterator[asking.Fault]:
+def _block_faults(family: Family, request: JobRequest) -> Iterator[requests.Fault]:
     """Check the keys of `params` that have documented choices; the rest is the gateway's to judge."""
     for key, choices in family.choices.items():
         if key in request.params and key not in family.places.values():
-            yield from asking.choice_faults(f"params.{key}", request.params[key], choices)
+            yield from requests.choice_faults(f"params.{key}", request.params[key], choices)
     for key in family.required:
         if key not in request.params:
-            yield asking.fault(f"params.{key}", f"{request.model} needs it")
+            yield requests.fault(f"params.{key}", f"{request.model} needs it")
 
 
 def _job_id(answer: Mapping[str, Any], *keys: str) -> str:
-    found = reading.first(answer, keys)
-    job_id = reading.name(found) if isinstance(found, str) else None
+    found = parsing.first(answer, keys)
+    job_id = parsing.name(found) if isinstance(found, str) else None
     if job_id is None:
-        raise reading.Unreadable(f"it has no text {keys[0]}")
+        raise parsing.Unreadable(f"it has no text {keys[0]}")
     return job_id
 
 
@@ -269,10 +269,10 @@ def _state(answer: Mapping[str, Any]) -> State:
     """Read the status; where it is missing or unknown, the event; an unknown word means not yet done."""
     status, event = answer.get("status"), answer.get("event")
     if not isinstance(status, str | None) or not isinstance(event, str | None):
-        raise reading.Unreadable("its status or event is not a text")
+        raise parsing.Unreadable("its status or event is not a text")
     if status is None and event is None:
-        raise reading.Unreadable("it has neither status nor event")
-    return reading.state(status) or reading.state(event) or State.RUNNING
+        raise parsing.Unreadable("it has neither status nor event")
+    return parsing.state(status) or parsing.state(event) or State.RUNNING
 
 
 def _images(result: object) -> tuple[ImageRef, ...]:
@@ -281,10 +281,10 @@ def _images(result: object) -> tuple[ImageRef, ...]:
     `gridUrl` shows all images of a job in one; it counts only where there is nothing else.
     """
     if not isinstance(result, dict):
-        return reading.images(result)
+        return parsing.images(result)
     for key in ("images", "image"):
-        if found := reading.images(result.get(key)):
+        if found := parsing.images(result.get(key)):
             return found
-    if any(key in result for key in reading.URL_KEYS):
-        return reading.images(result)
-    return reading.images(result.get("gridUrl"))
+    if any(key in result for key in parsing.URL_KEYS):
+        return parsing.images(result)
+    return parsing.images(result.get("gridUrl"))

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import httpx
 
 from receiver.errors import GatewayUnavailable, OutcomeUnknown
-from storage.records import ImageRef, Job, JobRequest, Verdict
+from storage.models import ImageRef, Job, JobRequest, Verdict
 
 
 class State(StrEnum):
@@ -59,7 +59,7 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class JobList:
     """A page of a gateway's own list of jobs, newest first."""
 
     completions: Mapping[str, Completion]
@@ -111,7 +111,7 @@ class Gateway(Protocol):
     def listing(self, cursor: str | None) -> httpx.Request | None:
         """Build the request for a page of the gateway's list of our jobs; None if it has no such list."""
 
-    def listed(self, response: httpx.Response) -> Listing:
+    def listed(self, response: httpx.Response) -> JobList:
         """Read the answer to `listing`; raise the GatewayError that fits any other answer.
 
         What cannot be read in it is left out: that job is asked about by itself.

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver.sandbox import desk, dialects, faults, validation
+from receiver.sandbox import callback_bodies, faults, submissions, validation
+from receiver.sandbox.art.drawing import Spec, size_of
 from receiver.sandbox.config import Dialect
 from receiver.sandbox.jobs import Event, SandboxJob
-from receiver.sandbox.life import Sandbox
-from receiver.sandbox.pictures import Spec, size_of
+from receiver.sandbox.lifecycle import Sandbox
 
 
 def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -25,12 +25,12 @@ def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) 
 async def submit(request: Request) -> Response:
     """`POST /api/v1/images/generations`."""
     sandbox: Sandbox = request.app.state.sandbox
-    account = desk.enter(sandbox, "api-in-one", _bearer(request), refuse)
+    account = submissions.enter(sandbox, "api-in-one", _bearer(request), refuse)
     if isinstance(account, Response):
         return account
-    visit = desk.Visit(sandbox, account, await request.body(), request.headers.get("idempotency-key"))
+    visit = submissions.Visit(sandbox, account, await request.body(), request.headers.get("idempotency-key"))
     sandbox.jobs.seen(visit.key)
-    body = desk.parse(visit.body)
+    body = submissions.parse(visit.body)
     if body is None:
         return refuse(400, "The body is not a JSON object")
     wish = body.pop("sandbox", None)
@@ -44,13 +44,13 @@ async def submit(request: Request) -> Response:
         return refuse(422, problems)
     if "failed_in_200" in asked:
         return JSONResponse({"code": 500, "message": asked.message, "data": None})
-    struck = desk.strike(visit, asked, refuse)
+    struck = submissions.strike(visit, asked, refuse)
     return struck or await _take(request, visit, asked, wanted, body)
 
 
 async def _take(
     request: Request,
-    visit: desk.Visit,
+    visit: submissions.Visit,
     asked: faults.Asked,
     wanted: validation.ApiInOneRequest,
     body: dict[str, Any],
@@ -59,29 +59,29 @@ async def _take(
     cost = validation.CREDITS[wanted.model] * wanted.num_images
     if sandbox.jobs.balance(visit.account) < cost:
         return refuse(402, f"Insufficient credits: {cost} needed")
-    job = _job(visit, asked, wanted, desk.base_url(request), cost, body)
+    job = _job(visit, asked, wanted, submissions.base_url(request), cost, body)
     sandbox.jobs.add(job, visit.digest)
     sandbox.start(job)
     if "early" in asked:
         await job.told.wait()
-    return await desk.answer(visit, asked, _envelope({"task_id": job.id, "status": "IN_PROGRESS"}))
+    return await submissions.answer(visit, asked, _envelope({"task_id": job.id, "status": "IN_PROGRESS"}))
 
 
 async def show(request: Request) -> Response:
     """`GET /api/v1/tasks/{task_id}`."""
     sandbox: Sandbox = request.app.state.sandbox
-    account = desk.enter(sandbox, "api-in-one", _bearer(request), refuse)
+    account = submissions.enter(sandbox, "api-in-one", _bearer(request), refuse)
     if isinstance(account, Response):
         return account
     job = sandbox.jobs.get(request.path_params["task_id"], account)
     if job is None:
         return refuse(404, "Task not found")
-    if (wrong := desk.poll_error(sandbox.jobs, job, refuse)) is not None:
+    if (wrong := submissions.poll_error(sandbox.jobs, job, refuse)) is not None:
         return wrong
     job.renew()
     events: dict[str, Event] = {"COMPLETED": "completed", "FAILED": "failed"}
     event = events.get(job.status, "progress")
-    return JSONResponse(dialects.envelope(job, event, job.links(), sandbox.config))
+    return JSONResponse(callback_bodies.envelope(job, event, job.links(), sandbox.config))
 
 
 ROUTES = [
@@ -92,7 +92,7 @@ ROUTES = [
 
 def _bearer(request: Request) -> str | None:
     # This gateway documents the bearer form only.
-    return desk.api_key(request) if "x-api-key" not in request.headers else None
+    return submissions.api_key(request) if "x-api-key" not in request.headers else None
 
 
 def _envelope(data: dict[str, Any]) -> Response:
@@ -100,7 +100,7 @@ def _envelope(data: dict[str, Any]) -> Response:
 
 
 def _job(
-    visit: desk.Visit,
+    visit: submissions.Visit,
     asked: faults.Asked,
     wanted: validation.ApiInOneRequest,
     base_url: str,

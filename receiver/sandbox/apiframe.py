@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver.sandbox import desk, dialects, faults, validation
+from receiver.sandbox import callback_bodies, faults, submissions, validation
+from receiver.sandbox.art.drawing import Spec, size_of
 from receiver.sandbox.config import Account
 from receiver.sandbox.images import expired
 from receiver.sandbox.jobs import SandboxJob, iso
-from receiver.sandbox.life import Sandbox
-from receiver.sandbox.pictures import Spec, size_of
+from receiver.sandbox.lifecycle import Sandbox
 
 Handler = Callable[[Request, Sandbox, Account], Awaitable[Response]]
 
@@ -31,7 +31,7 @@ def known(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
     async def handle(request: Request) -> Response:
         sandbox: Sandbox = request.app.state.sandbox
-        account = desk.enter(sandbox, "apiframe", desk.api_key(request), refuse)
+        account = submissions.enter(sandbox, "apiframe", submissions.api_key(request), refuse)
         answer = account if isinstance(account, Response) else await handler(request, sandbox, account)
         answer.headers["x-request-id"] = str(uuid.uuid4())
         return answer
@@ -41,9 +41,9 @@ def known(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 async def submit(request: Request, sandbox: Sandbox, account: Account) -> Response:
     """`POST /v2/images/generate`."""
-    visit = desk.Visit(sandbox, account, await request.body(), request.headers.get("idempotency-key"))
+    visit = submissions.Visit(sandbox, account, await request.body(), request.headers.get("idempotency-key"))
     sandbox.jobs.seen(visit.key)
-    body = desk.parse(visit.body)
+    body = submissions.parse(visit.body)
     if body is None:
         return refuse(400, "Invalid JSON")
     if visit.key is not None and not 1 <= len(visit.key) <= 255:
@@ -56,13 +56,13 @@ async def submit(request: Request, sandbox: Sandbox, account: Account) -> Respon
     read = validation.apiframe(body)
     if isinstance(read, dict):
         return refuse(400, "Validation failed", details=read)
-    struck = desk.strike(visit, asked, refuse)
+    struck = submissions.strike(visit, asked, refuse)
     return struck or await _take(request, visit, asked, *read)
 
 
 async def _take(
     request: Request,
-    visit: desk.Visit,
+    visit: submissions.Visit,
     asked: faults.Asked,
     wanted: validation.ApiframeRequest,
     params: dict[str, Any],
@@ -73,18 +73,18 @@ async def _take(
         digest, job = earlier
         if digest != visit.digest:
             return refuse(409, "This idempotency key was used with another body")
-        return await desk.answer(visit, asked, _accepted(job))
+        return await submissions.answer(visit, asked, _accepted(job))
     cost = validation.COSTS.get(wanted.model, 8)
     if jobs.balance(visit.account) < cost:
         left = jobs.balance(visit.account)
         return refuse(402, "Insufficient credits", creditsRequired=cost, creditsAvailable=left)
-    job = _job(visit, wanted, params, asked, desk.base_url(request), cost)
+    job = _job(visit, wanted, params, asked, submissions.base_url(request), cost)
     answer = _accepted(job)
     jobs.add(job, visit.digest)
     visit.sandbox.start(job)
     if "early" in asked:
         await job.told.wait()
-    return await desk.answer(visit, asked, answer)
+    return await submissions.answer(visit, asked, answer)
 
 
 async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:
@@ -96,7 +96,7 @@ async def show(request: Request, sandbox: Sandbox, account: Account) -> Response
     job = sandbox.jobs.get(job_id, account)
     if job is None:
         return refuse(404, "Job not found")
-    if (wrong := desk.poll_error(sandbox.jobs, job, refuse)) is not None:
+    if (wrong := submissions.poll_error(sandbox.jobs, job, refuse)) is not None:
         return wrong
     job.renew()
     return JSONResponse({**_shown(sandbox, job), "input": job.input})
@@ -187,7 +187,7 @@ def _take_wish(body: dict[str, Any]) -> tuple[dict[str, Any], object]:
 
 
 def _job(
-    visit: desk.Visit,
+    visit: submissions.Visit,
     wanted: validation.ApiframeRequest,
     params: dict[str, Any],
     asked: faults.Asked,
@@ -231,7 +231,7 @@ def _shown(sandbox: Sandbox, job: SandboxJob) -> dict[str, Any]:
         "status": job.status,
         "model": job.model,
         "progress": job.progress,
-        "result": dialects.result(job.links(), sandbox.config) if done else None,
+        "result": callback_bodies.result(job.links(), sandbox.config) if done else None,
         "error": job.error,
         "creditCost": job.cost,
         "webhookStatus": job.webhook_status,

@@ -23,7 +23,7 @@ from receiver.sandbox import api_in_one, apiframe, faults
 from receiver.sandbox.config import DIALECTS, SandboxConfig
 from receiver.sandbox.images import image, pieces
 from receiver.sandbox.jobs import JobReport
-from receiver.sandbox.life import Sandbox
+from receiver.sandbox.lifecycle import Sandbox
 
 
 def sandbox_app(config: SandboxConfig | None = None) -> Starlette:

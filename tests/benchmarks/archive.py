@@ -18,10 +18,10 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from storage.indexing import HAS_IMAGE, day, term
-from storage.numbers import first_number
-from storage.records import Delivery, JobRequest, Output, Status, Verdict
-from storage.rows import new_job, request_digest
+from storage.ledger.job_numbers import first_number
+from storage.ledger.rows import new_job, request_digest
+from storage.ledger.search_index import HAS_IMAGE, day, term
+from storage.models import Delivery, JobRequest, Output, Status, Verdict
 from tests.benchmarks.bulk import writer
 
 BEGAN = 1_764_000_000_000

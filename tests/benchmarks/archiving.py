@@ -21,14 +21,14 @@ from statistics import median
 
 from sqlalchemy import func, select
 
-from storage.database import Database
-from storage.numbers import first_number
-from storage.records import Status
-from storage.schema import jobs
+from storage.ledger.database import Database
+from storage.ledger.job_numbers import first_number
+from storage.ledger.schema import jobs
+from storage.models import Status
 from tests.benchmarks import callbacks, ledgers
 from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.grounds import BESIDE, DATABASES, Grounds, cpu_s, port_of
-from tests.processes import ROOT
+from tests.support.processes import ROOT
 
 IMAGES = 400
 WARM = 16

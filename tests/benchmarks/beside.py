@@ -12,7 +12,7 @@ from statistics import median
 from tests.benchmarks import archiving, callbacks, latency
 from tests.benchmarks.figures import Figure, Target, percentile
 from tests.benchmarks.grounds import BESIDE, DATABASES, Grounds, Kind
-from tests.processes import MIB
+from tests.support.processes import MIB
 
 WORKERS = (0, 1, 2)
 """Processes beside the one that serves; with 0 its threads work."""

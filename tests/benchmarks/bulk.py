@@ -12,8 +12,8 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import make_url
 
-from storage.database import Database
-from storage.indexing import pieces_of
+from storage.ledger.database import Database
+from storage.ledger.search_index import pieces_of
 
 Row = Mapping[str, Any]
 

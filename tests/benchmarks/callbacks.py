@@ -11,12 +11,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from statistics import median
 
-from storage.database import Database
+from storage.ledger.database import Database
 from tests.benchmarks import ledgers, load
 from tests.benchmarks.figures import Figure, Target, percentile
 from tests.benchmarks.grounds import DATABASES, Grounds, Kind, bare, cpu_s, port_of
 from tests.benchmarks.load import Sent
-from tests.processes import Process
+from tests.support.processes import Process
 
 CONNECTIONS = 32
 JOBS = 8_000

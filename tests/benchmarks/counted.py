@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, event
 
-from receiver.cli import main
+from receiver.cli.main import main
 
 VARIABLE = "COUNTED_IN"
 FORMAT = "<QQQQ"

@@ -11,8 +11,8 @@ import httpx
 
 from tests.benchmarks.figures import Figure, table
 from tests.benchmarks.grounds import BESIDE, Grounds, bare
-from tests.live import IMAGEN
-from tests.processes import MIB, Process, watch_rss
+from tests.support.live import IMAGEN
+from tests.support.processes import MIB, Process, watch_rss
 
 STARTS = 5
 JOBS = 20

@@ -19,16 +19,16 @@ from typing import Literal, Self
 
 import psutil
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
-from storage.objects import ObjectStore
-from tests import postgres
+from storage.archive.object_store import ObjectStore
 from tests.benchmarks import archive, plain
 from tests.benchmarks.images import Images
 from tests.benchmarks.ledgers import SECRET_KEY
 from tests.benchmarks.profiling import profiled
-from tests.live import QUICK
-from tests.processes import ROOT, Process, await_ready, environment, free_port, serving
+from tests.support import postgres
+from tests.support.live import QUICK
+from tests.support.processes import ROOT, Process, await_ready, environment, free_port, serving
 
 Kind = Literal["sqlite", "postgresql"]
 DATABASES: tuple[Kind, ...] = ("sqlite", "postgresql")

@@ -12,10 +12,10 @@ from time import perf_counter
 
 import httpx
 
-from receiver.timing import system_clock
-from storage.claims import Room
-from storage.database import Database
-from storage.ledger import Ledger
+from receiver.schedule import system_clock
+from storage.ledger.database import Database
+from storage.ledger.leases import ClaimBudget
+from storage.ledger.ledger import Ledger
 from tests.benchmarks import archiving, callbacks, ledgers
 from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.grounds import DATABASES, Grounds, Kind
@@ -41,7 +41,7 @@ class Found:
     claim_ms: list[float] = field(default_factory=list)
     archived: list[float] = field(default_factory=list)
     """Images a second."""
-    books_ms: list[float] = field(default_factory=list)
+    status_ms: list[float] = field(default_factory=list)
 
 
 def run(grounds: Grounds) -> list[Figure]:
@@ -68,7 +68,7 @@ def _measure(grounds: Grounds, ledger: str, found: Found) -> None:
         ledgers.finish(database)
         links = grounds.images.links(8 if grounds.quick else IMAGES)
         found.archived.append(archiving.darkroom(grounds, ledger, links).rate)
-        found.books_ms.append(_books_ms(grounds, ledger))
+        found.status_ms.append(_status_ms(grounds, ledger))
     finally:
         database.close()
 
@@ -80,15 +80,15 @@ def _claim_ms(grounds: Grounds, database: Database) -> float:
     ledger, took = Ledger(database, system_clock), []
     for _ in range(times):
         began = perf_counter()
-        claimed = ledger.claim("bench", Room(AT_ONCE))
+        claimed = ledger.claim("bench", ClaimBudget(AT_ONCE))
         took.append((perf_counter() - began) * 1000)
         if len(claimed) != AT_ONCE:
             raise RuntimeError(f"{len(claimed)} jobs were claimed, not {AT_ONCE}")
     return median(took)
 
 
-def _books_ms(grounds: Grounds, ledger: str) -> float:
-    """The median of what `GET /v1/books` takes."""
+def _status_ms(grounds: Grounds, ledger: str) -> float:
+    """The median of what `GET /v1/status` takes."""
     took = []
     with (
         grounds.serving(ledger, "--no-work") as process,
@@ -96,7 +96,7 @@ def _books_ms(grounds: Grounds, ledger: str) -> float:
     ):
         for _ in range(11):
             began = perf_counter()
-            http.get("/v1/books").raise_for_status()
+            http.get("/v1/status").raise_for_status()
             took.append((perf_counter() - began) * 1000)
     return median(took)
 
@@ -110,5 +110,5 @@ def _lines(where: str, ours: Found, empty: Found) -> list[Figure]:
         line("acknowledged", "a second", "acknowledged", NO_SLOWER),
         line("a claim", "ms", "claim_ms", NO_LONGER),
         line("images archived", "a second", "archived", NO_SLOWER),
-        line("the books", "ms", "books_ms"),
+        line("status", "ms", "status_ms"),
     ]

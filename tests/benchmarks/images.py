@@ -15,7 +15,7 @@ from typing import Self
 
 from PIL import Image
 
-from tests.processes import await_ready, free_port
+from tests.support.processes import await_ready, free_port
 
 FILES = 16
 """Different ones; a link may have a query, which changes nothing."""

@@ -13,7 +13,7 @@ from time import monotonic
 
 import httpx
 
-from storage.database import Database
+from storage.ledger.database import Database
 from tests.benchmarks import ledgers
 from tests.benchmarks.figures import Figure, Target, percentile
 from tests.benchmarks.grounds import BESIDE, DATABASES, Grounds, Kind, port_of

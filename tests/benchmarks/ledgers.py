@@ -1,6 +1,6 @@
 """Jobs that a gateway is at work on, written straight into a ledger, and the callbacks that end them.
 
-Real ones: each job has its row, its place in the books and in the search index; each callback has a valid
+Real ones: each job has its row, its place in the counts and in the search index; each callback has a valid
 token and Apiframe's own signature.
 """
 
@@ -17,15 +17,15 @@ from typing import Any, cast
 import uuid_utils
 from sqlalchemy import RowMapping, func, insert, select, update
 
-from receiver.signing import CallbackTokens
-from receiver.timing import system_clock
-from storage import books
-from storage.database import Database
-from storage.indexing import index_job, pieces_of
-from storage.numbers import first_number
-from storage.records import JobRequest, Status
-from storage.rows import new_job, request_digest
-from storage.schema import BEGUN, accepted, jobs
+from receiver.callbacks.tokens import CallbackTokens
+from receiver.schedule import system_clock
+from storage.ledger import job_counts
+from storage.ledger.database import Database
+from storage.ledger.job_numbers import first_number
+from storage.ledger.rows import new_job, request_digest
+from storage.ledger.schema import BEGUN, accepted, jobs
+from storage.ledger.search_index import index_job, pieces_of
+from storage.models import JobRequest, Status
 
 GATEWAY = "apiframe"
 API_KEY = "afk_sandbox"
@@ -57,7 +57,7 @@ def begin(database: Database, links: Sequence[str], *, ready: bool = False) -> l
                 row = _row(job, n, now, ready=ready)
                 connection.execute(insert(jobs).values(row))
                 index_job(connection, cast("RowMapping", row), pieces_of(row["prompt_folded"]))
-            books.count_accepted(connection, GATEWAY)
+            job_counts.count_accepted(connection, GATEWAY)
             page = update(accepted).where(accepted.c.gateway == GATEWAY)
             more = len(begun[at : at + BATCH]) - 1
             connection.execute(page.values(jobs=accepted.c.jobs + more))

@@ -22,12 +22,12 @@ from typing import Any
 import httpx
 import psycopg
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
-from tests import postgres, running
 from tests.benchmarks import archive
-from tests.live import IMAGEN, QUICK
-from tests.processes import Process, environment, free_port, serving, watch_rss
+from tests.support import postgres, running
+from tests.support.live import IMAGEN, QUICK
+from tests.support.processes import Process, environment, free_port, serving, watch_rss
 
 WAITING = 20
 """Jobs that are queued when the ledger is moved."""
@@ -91,10 +91,10 @@ def _measure(
     with serving(variables | {"DARKROOM_DATABASE_URL": server.url(name)}, folder) as process:
         ready = process.ready_s
         places = [_finish(process.url, job_id) for job_id in ids]
-        books = httpx.get(f"{process.url}/v1/books", timeout=60).json()
+        counts = httpx.get(f"{process.url}/v1/status", timeout=60).json()
     assert places == ["archived"] * WAITING, places
-    assert books["balanced"], books
-    assert books["archived"] == jobs + WAITING, books
+    assert counts["balanced"], counts
+    assert counts["archived"] == jobs + WAITING, counts
     return {
         "jobs": jobs,
         "rows": rows,

@@ -12,11 +12,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median
 
-from storage.database import Database
+from storage.ledger.database import Database
 from tests.benchmarks import archiving, counted, ledgers
 from tests.benchmarks.figures import Figure, Target
 from tests.benchmarks.grounds import BESIDE, Grounds, cpu_s
-from tests.processes import Process
+from tests.support.processes import Process
 
 PROCESSES = (1, 2, 4)
 JOBS = 400

@@ -20,8 +20,8 @@ from typing import Any
 import httpx
 from sqlalchemy import text
 
-from storage.database import Database
-from storage.records import rfc3339
+from storage.ledger.database import Database
+from storage.models import rfc3339
 from tests.benchmarks import archive
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.grounds import DATABASES, Grounds, Kind

@@ -6,7 +6,7 @@ writes as durably as usual. The queue before such rows is simulated, and the sim
 PostgreSQL's own locks at sizes that fit here: its transactions sleep, and need no processor.
 
 **A backlog.** Jobs come in evenly while the store is away (each is tried again and again, as
-`receiver.timing` has it), or while all workers are (nothing is tried). What is simulated is a hundredth of
+`receiver.schedule` has it), or while all workers are (nothing is tried). What is simulated is a hundredth of
 what is told: only the ratio of what comes in to what can be done matters.
 """
 
@@ -30,14 +30,14 @@ from typing import Any, Literal, get_args
 import psycopg
 from sqlalchemy import Engine, event
 
-from receiver.timing import Timing, system_clock
-from storage.database import Database
-from storage.ledger import Ledger
-from tests import postgres
+from receiver.schedule import Timing, system_clock
+from storage.ledger.database import Database
+from storage.ledger.ledger import Ledger
 from tests.benchmarks import ledgers
 from tests.benchmarks.figures import aligned, footer, machine, percentile, told
 from tests.benchmarks.grounds import DURABLE
-from tests.ledgers import output
+from tests.support import postgres
+from tests.support.ledgers import output
 
 HOT = "INSERT INTO tallies"
 """How the statement begins that takes the rows which everybody counts in."""

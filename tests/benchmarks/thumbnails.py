@@ -11,10 +11,10 @@ from time import perf_counter
 import httpx
 import psutil
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
-from tests.live import ULTRA, Live, started
-from tests.processes import MIB
+from tests.support.live import ULTRA, Live, started
+from tests.support.processes import MIB
 
 IMAGES = 48
 ROUNDS = 5

@@ -17,11 +17,11 @@ from time import monotonic
 import httpx
 import psutil
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from tests.benchmarks import counted
-from tests.live import IMAGEN, QUICK
-from tests.processes import MIB, Process, environment, free_port, serving
+from tests.support.live import IMAGEN, QUICK
+from tests.support.processes import MIB, Process, environment, free_port, serving
 
 CLIENTS = 200
 IDLE_S = 10.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.sandbox import SandboxConfig, SandboxServer
-from tests.live import Live
+from tests.support.live import Live
 
 READER, SUBMITTER, ADMIN = "reader-of-the-gallery", "submitter-of-the-gallery", "admin-of-the-gallery"
 TOKENS = {

@@ -11,10 +11,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, StorageState
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from tests.browser.archive import TOKENS, filled, sandbox_with_pictures
 from tests.browser.chromium import Watch, installed, launched, opened
-from tests.live import Live, started
+from tests.support.live import Live, started
 
 Open = Callable[..., tuple[Page, Watch]]
 

@@ -16,9 +16,9 @@ from typing import Literal
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from receiver.demo import PROMPTS, Demo, running_demo
+from receiver.demo.demo import PROMPTS, Demo, running_demo
 from tests.browser.chromium import installed, launched, opened
-from tests.running import ROOT
+from tests.support.running import ROOT
 
 FOLDER = ROOT / "deploy" / "screenshots"
 SIZE = (1280, 800)

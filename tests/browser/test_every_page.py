@@ -9,7 +9,7 @@ from playwright.sync_api import ViewportSize
 
 from tests.browser.archive import ADMIN
 from tests.browser.conftest import Open, accessible, readable
-from tests.live import Live
+from tests.support.live import Live
 
 NARROW: ViewportSize = {"width": 360, "height": 780}
 PAGES = (
@@ -19,7 +19,7 @@ PAGES = (
     "/jobs/{job}",
     "/jobs/{failed}",
     "/submit",
-    "/books",
+    "/status",
     "/usage",
     "/find",
 )

@@ -11,7 +11,7 @@ from playwright.sync_api import FilePayload, Locator, Page, expect
 
 from tests.browser.archive import ADMIN, READER, RIGHT_TO_LEFT, SCRIPT, count
 from tests.browser.conftest import Open
-from tests.live import Live
+from tests.support.live import Live
 
 
 def cards(page: Page) -> Locator:

@@ -10,7 +10,7 @@ from playwright.sync_api import Locator, Page, Request, Response, expect
 
 from tests.browser.archive import FAILED, SUBMITTER
 from tests.browser.conftest import Open
-from tests.live import IMAGEN, Live
+from tests.support.live import IMAGEN, Live
 
 A_WHILE = 20_000
 

@@ -1,4 +1,4 @@
-"""Usage and books in a browser."""
+"""Usage and counts in a browser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from tests.browser.archive import READER
 from tests.browser.conftest import Open
-from tests.live import Live
+from tests.support.live import Live
 
 
 def test_usage_is_added_up_as_asked(open_page: Open, shown: Live) -> None:
@@ -31,8 +31,8 @@ def test_usage_needs_no_script(open_page: Open) -> None:
     expect(page.get_by_role("img", name="Credits by day")).to_be_visible()
 
 
-def test_the_books_balance_before_everybodys_eyes(open_page: Open) -> None:
-    page, _ = open_page("/books", READER)
-    expect(page.get_by_text("The books balance")).to_be_visible()
+def test_status_says_that_every_job_is_accounted_for(open_page: Open) -> None:
+    page, _ = open_page("/status", READER)
+    expect(page.get_by_text("Every accepted job is accounted for")).to_be_visible()
     page.get_by_role("table").get_by_role("row", name="apiframe").get_by_role("link").first.click()
     expect(page).to_have_title("Jobs · Darkroom")

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.chromium import opened
-from tests.live import Live
+from tests.support.live import Live
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "console: broken": ("console", "console.error('broken')"),

@@ -23,14 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from receiver import logs
 from receiver.app import build
+from receiver.http.server import listen, serve
 from receiver.redaction import Redactor
-from receiver.serving import listen, serve
+from receiver.schedule import Timing
 from receiver.settings import load
-from receiver.timing import Timing
-from storage.bell import readable_of
-from storage.objects import ObjectStore
+from receiver.telemetry import logs
+from storage.archive.object_store import ObjectStore
+from storage.ledger.wakeup import readable_of
 from tests.faults.clock import adjustable
 from tests.faults.points import POINTS, Kill, makers
 

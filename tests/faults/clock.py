@@ -5,8 +5,8 @@ from __future__ import annotations
 import mmap
 from pathlib import Path
 
-from receiver.timing import system_clock
-from storage.records import Clock
+from receiver.schedule import system_clock
+from storage.models import Clock
 
 OFFSET_BYTES = 8
 """Milliseconds, signed, little end first."""

@@ -14,11 +14,11 @@ from typing import cast
 
 import pytest
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Forks
 from tests.faults.scenes import Stage
 from tests.faults.table import Table
-from tests.postgres import Postgres
+from tests.support.postgres import Postgres
 
 TABLE = pytest.StashKey[Table]()
 AT_A_TIME = 4

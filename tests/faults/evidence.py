@@ -33,7 +33,7 @@ class Evidence:
     prefix: str
     """What all keys of this world begin with."""
     accepted: list[Accepted]
-    books: Mapping[str, Any]
+    status: Mapping[str, Any]
     shown_jobs: Mapping[str, Mapping[str, Any]]
     """By the API, by job id."""
     shown_outputs: list[Mapping[str, Any]]
@@ -64,7 +64,7 @@ def gather(world: World) -> Evidence:
     return Evidence(
         prefix=world.prefix,
         accepted=list(world.accepted),
-        books=world.get("/v1/books"),
+        status=world.get("/v1/status"),
         shown_jobs={job["id"]: job for job in world.pages("/v1/jobs", "jobs")},
         shown_outputs=list(world.pages("/v1/outputs", "outputs")),
         jobs={row["id"]: row for row in world.rows("SELECT * FROM jobs")},

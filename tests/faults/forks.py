@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from storage.bell import readable_of
+from storage.ledger.wakeup import readable_of
 from tests.faults.child import Wanted
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from receiver.serving import listen
+from receiver.http.server import listen
 
 
 class Front:

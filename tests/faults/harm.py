@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
-from storage.bell import readable_of
+from storage.ledger.wakeup import readable_of
 from tests.faults.wire import (
     Gone,
     Message,

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from receiver.sandbox import JobReport
-from storage.records import MOVES, REOPENS, Status
+from storage.models import MOVES, REOPENS, Status
 from tests.faults.evidence import Evidence, gather
 from tests.faults.world import TERMINAL, World
 
@@ -64,10 +64,10 @@ def judge(world: World, *, unfinished: bool = False) -> Verdict:
         callbacks_sent=len(sent),
         callbacks_answered=sum(attempt.answered for attempt in sent),
         archived=sum(row["status"] in STORED for row in rows),
-        found_by_polling=evidence.books["found_by_polling"],
+        found_by_polling=evidence.status["found_by_polling"],
         failed=Counter(row["error_code"] for row in rows if row["status"] == "failed"),
         problems=(
-            *_books(evidence),
+            *_accounting(evidence),
             *_jobs(evidence, unfinished=unfinished),
             *_moves(evidence),
             *_callbacks(evidence),
@@ -80,13 +80,13 @@ def judge(world: World, *, unfinished: bool = False) -> Verdict:
     )
 
 
-def _books(evidence: Evidence) -> Iterator[Problem]:
-    books, ours = evidence.books, len(evidence.accepted)
-    if not books["balanced"] or books["accepted"] != sum(books[status] for status in Status):
-        yield Problem("wrong", f"the books do not balance: {books}")
-    if books["accepted"] != ours:
-        kind: Kind = "lost" if books["accepted"] < ours else "doubled"
-        yield Problem(kind, f"{ours} submissions were answered, {books['accepted']} are in the books")
+def _accounting(evidence: Evidence) -> Iterator[Problem]:
+    counts, ours = evidence.status, len(evidence.accepted)
+    if not counts["balanced"] or counts["accepted"] != sum(counts[status] for status in Status):
+        yield Problem("wrong", f"not every accepted job is accounted for: {counts}")
+    if counts["accepted"] != ours:
+        kind: Kind = "lost" if counts["accepted"] < ours else "doubled"
+        yield Problem(kind, f"{ours} submissions were answered, the status counts {counts['accepted']}")
     if evidence.integrity != ["ok"]:
         yield Problem("wrong", f"the ledger's file is damaged: {evidence.integrity}")
 

@@ -21,13 +21,13 @@ from typing import Any, BinaryIO, Literal
 import httpx
 from sqlalchemy import Connection
 
+from receiver.gateways.client import GatewayClient
 from receiver.makers import Makers
-from receiver.sending import Sender
-from storage.database import Database
-from storage.deliveries import Offer, Receipt
-from storage.ledger import LEASE_MS, Ledger
-from storage.objects import ObjectStore, StoredObject
-from storage.records import Job, Output, Status
+from storage.archive.object_store import ObjectStore, StoredObject
+from storage.ledger.database import Database
+from storage.ledger.deliveries import DeliveryResult, NewDelivery
+from storage.ledger.ledger import LEASE_MS, Ledger
+from storage.models import Job, Output, Status
 
 When = Literal["before", "commit", "wire", "after"]
 
@@ -109,7 +109,7 @@ class KillingLedger(Ledger):
         with POINTS.doing("add_job"):
             return super().add_job(*args, **more)
 
-    def record(self, offers: Sequence[Offer]) -> list[Receipt]:
+    def record(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
         with POINTS.doing("record"):
             return super().record(offers)
 
@@ -145,7 +145,7 @@ class KillingStore(ObjectStore):
             return super().put_new(key, file, **more)
 
 
-class KillingSender(Sender):
+class KillingSender(GatewayClient):
     """Dies around requests to gateways."""
 
     def send(self, request: httpx.Request) -> httpx.Response:

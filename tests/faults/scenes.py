@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxConfig
 from tests.faults.forks import Forks
 from tests.faults.judge import Verdict, judge

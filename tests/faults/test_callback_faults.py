@@ -48,7 +48,7 @@ def again(scene: Scene, calls: Iterable[Call], change: bytes = b"") -> list[int]
 def test_callbacks_that_never_come(stage: Stage) -> None:
     with stage.scene("callback never sent", timing=QUICK) as scene:
         scene.archived(scene.submit(each=4, fault="no_callback"))
-        assert scene.world.get("/v1/books")["found_by_polling"] == 8
+        assert scene.world.get("/v1/status")["found_by_polling"] == 8
 
 
 def test_callbacks_lost_on_the_way(stage: Stage) -> None:
@@ -56,7 +56,7 @@ def test_callbacks_lost_on_the_way(stage: Stage) -> None:
         armed = scene.wires.callbacks.arm(harm.drop)
         scene.archived(scene.submit(each=4))
         assert armed.struck >= 8
-        assert scene.world.get("/v1/books")["found_by_polling"] == 8
+        assert scene.world.get("/v1/status")["found_by_polling"] == 8
         assert scene.world.rows("SELECT id FROM deliveries") == []
 
 
@@ -98,7 +98,7 @@ def test_callbacks_later_than_polling(stage: Stage) -> None:
     with stage.scene("callback after polling", timing=QUICK) as scene:
         jobs = scene.submit(each=4, fault={"fault": "late", "delay_s": 2.5})
         scene.archived(jobs)
-        assert scene.world.get("/v1/books")["found_by_polling"] == 8
+        assert scene.world.get("/v1/status")["found_by_polling"] == 8
         before = state_of(scene)
         scene.world.settle()
         assert state_of(scene) == before

@@ -17,14 +17,14 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.embedded import EmbeddedS3
+from receiver.callbacks.tokens import CallbackTokens
+from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
-from receiver.signing import CallbackTokens
-from receiver.timing import system_clock
+from receiver.schedule import system_clock
+from tests.callbacks.test_callbacks import signed
 from tests.faults.flood_help import Attack, Told
-from tests.live import IMAGEN
-from tests.processes import MIB, ROOT, Process, environment, free_port, serving, watch_rss
-from tests.test_callbacks import signed
+from tests.support.live import IMAGEN
+from tests.support.processes import MIB, ROOT, Process, environment, free_port, serving, watch_rss
 
 JOBS, LEAKED = 500, 40
 GOOD = 2 * JOBS
@@ -55,8 +55,8 @@ def jobs_made(process: Process, count: int) -> dict[str, str]:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(submit, range(count)))
         deadline = monotonic() + 60
-        while http.get("/v1/books").json()["running"] < count:
-            assert monotonic() < deadline, http.get("/v1/books").text
+        while http.get("/v1/status").json()["running"] < count:
+            assert monotonic() < deadline, http.get("/v1/status").text
         found: dict[str, str] = {}
         cursor = None
         while len(found) < count:
@@ -112,13 +112,13 @@ def attacked(attack: Attack, callbacks: list[tuple[str, bytes]]) -> tuple[Told, 
 
 
 def settled(process: Process, failed: int) -> dict[str, Any]:
-    """The books, once every good callback has had its effect."""
+    """The counts, once every good callback has had its effect."""
     deadline = monotonic() + 30
     while True:
-        books: dict[str, Any] = httpx.get(f"{process.url}/v1/books", timeout=30).json()
-        if books["failed"] >= failed:
-            return books
-        assert monotonic() < deadline, books
+        counts: dict[str, Any] = httpx.get(f"{process.url}/v1/status", timeout=30).json()
+        if counts["failed"] >= failed:
+            return counts
+        assert monotonic() < deadline, counts
 
 
 def show(name: str, told: Told, good: list[Good], rss: tuple[int, int, int]) -> None:
@@ -218,7 +218,7 @@ def test_good_callbacks_come_through_a_flood_of_hostile_ones(prepared: Prepared,
         )
         ((told, good),) = results
         show(f"bad tokens a minute: {bad_tokens}", told, good, (before, most, process.rss()))
-        books = settled(process, JOBS)
+        counts = settled(process, JOBS)
         code, _ = process.terminate()
     seen = log.read_text()
 
@@ -232,7 +232,7 @@ def test_good_callbacks_come_through_a_flood_of_hostile_ones(prepared: Prepared,
     assert sum(told.began <= one.began <= told.ended for one in good) > 0.9 * GOOD, "at the same time"
     assert most - before < 60 * MIB
     assert most < 200 * MIB
-    assert (books["failed"], books["running"], books["balanced"]) == (JOBS, LEAKED, True)
+    assert (counts["failed"], counts["running"], counts["balanced"]) == (JOBS, LEAKED, True)
     assert code == 0
     assert "Traceback" not in seen
     if bad_tokens:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Forks
 from tests.faults.judge import Verdict, judge
 from tests.faults.table import Table
 from tests.faults.world import SANDBOX, World, world
-from tests.processes import free_port
+from tests.support.processes import free_port
 
 FREEZES = 24
 WORLDS = 4

@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Forks
 from tests.faults.judge import Verdict, judge
 from tests.faults.points import Kill
 from tests.faults.table import Table
 from tests.faults.world import Accepted, World, world
-from tests.postgres import Postgres
+from tests.support.postgres import Postgres
 
 GATEWAYS = ("apiframe", "api-in-one")
 AT_A_TIME = 8

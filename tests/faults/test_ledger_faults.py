@@ -120,7 +120,7 @@ def callbacks_meet(scene: Scene, broken: AbstractContextManager[None]) -> Iterat
     for answer in refused(scene):
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) > 0
-    assert scene.world.get("/v1/books")["found_by_polling"] == 0
+    assert scene.world.get("/v1/status")["found_by_polling"] == 0
     scene.until(lambda: scene.answers("/readyz") == 200)
 
 

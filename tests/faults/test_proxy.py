@@ -14,14 +14,14 @@ import httpx
 import pytest
 
 from receiver.sandbox import SandboxServer
+from storage.archive.object_store import ObjectStore
 from storage.errors import Conflict, Corrupt, Unavailable
-from storage.objects import ObjectStore
-from tests.callback_receiver import CallbackReceiver
 from tests.faults import harm
 from tests.faults.proxy import Proxy
 from tests.faults.wire import damaged
-from tests.sandbox_help import FAST
-from tests.services import S3Access
+from tests.support.callback_receiver import CallbackReceiver
+from tests.support.sandbox import FAST
+from tests.support.services import S3Access
 
 BODY = b"an image, as it were" * 1000
 SHA256 = hashlib.sha256(BODY).hexdigest()

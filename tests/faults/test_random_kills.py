@@ -16,7 +16,7 @@ from time import monotonic
 
 import pytest
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Forks
 from tests.faults.judge import UNCONFIRMED, Verdict, judge
 from tests.faults.table import Table

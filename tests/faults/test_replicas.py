@@ -18,14 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Child, Forks
 from tests.faults.front import Front
 from tests.faults.judge import UNCONFIRMED, judge
 from tests.faults.table import Table
 from tests.faults.world import World, world
-from tests.postgres import Postgres, serving
-from tests.processes import await_answer, free_port
+from tests.support.postgres import Postgres, serving
+from tests.support.processes import await_answer, free_port
 
 REPLICAS = 4
 JOBS = int(os.environ.get("DARKROOM_FAULTS_REPLICA_JOBS", "60"))

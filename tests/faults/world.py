@@ -19,14 +19,14 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
-from receiver.embedded import EmbeddedS3
+from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
-from storage.objects import ObjectStore
+from storage.archive.object_store import ObjectStore
 from tests.faults.child import Wanted
 from tests.faults.clock import ServiceClock
 from tests.faults.forks import Child, Forks
 from tests.faults.points import Kill
-from tests.processes import environment, free_port
+from tests.support.processes import environment, free_port
 
 TIMING: Mapping[str, Any] = {
     "callback_polls": (1, 2, 2),

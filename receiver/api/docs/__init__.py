@@ -1,0 +1,1 @@
+"""The page `/docs`, made from the OpenAPI document."""

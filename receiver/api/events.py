@@ -1,0 +1,207 @@
+"""`GET /v1/events`: what happens, as it happens, as server-sent events (the HTML standard, section 9.2)."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+from math import inf
+from time import monotonic
+from typing import Annotated, Any, Literal
+
+import structlog
+from pydantic import Field, TypeAdapter, WithJsonSchema
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+# pydantic reads `typing.TypedDict` from Python 3.12 on only.
+from typing_extensions import TypedDict
+
+from receiver.api.query_params import EVENT_ID, EventQuery
+from receiver.api.subscriptions import Reset, Subscriber, Subscriptions
+from receiver.errors import TooManyWaiting
+from receiver.http.admission import Admission
+from receiver.http.routing import Answer, Header, Operation, Served, guarded
+from receiver.schemas.responses import JobId, OutputId, Time
+from storage.errors import StorageError
+from storage.ledger.events import Event, EventPosition
+from storage.models import Status, rfc3339
+
+log = structlog.get_logger("darkroom.events")
+
+STREAM = "text/event-stream"
+HEARTBEAT_S = 15.0
+"""How often a stream with nothing to say shows that it lives: proxies cut off what is silent for 60 seconds,
+and whoever has gone without a word is found out by writing to them."""
+RETRY_MS = 2000
+"""How long a browser waits before it comes again."""
+NOWHERE = EventPosition(sys.maxsize)
+"""A place that no ledger has."""
+
+
+class Moved(TypedDict):
+    """The data of `event: job`."""
+
+    job_id: JobId
+    gateway: str
+    at: Time
+    status: Annotated[str, Field(json_schema_extra={"enum": list(Status)})]
+    error_code: str | None
+
+
+class Archived(TypedDict):
+    """The data of `event: output`."""
+
+    job_id: JobId
+    gateway: str
+    at: Time
+    output_id: OutputId
+
+
+class Lapse(TypedDict):
+    """The data of `event: reset`."""
+
+    reason: Literal["forgotten", "unknown"]
+
+
+def _described(kind: str, data: Any) -> dict[str, Any]:
+    content = {"contentMediaType": "application/json", "contentSchema": TypeAdapter(data).json_schema()}
+    told = {"id": {"type": "string"}, "event": {"const": kind}, "data": {"type": "string", **content}}
+    return {"type": "object", "required": list(told), "properties": told}
+
+
+KINDS = {"job": Moved, "output": Archived, "reset": Lapse}
+SentEvent = Annotated[
+    dict[str, str],
+    WithJsonSchema({"oneOf": [_described(kind, data) for kind, data in KINDS.items()]}),
+]
+"""One event: before OpenAPI 3.2, the schema of a stream is that of each event."""
+
+LAST_EVENT_ID = Header(
+    "Last-Event-ID",
+    "The `id` of the last event that you have: the stream goes on after it. Browsers send it by themselves.",
+)
+EVENTS = Operation(
+    "GET /v1/events",
+    "follow_events",
+    scope="read",
+    query=EventQuery,
+    headers=(LAST_EVENT_ID,),
+    answers={200: Answer(Event, "Server-sent events; this is each of them.", media_types=(STREAM,))},
+    errors=(TooManyWaiting,),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EventsPage:
+    """The route `GET /v1/events`."""
+
+    waiters: Subscriptions
+    admission: Admission
+
+    def routes(self) -> list[Served]:
+        """The routes of this part."""
+        return [guarded(EVENTS, self.follow, self.admission)]
+
+    async def follow(self, request: Request, query: EventQuery) -> Response:
+        """Follow what happens, as server-sent events, from now on or after an event that you name.
+
+        `event: job`: a job was taken in or has moved. Its data is `{"job_id", "gateway", "status",
+        "error_code", "at"}`, `error_code` null unless the job failed or waits for something to be mended.
+
+        `event: output`: an image was archived. Its data is `{"job_id", "output_id", "gateway", "at"}`.
+
+        `event: reset`: what happened since the event that you named is not known, because it was too long ago
+        (`"reason": "forgotten"`, after 24 hours) or this ledger never had that event (`"unknown"`). Read the
+        lists anew; the stream goes on with what happens from here on.
+
+        Each event has an `id`. Ids grow; send them back as they are. A comment comes every 15 seconds.
+        """
+        headers = {"x-accel-buffering": "no"}
+        if request.method == "HEAD":
+            return Response(media_type=STREAM, headers=headers)
+        place = _place(request.headers.get(LAST_EVENT_ID.name), query.since)
+        with ExitStack() as stack:
+            following = self.waiters.following(request, job_id=query.job, gateway=query.gateway, place=place)
+            follower = stack.enter_context(following)
+            await follower.begin()
+            return _Stream(_frames(follower, query.wait), stack.pop_all(), headers)
+        raise AssertionError  # an ExitStack without a callback suppresses nothing
+
+
+class _Stream(Response):
+    """An answer that goes on until its frames end. They end by themselves once the other side is gone."""
+
+    media_type = STREAM
+
+    def __init__(self, frames: AsyncIterator[bytes], opened: ExitStack, headers: dict[str, str]) -> None:
+        self._frames = frames
+        self._opened = opened
+        self.status_code = 200
+        self.background = None
+        self.init_headers(headers)
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        with self._opened:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async with aclosing(self._frames) as frames:  # type: ignore[type-var]
+                async for frame in frames:
+                    await send({"type": "http.response.body", "body": frame, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _frames(follower: Subscriber, wait_s: float | None) -> AsyncIterator[bytes]:
+    deadline = inf if wait_s is None else monotonic() + wait_s
+    # A first id, or who is cut off before the first event would come again without one, and miss some.
+    yield f"retry: {RETRY_MS}\n{_id(follower.place)}\n".encode()
+    try:
+        while True:
+            found = await follower.more(min(HEARTBEAT_S, deadline - monotonic()))
+            if found:
+                yield "".join(_frame(one) for one in found).encode()
+            elif follower.over or monotonic() >= deadline:
+                break
+            else:
+                # With an id, so that it does not grow old while nothing happens that is asked for.
+                yield f": still here\n{_id(follower.place)}\n".encode()
+    except StorageError as error:
+        log.warning("a stream of events is ended", why=str(error))
+        yield b": the ledger does not answer; come again\n\n"
+    if follower.waiters.closed:
+        yield b": the service stops; come again\n\n"
+
+
+def _frame(one: Event | Reset) -> str:
+    if isinstance(one, Reset):
+        return _event("reset", one.place, Lapse(reason=one.why.value))
+    job_id, gateway, at = one.job_id, one.gateway, rfc3339(one.at)
+    if one.output is not None:
+        output_id = f"{job_id}.{one.output}"
+        return _event("output", one, Archived(job_id=job_id, gateway=gateway, at=at, output_id=output_id))
+    assert one.status is not None, "it is of a job or of an output"
+    moved = Moved(job_id=job_id, gateway=gateway, at=at, status=one.status, error_code=one.error_code)
+    return _event("job", one, moved)
+
+
+def _event(kind: str, place: Event | EventPosition, data: Moved | Archived | Lapse) -> str:
+    return f"{_id(place)}event: {kind}\ndata: {json.dumps(data)}\n\n"
+
+
+def _id(place: Event | EventPosition | None) -> str:
+    """The line that names a place. Its time is part of it, so that no other ledger has the same one."""
+    if place is None or place == NOWHERE:
+        return ""
+    return f"id: {place.id}\n" if place.at is None else f"id: {place.id}-{place.at}\n"
+
+
+def _place(last: str | None, since: str | None) -> EventPosition | None:
+    """Where to begin. The header comes first: a browser that comes again has the same `since` as before."""
+    text = last or since
+    if not text:
+        return None
+    found = EVENT_ID.fullmatch(text)
+    # What no event was ever called is no fault that a browser could mend; it is told to begin anew.
+    return EventPosition(int(found[1]), int(found[2]) if found[2] else None) if found else NOWHERE

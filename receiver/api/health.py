@@ -1,0 +1,151 @@
+"""Is this process alive, and can it take work: for load balancers, and for people who wonder why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from receiver.cache import TtlCache
+from receiver.errors import DarkroomError, Unready
+from receiver.http.query import NoQuery
+from receiver.http.routing import Answer, Operation, Served
+from receiver.schemas import responses
+from storage.errors import StorageError
+from storage.models import Clock
+
+log = structlog.get_logger("darkroom.health")
+
+REMEMBERED_S = 2.0
+"""A check is not repeated more often than this: anybody may ask, and a check costs something."""
+
+HEALTHZ = Operation(
+    "GET /healthz",
+    "check_health",
+    query=NoQuery,
+    answers={200: Answer(responses.Alive, "The process runs.")},
+)
+READYZ = Operation(
+    "GET /readyz",
+    "check_readiness",
+    query=NoQuery,
+    answers={
+        200: Answer(responses.Readiness, "Every part can be used."),
+        503: Answer(responses.Readiness, "A part cannot be used now."),
+    },
+)
+
+Check = Callable[[], None]
+"""Returns if a part can be used now, and raises an error that says why not."""
+
+Warn = Callable[[], Mapping[str, str]]
+"""Answers what an operator should know although work goes on: a sentence for each gateway, or other name."""
+
+ASKING = 4
+"""How many may be asking at once whether the service is ready; only one of them runs the checks."""
+BROKEN = "The check itself failed; the log says how."
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the checks said: `ok`, or why not. Warnings do not make the service unready."""
+
+    checks: Mapping[str, str]
+    warnings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check passed."""
+        return all(answer == "ok" for answer in self.checks.values())
+
+
+class Health:
+    """`/healthz` answers while the process runs; `/readyz` asks each part."""
+
+    def __init__(self, checks: Mapping[str, Check], warnings: Sequence[Warn] = ()) -> None:
+        self._checks = checks
+        self._warnings = warnings
+        self._answers = TtlCache(self._find, REMEMBERED_S)
+        # Of their own: who asks before the first answer waits for it, and it may hang with the bucket.
+        self._threads = CapacityLimiter(ASKING)
+
+    def routes(self) -> list[Served]:
+        """The routes of this part."""
+        return [Served(HEALTHZ, self.healthz), Served(READYZ, self.readyz)]
+
+    async def healthz(self, _request: Request) -> Response:
+        """Answer that the process is alive."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, _request: Request) -> Response:
+        """Answer whether every part can be used: 200, or 503 and what is wrong with which."""
+        health = await to_thread.run_sync(self.ask, limiter=self._threads)
+        return JSONResponse(
+            {
+                "status": "ready" if health.ready else "not ready",
+                "checks": health.checks,
+                "warnings": health.warnings,
+            },
+            200 if health.ready else 503,
+        )
+
+    def forget(self) -> None:
+        """Ask again next time, however recent the last answer is."""
+        self._answers.forget()
+
+    def ask(self) -> Answers:
+        """Run the checks, unless that was done a moment ago."""
+        return self._answers()
+
+    def _find(self) -> Answers:
+        checks = {name: _answer(name, check) for name, check in self._checks.items()}
+        warnings: dict[str, str] = {}
+        for warn in self._warnings:
+            warnings |= _warned(warn)
+        return Answers(checks, warnings)
+
+
+def oldest_result(oldest_ready_at: Callable[[], int | None], *, limit_s: float, clock: Clock) -> Check:
+    """A check that no result has waited too long to be archived.
+
+    `oldest_ready_at` answers since when the oldest one waits (milliseconds), or None if none does.
+    """
+
+    def check() -> None:
+        since = oldest_ready_at()
+        if since is None or (waited_s := (clock() - since) / 1000) <= limit_s:
+            return
+        raise Unready(
+            f"The oldest result has waited {waited_s / 3600:.1f} hours to be archived, and may wait "
+            f"{limit_s / 3600:.1f} (DARKROOM_READY__OLDEST_RESULT); gateways delete images after 24. "
+            "Look at why its job waits: `darkroom jobs --status ready`."
+        )
+
+    return check
+
+
+def _answer(name: str, check: Check) -> str:
+    try:
+        check()
+    except (StorageError, DarkroomError) as error:
+        log.warning("not ready", part=name, why=str(error))
+        return str(error)
+    except Exception:
+        log.exception("check failed", part=name)
+        return BROKEN
+    return "ok"
+
+
+def _warned(warn: Warn) -> Mapping[str, str]:
+    try:
+        return warn()
+    except StorageError:
+        # The ledger's own check says so already.
+        return {}
+    except Exception:
+        log.exception("warnings not read")
+        return {"warnings": BROKEN}

@@ -1,0 +1,224 @@
+"""Links that never die: an output's image, its thumbnail, and the record of what made it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import structlog
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from receiver.api.filenames import EXTENSIONS, file_name
+from receiver.api.query_params import ImageQuery
+from receiver.errors import NoSuchThing, NoThumbnail, UnsatisfiableRange
+from receiver.http.admission import Admission
+from receiver.http.bucket_threads import BucketTurns
+from receiver.http.query import NoQuery
+from receiver.http.ranges import Part, known_already, wanted_part
+from receiver.http.routing import Answer, Header, Operation, Served, guarded
+from receiver.schemas import responses
+from receiver.thumbnails.cache import RECIPE, Thumbnails
+from storage.archive.archive import Archive
+from storage.archive.object_store import ObjectStore
+from storage.archive.s3 import content_disposition
+from storage.archive.thumbnails import MEDIA_TYPE
+from storage.archive.verified_stream import check_length, checked
+from storage.errors import Corrupt, StorageError
+from storage.media.inspect import KINDS
+from storage.models import Output
+from storage.search.search import Found, Search
+
+log = structlog.get_logger("darkroom.links")
+
+IMAGES = tuple(kind.media_type for kind in KINDS)
+KEPT = {
+    # A browser keeps it, and asks each time whether it may show it: nobody may after signing out. What an id
+    # leads to never changes, so the answer is a short 304. For no page of another site.
+    "cache-control": "private, no-cache",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+ETAG = Header("ETag", "The SHA-256 of the image, quoted; of a thumbnail a weak one.")
+NAMED = Header("Content-Disposition", "A name for the file, from the prompt.")
+KEEP = Header("Cache-Control", "To be kept, and shown only after asking again with its ETag.")
+IF_NONE_MATCH = Header("If-None-Match", "ETags of what you have already; answered 304.")
+RANGE = Header("Range", "One range of bytes, with `?stream=1`: `bytes=0-99`, `bytes=100-` or `bytes=-50`.")
+IF_RANGE = Header("If-Range", "The ETag of what you have a part of: if it is another one, all is sent.")
+PART = Header("Content-Range", "Which bytes these are.")
+
+IMAGE = Operation(
+    "GET /v1/outputs/{id}/image",
+    "fetch_image",
+    scope="read",
+    path={"id": responses.OutputId},
+    query=ImageQuery,
+    headers=(IF_NONE_MATCH, RANGE, IF_RANGE),
+    answers={
+        307: Answer(None, "A fresh link to the image.", (Header("Location", "A presigned link."),)),
+        200: Answer(bytes, "The image, with `?stream=1`.", (ETAG, NAMED, KEEP), IMAGES),
+        206: Answer(bytes, "The part asked for.", (ETAG, NAMED, KEEP, PART), IMAGES),
+        304: Answer(None, "You have it already.", (ETAG, KEEP)),
+    },
+    errors=(UnsatisfiableRange,),
+)
+THUMBNAIL = Operation(
+    "GET /v1/outputs/{id}/thumbnail",
+    "fetch_thumbnail",
+    scope="read",
+    path={"id": responses.OutputId},
+    query=NoQuery,
+    headers=(IF_NONE_MATCH,),
+    answers={
+        200: Answer(bytes, "The thumbnail.", (ETAG, NAMED, KEEP), (MEDIA_TYPE,)),
+        304: Answer(None, "You have it already.", (ETAG, KEEP)),
+    },
+    errors=(NoThumbnail,),
+)
+RECORD = Operation(
+    "GET /v1/outputs/{id}/record",
+    "show_record",
+    scope="read",
+    path={"id": responses.OutputId},
+    query=NoQuery,
+    answers={200: Answer(dict[str, Any], "The record, as it is in the bucket.")},
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The routes below one output that lead into the bucket."""
+
+    search: Search
+    store: ObjectStore
+    archive: Archive
+    thumbnails: Thumbnails
+    bucket: BucketTurns
+    admission: Admission
+    lifetime_s: int
+    """How long a presigned link works."""
+
+    def routes(self) -> list[Served]:
+        """The routes of this part."""
+        return [
+            guarded(IMAGE, self.image, self.admission),
+            guarded(THUMBNAIL, self.thumbnail, self.admission),
+            guarded(RECORD, self.record, self.admission),
+        ]
+
+    async def image(self, request: Request, query: ImageQuery) -> Response:
+        """Lead to an output's bytes: a fresh presigned link, or with `?stream=1` the bytes themselves."""
+        found = await self._find(request)
+        if not query.stream:
+            # Apart, because it may have to ask somebody for fresh credentials.
+            link = await self.bucket.run(partial(self._presigned, found, request, query))
+            return RedirectResponse(link, 307)
+        output = found.output
+        etag = f'"{output.sha256}"'
+        headers = KEPT | {"etag": etag, "accept-ranges": "bytes"}
+        if known_already(request.headers, etag):
+            return Response(status_code=304, headers=headers)
+        headers["content-disposition"] = _disposition(found, "attachment" if query.download else "inline")
+        # What may be shown is decided here and not by the ledger, which may be rebuilt from any bucket.
+        headers["content-type"] = _media_type(output)
+        # Ranges are for GET only: RFC 9110, 14.2.
+        part = (
+            None if request.method == "HEAD" else wanted_part(request.headers, length=output.bytes, etag=etag)
+        )
+        headers["content-length"] = str(part.length if part else output.bytes)
+        if part is not None:
+            headers["content-range"] = part.told
+        if request.method == "HEAD":
+            return Response(headers=headers)
+        return await self.bucket.run(partial(self._streamed, output, part, headers))
+
+    async def thumbnail(self, request: Request, _query: NoQuery) -> Response:
+        """Fetch an output's thumbnail: WebP, 512 pixels at the longer side, made when first asked for.
+
+        It is upright, in sRGB and without metadata; of an animation it shows the first frame.
+        """
+        found = await self._find(request)
+        # Weak, because another version of the encoder may make other bytes of the same image.
+        etag = f'W/"{found.output.sha256}.{RECIPE}"'
+        headers = KEPT | {"etag": etag}
+        if known_already(request.headers, etag):
+            return Response(status_code=304, headers=headers)
+        made = await self.thumbnails.get(found.output)
+        headers["content-disposition"] = _disposition(found, "inline", ending="-thumbnail.webp")
+        return Response(made, headers=headers, media_type=MEDIA_TYPE)
+
+    async def record(self, request: Request, _query: NoQuery) -> Response:
+        """Show the record of an output's job, as it is in the bucket; of several the newest one.
+
+        A job has none until its images are archived.
+        """
+        job = (await self._find(request)).job
+        if not job.records:
+            raise NoSuchThing(f"Job {job.id} has no record yet; it gets one when its images are archived.")
+        return JSONResponse(await self.bucket.run(partial(self.archive.read_record, job)))
+
+    async def _find(self, request: Request) -> Found:
+        return await run_in_threadpool(self.search.output, request.path_params["id"])
+
+    def _presigned(self, found: Found, request: Request, query: ImageQuery) -> str:
+        name = file_name(found.job, found.output)
+        return self.store.presign(
+            found.output.key,
+            expires_s=self.lifetime_s,
+            filename=name.name,
+            plain_name=name.plain,
+            content_type=_media_type(found.output),
+            disposition="attachment" if query.download else "inline",
+            method="HEAD" if request.method == "HEAD" else "GET",
+        )
+
+    def _streamed(self, output: Output, part: Part | None, headers: Mapping[str, str]) -> Response:
+        opened = ExitStack()
+        asked = None if part is None else part.asked
+        stream = opened.enter_context(self.store.stream(output.key, byte_range=asked))
+        with opened:
+            check_length(stream, output, part.length if part else output.bytes)
+            whole = part is None or part.length == output.bytes
+            chunks = checked(stream, output) if whole else stream.chunks
+            status = 206 if part else 200
+            return _Streamed(output, self.bucket.each(chunks), opened.pop_all(), status, headers)
+
+
+class _Streamed(StreamingResponse):
+    """An image on its way out of the bucket; what was opened for it is closed however this ends."""
+
+    def __init__(
+        self,
+        output: Output,
+        chunks: AsyncIterator[bytes],
+        opened: ExitStack,
+        status: int,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(chunks, status, headers)
+        self._output = output
+        self._opened = opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._opened:
+            try:
+                await super().__call__(scope, receive, send)
+            except StorageError as error:
+                # The answer stays incomplete, and so the server breaks the connection.
+                damaged = isinstance(error, Corrupt)
+                event = "an archived image is damaged" if damaged else "the bucket broke off an image"
+                log.error(event, output=self._output.id, why=str(error))
+
+
+def _media_type(output: Output) -> str:
+    return output.media_type if output.media_type in EXTENSIONS else "application/octet-stream"
+
+
+def _disposition(found: Found, kind: str, *, ending: str | None = None) -> str:
+    name = file_name(found.job, found.output, ending=ending)
+    return content_disposition(kind, name.name, name.plain)

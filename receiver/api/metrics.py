@@ -1,0 +1,38 @@
+"""Serve `GET /metrics`, in Prometheus' text format."""
+
+from __future__ import annotations
+
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.http.admission import Admission
+from receiver.http.query import NoQuery
+from receiver.http.routing import Answer, Operation, Served, guarded
+from receiver.telemetry.metrics import Metrics
+
+SHOWN = Operation(
+    "GET /metrics",
+    "show_metrics",
+    scope="read",
+    query=NoQuery,
+    answers={200: Answer(str, "The metrics.", media_types=("text/plain",))},
+)
+
+
+class MetricsPage:
+    """`GET /metrics`, for whoever may read the API."""
+
+    def __init__(self, metrics: Metrics, admission: Admission) -> None:
+        self._metrics = metrics
+        self._admission = admission
+
+    def routes(self) -> list[Served]:
+        """The routes of this part."""
+        return [guarded(SHOWN, self.show, self._admission)]
+
+    async def show(self, _request: Request, _query: NoQuery) -> Response:
+        """Show every metric in Prometheus' text format."""
+        page = await run_in_threadpool(self._metrics.page)
+        return Response(page, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})

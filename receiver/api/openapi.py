@@ -1,0 +1,269 @@
+"""The HTTP surface as an OpenAPI 3.1 document, from the routes that are served and what they check with."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic_core import core_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from receiver.api.docs.examples import with_examples
+from receiver.api.docs.page import Reference
+from receiver.errors import DarkroomError
+from receiver.http.query import TAG_FILTER, NoQuery, Tagged
+from receiver.http.routing import Answer, Header, Operation, Served, adapter
+from receiver.schemas.responses import Message, Problem
+
+ABOUT = """\
+Darkroom submits prompts to image gateways, and archives what they make.
+
+Errors are `application/problem+json` (RFC 9457) with a `code`. A path that is not here is answered 404, a
+method that is not here 405 with `Allow`; `HEAD` goes wherever `GET` goes. Every answer has an
+`X-Request-Id`: yours, if the request had a harmless one. More fields may be added to any answer."""
+
+OPENAPI = Operation(
+    "GET /openapi.json",
+    "describe",
+    query=NoQuery,
+    answers={200: Answer(dict[str, Any], "An OpenAPI 3.1 document.")},
+)
+
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+_TEXT = {"type": "string"}
+TOKEN = "token"  # noqa: S105 - the name of the scheme
+REQUEST_ID = Header("X-Request-Id", "The id under which the log has this request.")
+OF_STATUS = {
+    401: (Header("WWW-Authenticate", "`Bearer`."),),
+    416: (Header("Content-Range", "`bytes */` and the length of the whole."),),
+    429: (Header("Retry-After", "Seconds until the next request may come.", int, always=False),),
+    503: (Header("Retry-After", "Seconds until it is worth another try.", int),),
+}
+"""The headers that come with every error of a status."""
+
+TAGS = {
+    "jobs": "A job is one submission to one gateway; it has one prompt and yields images.",
+    "outputs": "An output is one archived image of a job. Its id is the job's, a dot, and its number from 0.",
+    "facets": "Outputs, counted by what they have in common.",
+    "events": "What happens, as it happens.",
+    "notifications": "What your application was told when a job came to rest.",
+    "status": "How many jobs are in each state; every accepted job is accounted for.",
+    "usage": "Credits, jobs and images, added up.",
+    "gateways": "The image gateways that are configured here.",
+    "callbacks": "Where gateways report. Nobody else calls this; it is the only route that must be public.",
+    "service": "The service itself.",
+}
+"""What a group of operations is about, in the order in which they are read; others follow."""
+
+
+class Described:
+    """`GET /openapi.json` and `GET /docs`: they hold nothing secret, so whoever comes may read them."""
+
+    def __init__(self, routes: Sequence[Served], *, tokens: bool) -> None:
+        """Describe these routes and those of the description. `tokens`: whether the API asks for one."""
+        reference = Reference(self.document)
+        self.routes = [*routes, Served(OPENAPI, self.openapi), *reference.routes()]
+        self._tokens = tokens
+        self._made: dict[str, Any] | None = None
+
+    async def openapi(self, _request: Request) -> Response:
+        """Describe this API in OpenAPI 3.1."""
+        return JSONResponse(self.document())
+
+    def document(self) -> dict[str, Any]:
+        """The document. It is made at the first call, because most starts of the service are never asked."""
+        self._made = self._made or document(self.routes, tokens=self._tokens)
+        return self._made
+
+
+def document(routes: Iterable[Served], *, tokens: bool) -> dict[str, Any]:
+    """Describe routes. `tokens`: whether those that have a scope ask for a token."""
+    writer = _Writer(tokens=tokens)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path_format, {})[route.method.lower()] = writer.operation(route)
+    scheme = {"type": "http", "scheme": "bearer", "description": "One of `DARKROOM_API_TOKENS`."}
+    described = {
+        "openapi": "3.1.0",
+        "info": {"title": "Darkroom", "version": _version(), "description": ABOUT},
+        "servers": [{"url": "/", "description": "The service that this document came from."}],
+        "tags": list(_tags(paths)),
+        "paths": paths,
+        "webhooks": {"notification": {"post": writer.notification()}},
+        "components": {
+            "schemas": writer.schemas,
+            "headers": writer.headers,
+            "securitySchemes": {TOKEN: scheme},
+        },
+    }
+    return with_examples(described)
+
+
+def _tags(paths: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    used = dict.fromkeys(operation["tags"][0] for path in paths.values() for operation in path.values())
+    for name in dict.fromkeys([*(name for name in TAGS if name in used), *used]):
+        yield {"name": name, "description": TAGS.get(name, "")}
+
+
+def _version() -> str:
+    try:
+        return version("darkroom")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class _Generator(GenerateJsonSchema):
+    """Says no title that only repeats a name, and tells apart what names and what values of a dictionary are.
+
+    Generated clients drop whatever is told with `patternProperties`, which means the same.
+    """
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's own signature
+        return False
+
+    def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
+        made = super().dict_schema(schema)
+        for pattern, value in made.pop("patternProperties", {}).items():
+            made |= {"propertyNames": {"pattern": pattern}, "additionalProperties": value}
+        return made
+
+
+class _Writer:
+    """Describes one route after the other, and collects the schemas that they refer to."""
+
+    def __init__(self, *, tokens: bool) -> None:
+        self.schemas: dict[str, Any] = {}
+        self.headers: dict[str, Any] = {}
+        self._tokens = tokens
+
+    def operation(self, route: Served) -> dict[str, Any]:
+        operation = route.operation
+        summary, _, more = route.meaning.partition("\n\n")
+        made: dict[str, Any] = {"operationId": operation.name, "summary": summary, "tags": [_tag(route)]}
+        if operation.scope is not None:
+            needed = {TOKEN: [operation.scope]}
+            made["security"] = [needed] if self._tokens else [{}, needed]
+        needs = "no token" if operation.scope is None else f"a token of scope `{operation.scope}`"
+        made["description"] = f"{more}\n\nNeeds {needs}.".strip()
+        if parameters := list(self._parameters(operation)):
+            made["parameters"] = parameters
+        if (body := operation.body) is not None:
+            content = {JSON: {"schema": self._schema(body.kind, "validation")}}
+            made["requestBody"] = {"required": body.needed, "description": body.meaning, "content": content}
+        answers = {str(status): self._answer(answer) for status, answer in operation.answers.items()}
+        made["responses"] = dict(sorted((answers | self._errors(operation)).items()))
+        return made
+
+    def notification(self) -> dict[str, Any]:
+        """Describe what is sent to whoever is to be notified."""
+        told = {
+            "webhook-id": "The same at each try; whoever has seen it has this notification already.",
+            "webhook-timestamp": "When this try was made, in seconds since 1970.",
+            "webhook-signature": "`v1,<base64>` for each secret, by the Standard Webhooks specification.",
+        }
+        return {
+            "operationId": "notify",
+            "summary": "Tell an application that a job of its own came to rest.",
+            "description": "At least once, and in order for each job; anything but 2xx is tried again.",
+            "parameters": [
+                {"name": name, "in": "header", "required": True, "description": meaning, "schema": _TEXT}
+                for name, meaning in told.items()
+            ],
+            "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(Message)}}},
+            "responses": {"2XX": {"description": "Taken."}, "410": {"description": "No more, please."}},
+        }
+
+    def _parameters(self, operation: Operation[Any]) -> Iterator[dict[str, Any]]:
+        for name, kind in operation.path.items():
+            yield {"name": name, "in": "path", "required": True, "schema": self._schema(kind)}
+        for header in operation.headers:
+            told = {"name": header.name, "in": "header", "description": header.meaning}
+            yield told | {"schema": self._schema(header.kind, "validation")}
+        query = self._schema(operation.query, "validation", by_name=False)
+        for name, schema in query.get("properties", {}).items():
+            yield {"name": name, "in": "query", **_apart(schema)}
+        if issubclass(operation.query, Tagged):
+            tags = {"type": "object", "propertyNames": {"pattern": TAG_FILTER}}
+            tags["additionalProperties"] = query["additionalProperties"]
+            told = {"name": "tags", "in": "query", "description": "Values of tags, each as `tag.<name>`."}
+            yield told | {"style": "form", "explode": True, "schema": tags}
+
+    def _answer(self, answer: Answer) -> dict[str, Any]:
+        made = self._response(answer.meaning, *answer.headers)
+        if answer.kind is bytes:
+            made["content"] = {media_type: {} for media_type in answer.media_types}
+        elif answer.kind is not None:
+            schema = {"schema": self._schema(answer.kind)}
+            made["content"] = dict.fromkeys(answer.media_types, schema)
+        return made
+
+    def _errors(self, operation: Operation[Any]) -> dict[str, Any]:
+        by_status: dict[int, list[type[DarkroomError]]] = {}
+        for error in sorted(operation.every_error(), key=lambda error: error.code):
+            by_status.setdefault(error.status, []).append(error)
+        return {str(status): self._error(status, errors) for status, errors in by_status.items()}
+
+    def _error(self, status: int, errors: Sequence[type[DarkroomError]]) -> dict[str, Any]:
+        meanings = [f"`{error.code}`: {_meaning(error)}" for error in errors]
+        made = self._response("\n\n".join(meanings), *OF_STATUS.get(status, ()))
+        narrowed = {"status": {"const": status}, "code": {"enum": [error.code for error in errors]}}
+        schema = self._schema(Problem) | {"properties": narrowed}
+        return made | {"content": {PROBLEM: {"schema": schema}}}
+
+    def _response(self, meaning: str, *headers: Header) -> dict[str, Any]:
+        return {
+            "description": meaning,
+            "headers": {header.name: self._header(header) for header in (*headers, REQUEST_ID)},
+        }
+
+    def _header(self, header: Header) -> dict[str, Any]:
+        told = {"description": header.meaning, "required": header.always}
+        made = told | {"schema": self._schema(header.kind)}
+        # Two routes may mean different things by one header, `Location` for instance.
+        if self.headers.setdefault(header.name, made) != made:
+            return made
+        return {"$ref": f"#/components/headers/{header.name}"}
+
+    def _schema(
+        self, kind: Any, mode: JsonSchemaMode = "serialization", *, by_name: bool = True
+    ) -> dict[str, Any]:
+        """The schema of a type. One that has a name is kept, and referred to by it."""
+        made, more = TypeAdapter.json_schemas(
+            [(0, mode, adapter(kind))],
+            ref_template="#/components/schemas/{model}",
+            schema_generator=_Generator,
+        )
+        schema, named = made[0, mode], more.get("$defs", {})
+        name = schema.get("$ref", "").rpartition("/")[2]
+        if not by_name and name:
+            schema = named.pop(name)
+        for name, one in named.items():
+            if self.schemas.setdefault(name, one) != one:
+                raise ValueError(f"two types of the API are called {name}")
+        return schema
+
+
+def _tag(route: Served) -> str:
+    folders = [part for part in route.path_format.split("/")[1:] if part != "v1"]
+    return folders[0] if len(folders) > 1 or route.path_format.startswith("/v1/") else "service"
+
+
+def _meaning(error: type[DarkroomError]) -> str:
+    if error is DarkroomError:
+        return "A fault of ours; the log has it under the `X-Request-Id`."
+    return (inspect.getdoc(error) or "").partition("\n\n")[0]
+
+
+def _apart(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A property as a parameter: its description beside its schema, and no null, which no query can hold."""
+    schema = dict(schema)
+    told = {"description": schema.pop("description", "")}
+    if {"type": "null"} in schema.get("anyOf", ()):
+        (schema,) = [one for one in schema["anyOf"] if one.get("type") != "null"]
+    return told | {"schema": schema}

@@ -1,0 +1,137 @@
+"""Take deliveries into the ledger in batches: many callbacks, one commit, then their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from receiver.errors import Unready
+from receiver.telemetry.metrics import Metrics
+from storage.errors import StorageError
+from storage.ledger.deliveries import DeliveryResult, NewDelivery
+from storage.ledger.ledger import Ledger
+
+log = structlog.get_logger("darkroom.intake")
+
+BATCH = 256
+REST_S = 0.003
+"""How long it rests after a commit of several: a commit costs the same for one as for many, and more come."""
+
+WAITING = 8192
+"""How many callbacks may wait for a commit; beyond that a sender is asked to come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A callback that waits to be written, and whoever waits for its answer, on the loop that it runs on."""
+
+    offer: NewDelivery
+    answer: asyncio.Future[DeliveryResult]
+
+
+class Intake:
+    """One thread that writes what callers have offered."""
+
+    def __init__(self, ledger: Ledger, arrived: Callable[[], None], metrics: Metrics) -> None:
+        """`arrived` is called after each commit that brought something new."""
+        self._ledger = ledger
+        self._arrived = arrived
+        self._metrics = metrics
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is waiting, and end."""
+        self._stopping.set()
+        self._waiting.put(None)
+        self._thread.join()
+
+    async def take(self, offer: NewDelivery) -> DeliveryResult:
+        """Hand in a verified callback, and wait until it is durable; raises Unready if it is not.
+
+        Whoever is cancelled before it is written will not find it in the ledger.
+        """
+        if self.waiting() >= WAITING:
+            self._metrics.count("darkroom_callbacks_unwritten_total", reason="full")
+            raise Unready("Too many callbacks are waiting to be written.")
+        answer: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
+        self._waiting.put(_Waiting(offer, answer))
+        return await answer
+
+    def waiting(self) -> int:
+        """How many callbacks wait for a commit."""
+        return self._waiting.qsize()
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch, last = self._gather(first)
+            self._write(batch)
+            if last:
+                return
+            if len(batch) > 1:
+                self._stopping.wait(REST_S)
+
+    def _gather(self, first: _Waiting) -> tuple[list[_Waiting], bool]:
+        batch = [first]
+        while len(batch) < BATCH:
+            try:
+                following = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if following is None:
+                return batch, True
+            batch.append(following)
+        return batch, False
+
+    def _write(self, batch: list[_Waiting]) -> None:
+        # A sender that went away has cancelled; its callback is not written either.
+        batch = [one for one in batch if not one.answer.cancelled()]
+        try:
+            receipts = self._ledger.record([one.offer for one in batch])
+        except StorageError as error:
+            log.error("callbacks not written", callbacks=len(batch), why=str(error))
+            self._refuse(batch, error)
+            return
+        except Exception as error:
+            log.exception("callbacks not written", callbacks=len(batch))
+            self._refuse(batch, error)
+            return
+        self._metrics.observe("darkroom_intake_batch_callbacks", len(batch))
+        _tell(batch, receipts)
+        if DeliveryResult.ACCEPTED in receipts:
+            self._arrived()
+
+    def _refuse(self, batch: list[_Waiting], error: Exception) -> None:
+        self._metrics.count("darkroom_callbacks_unwritten_total", len(batch), reason="ledger")
+        self._metrics.count("darkroom_ledger_errors_total", part="intake")
+        _tell(batch, [error] * len(batch))
+
+
+def _tell(batch: Sequence[_Waiting], outcomes: Sequence[DeliveryResult | Exception]) -> None:
+    """Answer those who wait: all of a batch in one turn of their loop, for each turn costs a system call."""
+    if batch:
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
+            batch[0].answer.get_loop().call_soon_threadsafe(_settle, batch, outcomes)
+
+
+def _settle(batch: Sequence[_Waiting], outcomes: Sequence[DeliveryResult | Exception]) -> None:
+    for one, outcome in zip(batch, outcomes, strict=True):
+        if one.answer.done():
+            continue
+        if isinstance(outcome, DeliveryResult):
+            one.answer.set_result(outcome)
+            continue
+        unready = Unready("The callback could not be written; send it again.")
+        unready.__cause__ = outcome
+        one.answer.set_exception(unready)

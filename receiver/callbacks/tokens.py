@@ -1,0 +1,143 @@
+"""The tokens in callback URLs. Pure: the clock is passed in."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
+from itsdangerous.encoding import base64_decode, base64_encode
+from itsdangerous.url_safe import URLSafeSerializerMixin
+
+from receiver.errors import BadToken
+from storage.models import Clock
+
+SALT = "darkroom.callback.v1"
+"""One salt per purpose and version, so that no other signed thing can stand in for a callback token."""
+
+MAX_TOKEN_CHARS = 299
+
+CLOCK_SLACK_S = 3600
+"""How far in the future a token may have been made.
+
+The signature proves that it was made here, so a future date only means that a clock was set back since, or
+that replicas disagree. To refuse it would lose a callback that was paid for; to accept any date would let a
+token made under a wildly wrong clock live for ever. An hour covers every correction but a wrong year.
+"""
+
+# Payload, time and signature. A compressed payload begins with a dot and so does not fit: ours never are.
+_SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)", re.ASCII)
+
+
+class _ClockedSigner(TimestampSigner):
+    """A signer whose time is the clock that it is given."""
+
+    def __init__(self, *args: Any, clock: Clock, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._clock = clock
+
+    def get_timestamp(self) -> int:
+        return self._clock() // 1000
+
+
+class CallbackClaims(NamedTuple):
+    """What a callback token was made for."""
+
+    job_id: str
+    submission: int
+    """Which submission of the job it was, from 1."""
+
+
+class _PlainSerializer(URLSafeTimedSerializer):
+    """Never compresses, so that no token ever needs to be decompressed."""
+
+    def dump_payload(self, obj: Any) -> bytes:
+        return base64_encode(super(URLSafeSerializerMixin, self).dump_payload(obj))
+
+
+class CallbackTokens:
+    """Makes and reads the tokens in callback URLs. A token names a gateway and a job; it hides neither.
+
+    `secret_keys` are oldest first: the last one signs, all of them verify. A token is good for
+    `max_age_s` seconds, the last one included. It may be used any number of times: gateways repeat
+    themselves, and the ledger sees to it that a repetition changes nothing.
+    """
+
+    def __init__(self, secret_keys: Sequence[str], *, max_age_s: int, clock: Clock) -> None:
+        if isinstance(secret_keys, str) or not secret_keys or not all(secret_keys):
+            # A bare text would be taken as a list of one-letter keys.
+            raise ValueError("secret_keys must be a list of at least one key, none of them empty")
+        self._max_age_s = max_age_s
+        self._clock = clock
+        self._secret_keys = list(secret_keys)
+        self._serializer = self._made_at(clock)
+        self._unsigner = cast("TimestampSigner", self._serializer.make_signer(SALT))
+
+    def __repr__(self) -> str:
+        return f"CallbackTokens({len(self._secret_keys)} keys, max_age_s={self._max_age_s})"
+
+    def make(self, gateway: str, job_id: str, *, submission: int = 1, made_at: int | None = None) -> str:
+        """Sign a token of fewer than 300 characters; raises ValueError if the names do not fit in one.
+
+        `submission` is which submission of the job it is for. `made_at` (milliseconds) is when its life
+        begins, now by default. One submission's token must be the same each time it is made: a gateway takes
+        one with another callback URL for another one, and answers 409 to its idempotency key.
+        """
+        serializer = self._serializer if made_at is None else self._made_at(lambda: made_at)
+        token = serializer.dumps([gateway, job_id] if submission == 1 else [gateway, job_id, submission])
+        if len(token) > MAX_TOKEN_CHARS:
+            raise ValueError(f"a callback token may not exceed {MAX_TOKEN_CHARS} characters")
+        return token
+
+    def read(self, token: str, gateway: str) -> CallbackClaims:
+        """Answer what a token was made for.
+
+        Raises BadToken, and nothing else, whatever it is given. Its reason is `missing`, `forged`,
+        `foreign` (made for another gateway) or `expired`.
+        """
+        if not token:
+            raise BadToken("missing")
+        _check_shape(token)
+        try:
+            signed, made_at = self._unsigner.unsign(token, return_timestamp=True)
+            payload = self._serializer.load_payload(signed)
+        except (BadData, ValueError, OverflowError, OSError):
+            raise BadToken("forged") from None
+        if not _one_of_ours(payload):
+            raise BadToken("forged")
+        if payload[0] != gateway:
+            raise BadToken("foreign")
+        age_s = self._clock() // 1000 - int(made_at.timestamp())
+        if not -CLOCK_SLACK_S <= age_s <= self._max_age_s:
+            raise BadToken("expired")
+        return CallbackClaims(payload[1], payload[2] if len(payload) > 2 else 1)
+
+    def _made_at(self, clock: Clock) -> _PlainSerializer:
+        return _PlainSerializer(
+            self._secret_keys,
+            salt=SALT,
+            signer=_ClockedSigner,
+            signer_kwargs={"digest_method": hashlib.sha256, "clock": clock},
+        )
+
+
+def _check_shape(token: str) -> None:
+    """Refuse what no token of ours looks like, before anything is decoded."""
+    found = _SHAPE.fullmatch(token) if len(token) <= MAX_TOKEN_CHARS else None
+    if found is None:
+        raise BadToken("forged")
+    signature = found[1]
+    try:
+        canonical = base64_encode(base64_decode(signature)) == signature.encode("ascii")
+    except BadData:
+        canonical = False
+    if not canonical:  # The spare bits of the last character would allow other spellings of one token.
+        raise BadToken("forged")
+
+
+def _one_of_ours(payload: object) -> bool:
+    if not isinstance(payload, list) or len(payload) not in {2, 3}:
+        return False
+    return all(isinstance(part, str) for part in payload[:2]) and all(type(n) is int for n in payload[2:])

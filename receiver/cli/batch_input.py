@@ -1,0 +1,199 @@
+"""Read what to submit from CSV or JSON lines, and from `--param` and `--tag`; every fault has its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TEXTS = ("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "seed", "notify_url")
+KEY = re.compile(r"[!-~]{1,255}")
+COLUMNS = (*TEXTS, "num_images", "unsupported", "idempotency_key")
+GROUPS = ("params", "tags")
+
+
+class BadInput(Exception):
+    """What was given cannot be submitted; the message has a line for each fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One job to submit: `fields` as `Darkroom.submit` takes them. `line` is where it was read, from 1."""
+
+    line: int
+    fields: Mapping[str, Any]
+
+
+def read_csv(text: str) -> list[Row]:
+    """Read CSV whose first line names the columns; an empty cell is as good as none."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_columns(header)
+        before = reader.line_num
+        for cells in reader:
+            line, before = before + 1, reader.line_num
+            if len(cells) > len(header):
+                raise BadInput(f"line {line}: {len(cells)} cells, but {len(header)} columns")
+            if any(part.strip() for part in cells):
+                rows.append(Row(line, _from_cells(line, dict(zip(header, cells, strict=False)))))
+    except csv.Error as error:
+        raise BadInput(f"line {reader.line_num}: {error}") from None
+    return rows
+
+
+def read_json_lines(text: str) -> list[Row]:
+    """Read a JSON object from each line that is not blank."""
+    return [Row(number, _from_json(number, line)) for number, line in _lines(text) if line.strip()]
+
+
+def read_any(text: str) -> list[Row]:
+    """Read whichever of the two it is: JSON lines begin with a brace."""
+    return read_json_lines(text) if text.lstrip().startswith("{") else read_csv(text)
+
+
+def merge(defaults: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
+    """Put the command line's options under the rows of a file: what a row says comes first."""
+    return [Row(row.line, _over(defaults, row.fields)) for row in rows]
+
+
+def check(rows: Sequence[Row]) -> None:
+    """Check rows as the service would; raise BadInput that names every line with a fault."""
+    # Here and not above, because this is the service's own model and brings much with it.
+    from receiver.errors import InvalidRequest
+    from receiver.schemas.requests import read_submit
+
+    faults: list[str] = []
+    for row in rows:
+        body = {name: value for name, value in row.fields.items() if name != "idempotency_key"}
+        key = row.fields.get("idempotency_key")
+        if key is not None and not (isinstance(key, str) and KEY.fullmatch(key)):
+            faults.append(f"line {row.line}: idempotency_key: must be 1 to 255 printable ASCII characters")
+        try:
+            read_submit(json.dumps(body).encode())
+        except InvalidRequest as error:
+            faults += [f"line {row.line}: {fault['field']}: {fault['message']}" for fault in error.faults]
+    if faults:
+        raise BadInput("\n".join(faults))
+
+
+def nested(pairs: Sequence[str], option: str) -> dict[str, Any]:
+    """Read `k=v` pairs: `a.b=1` is `{"a": {"b": 1}}`; a value that is JSON is taken as such."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, value = _split(pair, option)
+        _put(found, name.split("."), _json_or_text(value), f"{option} {pair}")
+    return found
+
+
+def flat(pairs: Sequence[str], option: str) -> dict[str, str]:
+    """Read `k=v` pairs whose values stay text."""
+    return dict(_split(pair, option) for pair in pairs)
+
+
+def _check_columns(header: Sequence[str]) -> None:
+    if not header:
+        raise BadInput("line 1: there are no columns")
+    if repeated := sorted({name for name in header if header.count(name) > 1}):
+        raise BadInput(f"line 1: column {', '.join(repeated)} is there twice")
+    if unknown := [name for name in header if not _known(name)]:
+        raise BadInput(
+            f"line 1: unknown column {', '.join(map(repr, unknown))}; "
+            f"use {', '.join(COLUMNS)}, params.<name>, tags.<name>"
+        )
+
+
+def _known(name: str) -> bool:
+    group, dot, rest = name.partition(".")
+    return name in COLUMNS or bool(dot and rest and group in GROUPS)
+
+
+def _from_cells(line: int, cells: Mapping[str, str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, text in cells.items():
+        group, _, rest = name.partition(".")
+        if not text.strip():
+            continue
+        if group == "params":
+            _put(
+                fields.setdefault("params", {}), rest.split("."), _json_or_text(text), f"line {line}: {name}"
+            )
+        elif group == "tags":
+            fields.setdefault("tags", {})[rest] = text
+        elif name == "num_images":
+            fields[name] = _whole(line, text)
+        else:
+            fields[name] = text
+    return fields
+
+
+def _from_json(number: int, line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line, parse_constant=_no_constant)
+    except ValueError as error:
+        raise BadInput(f"line {number}: not JSON: {error}") from None
+    except RecursionError:
+        raise BadInput(f"line {number}: nested too deep") from None
+    if not isinstance(fields, dict):
+        raise BadInput(f"line {number}: not an object")
+    if unknown := [name for name in fields if name not in (*COLUMNS, *GROUPS)]:
+        raise BadInput(
+            f"line {number}: unknown field {', '.join(map(repr, unknown))}; "
+            f"use {', '.join((*COLUMNS, *GROUPS))}"
+        )
+    return fields
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    # Not `splitlines`: a prompt may hold U+2028, which it would take for the end of a line.
+    yield from enumerate(text.split("\n"), start=1)
+
+
+def _whole(line: int, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise BadInput(f"line {line}: num_images: {text!r} is not a whole number") from None
+
+
+def _split(pair: str, option: str) -> tuple[str, str]:
+    name, sign, value = pair.partition("=")
+    if not sign or not name or not all(name.split(".")):
+        raise BadInput(f"{option} {pair}: must be name=value")
+    return name, value
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _put(target: dict[str, Any], path: Sequence[str], value: Any, where: str) -> None:
+    *groups, name = path
+    for group in groups:
+        target = target.setdefault(group, {})
+        if not isinstance(target, dict):
+            raise BadInput(f"{where}: {group} has a value already")
+    if name in target:
+        raise BadInput(f"{where}: {name} has a value already")
+    target[name] = value
+
+
+def _over(defaults: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {**defaults, **fields}
+    for group in GROUPS:
+        mine, theirs = fields.get(group), defaults.get(group)
+        if isinstance(mine, dict) and theirs:
+            merged[group] = {**theirs, **mine}
+    return merged

@@ -1,0 +1,293 @@
+"""`darkroom export`: what a query finds, as a table, a ZIP file or a bag."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated
+
+import typer
+
+from receiver.cli import options
+from receiver.cli.connection import LOCAL, Token, Url, connected
+from receiver.cli.console import FAILED, MISUSED, count, err, escaped, fail, plain, say
+from receiver.cli.download import STOPPED, All, AtOnce
+from receiver.cli.jobs import filters
+from receiver.cli.query_args import Words, query_text
+
+if TYPE_CHECKING:
+    from receiver.client import Darkroom
+    from receiver.client.models import Output
+    from receiver.export.bundles import Fetched
+    from receiver.export.tables import Rows
+
+
+class Format(StrEnum):
+    """What is written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+    ZIP = "zip"
+    BAGIT = "bagit"
+
+
+_BY_ENDING = {f".{kind}": kind for kind in Format if kind is not Format.BAGIT}
+SHOWN = 10
+
+AsFormat = Annotated[
+    Format | None,
+    typer.Option(
+        "--format",
+        help="csv, jsonl and parquet are tables; zip and bagit have the images and records too. Without it, "
+        "the ending of FILE says it.",
+        show_default=False,
+    ),
+]
+ToFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--to",
+        metavar="FILE",
+        help="Where to; a folder for bagit. Without it csv and jsonl go to standard output.",
+        show_default=False,
+    ),
+]
+Bom = Annotated[
+    bool, typer.Option("--bom", help="Begin csv with a byte order mark, by which Excel knows UTF-8.")
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace FILE if it is there; a bag replaces nothing.")
+]
+
+
+def export(
+    words: Words = None,
+    *,
+    form: AsFormat = None,
+    to: ToFile = None,
+    every: All = False,
+    gateway: options.Gateway = None,
+    model: options.Model = None,
+    seed: options.Seed = None,
+    job: options.JobId = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    tag: options.Tags = None,
+    bom: Bom = False,
+    overwrite: Overwrite = False,
+    jobs: AtOnce = 4,
+    url: Url = LOCAL,
+    token: Token = None,
+) -> None:
+    """Write out what a query finds: a table, or a bundle with images and records.
+
+    FILE appears once it is whole. A bag that was broken off goes on where it stopped.
+
+    In csv, a value that a spreadsheet would run as a formula, because it begins with = + - @ or a line end,
+    gets a single quote in front; jsonl and parquet have every value as it is.
+    """
+    wanted = filters(
+        q=query_text(words),
+        gateway=gateway,
+        model=model,
+        seed=seed,
+        job=job,
+        since=since,
+        until=until,
+        tag=tag,
+    )
+    if bool(wanted) == every:
+        fail("Say what to export: a query, or --all.", MISUSED)
+    kind = _format(form, to)
+    if to is not None and to.exists():
+        replaceable = not to.is_dir() and kind is not Format.BAGIT
+        if not (replaceable and overwrite):
+            fail(f"{to} is there already{'; --overwrite replaces it' if replaceable else ''}.", MISUSED)
+    if bom and kind is not Format.CSV:
+        fail("--bom is for csv.", MISUSED)
+    run = _Run(to, jobs=jobs, bom=bom, overwrite=overwrite)
+    with connected(url, token) as darkroom:
+        try:
+            run(darkroom, wanted, kind)
+        except KeyboardInterrupt:
+            more = {Format.BAGIT: "; the same command goes on from there"} if to else {}
+            say(f"\nStopped{more.get(kind, ', and nothing was kept' if to else '')}.")
+            raise typer.Exit(STOPPED) from None
+    run.report()
+
+
+def _format(form: Format | None, to: Path | None) -> Format:
+    kind = form or (_BY_ENDING.get(to.suffix.lower()) if to else None)
+    if kind is None:
+        fail("Say what to write with --format, or with the ending of --to.", MISUSED)
+    if to is None and kind not in {Format.CSV, Format.JSONL}:
+        fail(f"{kind} needs --to.", MISUSED)
+    return kind
+
+
+class _Run:
+    """One export, and what came of it."""
+
+    def __init__(self, to: Path | None, *, jobs: int, bom: bool, overwrite: bool) -> None:
+        self._to, self._jobs, self._bom, self._overwrite = to, jobs, bom, overwrite
+        self._done = 0
+        self._failed: list[str] = []
+
+    def __call__(self, darkroom: Darkroom, wanted: Mapping[str, str], kind: Format) -> None:
+        """Write it, in the format asked for."""
+        with _bar(
+            lambda: _total(darkroom, wanted), quiet=self._to is None and sys.stdout.isatty()
+        ) as advance:
+            outputs = darkroom.search(limit=None, **wanted)
+            match kind:
+                case Format.CSV | Format.JSONL:
+                    with self._text() as file:
+                        self._rows(self._table(kind, file), outputs, advance)
+                case Format.PARQUET:
+                    with self._draft() as path:
+                        self._rows(_parquet(path), outputs, advance)
+                case Format.ZIP:
+                    self._zip(darkroom, outputs, advance)
+                case Format.BAGIT:
+                    self._bag(darkroom, outputs, advance, wanted)
+
+    def report(self) -> None:
+        """Say what came of it; ends with 1 if an image could not be had."""
+        left_out = f", {len(self._failed)} of them without their image" if self._failed else ""
+        say(f"{count(self._done, 'image')}{left_out}{f' in {self._to}' if self._to else ''}.")
+        if self._failed:
+            more = [f"  and {len(self._failed) - SHOWN} more"] if len(self._failed) > SHOWN else []
+            say("\n".join([*self._failed[:SHOWN], *more]), "red")
+            raise typer.Exit(FAILED)
+
+    def _rows(self, rows: Rows, outputs: Iterator[Output], advance: Callable[[], None]) -> None:
+        for output in outputs:
+            rows.add(output)
+            self._done += 1
+            advance()
+        rows.close()
+
+    def _table(self, kind: Format, file: IO[str]) -> Rows:
+        from receiver.export.tables import CsvRows, JsonRows
+
+        terminal = self._to is None and sys.stdout.isatty()
+        if kind is Format.JSONL:
+            return JsonRows(file, shown=escaped if terminal else str)
+        return CsvRows(file, shown=plain if terminal else str)
+
+    def _zip(self, darkroom: Darkroom, outputs: Iterator[Output], advance: Callable[[], None]) -> None:
+        from receiver.export.bundles import fill, open_zip
+
+        with self._draft() as path, open_zip(path) as bundle:
+            fill(bundle, darkroom, outputs, jobs=self._jobs, done=lambda got: self._note(got, advance))
+
+    def _bag(
+        self,
+        darkroom: Darkroom,
+        outputs: Iterator[Output],
+        advance: Callable[[], None],
+        wanted: Mapping[str, str],
+    ) -> None:
+        from receiver.export.bundles import Bag, fill
+
+        assert self._to is not None
+        part = _part(self._to)
+        bag = Bag(part)
+        try:
+            fill(bag, darkroom, outputs, jobs=self._jobs, done=lambda got: self._note(got, advance))
+        finally:
+            bag.close()
+        query = " ".join(f"{name}={value}" for name, value in wanted.items()) or "everything"
+        info = {
+            "Bag-Software-Agent": "darkroom export",
+            "Bagging-Date": datetime.now(UTC).date().isoformat(),
+            "External-Description": f"Archived images of the Darkroom at {darkroom.url}, found by {query}",
+        }
+        bag.finish(info)
+        part.rename(self._to)
+
+    def _note(self, got: Fetched, advance: Callable[[], None]) -> None:
+        self._done += 1
+        if got.why is not None:
+            self._failed.append(f"  {got.output.id}: {got.why}")
+        advance()
+
+    @contextmanager
+    def _text(self) -> Iterator[IO[str]]:
+        if self._to is None:
+            file = io.TextIOWrapper(
+                sys.stdout.buffer, "utf-8", newline="", errors="replace", write_through=True
+            )
+            try:
+                self._begin(file)
+                yield file
+            finally:
+                file.detach()
+            return
+        with self._draft() as path, path.open("w", encoding="utf-8", newline="", errors="replace") as file:
+            self._begin(file)
+            yield file
+
+    def _begin(self, file: IO[str]) -> None:
+        if self._bom:
+            file.write("\ufeff")
+
+    @contextmanager
+    def _draft(self) -> Iterator[Path]:
+        """A file that gets its name at the end, or is removed."""
+        from receiver.client.download import appear
+
+        assert self._to is not None
+        self._to.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._to.with_name(f".{self._to.name}.{os.getpid()}.part")
+        try:
+            yield draft
+            appear(draft, self._to, over=self._overwrite)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _part(to: Path) -> Path:
+    return to.with_name(f".{to.name}.part")
+
+
+def _parquet(path: Path) -> Rows:
+    from receiver.export.tables import NoParquet, ParquetRows
+
+    try:
+        return ParquetRows(path)
+    except NoParquet:
+        fail("Parquet is written by pyarrow, which is not installed: pip install 'pyarrow>=22'.")
+
+
+def _total(darkroom: Darkroom, wanted: Mapping[str, str]) -> int | None:
+    """How many there are, for the bar; None if it is not known exactly."""
+    from receiver.client import ClientError
+
+    try:
+        facets = darkroom.facets(**wanted)
+    except ClientError:
+        # Whatever is wrong, the export itself will tell.
+        return None
+    return facets.counted if facets.complete else None
+
+
+@contextmanager
+def _bar(total: Callable[[], int | None], *, quiet: bool) -> Iterator[Callable[[], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = err()
+    if quiet or not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("Exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total())
+        yield lambda: progress.advance(task)

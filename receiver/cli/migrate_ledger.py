@@ -1,0 +1,227 @@
+"""`darkroom migrate-ledger`: from the SQLite ledger to PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from receiver.cli.connection import Json
+from receiver.cli.console import MISUSED, Column, cell, err, fail, print_json, print_table, say
+from receiver.cli.download import STOPPED
+from receiver.cli.serve import exit_on_error
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from receiver.settings import Settings
+    from storage.transfer.compare import Told
+    from storage.transfer.transfer import Moved
+
+FILE = "ledger.sqlite3"
+
+From = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FROM",
+        help="The SQLite ledger: its file, the data folder that it is in, or its URL.",
+        show_default="the one in DARKROOM_DATA_DIR",
+    ),
+]
+To = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TO",
+        help="The URL of an empty PostgreSQL database, which its user must own. In the variable instead of "
+        "here it stands in no list of processes.",
+        show_default="DARKROOM_DATABASE_URL",
+    ),
+]
+
+
+def migrate_ledger(source: From = None, target: To = None, *, as_json: Json = False) -> None:
+    """Move the ledger from SQLite to PostgreSQL: copy it, and compare every row.
+
+    Stop Darkroom before. The old ledger stays as it is. After Ctrl-C, or whatever broke it off, give the
+    same command again: it goes on from there. Until all is copied and found to be the same, no service
+    starts on the new one.
+    """
+    with exit_on_error():
+        from receiver.settings import load
+
+        settings = load()
+        path = _path(source, settings)
+        url = _url(target, settings)
+        began = monotonic()
+        moved = _move(path, url)
+        steps = next_steps(settings, path)
+    if as_json:
+        print_json(_as_json(path, url, moved, monotonic() - began, steps))
+        return
+    _show(path, url, moved)
+    say("\n".join(["\nNext:", *(f"{number}. {step}" for number, step in enumerate(steps, 1))]))
+
+
+def _path(given: str | None, settings: Settings) -> Path:
+    """The file of a ledger, of which its URL or its folder may be given."""
+    if given is None:
+        return settings.data_dir / FILE
+    kind, colon, _ = given.partition("://")
+    path = Path(given)
+    if colon:
+        if not kind.startswith("sqlite"):
+            fail("FROM must be a SQLite ledger. Between PostgreSQL servers, move it with pg_dump.", MISUSED)
+        from sqlalchemy import make_url
+
+        path = Path(make_url(given).database or "")
+    return path / FILE if path.is_dir() else path
+
+
+def _url(given: str | None, settings: Settings) -> URL:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    text = given or (settings.database_url.get_secret_value() if settings.database_url else "")
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        url = None
+    if url is None or url.get_backend_name() not in {"postgresql", "postgres"} or not url.database:
+        fail(
+            "TO must be the URL of a PostgreSQL database: postgresql://USER:PASSWORD@HOST/DATABASE, "
+            "here or in DARKROOM_DATABASE_URL.",
+            MISUSED,
+        )
+    if "@" in url.database or "@" in (url.host or ""):
+        fail("In TO, signs such as @ : / in the password have to be percent-encoded: %40 %3A %2F.", MISUSED)
+    if find_spec("psycopg") is None:
+        fail("PostgreSQL needs psycopg, which is not installed: pip install 'psycopg[binary]>=3.2'.")
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _move(path: Path, url: URL) -> Moved:
+    from receiver.schedule import system_clock
+    from storage.errors import Unavailable
+    from storage.ledger.database import Database
+    from storage.transfer.transfer import move, open_alone, rows_of
+
+    with closing(open_alone(path)) as source:
+        rows = rows_of(source)
+        with (
+            closing(Database.connect(url.render_as_string(hide_password=False))) as target,
+            _bar(rows) as told,
+        ):
+            try:
+                return move(source, target, clock=system_clock, told=told)
+            except Unavailable as error:
+                fail(
+                    f"{shown(url)}: {error} See that it runs and has such a database, "
+                    "and that user and password are right. "
+                    "What was copied is kept; the same command goes on from there."
+                )
+            except KeyboardInterrupt:
+                say("\nStopped. What was copied is kept; the same command goes on from there.")
+                raise typer.Exit(STOPPED) from None
+
+
+def shown(url: URL) -> str:
+    """Where a database is, for people: without user, password and options."""
+    return f"{url.database} at {url.host or 'this machine'}{f':{url.port}' if url.port else ''}"
+
+
+@contextmanager
+def _bar(rows: int) -> Iterator[Told]:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    from storage.transfer.transfer import STEPS
+
+    console = err()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=len(STEPS) * rows)
+        yield lambda step, table, more: progress.update(
+            task, advance=more, description=f"{step.capitalize()} {table}"
+        )
+
+
+def next_steps(settings: Settings, path: Path) -> list[str]:
+    """What an operator does after a move, so that everything goes on where it was."""
+    from receiver.keyring import FILE as KEY_FILE
+    from receiver.keyring import NOTIFY_FILE
+
+    keys = _secret_step(
+        path,
+        settings,
+        KEY_FILE,
+        "DARKROOM_SECRET_KEYS",
+        [key.get_secret_value() for key in settings.secret_keys],
+        "what signed the callback URLs of the jobs under way",
+    )
+    notify = _secret_step(
+        path,
+        settings,
+        NOTIFY_FILE,
+        "DARKROOM_NOTIFY__SECRETS",
+        [secret.get_secret_value() for secret in settings.notify.secrets],
+        "what signs your notifications",
+    )
+    unknown = (
+        "DARKROOM_SECRET_KEYS as it was, or what secret-key in the old data folder holds; with another key "
+        "callbacks of the jobs under way are refused."
+    )
+    moved = f"mv {quote(str(path))} {quote(f'{path}.moved')}"
+    return [
+        "Give Darkroom DARKROOM_DATABASE_URL, the URL of the new database.",
+        f"Give it {keys or unknown}",
+        *([f"Give it {notify}"] if notify else []),
+        "Start it; `darkroom status` must show every accepted job accounted for.",
+        "Never start it on the old ledger again, which would send queued jobs a second time. Put that away, "
+        f"and keep it until the new database is backed up: {moved}",
+    ]
+
+
+def _secret_step(
+    path: Path, settings: Settings, name: str, variable: str, given: list[str], what: str
+) -> str | None:
+    """How a secret that Darkroom kept in a file is given on PostgreSQL; None if there is no such file."""
+    file = next((f / name for f in (path.parent, settings.data_dir) if (f / name).is_file()), None)
+    if file is None:
+        return None
+    if file.read_text().strip() in given:
+        return f"{variable} as it is here: {what}."
+    # Oldest first: the last one signs.
+    others = f",${variable}" if given else ""
+    return f'{variable}, {what}: export {variable}="$(cat {quote(str(file))}){others}"'
+
+
+def _show(path: Path, url: URL, moved: Moved) -> None:
+    columns = (Column("table"), Column("rows", right=True), Column("SHA-256 of both", long=True))
+    rows = [[cell(name), cell(f"{one.rows:,}"), cell(one.sha256)] for name, one in moved.tables.items()]
+    if moved.before is None:
+        print_table(columns, rows, nothing="")
+        say(f"\n{path} was copied to {shown(url)}, and every row is the same there.", "green")
+    else:
+        from storage.models import rfc3339
+
+        say(f"{path} was moved to {shown(url)} already, at {rfc3339(moved.before)}. Nothing was changed.")
+
+
+def _as_json(path: Path, url: URL, moved: Moved, seconds: float, steps: list[str]) -> dict[str, Any]:
+    from storage.models import rfc3339
+
+    return {
+        "from": str(path),
+        "to": shown(url),
+        "moved_before": None if moved.before is None else rfc3339(moved.before),
+        "tables": [
+            {"table": name, "rows": one.rows, "sha256": one.sha256} for name, one in moved.tables.items()
+        ],
+        "seconds": round(seconds, 3),
+        "next": steps,
+    }

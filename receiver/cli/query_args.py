@@ -1,0 +1,101 @@
+"""The words on a command line that ask the archive: a query text, or ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from receiver.cli.console import MISUSED, fail
+
+_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+_ID = re.compile(rf"{_UUID}(\.\d{{1,4}})?", re.IGNORECASE)
+_NEARLY = re.compile(r"[0-9a-f]{6,}-[0-9a-f-]{2,}(\.\d*)?", re.IGNORECASE)
+_QUOTES = '"＂“”„‟'  # noqa: RUF001 - those of the query language
+
+_MINUS = "\x00-"
+"""What `-` is written as while the options are read; no argument of a process can have it."""
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="TEXT",
+        help="What to look for: [bold]kite -blurry seed:7 model:imagen4 tag:campaign=may since:7d[/bold]. "
+        "One TEXT is the whole query; of several, one with spaces in it is a phrase.",
+        show_default=False,
+    ),
+]
+
+
+class TextCommand(TyperCommand):
+    """A command whose words may begin with a minus, as in `darkroom search kite -blurry`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments; a word with one minus in front is text unless it is an option's letter."""
+        left = super().parse_args(ctx, self._guarded(ctx, args))
+        for name, value in ctx.params.items():
+            if isinstance(value, list | tuple):
+                ctx.params[name] = [
+                    one.replace(_MINUS, "-", 1) if isinstance(one, str) else one for one in value
+                ]
+        return left
+
+    def _guarded(self, ctx: Any, args: Sequence[str]) -> list[str]:
+        params = self.get_params(ctx)
+        known = {option for param in params for option in param.opts}
+        taking = {option for param in params if not getattr(param, "is_flag", True) for option in param.opts}
+        guarded: list[str] = []
+        for before, word in zip(["", *args], args, strict=False):
+            text = re.match(r"-[^-]", word) and word not in known and before not in taking
+            guarded.append(word.replace("-", _MINUS, 1) if text else word)
+        return guarded
+
+
+def query_text(words: Sequence[str] | None, more: str | None = None) -> str | None:
+    """The query text that the words on a command line make; None if there are none.
+
+    The shell has taken the quotes off: of several words, one with spaces in it was a phrase.
+    """
+    given = list(words or [])
+    if len(given) > 1:
+        given = [_as_phrase(word) for word in given]
+    text = " ".join([*given, *([more] if more else [])]).strip()
+    return text or None
+
+
+def ids_or_text(words: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Tell ids from a query: either every word is the id of a job or an output, or none is.
+
+    Ends with a message where that is not plain, so that a mistyped id is not taken for words.
+    """
+    given = list(words or [])
+    ids = [word for word in given if _ID.fullmatch(word)]
+    if ids and len(ids) < len(given):
+        fail("Give ids, or words to look for, but not both.", MISUSED)
+    if nearly := [word for word in given if not ids and _NEARLY.fullmatch(word)]:
+        fail(
+            f"{nearly[0]} looks like an id, but is none. To look for it in prompts, put it in quotes: "
+            f"'\"{nearly[0]}\"'.",
+            MISUSED,
+        )
+    return (ids, []) if ids else ([], given)
+
+
+def _as_phrase(word: str) -> str:
+    if not re.search(r"\s", word) or any(quote in word for quote in _QUOTES):
+        return word
+    # Here and not above, because most commands need nothing of it.
+    from receiver.query.language import KEYS, with_key
+    from receiver.query.tokenizer import quoted, split
+
+    items = list(split(word, KEYS))
+    minus = "-" * items[0].minus
+    if all(item.key is None for item in items):
+        return minus + quoted(word[len(minus) :])
+    if items[0].key and not any(item.key for item in items[1:]):
+        _, _, value = re.split("([:：])", word, maxsplit=1)  # noqa: RUF001 - the full-width one too
+        return minus + with_key("", items[0].key, value)
+    return word

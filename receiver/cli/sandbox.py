@@ -1,0 +1,84 @@
+"""`darkroom sandbox`: the gateways, on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from receiver.cli.console import MISUSED, fail, out, say
+from receiver.cli.serve import stop_asked
+
+
+def sandbox(
+    *,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0 takes a free one.")
+    ] = 8322,
+    latency: Annotated[
+        str, typer.Option(metavar="MIN,MAX", help="Seconds that a job takes, at least and at most.")
+    ] = "0.3,1.2",
+    dialect: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Shape of API in One's callbacks: envelope, kie, kling, evolink or flat."
+        ),
+    ] = "envelope",
+    signature: Annotated[
+        str, typer.Option(metavar="NAME", help="What keys Apiframe's signature: raw, hex, or none.")
+    ] = "raw",
+) -> None:
+    """Stand in for the gateways on this machine: real HTTP, real images, no costs."""
+    from receiver.sandbox import SandboxConfig, SandboxServer
+
+    config = SandboxConfig(
+        latency_s=_range(latency),
+        dialect=_one_of("--dialect", dialect, "Dialect"),
+        signature_key=_one_of("--signature", signature, "SignatureKey"),
+    )
+    stopped = stop_asked()
+    try:
+        server = SandboxServer(config, port=port).start()
+    except OSError as error:
+        fail(f"127.0.0.1:{port} cannot be listened on: {error.strerror or error}. Give another --port.")
+    try:
+        say(f"The sandbox answers at {server.url} until Ctrl-C. To use it, give Darkroom these settings:\n")
+        out().print(_sandbox_settings(server.url), soft_wrap=True)
+        say(f"\nIts jobs: {server.url}/sandbox/jobs   Faults that can be asked for: {server.url}/")
+        stopped.wait()
+    finally:
+        server.stop()
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        least, most = (float(part) for part in text.split(","))
+    except ValueError:
+        least, most = 1.0, 0.0
+    if not 0 <= least <= most:
+        fail(f"--latency {text}: must be two numbers, the smaller one first: 0.3,1.2", MISUSED)
+    return least, most
+
+
+def _one_of(option: str, value: str, kind: str) -> Any:
+    from typing import get_args
+
+    from receiver.sandbox import config
+
+    known = get_args(getattr(config, kind))
+    if value not in known:
+        fail(f"{option} {value}: must be one of {', '.join(known)}.", MISUSED)
+    return value
+
+
+def _sandbox_settings(url: str) -> str:
+    return "\n".join(
+        [
+            f"DARKROOM_GATEWAYS__APIFRAME__BASE_URL={url}",
+            "DARKROOM_GATEWAYS__APIFRAME__API_KEY=afk_sandbox",
+            f"DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL={url}",
+            "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY=aio_sandbox",
+            "DARKROOM_DOWNLOAD__ALLOW_NETWORKS=127.0.0.0/8",
+            "DARKROOM_PUBLIC_URL=http://127.0.0.1:8321",
+        ]
+    )

@@ -1,0 +1,189 @@
+"""`darkroom search`: find archived images by what made them, or by their own bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from receiver.cli import options
+from receiver.cli.connection import LOCAL, Json, Token, Url, connected
+from receiver.cli.console import (
+    MISUSED,
+    Column,
+    cell,
+    count,
+    fail,
+    out,
+    print_json,
+    print_table,
+    say,
+)
+from receiver.cli.jobs import Limit, filters, say_if_cut
+from receiver.cli.query_args import Words, query_text
+
+if TYPE_CHECKING:
+    from receiver.client import Darkroom
+    from receiver.client.models import Output
+    from receiver.client.reports import Facet
+
+HIGHLIGHT = "bold black on yellow"
+
+_OUTPUTS = (
+    Column("OUTPUT"),
+    Column("PROMPT", long=True),
+    Column("GATEWAY", room=140),
+    Column("MODEL", room=100),
+    Column("SEED", room=120),
+    Column("SIZE"),
+    Column("TYPE", room=160),
+    Column("STORED", room=160),
+    Column("SHA-256", room=90),
+)
+
+LocalFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="PICTURE",
+        help="Is this file ours, and from which prompt? Compares its SHA-256; ends with 1 if it is not ours.",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
+ShowFacets = Annotated[
+    bool, typer.Option("--facets", help="Count what is found: by gateway, model, day and tag.")
+]
+OnlyIds = Annotated[bool, typer.Option("--ids", help="Print the ids and nothing else, for pipes.")]
+
+
+def search(
+    words: Words = None,
+    *,
+    gateway: options.Gateway = None,
+    model: options.Model = None,
+    seed: options.Seed = None,
+    job: options.JobId = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    tag: options.Tags = None,
+    sha256: options.Sha256 = None,
+    file: LocalFile = None,
+    facets: ShowFacets = False,
+    limit: Limit = 20,
+    ids: OnlyIds = False,
+    as_json: Json = False,
+    url: Url = LOCAL,
+    token: Token = None,
+) -> None:
+    """Find archived images by prompt, seed, model, tag or digest; newest first."""
+    if file is not None and sha256 is not None:
+        fail("Give --file or --sha256, but not both.", MISUSED)
+    if ids and (as_json or facets):
+        fail("--ids prints ids only: leave --json and --facets out.", MISUSED)
+    text = query_text(words)
+    wanted = filters(
+        q=text,
+        gateway=gateway,
+        model=model,
+        seed=seed,
+        job=job,
+        sha256=sha256 if file is None else _digest(file),
+        since=since,
+        until=until,
+        tag=tag,
+    )
+    with connected(url, token) as darkroom:
+        if facets:
+            _show_facets(darkroom, wanted, as_json=as_json)
+            return
+        found = list(darkroom.search(limit=limit, **wanted))
+    if file is not None:
+        _say_whose(file, found, wanted)
+    if as_json:
+        print_json([dict(output.raw) for output in found])
+    elif ids:
+        for output in found:
+            out().print(cell(output.id))
+    else:
+        marked = _marked(text)
+        lines = [_output_line(output, marked) for output in found]
+        print_table(_OUTPUTS, lines, nothing="There are no such images.")
+    say_if_cut(len(found), limit)
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror or error}", MISUSED)
+
+
+def _say_whose(file: Path, found: Sequence[Output], wanted: Mapping[str, str]) -> None:
+    if not found:
+        also = " with those conditions" if len(wanted) > 1 else ""
+        fail(
+            f"Not ours: no archived image{also} has the bytes of {file} (SHA-256 {wanted['sha256'][:12]}). "
+            "An image that was resized, saved again or given other metadata has other bytes."
+        )
+    one = found[0]
+    seed = one.seed if one.seed is not None else one.seed_requested
+    more = f" It is there {len(found)} times." if len(found) > 1 else ""
+    say(
+        f"Ours: {file} is output {one.id}, made with {one.model} on {one.gateway}, archived {one.stored_at}"
+        f"{f', seed {seed}' if seed is not None else ''}, from the prompt: {one.prompt}{more}"
+    )
+
+
+def _marked(text: str | None) -> list[str]:
+    """The words of a query text that are looked for in prompts; none where no terminal shows them."""
+    if not text or not out().is_terminal:
+        return []
+    from receiver.query.language import KEYS
+    from receiver.query.tokenizer import split
+
+    return [item.text for item in split(text, KEYS) if item.key is None and not item.minus and item.text]
+
+
+def _output_line(output: Output, marked: Sequence[str]) -> Sequence[Text]:
+    prompt = cell(output.prompt)
+    if marked:
+        prompt.highlight_words(marked, HIGHLIGHT, case_sensitive=False)
+    return (
+        cell(output.id),
+        prompt,
+        cell(output.gateway),
+        cell(output.model),
+        cell(output.seed if output.seed is not None else output.seed_requested),
+        cell(f"{output.width}x{output.height}"),
+        cell(output.media_type.removeprefix("image/")),
+        cell(output.stored_at),
+        cell(output.sha256[:12]),
+    )
+
+
+def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool) -> None:
+    found = darkroom.facets(**wanted)
+    if as_json:
+        print_json(dict(found.raw))
+        return
+    kinds = {"GATEWAY": found.gateway, "MODEL": found.model, "DAY": found.day, "TAG": found.tag}
+    for name, facets in kinds.items():
+        if facets:
+            columns = (Column(name, long=True), Column("IMAGES", right=True))
+            print_table(columns, [_facet_line(facet) for facet in facets], nothing="")
+            out().print()
+    if found.complete:
+        say(f"{count(found.counted, 'image')} in all.")
+    else:
+        say(f"Counted among the newest {found.counted}; there are more.", "dim")
+
+
+def _facet_line(facet: Facet) -> Sequence[Text]:
+    return cell(facet.value), cell(facet.outputs)

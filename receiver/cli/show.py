@@ -1,0 +1,179 @@
+"""`darkroom show`: everything that is known of one job or one output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from receiver.cli import completion
+from receiver.cli.connection import LOCAL, Json, Token, Url, connected
+from receiver.cli.console import (
+    Column,
+    cell,
+    out,
+    print_facts,
+    print_json,
+    print_table,
+    say,
+    size,
+    status_cell,
+)
+from receiver.cli.image_preview import Preview, draw, way_of
+from receiver.client.models import Job, Output
+from receiver.schemas.proof import proof
+
+if TYPE_CHECKING:
+    from receiver.client import Darkroom
+
+DRAWN = 4
+"""How many images of a job are drawn at most."""
+
+_TIMELINE = (Column("WHEN"), Column("WHAT"), Column("DETAIL", long=True))
+_IMAGES = (Column("OUTPUT"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", long=True))
+
+
+def show(
+    id_: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="Of a job, or of an output: JOB.0.",
+            autocompletion=completion.jobs_and_outputs,
+        ),
+    ],
+    *,
+    preview: Annotated[
+        Preview,
+        typer.Option(
+            help="Draw the image where the terminal can: kitty, iTerm2 and their like, or 24-bit colours. "
+            "Never into a pipe."
+        ),
+    ] = Preview.AUTO,
+    as_json: Json = False,
+    url: Url = LOCAL,
+    token: Token = None,
+) -> None:
+    """Show a job or an output: what was asked, what came, and how it was proven."""
+    with connected(url, token) as darkroom:
+        output = darkroom.output(id_) if "." in id_ else None
+        job = darkroom.job(output.job_id if output else id_)
+        outputs = [output] if output else list(darkroom.search(job=job.id)) if job.outputs else []
+        if not as_json:
+            _draw(darkroom, outputs, preview)
+    if as_json:
+        print_json(dict(output.raw if output else job.raw))
+        return
+    if output:
+        print_facts(_output_facts(output))
+        out().print()
+    print_facts(_job_facts(job))
+    if not output and outputs:
+        out().print()
+        print_table(_IMAGES, [_image_line(one) for one in outputs], nothing="")
+    out().print()
+    print_table(_TIMELINE, [_event_line(event) for event in job.timeline], nothing="")
+
+
+def _draw(darkroom: Darkroom, outputs: Sequence[Output], preview: Preview) -> None:
+    """Draw the first images; what cannot be drawn is told only if pictures were asked for."""
+    from receiver.client import ClientError
+
+    console = out()
+    way = way_of(preview, console)
+    for output in outputs[:DRAWN] if way else ():
+        try:
+            webp = darkroom.thumbnail(output.id)
+        except ClientError as error:
+            if preview is Preview.ALWAYS:
+                say(f"No preview: {error}", "dim")
+            return
+        if way and draw(webp, way, console):
+            console.print(cell(output.id, "dim"))
+
+
+def _output_facts(output: Output) -> Iterator[tuple[str, object]]:
+    yield "Output", output.id
+    yield "Key", output.key
+    yield "SHA-256", output.sha256
+    yield "Image", f"{output.media_type}, {output.width}x{output.height}, {size(output.bytes)}"
+    yield "Seed", output.seed
+    yield "Stored", output.stored_at
+
+
+def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
+    request, result = job.request, job.result
+    yield "Job", job.id
+    yield "Status", status_cell(job.status)
+    if job.error:
+        yield "Error", cell(f"{job.error.code}: {job.error.message}", "red")
+        yield "At fault", job.error.at_fault
+    if proven := proof(job.timeline, job.found_by):
+        yield "Proven", proven
+    yield "Gateway", job.gateway
+    yield "Its job id", job.gateway_job_id
+    yield "Model", _asked_and_told(request.model, result.model)
+    yield "Prompt", request.prompt
+    optional = {
+        "Without": request.negative_prompt,
+        "Aspect ratio": request.aspect_ratio,
+        "Images": request.num_images,
+        "Parameters": _as_json(request.params),
+        "Tags": _as_json(request.tags),
+        "Left out": ", ".join(request.ignored) or None,
+    }
+    yield from ((name, value) for name, value in optional.items() if value is not None)
+    yield "Seed", _asked_and_told(request.seed, result.seed)
+    if result.credits is not None:
+        yield "Credits", f"{result.credits:g}{' (estimated)' if result.credits_estimated else ''}"
+    if result.credits_before:
+        yield "Before", f"{result.credits_before:g} credits for earlier submissions"
+    yield "Created", job.created_at
+    yield "Updated", job.updated_at
+
+
+def _asked_and_told(asked: str | None, told: str | None) -> str | None:
+    if asked is not None and told is not None and asked != told:
+        return f"{told} (asked for: {asked})"
+    if asked is not None and told is None:
+        return f"{asked} (asked for; the gateway reported none)"
+    return told
+
+
+def _as_json(values: Mapping[str, Any]) -> str | None:
+    return json.dumps(values, ensure_ascii=False) if values else None
+
+
+def _image_line(output: Output) -> tuple[Text, ...]:
+    return (
+        cell(output.id),
+        cell(f"{output.width}x{output.height}"),
+        cell(size(output.bytes)),
+        cell(output.sha256),
+    )
+
+
+def _event_line(event: Mapping[str, Any]) -> tuple[Text, ...]:
+    at, what = cell(event.get("at"), "dim"), str(event.get("event"))
+    match what:
+        case "moved":
+            return at, status_cell(str(event.get("status"))), Text("")
+        case "delivery":
+            told = f"signature {event.get('signature')}, effect: {event.get('effect') or 'not applied yet'}"
+            return at, cell("callback"), cell(f"{told}, body SHA-256 {str(event.get('body_sha256'))[:12]}")
+        case "attempt":
+            times = int(event.get("times") or 1)
+            told = f"{event.get('code')}: {event.get('message')}"
+            many = f" ({times} times since {event.get('first_at')})" if times > 1 else ""
+            return at, cell(event.get("step")), cell(told + many)
+        case "notified":
+            told = f"{event.get('state')} at {event.get('attempts')} tries, {event.get('code') or 'no error'}"
+            return at, cell("notified"), cell(told)
+        case "stored":
+            return at, cell("stored"), cell(event.get("output"))
+        case _:
+            rest = {name: value for name, value in event.items() if name not in {"at", "event"}}
+            return at, cell(what), cell(_as_json(rest) or "")

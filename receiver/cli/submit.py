@@ -1,0 +1,277 @@
+"""`darkroom submit`: one prompt, or a file of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from receiver.cli import options
+from receiver.cli.batch_input import (
+    BadInput,
+    Row,
+    check,
+    flat,
+    merge,
+    nested,
+    read_any,
+    read_csv,
+    read_json_lines,
+)
+from receiver.cli.connection import LOCAL, Json, Token, Url, connected, described
+from receiver.cli.console import (
+    FAILED,
+    MISUSED,
+    Column,
+    cell,
+    count,
+    err,
+    fail,
+    print_json,
+    print_table,
+    say,
+    status_cell,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from receiver.client import Darkroom
+    from receiver.client.models import Job
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What has been submitted so far, in the order of the rows."""
+
+    rows: Sequence[Row]
+    jobs: dict[int, Job] = field(default_factory=dict)
+    """The jobs by the number of their row, from 0."""
+    faults: list[str] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    unsaved: list[str] = field(default_factory=list)
+    """Images that are archived and could not be saved here, with the reasons."""
+    begun: int = 0
+    """How many rows were begun, the one in flight included."""
+    answered: int = 0
+
+
+def submit(
+    prompt: options.Prompt = None,
+    *,
+    file: options.File = None,
+    gateway: options.GatewayToAsk = None,
+    model: options.ModelToAsk = None,
+    aspect_ratio: options.AspectRatio = None,
+    negative_prompt: options.NegativePrompt = None,
+    num_images: options.NumImages = None,
+    seed: options.SeedToAsk = None,
+    param: options.Params = None,
+    tag: options.TagsToGive = None,
+    ignore_unsupported: options.IgnoreUnsupported = False,
+    idempotency_key: options.IdempotencyKey = None,
+    notify_url: options.NotifyUrl = None,
+    wait: options.Wait = False,
+    timeout: options.Timeout = 600,
+    download: options.DownloadTo = None,
+    as_json: Json = False,
+    url: Url = LOCAL,
+    token: Token = None,
+) -> None:
+    """Submit a prompt, or a file of prompts, to a gateway."""
+    if (prompt is None) == (file is None):
+        fail("Give a prompt, or --file with a .csv or .jsonl file.", MISUSED)
+    if file is not None and idempotency_key is not None:
+        fail("With --file, give each row its own key, in a column idempotency_key.", MISUSED)
+    try:
+        asked = {
+            "gateway": gateway,
+            "model": model,
+            "prompt": prompt,
+            "negative_prompt": negative_prompt,
+            "aspect_ratio": aspect_ratio,
+            "num_images": num_images,
+            "seed": seed,
+            "params": nested(param or [], "--param"),
+            "tags": flat(tag or [], "--tag"),
+            "unsupported": "ignore" if ignore_unsupported else "refuse",
+            "idempotency_key": idempotency_key,
+            "notify_url": notify_url,
+        }
+        rows = _rows({name: value for name, value in asked.items() if value is not None}, file)
+    except BadInput as error:
+        where = f" in {file}, so nothing was submitted" if file else ""
+        fail(f"This cannot be submitted{where}:\n{error}", MISUSED)
+    sent = _Sent(rows)
+    with connected(url, token) as darkroom:
+        _run(darkroom, sent, wait_s=timeout if wait or download else None, folder=download)
+    _report(sent, waited=wait or download is not None, many=file is not None, as_json=as_json)
+
+
+def _rows(asked: Mapping[str, Any], file: str | None) -> list[Row]:
+    if file is None:
+        missing = [name for name in ("gateway", "model") if name not in asked]
+        if missing:
+            raise BadInput("\n".join(f"--{name} is missing" for name in missing))
+        return [Row(1, asked)]
+    rows = merge(asked, _read(file))
+    if not rows:
+        raise BadInput("there are no rows")
+    check(rows)
+    return rows
+
+
+def _read(file: str) -> list[Row]:
+    readers = {".csv": read_csv, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
+    read = read_any if file == "-" else readers.get(Path(file).suffix.lower())
+    if read is None:
+        raise BadInput(f"{file} must end in .csv or .jsonl")
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return read(raw.decode("utf-8-sig"))
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise BadInput(f"line {line}: not UTF-8") from None
+
+
+def _run(darkroom: Darkroom, sent: _Sent, *, wait_s: float | None, folder: Path | None) -> None:
+    from receiver.client import ClientError
+
+    try:
+        with _progress(len(sent.rows), waiting=wait_s is not None) as progress:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+            _send(darkroom, sent, progress)
+            if wait_s is not None:
+                _wait(darkroom, sent, progress, monotonic() + wait_s)
+        if folder is not None:
+            _download(darkroom, sent, folder)
+    except (KeyboardInterrupt, ClientError, OSError) as error:
+        _say_what_was_sent(sent)
+        if isinstance(error, KeyboardInterrupt):
+            raise typer.Exit(130) from None
+        if isinstance(error, OSError):
+            fail(f"--download {folder}: {error.strerror or error}")
+        raise
+
+
+def _progress(total: int, *, waiting: bool) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+    from rich.progress import TimeElapsedColumn as Elapsed
+
+    console = err()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Elapsed(),
+    )
+    quiet = not console.is_terminal or (total < 2 and not waiting)
+    return Progress(*columns, console=console, transient=True, disable=quiet)
+
+
+def _send(darkroom: Darkroom, sent: _Sent, progress: Progress) -> None:
+    from receiver.client import ApiError
+
+    task = progress.add_task("Submitting", total=len(sent.rows))
+    for number, row in enumerate(sent.rows):
+        sent.begun = number + 1
+        try:
+            sent.jobs[number] = darkroom.submit(**row.fields)
+        except ApiError as error:
+            sent.answered = number + 1
+            # A row that is refused says nothing of the others; a token that is refused does.
+            if len(sent.rows) == 1 or not (error.faults or error.status == 409):
+                raise
+            sent.faults += [f"line {row.line}: {part}" for part in [described(error)]]
+        sent.answered = number + 1
+        progress.advance(task)
+
+
+def _wait(darkroom: Darkroom, sent: _Sent, progress: Progress, deadline: float) -> None:
+    task = progress.add_task("Finishing ", total=len(sent.jobs))
+    for number, job in sent.jobs.items():
+        sent.jobs[number] = darkroom.wait(job.id, timeout_s=max(0.0, deadline - monotonic()))
+        progress.advance(task)
+
+
+def _download(darkroom: Darkroom, sent: _Sent, folder: Path) -> None:
+    from receiver.cli.save_images import Saving
+
+    outputs = [output for job in sent.jobs.values() if job.outputs for output in darkroom.search(job=job.id)]
+    saving = Saving(darkroom, folder)
+    try:
+        saving.run(outputs)
+    finally:
+        sent.files += [one.path for one in saving.saved]
+    sent.unsaved += [f"{one.output.id}: {one.why}" for one in saving.failed]
+
+
+def _say_what_was_sent(sent: _Sent) -> None:
+    if not sent.begun:
+        return
+    say(f"{len(sent.jobs)} of {count(len(sent.rows), 'job')} had been submitted, and will be worked on:")
+    for number, job in sent.jobs.items():
+        say(f"  line {sent.rows[number].line}: {job.id}" if len(sent.rows) > 1 else f"  {job.id}")
+    if sent.faults:
+        say("\n".join(["Refused:", *sent.faults]), "red")
+    if sent.begun > sent.answered:
+        row = sent.rows[sent.answered]
+        say(f"Line {row.line} was being sent; it may have been taken: look with `darkroom jobs`.")
+    if sent.begun < len(sent.rows):
+        say(f"Not submitted: line {sent.rows[sent.begun].line} and what follows.")
+
+
+_COLUMNS = (
+    Column("JOB"),
+    Column("STATUS"),
+    Column("GATEWAY", room=100),
+    Column("MODEL"),
+    Column("IMAGES", right=True),
+    Column("SEED", room=90),
+    Column("ERROR", long=True),
+)
+
+
+def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
+    jobs = list(sent.jobs.values())
+    if as_json:
+        views = [dict(job.raw) for job in jobs]
+        print_json(views if many else views[0])
+    else:
+        print_table(_COLUMNS, [_line(job, waited=waited) for job in jobs], nothing="Nothing was submitted.")
+        if sent.files:
+            say(f"{count(len(sent.files), 'image')} in {sent.files[0].parent}")
+        elif not waited:
+            say(f"Follow it with: darkroom show {jobs[0].id}" if len(jobs) == 1 else "Follow: darkroom jobs")
+    if sent.faults:
+        say("\n".join(["Refused:", *sent.faults]), "red")
+    if sent.unsaved:
+        say("\n".join(["Archived, but not saved here:", *sent.unsaved]), "red")
+    unfinished = sum(not job.finished for job in jobs) if waited else 0
+    if unfinished:
+        say(f"The time is up, and {count(unfinished, 'job')} not finished; the work goes on.", "yellow")
+    if sent.faults or sent.unsaved or (waited and any(job.status != "archived" for job in jobs)):
+        raise typer.Exit(FAILED)
+
+
+def _line(job: Job, *, waited: bool) -> Sequence[Any]:
+    seed = job.result.seed if job.result.seed is not None else job.request.seed
+    why = f"{job.error.code}: {job.error.message}" if job.error else None
+    return (
+        cell(job.id),
+        status_cell(job.status),
+        cell(job.gateway),
+        cell(job.result.model or job.request.model),
+        cell(len(job.outputs) if waited else None),
+        cell(seed),
+        cell(why),
+    )

@@ -1,0 +1,137 @@
+"""`darkroom jobs --watch`: the table of jobs, kept up with what happens; piped, a line for each change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import RenderableType
+
+from receiver.cli.console import FAILED, out, plain, print_json_line, say
+
+if TYPE_CHECKING:
+    from receiver.client import Darkroom
+    from receiver.client.models import Job
+
+POLL_S = 2.0
+"""How often it looks where the service has no stream of events."""
+LOOK_S = 5.0
+"""How often it looks although nothing was told: something may happen before the stream of events is open."""
+GAP_S = 0.3
+"""The least time between two looks, however much happens."""
+STOPPED = 130
+
+
+class _Feed:
+    """Wakes whoever waits when something has happened: a thread listens to the service's events.
+
+    Where there are none, because the service is an older one or a proxy keeps them back, the clock wakes.
+    """
+
+    def __init__(self, darkroom: Darkroom) -> None:
+        self._darkroom = darkroom
+        self._happened = threading.Event()
+        self._every_s = LOOK_S
+        self._over = False
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def wait(self) -> None:
+        """Return when it is worth looking again."""
+        began = monotonic()
+        self._happened.wait(self._every_s)
+        self._happened.clear()
+        if (rest := began + GAP_S - monotonic()) > 0:
+            threading.Event().wait(rest)
+
+    def end(self) -> None:
+        """Listen no more; the connection may be closed from now on."""
+        self._over = True
+
+    def _listen(self) -> None:
+        from receiver.client import ClientError
+
+        try:
+            for _ in self._darkroom.events():
+                self._happened.set()
+        except ClientError:
+            # If the service is away, the next look tells.
+            self._every_s = POLL_S
+        except Exception:
+            # A connection that is closed under its reader fails in any way.
+            if not self._over:
+                raise
+        self._happened.set()
+
+
+def watch(
+    darkroom: Darkroom,
+    look: Callable[[], Sequence[Job]],
+    table: Callable[[Sequence[Job]], RenderableType],
+    *,
+    until_done: bool,
+    as_json: bool,
+) -> None:
+    """Show the jobs that `look` finds, again and again, until Ctrl-C.
+
+    `until_done`: or until all that are shown are archived, partial or failed, and then ends with 1 unless
+    all are archived. Raises ClientError if the service is away.
+    """
+    feed = _Feed(darkroom)
+    try:
+        with _display(table, as_json=as_json) as show:
+            while True:
+                jobs = look()
+                show(jobs)
+                if until_done and all(job.finished for job in jobs):
+                    break
+                feed.wait()
+    except KeyboardInterrupt:
+        raise typer.Exit(STOPPED) from None
+    finally:
+        feed.end()
+    if not jobs:
+        say("There are no such jobs.")
+    if any(job.status != "archived" for job in jobs):
+        raise typer.Exit(FAILED)
+
+
+@contextmanager
+def _display(
+    table: Callable[[Sequence[Job]], RenderableType], *, as_json: bool
+) -> Iterator[Callable[[Sequence[Job]], None]]:
+    console = out()
+    if as_json or not console.is_terminal:
+        yield _Changes(as_json=as_json)
+        return
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        yield lambda jobs: live.update(table(jobs), refresh=True)
+
+
+class _Changes:
+    """Prints a line for each job that is new or was changed since the last look."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._seen: dict[str, tuple[Any, ...]] = {}
+
+    def __call__(self, jobs: Sequence[Job]) -> None:
+        # Oldest first, as things happen.
+        for job in reversed(jobs):
+            state = (job.status, len(job.outputs), job.error and job.error.code)
+            if self._seen.get(job.id) != state:
+                self._seen[job.id] = state
+                self._print(job)
+
+    def _print(self, job: Job) -> None:
+        if self._as_json:
+            print_json_line(dict(job.raw))
+            return
+        error = f"  {job.error.code}" if job.error else ""
+        line = f"{job.updated_at}  {job.id}  {job.status}{error}  {job.request.prompt}"
+        typer.echo(plain(line))

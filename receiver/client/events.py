@@ -1,0 +1,72 @@
+"""Follow a running Darkroom's events, and take the stream up again where it broke."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from receiver.client.download import PASSING, Patience
+from receiver.client.http import ApiError, Http, Unreachable
+
+SILENT_S = 60.0
+"""Seconds without a sign of life after which a stream is taken for broken; the service sends one in 15."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened. `kind` is job, output or reset; `data` is as the API sent it.
+
+    `id` is what `events(since=...)` goes on from.
+    """
+
+    id: str
+    kind: str
+    data: Mapping[str, Any]
+
+
+def listen(
+    http: Http, since: str | None, filters: Mapping[str, str | None], patience: Patience
+) -> Iterator[Event]:
+    """Events after `since`, or from now on; see `Darkroom.events`."""
+    last, failures = since, 0
+    while True:
+        ended: Exception = Unreachable(f"The Darkroom at {http.url} keeps ending the stream of events.")
+        try:
+            for place, event in _stream(http, last, filters):
+                last, failures = place or last, 0
+                if event is not None:
+                    yield event
+        except (Unreachable, ApiError) as error:
+            if isinstance(error, ApiError) and error.status not in PASSING:
+                raise
+            ended = error
+        # Ended or broken: the service may have been started anew, and be back soon.
+        if failures >= len(patience.delays_s):
+            raise ended
+        patience.sleep(patience.delays_s[failures])
+        failures += 1
+
+
+def _stream(
+    http: Http, last: str | None, filters: Mapping[str, str | None]
+) -> Iterator[tuple[str, Event | None]]:
+    """Where the stream is, with what happened there; without it, the service has only shown that it lives."""
+    # Here and not above, because only who listens needs it.
+    from httpx_sse import EventSource
+
+    headers = {"accept": "text/event-stream", "cache-control": "no-store"}
+    if last is not None:
+        headers["last-event-id"] = last
+    query = urlencode({name: value for name, value in filters.items() if value is not None})
+    with http.open(f"/v1/events?{query}".rstrip("?"), headers, timeout_s=SILENT_S) as response:
+        for sent in EventSource(response).iter_sse():
+            if not sent.data:
+                yield sent.id, None
+                continue
+            data = http.read(json.loads, sent.data)
+            if not isinstance(data, dict):
+                raise http.stranger(" (an event was no JSON object)")
+            yield sent.id, Event(sent.id, sent.event, data)

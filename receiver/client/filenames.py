@@ -1,0 +1,137 @@
+"""Names for downloaded files, made from a template; safe on every file system, and below their folder."""
+
+from __future__ import annotations
+
+import re
+import string
+import unicodedata
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from receiver.client.models import Output
+
+FIELDS = ("id", "job_id", "index", "date", "gateway", "model", "seed", "sha256", "prompt", "ext")
+TAG = "tag."
+DEFAULT = "{id}.{ext}"
+NONE = "none"
+"""What stands for a value that the output does not have."""
+
+MOST_BYTES = 180
+"""Of one part of a path in UTF-8. File systems take 255; an id and more are added where it is needed."""
+MOST_PARTS = 16
+
+# Windows keeps these for devices, whatever their extension.
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)")
+_UNSAFE = re.compile(r'[<>:"\\|?*\x00-\x1f\x7f]')
+_KEPT = ("L", "M", "N")
+
+
+class BadTemplate(ValueError):
+    """The template cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """Names of files, such as `{date}/{prompt:40}-{seed}-{index}.{ext}`.
+
+    Fields: id, job_id, index, date (the day of the job, as in keys), gateway, model, seed, sha256, prompt,
+    ext, and `tag.<name>`. A number after a colon is how many characters of a value there may be. Values
+    become words of letters and digits, in any script, with dashes between them; `none` stands for a value
+    that is not there. Raises BadTemplate if it is none.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.text).parts
+        if not self.text.strip() or self.text.endswith("/") or not self.text.isprintable():
+            raise BadTemplate("it must end in the name of a file, in characters that can be seen")
+        if self.text.startswith("/") or ".." in parts or len(parts) > MOST_PARTS:
+            raise BadTemplate(f"it must stay below the folder, in {MOST_PARTS} parts at most")
+        if found := _UNSAFE.search(re.sub(r"\{[^{}]*\}", "", self.text)):
+            raise BadTemplate(f"file names may not have {found[0]!r} in them on every system")
+        for _, field, _ in self._pieces():
+            if field not in (None, *FIELDS) and not (field.startswith(TAG) and len(field) > len(TAG)):
+                raise BadTemplate(f"{{{field}}} is not a field; use {', '.join(FIELDS)} or tag.<name>")
+
+    def name(self, output: Output) -> str:
+        """The path of an output's file, with `/` between its parts; never out of the folder."""
+        made = "".join(
+            literal + ("" if field is None else _value(output, field)[:most].strip("-._") or NONE)
+            for literal, field, most in self._pieces()
+        )
+        return "/".join(_safe(part) for part in made.split("/") if part)
+
+    def _pieces(self) -> Iterator[tuple[str, str | None, int | None]]:
+        try:
+            for literal, field, spec, conversion in string.Formatter().parse(self.text):
+                if conversion or (spec and not re.fullmatch(r"[1-9][0-9]{0,3}", spec)):
+                    raise BadTemplate(f"{{{field}:{spec}}}: only a length may stand behind a colon")
+                yield literal, field, int(spec) if spec else None
+        except ValueError as error:
+            raise BadTemplate(str(error)) from None
+
+
+def with_id(name: str, output: Output) -> str:
+    """The same name with the output's id before its extension, for a name that is taken."""
+    folder, slash, last = name.rpartition("/")
+    stem, dot, extension = last.rpartition(".")
+    marked = f"{stem}-{slug(output.id)}.{extension}" if dot and stem else f"{last}-{slug(output.id)}"
+    return folder + slash + marked
+
+
+def key_of(name: str) -> str:
+    """What two names have in common that a file system without capital letters takes for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def slug(text: str) -> str:
+    """A text as words of letters and digits of any script, with dashes between them."""
+    text = unicodedata.normalize("NFC", text)
+    kept = "".join(sign if unicodedata.category(sign)[0] in _KEPT or sign in "._" else "-" for sign in text)
+    # Marks without a letter are what is left of emoji, and cannot be seen.
+    seen = any(unicodedata.category(sign)[0] in "LN" for sign in kept)
+    return re.sub(r"-{2,}", "-", kept).strip("-._") if seen else ""
+
+
+def day_of(output: Output) -> str:
+    """The day on which the output's job was taken in, in UTC: its id begins with the time."""
+    try:
+        moment = datetime.fromtimestamp((uuid.UUID(output.job_id).int >> 80) / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return slug(output.stored_at[:10])
+    return moment.date().isoformat()
+
+
+def _value(output: Output, field: str) -> str:
+    if field.startswith(TAG):
+        return slug(output.tags.get(field.removeprefix(TAG), NONE))
+    if field == "date":
+        return day_of(output)
+    if field == "ext":
+        return re.sub(r"[^a-z0-9]", "", output.key.rpartition(".")[2].lower())[:8]
+    values = {
+        "prompt": output.prompt.lower(),
+        "seed": output.seed if output.seed is not None else output.seed_requested,
+    }
+    value = values[field] if field in values else getattr(output, field)
+    return slug(NONE if value is None else str(value))
+
+
+def _safe(part: str) -> str:
+    """One part of a path that every file system takes."""
+    # A hidden file is nobody's wish, `..` nobody's name, and Windows drops dots and spaces at the end.
+    part = part.strip(". ") or NONE
+    if _DEVICES.match(part):
+        part = f"_{part}"
+    stem, dot, extension = part.rpartition(".")
+    if not dot or len(extension.encode()) > MOST_BYTES // 4:
+        return _cut(part, MOST_BYTES)
+    return f"{_cut(stem, MOST_BYTES - len(extension.encode()) - 1)}.{extension}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text.encode()[:most].decode(errors="ignore").rstrip(" .-") or NONE

@@ -1,1 +1,0 @@
-"""The commands of `darkroom`, a module for each part of the work."""

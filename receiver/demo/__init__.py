@@ -1,0 +1,1 @@
+"""`darkroom demo`: a real S3 server, the sandbox and the service, started together on loopback."""

@@ -1,0 +1,222 @@
+"""The demo: a real S3 server, the sandbox and the service on this machine, prompts, and a check of it all.
+
+It reads no environment variable and no `.env`, so it cannot reach a real bucket or a real gateway.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import SecretStr
+from pydantic_settings import PydanticBaseSettingsSource
+
+from receiver.app import build
+from receiver.client import Darkroom
+from receiver.client.models import Job, Output
+from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.errors import Unready
+from receiver.http.server import address, listen, served
+from receiver.redaction import Redactor
+from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.service import Service
+from receiver.settings import (
+    ApiframeSettings,
+    ApiInOneSettings,
+    DownloadSettings,
+    Gateways,
+    S3Settings,
+    Settings,
+)
+from receiver.telemetry import logs
+
+BUCKET = "darkroom-demo"
+TAG = "demo"
+
+_RAMEN = "A photorealistic bowl of ramen with steam rising, side lighting, food photography"
+
+
+def _imagen(prompt: str, aspect_ratio: str, image_size: str = "1K", form: str = "jpg") -> Mapping[str, Any]:
+    return {
+        "gateway": "apiframe",
+        "model": "imagen-4-fast",
+        "prompt": prompt,
+        "aspect_ratio": aspect_ratio,
+        "params": {"image_size": image_size, "output_format": form},
+    }
+
+
+def _ramen(model: str, **more: Any) -> Mapping[str, Any]:
+    return {"gateway": "api-in-one", "model": model, "prompt": _RAMEN, **more}
+
+
+PROMPTS = (
+    _imagen(
+        "A quick concept sketch of a futuristic sneaker in three color variations, clean studio background.",
+        "4:3",
+    ),
+    _imagen("A social media graphic reading 'WEEKEND SALE' with bright bold type.", "1:1", form="png"),
+    _imagen("A simple flat-style icon set of weather symbols: sun, cloud, rain, and snow.", "3:4"),
+    _imagen("A landscape thumbnail of a desert highway at sunset, warm tones.", "16:9", "2K"),
+    _imagen("A set of mascot poses for a coffee brand, friendly cartoon bean character.", "9:16"),
+    _imagen("A blog header of a tidy home office with a laptop and a plant, soft daylight.", "16:9"),
+    _imagen("a sleek silver sports car on a coastal highway at sunset, hyper-realistic", "16:9"),
+    _ramen("imagen4-fast", aspect_ratio="1:1", seed=7),
+    _ramen("imagen4", aspect_ratio="4:3", seed=42, negative_prompt="blurry, cartoon, text"),
+    _ramen("imagen4-ultra", aspect_ratio="3:4", seed=2026, num_images=4),
+)
+"""The examples of the two gateways' own pages, as `Darkroom.submit` takes them."""
+
+IMAGES = sum(prompt.get("num_images", 1) for prompt in PROMPTS)
+
+
+class DemoSettings(Settings):
+    """Settings that are given in the program, and come from nowhere else."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[Settings],  # type: ignore[override]  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave the environment and `.env` out."""
+        return (init_settings,)
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """Everything that the demo runs. `run` marks this run's jobs among those of earlier ones."""
+
+    folder: Path
+    url: str
+    run: str
+    s3: EmbeddedS3
+    sandbox: SandboxServer
+    service: Service
+    darkroom: Darkroom
+
+    @property
+    def images(self) -> Path:
+        """Where the images are as files."""
+        return self.folder / "images"
+
+    def submit(self) -> Iterator[Job]:
+        """Submit the prompts, one after the other."""
+        for prompt in PROMPTS:
+            yield self.darkroom.submit(**prompt, tags={TAG: self.run})
+
+    def jobs(self) -> list[Job]:
+        """This run's jobs as they stand, in the order of the prompts."""
+        return list(self.darkroom.jobs(limit=None, **{f"tag.{TAG}": self.run}))[::-1]
+
+    def outputs(self) -> list[Output]:
+        """This run's outputs, in the order of the prompts."""
+        found = list(self.darkroom.search(limit=None, **{f"tag.{TAG}": self.run}))
+        return sorted(found, key=lambda output: (output.job_id, output.index))
+
+    def record(self, job_id: str) -> tuple[str, dict[str, Any]]:
+        """A job's record in the bucket: its key, and what it says."""
+        job = self.service.memory.ledger.job(job_id)
+        archive = self.service.memory.archive
+        return archive.record_key(job), archive.read_record(job)
+
+    def faults(self, output: Output) -> list[str]:
+        """Compare an output wherever it is: sandbox, ledger, record, S3 and file. Empty if all agree."""
+        gateway_job = self.service.memory.ledger.job(output.job_id).gateway_job_id
+        drawn = sha256(self.sandbox.image_bytes(gateway_job or "", output.index)).hexdigest()
+        _, record = self.record(output.job_id)
+        entry = next(entry for entry in record["outputs"] if entry["index"] == output.index)
+        stored, length = self.service.memory.store.digest(output.key)
+        file = self.darkroom.download(output, self.images)
+        digests = {
+            "the record": entry["sha256"],
+            "the object in S3": stored,
+            "the gateway's image": drawn,
+            "the downloaded file": sha256(file.read_bytes()).hexdigest(),
+        }
+        wrong = [
+            f"{output.id}: {what} has SHA-256 {digest}, the ledger has {output.sha256}"
+            for what, digest in digests.items()
+            if digest != output.sha256
+        ]
+        if (entry["key"], length) != (output.key, output.bytes):
+            wrong.append(f"{output.id}: {output.key} is not as long as was recorded, or not where")
+        return wrong
+
+
+@contextmanager
+def running_demo(folder: Path, *, port: int = 0) -> Iterator[Demo]:
+    """Start everything on free ports of 127.0.0.1, and stop it all at the end.
+
+    Raises Unready if another demo runs in the folder, SettingsError if the S3 server is not installed, and
+    OSError if the port is taken or the folder cannot be written.
+    """
+    _forget_the_user()
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        stack.enter_context(_alone_in(folder))
+        listener = stack.enter_context(listen("127.0.0.1", port))
+        log = stack.enter_context((folder / "demo.log").open("a", encoding="utf-8"))
+        _log_to(log, Redactor())
+        s3 = stack.enter_context(EmbeddedS3(folder / "s3"))
+        sandbox = stack.enter_context(SandboxServer(SandboxConfig()))
+        service = build(_settings(folder, address(listener), s3, sandbox))
+        _log_to(log, service.outside.redactor)
+        url = stack.enter_context(served(service, listener))
+        darkroom = stack.enter_context(Darkroom(url))
+        yield Demo(folder, url, secrets.token_hex(4), s3, sandbox, service, darkroom)
+
+
+def _settings(folder: Path, url: str, s3: EmbeddedS3, sandbox: SandboxServer) -> Settings:
+    return DemoSettings(
+        public_url=url,
+        data_dir=folder,
+        s3=S3Settings(
+            endpoint=s3.endpoint,
+            bucket=BUCKET,
+            create_bucket=True,
+            region="us-east-1",
+            access_key=SecretStr(s3.access_key),
+            secret_key=SecretStr(s3.secret_key),
+        ),
+        gateways=Gateways(
+            apiframe=ApiframeSettings(api_key=SecretStr("afk_sandbox"), base_url=sandbox.url),
+            api_in_one=ApiInOneSettings(api_key=SecretStr("aio_sandbox"), base_url=sandbox.url),
+        ),
+        download=DownloadSettings(allow_networks=["127.0.0.0/8"]),
+    )
+
+
+def _forget_the_user() -> None:
+    """Make this process blind to AWS profiles, keys and proxies: all that it may use is on loopback."""
+    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "no_proxy": "*"}
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unready(
+                f"Another demo is running in {folder}. Stop it first, or give this one another --dir."
+            ) from None
+        yield
+
+
+def _log_to(file: TextIO, redactor: Redactor) -> None:
+    # The screen belongs to the progress display.
+    logs.configure("json", "info", redactor, stream=file)

@@ -1,0 +1,1 @@
+"""Export what a search finds: tables (CSV, JSON Lines, Parquet) and bundles of images (ZIP, BagIt)."""

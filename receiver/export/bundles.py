@@ -1,0 +1,231 @@
+"""Outputs with their images and records: one ZIP file, or a folder as in BagIt (RFC 8493)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from receiver.client import ApiError, Damaged, Darkroom
+from receiver.client.filenames import day_of
+from receiver.client.models import Output
+from receiver.export.prefetch import ahead
+from receiver.export.tables import CsvRows
+
+MANIFEST = "manifest.csv"
+FATAL = frozenset({401, 403})
+"""Answers after which no other request is worth sending."""
+
+
+class Bundle(Protocol):
+    """Where images and records are put, each under a path with `/`."""
+
+    @property
+    def folder(self) -> Path:
+        """Where images are downloaded to; those that are there already are not fetched again."""
+
+    def put_image(self, name: str, path: Path, output: Output) -> None:
+        """Take an image in that lies at `path`, below `folder`."""
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Take another file in, which stays the caller's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An output that was fetched: where its image is, and its job's record, unless that came before.
+
+    `why` says why there is no image, and is None if there is one.
+    """
+
+    output: Output
+    path: Path
+    record: Mapping[str, Any] | None
+    why: str | None = None
+
+
+def fill(
+    bundle: Bundle,
+    darkroom: Darkroom,
+    outputs: Iterable[Output],
+    *,
+    jobs: int,
+    done: Callable[[Fetched], None],
+) -> None:
+    """Put every output with its record into a bundle, and at the end a table of them all.
+
+    `jobs` images are fetched at once. `done` is told of each output, also of those that could not be had:
+    they are left out, and stand in the table without a file.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder) / MANIFEST
+        with table.open("w", encoding="utf-8", newline="", errors="replace") as file:
+            rows = CsvRows(file, more=("file", "record"))
+            for got in _in_order(darkroom, outputs, bundle.folder, jobs):
+                image, record = _places(got.output)
+                if got.why is None:
+                    bundle.put_image(image, got.path, got.output)
+                if got.record is not None:
+                    text = json.dumps(got.record, ensure_ascii=False, indent=2) + "\n"
+                    scratch = Path(folder) / "record.json"
+                    scratch.write_text(text, encoding="utf-8", errors="replace")
+                    bundle.put_file(record, scratch)
+                rows.add(got.output, image if got.why is None else "", record)
+                done(got)
+        bundle.put_file(MANIFEST, table)
+
+
+def _places(output: Output) -> tuple[str, str]:
+    day = day_of(output)
+    job = output.file_name.partition(".")[0]
+    return f"images/{day}/{output.file_name}", f"records/{day}/{job}.json"
+
+
+def _in_order(darkroom: Darkroom, outputs: Iterable[Output], folder: Path, jobs: int) -> Iterator[Fetched]:
+    """Fetch outputs, a few ahead, and answer them in their order."""
+
+    def fetch(task: tuple[Output, bool], stop: threading.Event) -> Fetched:
+        return _fetch(darkroom, task[0], folder, stop, record=task[1])
+
+    return ahead(fetch, _firsts(outputs), threads=jobs)
+
+
+def _firsts(outputs: Iterable[Output]) -> Iterator[tuple[Output, bool]]:
+    """Outputs, and whether each is the first of its job: those of a job follow each other."""
+    job = None
+    for output in outputs:
+        yield output, output.job_id != job
+        job = output.job_id
+
+
+def _fetch(
+    darkroom: Darkroom, output: Output, folder: Path, stop: threading.Event, *, record: bool
+) -> Fetched:
+    def on_bytes(_length: int) -> None:
+        if stop.is_set():
+            raise InterruptedError
+
+    image, _ = _places(output)
+    path = folder / image
+    found = None
+    try:
+        found = darkroom.record(output.id) if record else None
+        darkroom.download(output, path.parent, on_bytes=on_bytes)
+    except ApiError as error:
+        if error.status in FATAL:
+            raise
+        return Fetched(output, path, found, str(error))
+    except Damaged as error:
+        return Fetched(output, path, found, str(error))
+    return Fetched(output, path, found)
+
+
+class Zip:
+    """A ZIP file, in which images are stored as they are; ZIP64 where it is large."""
+
+    def __init__(self, file: zipfile.ZipFile, folder: Path) -> None:
+        self.folder = folder
+        self._file = file
+
+    def put_image(self, name: str, path: Path, output: Output) -> None:
+        """Copy an image in, and remove the file it was in."""
+        at = datetime.fromisoformat(output.stored_at)
+        self._copy(name, path, at)
+        path.unlink()
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Copy another file in."""
+        self._copy(name, path, datetime.fromtimestamp(path.stat().st_mtime).astimezone())
+
+    def _copy(self, name: str, path: Path, at: datetime) -> None:
+        # The format begins in 1980.
+        entry = zipfile.ZipInfo(name, max(at.timetuple()[:6], (1980, 1, 1, 0, 0, 0)))
+        entry.external_attr = 0o644 << 16
+        entry.file_size = path.stat().st_size
+        with path.open("rb") as source, self._file.open(entry, "w") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+
+@contextmanager
+def open_zip(draft: Path) -> Iterator[Zip]:
+    """Write a ZIP file; images wait beside it until they are copied in."""
+    with (
+        tempfile.TemporaryDirectory(
+            prefix=f".{draft.name}.", dir=draft.parent, ignore_cleanup_errors=True
+        ) as folder,
+        zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as file,
+    ):
+        yield Zip(file, Path(folder))
+
+
+class Bag:
+    """A bag: a folder whose manifest has the SHA-256 of every file below `data/`.
+
+    What an earlier run left in the folder is gone on with.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "data"
+        self._root = folder
+        self._bytes, self._files = 0, 0
+        self._old = self.folder.exists()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._manifest = (folder / "manifest-sha256.txt").open("w", encoding="utf-8")
+
+    def put_image(self, name: str, path: Path, output: Output) -> None:
+        """Note an image, which lies in its place already and was checked."""
+        self._note(name, output.sha256, path.stat().st_size)
+
+    def put_file(self, name: str, path: Path) -> None:
+        """Copy another file in."""
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        self._note(name, _sha256(target), target.stat().st_size)
+
+    def finish(self, info: Mapping[str, str]) -> None:
+        """Write what makes it a bag; `info` goes into `bag-info.txt`."""
+        self._manifest.close()
+        if self._old:
+            self._clean()
+        oxum = {"Payload-Oxum": f"{self._bytes}.{self._files}"}
+        lines = [f"{name}: {' '.join(value.split())}\n" for name, value in {**info, **oxum}.items()]
+        told = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
+        (self._root / "bagit.txt").write_text(told, encoding="utf-8")
+        (self._root / "bag-info.txt").write_text("".join(lines), encoding="utf-8")
+        names = ("bag-info.txt", "bagit.txt", "manifest-sha256.txt")
+        tags = "".join(f"{_sha256(self._root / name)}  {name}\n" for name in names)
+        (self._root / "tagmanifest-sha256.txt").write_text(tags, encoding="utf-8")
+
+    def close(self) -> None:
+        """Let go of the files that are open; for a run that is cut short."""
+        self._manifest.close()
+
+    def _note(self, name: str, sha256: str, length: int) -> None:
+        self._manifest.write(f"{sha256}  data/{name}\n")
+        self._bytes += length
+        self._files += 1
+
+    def _clean(self) -> None:
+        """Remove what an earlier run left and this one does not have."""
+        text = (self._root / "manifest-sha256.txt").read_text(encoding="utf-8")
+        ours = {line.partition("  ")[2] for line in text.splitlines()}
+        for path in sorted(self.folder.rglob("*"), reverse=True):
+            if path.is_file() and path.relative_to(self._root).as_posix() not in ours:
+                path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,169 @@
+"""Outputs as rows: CSV, JSON lines and Parquet, written as they come."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from receiver.client.models import Output
+
+FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the full-width ones, which spreadsheets read alike
+"""What a spreadsheet takes for a formula if a cell begins with it, after spaces also:
+https://owasp.org/www-community/attacks/CSV_Injection"""
+
+GROUP = 5000
+"""Rows that a Parquet file has in one group, and that are in memory until it is full."""
+
+
+class NoParquet(Exception):
+    """The library that writes Parquet is not installed."""
+
+
+class Rows(Protocol):
+    """Takes outputs one by one; `close` writes what is still to be written."""
+
+    def add(self, output: Output) -> None:
+        """Write an output's row."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column: its name, the kind of its values, and where they are. Any value may be None."""
+
+    name: str
+    kind: str
+    """text, number, time or tags."""
+    value: Callable[[Output], Any]
+
+
+def _field(name: str, kind: str = "text") -> Field:
+    return Field(name, kind, lambda output: getattr(output, name))
+
+
+def _raw(name: str) -> Field:
+    return Field(name, "text", lambda output: output.raw.get(name))
+
+
+FIELDS = (
+    _field("id"),
+    _field("job_id"),
+    _field("index", "number"),
+    _field("stored_at", "time"),
+    _field("gateway"),
+    _field("model"),
+    _raw("model_requested"),
+    _field("prompt"),
+    _field("seed"),
+    _field("seed_requested"),
+    _field("media_type"),
+    _field("width", "number"),
+    _field("height", "number"),
+    _field("bytes", "number"),
+    _field("sha256"),
+    _field("key"),
+    _raw("version_id"),
+    _field("tags", "tags"),
+)
+
+
+class CsvRows:
+    """CSV as in RFC 4180; tags are JSON. Values that a spreadsheet would run get a quote in front."""
+
+    def __init__(
+        self, file: IO[str], *, shown: Callable[[str], str] = str, more: tuple[str, ...] = ()
+    ) -> None:
+        """`shown` is applied to every text, `more` are columns whose values `add` is given."""
+        self._writer = csv.writer(file)
+        self._shown = shown
+        self._writer.writerow([*(field.name for field in FIELDS), *more])
+
+    def add(self, output: Output, *more: str) -> None:
+        """Write an output's row."""
+        values = [self._cell(field.value(output)) for field in FIELDS]
+        self._writer.writerow([*values, *more])
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def _cell(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            value = json.dumps(dict(value), ensure_ascii=False)
+        return harmless(self._shown(value)) if isinstance(value, str) else value
+
+
+def harmless(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    first = text.lstrip(" ")[:1] or text[:1]
+    return f"'{text}" if first in FORMULA and first else text
+
+
+class JsonRows:
+    """JSON lines: each output as the API shows it."""
+
+    def __init__(self, file: IO[str], *, shown: Callable[[str], str] = str) -> None:
+        """`shown` is applied to every line, and may only write characters as JSON escapes."""
+        self._file = file
+        self._shown = shown
+
+    def add(self, output: Output) -> None:
+        """Write an output's line."""
+        self._file.write(self._shown(json.dumps(dict(output.raw), ensure_ascii=False)) + "\n")
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class ParquetRows:
+    """Parquet with typed columns: times in UTC, whole numbers, tags as a map."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises NoParquet if `pyarrow` is not installed."""
+        try:
+            import pyarrow as arrow
+            from pyarrow import parquet
+        except ImportError:
+            raise NoParquet from None
+        kinds = {
+            "text": arrow.string(),
+            "number": arrow.int64(),
+            "time": arrow.timestamp("ms", tz="UTC"),
+            "tags": arrow.map_(arrow.string(), arrow.string()),
+        }
+        self._arrow: Any = arrow
+        self._schema = arrow.schema([(field.name, kinds[field.kind]) for field in FIELDS])
+        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._waiting: list[dict[str, Any]] = []
+
+    def add(self, output: Output) -> None:
+        """Take an output in; it is written once its group is full."""
+        self._waiting.append({field.name: _typed(field, field.value(output)) for field in FIELDS})
+        if len(self._waiting) >= GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the last group, and the end of the file."""
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(self._arrow.Table.from_pylist(self._waiting, schema=self._schema))
+            self._waiting = []
+
+
+def _typed(field: Field, value: Any) -> Any:
+    match field.kind:
+        case "time":
+            return datetime.fromisoformat(value)
+        case "tags":
+            return list(value.items())
+        case _:
+            return value

@@ -1,0 +1,176 @@
+"""The jobs: where each of them is, why one failed, and a way to put it back to work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.datastructures import QueryParams
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from receiver.api.query_params import JobQuery
+from receiver.errors import InvalidRequest, NeedsResubmit, NoSuchThing, NotRetryable
+from receiver.gallery import advice, search_box
+from receiver.gallery.page import PageHandler, PageRequest
+from receiver.http.query import read_query
+from receiver.http.routing import adapter
+from receiver.jobs.retry import SAID_NO, Retrier
+from receiver.schemas.proof import proof
+from receiver.schemas.responses import JobId
+from receiver.schemas.views import timeline
+from storage.ledger.job_counts import total
+from storage.ledger.ledger import Ledger
+from storage.ledger.notifications import Notifications
+from storage.models import REOPENS, Clock, Delivery, Job, JobCounts, Output, Status
+from storage.paging import Page
+from storage.search.search import Search
+
+A_PAGE = 50
+FILTERS = ("q", "gateway", "code", "status", "cursor")
+STEPS = (Status.QUEUED, Status.SUBMITTING, Status.RUNNING, Status.READY)
+"""What comes before the end, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobsPages:
+    """The pages `/jobs` and `/jobs/{id}`."""
+
+    frame: PageHandler
+    ledger: Ledger
+    search: Search
+    notifications: Notifications
+    retrier: Retrier
+    counts: Callable[[], Mapping[str, JobCounts]]
+    """The counts, a moment old: they are asked for with every page."""
+    queued: Callable[[], None]
+    """Called when there is work."""
+    clock: Clock
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [
+            self.frame.route("GET /jobs", self.list),
+            self.frame.route("GET /jobs/{id}", self.show),
+            self.frame.route("GET /jobs/{id}/resubmit", self.ask, scope="submit"),
+            self.frame.route("POST /jobs/{id}/retry", self.retry, scope="submit"),
+        ]
+
+    def list(self, visit: PageRequest) -> Response:
+        """List jobs, newest first, by where they are."""
+        given = {name: visit.given(name) or "" for name in FILTERS}
+        asked = {name: value for name, value in given.items() if value}
+        faults: Sequence[Mapping[str, str]] = ()
+        page: Page[Job] = Page([], None)
+        try:
+            query = read_query(JobQuery, QueryParams({**asked, "limit": str(A_PAGE)}))
+            page = self.search.jobs(query.wanted(self.clock()), limit=A_PAGE, cursor=query.cursor)
+        except InvalidRequest as error:
+            faults = error.faults
+        counts = self.counts()
+        return visit.page(
+            "jobs.html",
+            status=422 if faults else 200,
+            found=page.rows,
+            images=self.search.output_ids([job.id for job in page.rows]),
+            next_cursor=page.next_cursor,
+            given=given,
+            filtered=bool(asked),
+            faults=faults,
+            counts=_counts(counts, given["gateway"]),
+            gateways=sorted(counts),
+            may_retry=visit.may("submit"),
+            can_ask=_can_ask,
+            REOPENS=REOPENS,
+            advice=advice.advice,
+        )
+
+    def show(self, visit: PageRequest) -> Response:
+        """Show a job, and all that happened to it."""
+        return self._page(visit, _id(visit))
+
+    def ask(self, visit: PageRequest) -> Response:
+        """Ask before a job is sent to its gateway again, since that may be charged again."""
+        job = self.ledger.job(_id(visit))
+        if refused := self._not_again(job):
+            return self._page(visit, job.id, refused=refused, status=NotRetryable.status)
+        return visit.page("resubmit.html", job=job)
+
+    def retry(self, visit: PageRequest) -> Response:
+        """Put a job back to work: it is asked for again, or with `resubmit` sent again."""
+        job_id = _id(visit)
+        try:
+            self.retrier.retry(job_id, resubmit=visit.form.get("resubmit") == "yes")
+        except (NotRetryable, NeedsResubmit) as error:
+            return self._page(visit, job_id, refused=str(error), status=error.status)
+        self.queued()
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
+    def _page(self, visit: PageRequest, job_id: str, *, refused: str = "", status: int = 200) -> Response:
+        job = self.ledger.job(job_id)
+        outputs, deliveries = self.ledger.outputs(job_id), self.search.deliveries(job_id)
+        events = timeline(job, deliveries, outputs, self.notifications.of_job(job_id))
+        return visit.page(
+            "job.html",
+            status=status,
+            job=job,
+            outputs=outputs,
+            events=events,
+            steps=_steps(job),
+            state=advice.STATES[job.status],
+            advice=advice.advice(job.error) if job.error else "",
+            proof=proof(events, job.found_by),
+            refused=refused,
+            may_ask=visit.may("submit") and _can_ask(job, deliveries),
+            tags=search_box.tagged(job.request.tags),
+            may_resubmit=visit.may("submit") and not _not_again(job, outputs),
+        )
+
+    def _not_again(self, job: Job) -> str:
+        return _not_again(job, self.ledger.outputs(job.id))
+
+
+def _id(visit: PageRequest) -> str:
+    job_id = str(visit.request.path_params["id"])
+    try:
+        adapter(JobId).validate_python(job_id)
+    except ValidationError:
+        raise NoSuchThing("There is no job with this id.") from None
+    return job_id
+
+
+def _counts(counts: Mapping[str, JobCounts], gateway: str) -> dict[str, int]:
+    """How many jobs are where, by the counts; under the empty word, all of them."""
+    pages = [page for name, page in counts.items() if gateway in ("", name)]
+    page = total(pages)
+    return {"": sum(page.counts.values()), **{status.value: page.counts[status] for status in Status}}
+
+
+def _can_ask(job: Job, deliveries: Sequence[Delivery] = ()) -> bool:
+    """Whether asking its gateway again may help; the retrier has the last word."""
+    known = job.gateway_job_id is not None or bool(deliveries)
+    return job.status in REOPENS and known and (job.error is None or job.error.code not in SAID_NO)
+
+
+def _not_again(job: Job, outputs: Sequence[Output]) -> str:
+    """Why a job may not be sent again; empty if it may."""
+    if Status.QUEUED not in REOPENS.get(job.status, ()):
+        return f"The job is {job.status}; only one that failed can be sent again."
+    return "Some of its images are archived, and a new submission would make others." if outputs else ""
+
+
+def _steps(job: Job) -> list[dict[str, Any]]:
+    """The way of a job: each step with its state, `done`, `now` or `ahead`, and when it came there."""
+    last = job.status if job.status.terminal else Status.ARCHIVED
+    way = (*STEPS, last)
+    here = way.index(job.status)
+    steps = []
+    for place, status in enumerate(way):
+        at = job.moved_at(status)
+        # A job may fail before it came to every step, and a retry may take it back.
+        done = place < here and (at is not None or not job.status.terminal)
+        state = "now" if place == here else "done" if done else "ahead"
+        steps.append({"status": status, "state": state, "at": at if state != "ahead" else None})
+    return steps

@@ -1,0 +1,122 @@
+"""The page of one output: the picture, what was asked, what came, and how that was proven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.errors import Unready
+from receiver.gallery import search_box
+from receiver.gallery.forms import NOTHING
+from receiver.gallery.page import PageHandler, PageRequest
+from receiver.gallery.rendering import pretty
+from receiver.http.bucket_threads import BucketTurns
+from receiver.http.sessions import Session
+from receiver.schemas.proof import proof
+from receiver.schemas.views import timeline
+from storage.archive.archive import Archive
+from storage.errors import StorageError
+from storage.ledger.ledger import Ledger
+from storage.ledger.notifications import Notifications
+from storage.models import Clock, Job, Output
+from storage.search.filters import SearchFilter
+from storage.search.newer import Newer
+from storage.search.search import Found, Search
+
+MAX_RECORD_CHARS = 200_000
+"""As much of a record as the page shows; there is a link to all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """The pages `/outputs/{id}`."""
+
+    frame: PageHandler
+    search: Search
+    newer: Newer
+    ledger: Ledger
+    notifications: Notifications
+    archive: Archive
+    bucket: BucketTurns
+    clock: Clock
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [self.frame.admitted("GET /outputs/{id}", self.show, scope="read")]
+
+    async def show(self, request: Request, session: Session) -> Response:
+        """Show one output. `q` is the search that it was found by, in which it has neighbours."""
+        visit = PageRequest(request, session, NOTHING, self.frame)
+        found = await run_in_threadpool(self.search.output, request.path_params["id"])
+        record, record_fault = await self._record(found.job)
+        return await run_in_threadpool(self._page, visit, found, record, record_fault)
+
+    def _page(
+        self, visit: PageRequest, found: Found, record: Mapping[str, Any] | None, record_fault: str
+    ) -> Response:
+        q = visit.given("q") or ""
+        wanted, _ = search_box.read_asked(q, self.clock())
+        job, output = found.job, found.output
+        deliveries, outputs = self.search.deliveries(job.id), self.ledger.outputs(job.id)
+        events = timeline(job, deliveries, outputs, self.notifications.of_job(job.id))
+        return visit.page(
+            "output.html",
+            q=q,
+            output=output,
+            job=job,
+            siblings=outputs,
+            deliveries=deliveries,
+            events=events,
+            proof=proof(events, job.found_by),
+            seeds=_seeds(job, output, record),
+            record=None if record is None else shown_record(record),
+            record_fault=record_fault,
+            same_prompt=search_box.phrase(job.request.prompt),
+            same_seed=_same_seed(job, output),
+            tags=search_box.tagged(job.request.tags),
+            **self._neighbours(wanted or SearchFilter(), found),
+        )
+
+    def _neighbours(self, wanted: SearchFilter, found: Found) -> dict[str, Any]:
+        newer = self.newer.ids(wanted, found.output.id, limit=1)
+        older = self.search.outputs(wanted, limit=1, cursor=found.output.id).rows
+        return {"newer": newer[0] if newer else None, "older": older[0].output.id if older else None}
+
+    async def _record(self, job: Job) -> tuple[Mapping[str, Any] | None, str]:
+        """The job's record, or why it is not here. The page is worth showing without it."""
+        if not job.records:
+            return None, "There is none yet; it is written when the job's images are archived."
+        try:
+            return await self.bucket.run(partial(self.archive.read_record, job)), ""
+        except (StorageError, Unready):
+            return None, "The bucket did not give it now. Load this page again in a moment."
+
+
+def shown_record(record: Mapping[str, Any]) -> tuple[str, bool]:
+    """A record as the page shows it, and whether that is not all of it."""
+    text = pretty(record)
+    return text[:MAX_RECORD_CHARS], len(text) > MAX_RECORD_CHARS
+
+
+def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What is known of the seed, each fact in words: nothing is derived, nothing guessed."""
+    supported = ((record or {}).get("seed") or {}).get("supported")
+    words = {True: "yes, as asked for here", False: "no; a seed would change nothing", None: "not known"}
+    return [
+        ("Asked for", job.request.seed or "none"),
+        ("Reported for the job", job.result.seed or "none"),
+        ("Reported for this image", output.seed or "none"),
+        ("Taken by the model", words.get(supported, "not known")),
+    ]
+
+
+def _same_seed(job: Job, output: Output) -> str | None:
+    seed = output.seed or job.result.seed or job.request.seed
+    return None if seed is None else search_box.same_seed(seed)

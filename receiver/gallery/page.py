@@ -1,0 +1,273 @@
+"""What every page of the gallery goes through: who comes, whether the form is theirs, and errors as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+from urllib.parse import urlencode
+
+import structlog
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import URL
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ExceptionHandler
+
+from receiver.errors import (
+    DarkroomError,
+    InvalidRequest,
+    NoSuchThing,
+    StaleForm,
+    TooManyRequests,
+    Unauthorized,
+    Unready,
+)
+from receiver.gallery.forms import NOTHING, Form, read_form, refuse_other_sites, safe_next
+from receiver.gallery.rendering import Rendering
+from receiver.http.admission import SAFE_METHODS, Admission
+from receiver.http.auth import REACH, Caller
+from receiver.http.middleware import http_problem
+from receiver.http.sessions import CSRF_FIELD, Session, Sessions
+from storage.errors import NotFound, StorageError
+
+log = structlog.get_logger("darkroom.gallery")
+
+TITLES = {
+    401: "Sign in first",
+    403: "Not allowed",
+    404: "Nothing here",
+    408: "Too slow",
+    409: "Not now",
+    413: "Too large",
+    422: "Not understood",
+    429: "A little too fast",
+    503: "The archive does not answer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """One request for a page: who asks, and what came with it."""
+
+    request: Request
+    session: Session
+    form: Form
+    """What was sent, where the page takes a form; its form token was checked."""
+    frame: PageHandler
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks."""
+        return self.session.caller
+
+    def may(self, scope: str) -> bool:
+        """Whether a scope is within the caller's reach."""
+        return scope in REACH[self.caller.scope]
+
+    def given(self, name: str) -> str | None:
+        """A parameter behind the `?`, if it is there and not blank."""
+        return self.request.query_params.get(name, "").strip() or None
+
+    def page(self, template: str, *, status: int = 200, **words: Any) -> Response:
+        """Render a page for this visitor; see `base.html` for what every page is given."""
+        return self.frame.rendered(self.request, self.session, template, status=status, **words)
+
+
+Handler = Callable[[PageRequest], Response]
+"""Answers a visit. In a thread of its own, so it may read the ledger; the bucket only by `BucketTurns`."""
+
+
+class PageRoute(Route):
+    """A route that answers a page. `scope`: the least that a visitor needs; None if anybody may come."""
+
+    def __init__(
+        self, at: str, endpoint: Callable[[Request], Awaitable[Response]], scope: str | None
+    ) -> None:
+        method, _, path = at.partition(" ")
+        super().__init__(path, endpoint, methods=[method])
+        self.scope = scope
+
+
+@dataclass(frozen=True, slots=True)
+class PageHandler:
+    """Lets visitors in, and puts what all pages have around what they came for."""
+
+    admission: Admission
+    sessions: Sessions
+    rendering: Rendering
+    public_url: str | None
+
+    def route(self, at: str, handler: Handler, *, scope: str = "read") -> PageRoute:
+        """Serve `GET /path` or `POST /path` for visitors who have this scope."""
+
+        async def answer(request: Request, session: Session) -> Response:
+            form = NOTHING
+            if request.method not in SAFE_METHODS:
+                form = await read_form(request, within_s=self.admission.limits.body_timeout_s)
+                self.check_form_token(session, form.get(CSRF_FIELD, ""))
+            return await run_in_threadpool(handler, PageRequest(request, session, form, self))
+
+        return self.admitted(at, answer, scope=scope)
+
+    def admitted(
+        self, at: str, answer: Callable[[Request, Session], Awaitable[Response]], *, scope: str
+    ) -> PageRoute:
+        """Serve a route whose body is not a plain form. Its handler checks the form token itself."""
+
+        async def endpoint(request: Request) -> Response:
+            session = self.visitor(request)
+            session.caller.must_reach(scope)
+            answered = await answer(request, session)
+            self.sessions.renew(session, answered)
+            return answered
+
+        return self.open(at, endpoint, scope=scope)
+
+    def open(
+        self, at: str, endpoint: Callable[[Request], Awaitable[Response]], *, scope: str | None = None
+    ) -> PageRoute:
+        """Serve a route whose handler asks for nobody's name; its errors are pages all the same."""
+
+        @wraps(endpoint)
+        async def guarded(request: Request) -> Response:
+            try:
+                if request.method not in SAFE_METHODS:
+                    refuse_other_sites(request, self.public_url)
+                return await endpoint(request)
+            except ClientDisconnect:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, a person waits for a page
+                return self.failed(request, error)
+
+        return PageRoute(at, guarded, scope)
+
+    def visitor(self, request: Request) -> Session:
+        """Tell who comes, and count the request; raise Unauthorized or TooManyRequests."""
+        try:
+            session = self._session(request)
+        except Unauthorized:
+            self.admission.limits.stranger(request)
+            raise
+        if session.mark:
+            self.admission.limits.api(session.caller.name)
+        return session
+
+    def _session(self, request: Request) -> Session:
+        access = self.admission.access
+        if access.open:
+            client = request.client.host if request.client else None
+            return self.sessions.loopback(access.who(_as_followed(request), client=client))
+        cookie = self.sessions.cookie_of(request)
+        if cookie is None:
+            raise Unauthorized("Sign in to see this.")
+        return self.sessions.read(cookie)
+
+    def check_form_token(self, session: Session, form_token: str) -> None:
+        """Raise StaleForm unless this is a form token of this session."""
+        if not self.sessions.proves(session, form_token):
+            raise StaleForm("This form is from another session. Load its page again, then send it once more.")
+
+    def rendered(
+        self, request: Request, session: Session | None, template: str, *, status: int = 200, **words: Any
+    ) -> Response:
+        """Render a page with what all pages have; `session` is None for those who are not signed in."""
+        reach = REACH[session.caller.scope] if session else frozenset[str]()
+        always = {
+            "user": session and session.caller,
+            "signed_in": bool(session and session.mark),
+            "csrf": self.sessions.form_token(session) if session else "",
+            "may_submit": "submit" in reach,
+            "path": request.url.path,
+            "q": words.pop("q", ""),
+        }
+        return self.rendering.page(template, {**always, **words}, status=status)
+
+    def failed(self, request: Request, error: Exception) -> Response:
+        """Answer an error with a page that says what to do."""
+        if isinstance(error, Unauthorized) and not self.admission.access.open:
+            return self._to_sign_in(request)
+        status, message, headers = _told(error)
+        session: Session | None = None
+        with suppress(Unauthorized):
+            session = self._session(request)
+        title = TITLES.get(status, "Something went wrong")
+        request_id = request.state.request_id if status >= 500 else ""
+        answer = self.rendered(
+            request, session, "error.html", status=status, title=title, message=message, request_id=request_id
+        )
+        answer.headers.update(headers)
+        return answer
+
+    def handlers(self, handlers: Mapping[Any, ExceptionHandler]) -> dict[Any, ExceptionHandler]:
+        """The same handlers of errors, but a person who asks for a page that is not there gets a page."""
+
+        async def answer(request: Request, error: Exception) -> Response:
+            assert isinstance(error, HTTPException)
+            if error.status_code == 404 and _wants_page(request):
+                return self.failed(request, NoSuchThing("There is no page at this address."))
+            return await http_problem(request, error)
+
+        return {**handlers, HTTPException: answer}
+
+    def _to_sign_in(self, request: Request) -> Response:
+        # A form that came too late is lost; the page that had it is what somebody wants to see again.
+        page = request.url if request.method in SAFE_METHODS else URL(request.headers.get("referer", "/"))
+        try:
+            came_for = page.path + (f"?{page.query}" if page.query else "")
+        except ValueError:  # Whoever asks may write into these headers what they like.
+            came_for = "/"
+        return RedirectResponse(
+            "/sign-in?" + urlencode({"next": safe_next(came_for), "why": "session"}),
+            303,
+            {"cache-control": "no-store"},
+        )
+
+
+def _told(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """The status, what to do, and the headers that go with it."""
+    match error:
+        case TooManyRequests():
+            return error.status, str(error), {"retry-after": str(error.retry_after_s)}
+        case InvalidRequest():
+            return error.status, "; ".join(f"{one['field']}: {one['message']}" for one in error.faults), {}
+        case Unready():
+            return error.status, str(error), {"retry-after": "5"}
+        case DarkroomError():
+            return error.status, str(error), {}
+        case NotFound():
+            return 404, str(error), {}
+        case StorageError():
+            log.error("storage failed", why=str(error))
+            return (
+                503,
+                "The ledger or the bucket did not answer. Try again in a moment.",
+                {"retry-after": "5"},
+            )
+        case _:
+            log.error("page failed", exc_info=error)
+            return 500, "Something went wrong here; the log has it under this request id.", {}
+
+
+def _as_followed(request: Request) -> Mapping[str, str]:
+    """The headers, but a link that somebody followed here counts as if it had been typed.
+
+    The page that had the link cannot see what it leads to, and `frame-ancestors` keeps it from showing it.
+    """
+    headers = dict(request.headers)
+    followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    if request.method in SAFE_METHODS and followed:
+        headers.pop("sec-fetch-site", None)
+    return headers
+
+
+def _wants_page(request: Request) -> bool:
+    """Whether a browser asks for a page, and not for anything of the API."""
+    elsewhere = request.url.path.startswith(("/v1/", "/callbacks/", "/static/"))
+    return (
+        request.method in SAFE_METHODS and "text/html" in request.headers.get("accept", "") and not elsewhere
+    )

@@ -1,0 +1,47 @@
+"""Serve the page Status: job counts, and the health of gateways, bucket and ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.api.health import Health
+from receiver.gallery.page import PageHandler, PageRequest
+from receiver.schemas.views import gateways_view, status_view
+from storage.ledger.circuits import Circuits
+from storage.ledger.job_counts import total
+from storage.ledger.ledger import Ledger
+from storage.models import Clock, Status
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPage:
+    """The page `/status`."""
+
+    frame: PageHandler
+    ledger: Ledger
+    circuits: Circuits
+    health: Health
+    gateways: Sequence[str]
+    """The gateways that are configured."""
+    clock: Clock
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [self.frame.route("GET /status", self.show)]
+
+    def show(self, visit: PageRequest) -> Response:
+        """Show whether every job is in one place, and who is not well."""
+        pages, now = self.ledger.job_counts(), self.clock()
+        states = gateways_view(sorted(self.gateways), self.circuits.every(), now)
+        return visit.page(
+            "status.html",
+            counts=status_view(total(list(pages.values())), pages, now),
+            statuses=[status.value for status in Status],
+            gateways=states["gateways"],
+            image_hosts=states["image_hosts"],
+            health=self.health.ask(),
+        )

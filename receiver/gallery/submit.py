@@ -1,0 +1,137 @@
+"""The submit form: make a picture, or make one again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from receiver.errors import IdempotencyConflict, InvalidRequest
+from receiver.gallery import submit_form
+from receiver.gallery.choices import known
+from receiver.gallery.page import PageHandler, PageRequest
+from receiver.gallery.submit_form import FIELDS, FORM, Typed
+from receiver.gateways.base import Gateway
+from receiver.jobs.submit import Submitter
+from storage.ledger.ledger import Ledger
+from storage.models import Job
+from storage.search.facets import Facets
+from storage.search.filters import SearchFilter
+from storage.search.search import Search
+
+SENT_BEFORE = "This form was sent before, with something else in it. Submit it once more to make a new job."
+RATIOS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9")
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """What a form was filled in from."""
+
+    job: Job
+    output_id: str | None
+    seed_reported: str | None
+    """A seed that nobody asked for, and that stands in the form all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """A form as it is shown: what is typed in it, what is wrong with that, and the key to send it under."""
+
+    values: Typed
+    key: str = field(default_factory=submit_form.new_key)
+    faults: Mapping[str, str] = field(default_factory=dict)
+    made_from: From | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitPage:
+    """The page `/submit`."""
+
+    frame: PageHandler
+    submitter: Submitter
+    ledger: Ledger
+    search: Search
+    facets: Facets
+    queued: Callable[[], None]
+    """Called when a job was taken in."""
+
+    def routes(self) -> list[Route]:
+        """The routes of this part."""
+        return [
+            self.frame.route("GET /submit", self.ask, scope="submit"),
+            self.frame.route("POST /submit", self.submit, scope="submit"),
+        ]
+
+    def ask(self, visit: PageRequest) -> Response:
+        """Show the form: empty, or with `from` filled in from a job or an output."""
+        if (origin := visit.given("from")) is None:
+            return self._page(visit, Sheet(submit_form.empty() | self._usual()))
+        made_from = self._from(origin)
+        return self._page(
+            visit, Sheet(submit_form.written(made_from.job, made_from.seed_reported), made_from=made_from)
+        )
+
+    def submit(self, visit: PageRequest) -> Response:
+        """Take a job in, and go to its page; or show again what was typed, and what is wrong with it."""
+        values, key = submit_form.typed(visit.form), submit_form.key_of(visit.form.get("key"))
+        try:
+            body = submit_form.read(values)
+            job, new = self.submitter.accept(
+                body.gateway,
+                body.request(),
+                ignore_unsupported=body.unsupported == "ignore",
+                idempotency_key=key,
+                notify_url=body.notify_url,
+                request_id=visit.request.state.request_id,
+            )
+        except InvalidRequest as error:
+            shown = submit_form.kept(visit.form, values)
+            sheet = Sheet(shown, key, submit_form.by_field(error.faults))
+            return self._page(visit, sheet, status=error.status)
+        except IdempotencyConflict as error:
+            shown = submit_form.kept(visit.form, values)
+            return self._page(visit, Sheet(shown, faults={FORM: SENT_BEFORE}), status=error.status)
+        if new:
+            self.queued()
+        return RedirectResponse(f"/jobs/{job.id}", 303)
+
+    @property
+    def _gateways(self) -> Mapping[str, Gateway]:
+        return self.submitter.gateways
+
+    def _usual(self) -> dict[str, str]:
+        """The gateway and the model of the job before: most often it is the same again."""
+        last = next(iter(self.search.jobs(SearchFilter(), limit=1).rows), None)
+        if last is None or last.gateway not in self._gateways:
+            return {"gateway": next(iter(sorted(self._gateways)), "")}
+        return {"gateway": last.gateway, "model": last.request.model}
+
+    def _page(self, visit: PageRequest, sheet: Sheet, *, status: int = 200) -> Response:
+        lately = [one.value for one in self.facets.read(SearchFilter()).model]
+        choices: Mapping[str, Any] = known(self._gateways, lately)
+        models = dict.fromkeys(model for one in choices.values() for model in one["models"])
+        return visit.page(
+            "submit.html",
+            status=status,
+            sheet=sheet,
+            values=sheet.values,
+            faults={**dict.fromkeys((*FIELDS, FORM), ""), **sheet.faults},
+            wrong=len(sheet.faults),
+            known=choices,
+            models=list(models),
+            ratios=RATIOS,
+            gateways=sorted(self._gateways),
+        )
+
+    def _from(self, origin: str) -> From:
+        """What a job's or an output's id stands for; raises NotFound."""
+        if "." in origin:
+            found = self.search.output(origin)
+            job, reported = found.job, found.output.seed or found.job.result.seed
+        else:
+            job = self.ledger.job(origin)
+            reported = job.result.seed
+        return From(job, origin if "." in origin else None, None if job.request.seed else reported)

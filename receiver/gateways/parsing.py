@@ -1,0 +1,278 @@
+"""Reading what gateways send: JSON within bounds, first-hit look-ups, status words, images, seeds.
+
+Everything here takes hostile input and raises nothing but Unreadable.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from receiver.gateways.base import State
+from receiver.redaction import Redactor
+from storage.models import ImageRef
+
+MAX_DEPTH = 64
+MAX_PARTS = 100_000
+"""Most commas and brackets of a text that is parsed. Four megabytes of `[],[],` take a second, and a
+hundred megabytes; what gateways send has hundreds of parts."""
+MAX_DIGITS = 100
+"""Longest whole number that is read; the largest seeds in use have 20 digits."""
+MAX_IMAGES = 256
+MAX_URL_CHARS = 8192
+MAX_SEED_CHARS = 500
+MAX_PROSE_CHARS = 500
+MAX_RETRY_AFTER_S = 3600.0
+DEFAULT_RETRY_AFTER_S = 10.0
+
+URL_KEYS = ("url", "image_url", "imageURL", "imageUrl")
+STATES: Mapping[str, State] = {
+    **dict.fromkeys(
+        ("QUEUED", "PENDING", "SUBMITTED", "WAITING", "QUEUING", "CREATED", "STARTING", "IN_QUEUE"),
+        State.RUNNING,
+    ),
+    **dict.fromkeys(
+        ("PROCESSING", "IN_PROGRESS", "RUNNING", "GENERATING", "DREAMING", "TASK_STATUS_PROCESSING"),
+        State.RUNNING,
+    ),
+    **dict.fromkeys(
+        ("COMPLETED", "COMPLETE", "SUCCESS", "SUCCEEDED", "SUCCEED", "FINISHED", "READY", "OK", "DONE"),
+        State.SUCCEEDED,
+    ),
+    "TASK_STATUS_SUCCEED": State.SUCCEEDED,
+    **dict.fromkeys(
+        ("FAILED", "FAIL", "ERROR", "CANCELLED", "CANCELED", "REJECTED", "EXPIRED", "CONTENT_MODERATED"),
+        State.FAILED,
+    ),
+}
+"""Words for a job's state. Numbers are missing on purpose: 1 is success at one gateway, 3 at another."""
+
+_UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
+
+
+class Unreadable(ValueError):
+    """What came is not what it should be; the message says in what way, and quotes nothing of it."""
+
+
+def decode(body: bytes) -> dict[str, Any]:
+    """Decode a JSON object strictly: UTF-8, no NaN, bounded numbers and depth.
+
+    NUL and lone surrogates become U+FFFD: databases refuse them, and senders that cut a text in the middle
+    of an emoji do send them.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unreadable("it is not UTF-8") from None
+    value = _parse(text)
+    if not isinstance(value, dict):
+        raise Unreadable("it is not a JSON object")
+    return value
+
+
+def dig(value: object, path: str, *, strict: bool = False) -> Any:
+    """Answer what lies at a dotted path, or None. Objects that are given as JSON text are looked into.
+
+    If such a text cannot be decoded there is nothing in it, or, if `strict`, Unreadable is raised.
+    """
+    for step in path.split("."):
+        if isinstance(value, str):
+            value = _object_in(value, strict=strict)
+        if not isinstance(value, dict):
+            return None
+        value = value.get(step)
+    return value
+
+
+def first(value: object, paths: Iterable[str]) -> Any:
+    """Answer the first of several paths at which there is something: not null, not an empty text."""
+    return next((found for path in paths if (found := dig(value, path)) not in (None, "")), None)
+
+
+def name(value: object, *, limit: int = 255) -> str | None:
+    """Read an id or a model's name: a short text, or a whole number as text; None if there is none.
+
+    Raises Unreadable for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > limit:
+        raise Unreadable("an id or name in it is not a short text")
+    return value.strip() or None
+
+
+def label(value: object) -> str | None:
+    """Read a name that nothing depends on: None if it is not a short text."""
+    return value.strip() or None if isinstance(value, str) and len(value) <= 255 else None
+
+
+def state(word: object) -> State | None:
+    """Answer what a status word means, or None for a word that is not known. Case does not matter."""
+    if not isinstance(word, str) or len(word) > 64:
+        return None
+    return STATES.get(re.sub(r"[\s-]+", "_", word.strip()).upper())
+
+
+def seed(value: object) -> str | None:
+    """Read a seed as exact text, or None. A seed is never rounded: a float from 2^53 on is unknown."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, str) and len(value) <= MAX_SEED_CHARS:
+        return value.strip() or None
+    return None
+
+
+def amount(value: object) -> float | None:
+    """Read a number of credits, or None."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
+        return float(value)
+    return None
+
+
+def prose(value: object, secrets: Sequence[str] = (), *, limit: int = MAX_PROSE_CHARS) -> str | None:
+    """Read a sentence for people: one line, bounded, `redacted`; None if it is no text or says nothing."""
+    if not isinstance(value, str):
+        return None
+    if len(value) > limit * 4:
+        # A text may be megabytes long. The last word is dropped with the rest: it may be half a secret.
+        value = f"{value[: limit * 4].rpartition(' ')[0]} …"
+    plain = redacted(value, secrets)
+    line = " ".join("".join(c if c.isprintable() else " " for c in plain).split())
+    return (line if len(line) <= limit else f"{line[: limit - 1]}…") or None
+
+
+def images(value: object) -> tuple[ImageRef, ...]:
+    """Read image links: a URL, an object with one, or a list of either; null is no image.
+
+    Every link is kept as it is, even one that cannot be fetched: dropping it would make a job whole that
+    is not. Raises Unreadable for other shapes.
+    """
+    entries = value if isinstance(value, list) else [value]
+    if len(entries) > MAX_IMAGES:
+        raise Unreadable(f"it has more than {MAX_IMAGES} images")
+    if all(isinstance(entry, dict) and type(entry.get("index")) is int for entry in entries):
+        entries = sorted(entries, key=lambda entry: int(entry["index"]))
+    return tuple(ref for ref in map(_image, entries) if ref is not None)
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Answer how many seconds a `Retry-After` asks for: 1 second to 1 hour, 10 if it cannot be read.
+
+    A date is measured against the answer's own `Date`, so that neither clock needs to be right.
+    https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+    """
+    given = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", given):
+        wait = float(given)
+    else:
+        until, now = _http_date(given), _http_date(headers.get("date", ""))
+        wait = (until - now).total_seconds() if until and now else DEFAULT_RETRY_AFTER_S
+    return min(max(wait, 1.0), MAX_RETRY_AFTER_S)
+
+
+def redacted(value: Any, secrets: Sequence[str]) -> Any:
+    """Answer a decoded value without secrets, callback tokens and the queries of URLs, which may be keys."""
+    return _redactor(tuple(secrets)).value(value)
+
+
+@lru_cache(maxsize=16)
+def _redactor(secrets: tuple[str, ...]) -> Redactor:
+    return Redactor(secrets)
+
+
+def _parse(text: str) -> Any:
+    if text.count(",") + text.count("[") + text.count("{") > MAX_PARTS:
+        raise Unreadable(f"it has more than {MAX_PARTS} parts")
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_int=_whole, parse_float=_finite)
+    except Unreadable:
+        raise
+    except (ValueError, RecursionError):
+        raise Unreadable("it is not JSON") from None
+    # Every level costs a bracket, so few brackets need no walk.
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_depth(value)
+    return _printable(value) if "\\u" in text else value
+
+
+def _object_in(text: str, *, strict: bool) -> Any:
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        return _parse(text)
+    except Unreadable:
+        if strict:
+            raise
+        return None
+
+
+def _no_constant(constant: str) -> NoReturn:
+    raise Unreadable(f"it has a number that JSON does not have: {constant}")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise Unreadable(f"it has a number of more than {MAX_DIGITS} digits")
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise Unreadable("it has a number that is too large")
+    return number
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _children(outer)]
+        if not level:
+            return
+    raise Unreadable(f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return _UNPRINTABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(inner) for key, inner in value.items()}
+    return [_printable(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _image(entry: object) -> ImageRef | None:
+    beside = None
+    if isinstance(entry, dict):
+        if not any(key in entry for key in URL_KEYS):
+            raise Unreadable("an image in it has no link")
+        beside = seed(entry.get("seed"))
+        entry = first(entry, URL_KEYS)
+    if entry is None:
+        return None
+    if not isinstance(entry, str) or len(entry) > MAX_URL_CHARS:
+        raise Unreadable("an image in it is not a link")
+    return ImageRef(entry.strip(), beside) if entry.strip() else None
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return moment if moment.tzinfo else None

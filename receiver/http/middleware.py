@@ -1,0 +1,199 @@
+"""What every HTTP answer has in common: a request id, a line in the log, safe headers, problem details."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+import structlog
+import uuid_utils
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
+
+from receiver.errors import (
+    DarkroomError,
+    InvalidRequest,
+    TooManyRequests,
+    TooSlow,
+    Unready,
+    UnsatisfiableRange,
+)
+from receiver.telemetry.logs import Tally
+from receiver.telemetry.metrics import Metrics
+from storage.errors import NotFound, StorageError, TookTooLong
+
+log = structlog.get_logger("darkroom.http")
+
+SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+_SAFE = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}")
+_TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
+
+
+class RequestMiddleware:
+    """The outermost layer: gives each request an id, adds safe headers, logs one line, and measures.
+
+    What is over its limit is only counted: whoever sends it must not be able to fill the log.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._over_limit = Tally(log, "requests over their limit")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        request.state.request_id = request_id = _request_id(request)
+        began, status, started = perf_counter(), 500, False
+
+        async def answer(message: Message) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                status, started = message["status"], True
+                headers = message["headers"]
+                given = {name for name, _ in headers}
+                headers.append((b"x-request-id", request_id.encode()))
+                headers.extend(header for header in _SAFE if header[0] not in given)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request=request_id):
+            try:
+                await self._app(scope, receive, answer)
+            except ClientDisconnect:
+                status = 499
+            except Exception:
+                log.exception("request failed")
+                if started:
+                    raise
+                await _unexpected()(scope, receive, answer)
+            finally:
+                seconds = perf_counter() - began
+                self._tell(request, status, seconds)
+                self._measure(scope, status, seconds)
+
+    def _tell(self, request: Request, status: int, seconds: float) -> None:
+        if status == TooManyRequests.status:
+            self._over_limit.add()
+            return
+        log.info(
+            "request",
+            method=request.method,
+            path=shown_path(request.scope["path"]),
+            status=status,
+            ms=round(seconds * 1000, 1),
+        )
+
+    def _measure(self, scope: Scope, status: int, seconds: float) -> None:
+        # The template and never the path, which a stranger can make up, and which may hold a token.
+        route = getattr(scope.get("route"), "path_format", "none")
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._metrics.count("darkroom_http_requests_total", route=route, method=method, status=str(status))
+        self._metrics.observe("darkroom_http_request_seconds", seconds, route=route, method=method)
+        if status == 429:
+            self._metrics.count("darkroom_api_requests_refused_total")
+
+
+def shown_path(path: str) -> str:
+    """A path as it may be logged: a callback URL without its token, and nothing that could forge a line."""
+    shown = _TOKEN_PATH.sub(r"\1[token]", path)[:300]
+    return shown if shown.isprintable() else ascii(shown)
+
+
+def problem(
+    status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
+) -> Response:
+    """An error as RFC 9457 problem details, with our short code."""
+    return JSONResponse(
+        problem_content(status, code, detail) | more,
+        status_code=status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
+
+
+def problem_content(status: int, code: str, detail: str) -> dict[str, Any]:
+    """What every error says, as plain values."""
+    title = code.replace("_", " ").capitalize()
+    return {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+
+
+def handlers() -> dict[Any, ExceptionHandler]:
+    """How each kind of error is answered."""
+    return {
+        DarkroomError: _ours,
+        StorageError: _storage,
+        HTTPException: http_problem,
+    }
+
+
+async def _ours(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, DarkroomError)
+    headers = {}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(error, Unready):
+        headers["retry-after"] = "5"
+    if isinstance(error, TooManyRequests):
+        headers["retry-after"] = str(error.retry_after_s)
+    if isinstance(error, TooSlow):
+        headers["connection"] = "close"
+    if isinstance(error, UnsatisfiableRange):
+        headers["content-range"] = f"bytes */{error.length}"
+    faults = {"faults": error.faults} if isinstance(error, InvalidRequest) else {}
+    return problem(error.status, error.code, str(error), headers=headers, **faults)
+
+
+async def _storage(_request: Request, error: Exception) -> Response:
+    if isinstance(error, NotFound):
+        return problem(404, "not_found", str(error))
+    if isinstance(error, TookTooLong):
+        log.warning("a question was broken off", why=str(error))
+        return problem(503, Unready.code, str(error), headers={"retry-after": "5"})
+    log.error("storage failed", why=str(error))
+    return problem(
+        503, Unready.code, "The ledger or the bucket did not answer.", headers={"retry-after": "5"}
+    )
+
+
+async def http_problem(request: Request, error: Exception) -> Response:
+    """Answer what the router refuses: a path that is not there, or a method that it does not take."""
+    assert isinstance(error, HTTPException)
+    codes = {404: "not_found", 405: "method_not_allowed"}
+    code = codes.get(error.status_code, "bad_request")
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {"allow": ", ".join(sorted(_methods(request)))}
+    return problem(error.status_code, code, error.detail, headers=headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method of a path. Starlette itself would name those of the first route only."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in here for method in route.methods or ()}
+
+
+def _unexpected() -> Response:
+    return problem(
+        500, DarkroomError.code, "Something went wrong here; the log has it under this request id."
+    )
+
+
+def _request_id(request: Request) -> str:
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid_utils.uuid7().hex

@@ -1,0 +1,60 @@
+"""Parse and validate the query parameters of a request by the model of its route."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from starlette.datastructures import QueryParams
+
+from receiver.errors import InvalidRequest
+from receiver.schemas.requests import Text, fault
+
+TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
+TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
+
+
+class Query(BaseModel):
+    """A route's query parameters. Those not named here are refused."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class NoQuery(Query):
+    """The route takes no parameters."""
+
+
+class Tagged(Query):
+    """A query that may also ask for tags, each as `tag.<name>`."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[TagFilter, Text]
+
+    def tags(self) -> dict[str, str]:
+        """The value wanted of each tag."""
+        return {name.removeprefix("tag."): value for name, value in (self.model_extra or {}).items()}
+
+
+AnyQuery = TypeVar("AnyQuery", bound=Query)
+
+
+def read_query(kind: type[AnyQuery], given: QueryParams) -> AnyQuery:
+    """Read a query; raise InvalidRequest that names every parameter that is wrong, unknown or repeated."""
+    counts = Counter(name for name, _ in given.multi_items())
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise InvalidRequest([{"field": name, "message": "may be given once only"} for name in repeated])
+    try:
+        return kind.model_validate(dict(given))
+    except ValidationError as error:
+        raise InvalidRequest([_named(kind, one) for one in error.errors()]) from None
+
+
+def _named(kind: type[Query], one: Mapping[str, Any]) -> dict[str, str]:
+    name, tagged = str(one["loc"][0]), issubclass(kind, Tagged)
+    if name in kind.model_fields or (tagged and re.fullmatch(TAG_FILTER, name)):
+        return fault(one)
+    known = [*sorted(kind.model_fields), *["tag.<name>"] * tagged]
+    return {"field": name, "message": f"unknown; use {', '.join(known)}" if known else "unknown"}

@@ -1,0 +1,159 @@
+"""A route together with what it takes and answers, so that the service and `/openapi.json` say the same.
+
+A new route is an `Operation` beside its handler and one line in `routes()` of its part. The handler's
+docstring says what it does; a new kind of answer is a type in `receiver/schemas/responses.py`, a new
+parameter a field in `receiver/api/query_params.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, wraps
+from typing import Any, Generic
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from receiver.errors import (
+    BodyTooLarge,
+    DarkroomError,
+    Forbidden,
+    InvalidRequest,
+    NoSuchThing,
+    StaleForm,
+    TooManyRequests,
+    TooSlow,
+    Unauthorized,
+    Unready,
+)
+from receiver.http.admission import Admission
+from receiver.http.auth import REACH
+from receiver.http.query import AnyQuery, read_query
+from receiver.schemas.requests import fault
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header of a request or of an answer. `kind` is any type that pydantic can check and describe."""
+
+    name: str
+    meaning: str
+    kind: Any = str
+    always: bool = True
+    """Whether an answer always has it; in a request no header is needed."""
+
+    def read(self, headers: Mapping[str, str]) -> str | None:
+        """Its value in a request, if it is there; raise InvalidRequest if it is wrong."""
+        value = headers.get(self.name)
+        try:
+            return None if value is None else str(adapter(self.kind).validate_python(value))
+        except ValidationError as error:
+            raise InvalidRequest([fault({**one, "loc": (self.name,)}) for one in error.errors()]) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One way in which a route answers what was asked. Errors are not told here.
+
+    `kind` is any type that pydantic can describe, or None where there is no body, or `bytes`.
+    """
+
+    kind: Any
+    meaning: str
+    headers: tuple[Header, ...] = ()
+    media_types: tuple[str, ...] = ("application/json",)
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body that a route takes. `kind` is any type that pydantic can describe."""
+
+    kind: Any
+    meaning: str
+    needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[AnyQuery]):
+    """What one route takes, and everything that it may answer.
+
+    `at` is the method and the path. `path` has the type of each part of the path that is in braces.
+    `errors` are those that only this route has; `every_error` adds those that follow from the rest.
+    """
+
+    at: str
+    name: str
+    """Its name in a generated client."""
+    answers: Mapping[int, Answer]
+    query: type[AnyQuery]
+    scope: str | None = None
+    """The scope that a token needs; None if the route is open to all."""
+    path: Mapping[str, Any] = field(default_factory=dict)
+    headers: tuple[Header, ...] = ()
+    body: Body | None = None
+    errors: tuple[type[DarkroomError], ...] = ()
+
+    def every_error(self) -> set[type[DarkroomError]]:
+        """All that the route may answer instead."""
+        errors: set[type[DarkroomError]] = {DarkroomError, *self.errors}
+        if self.body is not None:
+            errors |= {BodyTooLarge, TooSlow}
+        if self.scope is not None:
+            # Whatever is guarded reads or writes the ledger.
+            errors |= {Unauthorized, TooManyRequests, InvalidRequest, Unready}
+            if not self.at.startswith("GET "):
+                errors.add(StaleForm)
+            if any(self.scope not in reached for reached in REACH.values()):
+                errors.add(Forbidden)
+            if self.path:
+                errors.add(NoSuchThing)
+        return errors
+
+
+class Served(Route):
+    """A route that knows its operation. The docstring of its endpoint says what it does."""
+
+    def __init__(self, operation: Operation[Any], endpoint: Endpoint) -> None:
+        method, _, path = operation.at.partition(" ")
+        super().__init__(path, endpoint, methods=[method])
+        self.operation = operation
+        self.method = method
+        self.meaning = inspect.getdoc(endpoint) or ""
+
+
+def guarded(
+    operation: Operation[AnyQuery],
+    handler: Callable[[Request, AnyQuery], Awaitable[Response]],
+    admission: Admission,
+) -> Served:
+    """Serve an operation that has a scope: its token, its path and its query are checked, in this order."""
+    scope = operation.scope
+    assert scope is not None
+
+    @wraps(handler)
+    async def endpoint(request: Request) -> Response:
+        admission.admit(request, scope)
+        _check_path(operation, request.path_params)
+        return await handler(request, read_query(operation.query, request.query_params))
+
+    return Served(operation, endpoint)
+
+
+@cache
+def adapter(kind: Any) -> TypeAdapter[Any]:
+    """What checks and describes a type."""
+    return TypeAdapter(kind)
+
+
+def _check_path(operation: Operation[Any], given: Mapping[str, Any]) -> None:
+    try:
+        for name, kind in operation.path.items():
+            adapter(kind).validate_python(given[name])
+    except ValidationError:
+        raise NoSuchThing("There is nothing with this id.") from None

@@ -1,0 +1,144 @@
+"""Run the service over HTTP: in the foreground until a signal comes, or in a thread beside something else."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+
+from receiver.http.connection_limits import PROTOCOL_LOG, ConnectionLimiter, allowed, within
+from receiver.settings import Settings
+
+log = structlog.get_logger("darkroom.serving")
+
+GRACE_S = 4
+"""How long answers in hand may take once a stop was asked for; `Service.stop` adds about as much."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which sends waiting requests home as it stops, and ends with 0 when a signal stopped it."""
+
+    def __init__(self, config: uvicorn.Config, *, started: Callable[[], None], stopping: Callable[[], None]):
+        super().__init__(config)
+        self._tell_started = started
+        self._tell_stopping = stopping
+
+    def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
+        """Stop cleanly at SIGTERM and SIGINT; at once at a second SIGINT."""
+        # uvicorn's own would raise the signal again at the end, as if it had not been handled.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._tell_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Send those home who wait, then let the rest finish."""
+        self._tell_stopping()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take an address; port 0 takes a free port. Raises OSError if it is not to be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    """The URL under which a listener is reached."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Servable(Protocol):
+    """A service that can be served."""
+
+    @property
+    def settings(self) -> Settings:
+        """What it runs with."""
+
+    def cancel_waiters(self) -> None:
+        """Answer those who wait, because a stop was asked for."""
+
+    def limit_waiters(self, connections: int) -> None:
+        """Let no more wait than leave some of so many connections for others."""
+
+
+class Application(Servable, Protocol):
+    """A service that makes its own ASGI application."""
+
+    def asgi(self, *, work: bool) -> Starlette:
+        """Return the application; its lifespan starts and stops the service."""
+
+
+def serve(service: Servable, app: Starlette, listener: socket.socket) -> None:
+    """Serve a service's application until SIGTERM or SIGINT; the service is stopped at the end."""
+    server = _server(service, app, started=lambda: log.info("listening", url=address(listener)))
+    server.run(sockets=[listener])
+    log.info("stopped")
+
+
+@contextmanager
+def served(service: Application, listener: socket.socket, *, work: bool = True) -> Iterator[str]:
+    """Serve from a thread as long as the context lasts; gives the URL."""
+    url = address(listener)
+    started = threading.Event()
+    server = _server(service, service.asgi(work=work), started=started.set)
+
+    def run() -> None:
+        try:
+            server.run(sockets=[listener])
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="darkroom-http")
+    thread.start()
+    try:
+        started.wait()
+        if not server.started:
+            raise RuntimeError("The service did not start; its log says why.")
+        yield url
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -> Server:
+    limits = service.settings.limits
+    connections = allowed(limits.connections)
+    room = ConnectionLimiter(connections, patience_s=limits.head_timeout)
+    service.limit_waiters(connections)
+    config = uvicorn.Config(
+        app,
+        http=within(room),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    # It says with five lines what is said here with one.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger(PROTOCOL_LOG).setLevel(logging.ERROR)
+    return Server(config, started=started, stopping=service.cancel_waiters)

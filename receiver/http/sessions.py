@@ -1,0 +1,158 @@
+"""Sessions of the gallery: an API token, shown once, is exchanged for a signed cookie.
+
+Nothing is kept on the server, so that every replica knows every session. A session names its token by a
+mark: when the token is taken out of `DARKROOM_API_TOKENS`, its sessions end, and its scope is always the
+token's present one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from itsdangerous import BadData, Signer, URLSafeSerializer
+from starlette.requests import Request
+from starlette.responses import Response
+
+from receiver.errors import Unauthorized
+from receiver.http.auth import Access, Caller, host_of
+from storage.models import Clock
+
+COOKIE = "darkroom-session"
+CSRF_HEADER = "X-CSRF-Token"
+CSRF_FIELD = "csrf"
+
+IDLE_S = 12 * 3600
+"""How long a session lasts after it was last used."""
+MOST_S = 7 * 24 * 3600
+"""How long it lasts at most; then the token is asked for again."""
+RENEW_S = 15 * 60
+"""A cookie is made anew once it is older than this."""
+CLOCK_SLACK_S = 3600
+"""How far in the future a cookie may have been made: a clock may have been set back since."""
+
+MAX_COOKIE_CHARS = 512
+SALT = "darkroom.session.v1"
+FORM_SALT = "darkroom.form.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Somebody who is signed in, or who comes over loopback where no token is needed. Times are seconds."""
+
+    caller: Caller
+    mark: str
+    nonce: str
+    began: int
+    used: int
+    secure: bool
+    """Whether the cookie may go over https only."""
+
+
+class Sessions:
+    """Begins, reads and ends sessions. `secret_keys` are oldest first: the last signs, all verify."""
+
+    def __init__(self, access: Access, secret_keys: Sequence[str], clock: Clock) -> None:
+        self._access = access
+        self._clock = clock
+        sha256 = {"digest_method": hashlib.sha256}
+        self._cookies = URLSafeSerializer(list(secret_keys), salt=SALT, signer_kwargs=sha256)
+        self._forms = Signer(list(secret_keys), salt=FORM_SALT, digest_method=hashlib.sha256)
+
+    def cookie_of(self, request: Request) -> str | None:
+        """The cookie that a request came with, if any."""
+        return request.cookies.get(COOKIE)
+
+    def begin(self, token: str, *, secure: bool) -> Session:
+        """Exchange an API token for a session; raise Unauthorized if it is nobody's."""
+        known = self._access.known(token)
+        if known is None:
+            raise Unauthorized("This is none of the tokens of DARKROOM_API_TOKENS.")
+        now = self._now()
+        return Session(known.caller, known.mark, secrets.token_urlsafe(12), now, now, secure)
+
+    def loopback(self, caller: Caller) -> Session:
+        """The session of everybody who comes over loopback where there are no tokens; it has no cookie."""
+        return Session(caller, "", "", 0, 0, secure=False)
+
+    def read(self, cookie: str) -> Session:
+        """Whose session a cookie is for; raise Unauthorized if it is over, forged, or its token is gone."""
+        session = self._read(cookie) if len(cookie) <= MAX_COOKIE_CHARS else None
+        if session is None or not self._lasts(session):
+            raise Unauthorized("The session is over; sign in again.")
+        return session
+
+    def _read(self, cookie: str) -> Session | None:
+        try:
+            mark, nonce, began, used, secure = self._cookies.loads(cookie)
+            known = self._access.marked(str(mark))
+            if known is None:
+                return None
+            return Session(known.caller, known.mark, str(nonce), int(began), int(used), bool(secure))
+        except (BadData, ValueError, TypeError):
+            return None
+
+    def form_token(self, session: Session) -> str:
+        """What a form of this session carries, so that no other site and no other session can send it."""
+        return self._forms.get_signature(self._signed(session)).decode()
+
+    def proves(self, session: Session, form_token: str) -> bool:
+        """Whether this is a form token of this session."""
+        return self._forms.verify_signature(self._signed(session), form_token.encode("utf-8", "replace"))
+
+    def keep(self, session: Session, answer: Response) -> None:
+        """Send the cookie of a session that has just begun."""
+        value = self._cookies.dumps(
+            [session.mark, session.nonce, session.began, session.used, int(session.secure)]
+        )
+        answer.set_cookie(
+            COOKIE,
+            str(value),
+            max_age=IDLE_S,
+            path="/",
+            secure=session.secure,
+            httponly=True,
+            samesite="lax",
+        )
+
+    def renew(self, session: Session, answer: Response) -> None:
+        """Send its cookie anew if it has grown old, unless the answer says already what becomes of it."""
+        if any(line.startswith(f"{COOKIE}=") for line in answer.headers.getlist("set-cookie")):
+            return
+        now = self._now()
+        if session.mark and now - session.used >= RENEW_S:
+            self.keep(replace(session, used=now), answer)
+
+    def end(self, answer: Response) -> None:
+        """Take the cookie back."""
+        answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+
+    def _lasts(self, session: Session) -> bool:
+        now = self._now()
+        idle, age = now - session.used, now - session.began
+        return -CLOCK_SLACK_S <= idle <= IDLE_S and age <= MOST_S
+
+    def _signed(self, session: Session) -> str:
+        return f"{session.mark}.{session.nonce}"
+
+    def _now(self) -> int:
+        return self._clock() // 1000
+
+
+def came_over_https(request: Request, public_url: str | None) -> bool:
+    """Whether a request came over https, as far as this side of a proxy can tell.
+
+    A browser that sends a form says in `Origin` how it came. It may be believed here: to lie about it could
+    only keep the liar's own cookie off plain http.
+    """
+    public = urlsplit(public_url or "")
+    asked = host_of(str(request.url))
+    return (
+        request.url.scheme == "https"
+        or request.headers.get("x-forwarded-proto", "").strip().lower().startswith("https")
+        or request.headers.get("origin", "").startswith("https://")
+        or (public.scheme == "https" and asked == public.hostname)
+    )

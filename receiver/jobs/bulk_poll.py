@@ -1,0 +1,88 @@
+"""Ask a gateway about many jobs with one request, where it has a list of them and many are due."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from threading import Lock
+
+import structlog
+
+from receiver.errors import GatewayError, GatewayUnavailable, OutcomeUnknown, RateLimited
+from receiver.gateways.base import Completion, Gateway, JobList, State
+from receiver.gateways.client import GatewayClient
+from storage.ledger.backlog import Backlog
+from storage.models import Clock, Job
+
+log = structlog.get_logger("darkroom.overview")
+
+MANY = 5
+"""With fewer jobs due, each is asked about by itself."""
+FRESH_MS = 5_000
+"""How long a list is good for jobs that came due before it was made."""
+MAX_PAGES = 10
+"""A job that is not among so many of the newest is asked about by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    made_at: int
+    completions: Mapping[str, Completion]
+
+
+class BulkPoller:
+    """The lists that gateways gave lately. Thread-safe."""
+
+    def __init__(self, backlog: Backlog, sender: GatewayClient, clock: Clock) -> None:
+        self._backlog = backlog
+        self._sender = sender
+        self._clock = clock
+        self._lists: dict[str, _List] = {}
+        self._lock = Lock()
+
+    def find(self, gateway: Gateway, job: Job) -> Completion | None:
+        """What a list says of a job; None if there is no list of use, or it does not settle the job.
+
+        Raises GatewayError if the gateway is not well. A list that it refuses or garbles says nothing of the
+        jobs: each is then asked about by itself.
+        """
+        if gateway.listing(None) is None or job.gateway_job_id is None:
+            return None
+        # One at a time, so that the others find what the first one asked for.
+        with self._lock:
+            known = self._lists.get(gateway.name)
+            if known is None or not self._good_for(known, job):
+                if not self._backlog.many_due(gateway.name, MANY):
+                    return None
+                known = self._lists[gateway.name] = self._ask(gateway)
+        told = known.completions.get(job.gateway_job_id)
+        # Its images may be told only where one job is shown.
+        return None if told is not None and told.state is State.SUCCEEDED and not told.images else told
+
+    def _good_for(self, known: _List, job: Job) -> bool:
+        # Made after the job came due: what woke the job may be news that an older list has not.
+        due_at = job.next_attempt_at or 0
+        return due_at <= known.made_at and 0 <= self._clock() - known.made_at <= FRESH_MS
+
+    def _ask(self, gateway: Gateway) -> _List:
+        made_at = self._clock()
+        completions: dict[str, Completion] = {}
+        try:
+            for page in self._pages(gateway):
+                completions |= page.completions
+        except (RateLimited, GatewayUnavailable, OutcomeUnknown):
+            raise
+        except GatewayError as error:
+            log.warning("list not read", gateway=gateway.name, code=error.code, why=str(error))
+        log.info("asked about many", gateway=gateway.name, jobs=len(completions))
+        return _List(made_at, completions)
+
+    def _pages(self, gateway: Gateway) -> Iterator[JobList]:
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            request = gateway.listing(cursor)
+            assert request is not None
+            page = gateway.listed(self._sender.send(request))
+            yield page
+            if (cursor := page.next_cursor) is None:
+                return

@@ -1,0 +1,86 @@
+"""Put a failed or partial job back to work, where it need not be paid for again, because somebody asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from receiver.errors import MalformedCallback, NeedsResubmit, NotRetryable
+from receiver.gateways.base import Gateway
+from storage.errors import Conflict
+from storage.ledger.ledger import Ledger
+from storage.models import REOPENS, Attempt, Clock, Job, Status
+
+log = structlog.get_logger("darkroom.retry")
+
+SAID_NO = frozenset({"generation_failed"})
+"""Where the gateway itself said that there will be no image: it would only say so again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrier:
+    """Reopens jobs. Thread-safe."""
+
+    ledger: Ledger
+    gateways: Mapping[str, Gateway]
+    clock: Clock
+
+    def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
+        """Put one job back to work, and answer it as it is then.
+
+        Its gateway is asked for the result once more, which costs nothing. With `resubmit` the job is sent to
+        the gateway again, which may be charged again. Raises NotFound; NotRetryable, if the job is not failed
+        or partial, or has images that a new submission would contradict; and NeedsResubmit, if asking cannot
+        help.
+        """
+        job = self.ledger.job(job_id)
+        if job.status not in REOPENS:
+            raise NotRetryable(f"The job is {job.status}; only one that is failed or partial can be retried.")
+        if resubmit:
+            return self._submit_again(job)
+        theirs = job.gateway_job_id or self._told(job)
+        if theirs is None:
+            raise NeedsResubmit(
+                f"{job.gateway} gave no id for this job, so it cannot be asked about it. "
+                "To send it again, which may be charged, say resubmit."
+            )
+        if job.error is not None and job.error.code in SAID_NO:
+            raise NeedsResubmit(
+                f"{job.gateway} said that this job failed, and would only say so again. "
+                "To send it again, which may be charged, say resubmit."
+            )
+        return self._reopen(job, Status.RUNNING, "Asked for again.", theirs)
+
+    def _submit_again(self, job: Job) -> Job:
+        if self.ledger.outputs(job.id):
+            raise NotRetryable(
+                "Some images of this job are archived, and a new submission would make others. "
+                "Retry it without resubmit, or submit it as a new job."
+            )
+        was = f", in place of {job.gateway_job_id}" if job.gateway_job_id else ""
+        return self._reopen(job, Status.QUEUED, f"To be sent again{was}.", None)
+
+    def _reopen(self, job: Job, to: Status, why: str, theirs: str | None) -> Job:
+        attempt = Attempt.once("retry", "asked", why, self.clock())
+        try:
+            reopened = self.ledger.reopen(job, to, attempt, gateway_job_id=theirs)
+        except Conflict as error:
+            raise NotRetryable(str(error)) from error
+        log.info("reopened", job=job.id, gateway=job.gateway, was=job.status, to=to)
+        return reopened
+
+    def _told(self, job: Job) -> str | None:
+        """The gateway's id of a job that only came with a callback, perhaps after the job was given up."""
+        gateway = self.gateways.get(job.gateway)
+        if gateway is None or job.submission > 1:
+            return None
+        for delivery in reversed(self.ledger.deliveries(job.id)):
+            try:
+                told = gateway.read_callback(delivery.body).gateway_job_id
+            except MalformedCallback:
+                continue
+            if told is not None and delivery.effect != "mismatch":
+                return told
+        return None

@@ -1,0 +1,85 @@
+"""What a notification says: the body and the headers of a Standard Webhooks message. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from receiver import signatures
+from receiver.schemas import responses
+from receiver.schemas.views import job_view, output_view
+from storage.ledger.notifications import Notification
+from storage.models import Job, Output, rfc3339
+from storage.search.search import Found
+
+MAX_WHOLE_BYTES = 128 * 1024
+"""A longer body goes without its long texts: receivers should not have to take more."""
+
+MAX_CUT_CHARACTERS = 200
+MAX_CUT_OUTPUTS = 64
+
+
+def message_id(one: Notification) -> str:
+    """The id of its messages, the same at each try. No full stop: those part what is signed."""
+    return f"msg_{one.job_id}_{one.number}"
+
+
+def body_of(one: Notification, job: Job, outputs: Sequence[Output]) -> bytes:
+    """The body of a notification; the same bytes at each try."""
+    message: dict[str, Any] = {
+        "type": f"job.{one.status}",
+        "timestamp": rfc3339(one.at),
+        "data": {
+            "whole": True,
+            "job": job_view(job, [output.id for output in outputs]),
+            "outputs": [_output(Found(output, job)) for output in outputs],
+        },
+    }
+    body = _written(message)
+    if len(body) <= MAX_WHOLE_BYTES:
+        return body
+    _cut(message["data"])
+    return _written(message)
+
+
+def headers_of(one: Notification, body: bytes, secrets: Sequence[str], now: int) -> dict[str, str]:
+    """The headers of one try, made at `now` (milliseconds) and signed with each secret."""
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": f"Darkroom/{_version()}",
+        **signatures.sign(secrets, message_id(one), now // 1000, body),
+    }
+
+
+def _output(found: Found) -> responses.NotifiedOutput:
+    return {**output_view(found), "image": f"/v1/outputs/{found.output.id}/image"}
+
+
+def _written(message: Any) -> bytes:
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _cut(data: dict[str, Any]) -> None:
+    """Take out whatever may be long, and leave what a receiver needs to ask for it."""
+    data["whole"] = False
+    request, error = data["job"]["request"], data["job"]["error"]
+    request |= {"params": {}, "tags": {}, "prompt": _begin(request["prompt"])}
+    request["negative_prompt"] = _begin(request["negative_prompt"])
+    if error is not None:
+        error |= {"details": None, "message": _begin(error["message"])}
+    data["outputs"] = data["outputs"][:MAX_CUT_OUTPUTS]
+    for output in data["outputs"]:
+        output |= {"tags": {}, "prompt": _begin(output["prompt"])}
+
+
+def _begin(text: str | None) -> str | None:
+    return text and text[:MAX_CUT_CHARACTERS]
+
+
+def _version() -> str:
+    try:
+        return version("darkroom")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,123 @@
+"""Post one notification to the very address that was checked, with no redirects and no proxies, in time.
+
+Neither httpcore nor this module reads proxies from the environment: a proxy would look the name up again.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import httpcore
+import httpx
+
+from receiver.download.ssrf import Address, Target
+from receiver.download.transport import Allowance, CheckedBackend, Deadline, Resolver, system_resolver
+from receiver.errors import EndpointGone, EndpointRefused, EndpointUnavailable, ImageUnavailable
+from receiver.gateways.parsing import retry_after
+from receiver.notifications.url_policy import NotifyPolicy, read
+
+MAX_ANSWER_BYTES = 4096
+"""Of an answer's body as much is read, so that its sender is done, and dropped."""
+
+_WAIT = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
+
+
+_BROKEN = (
+    *(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException),
+    *(TimeoutError, ImageUnavailable),
+)
+
+
+class Poster:
+    """Posts notifications; many threads may use one at once. It holds nothing between two."""
+
+    def __init__(
+        self,
+        policy: NotifyPolicy,
+        *,
+        timeout_s: float,
+        resolve: Resolver = system_resolver,
+        monotonic: Callable[[], float] = time.monotonic,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`timeout_s`: for all of it, from the lookup to the answer."""
+        self._policy = policy
+        self._timeout_s = timeout_s
+        self._resolve = resolve
+        self._monotonic = monotonic
+        self._ssl_context = ssl_context or httpx.create_ssl_context()
+
+    def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Post a body; returns once the receiver has answered 2xx.
+
+        Raises ReceiverForbidden, ReceiverUnavailable, ReceiverRefused or ReceiverGone. Their messages name
+        the host only.
+        """
+        deadline = Deadline(self._monotonic, self._timeout_s)
+        target = read(url)
+        with _unavailable(target):
+            addresses = self._policy.route(target, self._resolve, deadline)
+            status, told = self._exchange(target, addresses, deadline, headers, body)
+        _judge(target, status, told)
+
+    def _exchange(
+        self,
+        target: Target,
+        addresses: Sequence[Address],
+        deadline: Deadline,
+        headers: Mapping[str, str],
+        body: bytes,
+    ) -> tuple[int, httpx.Headers]:
+        allowance = Allowance(target.authority)
+        backend = CheckedBackend(addresses, deadline, self._timeout_s, allowance)
+        url = httpcore.URL(
+            scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
+        )
+        connection = httpcore.HTTPConnection(url.origin, self._ssl_context, network_backend=backend)
+        sent = [("Host", target.authority), ("Content-Length", str(len(body))), ("Connection", "close")]
+        with (
+            connection,
+            connection.stream("POST", url, headers=[*sent, *headers.items()], content=body) as response,
+        ):
+            # What it answers is told by the status alone, however the rest of it goes.
+            with suppress(*_BROKEN):
+                _drop(response)
+            return response.status, httpx.Headers(response.headers)
+
+
+def _drop(response: httpcore.Response) -> None:
+    left = MAX_ANSWER_BYTES
+    for chunk in response.iter_stream():
+        left -= len(chunk)
+        if left <= 0:
+            return
+
+
+def _judge(target: Target, status: int, headers: httpx.Headers) -> None:
+    if httpx.codes.is_success(status):
+        return
+    told = f"{target.authority} answered {status}"
+    if status == httpx.codes.GONE:
+        raise EndpointGone(f"{told}: it wants no more notifications.")
+    if httpx.codes.is_redirect(status):
+        raise EndpointRefused(f"{told}, a redirect, which is never followed: change the notify_url.")
+    wait = retry_after(headers) if status in _WAIT and "retry-after" in headers else 0
+    raise EndpointRefused(f"{told}.", retry_after_s=wait)
+
+
+@contextmanager
+def _unavailable(target: Target) -> Iterator[None]:
+    where = target.authority
+    try:
+        yield
+    except ImageUnavailable as error:  # of the lookup, or for an answer without end
+        raise EndpointUnavailable(str(error)) from error
+    except (httpcore.TimeoutException, TimeoutError) as error:
+        raise EndpointUnavailable(f"{where} took too long.") from error
+    except httpcore.NetworkError as error:
+        raise EndpointUnavailable(f"{where} could not be reached: {str(error)[:200]}") from error
+    except httpcore.ProtocolError as error:
+        raise EndpointUnavailable(f"{where} gave no HTTP answer that can be read.") from error

@@ -1,0 +1,105 @@
+"""Where notifications may go: what is checked as a job is taken in, and what before each connection.
+
+Whoever may submit a job says where Darkroom posts, so this is held to the same table of addresses as
+downloads. Other than those, a notification may go to any port: applications listen wherever they like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+
+from receiver.download.ssrf import Address, Network, Target, allowed, on_list, read_target, why_forbidden
+from receiver.download.transport import Deadline, Resolver, lookup
+from receiver.errors import EndpointForbidden, ForbiddenAddress, SettingsError
+from receiver.settings_notify import NotifySettings
+
+MAX_URL_LENGTH = 2048
+"""Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyPolicy:
+    """Where notifications may go, and what they are signed with."""
+
+    default: str | None = None
+    """Where those go of jobs that name no URL; None means nowhere."""
+    networks: tuple[Network, ...] = ()
+    """Reached although forbidden to others, and over plain http too."""
+    hosts: tuple[str, ...] = ()
+    """The only hosts, with those below them, that may be reached besides; empty allows any."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Sign what is sent, each of them; without one nothing is notified."""
+
+    @classmethod
+    def of(cls, settings: NotifySettings, secrets: Sequence[str]) -> NotifyPolicy:
+        """Read the settings; raise SettingsError if their own URL leads where no notification may go."""
+        default = None if settings.url is None else settings.url.get_secret_value()
+        networks = tuple(ip_network(network) for network in settings.allow_networks)
+        policy = cls(default, networks, tuple(settings.allow_hosts), tuple(secrets))
+        try:
+            policy.check(default or "")
+        except EndpointForbidden as error:
+            raise SettingsError(f"DARKROOM_NOTIFY__URL: {error}") from error
+        return policy
+
+    def check(self, url: str) -> None:
+        """Check a URL as far as can be told without looking its host up; an empty one means nowhere.
+
+        Raises ReceiverForbidden.
+        """
+        if not url:
+            return
+        if not self.secrets:
+            raise EndpointForbidden("Nothing can be signed here: DARKROOM_NOTIFY__SECRETS is not set.")
+        if len(url) > MAX_URL_LENGTH or "#" in url:
+            raise EndpointForbidden(f"The URL is over {MAX_URL_LENGTH} characters or has a fragment.")
+        target = read(url)
+        if target.address is not None:
+            self._judge(target, [target.address])
+        elif not self.networks:
+            self._judge_name(target)
+
+    def route(self, target: Target, resolve: Resolver, deadline: Deadline) -> Sequence[Address]:
+        """Look the host up, once, and answer where to connect.
+
+        Raises ReceiverForbidden if any of its addresses may not be reached; ImageUnavailable, as downloads
+        do, if it has none; and TimeoutError.
+        """
+        if not self.networks:  # before a lookup that would show somebody's name server that we are here
+            self._judge_name(target)
+        try:
+            addresses = [target.address] if target.address else lookup(target, resolve, deadline)
+        except ForbiddenAddress as error:  # such as one with a zone
+            raise EndpointForbidden(f"{target.authority} leads to a forbidden address: {error}") from error
+        self._judge(target, addresses)
+        return addresses
+
+    def _judge(self, target: Target, addresses: Sequence[Address]) -> None:
+        if all(allowed(address, self.networks) for address in addresses):
+            return
+        self._judge_name(target)
+        for address in addresses:
+            reason = None if allowed(address, self.networks) else why_forbidden(address)
+            if reason:
+                raise EndpointForbidden(
+                    f"{target.authority} leads to a forbidden address: {reason}. "
+                    "DARKROOM_NOTIFY__ALLOW_NETWORKS can allow it."
+                )
+
+    def _judge_name(self, target: Target) -> None:
+        if target.scheme != "https":
+            raise EndpointForbidden(
+                f"{target.authority} is not https; plain http is for DARKROOM_NOTIFY__ALLOW_NETWORKS only."
+            )
+        if not on_list(target.host, self.hosts):
+            raise EndpointForbidden(f"{target.host} is not one of DARKROOM_NOTIFY__ALLOW_HOSTS.")
+
+
+def read(url: str) -> Target:
+    """Read a URL; raise ReceiverForbidden if it is not spelled plainly, as `read_target` says."""
+    try:
+        return read_target(url)
+    except ForbiddenAddress as error:
+        raise EndpointForbidden(str(error)) from error

@@ -1,0 +1,230 @@
+"""The query language: one for the API's `q`, the command line and the gallery.
+
+    red kite "grey harbour" -cartoon model:imagen-4 tag:campaign=spring since:7d width:>=1024
+
+Every condition must hold. What has no known key before its colon is looked for in the prompt, so that prompts
+can be pasted: `16:9`, `https://...`, `--ar`, `*` and `AND` are words like any other. `GUIDE` has an example
+of everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from receiver.errors import InvalidRequest
+from receiver.query import values as values
+from receiver.query.tokenizer import Item, plain_or_quoted, split
+from storage.models import Status
+from storage.search.filters import SearchFilter
+from storage.text import fold
+
+MAX_CHARS = 1000
+MAX_WORDS = 32
+MAX_FOLDED = 2_000
+"""What one word may come to: some single signs stand for whole phrases."""
+IN_QUOTES = "to look for the very words, put them in quotes"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of the language. `accepts` ends the sentence "it takes ..."; `asks` names what it is about."""
+
+    read: values.Reader
+    accepts: str
+    asks: frozenset[str]
+    excludes: bool = False
+    """Whether `-key:value` can be asked."""
+
+
+def _key(read: values.Reader, accepts: str, *asks: str, excludes: bool = False) -> Key:
+    return Key(read, accepts, frozenset(asks), excludes)
+
+
+_BOUNDS = "1024, >=1024, <1024 or 512..1024"
+
+KEYS: Mapping[str, Key] = {
+    "seed": _key(values.exactly("seed"), "a seed, such as 42", "seed", excludes=True),
+    "model": _key(values.exactly("model"), "a model, such as imagen-4", "model", excludes=True),
+    "gateway": _key(values.exactly("gateway"), "a gateway, such as apiframe", "gateway", excludes=True),
+    "tag": _key(values.tag, "name=value", "tags", excludes=True),
+    "status": _key(values.status, ", ".join(Status), "status", excludes=True),
+    "type": _key(values.media_type, ", ".join(values.MEDIA_TYPES), "media_type", excludes=True),
+    "size": _key(values.size, "width x height, such as 1024x768", "width", "height"),
+    "width": _key(values.number("width"), _BOUNDS, "width"),
+    "height": _key(values.number("height"), _BOUNDS, "height"),
+    "bytes": _key(values.number("bytes", units=True), "500000, >=1MB, <64KiB or 1MB..5MB", "bytes"),
+    "since": _key(values.moment("since"), "7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z", "since"),
+    "until": _key(values.moment("until"), "7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z", "until"),
+    "on": _key(values.day, "a day, such as 2026-11-22", "since", "until"),
+    "sha256": _key(values.digest, "4 to 64 hexadecimal digits", "sha256"),
+    "sha": _key(values.digest, "4 to 64 hexadecimal digits", "sha256"),
+    "job": _key(values.exactly("job"), "the id of a job", "job"),
+    "code": _key(values.exactly("code"), "the code of a job's error, such as no_answer", "code"),
+}
+
+GUIDE: Sequence[tuple[str, str]] = (
+    ("red kite", "both stand somewhere in the prompt: in any case, script, width, also within a word"),
+    ('"red kite"', "exactly this stands in the prompt; so do quotes make a plain word of `seed:1`"),
+    ('-cartoon -"oil painting"', "neither stands in the prompt"),
+    ("model:imagen-4", "the model, as asked for or as reported"),
+    ("seed:42", "the seed, as asked for or as reported"),
+    ("gateway:apiframe", "the gateway"),
+    ('tag:campaign="spring sale"', "a tag and its value; several tags may be asked for"),
+    ("status:archived", "the job's status"),
+    ("code:no_answer", "the code of the job's error"),
+    ("job:01a201ee-8cc4-7255-b42d-d6cf39ac8954", "the outputs of that job"),
+    ("type:png", "PNG, or `jpg`, `jpeg`, `webp`, `avif`"),
+    ("size:1024x768", "exactly that wide and high"),
+    (
+        "width:>=1024 height:512..1024",
+        "bounds, which are included; also `<`, `<=`, `>` and plain `width:1024`",
+    ),
+    ("bytes:<1.5MB", "the size of the file; kB and MB are 1000 and 1000000, KiB and MiB 1024 and 1048576"),
+    ("since:7d until:12h", "when the job was taken in: how long ago, a date, or an RFC 3339 time"),
+    ("on:2026-11-22", "taken in on that day, UTC"),
+    ("sha256:1017830d", "the digest of the image, or its beginning; also `sha:`"),
+    ("-model:imagen-4 -tag:campaign=menu", "not that; also for `gateway`, `seed`, `status` and `type`"),
+)
+"""Examples of everything that can be asked, and what each asks for."""
+
+
+def read_query_text(text: str, now: int) -> SearchFilter:
+    """Read a query text; `now`, in milliseconds, is what `7d` counts from.
+
+    A quote that is not closed reaches to the end. Raises InvalidRequest whose faults name each key that has a
+    value it does not take, or comes twice; also where there are too many characters or words.
+    """
+    if len(text) > MAX_CHARS:
+        raise _invalid([f"may have {MAX_CHARS} characters at most"])
+    reading = _Reading(now)
+    for item in split(text, KEYS):
+        reading.take(item)
+    return reading.wanted()
+
+
+def with_key(text: str, key: str, value: str) -> str:
+    """Ask in a query text for this value of a key, instead of any other; of a tag it is `name=value`.
+
+    What contradicts it gives way: `since` and `until` to `on`, `width` to `size`, and the other way round.
+    Other tags stay. `value` must be one that the key takes.
+    """
+    kept = [item.source for item in split(text, KEYS) if not _gives_way(item, key, value)]
+    name, equals, rest = value.partition("=") if key == "tag" else ("", "", value)
+    return " ".join([*kept, f"{key}:{name}{equals}{plain_or_quoted(rest)}"])
+
+
+def without_key(text: str, key: str, tag: str | None = None) -> str:
+    """Ask in a query text no more for a value of a key; of tags only for that name, if one is given."""
+    kept = [
+        item.source
+        for item in split(text, KEYS)
+        if item.minus
+        or item.key is None
+        or KEYS[item.key].asks.isdisjoint(KEYS[key].asks)
+        or (tag is not None and _tag_name(item.text) != tag)
+    ]
+    return " ".join(kept)
+
+
+def combined(asked: SearchFilter, given: SearchFilter) -> SearchFilter:
+    """Want both what a query text asks for and what parameters beside it ask for.
+
+    Raises InvalidRequest that names each parameter whose condition the query text has as well.
+    """
+    changes: dict[str, Any] = {}
+    twice: list[str] = []
+    for field in fields(SearchFilter):
+        mine, theirs = getattr(asked, field.name), getattr(given, field.name)
+        if isinstance(mine, Mapping):
+            prefix = "tag." if field.name == "tags" else ""
+            twice += [f"{prefix}{name}" for name in theirs if name in mine]
+            changes[field.name] = {**mine, **theirs}
+        elif theirs not in (None, ()):
+            if mine not in (None, ()):
+                twice.append(field.name)
+            changes[field.name] = theirs
+    if twice:
+        raise InvalidRequest(
+            [{"field": name, "message": "is asked for in q as well; give one"} for name in twice]
+        )
+    return replace(asked, **changes)
+
+
+class _Reading:
+    """What was read of a query text so far, and what is wrong with it."""
+
+    def __init__(self, now: int) -> None:
+        self._now = now
+        self._count = 0
+        self._words: dict[str, None] = {}
+        self._without: dict[str, None] = {}
+        self._slots: values.Slots = {}
+        self._by: dict[tuple[str, ...], str] = {}
+        self._excluded: dict[tuple[str, str], None] = {}
+        self._faults: list[str] = []
+
+    def take(self, item: Item) -> None:
+        """Take the next part in."""
+        if item.key is None:
+            if item.text:
+                self._count += 1
+                (self._without if item.minus else self._words)[item.text] = None
+            return
+        key = KEYS[item.key]
+        try:
+            slots = key.read(item.text, self._now)
+        except ValueError:
+            given = f"not {item.text[:60]!r}" if item.text else "and was given nothing"
+            self._faults.append(f"{item.key} takes {key.accepts}, {given}; {IN_QUOTES}")
+            return
+        if not item.minus:
+            self._want(item, slots)
+        elif key.excludes:
+            self._excluded |= {(item.key, _plain(slot, value)): None for slot, value in slots.items()}
+        else:
+            can = ", ".join(name for name, key in KEYS.items() if key.excludes)
+            self._faults.append(f"{item.key} cannot be excluded, as {can} can; {IN_QUOTES}")
+
+    def wanted(self) -> SearchFilter:
+        """All of it; raise InvalidRequest if something is wrong."""
+        if self._count > MAX_WORDS:
+            self._faults.append(f"may have {MAX_WORDS} words at most")
+        if any(len(fold(word)) > MAX_FOLDED for word in (*self._words, *self._without)):
+            self._faults.append("has a word that is too long")
+        if self._faults:
+            raise _invalid(self._faults)
+        whole: dict[str, Any] = {slot[0]: value for slot, value in self._slots.items() if len(slot) == 1}
+        for field, *names in self._slots:
+            if names:
+                whole.setdefault(field, {})[names[0]] = self._slots[field, names[0]]
+        words, without, excluded = tuple(self._words), tuple(self._without), tuple(self._excluded)
+        return SearchFilter(**whole, words=words, without=without, excluded=excluded)
+
+    def _want(self, item: Item, slots: values.Slots) -> None:
+        if earlier := next((self._by[slot] for slot in slots if slot in self._by), None):
+            self._faults.append(f"{earlier[:60]} and {item.source[:60]} ask for the same; give one")
+            return
+        self._slots |= slots
+        self._by |= dict.fromkeys(slots, item.source)
+
+
+def _gives_way(item: Item, key: str, value: str) -> bool:
+    if item.key is None or KEYS[item.key].asks.isdisjoint(KEYS[key].asks):
+        return False
+    if item.minus:
+        return item.text == value
+    return key != "tag" or _tag_name(item.text) == _tag_name(value)
+
+
+def _tag_name(text: str) -> str:
+    return text.replace("＝", "=", 1).partition("=")[0]  # noqa: RUF001 - the full-width one
+
+
+def _plain(slot: tuple[str, ...], value: Any) -> str:
+    return f"{slot[1]}={value}" if slot[0] == "tags" else str(value)
+
+
+def _invalid(messages: Sequence[str]) -> InvalidRequest:
+    return InvalidRequest([{"field": "q", "message": message} for message in messages])

@@ -1,1 +1,0 @@
-"""The page at `/docs`: the OpenAPI document, for people to read."""

@@ -1,0 +1,112 @@
+"""The life of a sandbox job: queued, drawn, done, told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from receiver.sandbox.art.drawing import Studio
+from receiver.sandbox.callbacks import Courier
+from receiver.sandbox.config import SandboxConfig
+from receiver.sandbox.jobs import Event, Jobs, SandboxJob
+
+log = logging.getLogger("darkroom.sandbox")
+
+STEPS = ((10, 0.25), (45, 0.4), (80, 0.35))
+"""Progress in per cent, and the share of the job's time that passes after it is reached."""
+
+
+class Sandbox:
+    """The running sandbox: what it remembers, who draws, and who carries callbacks."""
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self.config = config
+        self.jobs = Jobs(config)
+        self.studio = Studio(config.drawing_threads, config.keep_images)
+        self._courier: Courier | None = None
+        self._lives: set[asyncio.Task[None]] = set()
+
+    @property
+    def courier(self) -> Courier:
+        """Made on first use, because it belongs to the running event loop."""
+        if self._courier is None:
+            self._courier = Courier(self.config, self.jobs)
+        return self._courier
+
+    def start(self, job: SandboxJob) -> None:
+        """Let a job live; it goes on after the request that brought it is answered."""
+        log.info("%s %s takes %s: %.60s", job.account.gateway, job.id, job.model, job.prompt)
+        life = asyncio.create_task(self._live(job))
+        self._lives.add(life)
+        life.add_done_callback(self._lives.discard)
+
+    async def close(self) -> None:
+        """End every life and close what was opened."""
+        for life in list(self._lives):
+            life.cancel()
+        await asyncio.gather(*self._lives, return_exceptions=True)
+        if self._courier is not None:
+            await self._courier.close()
+        await asyncio.to_thread(self.studio.close)
+
+    async def _live(self, job: SandboxJob) -> None:
+        try:
+            await self._work(job)
+            await self._tell(job)
+            if "changes_mind" in job.faults:
+                await asyncio.sleep(job.faults.delay_s)
+                self._finish(job, failed=job.status == "COMPLETED")
+                await self._tell(job)
+        finally:
+            job.over = True
+            job.told.set()
+            self.jobs.changed()
+
+    async def _work(self, job: SandboxJob) -> None:
+        pictures = [] if "failed" in job.faults else [self.studio.order(spec) for spec in job.specs]
+        latency = 0.0 if "early" in job.faults else duration(job, self.config)
+        for progress, share in STEPS:
+            job.status, job.progress = "PROCESSING", progress
+            self.jobs.changed()
+            if "progress" in job.events and self._speaks(job):
+                await self.courier.once(job, "progress")
+            await asyncio.sleep(latency * share)
+        await asyncio.gather(*(asyncio.wrap_future(picture) for picture in pictures))
+        self._finish(job, failed="failed" in job.faults)
+
+    def _finish(self, job: SandboxJob, *, failed: bool) -> None:
+        job.completed_at = self.config.clock()
+        if failed:
+            self.jobs.refund(job)
+            job.status, job.error = "FAILED", job.faults.message
+        else:
+            job.status, job.progress, job.error, job.made = "COMPLETED", 100, None, True
+        log.info("%s %s", job.id, job.status.lower())
+        self.jobs.changed()
+
+    async def _tell(self, job: SandboxJob) -> None:
+        event: Event = "failed" if job.status == "FAILED" else "completed"
+        if event not in job.events or not self._speaks(job):
+            return
+        if "late" in job.faults:
+            await asyncio.sleep(job.faults.delay_s)
+        times = (job.faults.times or 2) if "duplicate" in job.faults else 1
+        if job.faults.at_once:
+            await asyncio.gather(*(self.courier.deliver(job, event) for _ in range(times)))
+        else:
+            for _ in range(times):
+                await self.courier.deliver(job, event)
+        if "out_of_order" in job.faults:
+            await self.courier.once(job, "progress")
+
+    def _speaks(self, job: SandboxJob) -> bool:
+        return bool(job.callback_url) and "no_callback" not in job.faults
+
+
+def duration(job: SandboxJob, config: SandboxConfig) -> float:
+    """How long a job takes, in seconds: the same for the same prompt, model and seed."""
+    first = job.specs[0]
+    # Not a secret: it only spreads the jobs.
+    chance = random.Random(f"{first.prompt}\0{first.model}\0{first.seed}")  # noqa: S311
+    return chance.uniform(*config.latency_s)

@@ -1,0 +1,157 @@
+"""The kinds of values that settings have, beyond plain texts and numbers, each with what is checked of it."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Annotated, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
+from pydantic_settings import NoDecode
+
+from storage.archive.keys import Keys
+
+SCOPES = ("read", "submit", "admin")
+
+
+class Group(BaseModel):
+    """Settings that share a name's beginning; an unknown name among them is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _listed(value: object) -> object:
+    # `a,b` in the environment means two values, and an empty text none; a list stays a list.
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",")] if value.strip() else []
+
+
+def _texts(values: list[str]) -> list[str]:
+    return [value for value in values if value]
+
+
+def _networks(values: list[str]) -> list[str]:
+    for value in values:
+        ipaddress.ip_network(value)
+    return values
+
+
+def _hosts(values: list[str]) -> list[str]:
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", value):
+            raise ValueError("must be host names, without scheme, port or path")
+    return values
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().strip():
+        raise ValueError("is empty: set it, or leave it out")
+    return value
+
+
+def _secrets(values: list[SecretStr]) -> list[SecretStr]:
+    texts = [value.get_secret_value().strip() for value in values]
+    if not all(texts):
+        raise ValueError("one of them is empty: take out the comma, or put in what is missing")
+    if len(set(texts)) < len(texts):
+        raise ValueError("one of them is there twice")
+    return values
+
+
+def _keys(values: list[SecretStr]) -> list[SecretStr]:
+    if any(len(value.get_secret_value()) < 16 for value in values):
+        raise ValueError("each key must have 16 characters or more")
+    return values
+
+
+def _webhook_secrets(values: list[SecretStr]) -> list[SecretStr]:
+    # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    for value in values:
+        mark, _, text = value.get_secret_value().partition("_")
+        try:
+            length = len(base64.b64decode(text, validate=True))
+        except ValueError:
+            length = 0
+        if mark != "whsec" or not 24 <= length <= 64:
+            raise ValueError("each must be whsec_ and the base64 of 24 to 64 random bytes, with its padding")
+    return values
+
+
+class ApiToken(NamedTuple):
+    """One value of DARKROOM_API_TOKENS: `name:scope:secret`."""
+
+    name: str
+    scope: str
+    secret: str
+
+
+def read_api_tokens(texts: Iterable[str]) -> list[ApiToken]:
+    """Parse API tokens; raises ValueError that says what is wrong with one of them, never its secret."""
+    tokens = [_api_token(text) for text in texts]
+    names, secrets = [token.name for token in tokens], [token.secret for token in tokens]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"the name {twice} is there twice; give each token a name of its own")
+    if twice := next((token.name for token in tokens if secrets.count(token.secret) > 1), None):
+        raise ValueError(f"the token of {twice} is there twice; give each name a token of its own")
+    return tokens
+
+
+def _api_token(text: str) -> ApiToken:
+    name, _, rest = text.partition(":")
+    scope, _, secret = rest.partition(":")
+    if not name or scope not in SCOPES:
+        raise ValueError("each must be name:scope:token, scope read, submit or admin")
+    if len(secret) < 16:
+        raise ValueError(f"the token of {name} is too short; use 16 characters or more")
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise ValueError(f"the token of {name} has characters that no header can carry; use ASCII letters")
+    return ApiToken(name, scope, secret)
+
+
+def _tokens(values: list[SecretStr]) -> list[SecretStr]:
+    read_api_tokens(value.get_secret_value() for value in values)
+    return values
+
+
+def _base_url(value: str) -> str:
+    scheme, _, rest = value.rstrip("/").partition("://")
+    if scheme not in {"http", "https"} or not rest or any(sign in rest for sign in " ?#@"):
+        raise ValueError("must be http:// or https:// and a host, without credentials, query or fragment")
+    return value.rstrip("/")
+
+
+def _origin(value: str) -> str:
+    if "/" in _base_url(value).partition("://")[2]:
+        raise ValueError("must end with the host or port, without a path")
+    return _base_url(value)
+
+
+def _template(value: str) -> str:
+    Keys(template=value)
+    return value
+
+
+def _prefix(value: str) -> str:
+    Keys(prefix=value)
+    return value
+
+
+Networks = Annotated[
+    list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts), AfterValidator(_networks)
+]
+Hosts = Annotated[
+    list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts), AfterValidator(_hosts)
+]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
+Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_listed), AfterValidator(_secrets)]
+"""None of them may be empty or there twice."""
+SigningKeys = Annotated[Secrets, AfterValidator(_keys)]
+WebhookSecrets = Annotated[Secrets, AfterValidator(_webhook_secrets)]
+ApiTokens = Annotated[Secrets, AfterValidator(_tokens)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
+KeyTemplate = Annotated[str, AfterValidator(_template)]
+KeyPrefix = Annotated[str, AfterValidator(_prefix)]

@@ -1,0 +1,1 @@
+"""Logs and metrics. `metric_list.py` declares each metric; what is not listed cannot be counted."""

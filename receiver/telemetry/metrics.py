@@ -1,0 +1,215 @@
+"""Count and measure what happens, by the one list in `receiver.telemetry.metric_list`, and show it to
+Prometheus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from itertools import product
+from time import perf_counter
+from typing import Any, TypeVar
+
+import structlog
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client import Metric as Family
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.samples import Sample
+
+from receiver.telemetry.metric_list import GATEWAY, METRICS, Label, Listed
+from storage.errors import StorageError
+
+log = structlog.get_logger("darkroom.metrics")
+
+UNKNOWN = "unknown"
+"""What a gateway is called that is not configured here: its name may come from a stranger's URL."""
+
+Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
+"""Values by metric; for one with labels by their values, in the order of the list."""
+Read = Callable[[], Values]
+Kind = TypeVar("Kind", Counter, Gauge, Histogram)
+
+
+class Metrics:
+    """The metrics of one service. Thread-safe.
+
+    Whatever is not on the list, or has other labels than listed, raises KeyError or ValueError: a name that
+    is misspelt must fail a test, and not make a second metric.
+    """
+
+    def __init__(self, gateways: Collection[str]) -> None:
+        """`gateways` are the names of those that are configured."""
+        self._gateways = frozenset(gateways)
+        self._listed = {metric.name: metric for metric in METRICS}
+        self._registry = CollectorRegistry()
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        self._others: list[Callable[[], Iterable[Family]]] = []
+        self._children: dict[object, Any] = {}
+        self._reads: list[Read] = [_build]
+        for metric in METRICS:
+            self._make(metric)
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+        """Add to a counter."""
+        self._child(name, self._counters, labels).inc(amount)
+
+    def change(self, name: str, amount: float, /, **labels: str) -> None:
+        """Add to a gauge, or take from it."""
+        self._child(name, self._gauges, labels).inc(amount)
+
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
+        """Put a value, in the unit that the name says, into a histogram."""
+        self._child(name, self._histograms, labels).observe(value)
+
+    @contextmanager
+    def timed(self, name: str, /, **labels: str) -> Iterator[None]:
+        """Put the seconds that the block takes into a histogram, unless the block raises."""
+        began = perf_counter()
+        yield
+        self.observe(name, perf_counter() - began, **labels)
+
+    def watch(self, read: Read) -> None:
+        """Have values read whenever somebody looks; they are left out while `read` raises a StorageError."""
+        self._reads.append(read)
+
+    def add(self, counted: Callable[[], Iterable[Family]]) -> None:
+        """Have what other processes counted be added to what is shown."""
+        self._others.append(counted)
+
+    def page(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(_Together(self._registry, self._others))
+
+    def collect(self) -> Iterator[Family]:
+        """The values that are read when somebody looks; prometheus_client calls this."""
+        for read in self._reads:
+            try:
+                values = read()
+            except StorageError as error:
+                log.warning("metrics not read", why=str(error))
+                self.count("darkroom_ledger_errors_total", part="metrics")
+                continue
+            for name, value in values.items():
+                yield self._family(self._listed[name], value)
+
+    def _make(self, metric: Listed) -> None:
+        names = [label.name for label in metric.labels]
+        if metric.read:
+            return
+        if metric.kind == "histogram":
+            self._histograms[metric.name] = Histogram(
+                metric.name, metric.sentence, names, buckets=metric.buckets, registry=self._registry
+            )
+            return
+        if metric.kind == "gauge":
+            # Where several processes count: of those that live, the sum.
+            self._gauges[metric.name] = Gauge(
+                metric.name, metric.sentence, names, registry=self._registry, multiprocess_mode="livesum"
+            )
+            return
+        counter = Counter(metric.name, metric.sentence, names, registry=self._registry)
+        self._counters[metric.name] = counter
+        # From 0 on, so that the first time that something happens is seen as an increase.
+        for values in self._every(metric) if names else ():
+            counter.labels(*values)
+
+    def _every(self, metric: Listed) -> Iterator[tuple[str, ...]]:
+        """Every combination of label values, or none where they are not known beforehand."""
+        return product(
+            *(self._gateways if label is GATEWAY else sorted(label.values) for label in metric.labels)
+        )
+
+    def _child(self, name: str, kind: Mapping[str, Kind], labels: Mapping[str, str]) -> Kind:
+        """The one of a metric with these labels. What was found once is known from then on."""
+        key = (name, *labels.items())
+        if (known := self._children.get(key)) is None:
+            values = self._values(name, labels)
+            known = kind[name].labels(*values) if values else kind[name]
+            if values == tuple(labels.values()):  # not what a stranger made up
+                self._children[key] = known
+        return known
+
+    def _values(self, name: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+        metric = self._listed[name]
+        if labels.keys() != {label.name for label in metric.labels}:
+            raise ValueError(f"{name} has the labels {[label.name for label in metric.labels]}")
+        return tuple(self._value(name, label, labels[label.name]) for label in metric.labels)
+
+    def _value(self, name: str, label: Label, value: str) -> str:
+        if label is GATEWAY:
+            return value if value in self._gateways else UNKNOWN
+        if label.values and value not in label.values:
+            raise ValueError(f"{name} has no {label.name} {value!r}")
+        return value
+
+    def _family(self, metric: Listed, value: float | Mapping[tuple[str, ...], float]) -> Family:
+        if not metric.read:
+            raise ValueError(f"{metric.name} is counted, not read")
+        kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+        family = kind(metric.name, metric.sentence, labels=[label.name for label in metric.labels])
+        if not isinstance(value, Mapping):
+            value = {(): value}
+        for values, number in (dict.fromkeys(self._every(metric), 0.0) | dict(value)).items():
+            if len(values) != len(metric.labels):
+                raise ValueError(f"{metric.name} has {len(metric.labels)} labels")
+            family.add_metric(values, number)
+        return family
+
+
+class _Together:
+    """A registry, with what others counted added to it.
+
+    It lacks the time at which each series began: a line more for every line, and no use here.
+    """
+
+    def __init__(self, registry: CollectorRegistry, others: Iterable[Callable[[], Iterable[Family]]]) -> None:
+        self._registry = registry
+        self._others = others
+
+    def collect(self) -> Iterator[Family]:
+        found: list[Family] = []
+        for family in self._registry.collect():
+            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+            found.append(family)
+        names = {family.name for family in found}
+        others = (family for counted in self._others for family in counted() if family.name in names)
+        yield from added([*found, *others])
+
+
+def added(families: Iterable[Family]) -> list[Family]:
+    """Add up what several processes counted: each metric once, and of each series the sum."""
+    found: dict[str, Family] = {}
+    values: dict[str, dict[object, Sample]] = {}
+    for family in families:
+        # A metric of our own: what is given stays as it is, to be added to again.
+        found.setdefault(family.name, Family(family.name, family.documentation, family.type, family.unit))
+        sums = values.setdefault(family.name, {})
+        for sample in family.samples:
+            series = (sample.name, frozenset(sample.labels.items()))
+            known = sums.get(series)
+            sums[series] = sample if known is None else known._replace(value=known.value + sample.value)
+    for name, family in found.items():
+        family.samples = list(values[name].values())
+    return list(found.values())
+
+
+def _build() -> Values:
+    try:
+        ours = version("darkroom")
+    except PackageNotFoundError:
+        ours = "from source"
+    return {"darkroom_build_info": {(ours,): 1}}

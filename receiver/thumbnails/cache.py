@@ -1,0 +1,150 @@
+"""Thumbnails: read from the bucket, or made when first asked for, each once however many ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from tempfile import SpooledTemporaryFile
+from time import monotonic
+from typing import BinaryIO, cast
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+
+from receiver.errors import NoThumbnail, Unready
+from receiver.http.bucket_threads import BucketTurns
+from receiver.thumbnails.pool import Thumbnailer
+from storage.archive.object_store import ObjectStore
+from storage.archive.thumbnails import KeptThumbnails
+from storage.archive.verified_stream import check_length, checked
+from storage.errors import Corrupt, StorageError
+from storage.models import Output
+
+log = structlog.get_logger("darkroom.thumbnails")
+
+RECIPE = "1"
+"""How `receiver/thumbnails/child.py` makes them. Count it up with a change there, and all are made anew."""
+MOST_WAITING = 256
+"""How many may be waited for; whoever asks for one more is told to come back. A page of a gallery has 100."""
+REMEMBERED_S = 600.0
+"""How long an image of which no thumbnail can be made is not tried again."""
+MOST_REMEMBERED = 4096
+SPOOL_BYTES = 8 * 1024 * 1024
+
+
+class Thumbnails:
+    """The thumbnails of outputs, for one event loop; close it at the end."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        kept: KeptThumbnails,
+        thumbnailer: Thumbnailer,
+        bucket: BucketTurns,
+        *,
+        max_pixels: int,
+        most_waiting: int = MOST_WAITING,
+        now_s: Callable[[], float] = monotonic,
+    ) -> None:
+        """`max_pixels`: of larger images none are made. `now_s` is any clock that only goes forward.
+
+        `most_waiting` may be waited for at the same time.
+        """
+        self._store = store
+        self._kept = kept
+        self._thumbnailer = thumbnailer
+        self._bucket = bucket
+        self._max_pixels = max_pixels
+        self._most_waiting = most_waiting
+        self._now_s = now_s
+        # Places of their own too: making one takes long, and reading what is kept need not wait for it.
+        self._places = CapacityLimiter(thumbnailer.at_once)
+        self._making: dict[str, asyncio.Task[bytes]] = {}
+        self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._closed = False
+
+    async def get(self, output: Output) -> bytes:
+        """The thumbnail of an output, in WebP.
+
+        Raises NoThumbnail if none can be made, now or a while ago; Unready if too many are being made; and
+        the errors of storage.
+        """
+        self._check_refused(output)
+        if (kept := await self._bucket.run(partial(self._kept.read, output))) is not None:
+            return kept
+        if (making := self._making.get(output.id)) is None:
+            if len(self._making) >= self._most_waiting:
+                raise Unready("Many thumbnails are being made; ask again in a moment.")
+            making = self._making[output.id] = asyncio.create_task(self._make_in_turn(output))
+        # Whoever leaves must not take it from the others who wait for it.
+        return await asyncio.shield(making)
+
+    def close(self) -> None:
+        """Stop making any; those who wait are answered Unready."""
+        self._closed = True
+        self._thumbnailer.close()
+
+    async def _make_in_turn(self, output: Output) -> bytes:
+        try:
+            # Abandoned where the service stops while the bucket hangs: the process must not wait for it.
+            return await to_thread.run_sync(self._make, output, limiter=self._places, abandon_on_cancel=True)
+        except NoThumbnail as error:
+            self._remember(output, str(error))
+            raise
+        finally:
+            del self._making[output.id]
+
+    def _make(self, output: Output) -> bytes:
+        if self._closed:
+            raise Unready("The service is stopping.")
+        if (kept := self._kept.read(output)) is not None:  # it was made while this one waited
+            return kept
+        made = self._made(output)
+        self._keep(output, made)
+        return made
+
+    def _made(self, output: Output) -> bytes:
+        pixels = output.width * output.height
+        if pixels > self._max_pixels:
+            raise NoThumbnail(
+                f"No thumbnail can be made of this image: it has {output.width} x {output.height} pixels; "
+                f"the limit is {self._max_pixels} (DARKROOM_DOWNLOAD__MAX_PIXELS)."
+            )
+        with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+            image = cast("BinaryIO", spool)
+            self._fetch(output, image)
+            return self._thumbnailer.make(image, size=output.bytes, pixels=pixels)
+
+    def _fetch(self, output: Output, file: BinaryIO) -> None:
+        try:
+            with self._store.stream(output.key) as stream:
+                check_length(stream, output, output.bytes)
+                # Not `writelines`: until Python 3.12 a spooled file looks at its size only after all of it.
+                for chunk in checked(stream, output):
+                    file.write(chunk)
+        except Corrupt as error:
+            log.error("an archived image is damaged", output=output.id, why=str(error))
+            raise NoThumbnail(
+                "No thumbnail can be made of this image: the bucket holds other bytes than were archived."
+            ) from error
+        except OSError as error:
+            raise Unready(f"The disk cannot take an image: {error.strerror}.") from error
+
+    def _keep(self, output: Output, made: bytes) -> None:
+        try:
+            self._kept.keep(output, made)
+        except StorageError as error:
+            log.warning("a thumbnail could not be kept", output=output.id, why=str(error))
+
+    def _check_refused(self, output: Output) -> None:
+        until, why = self._refused.get(output.id, (0.0, ""))
+        if until > self._now_s():
+            raise NoThumbnail(why)
+
+    def _remember(self, output: Output, why: str) -> None:
+        self._refused[output.id] = (self._now_s() + REMEMBERED_S, why)
+        self._refused.move_to_end(output.id)
+        while len(self._refused) > MOST_REMEMBERED:
+            self._refused.popitem(last=False)

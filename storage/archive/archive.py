@@ -1,0 +1,343 @@
+"""How a job lies in the bucket: its images first, its record last, each read back before it counts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256 as digest_of
+from typing import Any, BinaryIO
+
+from storage.archive import adopt
+from storage.archive.keys import Keys
+from storage.archive.object_store import ObjectStore, StoredObject
+from storage.errors import Conflict, Corrupt
+from storage.media.inspect import KINDS, ImageFacts
+from storage.models import Attempt, Delivery, Job, JobError, Output, Status, rfc3339
+from storage.urls import origin_of
+
+SCHEMA = "darkroom/record/1"
+MAX_RECORD_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NewImage:
+    """A downloaded image on its way into the archive. `file` can be read from its start."""
+
+    index: int
+    file: BinaryIO
+    sha256: str
+    bytes: int
+    facts: ImageFacts
+    declared_type: str | None
+    seed: str | None
+    source_url: str
+    downloaded_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenRecord:
+    """Where a record is, and which one of its job's it is, from 1."""
+
+    key: str
+    number: int
+
+
+class Archive:
+    """Writes images and records create-only. Every method raises Unavailable while the store is away."""
+
+    def __init__(self, store: ObjectStore, keys: Keys, *, trust_checksums: bool) -> None:
+        """`trust_checksums`: the store was seen to refuse a false SHA-256 and to give a true one back.
+
+        Otherwise each image is read back in full to compare it.
+        """
+        self._store = store
+        self._keys = keys
+        self._trust_checksums = trust_checksums
+
+    def store_image(self, job: Job, image: NewImage, *, now: int) -> Output:
+        """Store one image and prove that it is there; storing the same bytes again is no error.
+
+        Where an earlier try of this submission stored other bytes under its key, those stay and the output
+        is theirs: its digest is not the new image's then. A key with {ext} or {sha256} in it may differ
+        between two such tries; then both objects stay, and no record names the first.
+
+        Raises Conflict if an object from elsewhere is under its key, and Corrupt if what is read back
+        differs.
+        """
+        key = self._keys.image(job, image.index, extension=image.facts.extension, sha256=image.sha256)
+        try:
+            self._store.put_new(
+                key,
+                image.file,
+                size=image.bytes,
+                sha256=image.sha256,
+                content_type=image.facts.media_type,
+                metadata=adopt.marks(job, image.index, image.sha256),
+            )
+        except Conflict:
+            return self._stored_before(job, image, key, now)
+        stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
+        return _output(job, image, stored, now)
+
+    def find_image(
+        self, job: Job, index: int, *, seed: str | None, source_url: str | None, now: int
+    ) -> Output | None:
+        """Returns the output of an image that an earlier try of this submission stored, without downloading.
+
+        For an image that cannot be downloaded any more; it costs one listing for each file extension.
+        """
+        adopted = adopt.find(self._store, self._keys, job, index)
+        if adopted is None:
+            return None
+        return _adopted_output(job, index, adopted, seed=seed, source_url=source_url, now=now)
+
+    def names(self, job: Job, output: Output) -> bool:
+        """Returns whether an output lies where this submission of the job puts it."""
+        extension = next(kind.extension for kind in KINDS if kind.media_type == output.media_type)
+        return output.key == self._keys.image(job, output.index, extension=extension, sha256=output.sha256)
+
+    def _stored_before(self, job: Job, image: NewImage, key: str, now: int) -> Output:
+        """Returns the output of what a worker that was cut off, or another one, stored under the key."""
+        try:
+            return _output(job, image, self._compare(key, image, Conflict, "holds another image"), now)
+        except Conflict:
+            adopted = adopt.adopt(self._store, self._keys, job, image.index, key)
+            if adopted is None:
+                raise
+        return _adopted_output(
+            job, image.index, adopted, seed=image.seed, source_url=image.source_url, now=now
+        )
+
+    def write_record(self, job: Job, document: Mapping[str, Any]) -> WrittenRecord:
+        """Write a job's next record, read it back, and answer where it is.
+
+        Nothing is ever written over: what a retry found stands in a record of its own, which names the one
+        that it supersedes. A record of the same outputs that is there already stands, and one of fewer of
+        them is superseded: both are from a worker that was cut off. Any other one raises Conflict.
+        """
+        number = job.records + 1
+        while True:
+            key = self._keys.record(job, number)
+            supersedes = self._keys.record(job, number - 1) if number > 1 else None
+            if self._put_record(job, key, {**document, "supersedes": supersedes}):
+                return WrittenRecord(key, number)
+            ours, theirs = _claims(document), _claims(self._read(key))
+            if ours == theirs:
+                return WrittenRecord(key, number)
+            if not theirs < ours:
+                raise Conflict(f"{key} is the record of other outputs.")
+            number += 1
+
+    def _put_record(self, job: Job, key: str, document: Mapping[str, Any]) -> bool:
+        """Write a record and read it back; answers whether it was not there before."""
+        body = json.dumps(document, ensure_ascii=False, indent=2).encode()
+        try:
+            self._store.put_new(
+                key,
+                io.BytesIO(body),
+                size=len(body),
+                sha256=digest_of(body).hexdigest(),
+                content_type="application/json",
+                metadata={adopt.JOB: job.id},
+            )
+        except Conflict:
+            return False
+        if self._store.read(key, max_bytes=MAX_RECORD_BYTES) != body:
+            raise Corrupt(f"{key} came back with other bytes than were stored.")
+        return True
+
+    def read_record(self, job: Job) -> dict[str, Any]:
+        """Read a job's latest record; raise NotFound, or Corrupt if it is not one."""
+        return self._read(self.record_key(job))
+
+    def record_key(self, job: Job) -> str:
+        """Where a job's latest record is; where its first one will be, if it has none."""
+        return self._keys.record(job, max(1, job.records))
+
+    def _read(self, key: str) -> dict[str, Any]:
+        try:
+            document = json.loads(self._store.read(key, max_bytes=MAX_RECORD_BYTES))
+        except ValueError as error:
+            raise Corrupt(f"{key} is not JSON.") from error
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise Corrupt(f"{key} is not a record.")
+        return document
+
+    def _compare(self, key: str, image: NewImage, wrong: type[Conflict | Corrupt], what: str) -> StoredObject:
+        stored = self._store.head(key)
+        sha256, size = stored.sha256, stored.bytes
+        if not self._trust_checksums or (sha256, size) != (image.sha256, image.bytes):
+            # What the store only says is enough to agree, and not to contradict: then the bytes decide.
+            sha256, size = self._store.digest(key)
+        if (sha256, size) != (image.sha256, image.bytes):
+            raise wrong(f"{key} {what}: SHA-256 {sha256}, not {image.sha256}.")
+        return stored
+
+
+def record_document(
+    job: Job,
+    outputs: Sequence[Output],
+    deliveries: Sequence[Delivery],
+    *,
+    closing: tuple[Status, int],
+    missing: JobError | None,
+    seed_supported: bool | None,
+) -> dict[str, Any]:
+    """Say everything that is known of a finished job, as its record does.
+
+    `closing` is the move that follows once the record is stored, and when; `missing` says why there are
+    fewer outputs than the gateway made.
+
+    Readers ignore fields that they do not know; the meaning of a field never changes.
+    """
+    return {
+        "schema": SCHEMA,
+        "job": {
+            "id": job.id,
+            "status": closing[0],
+            "gateway": job.gateway,
+            "gateway_job_id": job.gateway_job_id,
+            "idempotency_key": job.idempotency_key,
+            "request_sha256": job.request_sha256,
+            "submission": job.submission,
+            "submitted_at": None if job.submission_at is None else rfc3339(job.submission_at),
+            "request_id": job.request_id,
+            # Its host alone, for the rest may hold a secret; what was asked for is in the request's digest.
+            "notify_url": job.notify_url and origin_of(job.notify_url),
+            "tags": dict(job.request.tags),
+            "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
+            "attempts": [_attempt(attempt) for attempt in job.attempt_log],
+        },
+        "request": {"asked": _asked(job), "sent": job.sent},
+        "seed": {
+            "requested": job.request.seed,
+            "returned": job.result.seed,
+            "supported": seed_supported,
+        },
+        "result": {
+            "model_requested": job.request.model,
+            "model_reported": job.result.model,
+            "credits": job.result.credits,
+            "credits_estimated": job.result.credits_estimated,
+            "credits_before": job.credits_before,
+            "credits_before_estimated": job.credits_before_estimated,
+            "missing": missing and {name: getattr(missing, name) for name in ("code", "message", "at_fault")},
+            "reply": job.result.reply,
+        },
+        "evidence": _evidence(job, deliveries),
+        "outputs": [_output_entry(output) for output in outputs],
+    }
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    request = job.request
+    return {
+        "model": request.model,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "aspect_ratio": request.aspect_ratio,
+        "num_images": request.num_images,
+        "seed": request.seed,
+        "params": dict(request.params),
+        "ignored": list(request.ignored),
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "step": attempt.step,
+        "code": attempt.code,
+        "message": attempt.message,
+        "first_at": rfc3339(attempt.first_at),
+        "last_at": rfc3339(attempt.last_at),
+        "times": attempt.times,
+    }
+
+
+def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
+    # Those of this result: a retry may have asked the gateway again for what a callback once told.
+    since = job.moved_at(Status.READY) or 0
+    by_callback = any(one.effect == "ready" and (one.applied_at or 0) >= since for one in deliveries)
+    return {
+        "found_by": job.found_by,
+        "callback_expected": job.callback_expected,
+        "confirmed_by": "callback" if by_callback else "poll",
+        "gateway_request_ids": [job.gateway_request_id] if job.gateway_request_id else [],
+        "deliveries": [
+            {
+                "id": delivery.id,
+                "received_at": rfc3339(delivery.received_at),
+                "body_sha256": delivery.body_sha256,
+                "signature": delivery.signature,
+                "effect": delivery.effect,
+            }
+            for delivery in deliveries
+        ],
+    }
+
+
+def _output_entry(output: Output) -> dict[str, Any]:
+    return {
+        "index": output.index,
+        "key": output.key,
+        "sha256": output.sha256,
+        "bytes": output.bytes,
+        "media_type": output.media_type,
+        "declared_type": output.declared_type,
+        "width": output.width,
+        "height": output.height,
+        "seed": output.seed,
+        "source_url": output.source_url,
+        "downloaded_at": output.downloaded_at and rfc3339(output.downloaded_at),
+        "stored_at": rfc3339(output.stored_at),
+        "version_id": output.version_id,
+    }
+
+
+def _claims(document: Mapping[str, Any]) -> frozenset[tuple[int, str, str]]:
+    # What two records of one job must agree on; times may differ if a worker was cut off in between.
+    return frozenset(
+        (output["index"], output["key"], output["sha256"]) for output in document.get("outputs", [])
+    )
+
+
+def _output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output:
+    return Output(
+        job_id=job.id,
+        index=image.index,
+        key=stored.key,
+        sha256=image.sha256,
+        bytes=image.bytes,
+        media_type=image.facts.media_type,
+        width=image.facts.width,
+        height=image.facts.height,
+        stored_at=now,
+        declared_type=image.declared_type,
+        seed=image.seed,
+        source_url=image.source_url,
+        downloaded_at=image.downloaded_at,
+        version_id=stored.version_id,
+    )
+
+
+def _adopted_output(
+    job: Job, index: int, adopted: adopt.Adopted, *, seed: str | None, source_url: str | None, now: int
+) -> Output:
+    return Output(
+        job_id=job.id,
+        index=index,
+        key=adopted.stored.key,
+        sha256=adopted.sha256,
+        bytes=adopted.bytes,
+        media_type=adopted.facts.media_type,
+        width=adopted.facts.width,
+        height=adopted.facts.height,
+        stored_at=now,
+        seed=seed,
+        source_url=source_url,
+        # Nothing is left of its download but that it ended just before the object was written.
+        downloaded_at=adopted.stored.modified_at,
+        version_id=adopted.stored.version_id,
+    )

@@ -1,0 +1,81 @@
+"""Find out what a store keeps to, by trying it out with small objects that are taken away again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from storage.errors import Conflict, Corrupt, StorageError
+
+if TYPE_CHECKING:
+    from storage.archive.object_store import ObjectStore
+
+BODY = b"darkroom"
+
+LEFT_BEHIND_MS = 3_600_000
+"""A probe this much older than the newest one was left by a process that was killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFacts:
+    """What a store was seen to do; stores that speak S3 differ in this, and some ignore it in silence."""
+
+    create_only: bool
+    """A second `put_new` of a key is refused."""
+    checks_sha256: bool
+    """A `put_new` whose bytes do not have the SHA-256 that it names is refused."""
+    returns_sha256: bool
+    """`head` gives the SHA-256 back."""
+
+
+def probe(store: ObjectStore, prefix: str) -> StoreFacts:
+    """Write, read and delete below a prefix, and answer what the store honoured.
+
+    What a process that was killed in the middle of this left there is deleted too: only objects with the
+    exact key and size of a probe, and older than `LEFT_BEHIND_MS`.
+    """
+    key = f"{prefix}{secrets.token_hex(8)}"
+    body, damaged = BODY, f"{key}-damaged"
+    sha256, wrong = hashlib.sha256(body).hexdigest(), hashlib.sha256(b"other").hexdigest()
+    _put(store, key, body, sha256)
+    try:
+        create_only = _refused(Conflict, lambda: _put(store, key, body, sha256))
+        checks_sha256 = _refused(Corrupt, lambda: _put(store, damaged, body, wrong))
+        if store.read(key, max_bytes=len(body)) != body:
+            raise Corrupt(f"{key} came back with other bytes than were stored.")
+        returns_sha256 = store.head(key).sha256 == sha256
+        _sweep(store, prefix, key)
+    finally:
+        for mine in (key, damaged):
+            store.delete(mine)
+    return StoreFacts(create_only, checks_sha256, returns_sha256)
+
+
+def _sweep(store: ObjectStore, prefix: str, newest: str) -> None:
+    # Measured against our own probe, so that only the store's clock counts.
+    # Anything else may be an image or a file of another program, and stays.
+    shape = re.compile(re.escape(prefix) + r"[0-9a-f]{16}(-damaged)?")
+    found = [each for each in store.list(prefix) if each.bytes == len(BODY) and shape.fullmatch(each.key)]
+    times = {each.key: each.modified_at for each in found}
+    now = times.get(newest)
+    for key, at in times.items():
+        if now is not None and at is not None and now - at > LEFT_BEHIND_MS:
+            store.delete(key)
+
+
+def _put(store: ObjectStore, key: str, body: bytes, sha256: str) -> None:
+    file = io.BytesIO(body)
+    store.put_new(key, file, size=len(body), sha256=sha256, content_type="text/plain", metadata={})
+
+
+def _refused(refusal: type[StorageError], put: Callable[[], None]) -> bool:
+    try:
+        put()
+    except refusal:
+        return True
+    return False

@@ -1,0 +1,165 @@
+"""Make the keys of images, records and thumbnails in the bucket."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from storage.models import Job, JobRequest, Status
+
+DEFAULT_TEMPLATE = "images/{date}/{job_id}/{index}.{ext}"
+FIELDS = frozenset({"date", "job_id", "index", "ext", "gateway", "model", "sha256"})
+TAG = "tag:"
+NONE = "none"
+
+RESERVED = frozenset({"records", "thumbnails", "darkroom-probes", "manifests", "trash"})
+"""First parts of keys under which no image may be: what Darkroom itself keeps is there, or will be."""
+
+MOST_BYTES = 1000
+"""Of a whole key in UTF-8. S3's limit is 1,024:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
+MOST_PART_BYTES = 200
+"""Of what is between two slashes. Stores that keep objects as files take 255, and may add an ending."""
+MOST_PREFIX_BYTES = 500
+MOST_VALUE_BYTES = 128
+"""Of one tag or model in a key: with an id or a SHA-256 and an extension it fits into one part."""
+MOST_VALUE_CHARACTERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Makes the keys of images and records.
+
+    `template` may use date, job_id, index, ext, gateway, model, sha256 and `tag:<name>` in braces. It must
+    use job_id and index, so that no two outputs can ever share a key. Raises ValueError if it, or the
+    prefix, cannot be used.
+    """
+
+    prefix: str = ""
+    template: str = DEFAULT_TEMPLATE
+
+    def __post_init__(self) -> None:
+        _check_prefix(self.prefix)
+        _check_template(self.template)
+        if too_long := self.faults("x" * 32, JobRequest(NONE, "")):
+            raise ValueError(f"it makes keys that are too long: {too_long[0]['message']}")
+
+    def image(self, job: Job, index: int, *, extension: str, sha256: str) -> str:
+        """Return the key of an output's image. It follows from the job alone: a second try finds the first.
+
+        A second submission makes other images, so its number is part of `job_id`: `<job id>.2`.
+        A first part that is reserved gets `_` before it, and a part that ends in a dot `_` after it.
+        """
+        return self.prefix + "/".join(text for text, _ in self._parts(job, index, extension, sha256))
+
+    def faults(self, gateway: str, request: JobRequest) -> list[dict[str, str]]:
+        """List what would make the keys of a job's images too long: `{"field": ..., "message": ...}` each.
+
+        Asked before a job is accepted; later, no tag of it can be changed. Each value is cut at 64 characters
+        and 128 bytes, never inside a character, so one alone fits. Several in one part are refused, not cut
+        further: then a value is cut the same way wherever it stands, and a key can be foretold from it.
+        """
+        job = Job("0" * 36, gateway, Status.QUEUED, request, 0, 0, None, submission=9999)
+        parts = list(self._parts(job, 9999, "jpeg", "0" * 64))
+        parts[0] = (self.prefix + parts[0][0], parts[0][1])
+        for text, names in parts:
+            if (longest := max(len(part.encode()) for part in text.split("/"))) > MOST_PART_BYTES:
+                return [_too_long(request, names, f"a part of {longest} bytes", MOST_PART_BYTES)]
+        if (length := len("/".join(text for text, _ in parts).encode())) > MOST_BYTES:
+            return [_too_long(request, _fields(self.template), f"{length} bytes", MOST_BYTES)]
+        return []
+
+    def record(self, job: Job, number: int = 1) -> str:
+        """The key of a job's record; always in the same place, so that a rebuild needs only the bucket.
+
+        From the second on its number is part of it: `<job id>.2.json`.
+        """
+        suffix = "" if number == 1 else f".{number}"
+        return f"{self.prefix}records/{_day(job)}/{job.id}{suffix}.json"
+
+    def thumbnail(self, output_id: str) -> str:
+        """The key of an output's thumbnail, which is derived and may be deleted at any time."""
+        return f"{self.prefix}thumbnails/{output_id}.webp"
+
+    def _parts(self, job: Job, index: int, extension: str, sha256: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield what each part of the template becomes, and which fields it uses; `{date}` has slashes."""
+        values = _values(job, index, extension, sha256)
+        for number, part in enumerate(self.template.split("/")):
+            named = _named(part)
+            text = "".join(literal + (values.get(name, NONE) if name else "") for literal, name in named)
+            if number == 0 and text.casefold() in RESERVED:
+                text = f"_{text}"
+            yield (f"{text}_" if text.endswith(".") else text), [name for _, name in named if name]
+
+
+def _check_prefix(prefix: str) -> None:
+    if prefix.startswith("/") or ".." in prefix.split("/"):
+        raise ValueError("a prefix may not start with '/' or have '..' in it")
+    if len(prefix.encode()) > MOST_PREFIX_BYTES:
+        raise ValueError(f"a prefix may have {MOST_PREFIX_BYTES} bytes at most")
+
+
+def _check_template(template: str) -> None:
+    used = _fields(template)
+    for name in used:
+        if name not in FIELDS and not (name.startswith(TAG) and len(name) > len(TAG)):
+            raise ValueError(f"{{{name}}} is not a field; use {', '.join(sorted(FIELDS))} or tag:<name>")
+    if not {"job_id", "index"} <= set(used):
+        raise ValueError("it must use {job_id} and {index}, so that no two images share a key")
+    first, *_ = parts = template.split("/")
+    if first.casefold() in RESERVED:
+        kept = ", ".join(f"'{name}/'" for name in sorted(RESERVED))
+        raise ValueError(f"it may not start with any of {kept}, which Darkroom keeps for itself")
+    if "" in parts or ".." in template or not template.isprintable():
+        raise ValueError(
+            "it may not start or end with '/', have '//' or '..' in it, or characters that cannot be seen"
+        )
+
+
+def _values(job: Job, index: int, extension: str, sha256: str) -> Mapping[str, str]:
+    tags = {TAG + name: _plain(value) for name, value in job.request.tags.items()}
+    return tags | {
+        "date": _day(job),
+        "job_id": job.submission_id,
+        "index": str(index),
+        "ext": extension,
+        "gateway": job.gateway,
+        "model": _plain(job.request.model),
+        "sha256": sha256,
+    }
+
+
+def _too_long(request: JobRequest, names: list[str], has: str, most: int) -> dict[str, str]:
+    tags = [
+        name for name in dict.fromkeys(names) if name.startswith(TAG) and name[len(TAG) :] in request.tags
+    ]
+    chosen = [*tags, *({"model"} & set(names))]
+    return {
+        "field": "tags" if tags else "model",
+        "message": f"the keys of its images would have {has} in UTF-8, and {most} is the most: "
+        f"shorten {' or '.join(chosen)}",
+    }
+
+
+def _fields(template: str) -> list[str]:
+    return [name for _, name in _named(template) if name is not None]
+
+
+def _named(template: str) -> list[tuple[str, str | None]]:
+    # The formatter takes `tag:campaign` for a field with a format; here it is one name.
+    return [
+        (literal, f"{name}:{spec}" if spec else name)
+        for literal, name, spec, _ in string.Formatter().parse(template)
+    ]
+
+
+def _day(job: Job) -> str:
+    return datetime.fromtimestamp(job.created_at / 1000, tz=UTC).strftime("%Y/%m/%d")
+
+
+def _plain(value: str) -> str:
+    plain = re.sub(r"[^\w.-]+", "-", value).strip(".-")[:MOST_VALUE_CHARACTERS]
+    return plain.encode()[:MOST_VALUE_BYTES].decode(errors="ignore") or NONE

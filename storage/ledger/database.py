@@ -1,0 +1,252 @@
+"""Open the ledger's database: transactions, migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from threading import Lock
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Insert, inspect, make_url, text
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NotSupportedError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from storage.errors import Misconfigured, TookTooLong, Unavailable
+from storage.ledger.engine import BUSY_TIMEOUT_MS, make_engine
+
+HEAD = "0005"
+"""The newest migration; a test holds it against `migrations/versions/`."""
+
+STEPS = 50_000
+"""How many steps of SQLite's virtual machine there are between two looks at the clock."""
+
+TURN = 0x6461726B
+"""The advisory lock that whoever migrates a PostgreSQL ledger holds."""
+
+MOVING = "moving"
+"""What stands in the place of the schema's version while a ledger is being copied there."""
+
+CANCELED = "57014"
+"""What PostgreSQL calls a statement that took longer than it may."""
+
+
+class Database:
+    """A pool of connections, and the two ways to use one: to read, and to write."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # SQLite has one writer at a time, and whoever finds it busy sleeps ever longer before looking again.
+        # Threads of one process need not: they take turns here, and are woken when it is theirs.
+        self._turn = Lock() if engine.dialect.name == "sqlite" else None
+        self._closed = False
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Connect, and bring the schema up to date.
+
+        Raises Misconfigured if the URL cannot be used, Unavailable if the database does not answer.
+        """
+        database = cls.connect(url)
+        try:
+            database.migrate()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @classmethod
+    def connect(cls, url: str, *, alone: bool = False) -> Database:
+        """Connect, whatever schema is there; raises Misconfigured if the URL cannot be used.
+
+        `alone` is for SQLite: from its first use until it is closed nobody else can open the ledger, and that
+        use fails with Unavailable if somebody has it open. There is one connection only.
+        """
+        try:
+            parsed = make_url(url)
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            return cls(make_engine(parsed, alone=alone))
+        except (SQLAlchemyError, ImportError, OSError) as error:
+            raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that may write. It commits at the end of the block, durably, or not at all."""
+        with _translated(), self._in_turn(), self._connected() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+            return
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise Unavailable("The ledger was busy with other writes for too long.")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    @contextmanager
+    def read(self, *, within_s: float | None = None) -> Iterator[Connection]:
+        """A connection for reading only; it never waits for a writer on SQLite.
+
+        `within_s`: how long all that is read may take; then it is broken off, and TookTooLong raised.
+        """
+        with _translated(), self._connected() as plain:
+            connection = plain.execution_options(darkroom_read=True)
+            if self.shared:
+                # What is read together is of one moment, as it is on SQLite.
+                connection = connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            if within_s is None:
+                yield connection
+                return
+            limited = _ended_by_server if self.shared else _broken_off
+            with limited(connection, monotonic() + within_s):
+                yield connection
+
+    @property
+    def shared(self) -> bool:
+        """Whether processes on other machines may use it too."""
+        return self._turn is None
+
+    @contextmanager
+    def own_connection(self) -> Iterator[Any]:
+        """The driver's own connection, apart from the pool, where each statement is a transaction."""
+        with _translated():
+            pooled = self._engine.raw_connection()
+        connection: Any = pooled.driver_connection
+        pooled.detach()
+        with closing(connection):
+            connection.rollback()
+            connection.autocommit = True
+            yield connection
+
+    @contextmanager
+    def glance(self) -> Iterator[Connection]:
+        """A connection for one statement that reads: `read` without the cost of a transaction."""
+        with _translated(), self._connected() as plain:
+            if self.shared:
+                yield plain.execution_options(isolation_level="AUTOCOMMIT")
+            else:
+                yield plain.execution_options(darkroom_glance=True)
+
+    def migrate(self) -> None:
+        """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
+        with self.read() as connection:
+            if _is_current(connection):
+                return
+        # Imported here because a start with nothing to migrate should not pay for it.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("path_separator", "os")
+        with _may_make_tables(), self.write() as connection:
+            if self.shared:
+                # Several may be started together; the others find nothing left to do.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
+            if not _is_current(connection):
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close every connection; one that is still in use is closed by whoever uses it."""
+        self._closed = True
+        self._engine.dispose()
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with self._engine.connect() as connection:
+            try:
+                yield connection
+            finally:
+                if self._closed and not connection.invalidated:
+                    connection.detach()
+
+
+def inserted(connection: Connection, statement: Insert) -> bool:
+    """Insert, unless another transaction was faster; answers whether it was done."""
+    try:
+        with connection.begin_nested():
+            connection.execute(statement)
+    except IntegrityError:
+        return False
+    return True
+
+
+@contextmanager
+def _may_make_tables() -> Iterator[None]:
+    try:
+        yield
+    except (ProgrammingError, NotSupportedError) as error:
+        raise Misconfigured(
+            "The ledger's tables could not be made or changed. The user of DARKROOM_DATABASE_URL has to own "
+            "the database, and the server has to offer the extension pg_trgm: "
+            f"{str(error.orig).splitlines()[0]}."
+        ) from error
+
+
+def _is_current(connection: Connection) -> bool:
+    known = inspect(connection).has_table("alembic_version")
+    at = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+    if at == MOVING:
+        raise Misconfigured(
+            "A ledger is being moved to this database, and is not whole yet. "
+            "Give the same `darkroom migrate-ledger` again."
+        )
+    if at is not None and at > HEAD:
+        raise Misconfigured(f"The ledger is of a newer Darkroom (schema {at}, ours is {HEAD}); upgrade.")
+    return bool(at == HEAD)
+
+
+@contextmanager
+def _broken_off(connection: Connection, deadline: float) -> Iterator[None]:
+    driver: Any = connection.connection.dbapi_connection
+    driver.set_progress_handler(lambda: monotonic() > deadline, STEPS)
+    try:
+        yield
+    except DBAPIError as error:
+        if monotonic() <= deadline:
+            raise
+        raise TookTooLong("This question takes too long to answer; ask for less at a time.") from error
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+@contextmanager
+def _ended_by_server(connection: Connection, deadline: float) -> Iterator[None]:
+    left_ms = max(1, int((deadline - monotonic()) * 1000))
+    connection.execute(text(f"SET LOCAL statement_timeout = {left_ms}"))
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != CANCELED:
+            raise
+        raise TookTooLong("This question takes too long to answer; ask for less at a time.") from error
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except PoolTimeout as error:
+        raise Unavailable("Every connection to the ledger's database is busy.") from error
+    except (IntegrityError, ProgrammingError, NotSupportedError, DataError):
+        raise
+    except DBAPIError as error:
+        # Locked, full, read-only, unreachable, no database at all: whatever it is, it is not the caller's.
+        raise Unavailable(f"The ledger's database did not answer: {type(error.orig).__name__}.") from error

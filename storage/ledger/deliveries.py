@@ -1,0 +1,224 @@
+"""How callbacks are taken into the ledger: which are new, and whom they wake."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Exists,
+    LargeBinary,
+    bindparam,
+    case,
+    exists,
+    insert,
+    literal,
+    select,
+    update,
+)
+
+from storage.ledger.rows import to_delivery
+from storage.ledger.schema import deliveries, jobs
+from storage.models import Delivery, Status
+
+DECIDED = frozenset({Status.READY, Status.ARCHIVED, Status.PARTIAL, Status.FAILED})
+"""Where a job no longer listens: a callback that comes now is kept, and changes nothing."""
+
+
+class DeliveryResult(StrEnum):
+    """What became of a callback that was offered to the ledger."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    MISMATCH = "mismatch"
+    """It speaks of another gateway job than its job's own."""
+    UNKNOWN_JOB = "unknown_job"
+    TOO_MANY = "too_many"
+    """Its job has as many deliveries as a job may have."""
+
+
+MAX_DELIVERIES = 1000
+"""How many different callbacks one job may have: with more, whoever has its URL could fill the disk."""
+
+
+_LINK = re.compile(rb"https?(?::|%3a|\\u003a)[^\s\"]+", re.IGNORECASE)
+_QUERY = re.compile(rb"\?|%3f|\\u003f", re.IGNORECASE)
+
+
+_FIELDS = tuple(field.name for field in fields(Delivery))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What a batch needs to know of a job."""
+
+    gateway_job_id: str | None
+    status: Status
+    submission: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A verified callback on its way into the ledger, and the gateway job id that its body names."""
+
+    delivery: Delivery
+    gateway_job_id: str | None
+    submission: int = 1
+    """The submission that its URL was made for."""
+
+
+_LOCK = (
+    select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
+    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    # In one order by everybody, so that two batches can never wait for each other.
+    .order_by(jobs.c.id)
+    .with_for_update()
+)
+_SEEN = select(deliveries.c.job_id, deliveries.c.body_sha256).where(
+    deliveries.c.job_id.in_(bindparam("ids", expanding=True))
+)
+_INSERT = insert(deliveries)
+_WAKE = update(jobs).where(
+    jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.next_attempt_at > bindparam("now")
+)
+_WAKE = _WAKE.values(next_attempt_at=bindparam("now"))
+_ALL = (
+    select(deliveries)
+    .where(deliveries.c.job_id == bindparam("job"))
+    .order_by(deliveries.c.received_at, deliveries.c.id)
+)
+_PENDING = _ALL.where(deliveries.c.applied_at.is_(None))
+_BODIES = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == bindparam("job"))
+_FRESH = update(deliveries).where(deliveries.c.applied_at.is_(None))
+_APPLY = _FRESH.where(deliveries.c.id == bindparam("one"))
+_LET_BE = _FRESH.where(deliveries.c.job_id == bindparam("job"))
+
+
+def take_in(connection: Connection, offers: Sequence[NewDelivery], now: int) -> list[DeliveryResult]:
+    """Insert the offers that are new, wake their jobs, and answer what became of each."""
+    known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
+    seen = _seen_bodies(connection, known)
+    receipts = [_judge(connection, offer, known, seen) for offer in offers]
+    new = [
+        offer for offer, receipt in zip(offers, receipts, strict=True) if receipt is DeliveryResult.ACCEPTED
+    ]
+    if rows := [_row(offer, known[offer.delivery.job_id], now) for offer in new]:
+        connection.execute(_INSERT, rows)
+        listening = [row["job_id"] for row in rows if row["applied_at"] is None]
+        connection.execute(_WAKE, {"ids": listening, "now": now})
+    return receipts
+
+
+def scrub(connection: Connection, job_id: str) -> None:
+    """Take the queries out of the links in a job's deliveries, which may open images to whoever reads them.
+
+    Done once the job needs them no more; the digest of the body as it came stays.
+    """
+    for delivery_id, body in connection.execute(_BODIES, {"job": job_id}).all():
+        if (kept := without_queries(body)) != body:
+            connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(body=kept))
+
+
+def without_queries(body: bytes) -> bytes:
+    """Replace the query of every http link in some text, whether or not it is escaped as URLs or JSON do."""
+    # Each link is matched once and cut by hand: a pattern that looks for the question mark would try
+    # every place where a link could begin, which takes minutes on a hostile body.
+    return _LINK.sub(lambda link: _cut(link[0]), body)
+
+
+def _cut(link: bytes) -> bytes:
+    mark = _QUERY.search(link)
+    if mark is None or mark.end() == len(link):
+        return link
+    return link[: mark.end()] + b"[removed]"
+
+
+def _lock_jobs(connection: Connection, job_ids: set[str]) -> dict[str, _Known]:
+    return {
+        job_id: _Known(theirs, Status(status), submission)
+        for job_id, theirs, status, submission in connection.execute(_LOCK, {"ids": sorted(job_ids)})
+    }
+
+
+def _seen_bodies(connection: Connection, job_ids: Iterable[str]) -> dict[str, set[str]]:
+    seen: dict[str, set[str]] = {job_id: set() for job_id in job_ids}
+    for job_id, sha256 in connection.execute(_SEEN, {"ids": list(job_ids)}):
+        seen[job_id].add(sha256)
+    return seen
+
+
+def _judge(
+    connection: Connection, offer: NewDelivery, known: Mapping[str, _Known], seen: Mapping[str, set[str]]
+) -> DeliveryResult:
+    delivery = offer.delivery
+    job = known.get(delivery.job_id)
+    if job is None or offer.submission > job.submission:
+        return DeliveryResult.UNKNOWN_JOB
+    # What speaks of an earlier submission cannot be compared any more, and changes nothing.
+    if offer.submission == job.submission and not _same_job(connection, offer, job.gateway_job_id):
+        return DeliveryResult.MISMATCH
+    if delivery.body_sha256 in seen[delivery.job_id]:
+        return DeliveryResult.DUPLICATE
+    if len(seen[delivery.job_id]) >= MAX_DELIVERIES:
+        return DeliveryResult.TOO_MANY
+    seen[delivery.job_id].add(delivery.body_sha256)
+    return DeliveryResult.ACCEPTED
+
+
+def _same_job(connection: Connection, offer: NewDelivery, theirs: str | None) -> bool:
+    if offer.gateway_job_id is None or theirs is not None:
+        return offer.gateway_job_id in {theirs, None}
+    # The callback overtook the answer to our submission; its id may at least not be another job's.
+    taken = (jobs.c.gateway == offer.delivery.gateway) & (jobs.c.gateway_job_id == offer.gateway_job_id)
+    return connection.scalar(select(jobs.c.id).where(taken)) is None
+
+
+def _row(offer: NewDelivery, job: _Known, now: int) -> dict[str, Any]:
+    delivery = offer.delivery
+    late = job.status in DECIDED or offer.submission < job.submission
+    body = without_queries(delivery.body) if job.status.terminal else delivery.body
+    row = {name: getattr(delivery, name) for name in _FIELDS} | {"body": body}
+    return row | ({"applied_at": now, "effect": "late"} if late else {})
+
+
+def of_job(connection: Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
+    """List the deliveries of a job, or those that were not applied yet, in the order they came."""
+    rows = connection.execute(_PENDING if only_pending else _ALL, {"job": job_id})
+    return [to_delivery(row) for row in rows.mappings()]
+
+
+def told(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
+    """List the newest deliveries of a job, and whichever decided it, without their bodies (`b""`).
+
+    They are in the order they came. All the bodies of a job may be gigabytes.
+    """
+    columns = [column for column in deliveries.c if column is not deliveries.c.body]
+    rest = case((deliveries.c.effect.in_(["ready", "failed"]), 0), else_=1)
+    newest = (
+        select(*columns, literal(b"", LargeBinary).label("body"))
+        .where(deliveries.c.job_id == job_id)
+        .order_by(rest, deliveries.c.received_at.desc(), deliveries.c.id.desc())
+        .limit(limit)
+    )
+    found = [to_delivery(row) for row in connection.execute(newest).mappings()]
+    return sorted(found, key=lambda one: (one.received_at, one.id))
+
+
+def pending(job_id: str | BindParameter[str]) -> Exists:
+    """Whether a job has deliveries that were not applied yet."""
+    return exists().where(deliveries.c.job_id == job_id, deliveries.c.applied_at.is_(None))
+
+
+def mark_applied(connection: Connection, delivery_id: str, effect: str, now: int) -> None:
+    """Note what a delivery changed, unless that was noted before."""
+    connection.execute(_APPLY, {"one": delivery_id, "applied_at": now, "effect": effect})
+
+
+def mark_late(connection: Connection, job_id: str, now: int) -> None:
+    """Note of all other deliveries of a job that they change nothing any more."""
+    connection.execute(_LET_BE, {"job": job_id, "applied_at": now, "effect": "late"})

@@ -1,0 +1,257 @@
+"""What applications are owed: a notification for each time that a job of theirs came to rest.
+
+Those of one job are sent in the order in which it came to rest: the next one waits until the one before was
+taken or given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    and_,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from storage.errors import NotFound
+from storage.ledger.database import Database
+from storage.ledger.schema import notifications, outputs
+from storage.models import Clock, Status
+from storage.paging import Page
+from storage.urls import authority_of
+
+_CHANGING = (
+    *("status", "updated_at", "attempts", "next_attempt_at", "gateway_job_id", "submission", "found_by"),
+    *("result_model", "result_seed", "credits", "credits_estimated"),
+    *("credits_before", "credits_before_estimated"),
+    *("error_code", "error_message", "error_at_fault", "error_details"),
+)
+"""What a retry changes of a job: kept as it was, so that each try tells the same, whatever came later."""
+
+OWED = notifications.c.next_attempt_at.is_not(None)
+"""The condition of those that are to be sent, or sent again."""
+_GIVEN_UP = notifications.c.next_attempt_at.is_(None) & notifications.c.delivered_at.is_(None)
+
+
+class State(StrEnum):
+    """What became of a notification."""
+
+    OWED = "owed"
+    """To be sent, or to be sent again."""
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+    """It was tried as often as it is, or its receiver wants no more. Somebody may ask for a replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One notification. Times are milliseconds since 1970 UTC."""
+
+    job_id: str
+    number: int
+    """Which of its job's it is, from 1."""
+    url: str = field(repr=False)
+    """Where it goes, whole: neither to be shown nor logged, since it may hold a secret."""
+    host: str
+    """Host and port of the URL, in one spelling: by it, those to one host are counted."""
+    status: Status
+    """Where the job had come to."""
+    at: int
+    """When it came there."""
+    attempts: int
+    """How often it was tried, since it was owed or asked for again."""
+    next_attempt_at: int | None
+    tried_at: int | None
+    delivered_at: int | None
+    code: str | None
+    """Why the last try failed; None if it did not."""
+    message: str | None
+
+    @property
+    def id(self) -> str:
+        """Its name everywhere outside: `<job id>.<number>`."""
+        return f"{self.job_id}.{self.number}"
+
+    @property
+    def state(self) -> State:
+        """What became of it."""
+        if self.next_attempt_at is not None:
+            return State.OWED
+        return State.GIVEN_UP if self.delivered_at is None else State.DELIVERED
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How things stand with all of them together."""
+
+    owed: int
+    given_up: int
+    oldest_owed_at: int | None
+
+
+Failing = Mapping[str, int]
+"""How many notifications wait at each host that did not take them."""
+
+
+class Notifications:
+    """All notifications, to be looked at and asked for again.
+
+    Thread-safe; raises Unavailable as `Ledger` does.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def replay(self, notification_id: str) -> Notification:
+        """Owe it again from now on, whatever became of it, with its tries counted anew; raise NotFound.
+
+        A try in flight goes on, and how it ends is not noted: it would take back what was asked for here.
+        """
+        job_id, number = parse_id(notification_id)
+        now = self._clock()
+        again = update(notifications).where(
+            notifications.c.job_id == job_id, notifications.c.number == number
+        )
+        values = {"next_attempt_at": now, "attempts": 0, "delivered_at": None, "updated_at": now}
+        values |= {"leased_by": None, "leased_until": None}
+        with self._database.write() as connection:
+            row = connection.execute(again.values(values).returning(notifications)).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"There is no notification {notification_id}.")
+        return to_notification(row)
+
+    def of_job(self, job_id: str) -> list[Notification]:
+        """List those of a job, in the order in which it came to rest."""
+        mine = select(notifications).where(notifications.c.job_id == job_id)
+        with self._database.read() as connection:
+            rows = connection.execute(mine.order_by(notifications.c.number)).mappings()
+            return [to_notification(row) for row in rows]
+
+    def page(
+        self,
+        *,
+        job_id: str | None = None,
+        state: State | None = None,
+        since: int | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> Page[Notification]:
+        """List them, those of the newest job first and of each job the latest first.
+
+        `since`: the job came to rest then or later (milliseconds). Raises NotFound if `cursor` is not the id
+        of a notification.
+        """
+        columns = notifications.c
+        conditions: list[ColumnElement[bool]] = [] if state is None else [_IN[state]]
+        if job_id is not None:
+            conditions.append(columns.job_id == job_id)
+        if since is not None:
+            conditions.append(columns.at >= since)
+        if cursor is not None:
+            last, number = parse_id(cursor)
+            conditions.append(
+                or_(columns.job_id < last, and_(columns.job_id == last, columns.number < number))
+            )
+        query = select(notifications).where(*conditions).limit(limit + 1)
+        with self._database.read() as connection:
+            rows = connection.execute(query.order_by(columns.job_id.desc(), columns.number.desc()))
+            found = [to_notification(row) for row in rows.mappings()]
+        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+    def standing(self) -> Standing:
+        """Count them."""
+        owed = select(func.count(), func.min(notifications.c.at)).where(OWED)
+        with self._database.read() as connection:
+            number, oldest = connection.execute(owed).one()
+            return Standing(number, connection.scalar(_counted(_GIVEN_UP)) or 0, oldest)
+
+    def failing(self, *, least: int, given_up_since: int) -> tuple[Failing, int]:
+        """What somebody should look at.
+
+        How many are owed at each host that failed to take them `least` times, and how many were given up
+        since then (milliseconds).
+        """
+        tried = select(notifications.c.host, func.count()).where(OWED, notifications.c.attempts >= least)
+        lately = _counted(_GIVEN_UP, notifications.c.updated_at >= given_up_since)
+        with self._database.read() as connection:
+            rows = connection.execute(tried.group_by(notifications.c.host).order_by(notifications.c.host))
+            hosts = {str(host): int(number) for host, number in rows}
+            return hosts, connection.scalar(lately) or 0
+
+
+def owe(connection: Connection, job: RowMapping, at: int) -> None:
+    """Owe a notification of a job that has just come to rest, in the transaction that moves it.
+
+    `job` is its row. Without a `notify_url` nothing is owed.
+    """
+    if job["notify_url"] is None:
+        return
+    mine = notifications.c.job_id == job["id"]
+    number = (connection.scalar(select(func.max(notifications.c.number)).where(mine)) or 0) + 1
+    made = select(outputs.c.index).where(outputs.c.job_id == job["id"]).order_by(outputs.c.index)
+    row = {
+        "job_id": job["id"],
+        "number": number,
+        "url": job["notify_url"],
+        "host": authority_of(job["notify_url"]),
+        "status": job["status"],
+        "at": at,
+        "job": {name: job[name] for name in _CHANGING},
+        "outputs": list(connection.scalars(made)),
+        "attempts": 0,
+        "next_attempt_at": at,
+        "updated_at": at,
+    }
+    connection.execute(insert(notifications).values(row))
+
+
+def heal(connection: Connection, now: int, skew_ms: int) -> None:
+    """Make due what was put off by a clock that has since been set back, and end leases that it made."""
+    ahead = now + skew_ms
+    put_off = update(notifications).where(OWED, notifications.c.updated_at > ahead)
+    free = {"leased_by": None, "leased_until": None}
+    connection.execute(put_off.values(next_attempt_at=now, updated_at=now, **free))
+
+
+def parse_id(notification_id: str) -> tuple[str, int]:
+    """Take `<job id>.<number>` apart; raise NotFound if it is not that."""
+    job_id, _, number = notification_id.rpartition(".")
+    if not job_id or not number.isascii() or not number.isdigit() or len(number) > 6:
+        raise NotFound(f"There is no notification {notification_id}.")
+    return job_id, int(number)
+
+
+_IN: Mapping[Literal[State.OWED, State.DELIVERED, State.GIVEN_UP], ColumnElement[bool]] = {
+    State.OWED: OWED,
+    State.DELIVERED: notifications.c.next_attempt_at.is_(None) & notifications.c.delivered_at.is_not(None),
+    State.GIVEN_UP: _GIVEN_UP,
+}
+
+
+def is_one(one: Notification) -> ColumnElement[bool]:
+    """The condition that fits one notification."""
+    return and_(notifications.c.job_id == one.job_id, notifications.c.number == one.number)
+
+
+def _counted(*where: ColumnElement[bool]) -> Select[Any]:
+    return select(func.count()).select_from(notifications).where(*where)
+
+
+_FIELDS = tuple(Notification.__dataclass_fields__)
+
+
+def to_notification(row: RowMapping) -> Notification:
+    """Read a row of `notifications`."""
+    return Notification(**{**{name: row[name] for name in _FIELDS}, "status": Status(row["status"])})

@@ -1,0 +1,126 @@
+"""The sender's side of notifications: which one is next, what it says, and what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, exists, func, select, update
+
+from storage.ledger.database import Database
+from storage.ledger.notifications import OWED, Notification, is_one, to_notification
+from storage.ledger.rows import to_job, to_output
+from storage.ledger.schema import jobs, notifications, outputs
+from storage.models import Clock, Job, Output
+
+
+class Outbox:
+    """The notifications that are to be sent. Thread-safe; raises Unavailable as `Ledger` does."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def next_due(self, full: Collection[str] = ()) -> int | None:
+        """When the earliest one is due that nobody holds, and whose host is not `full`; None if none is."""
+        free = func.coalesce(notifications.c.leased_until, 0) <= self._clock()
+        waiting = select(notifications.c.next_attempt_at).where(OWED, *_elsewhere(full), free, _first())
+        with self._database.read() as connection:
+            due: int | None = connection.scalar(waiting.order_by(notifications.c.next_attempt_at).limit(1))
+        return due
+
+    def claim(
+        self, sender: str, room: int, *, per_host: int, held: Collection[Notification], lease_ms: int
+    ) -> list[Notification]:
+        """Lease the ones that have been due longest: `room` at most, and `per_host` of each host.
+
+        `held`: those that the sender has already. None of their jobs is leased, even if it was replayed, or
+        its lease ran out because the clock was set forward: what is being sent ends first.
+        """
+        now, in_hand = self._clock(), Counter(one.host for one in held)
+        busy = {one.job_id for one in held}
+        claimed: list[Notification] = []
+        with self._database.write() as connection:
+            while len(claimed) < room:
+                full = [host for host, number in in_hand.items() if number >= per_host]
+                due = _due(now, full, busy).limit(room - len(claimed))
+                rows = connection.execute(due.with_for_update(of=notifications, skip_locked=True)).mappings()
+                taken = []
+                for one in map(to_notification, rows):
+                    if in_hand[one.host] < per_host:
+                        in_hand[one.host] += 1
+                        taken.append(one)
+                if not taken:
+                    break
+                for one in taken:
+                    lease = {"leased_by": sender, "leased_until": now + lease_ms, "updated_at": now}
+                    connection.execute(update(notifications).where(is_one(one)).values(lease))
+                claimed += taken
+        return claimed
+
+    def content(self, one: Notification) -> tuple[Job, list[Output]]:
+        """The job that a notification tells of, and its outputs, as they were when it came to rest."""
+        then = select(jobs, notifications.c.job.label("then"), notifications.c.outputs.label("had"))
+        joined = then.join_from(notifications, jobs).where(is_one(one))
+        with self._database.read() as connection:
+            row = dict(connection.execute(joined).mappings().one())
+            made = outputs.c.job_id == one.job_id, outputs.c.index.in_(row["had"])
+            had = connection.execute(select(outputs).where(*made).order_by(outputs.c.index)).mappings()
+            return to_job(row | row["then"]), [to_output(output) for output in had]
+
+    def delivered(self, one: Notification) -> None:
+        """Note that it was taken; also if another sender has it by now, for it was taken all the same.
+
+        Not if it was let go of meanwhile, as a replay does: then it is sent once more.
+        """
+        now = self._clock()
+        leased = notifications.c.leased_by.is_not(None)
+        values = {"next_attempt_at": None, "delivered_at": now, "code": None, "message": None}
+        with self._database.write() as connection:
+            connection.execute(_tried(one, now).where(leased, OWED).values(values))
+
+    def failed(
+        self, one: Notification, sender: str, code: str, message: str, *, due_in_ms: int | None
+    ) -> bool:
+        """Note a try that failed, and when the next one is due; None gives the notification up.
+
+        Answers whether that was noted: not if another sender has it now, or it was replayed meanwhile.
+        """
+        now = self._clock()
+        next_at = None if due_in_ms is None else now + due_in_ms
+        values = {"next_attempt_at": next_at, "code": code, "message": message}
+        held = _tried(one, now).where(notifications.c.leased_by == sender, OWED)
+        with self._database.write() as connection:
+            return connection.execute(held.values(values)).rowcount == 1
+
+    def release(self, sender: str) -> None:
+        """Let go of everything that a sender holds, as it stops."""
+        held = update(notifications).where(OWED, notifications.c.leased_by == sender)
+        with self._database.write() as connection:
+            connection.execute(held.values(leased_by=None, leased_until=None))
+
+
+def _elsewhere(full: Collection[str]) -> list[ColumnElement[bool]]:
+    return [notifications.c.host.not_in(full)] if full else []
+
+
+def _first() -> ColumnElement[bool]:
+    """Whether it is the earliest of its job that is owed."""
+    earlier = notifications.alias()
+    same = earlier.c.job_id == notifications.c.job_id, earlier.c.number < notifications.c.number
+    return ~exists().where(*same, earlier.c.next_attempt_at.is_not(None))
+
+
+def _due(now: int, full: Collection[str], busy: Collection[str]) -> Select[Any]:
+    free = func.coalesce(notifications.c.leased_until, 0) <= now
+    due = select(notifications).where(notifications.c.next_attempt_at <= now, *_elsewhere(full), free)
+    if busy:
+        due = due.where(notifications.c.job_id.not_in(busy))
+    return due.where(_first()).order_by(notifications.c.next_attempt_at)
+
+
+def _tried(one: Notification, now: int) -> Any:
+    free = {"leased_by": None, "leased_until": None}
+    tried = {"attempts": notifications.c.attempts + 1, "tried_at": now, "updated_at": now}
+    return update(notifications).where(is_one(one)).values(**free, **tried)

@@ -1,0 +1,177 @@
+"""Between the ledger's rows and the values of `storage.models`, both ways."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, replace
+from typing import Any, TypedDict
+
+from sqlalchemy import RowMapping
+
+from storage.models import (
+    Attempt,
+    Circuit,
+    Delivery,
+    FoundBy,
+    ImageRef,
+    Job,
+    JobError,
+    JobRequest,
+    JobResult,
+    Output,
+    Status,
+    Verdict,
+)
+from storage.text import fold
+
+_REQUEST = ("model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed", "params", "tags")
+_AS_THEY_ARE = (
+    "id",
+    "gateway",
+    "created_at",
+    "updated_at",
+    "next_attempt_at",
+    "attempts",
+    "idempotency_key",
+    "request_sha256",
+    "notify_url",
+    "gateway_job_id",
+    "gateway_request_id",
+    "callback_expected",
+    "sent",
+    "leased_by",
+    "leased_until",
+    "request_id",
+    "submission",
+    "credits_before",
+    "credits_before_estimated",
+    "submission_at",
+    "ready_at",
+    "records",
+)
+
+
+MAX_ATTEMPTS = 40
+"""How many entries a job's log of attempts has at most."""
+
+
+class Changes(TypedDict, total=False):
+    """What a step of a job's life may set on it."""
+
+    gateway_job_id: str | None
+    gateway_request_id: str | None
+    callback_expected: bool
+    sent: Mapping[str, Any]
+    result: JobResult
+    found_by: FoundBy | None
+    error: JobError | None
+    records: int
+    submission_at: int
+
+
+def from_changes(changes: Changes) -> dict[str, Any]:
+    """Turn changes into the columns of `jobs` that they set."""
+    columns: dict[str, Any] = {
+        name: value for name, value in changes.items() if name not in {"result", "error"}
+    }
+    if (result := changes.get("result")) is not None:
+        columns |= {
+            "result_model": result.model,
+            "result_seed": result.seed,
+            "credits": result.credits,
+            "credits_estimated": result.credits_estimated,
+            "images": [asdict(image) for image in result.images],
+            "reply": result.reply,
+        }
+    if "error" in changes:
+        error = changes["error"]
+        columns |= {
+            "error_code": error and error.code,
+            "error_message": error and error.message,
+            "error_at_fault": error and error.at_fault,
+            "error_details": error and error.details,
+        }
+    return columns
+
+
+def new_job(job_id: str, gateway: str, request: JobRequest, now: int) -> dict[str, Any]:
+    """The columns of a job that is queued, and due now."""
+    return {
+        "id": job_id,
+        "gateway": gateway,
+        "status": Status.QUEUED,
+        "prompt_folded": fold(request.prompt),
+        "callback_expected": False,
+        "credits_estimated": False,
+        "images": [],
+        "attempts": 0,
+        "next_attempt_at": now,
+        "created_at": now,
+        "updated_at": now,
+        "moves": [[Status.QUEUED, now]],
+        **asdict(request),
+    }
+
+
+def to_job(row: RowMapping) -> Job:
+    """Read a row of `jobs`."""
+    code = row["error_code"]
+    return Job(
+        **{name: row[name] for name in _AS_THEY_ARE},
+        status=Status(row["status"]),
+        request=JobRequest(**{name: row[name] for name in _REQUEST}, ignored=tuple(row["ignored"])),
+        result=JobResult(
+            model=row["result_model"],
+            seed=row["result_seed"],
+            credits=row["credits"],
+            credits_estimated=row["credits_estimated"],
+            images=tuple(ImageRef(**image) for image in row["images"]),
+            reply=row["reply"],
+        ),
+        found_by=FoundBy(row["found_by"]) if row["found_by"] else None,
+        error=JobError(code, row["error_message"], row["error_at_fault"], row["error_details"])
+        if code
+        else None,
+        attempt_log=tuple(Attempt(*fields) for fields in row["attempt_log"]),
+        moves=tuple((Status(status), at) for status, at in row["moves"]),
+    )
+
+
+def to_delivery(row: RowMapping) -> Delivery:
+    """Read a row of `deliveries`."""
+    return Delivery(**{**row, "signature": Verdict(row["signature"])})
+
+
+def to_output(row: RowMapping) -> Output:
+    """Read a row of `outputs`."""
+    return Output(**row)
+
+
+def to_circuit(row: RowMapping) -> Circuit:
+    """Read a row of `circuits`."""
+    return Circuit(**row)
+
+
+def extended(log: Sequence[Attempt], news: Sequence[Attempt]) -> list[list[Any]]:
+    """A job's log of attempts with some more, as it is kept; what repeats the last entry is counted there.
+
+    A job that was tried very often keeps how it began, and the latest.
+    """
+    entries = list(log)
+    for attempt in news:
+        last = entries[-1] if entries else None
+        if last is not None and (last.step, last.code) == (attempt.step, attempt.code):
+            entries[-1] = replace(attempt, first_at=last.first_at, times=last.times + attempt.times)
+        else:
+            entries.append(attempt)
+    if len(entries) > MAX_ATTEMPTS:
+        entries = entries[: MAX_ATTEMPTS // 4] + entries[-(MAX_ATTEMPTS - MAX_ATTEMPTS // 4) :]
+    return [list(astuple(entry)) for entry in entries]
+
+
+def request_digest(gateway: str, request: JobRequest, notify_url: str | None) -> str:
+    """Digest what was asked for, so that one idempotency key cannot stand for two requests."""
+    asked = json.dumps([gateway, asdict(request), notify_url], sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(asked.encode()).hexdigest()

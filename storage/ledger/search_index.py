@@ -1,0 +1,134 @@
+"""What search looks things up in, kept up in the transaction that writes them.
+
+Prompts are found by every piece of one, two or three characters that they hold: SQLite's own trigram
+tokenizer cannot answer a word of two characters, which is most words in Chinese and Japanese. FTS5 keeps the
+pieces as sorted lists of job numbers, so several words are one merge, newest first.
+
+PostgreSQL's `pg_trgm` looks words of three characters and more up in a copy of the prompts. It is a table of
+its own, because a job's row is written anew at each of its moves, and all pieces of its prompt would be too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, RowMapping, text
+
+from storage.ledger.job_numbers import taken_in_at
+from storage.ledger.schema import GRAMS
+from storage.models import Output
+
+MAKE_GRAMS = (
+    f"CREATE VIRTUAL TABLE {GRAMS} USING fts5"
+    "(pieces, content='', columnsize=0, detail=none, tokenize='ascii')"
+)
+MAKE_GRAMS_OF_POSTGRESQL = (
+    "CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    f"CREATE TABLE {GRAMS} (number BIGINT PRIMARY KEY, folded TEXT NOT NULL)",
+    f"CREATE INDEX ix_{GRAMS}_folded ON {GRAMS} USING gin (folded gin_trgm_ops)",
+)
+_ADD_FOLDED = text(f"INSERT INTO {GRAMS} (number, folded) VALUES (:number, :folded)")  # noqa: S608 - our name
+_ADD_GRAMS = text(f"INSERT INTO {GRAMS} (rowid, pieces) VALUES (:number, :pieces)")  # noqa: S608 - our name
+
+_ADD_TERM = text("INSERT INTO terms (term, number) VALUES (:term, :number) ON CONFLICT DO NOTHING")
+_COUNT = text(
+    "INSERT INTO tallies (facet, value, outputs) VALUES (:facet, :value, 1) "
+    "ON CONFLICT (facet, value) DO UPDATE SET outputs = tallies.outputs + 1"
+)
+
+INDEX_WORDS = text(
+    f"INSERT INTO {GRAMS} (number, folded) "  # noqa: S608 - our name
+    "SELECT number, prompt_folded FROM jobs WHERE number BETWEEN :first AND :last"
+)
+"""Makes the prompts of jobs that were copied to PostgreSQL findable; jobs from one number to another."""
+
+WRONG_WORDS = text(
+    f"SELECT number FROM jobs FULL JOIN {GRAMS} USING (number) "  # noqa: S608 - our name
+    "WHERE prompt_folded IS DISTINCT FROM folded ORDER BY number LIMIT 1"
+)
+"""The number of a job on PostgreSQL whose prompt is not findable as it should be; no row if all are."""
+
+HAS_IMAGE = "has:image"
+"""The term of every job that has an output, so that searches for images pass by all others."""
+
+MOST_PIECES = 24
+"""About how many pieces of one long word are looked up."""
+
+
+def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
+    """Make a job findable by what it was asked for with; `job` is its row, and was just inserted.
+
+    `pieces` are those of its folded prompt.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.execute(_ADD_GRAMS, {"number": job["number"], "pieces": pieces})
+    else:
+        connection.execute(_ADD_FOLDED, {"number": job["number"], "folded": job["prompt_folded"]})
+    asked = [("gateway", job["gateway"]), ("model", job["model"]), ("seed", job["seed"])]
+    tags = (("tag", f"{name}={value}") for name, value in job["tags"].items())
+    rows = [{"term": term(kind, value), "number": job["number"]} for kind, value in (*asked, *tags) if value]
+    connection.execute(_ADD_TERM, rows)
+
+
+def index_result(connection: Connection, job: RowMapping) -> None:
+    """Make a job findable by what its gateway reported, where that is something else."""
+    told = [("model", job["result_model"], job["model"]), ("seed", job["result_seed"], job["seed"])]
+    _add(connection, job["number"], ((kind, value) for kind, value, asked in told if value != asked))
+
+
+def index_output(connection: Connection, job: RowMapping, output: Output) -> None:
+    """Make a job findable by one of its images, and count that image; it was just inserted."""
+    size = f"{output.width}x{output.height}"
+    kinds = (("has", "image"), ("seed", output.seed), ("type", output.media_type), ("size", size))
+    _add(connection, job["number"], kinds)
+    counted = [
+        ("gateway", job["gateway"]),
+        ("model", job["result_model"] or job["model"]),
+        ("day", day(job["number"])),
+        *(("tag", f"{name}={value}") for name, value in job["tags"].items()),
+    ]
+    # In one order by everybody, so that two can never wait for each other.
+    connection.execute(_COUNT, [{"facet": facet, "value": value} for facet, value in sorted(counted)])
+
+
+def term(kind: str, value: str) -> str:
+    """What a job is found by: `kind` is gateway, model, seed, tag (`name=value`), type, size or has."""
+    return f"{kind}:{value}"
+
+
+def day(number: int) -> str:
+    """The day, in UTC, on which the job with this number was taken in: `2026-11-22`."""
+    return datetime.fromtimestamp(taken_in_at(number) / 1000, tz=UTC).date().isoformat()
+
+
+def pieces_of(folded: str) -> str:
+    """All pieces of a folded prompt, each once, as words for the index."""
+    shorter = {folded[n : n + size] for size in (1, 2) for n in range(len(folded) - size + 1)}
+    return " ".join(sorted(_word(piece) for piece in shorter | set(_threes(folded))))
+
+
+def lookup(folded_words: Iterable[str]) -> str:
+    """The question to the index that finds every prompt with these folded words, and perhaps some more."""
+    pieces: dict[str, None] = {}
+    for word in folded_words:
+        threes = list(_threes(word)) if len(word) > 2 else [word]
+        # Those that cover the word are enough: each more is one more list to go through, and what they find
+        # is compared with the whole word anyway.
+        step = max(3, -(-len(threes) // MOST_PIECES))
+        pieces |= dict.fromkeys([*threes[::step], threes[-1]])
+    return " ".join(_word(piece) for piece in pieces)
+
+
+def _threes(folded: str) -> Iterator[str]:
+    return (folded[n : n + 3] for n in range(len(folded) - 2))
+
+
+def _word(piece: str) -> str:
+    # In hexadecimal, so that a space, a quote and a letter are all the same to the tokenizer.
+    return piece.encode("utf-8", "surrogatepass").hex()
+
+
+def _add(connection: Connection, number: int, found_by: Iterable[tuple[str, str | None]]) -> None:
+    if rows := [{"term": term(kind, value), "number": number} for kind, value in found_by if value]:
+        connection.execute(_ADD_TERM, rows)

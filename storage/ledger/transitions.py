@@ -1,0 +1,147 @@
+"""What a move sets on a job, and what leaving it where it is sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Context, Decimal
+from math import isfinite
+from typing import Any
+
+from sqlalchemy import bindparam, case, update
+from sqlalchemy.exc import IntegrityError
+
+from storage.errors import Conflict
+from storage.ledger.deliveries import pending
+from storage.ledger.rows import Changes, extended, from_changes
+from storage.ledger.schema import jobs
+from storage.models import MOVES, REOPENS, Attempt, Job, JobResult, Status
+
+MAX_MOVES = 60
+"""Of a job that has more, the times that it was sent and fell back are forgotten, the first ones first."""
+
+_EXACT = Context(prec=700)
+"""Enough digits for every sum of 64-bit numbers."""
+
+CHANGE = (
+    update(jobs)
+    .where(jobs.c.id == bindparam("the_id"), jobs.c.status == bindparam("the_status"))
+    .where(jobs.c.leased_by == bindparam("the_worker"))
+    .returning(jobs)
+)
+"""Set columns of a job that is where it is thought to be (`the_status`), and held by `the_worker`."""
+
+CHANGE_AND_LISTEN = CHANGE.values(
+    next_attempt_at=case((pending(bindparam("the_id")), bindparam("now")), else_=bindparam("later"))
+)
+"""The same, and due `later`; or `now`, if a callback came in the meantime."""
+
+
+def moving(job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int) -> dict[str, Any]:
+    """The columns that a move of a job's own life sets; raises Conflict if it is not legal."""
+    if to not in MOVES[job.status]:
+        raise Conflict(f"A job cannot move from {job.status} to {to}.")
+    values = _changed(job, changes) | {
+        "status": to,
+        "attempts": _attempts_after(job, to),
+        "updated_at": now,
+        "moves": _moves(job, to, now),
+        "attempt_log": extended(job.attempt_log, attempts),
+    }
+    if to is Status.READY:
+        values["ready_at"] = now
+    if to.terminal:
+        values |= {"next_attempt_at": None, "images": []}
+    return values
+
+
+def postponing(
+    job: Job, changes: Changes, attempts: Sequence[Attempt], now: int, *, counts_as_attempt: bool
+) -> dict[str, Any]:
+    """The columns that leaving a job where it is sets."""
+    values = _changed(job, changes) | {"attempts": job.attempts + counts_as_attempt, "updated_at": now}
+    return values | ({"attempt_log": extended(job.attempt_log, attempts)} if attempts else {})
+
+
+def reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any]:
+    """The columns that taking a job out of a terminal state sets; raises Conflict if it is not legal."""
+    if to not in REOPENS.get(job.status, ()):
+        raise Conflict(f"A job that is {job.status} cannot be put back to {to}.")
+    values: dict[str, Any] = from_changes({"error": None}) | {
+        "status": to,
+        "attempts": 0,
+        "next_attempt_at": now,
+        "updated_at": now,
+        "moves": _moves(job, to, now),
+        "attempt_log": extended(job.attempt_log, [attempt]),
+    }
+    if to is Status.QUEUED:
+        # A new submission, which knows nothing of the gateway's job before.
+        sent = job.moved_at(Status.SUBMITTING) is not None
+        values |= {"submission": job.submission + sent, "submission_at": now, "found_by": None}
+        values |= {"gateway_request_id": None, "sent": None, "reply": None}
+        values |= _paid_before(job)
+    return values
+
+
+def _changed(job: Job, changes: Changes) -> dict[str, Any]:
+    """The columns that changes set, but what is known of the credits is never given up for less."""
+    columns, known = from_changes(changes), job.result
+    if (news := changes.get("result")) is not None and _certainty(news) < _certainty(known):
+        columns |= {"credits": known.credits, "credits_estimated": known.credits_estimated}
+    return columns
+
+
+def _certainty(result: JobResult) -> int:
+    """What a gateway reported goes before an estimate, and both before nothing."""
+    if result.credits is None:
+        return 0
+    return 1 if result.credits_estimated else 2
+
+
+def _paid_before(job: Job) -> dict[str, Any]:
+    """The columns that keep what a job was charged, when its next submission begins."""
+    amount, estimated = job.result.credits or 0.0, job.result.credits_estimated
+    return {
+        "credits_before": _plus(job.credits_before, amount),
+        "credits_before_estimated": _plus(job.credits_before_estimated, amount if estimated else 0.0),
+        "credits": None,
+        "credits_estimated": False,
+    }
+
+
+def _plus(one: float, other: float) -> float:
+    # As `storage.search.usage` adds up: decimal numbers, so that 0.1 and 0.2 are 0.3.
+    both = float(_EXACT.add(Decimal(repr(one)), Decimal(repr(other))))
+    return both if isfinite(both) else one
+
+
+def _moves(job: Job, to: Status, now: int) -> list[list[Any]]:
+    moves = [[moved, at] for moved, at in job.moves] + [[to, now]]
+    if len(moves) > MAX_MOVES:
+        _forget_a_turn(moves)
+    return moves
+
+
+def _forget_a_turn(moves: list[list[Any]]) -> None:
+    """Forget the first time that the job was sent and fell back; what is left is as legal as it was."""
+    for n in range(1, len(moves) - 1):
+        if (moves[n][0], moves[n + 1][0]) == (Status.SUBMITTING, Status.QUEUED):
+            del moves[n : n + 2]
+            return
+
+
+def _attempts_after(job: Job, to: Status) -> int:
+    # Sending and falling back are tries of one step, so that they back off together.
+    if to is Status.QUEUED:
+        return job.attempts + 1
+    return job.attempts if to is Status.SUBMITTING else 0
+
+
+@contextmanager
+def unique_id() -> Iterator[None]:
+    """Raise Conflict where a job would get the gateway job id of another one."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise Conflict("Another job has that gateway job id already.") from error

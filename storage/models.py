@@ -1,0 +1,299 @@
+"""What is remembered, as plain values, and the moves that a job may make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+Clock = Callable[[], int]
+"""Answers the time now, in milliseconds since 1970-01-01 UTC."""
+
+
+class Status(StrEnum):
+    """Where a job is in its life; the diagram is in the README."""
+
+    QUEUED = "queued"
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    READY = "ready"
+    ARCHIVED = "archived"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a job rests here until somebody asks for a retry."""
+        return not MOVES[self]
+
+
+# Two tables, so that no step of a job's life can ever take it out of a terminal state by itself.
+MOVES: Mapping[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED}),
+    # Back to queued: the gateway certainly did not take it. To ready: its callback overtook its answer.
+    Status.SUBMITTING: frozenset({Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED}),
+    # To partial: what a retry was to complete is there no more, and what was archived before still is.
+    Status.RUNNING: frozenset({Status.READY, Status.PARTIAL, Status.FAILED}),
+    Status.READY: frozenset({Status.ARCHIVED, Status.PARTIAL, Status.FAILED}),
+    Status.ARCHIVED: frozenset(),
+    Status.PARTIAL: frozenset(),
+    Status.FAILED: frozenset(),
+}
+"""The legal moves of a job's own life; `Ledger.move` refuses every other."""
+
+REOPENS: Mapping[Status, frozenset[Status]] = {
+    # To running: the gateway is asked for the result, once more. To queued: it is paid for, once more.
+    Status.FAILED: frozenset({Status.QUEUED, Status.RUNNING}),
+    Status.PARTIAL: frozenset({Status.RUNNING}),
+}
+"""The moves that somebody must ask for; `Ledger.reopen` refuses every other."""
+
+
+class Verdict(StrEnum):
+    """What a gateway's own signature on a callback said."""
+
+    VALID = "valid"
+    ABSENT = "absent"
+    UNSUPPORTED = "unsupported"
+
+
+class FoundBy(StrEnum):
+    """How a job's completion reached us."""
+
+    CALLBACK = "callback"
+    POLL = "poll"
+    POLL_ONLY = "poll_only"
+    """Polled because no public URL was set, so no callback could come and none was missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a user asked a gateway for, in our words.
+
+    `seed` is text because some gateways take text, and some numbers exceed 2^53. `params` go to the
+    gateway as they are. `ignored` names the parameters that the user allowed us to drop.
+    """
+
+    model: str
+    prompt: str
+    negative_prompt: str | None = None
+    aspect_ratio: str | None = None
+    num_images: int | None = None
+    seed: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image that a gateway says it made: where it is now, and its own seed if the gateway gave one."""
+
+    url: str
+    seed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What the gateway reported of a job; every field may be unknown."""
+
+    model: str | None = None
+    seed: str | None = None
+    credits: float | None = None
+    credits_estimated: bool = False
+    images: tuple[ImageRef, ...] = ()
+    reply: Mapping[str, Any] | None = None
+    """The gateway's answer that decided the job, with secrets and URL queries removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why a job failed, or is partial. `at_fault`: request, gateway, image, archive or operator."""
+
+    code: str
+    message: str
+    at_fault: str
+    details: Mapping[str, Any] | None = None
+    """The gateway's own words for what is wrong, field by field, where it gave them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a step, or several in a row that came out the same. Times are milliseconds since 1970."""
+
+    step: str
+    """`send`, `ask`, `download`, `archive` or `retry`."""
+    code: str
+    """What came back: `taken`, `running`, `succeeded`, `failed`, `asked` (a retry), or an error's code."""
+    message: str
+    first_at: int
+    last_at: int
+    times: int = 1
+
+    @classmethod
+    def once(cls, step: str, code: str, message: str, at: int) -> Attempt:
+        """One try."""
+        return cls(step, code, message, at, at)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One submission to one gateway. Times are milliseconds since 1970 UTC."""
+
+    id: str
+    gateway: str
+    status: Status
+    request: JobRequest
+    created_at: int
+    updated_at: int
+    next_attempt_at: int | None
+    """When the next step is due; None once the job is terminal."""
+    attempts: int = 0
+    """How often the present step was tried; starts again from 0 with each move."""
+    idempotency_key: str | None = None
+    request_sha256: str = ""
+    """Of what was asked, to tell the same request from another one under the same idempotency key."""
+    notify_url: str | None = None
+    gateway_job_id: str | None = None
+    gateway_request_id: str | None = None
+    callback_expected: bool = False
+    sent: Mapping[str, Any] | None = None
+    """The body of the request as it was sent, with secrets and the callback token removed."""
+    result: JobResult = JobResult()
+    found_by: FoundBy | None = None
+    error: JobError | None = None
+    leased_by: str | None = None
+    leased_until: int | None = None
+    request_id: str | None = None
+    """The id of the API request that brought it, which the log has in every line about it."""
+    submission: int = 1
+    """Which submission of it this is: a retry that may be paid for again is the next one."""
+    credits_before: float = 0.0
+    credits_before_estimated: float = 0.0
+    """What earlier submissions were charged, as far as known, and the part of it that is from price lists."""
+    submission_at: int | None = None
+    """When this submission was first sent, or asked for; None before the first."""
+    ready_at: int | None = None
+    """Since when its images are known, and may die; None before."""
+    records: int = 0
+    """How many records the archive has of it: one, and one more for each retry that found more."""
+    attempt_log: tuple[Attempt, ...] = ()
+    moves: tuple[tuple[Status, int], ...] = ()
+    """Each status the job has been in and when it came there, oldest first."""
+
+    @property
+    def submission_id(self) -> str:
+        """The idempotency key of this submission: the job's id, and from the second on its number."""
+        return self.id if self.submission == 1 else f"{self.id}.{self.submission}"
+
+    @property
+    def began_at(self) -> int:
+        """When this submission began."""
+        return self.submission_at or self.created_at
+
+    @property
+    def reopened(self) -> bool:
+        """Whether a retry put it where it is, and nothing has moved it since."""
+        return len(self.moves) > 1 and self.moves[-2][0].terminal
+
+    def moved_at(self, status: Status) -> int | None:
+        """When the job last came to a status, or None if it never did."""
+        return next((at for moved, at in reversed(self.moves) if moved == status), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """What is known of a gateway or an image host that failed lately. Times are milliseconds since 1970."""
+
+    kind: Literal["gateway", "image_host"]
+    name: str
+    step: str
+    """What failed there last: `send`, `ask` or `download`."""
+    code: str
+    message: str
+    at_fault: str
+    failures: int
+    """Failures in a row."""
+    since: int
+    """When the first of them was."""
+    retry_at: int | None
+    """While open: when one try is let through. None while it is closed, and failures are only counted."""
+    probe_until: int | None = None
+    """Until when the one try that was let through has the way to itself."""
+
+    def blocks(self, now: int) -> bool:
+        """Whether nothing may pass now."""
+        return self.retry_at is not None and max(self.retry_at, self.probe_until or 0) > now
+
+    def state(self, now: int) -> Literal["closed", "open", "half_open"]:
+        """`closed` (failures are counted), `open` (left alone), or `half_open` (one try is let through)."""
+        if self.retry_at is None:
+            return "closed"
+        return "open" if self.retry_at > now else "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A callback that was verified and recorded."""
+
+    id: str
+    job_id: str
+    gateway: str
+    received_at: int
+    headers: Mapping[str, str]
+    body: bytes
+    body_sha256: str
+    """Hex digest of the body as it came over the wire."""
+    signature: Verdict
+    applied_at: int | None = None
+    effect: str | None = None
+    """What it changed: `progress`, `hint` (the gateway was asked), `ready`, `failed`, `late`, `mismatch`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One generated image of a job, as it lies in the archive."""
+
+    job_id: str
+    index: int
+    key: str
+    sha256: str
+    bytes: int
+    media_type: str
+    width: int
+    height: int
+    stored_at: int
+    declared_type: str | None = None
+    seed: str | None = None
+    source_url: str | None = None
+    """Where it was downloaded from, without its query."""
+    downloaded_at: int | None = None
+    version_id: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The output's name everywhere outside: `<job id>.<index>`."""
+        return f"{self.job_id}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobCounts:
+    """How many jobs are where. They balance when every job accepted is in exactly one place."""
+
+    accepted: int
+    counts: Mapping[Status, int]
+    found_by_polling: int
+    oldest_unfinished_at: int | None
+
+    @property
+    def balanced(self) -> bool:
+        """Whether `accepted` is the sum of the places."""
+        return self.accepted == sum(self.counts.values())
+
+
+def rfc3339(ms: int) -> str:
+    """A time as it is shown outside: `2026-11-22T10:00:00.123Z`."""
+    moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

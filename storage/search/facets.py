@@ -1,0 +1,112 @@
+"""How many outputs there are of each gateway, model, day and tag, among all or among what is wanted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Text, cast, func, select
+
+from storage.ledger.database import Database
+from storage.ledger.schema import jobs, outputs, tallies
+from storage.ledger.search_index import day
+from storage.search import where
+from storage.search.filters import SearchFilter
+from storage.search.planner import plan
+from storage.search.search import WITHIN_S, images_wanted
+
+MOST_JOBS = 5_000
+"""Of how many jobs outputs are counted, the newest of those that are wanted; more would make a page wait."""
+
+MOST_VALUES = 20
+"""How many values of a facet are told."""
+
+FACETS = ("gateway", "model", "day", "tag")
+
+
+@dataclass(frozen=True, slots=True)
+class FacetCount:
+    """One value of a facet, and how many outputs have it. A tag's value is `name=value`."""
+
+    value: str
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class FacetCounts:
+    """The values of each facet: the commonest first, days from the latest on."""
+
+    counted: int
+    """How many outputs were counted."""
+    complete: bool
+    """Whether those are all that are wanted; otherwise they are the newest ones."""
+    gateway: Sequence[FacetCount]
+    model: Sequence[FacetCount]
+    day: Sequence[FacetCount]
+    tag: Sequence[FacetCount]
+
+
+class Facets:
+    """Reads counts by facet. Thread-safe; raises Unavailable if the database does not answer."""
+
+    def __init__(self, database: Database, *, most_jobs: int = MOST_JOBS) -> None:
+        """`most_jobs`: of how many of the jobs that are wanted outputs are counted."""
+        self._database = database
+        self._most_jobs = most_jobs
+
+    def read(self, wanted: SearchFilter) -> FacetCounts:
+        """Count what is wanted; the whole archive is counted already, so that costs nothing."""
+        with self._database.read(within_s=WITHIN_S) as connection:
+            if wanted == SearchFilter():
+                return _everything(connection)
+            query = _looked_at(connection, wanted).limit(self._most_jobs + 1)
+            rows = connection.execute(query).all()
+        return _counted(rows[: self._most_jobs], complete=len(rows) <= self._most_jobs)
+
+
+def _everything(connection: Connection) -> FacetCounts:
+    found: dict[str, list[FacetCount]] = {}
+    for facet in FACETS:
+        order = tallies.c.value.desc() if facet == "day" else tallies.c.outputs.desc()
+        query = select(tallies.c.value, tallies.c.outputs).where(tallies.c.facet == facet)
+        rows = connection.execute(query.order_by(order, tallies.c.value).limit(MOST_VALUES))
+        found[facet] = [FacetCount(value, number) for value, number in rows]
+    counted = select(func.coalesce(func.sum(tallies.c.outputs), 0)).where(tallies.c.facet == "gateway")
+    # PostgreSQL adds up whole numbers to one that JSON does not have.
+    return FacetCounts(int(connection.scalar(counted) or 0), complete=True, **found)
+
+
+def _counted(rows: Sequence[Any], *, complete: bool) -> FacetCounts:
+    counts: dict[str, Counter[str]] = {facet: Counter() for facet in FACETS}
+    for gateway, model, number, tags, images in rows:
+        counts["gateway"][gateway] += images
+        counts["model"][model] += images
+        counts["day"][day(number)] += images
+        for name, value in json.loads(tags).items():
+            counts["tag"][f"{name}={value}"] += images
+    found = {facet: _told(facet, counts[facet]) for facet in FACETS}
+    return FacetCounts(counts["gateway"].total(), complete=complete, **found)
+
+
+def _looked_at(connection: Connection, wanted: SearchFilter) -> Any:
+    way = plan(connection, wanted, with_images=True)
+    images = (
+        select(func.count())
+        .where(outputs.c.job_id == jobs.c.id, *images_wanted(wanted))
+        .correlate(jobs)
+        .scalar_subquery()
+    )
+    model = func.coalesce(jobs.c.result_model, jobs.c.model)
+    columns = (jobs.c.gateway, model, jobs.c.number, cast(jobs.c.tags, Text), images)
+    held = [*way.conditions, *where.of_jobs(wanted), *where.numbers(wanted, way.number)]
+    query = select(*columns).select_from(way.rows).where(*held, images > 0)
+    return query.order_by(way.number.desc())
+
+
+def _told(facet: str, counts: Counter[str]) -> list[FacetCount]:
+    by_value = sorted(counts.items(), reverse=facet == "day")
+    order = by_value if facet == "day" else sorted(by_value, key=lambda one: -one[1])
+    return [FacetCount(value, number) for value, number in order[:MOST_VALUES] if number]

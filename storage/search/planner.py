@@ -1,0 +1,123 @@
+"""Which index a search walks along, so that it reads little more than what it answers.
+
+One index leads to jobs, newest first, and whatever else is wanted is checked on their rows. The one to take
+is the rarest of what is wanted, so a few entries of each are counted before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Join,
+    Text,
+    column,
+    func,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.ext.compiler import compiles
+
+from storage.ledger.schema import GRAMS, jobs, outputs, terms
+from storage.ledger.search_index import HAS_IMAGE, lookup, term
+from storage.search import where
+from storage.search.filters import SearchFilter
+from storage.text import fold
+
+FEW = 3000
+"""As many rows are read and checked within the time that a page may take; more than that are not counted."""
+
+_grams = table(GRAMS, column("rowid", BigInteger))
+_prompts = table(GRAMS, column("number", BigInteger), column("folded", Text))
+"""The same name on PostgreSQL, where it is another table."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """Where the rows of jobs come from, by which number they are ordered, and what leads there."""
+
+    rows: FromClause
+    number: ColumnElement[int]
+    conditions: where.Conditions
+
+
+class CrossJoin(Join):
+    """A join whose left side is walked, and whose right side is looked up."""
+
+    inherit_cache = True
+
+
+@compiles(CrossJoin, "sqlite")
+def _cross(join: CrossJoin, compiler: Any, **kw: Any) -> str:
+    # SQLite keeps the order of a cross join (https://sqlite.org/optoverview.html, section 7.3); without
+    # statistics it would guess which side is the smaller one.
+    kw |= {"from_linter": None, "asfrom": True}
+    left = compiler.process(join.left, **kw)
+    right = compiler.process(join.right, **kw)
+    return f"{left} CROSS JOIN {right} ON {compiler.process(join.onclause, **kw)}"
+
+
+def plan(connection: Connection, wanted: SearchFilter, *, with_images: bool) -> IndexPlan:
+    """Choose the way to the jobs that may be wanted. `with_images`: only to those that have an output."""
+    if wanted.sha256 is not None:
+        digests = select(outputs.c.job_id).where(*where.of_images(SearchFilter(sha256=wanted.sha256)))
+        return IndexPlan(jobs, jobs.c.number, [jobs.c.id.in_(digests)])
+    if wanted.job is not None:
+        return IndexPlan(jobs, jobs.c.number, [])
+    known = [(_count(connection, wanted, one), one) for one in _terms(wanted)]
+    if not with_images and (wanted.status or wanted.code):
+        least = min((count for count, _ in known), default=FEW if wanted.words else FEW + 1)
+        if _count_of_status(connection, wanted) < least:
+            return IndexPlan(jobs, jobs.c.number, [])
+    rarest = min(known, default=(FEW, HAS_IMAGE if with_images else None))
+    if wanted.words and rarest[0] >= FEW:
+        words = [fold(word) for word in wanted.words]
+        return _by_pieces(words) if connection.dialect.name == "sqlite" else _by_words(words)
+    if rarest[1] is None:
+        return IndexPlan(jobs, jobs.c.number, [])
+    rows = CrossJoin(terms, jobs, jobs.c.number == terms.c.number)
+    return IndexPlan(rows, terms.c.number, [terms.c.term == rarest[1]])
+
+
+def _by_pieces(words: Sequence[str]) -> IndexPlan:
+    match = text(f"{GRAMS} MATCH :pieces").bindparams(pieces=lookup(words))
+    rows = CrossJoin(_grams, jobs, jobs.c.number == _grams.c.rowid)
+    return IndexPlan(rows, _grams.c.rowid, [match])  # type: ignore[list-item]
+
+
+def _by_words(words: Sequence[str]) -> IndexPlan:
+    # How rare they are PostgreSQL can tell: it looks them up, or walks along the newest.
+    rows = _prompts.join(jobs, jobs.c.number == _prompts.c.number)
+    found = [_prompts.c.folded.contains(word, autoescape=True) for word in words]
+    return IndexPlan(rows, _prompts.c.number, found)
+
+
+def _terms(wanted: SearchFilter) -> Iterator[str]:
+    for kind in ("gateway", "model", "seed"):
+        if value := getattr(wanted, kind):
+            yield term(kind, value)
+    yield from (term("tag", f"{name}={value}") for name, value in wanted.tags.items())
+    if wanted.media_type is not None:
+        yield term("type", wanted.media_type)
+    (width, widest), (height, highest) = (wanted.between.get(name, (0, -1)) for name in ("width", "height"))
+    if width == widest and height == highest:
+        yield term("size", f"{width}x{height}")
+
+
+def _count_of_status(connection: Connection, wanted: SearchFilter) -> int:
+    kinds = [jobs.c.status == wanted.status] if wanted.status else []
+    kinds += [jobs.c.error_code == wanted.code] if wanted.code else []
+    there = select(jobs.c.number).where(*kinds, *where.numbers(wanted, jobs.c.number)).limit(FEW)
+    return connection.scalar(select(func.count()).select_from(there.subquery())) or 0
+
+
+def _count(connection: Connection, wanted: SearchFilter, one: str) -> int:
+    entries = select(terms.c.number).where(terms.c.term == one, *where.numbers(wanted, terms.c.number))
+    return connection.scalar(select(func.count()).select_from(entries.limit(FEW).subquery())) or 0

@@ -1,0 +1,183 @@
+"""Every read that pages: jobs and outputs, newest first, by what made them.
+
+Pages are cut by the number of the job, not by offset, so that a page costs the same however deep it lies and
+nothing is skipped or repeated while new jobs arrive. A cursor is the id of the last row that was answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, exists, literal, null, or_, select
+
+from storage.errors import NotFound
+from storage.ledger.database import Database
+from storage.ledger.deliveries import told
+from storage.ledger.rows import to_job, to_output
+from storage.ledger.schema import jobs, outputs
+from storage.models import Delivery, Job, Output
+from storage.paging import Page, Row
+from storage.search import where
+from storage.search.filters import SearchFilter
+from storage.search.planner import IndexPlan, plan
+
+MOST_TOLD = 200
+"""How many callbacks of one job are told of; it may have five times as many."""
+
+WITHIN_S = 10.0
+"""How long a question may take: whoever asks one that reads everything must not hold up the others."""
+
+
+def _without(*long: str) -> Sequence[ColumnElement[Any]]:
+    """A job's columns, with nothing in those that are long and that a list does not show."""
+    empty: dict[str, Any] = {"params": {}, "images": [], "moves": [], "attempt_log": []}
+    return [
+        (literal(empty[column.name], column.type) if column.name in empty else null()).label(column.name)
+        if column.name in long
+        else column
+        for column in jobs.c
+    ]
+
+
+_OF_JOBS = _without("images", "moves", "attempt_log", "sent", "reply")
+_OF_OUTPUTS = _without("images", "moves", "attempt_log", "sent", "reply", "params", "error_details")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An output together with the job that made it."""
+
+    output: Output
+    job: Job
+
+
+class Search:
+    """Reads pages of the ledger. Thread-safe.
+
+    The jobs of a page know what they were asked for with, what came of it and where they are, but not how
+    they came there: no moves, attempts, images, request as sent, or gateway's reply. Those of a page of
+    outputs have no `params` and no details of an error either.
+    """
+
+    def __init__(self, database: Database, *, within_s: float = WITHIN_S) -> None:
+        """`within_s`: how long one page may take; beyond it TookTooLong is raised."""
+        self._database = database
+        self._within_s = within_s
+
+    def jobs(self, wanted: SearchFilter, *, limit: int, cursor: str | None = None) -> Page[Job]:
+        """List jobs, newest first. Raises NotFound if the cursor is not the id of a job."""
+        with self._database.read(within_s=self._within_s) as connection:
+            way = plan(connection, wanted, with_images=False)
+            query = _jobs(_OF_JOBS, way, wanted).limit(limit + 1)
+            if where.of_images(wanted):
+                query = query.where(_having(images_wanted(wanted)))
+            else:
+                query = query.where(*where.of_seed(wanted, with_images=False))
+            if cursor is not None:
+                query = query.where(way.number < _number(connection, cursor))
+            rows = [to_job(row) for row in connection.execute(query).mappings()]
+        return _page(rows, limit, [job.id for job in rows])
+
+    def outputs(self, wanted: SearchFilter, *, limit: int, cursor: str | None = None) -> Page[Found]:
+        """List outputs, those of the newest job first.
+
+        Raises ValueError if the cursor is not an output's id, and NotFound if there is no such job.
+        """
+        with self._database.read(within_s=self._within_s) as connection:
+            way = plan(connection, wanted, with_images=True)
+            images = images_wanted(wanted)
+            query = _jobs(_OF_OUTPUTS, way, wanted).where(_having(images)).limit(limit + 1)
+            if cursor is not None:
+                query = query.where(*_behind(connection, way, cursor, images))
+            made = [to_job(row) for row in connection.execute(query).mappings()]
+            found = _images(connection, made, [*images, *_not_before(cursor)], limit + 1)
+        return _page(found, limit, [one.output.id for one in found])
+
+    def output(self, output_id: str) -> Found:
+        """Read one output, with all that is known of its job; raise NotFound."""
+        try:
+            job_id, index = parse_output_id(output_id)
+        except ValueError:
+            raise NotFound(f"There is no output {output_id}.") from None
+        one = select(outputs).where(outputs.c.job_id == job_id, outputs.c.index == index)
+        with self._database.read() as connection:
+            output = connection.execute(one).mappings().one_or_none()
+            job = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
+        if output is None or job is None:
+            raise NotFound(f"There is no output {output_id}.")
+        return Found(to_output(output), to_job(job))
+
+    def deliveries(self, job_id: str, *, limit: int = MOST_TOLD) -> list[Delivery]:
+        """List the newest callbacks of a job and those that decided it, oldest first, without bodies."""
+        with self._database.read() as connection:
+            return told(connection, job_id, limit)
+
+    def output_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
+        """List the ids of the outputs of some jobs, by job."""
+        columns = select(outputs.c.job_id, outputs.c.index).where(outputs.c.job_id.in_(job_ids))
+        ids: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
+        with self._database.read() as connection:
+            for job_id, index in connection.execute(columns.order_by(outputs.c.job_id, outputs.c.index)):
+                ids[job_id].append(f"{job_id}.{index}")
+        return ids
+
+
+def parse_output_id(output_id: str) -> tuple[str, int]:
+    """Take `<job id>.<index>` apart; raise ValueError if it is not that."""
+    job_id, _, index = output_id.rpartition(".")
+    if not job_id or not index.isascii() or not index.isdigit() or len(index) > 6:
+        raise ValueError("not an output id")
+    return job_id, int(index)
+
+
+def _page(rows: list[Row], limit: int, ids: list[str]) -> Page[Row]:
+    more = len(rows) > limit
+    return Page(rows[:limit], ids[limit - 1] if more else None)
+
+
+def _jobs(columns: Sequence[ColumnElement[Any]], way: IndexPlan, wanted: SearchFilter) -> Any:
+    held = [*way.conditions, *where.of_jobs(wanted), *where.numbers(wanted, way.number)]
+    return select(*columns).select_from(way.rows).where(*held).order_by(way.number.desc())
+
+
+def images_wanted(wanted: SearchFilter) -> where.Conditions:
+    """The conditions on an output, given its job."""
+    return [*where.of_images(wanted), *where.of_seed(wanted, with_images=True)]
+
+
+def _having(images: where.Conditions) -> ColumnElement[bool]:
+    """That a job has an output that is wanted."""
+    return exists().where(outputs.c.job_id == jobs.c.id, *images).correlate(jobs)
+
+
+def _images(connection: Connection, made: Sequence[Job], images: where.Conditions, limit: int) -> list[Found]:
+    by_id = {job.id: job for job in made}
+    query = select(outputs).join_from(outputs, jobs).where(outputs.c.job_id.in_(by_id), *images)
+    query = query.order_by(jobs.c.number.desc(), outputs.c.index).limit(limit)
+    rows = [to_output(row) for row in connection.execute(query).mappings()]
+    return [Found(output, by_id[output.job_id]) for output in rows]
+
+
+def _not_before(cursor: str | None) -> where.Conditions:
+    if cursor is None:
+        return []
+    job_id, index = parse_output_id(cursor)
+    return [or_(outputs.c.job_id != job_id, outputs.c.index > index)]
+
+
+def _number(connection: Connection, job_id: str) -> int:
+    number = connection.scalar(select(jobs.c.number).where(jobs.c.id == job_id))
+    if number is None:
+        raise NotFound(f"There is no job {job_id}, so no page comes after it.")
+    return int(number)
+
+
+def _behind(
+    connection: Connection, way: IndexPlan, cursor: str, images: where.Conditions
+) -> where.Conditions:
+    job_id, index = parse_output_id(cursor)
+    number = _number(connection, job_id)
+    more = exists().where(outputs.c.job_id == job_id, outputs.c.index > index, *images).correlate(jobs)
+    return [way.number <= number, or_(way.number < number, more)]

@@ -1,0 +1,188 @@
+"""What was spent: credits, jobs and images of a time, by gateway, model, day or a tag's values.
+
+Credits are added up exactly: each amount is taken as the shortest decimal number that stands for it, which
+is the one that the gateway wrote, and decimal numbers are added without rounding. Only the sum is rounded,
+to the nearest number of 64 bits when it is shown, so ten times 0.1 are 1. A job whose credits nobody
+reported or published has none, not zero: it is counted, and its cost is in no sum. Of a job that was
+submitted more than once, what each submission cost is added, as far as it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Context, Decimal
+from enum import StrEnum
+from math import isfinite
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+
+from storage.ledger.database import Database
+from storage.ledger.job_numbers import first_number
+from storage.ledger.schema import jobs, outputs
+
+DAY_MS = 24 * 3600 * 1000
+
+_EXACT = Context(prec=700)
+"""Enough digits for every sum of 64-bit numbers."""
+
+
+_COST = (jobs.c.credits, jobs.c.credits_estimated, jobs.c.credits_before, jobs.c.credits_before_estimated)
+
+
+class By(StrEnum):
+    """What usage is told apart by."""
+
+    GATEWAY = "gateway"
+    MODEL = "model"
+    """As reported, or as requested where the gateway reports none."""
+    DAY = "day"
+    """In UTC, on which the job was taken in."""
+    TAG = "tag"
+    """A tag's value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What some jobs cost and made. The jobs whose latest cost is known are `jobs - unknown`."""
+
+    jobs: int = 0
+    """All that were taken in."""
+    unknown: int = 0
+    """Those of them whose latest credits are not known, at least not yet."""
+    outputs: int = 0
+    """Archived images."""
+    credits: Decimal | None = None
+    """In the gateways' credits, which are not the same at each; None where no job's are known."""
+    estimated: Decimal | None = None
+    """The part of `credits` that comes from price lists and not from gateways; None if none does."""
+
+    def __add__(self, other: Spent) -> Spent:
+        """Both together."""
+        return Spent(
+            self.jobs + other.jobs,
+            self.unknown + other.unknown,
+            self.outputs + other.outputs,
+            _plus(self.credits, other.credits),
+            _plus(self.estimated, other.estimated),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The jobs that have one thing in common. `value` is None for jobs without the tag."""
+
+    value: str | None
+    spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class UsageFilter:
+    """Which jobs to add up: those taken in from `since` on and before `until` (milliseconds since 1970)."""
+
+    by: By
+    since: int
+    until: int
+    gateway: str | None = None
+    tag: str | None = None
+    """The tag's name, where `by` is TAG."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The groups, and all of them together; `others` are those beyond the limit, where there are any."""
+
+    groups: Sequence[Group]
+    others: Spent | None
+    total: Spent
+
+
+class Usage:
+    """Adds up what the ledger knows of the jobs of a time. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def read(self, wanted: UsageFilter, *, limit: int) -> Found:
+        """Add up. Every day of the time comes, in order; of other groups `limit`, most credits first.
+
+        The work grows with the number of jobs and days in that time, and with nothing else.
+        """
+        with self._database.read() as connection:
+            rows = connection.execute(_query(wanted)).all()
+        found = _grouped(rows)
+        if wanted.by is By.DAY:
+            groups = [Group(_date(day), found.get(day, Spent())) for day in _days(wanted)]
+            return Found(groups, None, _together(groups))
+        groups = sorted((Group(value, spent) for value, spent in found.items()), key=_rank)
+        rest = groups[limit:]
+        return Found(groups[:limit], _together(rest) if rest else None, _together(groups))
+
+
+def _query(wanted: UsageFilter) -> Any:
+    # One row for each amount, not for each job: there are as many amounts as there are prices.
+    made = select(func.count()).where(outputs.c.job_id == jobs.c.id).scalar_subquery()
+    within = [jobs.c.number >= first_number(wanted.since), jobs.c.number < first_number(wanted.until)]
+    if wanted.gateway is not None:
+        within.append(jobs.c.gateway == wanted.gateway)
+    each = select(_value(wanted).label("value"), *_COST, made.label("made")).where(*within)
+    one = each.subquery()
+    alike = (one.c.value, *(one.c[column.name] for column in _COST))
+    return select(*alike, func.count(), func.sum(one.c.made)).group_by(*alike)
+
+
+def _value(wanted: UsageFilter) -> ColumnElement[Any]:
+    match wanted.by:
+        case By.GATEWAY:
+            return jobs.c.gateway
+        case By.MODEL:
+            return func.coalesce(jobs.c.result_model, jobs.c.model)
+        case By.DAY:
+            return jobs.c.created_at // DAY_MS
+        case By.TAG:
+            assert wanted.tag is not None
+            value: ColumnElement[Any] = jobs.c.tags[wanted.tag].as_string()
+            return value
+
+
+def _grouped(rows: Iterable[Any]) -> dict[Any, Spent]:
+    found: dict[Any, Spent] = {}
+    for value, amount, estimated, before, guessed_before, number, made in rows:
+        paid = _times(amount, number)
+        now = Spent(number, 0 if paid is not None else number, int(made), paid, paid if estimated else None)
+        # Nothing is known of what was never charged for, so zero is no amount here.
+        earlier = Spent(
+            credits=_times(before or None, number), estimated=_times(guessed_before or None, number)
+        )
+        found[value] = found.get(value, Spent()) + now + earlier
+    return found
+
+
+def _times(amount: float | None, number: int) -> Decimal | None:
+    if amount is None or not isfinite(amount):
+        return None
+    return _EXACT.multiply(Decimal(repr(amount)), Decimal(number))
+
+
+def _plus(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    return other if one is None else one if other is None else _EXACT.add(one, other)
+
+
+def _days(wanted: UsageFilter) -> range:
+    return range(wanted.since // DAY_MS, -(-wanted.until // DAY_MS))
+
+
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY_MS / 1000, tz=UTC).date().isoformat()
+
+
+def _rank(group: Group) -> tuple[Decimal, int, str]:
+    # Ties by jobs, then by name, so that the same question is answered in the same order.
+    paid = group.spent.credits
+    return Decimal(1) if paid is None else -paid, -group.spent.jobs, group.value or ""
+
+
+def _together(groups: Iterable[Group]) -> Spent:
+    return sum((group.spent for group in groups), Spent())

@@ -1,0 +1,113 @@
+"""What must hold of a job and of an output to be what somebody wants, as conditions on their rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Boolean, ColumnElement, and_, exists, func, literal, or_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from storage.ledger.job_numbers import first_number
+from storage.ledger.schema import jobs, outputs
+from storage.search.filters import SearchFilter
+from storage.text import fold
+
+Conditions = list[ColumnElement[bool]]
+
+
+def of_jobs(wanted: SearchFilter) -> Conditions:
+    """The conditions on a job's own row, those on its time and its seed left out."""
+    held: Conditions = [_stands(word) for word in wanted.words]
+    held += [~_stands(word) for word in wanted.without]
+    held += [_tagged(name, value) for name, value in wanted.tags.items()]
+    if wanted.job is not None:
+        held.append(jobs.c.id == wanted.job)
+    if wanted.gateway is not None:
+        held.append(jobs.c.gateway == wanted.gateway)
+    if wanted.model is not None:
+        held.append(or_(jobs.c.model == wanted.model, jobs.c.result_model == wanted.model))
+    if wanted.status is not None:
+        held.append(jobs.c.status == wanted.status)
+    if wanted.code is not None:
+        held.append(jobs.c.error_code == wanted.code)
+    return held + [_differs(kind, value) for kind, value in wanted.excluded if kind not in {"type", "seed"}]
+
+
+def of_images(wanted: SearchFilter) -> Conditions:
+    """The conditions on an output's row, its seed left out."""
+    held: Conditions = []
+    if wanted.sha256 is not None:
+        start = wanted.sha256.lower()
+        held.append(outputs.c.sha256.between(start, start + "g"))  # a range, which an index can answer
+    if wanted.media_type is not None:
+        held.append(outputs.c.media_type == wanted.media_type)
+    for name, (least, most) in wanted.between.items():
+        held += [outputs.c[name] >= least] if least is not None else []
+        held += [outputs.c[name] <= most] if most is not None else []
+    return held + [outputs.c.media_type != value for kind, value in wanted.excluded if kind == "type"]
+
+
+def of_seed(wanted: SearchFilter, *, with_images: bool) -> Conditions:
+    """The conditions on the seed: a job was asked for with it, or its gateway reported it, of it or an image.
+
+    Of an output `with_images`; otherwise of a job that may have none.
+    """
+    held: Conditions = [_seeded(wanted.seed, with_images=with_images)] if wanted.seed is not None else []
+    excluded = [value for kind, value in wanted.excluded if kind == "seed"]
+    return held + [~_seeded(value, with_images=with_images) for value in excluded]
+
+
+def numbers(wanted: SearchFilter, column: ColumnElement[int]) -> Conditions:
+    """The conditions on the time, as a range of numbers."""
+    held: Conditions = []
+    if wanted.since is not None:
+        held.append(column >= first_number(wanted.since))
+    if wanted.until is not None:
+        held.append(column < first_number(wanted.until))
+    return held
+
+
+def _stands(word: str) -> ColumnElement[bool]:
+    # Not LIKE, which SQLite matches far more slowly, and only with a limit on the pattern.
+    return Stands(jobs.c.prompt_folded, literal(fold(word)))
+
+
+class Stands(FunctionElement[bool]):
+    """Whether a text stands somewhere in another: `Stands(whole, part)`."""
+
+    inherit_cache = True
+    type = Boolean()
+
+
+@compiles(Stands)
+def _position(stands: Stands, compiler: Any, **kw: Any) -> str:
+    return f"strpos({compiler.process(stands.clauses, **kw)}) > 0"
+
+
+@compiles(Stands, "sqlite")
+def _instr(stands: Stands, compiler: Any, **kw: Any) -> str:
+    return f"instr({compiler.process(stands.clauses, **kw)}) > 0"
+
+
+def _tagged(name: str, value: str) -> ColumnElement[bool]:
+    tag: ColumnElement[bool] = jobs.c.tags[name].as_string() == value
+    return tag
+
+
+def _differs(kind: str, value: str) -> ColumnElement[bool]:
+    if kind == "tag":
+        name, _, text = value.partition("=")
+        return func.coalesce(jobs.c.tags[name].as_string() != text, True)
+    if kind == "model":
+        return and_(jobs.c.model != value, func.coalesce(jobs.c.result_model != value, True))
+    return jobs.c[kind] != value
+
+
+def _seeded(seed: str, *, with_images: bool) -> ColumnElement[bool]:
+    of_image: ColumnElement[bool] = func.coalesce(outputs.c.seed == seed, False)
+    if not with_images:
+        of_image = exists().where(outputs.c.job_id == jobs.c.id, outputs.c.seed == seed).correlate(jobs)
+    return or_(
+        of_image, *(func.coalesce(column == seed, False) for column in (jobs.c.seed, jobs.c.result_seed))
+    )

@@ -1,0 +1,1 @@
+"""Copy a ledger from SQLite to PostgreSQL and compare the two."""

@@ -1,0 +1,124 @@
+"""Whether two ledgers hold the same: a digest of each table, and where two of them differ first.
+
+Rows are read as the service reads them, in the order of their keys, and without leases, which a move ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    String,
+    Table,
+    collate,
+    null,
+    select,
+)
+
+from storage.ledger.schema import jobs, metadata
+
+TABLES: Sequence[Table] = metadata.sorted_tables
+"""Every table that is kept alike on all databases, those first that others point to."""
+
+LEASES = frozenset({"leased_by", "leased_until"})
+"""The columns that are empty after a move, so that jobs go on at once."""
+
+FETCHED = 2_000
+"""Rows fetched at once; fewer where they hold whole bodies of requests."""
+
+Told = Callable[[str, str, int], None]
+"""Called as it goes on: with the step, the table, and how many rows more were dealt with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a table holds: how many rows, and the SHA-256 of all of them in the order of their keys."""
+
+    rows: int
+    sha256: str
+
+
+def key_of(table: Table) -> Sequence[Column[Any]]:
+    """The columns by which a table is walked. Jobs are by their number, the same on every database."""
+    return [jobs.c.number] if table is jobs else list(table.primary_key)
+
+
+def fetched(table: Table) -> int:
+    """How many rows of a table to fetch at once."""
+    return 50 if any(isinstance(column.type, LargeBinary) for column in table.c) else FETCHED
+
+
+def digest(connection: Connection, table: Table, told: Told, step: str, *, leases: bool) -> Digest:
+    """Read a whole table. Without `leases`, those that there are count as ended."""
+    sha256, rows = hashlib.sha256(), 0
+    for row in _walk(connection, table, leases=leases):
+        sha256.update(repr(tuple(row)).encode("utf-8", "surrogatepass"))
+        rows += 1
+        if rows % FETCHED == 0:
+            told(step, table.name, FETCHED)
+    told(step, table.name, rows % FETCHED)
+    return Digest(rows, sha256.hexdigest())
+
+
+def first_difference(ours: Connection, theirs: Connection, table: Table) -> str:
+    """Say where a copy (`theirs`) differs first; leases of `ours` count as ended."""
+    with (
+        closing(_walk(ours, table, leases=False)) as one,
+        closing(_walk(theirs, table, leases=True)) as other,
+    ):
+        return _first_difference(table, one, other)
+
+
+def _first_difference(table: Table, ours: Iterator[Row[Any]], theirs: Iterator[Row[Any]]) -> str:
+    for here, there in zip_longest(ours, theirs):
+        if there is None or (here is not None and _bytes(table, here) < _bytes(table, there)):
+            return f"{table.name} {label(table, here)} is missing in the copy"
+        if here is None or _bytes(table, here) != _bytes(table, there):
+            return f"{table.name} {label(table, there)} is in the copy only"
+        names = [column.name for column, *two in zip(table.c, here, there, strict=True) if two[0] != two[1]]
+        if names:
+            return f"{table.name} {label(table, here)} differs in {', '.join(names)}"
+    return f"{table.name} differs in how its values are written"
+
+
+def label(table: Table, row: Sequence[Any]) -> str:
+    """A row's name for people: its primary key."""
+    return " ".join(str(value) for value in _values(table, table.primary_key, row))
+
+
+def key_in(table: Table, row: Sequence[Any]) -> list[Any]:
+    """The key of a row."""
+    return _values(table, key_of(table), row)
+
+
+def _walk(connection: Connection, table: Table, *, leases: bool) -> Generator[Row[Any], None, None]:
+    columns = [null().label(one.name) if one.name in LEASES and not leases else one for one in table.c]
+    ordered = [_bytewise(connection, column) for column in key_of(table)]
+    query = select(*columns).order_by(*ordered)
+    with connection.execute(query, execution_options={"yield_per": fetched(table)}) as rows:
+        yield from rows
+
+
+def _bytewise(connection: Connection, column: Column[Any]) -> ColumnElement[Any]:
+    """Texts in the order of their bytes, as SQLite has them; PostgreSQL has the order of some language."""
+    plain = connection.dialect.name == "sqlite" or not isinstance(column.type, String)
+    return column if plain else collate(column, "C")
+
+
+def _bytes(table: Table, row: Sequence[Any]) -> list[Any]:
+    return [value.encode() if isinstance(value, str) else value for value in key_in(table, row)]
+
+
+def _values(table: Table, columns: Iterable[Column[Any]], row: Sequence[Any]) -> list[Any]:
+    names = [column.name for column in table.c]
+    return [row[names.index(column.name)] for column in columns]

@@ -1,0 +1,140 @@
+"""Copy the tables of a ledger from SQLite to PostgreSQL, in batches that are whole or not there at all.
+
+How far it came stands in the copy itself and changes with each batch, so that a copy that was broken off, in
+whatever way, goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    null,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
+from sqlalchemy.types import NullType
+
+from storage.errors import Misconfigured, Unavailable
+from storage.ledger.database import Database
+from storage.ledger.schema import jobs
+from storage.ledger.search_index import INDEX_WORDS
+from storage.transfer.compare import LEASES, TABLES, Told, fetched, key_in, key_of, label
+
+BATCH = 5_000
+"""Rows in one transaction at most."""
+BATCH_BYTES = 16 * 2**20
+"""About how many bytes of texts and bodies there are in one transaction at most."""
+
+AGAIN = "To begin anew, drop the new database, create it again, and give the command again."
+
+moved_here = Table(
+    # Only in a ledger that was copied there: one row, of what it is a copy of, and how far that came.
+    "moved_here",
+    MetaData(),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("schema", String(32), nullable=False),
+    # Of each table of the ledger that it is a copy of: rows and sha256.
+    Column("source", JSON, nullable=False),
+    # The table that is being copied, and the key of its last row that was.
+    Column("place", JSON(none_as_null=True)),
+    Column("finished_at", BigInteger),
+)
+
+
+def copy_all(
+    reading: Connection, target: Database, place: Mapping[str, Any] | None, told: Told, batch: int
+) -> None:
+    """Copy every table, from a place on.
+
+    Raises Misconfigured if PostgreSQL cannot keep a row, and names that row.
+    """
+    names = [table.name for table in TABLES]
+    for table in TABLES[names.index(place["table"]) if place else 0 :]:
+        after = place["after"] if place and place["table"] == table.name else None
+        for rows in _batches(_raw(reading, table, after), batch):
+            with target.write() as connection:
+                _write(connection, table, rows)
+                here = {"table": table.name, "after": key_in(table, rows[-1])}
+                connection.execute(update(moved_here).values(place=here))
+            told("copying", table.name, len(rows))
+
+
+def _raw(reading: Connection, table: Table, after: Sequence[Any] | None) -> Iterator[Row[Any]]:
+    """The rows behind a key, with values as the driver has them: JSON stays the very text that it is."""
+    columns: list[Any] = [
+        null() if one.name in LEASES else type_coerce(one, NullType()).label(one.name) for one in table.c
+    ]
+    key = key_of(table)
+    query = select(*columns).order_by(*key)
+    if after is not None:
+        query = query.where(tuple_(*key) > tuple_(*after))
+    with reading.execute(query, execution_options={"yield_per": fetched(table)}) as rows:
+        yield from rows
+
+
+def _batches(rows: Iterator[Row[Any]], most: int) -> Iterator[list[Row[Any]]]:
+    some: list[Row[Any]] = []
+    length = 0
+    for row in rows:
+        some.append(row)
+        length += sum(len(value) for value in row if isinstance(value, str | bytes))
+        if len(some) >= most or length >= BATCH_BYTES:
+            yield some
+            some, length = [], 0
+    if some:
+        yield some
+
+
+def _write(connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> None:
+    quote = connection.dialect.identifier_preparer.quote
+    columns = ", ".join(quote(column.name) for column in table.c)
+    statement = f"COPY {quote(table.name)} ({columns}) FROM STDIN"
+    errors: Any = connection.dialect.loaded_dbapi
+    driver: Any = connection.connection.driver_connection
+    number = 0
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for number, row in enumerate(rows):  # noqa: B007 - tells which one it was
+                copy.write_row(row)
+    except (errors.DataError, errors.IntegrityError) as error:
+        _refuse(error, table, rows, number)
+    except errors.Error as error:
+        raise Unavailable(f"The new database did not answer: {type(error).__name__}.") from error
+    if table is jobs:
+        # Made of the jobs, in the way of PostgreSQL, and not copied.
+        first, last = (key_in(table, row)[0] for row in (rows[0], rows[-1]))
+        connection.execute(INDEX_WORDS, {"first": first, "last": last})
+
+
+def _refuse(error: Any, table: Table, rows: Sequence[Row[Any]], number: int) -> NoReturn:
+    """Say which row cannot be kept, and why, without what is in it."""
+    context = re.search(r"^COPY \S+, line (\d+)(?:, column (\w+))?", error.diag.context or "", re.MULTILINE)
+    row = rows[int(context[1]) - 1 if context else number]
+    column = context[2] if context else _with_nul(table, row)
+    why = error.diag.message_primary or str(error).splitlines()[0]
+    raise Misconfigured(
+        f"PostgreSQL cannot keep {table.name} {label(table, row)}{f', column {column}' if column else ''}: "
+        f"{why.rstrip('.')}. The old ledger is as it was; mend that row there. {AGAIN}"
+    ) from error
+
+
+def _with_nul(table: Table, row: Sequence[Any]) -> str | None:
+    """The column that holds a NUL, which the driver refuses before the server sees it."""
+    for column, value in zip(table.c, row, strict=True):
+        if isinstance(value, str) and "\0" in value:
+            return column.name
+    return None

@@ -1,0 +1,104 @@
+"""`/readyz`: what makes the service unready, and what is only worth a word."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from receiver.api.health import Check, Health, Warn, oldest_result
+from receiver.errors import Unready
+from storage.errors import Unavailable
+from tests.support.ledgers import Clock
+from tests.support.live import Live
+
+HOUR = 3600
+
+
+def ask(health: Health) -> httpx.Response:
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(Starlette(routes=health.routes()))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get("/readyz")
+
+    return asyncio.run(get())
+
+
+def fine() -> None:
+    """Nothing is wrong."""
+
+
+def test_a_service_that_can_work_says_so(live: Live) -> None:
+    answer = live.http.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert set(answer.json()["checks"].values()) == {"ok"}
+    assert answer.json()["warnings"] == {}
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "ready"), [(None, True), (0, True), (6 * HOUR, True), (6 * HOUR + 1, False)]
+)
+def test_a_result_that_waits_too_long_makes_it_unready(waited_s: int | None, ready: bool) -> None:
+    clock = Clock()
+    since = None if waited_s is None else clock.now - waited_s * 1000
+    results = oldest_result(lambda: since, limit_s=6 * HOUR, clock=clock)
+    answer = ask(Health({"ledger": fine, "results": results}))
+    assert answer.status_code == (200 if ready else 503)
+    assert answer.json()["checks"]["ledger"] == "ok"
+    if not ready:
+        assert "DARKROOM_READY__OLDEST_RESULT" in answer.json()["checks"]["results"]
+        assert "24" in answer.json()["checks"]["results"]
+
+
+def test_a_paused_gateway_is_a_warning_and_work_goes_on() -> None:
+    paused = {"apiframe": "paused: the account has too few credits"}
+    answer = ask(Health({"ledger": fine}, [lambda: paused]))
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ready", "checks": {"ledger": "ok"}, "warnings": paused}
+
+
+def test_warnings_that_cannot_be_read_leave_the_checks_to_say_so() -> None:
+    def away() -> dict[str, str]:
+        raise Unavailable("The ledger's database did not answer.")
+
+    def no_ledger() -> None:
+        away()
+
+    checks: dict[str, Check] = {"ledger": no_ledger}
+    warnings: list[Warn] = [away, lambda: {"api-in-one": "paused"}]
+    answer = ask(Health(checks, warnings))
+    assert answer.status_code == 503
+    assert answer.json()["checks"] == {"ledger": "The ledger's database did not answer."}
+    assert answer.json()["warnings"] == {"api-in-one": "paused"}
+
+
+def test_a_check_or_warning_that_breaks_is_told_without_its_innards() -> None:
+    def broken() -> None:
+        raise RuntimeError("innards")
+
+    def broken_warning() -> dict[str, str]:
+        raise RuntimeError("innards")
+
+    answer = ask(Health({"ledger": broken}, [broken_warning]))
+    assert answer.status_code == 503
+    assert "innards" not in answer.text
+
+
+def test_checks_are_not_run_for_everybody_who_asks() -> None:
+    runs = []
+    health = Health({"ledger": lambda: runs.append(1)})
+    for _ in range(5):
+        assert health.ask().ready
+    assert len(runs) == 1
+    health.forget()
+    health.ask()
+    assert len(runs) == 2
+
+
+def test_the_check_itself_raises_what_the_tree_knows() -> None:
+    clock = Clock()
+    check = oldest_result(lambda: clock.now - 2000, limit_s=1, clock=clock)
+    with pytest.raises(Unready):
+        check()

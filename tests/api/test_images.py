@@ -1,0 +1,529 @@
+"""Links to images, thumbnails and records, over HTTP: they never die, nor pass wrong bytes for right."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+import httpx
+import pytest
+from PIL import Image
+
+from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.http.server import GRACE_S
+from receiver.makers import USUAL
+from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.thumbnails.pool import Thumbnailer
+from storage.archive.object_store import ObjectStore, ObjectStream
+from storage.errors import Unavailable
+from tests.api.test_thumbnail_pool import odd
+from tests.support.live import IMAGEN, ULTRA, Live, Start, started
+
+PROMPT = 'Bäume im Wind; filename="evil.exe"\r\nX: y'
+NOBODY = "00000000-0000-7000-8000-000000000000"
+
+
+class Watched(ObjectStore):
+    """A store that remembers what it was asked for, and can break off in the middle."""
+
+    log: ClassVar[list[tuple[str, str]]] = []
+    open: ClassVar[list[str]] = []
+    broken: ClassVar[threading.Event] = threading.Event()
+    no_records: ClassVar[threading.Event] = threading.Event()
+
+    @contextmanager
+    def stream(self, key: str, *, byte_range: str | None = None) -> Iterator[ObjectStream]:
+        """Open an object."""
+        self.log.append(("stream", key))
+        with super().stream(key, byte_range=byte_range) as stream:
+            self.open.append(key)
+            try:
+                yield replace(stream, chunks=self._perhaps_broken(stream.chunks))
+            finally:
+                self.open.remove(key)
+
+    def _perhaps_broken(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            if self.broken.is_set():
+                yield chunk[: len(chunk) // 2]
+                raise Unavailable("The store broke off.")
+            yield chunk
+
+    def put_new(self, key: str, *args: Any, **more: Any) -> Any:
+        """Write an object, unless it is a record and none can be written."""
+        if self.no_records.is_set() and "records/" in key:
+            raise Unavailable("No record can be written.")
+        self.log.append(("put", key))
+        return super().put_new(key, *args, **more)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A service, one output of it, and the bytes of its image."""
+
+    live: Live
+    output: dict[str, Any]
+    image: bytes
+    asked: list[tuple[str, str]]
+    """What the store was asked for."""
+
+    @property
+    def at(self) -> str:
+        return f"/v1/outputs/{self.output['id']}"
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.output["sha256"]}"'
+
+    def get(self, path: str = "/image?stream=1", method: str = "GET", **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return self.live.http.request(method, self.at + path, headers=named)
+
+
+@pytest.fixture(scope="module")
+def made(s3_server: EmbeddedS3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    # As large as the gateways' own, so that it comes in several chunks.
+    config = SandboxConfig(latency_s=(0.05, 0.1), image_px=1024)
+    with (
+        SandboxServer(config) as sandbox,
+        started(
+            s3_server, tmp_path_factory.mktemp("links"), sandbox=sandbox,
+            makers=replace(USUAL, store=Watched.connect),
+        ) as live,
+    ):  # fmt: skip
+        job = live.make(ULTRA, prompt=PROMPT)
+        (output,) = live.outputs(job["id"])
+        image = live.service.memory.store.read(output["key"], max_bytes=10_000_000)
+        assert len(image) > 600_000
+        assert hashlib.sha256(image).hexdigest() == output["sha256"]
+        Watched.log.clear()
+        yield Made(live, output, image, Watched.log)
+    assert Watched.open == [], "however an answer ended, what was opened for it is closed"
+
+
+SAFE = {
+    "x-content-type-options": "nosniff",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "private, no-cache",
+}
+
+
+def is_safe(answer: httpx.Response) -> bool:
+    policy = answer.headers["content-security-policy"].split("; ")
+    named = {name: answer.headers.get(name) for name in SAFE}
+    return named == SAFE and {"default-src 'none'", "sandbox"} <= set(policy)
+
+
+def test_a_stream_is_the_whole_image_and_says_what_it_is(made: Made) -> None:
+    answer = made.get()
+    assert (answer.status_code, answer.content) == (200, made.image)
+    headers = answer.headers
+    assert headers["etag"] == made.etag
+    assert headers["accept-ranges"] == "bytes"
+    assert headers["content-type"] == made.output["media_type"]
+    assert headers["content-length"] == str(len(made.image))
+    assert is_safe(answer)
+
+
+@pytest.mark.parametrize(
+    ("asked", "begin", "end"),
+    [
+        ("bytes=0-99", 0, 100), ("bytes=100-", 100, None), ("bytes=-50", -50, None), ("bytes=0-0", 0, 1),
+        ("bytes=0-", 0, None), ("bytes=-99999999", 0, None), ("bytes=500000-500009", 500_000, 500_010),
+        ("bytes=262143-262144", 262_143, 262_145),
+    ],
+)  # fmt: skip
+def test_a_range_is_sent_as_a_part(made: Made, asked: str, begin: int, end: int | None) -> None:
+    answer = made.get(range=asked)
+    assert (answer.status_code, answer.content) == (206, made.image[begin:end])
+    first = begin % len(made.image)
+    last = first + len(answer.content) - 1
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(made.image)}"
+    assert answer.headers["content-length"] == str(len(answer.content))
+    assert answer.headers["etag"] == made.etag
+    assert is_safe(answer)
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,4-5", "bytes=9-1", "bytes=x", "lines=0-1"])
+def test_several_ranges_and_nonsense_get_the_whole(made: Made, asked: str) -> None:
+    answer = made.get(range=asked)
+    assert (answer.status_code, answer.content) == (200, made.image)
+    assert "content-range" not in answer.headers
+
+
+def test_a_range_behind_the_end_is_told_the_length_without_the_bucket(made: Made) -> None:
+    made.asked.clear()
+    for asked in (f"bytes={len(made.image)}-", "bytes=-0"):
+        answer = made.get(range=asked)
+        assert (answer.status_code, answer.json()["code"]) == (416, "unsatisfiable_range")
+        assert answer.headers["content-range"] == f"bytes */{len(made.image)}"
+    assert made.asked == []
+
+
+def test_a_download_goes_on_only_with_the_same_image(made: Made) -> None:
+    same = made.get(range="bytes=5-9", if_range=made.etag)
+    assert (same.status_code, same.content) == (206, made.image[5:10])
+    for other in ('"other"', f"W/{made.etag}", "Sat, 29 Oct 1994 19:43:31 GMT"):
+        whole = made.get(range="bytes=5-9", if_range=other)
+        assert (whole.status_code, len(whole.content)) == (200, len(made.image))
+
+
+def test_a_download_in_two_parts_is_the_image(made: Made) -> None:
+    first = made.get(range="bytes=0-299999")
+    rest = made.get(range="bytes=300000-", if_range=first.headers["etag"])
+    assert first.content + rest.content == made.image
+
+
+def test_who_has_it_is_told_so_without_the_bucket(made: Made) -> None:
+    made.asked.clear()
+    for known in (made.etag, f'"x", W/{made.etag}', "*"):
+        for method in ("GET", "HEAD"):
+            answer = made.get(method=method, if_none_match=known, range="bytes=0-9")
+            assert (answer.status_code, answer.content) == (304, b"")
+            assert answer.headers["etag"] == made.etag
+            assert is_safe(answer)
+    assert made.asked == []
+    assert made.get(if_none_match='"other"').status_code == 200
+
+
+def test_a_head_tells_the_same_without_the_bucket(made: Made) -> None:
+    get = made.get()
+    made.asked.clear()
+    head = made.get(method="HEAD", range="bytes=0-9")
+    assert made.asked == []
+    told = {name: value for name, value in head.headers.items() if name not in {"date", "x-request-id"}}
+    assert (head.status_code, head.content) == (200, b"")
+    assert told == {name: get.headers[name] for name in told}
+    assert int(told["content-length"]) == len(made.image)
+
+
+def names(answer: httpx.Response) -> tuple[str, str, str]:
+    found = re.fullmatch(
+        r"(\w+); filename=\"([^\"\\]+)\"; filename\*=UTF-8''([^ '\"]+)", answer.headers["content-disposition"]
+    )
+    assert found, answer.headers["content-disposition"]
+    return found[1], found[2], unquote(found[3])
+
+
+def test_a_name_is_safe_and_the_same_by_link_and_by_stream(made: Made) -> None:
+    tail = f"-{made.output['job_id'][-8:]}-0.{made.output['key'].rpartition('.')[2]}"
+    plain, own = "baume-im-wind-filename-evil-exe-x-y" + tail, "bäume-im-wind-filename-evil-exe-x-y" + tail
+    link = httpx.get(made.get("/image").headers["location"], trust_env=False)
+    assert names(made.get()) == names(link) == ("inline", plain, own)
+    link = httpx.get(made.get("/image?download=1").headers["location"], trust_env=False)
+    assert names(made.get("/image?stream=1&download=1")) == names(link) == ("attachment", plain, own)
+
+
+@pytest.mark.parametrize("prompt", ["红色的风筝", "طائرة \u202e ورقية", "../" * 300, "\x1b[31m", "x" * 2000])
+def test_any_prompt_has_a_name(live: Live, prompt: str) -> None:
+    job = live.make(IMAGEN, prompt=prompt)
+    at = f"/v1/outputs/{job['outputs'][0]}/image"
+    by_stream = live.http.get(at, params={"stream": 1})
+    by_link = httpx.get(live.http.get(at).headers["location"], trust_env=False)
+    assert names(by_stream) == names(by_link)
+    assert names(by_stream)[1].isascii()
+    assert not set('/\\:*?"<>|%') & set(names(by_stream)[2])
+
+
+def test_ten_images_of_one_prompt_have_ten_names(live: Live) -> None:
+    ids = [live.submit(ULTRA, num_images=2)["id"] for _ in range(5)]
+    outputs = [output for job_id in ids for output in live.finish(job_id)["outputs"]]
+    answers = [live.http.head(f"/v1/outputs/{output}/image", params={"stream": 1}) for output in outputs]
+    assert len(outputs) == len({names(answer)[1] for answer in answers}) == 10
+
+
+def test_a_link_is_fresh_and_not_kept(made: Made) -> None:
+    answer = made.get("/image", if_none_match="*", range="bytes=0-9")
+    assert (answer.status_code, answer.headers["cache-control"]) == (307, "no-store")
+    image = httpx.get(answer.headers["location"], trust_env=False)
+    assert (image.content, image.headers["content-type"]) == (made.image, made.output["media_type"])
+    part = httpx.get(answer.headers["location"], headers={"range": "bytes=5-9"}, trust_env=False)
+    assert (part.status_code, part.content) == (206, made.image[5:10])
+
+
+def test_a_head_can_be_followed_too(made: Made) -> None:
+    head = made.get("/image", method="HEAD")
+    assert head.status_code == 307
+    there = httpx.head(head.headers["location"], trust_env=False)
+    assert (there.status_code, there.headers["content-length"]) == (200, str(len(made.image)))
+    assert there.headers["content-type"] == made.output["media_type"]
+
+
+def test_a_link_outlives_the_presigned_one(start: Start) -> None:
+    live = start(s3={"link_lifetime": 3})
+    at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image"
+    old = live.http.get(at).headers["location"]
+    assert httpx.get(old, trust_env=False).status_code == 200
+    for _ in range(100):
+        # The store alone knows when it is over.
+        if httpx.get(old, trust_env=False).status_code != 200:
+            break
+        threading.Event().wait(0.1)
+    assert httpx.get(old, trust_env=False).status_code == 403
+    fresh = live.http.get(at).headers["location"]
+    assert httpx.get(fresh, trust_env=False).status_code == 200
+    assert live.http.get(at, params={"stream": 1}).status_code == 200
+
+
+def test_links_are_for_the_public_address_and_streams_use_the_internal_one(start: Start) -> None:
+    live = start(s3={"public_endpoint": "https://images.example:9000"})
+    at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image"
+    link = live.http.get(at).headers["location"]
+    assert link.startswith("https://images.example:9000/")
+    assert live.http.get(at, params={"stream": 1}).status_code == 200
+    assert live.http.get(at.replace("image", "thumbnail")).status_code == 200
+
+
+def test_a_link_for_another_address_of_the_store_works(start: Start, s3_server: EmbeddedS3) -> None:
+    other = s3_server.endpoint.replace("127.0.0.1", "localhost")
+    if not _reachable(other):
+        pytest.skip("localhost is not 127.0.0.1 here")
+    live = start(s3={"public_endpoint": other})
+    link = live.http.get(f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image").headers["location"]
+    assert link.startswith(other)
+    assert httpx.get(link, trust_env=False).status_code == 200
+
+
+def _reachable(endpoint: str) -> bool:
+    try:
+        socket.create_connection((str(urlsplit(endpoint).hostname), urlsplit(endpoint).port or 0), 2).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("asked", ["", "bytes=10-500000"])
+def test_a_stream_whose_bucket_breaks_off_is_cut_off_too(made: Made, asked: str) -> None:
+    headers = {"range": asked} if asked else {}
+    Watched.broken.set()
+    try:
+        with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
+            made.get(**headers)
+    finally:
+        Watched.broken.clear()
+    assert made.get().content == made.image
+
+
+def test_who_leaves_in_the_middle_holds_nothing_open(made: Made) -> None:
+    with httpx.Client(base_url=made.live.url, trust_env=False) as http:
+        for _ in range(3):
+            with http.stream("GET", made.at + "/image?stream=1") as answer:
+                next(answer.iter_raw(1000))
+    for _ in range(500):
+        if not Watched.open:
+            break
+        threading.Event().wait(0.01)
+    assert Watched.open == []
+
+
+def replaced(live: Live, output: dict[str, Any], image: bytes) -> None:
+    """Put other bytes in the place of an archived image, as only somebody with the bucket's keys can."""
+    store = live.service.memory.store
+    store.delete(output["key"])
+    store.put_new(
+        output["key"], io.BytesIO(image), size=len(image), sha256=hashlib.sha256(image).hexdigest(),
+        content_type="text/html", metadata={},
+    )  # fmt: skip
+
+
+def test_wrong_bytes_never_end_as_if_they_were_right(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = bytearray(made.image)
+    wrong[1000] ^= 1
+    replaced(made.live, made.output, bytes(wrong))
+    try:
+        for headers in ({}, {"range": "bytes=0-"}):
+            with pytest.raises(httpx.RemoteProtocolError, match="without sending complete"):
+                made.get(**headers)
+        assert "an archived image is damaged" in capsys.readouterr().out
+        thumbnail = made.get("/thumbnail")
+        assert (thumbnail.status_code, thumbnail.json()["code"]) == (422, "no_thumbnail")
+        replaced(made.live, made.output, made.image[:-1])
+        for headers in ({}, {"range": "bytes=0-9"}):
+            answer = made.get(**headers)
+            assert (answer.status_code, answer.json()["code"]) == (503, "unready")
+    finally:
+        replaced(made.live, made.output, made.image)
+    assert made.get().content == made.image
+
+
+def test_an_image_that_is_gone_is_not_found(start: Start) -> None:
+    live = start()
+    (output,) = live.outputs(live.make(IMAGEN)["id"])
+    live.service.memory.store.delete(output["key"])
+    for path in ("image?stream=1", "thumbnail"):
+        answer = live.http.get(f"/v1/outputs/{output['id']}/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+# Thumbnails.
+
+
+@pytest.fixture(scope="module")
+def thumbnailed(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    makers = replace(USUAL, store=Watched.connect)
+    with started(
+        s3_server, tmp_path_factory.mktemp("thumbnailed"), sandbox=sandbox, makers=makers, s3={"prefix": "p/"}
+    ) as live:
+        yield live
+
+
+def test_a_thumbnail_is_made_once_kept_and_then_read(thumbnailed: Live) -> None:
+    live = thumbnailed
+    (output,) = live.outputs(live.make(ULTRA)["id"])
+    at, key = f"/v1/outputs/{output['id']}/thumbnail", f"p/thumbnails/{output['id']}.webp"
+    Watched.log.clear()
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda _: httpx.get(live.url + at, trust_env=False), range(12)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.content for answer in answers}) == 1
+    assert Watched.log.count(("put", key)) == Watched.log.count(("stream", output["key"])) == 1
+    image = Image.open(io.BytesIO(answers[0].content))
+    assert (image.format, max(image.size)) == ("WEBP", 64)
+
+    Watched.log.clear()
+    again = live.http.get(at)
+    assert Watched.log == [("stream", key)]
+    assert again.content == answers[0].content == live.service.memory.store.read(key, max_bytes=10**6)
+    assert live.service.memory.store.head(key).content_type == again.headers["content-type"] == "image/webp"
+    assert is_safe(again)
+    assert names(again)[1].endswith("-0-thumbnail.webp")
+
+    Watched.log.clear()
+    for known in (again.headers["etag"], again.headers["etag"].removeprefix("W/")):
+        cached = live.http.get(at, headers={"if-none-match": known})
+        assert (cached.status_code, cached.content, cached.headers["etag"]) == (
+            304,
+            b"",
+            again.headers["etag"],
+        )
+    assert Watched.log == []
+    head = live.http.head(at)
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(again.content)))
+
+
+def test_a_thumbnail_may_be_deleted_at_any_time(thumbnailed: Live) -> None:
+    live = thumbnailed
+    output = live.make(IMAGEN)["outputs"][0]
+    at, key = f"/v1/outputs/{output}/thumbnail", f"p/thumbnails/{output}.webp"
+    first = live.http.get(at)
+    live.service.memory.store.delete(key)
+    assert live.http.get(at).content == first.content
+    kept = live.keys()
+    assert key in kept
+
+
+@pytest.mark.parametrize(
+    ("metadata", "size"), [({"darkroom-thumbnail-recipe": "0"}, 9), ({}, 2_000_000)], ids=["old", "huge"]
+)
+def test_one_that_does_not_fit_is_made_anew(thumbnailed: Live, metadata: dict[str, str], size: int) -> None:
+    live = thumbnailed
+    output = live.make(IMAGEN)["outputs"][0]
+    key, junk = f"p/thumbnails/{output}.webp", bytes(size)
+    live.service.memory.store.put_new(
+        key, io.BytesIO(junk), size=size, sha256=hashlib.sha256(junk).hexdigest(),
+        content_type="image/webp", metadata=metadata,
+    )  # fmt: skip
+    answer = live.http.get(f"/v1/outputs/{output}/thumbnail")
+    assert answer.content[8:12] == b"WEBP"
+    assert live.service.memory.store.read(key, max_bytes=10**6) == answer.content
+
+
+def test_an_image_over_the_limit_has_none_and_is_had_all_the_same(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    with started(s3_server, tmp_path, sandbox=sandbox) as live:
+        bucket = live.service.settings.s3.bucket
+        output = live.make(IMAGEN)["outputs"][0]
+    low = {"max_pixels": 100}
+    with started(
+        s3_server, tmp_path, sandbox=sandbox, download=low, s3={"bucket": bucket}, work=False
+    ) as live:
+        answer = live.http.get(f"/v1/outputs/{output}/thumbnail")
+        assert (answer.status_code, answer.json()["code"]) == (422, "no_thumbnail")
+        assert "DARKROOM_DOWNLOAD__MAX_PIXELS" in answer.json()["detail"]
+        assert answer.headers["cache-control"] == "no-store"
+        assert live.http.get(f"/v1/outputs/{output}/image?stream=1").status_code == 200
+
+
+@pytest.mark.alone
+def test_who_waits_for_one_is_sent_home_when_the_service_stops(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    (tmp_path / "odd").touch()
+    hanging = Thumbnailer(odd("time.sleep(60)", tmp_path / "odd"))
+    with ThreadPoolExecutor(1) as pool:
+        makers = replace(USUAL, thumbnailer=lambda: hanging)
+        with started(s3_server, tmp_path, sandbox=sandbox, makers=makers) as live:
+            at = f"{live.url}/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/thumbnail"
+            asking = pool.submit(httpx.get, at, trust_env=False, timeout=30)
+            while not hanging.helpers():
+                threading.Event().wait(0.01)
+            began = monotonic()
+        assert monotonic() - began < GRACE_S
+        answer = asking.result(5)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unready")
+    assert hanging.helpers() == []
+
+
+# Records.
+
+
+def test_a_record_is_the_one_in_the_bucket(live: Live) -> None:
+    job = live.make(ULTRA, num_images=2, tags={"k": "v"})
+    told = [live.http.get(f"/v1/outputs/{output}/record").json() for output in job["outputs"]]
+    assert told[0] == told[1] == live.service.memory.archive.read_record(live.job(job["id"]))
+    assert (told[0]["schema"], told[0]["job"]["id"]) == ("darkroom/record/1", job["id"])
+
+
+def test_the_newest_record_of_several_is_told(live: Live) -> None:
+    job = live.make(ULTRA | {"num_images": 3}, fault="partial_images")
+    at = f"/v1/outputs/{job['outputs'][0]}/record"
+    first = live.http.get(at).json()
+    assert (job["status"], len(first["outputs"]), first["supersedes"]) == ("partial", 2, None)
+    live.sandbox.mend(job["gateway_job_id"])
+    assert live.http.post(f"/v1/jobs/{job['id']}/retry").status_code == 200
+    assert live.finish(job["id"])["status"] == "archived"
+    newest = live.http.get(at).json()
+    assert (len(newest["outputs"]), newest["job"]["status"]) == (3, "archived")
+    assert newest["supersedes"].endswith(f"{job['id']}.json")
+
+
+def test_a_record_that_is_not_there_is_not_found(thumbnailed: Live) -> None:
+    live = thumbnailed
+    Watched.no_records.set()
+    try:
+        job_id = live.submit(IMAGEN)["id"]
+        for _ in range(200):
+            if outputs := live.outputs(job_id):
+                break
+            threading.Event().wait(0.02)
+        answer = live.http.get(f"/v1/outputs/{outputs[0]['id']}/record")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+        assert "no record yet" in answer.json()["detail"]
+        assert live.http.get(f"/v1/outputs/{outputs[0]['id']}/image?stream=1").status_code == 200
+    finally:
+        Watched.no_records.clear()
+    live.finish(job_id)
+    assert live.http.get(f"/v1/outputs/{outputs[0]['id']}/record").status_code == 200
+    job = live.job(job_id)
+    live.service.memory.store.delete(live.service.memory.archive.record_key(job))
+    assert live.http.get(f"/v1/outputs/{outputs[0]['id']}/record").status_code == 404
+
+
+def test_nothing_is_told_of_what_is_not_there(live: Live) -> None:
+    for path in ("image", "image?stream=1", "thumbnail", "record"):
+        answer = live.http.get(f"/v1/outputs/{NOBODY}.0/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -1,0 +1,347 @@
+"""Thumbnails from real helper processes: every format, and whatever a hostile image may do to a decoder."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+
+import psutil
+import pytest
+from PIL import Image
+
+from receiver.errors import NoThumbnail, Unready
+from receiver.thumbnails.pool import LARGE_PIXELS, Thumbnailer, usual_program
+from tests.support import pictures
+from tests.support.pictures import CORNERS, corners, corners_of, encoded, turned
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these limits")
+PLAIN = {
+    "png": encoded(corners(), "PNG"),
+    "jpeg": encoded(corners(), "JPEG"),
+    "webp": encoded(corners(), "WEBP"),
+    "avif": encoded(corners(), "AVIF"),
+}
+
+
+@pytest.fixture(scope="module")
+def thumbnailer() -> Iterator[Thumbnailer]:
+    made = Thumbnailer()
+    yield made
+    made.close()
+    assert made.helpers() == []
+
+
+def make(thumbnailer: Thumbnailer, data: bytes, pixels: int = 900 * 600) -> Image.Image:
+    made = thumbnailer.make(io.BytesIO(data), size=len(data), pixels=pixels)
+    image = Image.open(io.BytesIO(made))
+    assert image.format == "WEBP"
+    assert not getattr(image, "is_animated", False)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("data", "mode"),
+    [
+        *((data, "RGB") for data in PLAIN.values()),
+        (encoded(corners(), "JPEG", progressive=True), "RGB"),
+        (encoded(corners().convert("CMYK"), "JPEG"), "RGB"),
+        (encoded(corners(), "MPO", save_all=True, append_images=[corners()]), "RGB"),
+        (encoded(corners().quantize(8), "PNG"), "RGB"),
+        (encoded(corners(), "WEBP", lossless=True), "RGB"),
+        *((pictures.animated(kind), "RGB") for kind in ("PNG", "WEBP", "AVIF")),
+        *((turned("JPEG", orientation), "RGB") for orientation in range(1, 9)),
+        *((turned(kind, 6), "RGB") for kind in ("PNG", "WEBP", "AVIF")),
+    ],
+    ids=[
+        *PLAIN, "progressive", "cmyk", "several", "palette", "lossless",
+        "png moves", "webp moves", "avif moves",
+        *(f"turned {orientation}" for orientation in range(1, 9)), "png turned", "webp turned", "avif turned",
+    ],
+)  # fmt: skip
+def test_it_is_the_picture_upright_in_its_own_shape(thumbnailer: Thumbnailer, data: bytes, mode: str) -> None:
+    image = make(thumbnailer, data)
+    assert (image.size, image.mode) == ((512, 341), mode)
+    assert corners_of(image) == list(CORNERS)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF"])
+def test_what_is_clear_stays_clear(thumbnailer: Thumbnailer, kind: str) -> None:
+    image = make(thumbnailer, encoded(pictures.clear(), kind))
+    alpha = image.getchannel("A")
+    assert (image.mode, alpha.getpixel((100, 100)), alpha.getpixel((400, 100))) == ("RGBA", 255, 0)
+
+
+def test_a_clear_palette_stays_clear(thumbnailer: Thumbnailer) -> None:
+    image = make(thumbnailer, encoded(pictures.clear().quantize(8), "PNG"))
+    assert image.getchannel("A").getpixel((400, 100)) == 0
+
+
+def test_16_bits_of_grey_are_shown_as_8(thumbnailer: Thumbnailer) -> None:
+    image = make(thumbnailer, pictures.grey_of_16_bits()).convert("L")
+    row = image.tobytes()[: image.width]
+    assert (row[2] < 12, 118 <= row[image.width // 2] <= 138, row[-3] > 243) == (True, True, True)
+
+
+def test_a_small_image_is_not_made_larger(thumbnailer: Thumbnailer) -> None:
+    assert make(thumbnailer, encoded(corners(60, 40), "PNG"), 2400).size == (60, 40)
+    assert make(thumbnailer, encoded(corners(3000, 2), "PNG"), 6000).size == (512, 1)
+
+
+def test_a_profile_counts_and_no_metadata_stays(thumbnailer: Thumbnailer) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a secret place"
+    profile = pictures.swapped_profile()
+    data = encoded(corners(), "JPEG", exif=exif, icc_profile=profile, comment=b"a secret place", xmp=b"<x/>")
+    image = make(thumbnailer, data)
+    assert set(image.info) & {"exif", "icc_profile", "xmp", "comment"} == set()
+    red, _, blue, _ = corners_of(image)
+    assert (red, blue) == (pictures.BLUE, pictures.RED)
+
+
+def test_a_profile_that_cannot_be_read_counts_for_nothing(thumbnailer: Thumbnailer) -> None:
+    data = encoded(corners(), "PNG", icc_profile=b"no profile at all")
+    assert corners_of(make(thumbnailer, data)) == list(CORNERS)
+
+
+@pytest.mark.parametrize(
+    ("data", "pixels", "why"),
+    [
+        (pictures.bomb(), 100, "more pixels than its header"),
+        (pictures.bomb(1000, 1400), 1_000_000, "more pixels than its header"),
+        (b"", 1, "header"),
+        (b"<svg onload='alert(1)'/>", 1, "header"),
+        (encoded(corners(), "GIF"), 900 * 600, "header"),
+        (encoded(corners(), "TIFF"), 900 * 600, "header"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", 1, "header"),
+        *((data[: len(data) // 2], 900 * 600, "cannot be decoded|header") for data in PLAIN.values()),
+    ],
+    ids=[
+        "bomb",
+        "small bomb",
+        "nothing",
+        "svg",
+        "gif",
+        "tiff",
+        "postscript",
+        *(f"half a {k}" for k in PLAIN),
+    ],
+)
+def test_of_some_there_is_none_and_the_helper_goes_on(
+    thumbnailer: Thumbnailer, data: bytes, pixels: int, why: str
+) -> None:
+    before = thumbnailer.helpers()
+    with pytest.raises(NoThumbnail, match=why):
+        make(thumbnailer, data, pixels)
+    assert corners_of(make(thumbnailer, PLAIN["png"])) == list(CORNERS)
+    assert set(before) <= set(thumbnailer.helpers())
+
+
+def test_no_broken_image_gets_past_the_helper(thumbnailer: Thumbnailer) -> None:
+    chance, outcomes = random.Random(7), set()
+    small = corners(60, 40)
+    samples = [encoded(small, kind) for kind in ("PNG", "JPEG", "WEBP", "AVIF")]
+    samples += [turned("JPEG", 6), encoded(small, "PNG", icc_profile=pictures.swapped_profile())]
+    for number in range(180):
+        data = bytearray(samples[number % len(samples)])
+        for _ in range(chance.randint(1, 8)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        try:
+            make(thumbnailer, bytes(data))
+            outcomes.add("made")
+        except NoThumbnail:
+            outcomes.add("refused")
+    assert outcomes == {"made", "refused"}
+    assert corners_of(make(thumbnailer, PLAIN["avif"])) == list(CORNERS)
+
+
+@LINUX
+def test_a_helper_has_limits_and_knows_no_secret(
+    thumbnailer: Thumbnailer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(thumbnailer, PLAIN["png"])
+    helper = Path("/proc") / str(thumbnailer.helpers()[0])
+    limits = {line[:25].strip(): line[26:46].strip() for line in (helper / "limits").read_text().splitlines()}
+    for name in ("core file size", "file size", "open files", "processes"):
+        assert limits[f"Max {name}"] == "0"
+    assert int(limits["Max address space"]) < 300 * 1024 * 1024
+    assert int(limits["Max cpu time"]) < 60
+    assert (helper / "oom_score_adj").read_text().strip() == "1000"
+    names = {line.partition(b"=")[0] for line in (helper / "environ").read_bytes().split(b"\0") if line}
+    assert names <= {b"LD_LIBRARY_PATH"}
+    assert psutil.Process(thumbnailer.helpers()[0]).net_connections() == []
+
+
+@LINUX
+def test_an_image_that_takes_too_much_memory_takes_nothing_from_the_next() -> None:
+    large = encoded(corners(6000, 4000), "PNG")
+    with subprocess.Popen(usual_program(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as helper:
+        assert helper.stdin is not None
+        assert helper.stdout is not None
+        heads = []
+        for memory in (80 * 1024 * 1024, 512 * 1024 * 1024):
+            asked = {"bytes": len(large), "pixels": 24_000_000, "memory": memory, "seconds": 20}
+            helper.stdin.write(json.dumps(asked).encode() + b"\n" + large)
+            helper.stdin.flush()
+            heads.append(json.loads(helper.stdout.readline()))
+            helper.stdout.read(heads[-1].get("bytes", 0))
+        helper.stdin.close()
+        assert helper.wait(20) == 0
+    assert heads[0] == {"error": "it takes too much memory"}
+    assert heads[1]["bytes"] > 100
+
+
+@LINUX
+def test_a_helper_that_was_left_alone_ends(tmp_path: Path) -> None:
+    parent = (
+        "import io, os, sys\nfrom receiver.thumbnails.pool import Thumbnailer\n"
+        "made = Thumbnailer()\ndata = open(sys.argv[1], 'rb').read()\n"
+        "made.make(io.BytesIO(data), size=len(data), pixels=900 * 600)\n"
+        "print(made.helpers()[0], flush=True)\nos.kill(os.getpid(), 9)\n"
+    )
+    (tmp_path / "a.png").write_bytes(PLAIN["png"])
+    done = subprocess.run(
+        [sys.executable, "-c", parent, str(tmp_path / "a.png")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(done.stdout)).wait(10)
+
+
+def odd(body: str, flag: Path) -> list[str]:
+    """A helper that does something else as long as a file is there, and afterwards what helpers do."""
+    code = ["import os, sys, time", f"if os.path.exists({str(flag)!r}):", f"    {body}"]
+    return [
+        *(sys.executable, "-c", "\n".join([*code, "os.execv(sys.argv[1], sys.argv[1:])"])),
+        *usual_program(),
+    ]
+
+
+BLOCKS = "sys.stdin.buffer.read()"
+SAYS = "print({!r}, flush=True); " + BLOCKS
+STOPS = "print('{\"bytes\": 100}', flush=True); sys.stdin.buffer.read(1000000); os._exit(0)"
+
+
+@pytest.mark.parametrize(
+    ("body", "deadline_s", "why"),
+    [
+        ("time.sleep(60)", 0.7, "more than 0.7 seconds"),
+        (BLOCKS, 0.7, "more than 0.7 seconds"),
+        ("os._exit(3)", 20, "broke what tried it"),
+        ("sys.stdin.readline(); os.abort()", 20, "broke what tried it"),
+        (SAYS.format("what?"), 20, "broke what tried it"),
+        (SAYS.format("[]"), 20, "broke what tried it"),
+        (SAYS.format("{}"), 20, "broke what tried it"),
+        (SAYS.format('{"bytes": 9999999999}'), 20, "broke what tried it"),
+        (SAYS.format("x" * 9999), 20, "broke what tried it"),
+        (SAYS.format('{"bytes": 13}\n<html></html>'), 20, "broke what tried it"),
+        (STOPS, 20, "broke what tried it"),
+    ],
+    ids=[
+        *("sleeps", "says nothing", "leaves", "aborts"),
+        *("text", "list", "object", "huge", "long", "page", "breaks off"),
+    ],
+)
+def test_whatever_a_helper_does_the_next_image_gets_a_new_one(
+    tmp_path: Path, body: str, deadline_s: float, why: str
+) -> None:
+    flag = tmp_path / "odd"
+    flag.touch()
+    thumbnailer = Thumbnailer(odd(body, flag), deadline_s=deadline_s)
+    large = PLAIN["png"] + bytes(1_000_000)  # more than a pipe holds
+    began = monotonic()
+    with pytest.raises(NoThumbnail, match=why):
+        make(thumbnailer, large)
+    assert monotonic() - began < 15
+    assert thumbnailer.helpers() == []
+    flag.unlink()
+    assert corners_of(_made_at_last(thumbnailer, large)) == list(CORNERS)
+    thumbnailer.close()
+
+
+def _made_at_last(thumbnailer: Thumbnailer, data: bytes) -> Image.Image:
+    # On a busy machine a helper may take longer to start than the short deadlines above.
+    for _ in range(20):
+        try:
+            return make(thumbnailer, data)
+        except NoThumbnail:
+            continue
+    raise AssertionError("no helper started in time")
+
+
+def test_a_helper_killed_in_the_middle_takes_only_its_image_with_it(tmp_path: Path) -> None:
+    flag = tmp_path / "odd"
+    flag.touch()
+    thumbnailer = Thumbnailer(odd("sys.stdin.readline(); time.sleep(60)", flag))
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make, thumbnailer, PLAIN["png"])
+        while not (pids := thumbnailer.helpers()):
+            threading.Event().wait(0.01)
+        os.kill(pids[0], signal.SIGKILL)
+        with pytest.raises(NoThumbnail, match="broke what tried it"):
+            making.result(10)
+    flag.unlink()
+    assert corners_of(make(thumbnailer, PLAIN["png"])) == list(CORNERS)
+    os.kill(thumbnailer.helpers()[0], signal.SIGKILL)  # while it waits
+    assert corners_of(make(thumbnailer, PLAIN["png"])) == list(CORNERS)
+    thumbnailer.close()
+
+
+def test_a_helper_that_cannot_be_started_is_no_fault_of_the_image(tmp_path: Path) -> None:
+    with pytest.raises(Unready, match="could be started"):
+        make(Thumbnailer([str(tmp_path / "none")]), PLAIN["png"])
+
+
+def test_helpers_are_few_and_go_when_there_is_nothing_to_do() -> None:
+    thumbnailer = Thumbnailer(at_once=2, idle_s=0.2)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: make(thumbnailer, PLAIN["webp"]), range(16)))
+    assert len(made) == 16
+    pids = thumbnailer.helpers()
+    assert 1 <= len(pids) <= 2
+    deadline = monotonic() + 10
+    while thumbnailer.helpers() and monotonic() < deadline:
+        threading.Event().wait(0.02)
+    assert thumbnailer.helpers() == []
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_large_images_are_made_one_at_a_time(tmp_path: Path) -> None:
+    flag = tmp_path / "odd"
+    flag.touch()
+    thumbnailer = Thumbnailer(odd("time.sleep(60)", flag), deadline_s=0.4, at_once=4)
+    most = 0
+    with ThreadPoolExecutor(3) as pool:
+        making = [pool.submit(make, thumbnailer, PLAIN["png"], LARGE_PIXELS + 1) for _ in range(3)]
+        while not all(one.done() for one in making):
+            most = max(most, len(thumbnailer.helpers()))
+            threading.Event().wait(0.01)
+    assert most == 1
+    thumbnailer.close()
+
+
+def test_closing_ends_what_is_being_made(tmp_path: Path) -> None:
+    flag = tmp_path / "odd"
+    flag.touch()
+    thumbnailer = Thumbnailer(odd("time.sleep(60)", flag))
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make, thumbnailer, PLAIN["png"])
+        while not thumbnailer.helpers():
+            threading.Event().wait(0.01)
+        thumbnailer.close()
+        with pytest.raises(Unready, match="stopping"):
+            making.result(10)
+    with pytest.raises(Unready, match="stopping"):
+        make(thumbnailer, PLAIN["png"])

@@ -1,0 +1,204 @@
+"""Thumbnails of outputs, on a real bucket: made once, not too many at a time, not tried over and over."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, ClassVar, cast
+
+from receiver.errors import NoThumbnail, Unready
+from receiver.http.bucket_threads import BucketTurns
+from receiver.thumbnails.cache import REMEMBERED_S, SPOOL_BYTES, Thumbnails
+from receiver.thumbnails.pool import Thumbnailer
+from storage.archive.keys import Keys
+from storage.archive.object_store import ObjectStore, ObjectStream
+from storage.archive.thumbnails import KeptThumbnails
+from storage.errors import Unavailable
+from storage.models import Output
+from tests.api.test_thumbnail_pool import odd
+from tests.support.pictures import bomb, corners, encoded
+
+PICTURE = encoded(corners(), "PNG")
+
+
+class Counting(Thumbnailer):
+    """Counts the images that it is given."""
+
+    tried = 0
+
+    def make(self, *args: Any, **more: Any) -> bytes:
+        """Make a thumbnail."""
+        self.tried += 1
+        return super().make(*args, **more)
+
+
+class Fixed:
+    """A clock that stands still until it is set."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+def archived(store: ObjectStore, data: bytes, index: int = 0, pixels: tuple[int, int] = (900, 600)) -> Output:
+    output = Output(
+        job_id="01a201ee-8cc4-7255-b42d-d6cf39ac8954", index=index, key=f"images/{index}", bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(), media_type="image/png", width=pixels[0], height=pixels[1],
+        stored_at=0,
+    )  # fmt: skip
+    store.put_new(
+        output.key,
+        io.BytesIO(data),
+        size=len(data),
+        sha256=output.sha256,
+        content_type="image/png",
+        metadata={},
+    )
+    return output
+
+
+@contextmanager
+def thumbnails(store: ObjectStore, thumbnailer: Thumbnailer, **more: Any) -> Iterator[Thumbnails]:
+    made = Thumbnails(
+        store, KeptThumbnails(store, Keys(), "1"), thumbnailer, BucketTurns(), max_pixels=10**8, **more
+    )
+    yield made
+    made.close()
+
+
+def got(made: Thumbnails, *outputs: Output) -> list[Any]:
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*(made.get(output) for output in outputs), return_exceptions=True)
+
+    return asyncio.run(all_of_them())
+
+
+def test_many_who_ask_for_one_get_it_from_one_try(store: ObjectStore) -> None:
+    thumbnailer = Counting()
+    output = archived(store, PICTURE)
+    with thumbnails(store, thumbnailer) as made:
+        answers = got(made, *[output] * 20)
+    assert len({bytes(answer) for answer in answers}) == 1
+    assert thumbnailer.tried == 1
+
+
+def test_an_image_of_which_none_can_be_made_is_left_alone_for_a_while(store: ObjectStore) -> None:
+    thumbnailer, clock = Counting(), Fixed()
+    broken, sound = archived(store, bomb()), archived(store, PICTURE, 1)
+    with thumbnails(store, thumbnailer, now_s=clock) as made:
+        for _ in range(3):
+            (answer,) = got(made, broken)
+            assert isinstance(answer, NoThumbnail)
+            assert answer.code == "no_thumbnail"
+        assert thumbnailer.tried == 1
+        assert isinstance(got(made, sound)[0], bytes)
+        clock.now += REMEMBERED_S + 1
+        got(made, broken)
+        assert thumbnailer.tried == 3
+    assert [stored.key for stored in store.list("thumbnails/")] == [f"thumbnails/{sound.id}.webp"]
+
+
+def test_one_more_than_may_wait_is_sent_home_at_once(store: ObjectStore, tmp_path: Any) -> None:
+    (tmp_path / "odd").touch()
+    thumbnailer = Thumbnailer(odd("time.sleep(60)", tmp_path / "odd"), deadline_s=1)
+    outputs = [archived(store, PICTURE, index) for index in range(3)]
+    with thumbnails(store, thumbnailer, most_waiting=2) as made:
+        answers = got(made, *outputs)
+    assert sorted(type(answer).__name__ for answer in answers) == ["NoThumbnail", "NoThumbnail", "Unready"]
+
+
+def test_nobody_waits_for_a_service_that_stops(store: ObjectStore, tmp_path: Any) -> None:
+    (tmp_path / "odd").touch()
+    thumbnailer = Thumbnailer(odd("time.sleep(60)", tmp_path / "odd"))
+    output = archived(store, PICTURE)
+    with thumbnails(store, thumbnailer) as made:
+
+        def stop() -> None:
+            while not thumbnailer.helpers():
+                threading.Event().wait(0.01)
+            made.close()
+
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        (answer,) = got(made, output)
+        stopping.join()
+        assert isinstance(answer, Unready)
+        assert isinstance(got(made, output)[0], Unready)
+
+
+class Watched(ObjectStore):
+    """A store with somebody who looks on as each chunk comes."""
+
+    looks: ClassVar[list[Callable[[], None]]] = []
+
+    @contextmanager
+    def stream(self, key: str, *, byte_range: str | None = None) -> Iterator[ObjectStream]:
+        """Open an object."""
+        with super().stream(key, byte_range=byte_range) as stream:
+            yield replace(stream, chunks=self._each(stream.chunks))
+
+    def _each(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            for look in self.looks:
+                look()
+            yield chunk
+
+
+def test_a_large_image_goes_to_the_disk_while_it_comes(s3_access: Any) -> None:
+    store = Watched.connect(
+        bucket="full-of-large-ones", endpoint=s3_access.endpoint, region="us-east-1",
+        access_key=s3_access.access_key, secret_key=s3_access.secret_key,
+    )  # fmt: skip
+    store.check(create=True)
+    output = archived(store, bytes(SPOOL_BYTES + 2_000_000))
+    on_disk: list[bool] = []
+    with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool, thumbnails(store, Counting()) as made:
+        Watched.looks.append(lambda: on_disk.append(vars(spool)["_rolled"]))
+        made._fetch(output, cast("BinaryIO", spool))
+        assert spool.tell() == output.bytes
+    assert on_disk[0] is False
+    assert on_disk[-1] is True, "before the last chunk came"
+
+
+class Full(ObjectStore):
+    """A bucket that takes nothing more."""
+
+    def put_new(self, key: str, *args: Any, **more: Any) -> Any:
+        """Write no thumbnail."""
+        if key.startswith("thumbnails/"):
+            raise Unavailable("The bucket is full.")
+        return super().put_new(key, *args, **more)
+
+
+def test_one_that_cannot_be_kept_is_sent_all_the_same(s3_access: Any) -> None:
+    store = Full.connect(
+        bucket="full-of-images", endpoint=s3_access.endpoint, region="us-east-1",
+        access_key=s3_access.access_key, secret_key=s3_access.secret_key,
+    )  # fmt: skip
+    store.check(create=True)
+    thumbnailer = Counting()
+    output = archived(store, PICTURE)
+    with thumbnails(store, thumbnailer) as made:
+        assert [bytes(got(made, output)[0])[8:12] for _ in range(2)] == [b"WEBP"] * 2
+    assert thumbnailer.tried == 2
+
+
+def test_who_leaves_takes_it_from_nobody(store: ObjectStore) -> None:
+    output = archived(store, PICTURE)
+
+    async def one_leaves(made: Thumbnails) -> bytes:
+        leaver, stayer = (asyncio.create_task(made.get(output)) for _ in range(2))
+        await asyncio.wait([leaver], timeout=0.02)
+        leaver.cancel()
+        return await stayer
+
+    with thumbnails(store, Thumbnailer()) as made:
+        assert asyncio.run(one_leaves(made))[8:12] == b"WEBP"

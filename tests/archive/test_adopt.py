@@ -1,0 +1,102 @@
+"""Jobs whose image lies in the bucket already, stored by a try that ended before the ledger knew of it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from receiver.makers import Makers
+from storage.archive.keys import Keys
+from storage.ledger.ledger import Ledger
+from storage.models import Output
+from tests.support.live import IMAGEN, Live, Start
+
+PARAMS: dict[str, Any] = {"output_format": "png"}
+PNG: dict[str, Any] = IMAGEN | {"params": PARAMS}
+SHA256 = "darkroom-sha256"
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (5, 4), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def plant(live: Live, job_id: str, data: bytes, **more: str) -> str:
+    """Put an object where a job's image belongs, and return its key."""
+    key = Keys().image(live.job(job_id), 0, extension="png", sha256="")
+    sha256 = hashlib.sha256(data).hexdigest()
+    metadata = {"darkroom-job-id": job_id, "darkroom-output-index": "0", **more}
+    live.service.memory.store.put_new(
+        key, io.BytesIO(data), size=len(data), sha256=sha256, content_type="image/png", metadata=metadata
+    )
+    return key
+
+
+def kept(live: Live, job: dict[str, Any], data: bytes) -> None:
+    """See that a job is archived with these bytes, by its record and by the ledger."""
+    assert (job["status"], job["error"]) == ("archived", None)
+    (output,) = live.outputs(job["id"])
+    assert output["sha256"] == hashlib.sha256(data).hexdigest()
+    assert live.service.memory.store.read(output["key"], max_bytes=10_000) == data
+    (listed,) = live.service.memory.archive.read_record(live.job(job["id"]))["outputs"]
+    names = ("key", "sha256", "bytes", "media_type", "width", "height")
+    assert {name: listed[name] for name in names} == {name: output[name] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (None, "archive_conflict"),
+        ({"fault": "expired_link", "forever": True}, "image_expired"),
+    ],
+)
+def test_a_retry_heals_a_job_whose_image_was_orphaned(
+    start: Start, fault: dict[str, Any] | None, code: str
+) -> None:
+    live = start(work=False)
+    sandbox = {"sandbox": fault} if fault else {}
+    job_id = str(live.submit(PNG | {"params": PARAMS | sandbox})["id"])
+    data = picture()
+    key = plant(live, job_id, data)  # without a digest, so that nothing is proven
+    worker = start(s3={"bucket": live.service.settings.s3.bucket})
+    job = worker.finish(job_id)
+    assert (job["status"], job["error"]["code"]) == ("failed", code)
+    live.service.memory.store.delete(key)
+    plant(live, job_id, data, **{SHA256: hashlib.sha256(data).hexdigest()})
+    assert worker.http.post(f"/v1/jobs/{job_id}/retry").is_success
+    kept(worker, worker.finish(job_id), data)
+
+
+def test_the_image_that_another_worker_noted_meanwhile_is_kept(start: Start) -> None:
+    """A worker lost its lease while it stored, and notes its image before the one that took over."""
+    noted: list[Output] = []
+
+    class Overtaken(Ledger):
+        def add_output(self, output: Output) -> None:
+            if not noted:
+                sha256 = hashlib.sha256(b"the other worker's").hexdigest()
+                key = output.key.replace(output.sha256, sha256)
+                noted.append(replace(output, sha256=sha256, key=key))
+                super().add_output(noted[0])
+            super().add_output(output)
+
+    live = start(key_template="{job_id}/{index}-{sha256}.{ext}", makers=Makers(ledger=Overtaken))
+    job = live.make(PNG)
+    assert job["status"] == "archived"
+    assert [output["key"] for output in live.outputs(job["id"])] == [noted[0].key]
+
+
+def test_an_image_noted_under_a_key_of_another_submission_is_a_conflict(start: Start) -> None:
+    class Crossed(Ledger):
+        def add_output(self, output: Output) -> None:
+            super().add_output(replace(output, sha256="0" * 64, key=f"elsewhere/{output.key}"))
+            super().add_output(output)
+
+    job = start(makers=Makers(ledger=Crossed)).make(PNG)
+    assert (job["status"], job["error"]["code"]) == ("failed", "archive_conflict")

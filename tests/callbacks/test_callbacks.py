@@ -1,0 +1,253 @@
+"""What comes in on callback URLs: what is proven is kept, and nothing else leaves a trace."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.callbacks.tokens import CallbackTokens
+from storage.models import Status
+from tests.support.live import IMAGEN, ULTRA, Live, Start, started
+
+KEY = b"afk_sandbox"
+
+
+def signed(body: bytes, key: bytes = KEY) -> dict[str, str]:
+    digest = hmac.new(hashlib.sha256(key).digest(), body, hashlib.sha256).hexdigest()
+    return {"content-type": "application/json", "x-webhook-signature": f"sha256={digest}"}
+
+
+def completed(theirs: str, url: str = "https://cdn.example/1.png") -> bytes:
+    return json.dumps(
+        {"event": "completed", "jobId": theirs, "status": "COMPLETED", "result": {"images": [url]}}
+    ).encode()
+
+
+@pytest.fixture(scope="module")
+def idle(s3_server: Any, sandbox: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A service whose worker does nothing, so that jobs stay where a test puts them."""
+    folder = tmp_path_factory.mktemp("idle")
+    with started(s3_server, folder, sandbox=sandbox, work=False, callback_bytes=4096) as running:
+        yield running
+
+
+def running_job(live: Live, theirs: str) -> str:
+    """A job that its gateway is said to have taken."""
+    job_id = str(live.submit(IMAGEN)["id"])
+    ledger = live.service.memory.ledger
+    job = next(job for job in ledger.claim("test", 100) if job.id == job_id)
+    job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
+    ledger.move(job, Status.RUNNING, "test", gateway_job_id=theirs, due_in_ms=3_600_000)
+    return job_id
+
+
+def state(live: Live) -> tuple[Any, ...]:
+    """Everything that a refused callback must leave as it was."""
+    jobs = live.http.get("/v1/jobs", params={"limit": 500}).json()["jobs"]
+    deliveries = [live.service.memory.ledger.deliveries(job["id"]) for job in jobs]
+    return jobs, deliveries, live.keys()
+
+
+def test_a_proven_callback_is_accepted_once_and_then_known(idle: Live) -> None:
+    job_id = running_job(idle, "theirs-once")
+    url, body = idle.callback_url(job_id), completed("theirs-once")
+    first = httpx.post(url, content=body, headers=signed(body))
+    again = httpx.post(url, content=body, headers=signed(body))
+    assert (first.status_code, first.json()) == (200, {"status": "accepted"})
+    assert (again.status_code, again.json()) == (200, {"status": "duplicate"})
+    (delivery,) = idle.service.memory.ledger.deliveries(job_id)
+    assert delivery.body == body
+    assert delivery.body_sha256 == hashlib.sha256(body).hexdigest()
+    assert delivery.signature == "valid"
+
+
+def test_fifty_at_the_same_instant_are_one(idle: Live) -> None:
+    job_id = running_job(idle, "theirs-fifty")
+    url, body = idle.callback_url(job_id), completed("theirs-fifty")
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: httpx.post(url, content=body, headers=signed(body)), range(50)))
+    assert [answer.status_code for answer in answers] == [200] * 50
+    assert sorted(answer.json()["status"] for answer in answers) == ["accepted"] + ["duplicate"] * 49
+    assert len(idle.service.memory.ledger.deliveries(job_id)) == 1
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", "x", "a.b.c", "%00", "..%2f..%2fv1%2fjobs", "é", "." * 250, "a" * 4000, "eyJ9.aaaa.bbbb/more"],
+)
+def test_a_forged_token_is_refused(idle: Live, token: str) -> None:
+    before, body = state(idle), completed("theirs")
+    answer = httpx.post(f"{idle.url}/callbacks/apiframe/{token}", content=body, headers=signed(body))
+    assert answer.status_code in {401, 404}, answer.text
+    assert state(idle) == before
+
+
+def test_all_bad_tokens_get_the_same_answer(idle: Live) -> None:
+    job_id = running_job(idle, "theirs-uniform")
+    good = idle.callback_url(job_id)
+    token = good.rpartition("/")[2]
+    clock = lambda: 1_000_000_000_000  # noqa: E731 - a day in 2001
+    secret = (idle.service.settings.data_dir / "secret-key").read_text().strip()
+    expired = CallbackTokens([secret], max_age_s=60, clock=clock).make("apiframe", job_id)
+    other_key = CallbackTokens(["another-key-of-ours"], max_age_s=60, clock=clock).make("apiframe", job_id)
+    changed = token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]
+    before, body = state(idle), completed("theirs-uniform")
+    answers = [
+        httpx.post(url, content=body, headers=signed(body))
+        for url in (
+            f"{idle.url}/callbacks/apiframe/{expired}",
+            f"{idle.url}/callbacks/apiframe/{other_key}",
+            f"{idle.url}/callbacks/apiframe/{changed}",
+            f"{idle.url}/callbacks/api-in-one/{token}",
+            f"{idle.url}/callbacks/nobody/{token}",
+            f"{idle.url}/callbacks/apiframe/",
+        )
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.text for answer in answers}) == 1
+    assert answers[0].json()["code"] == "bad_token"
+    assert state(idle) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ("signature", 401, "bad_signature"),
+        ("garbage signature", 401, "bad_signature"),
+        ("key", 401, "bad_signature"),
+        ("not json", 400, "malformed_callback"),
+        ("another shape", 400, "malformed_callback"),
+        ("another job", 409, "job_mismatch"),
+        ("too large", 413, "body_too_large"),
+        ("too large, chunked", 413, "body_too_large"),
+    ],
+)
+def test_whatever_is_wrong_is_refused_and_changes_nothing(
+    idle: Live, change: str, status: int, code: str
+) -> None:
+    theirs = f"theirs-{change}"
+    url, body = idle.callback_url(running_job(idle, theirs)), completed(theirs)
+    headers, content = signed(body), body
+    if change == "signature":
+        headers["x-webhook-signature"] = "sha256=" + "0" * 64
+    if change == "garbage signature":
+        headers["x-webhook-signature"] = "sha256=,v1 zz=="
+    if change == "key":
+        headers = signed(body, b"afk_stolen")
+    if change == "not json":
+        content = b"{" + body
+        headers = signed(content)
+    if change == "another shape":
+        content = b'["completed"]'
+        headers = signed(content)
+    if change == "another job":
+        content = completed("somebody-elses")
+        headers = signed(content)
+    if change.startswith("too large"):
+        content = body + b" " * 5000
+        headers = signed(content)
+    before = state(idle)
+    sent: Any = iter([content[:100], content[100:]]) if change.endswith("chunked") else content
+    answer = httpx.post(url, content=sent, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert state(idle) == before
+
+
+def test_a_true_token_for_a_job_that_is_gone_is_told_so(idle: Live) -> None:
+    tokens = idle.service.outside.urls.tokens
+    url = f"{idle.url}/callbacks/apiframe/{tokens.make('apiframe', 'nobody')}"
+    body = completed("theirs")
+    answer = httpx.post(url, content=body, headers=signed(body))
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_only_post_is_taken_and_nothing_is_ever_redirected(idle: Live, method: str) -> None:
+    url = idle.callback_url(running_job(idle, f"theirs-{method}"))
+    assert httpx.request(method, url).status_code == 405
+    assert httpx.post(url + "/").status_code == 401
+
+
+def test_a_callback_that_overtakes_the_answer_to_its_submission_is_applied(idle: Live) -> None:
+    job_id = str(idle.submit(IMAGEN)["id"])
+    ledger = idle.service.memory.ledger
+    job = next(job for job in ledger.claim("test", 100) if job.id == job_id)
+    job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
+    body = completed("theirs-early")
+    assert httpx.post(idle.callback_url(job_id), content=body, headers=signed(body)).status_code == 200
+    job = ledger.move(job, Status.RUNNING, "test", gateway_job_id="theirs-early", due_in_ms=3_600_000)
+    assert job.next_attempt_at is not None
+    assert job.next_attempt_at <= job.updated_at, "due at once, because news is waiting"
+
+
+def test_a_previous_api_key_still_verifies(start: Start) -> None:
+    live = start(work=False, apiframe={"api_key": "afk_new", "previous_api_keys": ["afk_old"]})
+    url, body = live.callback_url(running_job(live, "theirs")), completed("theirs")
+    assert httpx.post(url, content=body, headers=signed(body, b"afk_stolen")).status_code == 401
+    assert httpx.post(url, content=body, headers=signed(body, b"afk_old")).status_code == 200
+
+
+def test_secret_keys_rotate_without_losing_a_callback(start: Start) -> None:
+    old = start(work=False, secret_keys=["the-old-secret-key"])
+    job_id = running_job(old, "theirs")
+    token = old.callback_url(job_id).rpartition("/")[2]
+    both = start(work=False, secret_keys=["the-old-secret-key", "the-new-secret-key"])
+    body = completed("theirs")
+    answer = httpx.post(f"{both.url}/callbacks/apiframe/{token}", content=body, headers=signed(body))
+    assert answer.status_code == 200
+    assert both.callback_url(job_id).rpartition("/")[2] != token
+
+
+def test_an_unsigned_gateways_callback_is_recorded_as_such(idle: Live) -> None:
+    job_id = str(idle.submit(ULTRA)["id"])
+    body = json.dumps({"code": 200, "data": {"task_id": "n1_x", "status": "completed"}}).encode()
+    assert httpx.post(idle.callback_url(job_id), content=body).status_code == 200
+    assert idle.service.memory.ledger.deliveries(job_id)[0].signature == "unsupported"
+
+
+def test_what_a_gateway_echoes_of_keys_and_of_our_own_url_is_not_kept(idle: Live) -> None:
+    job_id = running_job(idle, "theirs-echo")
+    url = idle.callback_url(job_id)
+    token = url.rpartition("/")[2]
+    link = "https://cdn.example/1.png?sig=to-be-fetched"
+    echo = {
+        **json.loads(completed("theirs-echo", link)),
+        "apiKey": {"webhookCallbackApiKey": "theirs-12345"},
+        "request": {"webhookUrl": url, "key": "Zk3v9qLm2x7Rt5Yb1N", "authorization": "Bearer afk_sandbox"},
+        "log": f"sent to {url.replace('/', '%2F')} with afk%5Fsandbox",
+    }
+    body = json.dumps(echo).replace("/", "\\/").encode()
+    headers = {**signed(body), "x-webhook-note": f"to {url}", "x-webhook-secret": "afk_sandbox"}
+    assert httpx.post(url, content=body, headers=headers).status_code == 200
+    (delivery,) = idle.service.memory.ledger.deliveries(job_id)
+    kept = repr(delivery)
+    for secret in (token, token.split(".")[0], "theirs-12345", "Zk3v9qLm2x7Rt5Yb1N", "sandbox"):
+        assert secret not in kept, secret
+    assert delivery.body_sha256 == hashlib.sha256(body).hexdigest()
+    read = json.loads(delivery.body)
+    assert read["result"] == {"images": [link]}, "which is still to be fetched"
+
+
+@pytest.mark.parametrize("path", ["/callbacks/apiframe/{}", "/Callbacks/apiframe/{}", "/callbacks//{}"])
+def test_the_log_has_the_request_but_not_its_token(
+    idle: Live, capfd: pytest.CaptureFixture[str], path: str
+) -> None:
+    token = idle.callback_url(running_job(idle, f"theirs-{path}")).rpartition("/")[2]
+    httpx.post(idle.url + path.format(token), content=b"{}", headers=signed(b"{}"))
+    seen = ""
+    for _ in range(250):  # the line is written after the answer
+        seen += "".join(capfd.readouterr())
+        if "[token]" in seen:
+            break
+        threading.Event().wait(0.02)
+    assert "[token]" in seen
+    assert token not in seen
+    assert token.split(".")[0] not in seen

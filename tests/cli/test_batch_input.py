@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from receiver.cli.batch_input import BadInput, Row, check, nested, read_any, read_csv, read_json_lines
+from receiver.cli.console import plain, size
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "line 1: there are no columns"),
+        ("prompt,promt\nx,y", "unknown column 'promt'"),
+        ("prompt,prompt\nx,y", "column prompt is there twice"),
+        ("prompt\nx,y", "line 2: 2 cells, but 1 columns"),
+        ('prompt,seed\n"two\nlines",1\nx,y,z', "line 4: 3 cells"),
+        ("prompt,num_images\nx,1.5", "line 2: num_images"),
+        ('prompt\n"open', "line 2"),
+        ("prompt,params.a,params.a.b\nx,1,2", "line 2: params.a.b: a has a value already"),
+    ],
+)
+def test_faults_of_csv_are_told_with_their_line(text: str, told: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_csv(text)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "line 1: not JSON"),
+        ('{"prompt": "x"}\n[1]', "line 2: not an object"),
+        ('{"prompt": "x", "size": 1}', "line 1: unknown field 'size'"),
+        ('{"prompt": NaN}', "line 1: not JSON: NaN"),
+        ("[" * 200_000, "line 1: "),
+    ],
+)
+def test_faults_of_json_lines_are_told_with_their_line(text: str, told: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_json_lines(text)
+    assert told in str(caught.value)
+
+
+def test_a_csv_row_becomes_fields() -> None:
+    (row,) = read_any("prompt,seed,num_images,params.a.b,params.c,tags.d.e\np,007,2,[1],text,5\n\n , ,,,,\n")
+    assert row.line == 2
+    assert row.fields == {
+        "prompt": "p",
+        "seed": "007",
+        "num_images": 2,
+        "params": {"a": {"b": [1]}, "c": "text"},
+        "tags": {"d.e": "5"},
+    }
+
+
+def test_a_line_separator_in_a_prompt_is_no_end_of_line() -> None:
+    assert len(read_json_lines('{"prompt": "a\u2028b"}\n{"prompt": "c"}')) == 2
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("a=1", {"a": 1}),
+        ("a=x", {"a": "x"}),
+        ('a="1"', {"a": "1"}),
+        ("a.b=true", {"a": {"b": True}}),
+        ("a=", {"a": ""}),
+    ],
+)
+def test_a_parameter_may_be_json_or_text(pair: str, value: dict[str, Any]) -> None:
+    assert nested([pair], "--param") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("two\r\nlines\tand a tab", "two lines and a tab"),
+        ("\x1b[2J\x07\x9b31m", "\\u001b[2J\\u0007\\u009b31m"),
+        ("日本語 👩\u200d🚀", "日本語 👩\u200d🚀"),
+        ("\udcff\u2066", "\\udcff\\u2066"),
+    ],
+)
+def test_text_from_outside_is_made_plain(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("length", "shown"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456, "123 kB"), (5_400_000, "5.4 MB")],
+)
+def test_sizes_are_for_people(length: int, shown: str) -> None:
+    assert size(length) == shown
+
+
+@pytest.mark.parametrize("key", [2, "", "clé", "a b", "line\nend", "x" * 256])
+def test_a_key_that_no_header_can_hold_is_told_before_anything_is_sent(key: Any) -> None:
+    fields = {"gateway": "apiframe", "model": "m", "prompt": "p"}
+    check([Row(3, fields | {"idempotency_key": "order-7"})])
+    with pytest.raises(BadInput, match="line 3: idempotency_key"):
+        check([Row(3, fields | {"idempotency_key": key})])

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import hashlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from receiver.cli.main import app
+from tests.support.running import Running, command, data, environment
+
+COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
+IMAGEN = ("--gateway", "apiframe", "--model", "imagen-4-fast")
+RAMEN = ("--gateway", "api-in-one", "--model", "imagen4")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A job that was submitted by the command line, and its output."""
+
+    job: dict[str, Any]
+    output: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def made(running: Running) -> Made:
+    prompt = "a bowl of [bold]ramen[/bold] \x1b[31mhot\u202e"
+    done = running.darkroom_command(
+        "submit", prompt, *RAMEN, "--seed", "7", "--tag", "for=cli", "--wait", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    job = data(done)
+    return Made(job, data(running.darkroom_command("show", job["outputs"][0], "--json")))
+
+
+def test_the_commands_are_the_documented_ones() -> None:
+    making = "demo serve work sandbox config migrate-ledger submit jobs retry notifications"
+    documented = f"{making} show search download export usage status"
+    assert sorted(documented.split()) == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_help_has_a_sentence_and_an_example(name: str) -> None:
+    done = command(name, "--help", COLUMNS="80")
+    assert done.returncode == 0
+    assert f"darkroom {name}" in done.stdout.partition("Example")[2]
+    assert "\x1b" not in done.stdout
+
+
+def test_the_general_help_tells_every_command_where_to_begin_and_the_version() -> None:
+    shown = command("--help", COLUMNS="80").stdout
+    assert all(f"│ {name}" in shown for name in COMMANDS)
+    assert "Begin with darkroom demo" in shown
+    assert command("--version").stdout.startswith("darkroom ")
+
+
+def test_help_needs_none_of_the_heavy_libraries() -> None:
+    heavy = ["boto3", "sqlalchemy", "uvicorn", "PIL", "httpx", "starlette"]
+    check = f"import sys, receiver.cli.main; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", check], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_submit_waits_downloads_and_tells(running: Running, tmp_path: Path) -> None:
+    done = running.darkroom_command("submit", "a kite", *IMAGEN, "--download", str(tmp_path / "new"))
+    assert done.returncode == 0, done.stderr
+    assert "archived" in done.stdout
+    (file,) = (tmp_path / "new").iterdir()
+    (output,) = running.darkroom.search(job=file.name.rpartition(".")[0].rpartition(".")[0])
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == output.sha256
+
+
+def test_submit_passes_parameters_on_and_fails_when_the_job_fails(running: Running) -> None:
+    fault = "sandbox.fault=failed"
+    done = running.darkroom_command("submit", "a kite", *IMAGEN, "--param", fault, "--wait")
+    assert done.returncode == 1
+    assert "failed" in done.stdout
+    assert "generation_failed" in done.stdout
+
+
+def test_submit_returns_at_once_without_wait(running: Running) -> None:
+    done = running.darkroom_command("submit", "a kite", *IMAGEN, "--param", "image_size=2K", "--json")
+    assert done.returncode == 0
+    assert data(done)["request"]["params"] == {"image_size": "2K"}
+
+
+def test_submit_says_who_is_to_be_told(running: Running, tmp_path: Path) -> None:
+    done = running.darkroom_command("submit", "a kite", *IMAGEN, "--notify-url", "http://10.0.0.1/hook")
+    assert done.returncode == 2
+    assert "notify_url" in done.stderr
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("prompt,notify_url\na kite,http://10.0.0.1/hook\n")
+    done = running.darkroom_command("submit", "--file", str(prompts), *IMAGEN)
+    assert "notify_url" in done.stderr
+    assert "may have been taken" not in done.stderr, "it was refused"
+
+
+def test_submit_tells_when_the_time_is_up(running: Running) -> None:
+    late = ("--param", 'sandbox={"fault": "slow_image", "delay_s": 5}')
+    done = running.darkroom_command("submit", "slow", *IMAGEN, *late, "--wait", "--timeout", "0.2")
+    assert done.returncode == 1
+    assert "The time is up" in done.stderr
+
+
+def test_a_file_of_prompts_is_submitted_row_by_row(running: Running, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.csv"
+    file.write_text(
+        "\ufeffprompt,model,aspect_ratio,params.image_size,tags.row,idempotency_key\n"
+        '"a kite, red",,16:9,1K,first,row-1\n'
+        '"two\nlines",imagen-4-fast,,,second,\n'
+    )
+    done = running.darkroom_command(
+        "submit", "-f", str(file), *IMAGEN, "--tag", "all=yes", "--wait", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = data(done)
+    assert first["request"]["tags"] == {"row": "first", "all": "yes"}
+    assert first["request"]["aspect_ratio"] == "16:9"
+    assert (second["request"]["prompt"], second["request"]["params"]) == ("two\nlines", {})
+    again = running.darkroom_command("submit", "-f", str(file), *IMAGEN, "--tag", "all=yes", "--json")
+    assert data(again)[0]["id"] == first["id"]
+    assert data(again)[1]["id"] != second["id"]
+
+
+def test_standard_input_may_be_json_lines(running: Running) -> None:
+    lines = '{"prompt": "one", "num_images": 1}\n\n{"prompt": "zwei", "tags": {"a": "b"}}\n'
+    done = running.darkroom_command("submit", "-f", "-", *RAMEN, "--json", stdin=lines)
+    assert [job["request"]["prompt"] for job in data(done)] == ["one", "zwei"]
+
+
+def test_a_bad_row_is_named_before_anything_is_sent(running: Running, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"prompt": "fine"}\n{"prompt": ""}\n{"prompt": "x", "num_images": "two"}\n')
+    before = running.darkroom.status().total.accepted
+    done = running.darkroom_command("submit", "--file", str(file), *IMAGEN)
+    assert done.returncode == 2
+    assert "line 2: prompt" in done.stderr
+    assert "line 3: num_images" in done.stderr
+    assert running.darkroom.status().total.accepted == before
+
+
+def test_rows_that_the_service_refuses_do_not_stop_the_others(running: Running, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.csv"
+    file.write_text("prompt,seed\nfine,\nrefused,7\nfine too,\n")
+    done = running.darkroom_command("submit", "--file", str(file), *IMAGEN, "--json")
+    assert done.returncode == 1
+    assert [job["request"]["prompt"] for job in data(done)] == ["fine", "fine too"]
+    assert "line 3: seed" in done.stderr
+
+
+def test_an_unsupported_parameter_may_be_left_out(running: Running) -> None:
+    refused = running.darkroom_command("submit", "p", *IMAGEN, "--seed", "7")
+    assert (refused.returncode, "seed: " in refused.stderr) == (2, True)
+    taken = running.darkroom_command("submit", "p", *IMAGEN, "--seed", "7", "--ignore-unsupported", "--json")
+    assert data(taken)["request"]["ignored"] == ["seed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "Give a prompt"),
+        (("p", "--file", "x.csv"), "Give a prompt"),
+        (("p",), "--gateway is missing"),
+        (("p", *IMAGEN, "--param", "novalue"), "name=value"),
+        (("p", *IMAGEN, "--param", "a=1", "--param", "a.b=2"), "has a value already"),
+        (("p", *IMAGEN, "--tag", "=x"), "name=value"),
+        (("--file", "missing.csv"), "cannot be read"),
+        (("--file", "prompts.txt"), "must end in .csv or .jsonl"),
+        (("--file", "x.csv", "--idempotency-key", "k"), "column idempotency_key"),
+    ],
+)
+def test_misuse_of_submit_is_told(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    done = command("submit", *arguments, cwd=tmp_path)
+    assert (done.returncode, told in done.stderr, done.stdout) == (2, True, ""), done.stderr
+
+
+def test_jobs_are_listed(running: Running, made: Made) -> None:
+    table = running.darkroom_command("jobs", "--tag", "for=cli", "--status", "archived")
+    assert made.job["id"] in table.stdout
+    assert [job["id"] for job in data(running.darkroom_command("jobs", "--tag", "for=cli", "--json"))] == [
+        made.job["id"]
+    ]
+    nothing = running.darkroom_command("jobs", "--model", "none")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "There are no such jobs.\n")
+
+
+def test_show_tells_what_was_asked_what_came_and_the_proof(running: Running, made: Made) -> None:
+    shown = running.darkroom_command("show", made.job["id"]).stdout
+    for part in (made.output["sha256"], "signed URL", "n47", "for", "callback", "imagen4", "submitting"):
+        assert part in shown
+    shown = running.darkroom_command("show", made.output["id"]).stdout
+    assert made.output["key"] in shown
+    assert made.output["job"]["id"] == made.job["id"]
+
+
+def test_search_finds_by_what_made_it(running: Running, made: Made) -> None:
+    wanted = ("search", "RAMEN", "--seed", "7", "--model", "imagen4", "--tag", "for=cli")
+    assert made.output["id"] in running.darkroom_command(*wanted).stdout
+    (found,) = data(running.darkroom_command(*wanted, "--sha256", made.output["sha256"], "--json"))
+    assert found["key"] == made.output["key"]
+    assert data(running.darkroom_command("search", "ramen", "--seed", "8", "--json")) == []
+
+
+@pytest.mark.parametrize("arguments", [("jobs",), ("search",), ("jobs", "--json"), ("search", "--json")])
+def test_a_prompt_cannot_reach_the_terminal(running: Running, made: Made, arguments: tuple[str, ...]) -> None:
+    shown = running.darkroom_command(*arguments, "--tag", "for=cli").stdout
+    assert "a bowl of [bold]ramen[/bold]" in shown
+    assert "\\u001b[31mhot\\u202e" in shown
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_ids_are_never_cut(running: Running, made: Made, width: str) -> None:
+    forced = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": width}
+    shown = running.darkroom_command("search", "--tag", "for=cli", **forced).stdout
+    assert made.output["id"] in shown
+    assert "\x1b[1m" in shown
+
+
+def test_download_checks_and_does_not_repeat(running: Running, made: Made, tmp_path: Path) -> None:
+    wanted = ("download", made.job["id"], made.output["id"], "--to", str(tmp_path), "--json")
+    (first,) = data(running.darkroom_command(*wanted))
+    assert (first["fetched"], first["sha256"]) == (True, made.output["sha256"])
+    done = running.darkroom_command(*wanted)
+    assert data(done)[0]["fetched"] is False
+    assert "1 already there" in done.stderr
+    by_filter = running.darkroom_command("download", "--tag", "for=cli", "--to", str(tmp_path))
+    assert by_filter.stdout.split() == [first["file"]]
+
+
+A_JOB = "019a1b2c-3d4e-7f00-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--all", "--tag", "a=b"),
+        (f"{A_JOB}.0", "--model", "m"),
+        (A_JOB, "kite"),
+        (A_JOB[:-1],),
+        ("kite", "--all"),
+        ("kite", "--name", "../{id}"),
+    ],
+)
+def test_download_asks_what_is_meant(arguments: tuple[str, ...]) -> None:
+    assert command("download", *arguments).returncode == 2
+
+
+def test_a_folder_that_cannot_be_written_is_told(running: Running, made: Made, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = running.darkroom_command("download", made.output["id"], "--to", str(tmp_path / "file" / "below"))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+
+
+def test_status_is_shown_and_balances(running: Running, made: Made) -> None:
+    done = running.darkroom_command("status")
+    assert (done.returncode, "Every accepted job is accounted for" in done.stdout) == (0, True)
+    assert data(running.darkroom_command("status", "--json"))["balanced"] is True
+
+
+def test_what_is_not_there_is_an_error_of_one_line(running: Running) -> None:
+    done = running.darkroom_command("show", "nothing")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("jobs",), ("show", "x"), ("status", "--json"), ("submit", "p", *IMAGEN)]
+)
+def test_a_service_that_is_not_there_is_told(arguments: tuple[str, ...]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        done = command(*arguments, DARKROOM_URL=f"http://127.0.0.1:{taken.getsockname()[1]}")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "darkroom serve" in done.stderr
+    assert "DARKROOM_URL" in done.stderr
+
+
+def test_a_token_is_never_shown(running: Running) -> None:
+    ended = running.darkroom_command("jobs", "--token", "sekret-token\n")
+    assert ended.returncode == 0, "a line end at its end is nobody's meaning"
+    broken = running.darkroom_command("jobs", "--token", "sekret\ntoken")
+    assert broken.returncode != 0
+    assert "sekret" not in broken.stdout + broken.stderr
+    assert "Traceback" not in broken.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_paid(running: Running) -> None:
+    before = len(running.sandbox.jobs())
+    done = running.darkroom_command("submit", "a kite", *IMAGEN, "--download", "/proc/nope")
+    assert done.returncode == 1
+    assert "--download /proc/nope" in done.stderr
+    assert len(running.sandbox.jobs()) == before
+
+
+def test_an_interrupted_file_says_where_to_go_on(running: Running, tmp_path: Path) -> None:
+    rows = ["prompt,seed", "refused for its seed,1", *(f"row number {number}," for number in range(2000))]
+    (tmp_path / "many.csv").write_text("\n".join(rows))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "receiver", "submit", "--file", "many.csv", *IMAGEN],
+        env=environment(DARKROOM_URL=running.url), cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while len(list(running.darkroom.jobs(limit=5, q="row number"))) < 5:
+        assert child.poll() is None
+    child.send_signal(signal.SIGINT)
+    _, told = child.communicate(timeout=30)
+    assert child.returncode == 130
+    assert "line 2: " in told.partition("Refused:")[2]
+    sent = [int(line) for line in re.findall(r"^  line (\d+): ", told, re.MULTILINE)]
+    following = int(told.partition("Not submitted: line ")[2].split()[0])
+    assert sent == list(range(3, 3 + len(sent)))
+    assert following - max(sent) in {1, 2}, told
+    if following - max(sent) == 2:
+        assert f"Line {max(sent) + 1} was being sent" in told

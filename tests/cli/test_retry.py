@@ -1,0 +1,208 @@
+"""`darkroom retry`, and how `jobs`, `show` and `counts` tell what went wrong and what was tried."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.sandbox import SandboxServer
+from tests.support.live import IMAGEN, started
+from tests.support.running import Running, command, data, environment
+
+GONE = {"fault": "expired_link", "forever": True, "status": 410}
+
+
+def made(running: Running, tag: str, fault: Any = GONE, number: int = 1) -> list[str]:
+    """Jobs that are over, by the command's own client; answers their ids."""
+    ids = []
+    for index in range(number):
+        job = running.darkroom.submit(
+            gateway="api-in-one",
+            model="imagen4",
+            prompt=f"to be retried {index}",
+            params={"sandbox": fault} if fault else {},
+            tags={"retry": tag},
+        )
+        ids.append(job.id)
+    return [running.darkroom.wait(job_id, 40).id for job_id in ids]
+
+
+def retried(running: Running, job_id: str) -> int:
+    """How often somebody asked for a retry of a job."""
+    timeline = running.darkroom.wait(job_id, 40).timeline
+    return sum(event["times"] for event in timeline if event.get("step") == "retry")
+
+
+def test_a_job_is_retried_by_its_id(running: Running) -> None:
+    one, other = made(running, "by-id", number=2)
+    done = running.darkroom_command("retry", one)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "1 job back at work" in done.stderr
+    assert (retried(running, one), retried(running, other)) == (1, 0)
+
+
+def test_what_filters_find_is_shown_first(running: Running) -> None:
+    ids = made(running, "preview", number=2)
+    done = running.darkroom_command("retry", "--tag", "retry=preview", "--since", "1h", "--dry-run")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert all(job_id in done.stderr for job_id in ids)
+    assert "2 jobs: 2 image_expired." in done.stderr
+    assert "charged" not in done.stderr
+    told = running.darkroom_command("retry", "--tag", "retry=preview", "--dry-run", "--resubmit").stderr
+    assert "may be charged again" in told
+    assert [retried(running, job_id) for job_id in ids] == [0, 0]
+
+
+def test_what_filters_find_is_retried_if_told(running: Running) -> None:
+    ids = made(running, "yes", number=2)
+    wanted = ("retry", "--tag", "retry=yes", "--status", "failed", "--code", "image_expired")
+    unasked = running.darkroom_command(*wanted)
+    assert (unasked.returncode, unasked.stdout) == (2, "")
+    assert "--yes" in unasked.stderr
+    assert "--dry-run" in unasked.stderr
+    assert [retried(running, job_id) for job_id in ids] == [0, 0], "nobody said yes"
+    done = running.darkroom_command(*wanted, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs back at work" in done.stderr
+    assert [retried(running, job_id) for job_id in ids] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "times", "told"), [("n", 0, "Nothing was changed"), ("y", 1, "back at work")]
+)
+def test_at_a_terminal_one_is_asked(running: Running, answer: str, times: int, told: str) -> None:
+    (job_id,) = made(running, f"asked-{answer}")
+    ours, theirs = pty.openpty()
+    os.write(ours, f"{answer}\n".encode())
+    done = subprocess.run(
+        [sys.executable, "-m", "receiver", "retry", "--tag", f"retry=asked-{answer}"],
+        env=environment(DARKROOM_URL=running.url), stdin=theirs, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 0, done.stderr
+    assert "Retry this job?" in done.stderr
+    assert told in done.stderr
+    assert retried(running, job_id) == times
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "by their ids, or by filters"),
+        (("x", "--status", "failed"), "by their ids, or by filters"),
+        (("--dry-run",), "by their ids, or by filters"),
+        (("--status", "archived"), "only failed and partial jobs"),
+        (("--status", "nonsense"), "only failed and partial jobs"),
+        (("--tag", "novalue"), "name=value"),
+    ],
+)
+def test_misuse_is_told_before_anything_is_asked(arguments: tuple[str, ...], told: str) -> None:
+    done = command("retry", *arguments, DARKROOM_URL="http://127.0.0.1:9")
+    assert (done.returncode, told in done.stderr, done.stdout) == (2, True, ""), done.stderr
+
+
+def test_that_there_is_nothing_to_retry_is_no_error(running: Running) -> None:
+    done = running.darkroom_command("retry", "--tag", "retry=nothing", "--yes")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "There are no such jobs that failed or are partial.\n"
+    as_json = running.darkroom_command("retry", "--tag", "retry=nothing", "--yes", "--json")
+    assert data(as_json) == {"jobs": [], "refused": []}
+
+
+def test_what_is_refused_is_told_and_the_rest_goes_on(running: Running) -> None:
+    (gone,) = made(running, "mixed")
+    (archived,) = made(running, "mixed", fault=None)
+    (said_no,) = made(running, "mixed", fault="failed")
+    done = running.darkroom_command("retry", archived, gone, said_no, "--json")
+    assert done.returncode == 1
+    told = data(done)
+    assert [job["id"] for job in told["jobs"]] == [gone]
+    assert told["jobs"][0]["status"] in {"running", "ready"}
+    assert [(one["id"], one["code"]) for one in told["refused"]] == [
+        (archived, "not_retryable"), (said_no, "needs_resubmit"),
+    ]  # fmt: skip
+    assert all(one["detail"] in done.stderr for one in told["refused"])
+    assert "1 job back at work" in done.stderr
+    assert "2 jobs not retried" in done.stderr
+
+
+def test_a_dry_run_is_json_too(running: Running) -> None:
+    ids = made(running, "json", number=2)
+    done = running.darkroom_command("retry", *ids, "--dry-run", "--json")
+    assert ([job["id"] for job in data(done)["jobs"]], done.returncode) == (ids, 0)
+    assert [retried(running, job_id) for job_id in ids] == [0, 0]
+
+
+def test_resubmit_sends_it_again(running: Running) -> None:
+    (job_id,) = made(running, "again", fault="failed")
+    before = running.darkroom.job(job_id).gateway_job_id
+    done = running.darkroom_command("retry", job_id, "--resubmit")
+    assert done.returncode == 0, done.stderr
+    assert running.darkroom.wait(job_id, 40).gateway_job_id != before
+
+
+def test_a_job_that_is_not_there_stops_all_of_it(running: Running) -> None:
+    (job_id,) = made(running, "stopped")
+    done = running.darkroom_command("retry", job_id, "00000000-0000-7000-8000-000000000000")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert retried(running, job_id) == 0
+
+
+def test_jobs_are_found_by_what_went_wrong_and_when(running: Running) -> None:
+    (gone,) = made(running, "found")
+    made(running, "found", fault="failed")
+    wanted = ("jobs", "--tag", "retry=found", "--code", "image_expired")
+    assert gone in running.darkroom_command(*wanted, "--since", "1h").stdout
+    assert [job["id"] for job in data(running.darkroom_command(*wanted, "--since", "1h", "--json"))] == [gone]
+    assert data(running.darkroom_command(*wanted, "--until", "1h", "--json")) == []
+    refused = running.darkroom_command(*wanted, "--since", "soon")
+    assert (refused.returncode, "since" in refused.stderr) == (2, True)
+
+
+def test_show_tells_every_try(running: Running) -> None:
+    (job_id,) = made(running, "shown")
+    running.darkroom_command("retry", job_id)
+    running.darkroom.wait(job_id, 40)
+    lines = running.darkroom_command("show", job_id).stdout.splitlines()
+    for step, told in (
+        ("send", "taken: api-in-one took it as"),
+        ("ask", "succeeded: api-in-one was asked"),
+        ("download", "image_expired: "),
+        ("retry", "asked: Asked for again."),
+    ):
+        assert any(f" {step} " in line and told in line for line in lines), (step, lines)
+    assert any("download" in line and " times since 20" in line for line in lines), "repetitions are counted"
+
+
+def test_status_names_a_gateway_that_is_left_alone(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    with started(s3_server, tmp_path, sandbox=sandbox, apiframe={"api_key": "afk_inactive"}) as live:
+        job_id = live.submit(IMAGEN)["id"]
+        for _ in range(200):
+            if live.service.memory.circuits.every():
+                break
+            live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.05})
+        done = command("status", DARKROOM_URL=live.url)
+        as_json = command("status", "--json", DARKROOM_URL=live.url)
+    assert done.returncode == 0
+    assert "apiframe is left alone for now (gateway_unauthorized): " in done.stderr
+    assert "Every accepted job is accounted for" in done.stdout
+    assert data(as_json)["queued"] + data(as_json)["submitting"] == 1
+
+
+def test_the_help_says_what_is_retried_and_what_it_costs() -> None:
+    shown = " ".join(command("retry", "--help", COLUMNS="100").stdout.replace("│", " ").split())
+    assert "which costs nothing" in shown
+    assert "failed or partial; without it, both." in shown
+    assert "may be charged again" in shown
+    assert "archived, partial or failed" not in shown, "which no retry is for"

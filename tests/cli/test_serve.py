@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from receiver.cli.config import settings_table
+from receiver.demo.seaweedfs import EmbeddedS3
+from tests.support.running import command, data, environment
+
+
+def test_config_shows_settings_and_masks_secrets(tmp_path: Path) -> None:
+    variables = {"DARKROOM_S3__BUCKET": "pictures", "DARKROOM_S3__SECRET_KEY": "very-secret-key"}
+    done = command("config", cwd=tmp_path, **variables)
+    assert done.returncode == 0
+    assert "DARKROOM_S3__BUCKET = pictures" in done.stdout
+    assert "DARKROOM_S3__SECRET_KEY = ********" in done.stdout
+    assert "DARKROOM_GATEWAYS__APIFRAME__API_KEY" in done.stderr
+    as_json = command("config", "--json", cwd=tmp_path, **variables)
+    assert "very-secret-key" not in done.stdout + done.stderr + as_json.stdout
+    rows = {row["variable"]: row for row in data(as_json)}
+    assert rows["DARKROOM_PORT"]["default"] == "8321"
+
+
+def test_every_setting_has_a_sentence_of_help() -> None:
+    rows = settings_table()
+    assert len(rows) > 30
+    assert [row.variable for row in rows if not row.help.endswith((".", "`"))] == []
+    secrets = {row.variable.rpartition("__")[2].removeprefix("DARKROOM_") for row in rows if row.secret}
+    assert {"API_KEY", "SECRET_KEY", "ACCESS_KEY", "API_TOKENS", "SECRET_KEYS", "DATABASE_URL"} <= secrets
+
+
+@pytest.mark.parametrize("name", ["serve", "work"])
+@pytest.mark.parametrize(
+    ("variables", "code", "told"),
+    [
+        ({}, 2, "DARKROOM_S3__BUCKET"),
+        ({"DARKROOM_PORT": "http"}, 2, "DARKROOM_PORT"),
+        (
+            {
+                "DARKROOM_S3__BUCKET": "b",
+                "DARKROOM_S3__ENDPOINT": "http://127.0.0.1:9",
+                "DARKROOM_S3__ACCESS_KEY": "a",
+                "DARKROOM_S3__SECRET_KEY": "s",
+                "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "k",
+                "DARKROOM_PORT": "0",
+            },
+            1,
+            "DARKROOM_S3__ENDPOINT",
+        ),
+    ],
+)
+def test_what_hinders_the_start_is_told_plainly(
+    name: str, variables: dict[str, str], code: int, told: str, tmp_path: Path
+) -> None:
+    done = command(name, cwd=tmp_path, **variables)
+    assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (code, True, False), (
+        done.stderr
+    )
+
+
+@contextmanager
+def started(
+    *arguments: str, cwd: Path, **variables: str
+) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+    """A command that runs on, and the lines that it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "receiver", *arguments],
+        env=environment(**variables),
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        try:
+            yield process, iter(process.stdout)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def serving(s3: EmbeddedS3) -> dict[str, str]:
+    """Variables for a service that has nothing but an S3 server."""
+    return {
+        "DARKROOM_S3__BUCKET": f"serve-{uuid.uuid4().hex}",
+        "DARKROOM_S3__CREATE_BUCKET": "true",
+        "DARKROOM_S3__ENDPOINT": s3.endpoint,
+        "DARKROOM_S3__REGION": "us-east-1",
+        "DARKROOM_S3__ACCESS_KEY": s3.access_key,
+        "DARKROOM_S3__SECRET_KEY": s3.secret_key,
+        "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_sandbox",
+        "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": "http://127.0.0.1:9",
+        "DARKROOM_LOG_FORMAT": "json",
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_stops_cleanly_while_somebody_waits(
+    s3_server: EmbeddedS3, tmp_path: Path, number: signal.Signals
+) -> None:
+    with started("serve", "--port", "0", cwd=tmp_path, **serving(s3_server)) as (process, lines):
+        url = next(json.loads(line)["url"] for line in lines if '"listening"' in line)
+        body = {"gateway": "apiframe", "model": "imagen-4-fast", "prompt": "never taken"}
+        job = httpx.post(f"{url}/v1/jobs", json=body, trust_env=False).json()
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60) as held:
+            held.sendall(f"GET /v1/jobs/{job['id']}?wait=60 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+            # Once this one is answered, the one before it is being held.
+            httpx.get(f"{url}/healthz", trust_env=False)
+            process.send_signal(number)
+            answer = held.makefile("rb").readline()
+        rest = "".join(lines)
+        assert process.wait(timeout=30) == 0, rest
+    assert answer == b"HTTP/1.1 200 OK\r\n"
+    assert '"stopped"' in rest
+    assert "Traceback" not in rest
+
+
+def test_a_port_that_is_taken_is_told(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = command("serve", "--port", port, cwd=tmp_path, **serving(s3_server))
+    assert (done.returncode, port in done.stderr) == (1, True)
+
+
+def test_work_stops_cleanly(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    with started("work", cwd=tmp_path, **serving(s3_server)) as (process, lines):
+        next(line for line in lines if '"started"' in line)
+        process.terminate()
+        rest = "".join(lines)
+        assert process.wait(timeout=30) == 0, rest
+
+
+def test_a_worker_can_be_watched_and_nothing_else(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    with started("work", "--port", "0", cwd=tmp_path, **serving(s3_server)) as (process, lines):
+        url = next(json.loads(line)["url"] for line in lines if '"listening"' in line)
+        with httpx.Client(base_url=url, trust_env=False) as http:
+            assert http.get("/healthz").status_code == 200
+            assert http.get("/readyz").json()["status"] == "ready"
+            assert "\ndarkroom_worker_slots 8.0\n" in http.get("/metrics").text
+            assert http.post("/v1/jobs", json={}).status_code == 404
+            assert http.post("/callbacks/apiframe/x").status_code == 404
+        process.terminate()
+        rest = "".join(lines)
+        assert process.wait(timeout=30) == 0, rest
+
+
+def test_the_sandbox_says_where_it_is_and_stops(tmp_path: Path) -> None:
+    with started("sandbox", "--port", "0", cwd=tmp_path) as (process, lines):
+        line = next(line for line in lines if "APIFRAME__BASE_URL" in line)
+        about = httpx.get(line.strip().partition("=")[2], trust_env=False).json()
+        assert "sandbox" in about["what"]
+        process.terminate()
+        "".join(lines)
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("arguments", [("--latency", "2"), ("--latency", "2,1"), ("--dialect", "x")])
+def test_misuse_of_the_sandbox_is_told(arguments: tuple[str, ...]) -> None:
+    assert command("sandbox", *arguments).returncode == 2

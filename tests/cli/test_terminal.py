@@ -1,0 +1,244 @@
+"""What the commands do in a terminal: previews, tables that follow, and the Tab key."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from receiver.cli.console import out
+from receiver.cli.image_preview import Preview, Way, draw, way_of
+from receiver.client.models import Output
+from tests.cli.test_client import make
+from tests.faults import harm
+from tests.faults.proxy import Proxy
+from tests.support.running import Running, command, environment
+from tests.support.terminals import in_terminal
+
+
+@pytest.fixture(scope="module")
+def output(running: Running) -> Output:
+    return running.darkroom.output(make(running, "a kite in a terminal").outputs[0])
+
+
+def shown(
+    running: Running, output: Output, folder: Path, *options: str, **variables: str
+) -> tuple[bytes, str]:
+    """What `darkroom show` sent to a terminal, and what is on the screen then."""
+    with in_terminal(
+        "show", output.id, *options, folder=folder, DARKROOM_URL=running.url, **variables
+    ) as terminal:
+        screen = terminal.read()
+        assert terminal.child.wait(20) == 0, screen
+        return terminal.sent, screen
+
+
+def test_kitty_is_sent_a_png(running: Running, output: Output, tmp_path: Path) -> None:
+    sent, _ = shown(running, output, tmp_path, TERM="xterm-kitty")
+    chunks = re.findall(rb"\x1b_G([^;]*);([^\x1b]*)\x1b\\", sent)
+    assert chunks[0][0].startswith(b"a=T,f=100,q=2,c=")
+    assert [head[-3:] for head, _ in chunks] == [b"m=1"] * (len(chunks) - 1) + [b"m=0"]
+    assert all(len(chunk) <= 4096 for _, chunk in chunks)
+    with Image.open(io.BytesIO(base64.b64decode(b"".join(chunk for _, chunk in chunks)))) as image:
+        assert (image.format, image.size) == ("PNG", (output.width, output.height))
+
+
+def test_iterm_is_sent_a_png(running: Running, output: Output, tmp_path: Path) -> None:
+    sent, _ = shown(running, output, tmp_path, TERM_PROGRAM="iTerm.app")
+    (found,) = re.findall(rb"\x1b\]1337;File=inline=1;width=\d+;preserveAspectRatio=1:([^\x07]*)\x07", sent)
+    assert base64.b64decode(found).startswith(b"\x89PNG")
+
+
+def test_colours_make_a_picture_of_half_blocks(running: Running, output: Output, tmp_path: Path) -> None:
+    sent, screen = shown(running, output, tmp_path, COLORTERM="truecolor")
+    lines = [line for line in screen.splitlines() if line.startswith("▀")]
+    assert 1 < len(lines) <= 20
+    assert len(set(map(len, lines))) == 1
+    with Image.open(io.BytesIO(running.darkroom.thumbnail(output.id))) as image:
+        small = image.convert("RGB").resize((len(lines[0]), 2 * len(lines)))
+    red, green, blue = small.getpixel((0, 0))  # type: ignore[misc]
+    assert f"\x1b[38;2;{red};{green};{blue};48;2;".encode() in sent
+    assert output.sha256 in screen
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [
+        ((), {}),
+        ((), {"TERM": "dumb", "COLORTERM": "truecolor"}),
+        ((), {"COLORTERM": "truecolor", "NO_COLOR": "1"}),
+        ((), {"TERM": "tmux-256color", "TERM_PROGRAM": "iTerm.app"}),
+        ((), {"TMUX": "/tmp/x", "KITTY_WINDOW_ID": "1"}),
+        (("--preview", "never"), {"TERM": "xterm-kitty"}),
+    ],
+)
+def test_a_terminal_that_cannot_is_sent_no_picture(
+    running: Running, output: Output, tmp_path: Path, options: tuple[str, ...], variables: dict[str, str]
+) -> None:
+    sent, screen = shown(running, output, tmp_path, *options, **variables)
+    assert not re.search(rb"\x1b[_P\]]|\xe2\x96\x80", sent)
+    assert screen.startswith("Output")
+
+
+def test_pictures_can_be_asked_for_but_not_into_a_pipe(
+    running: Running, output: Output, tmp_path: Path
+) -> None:
+    _, screen = shown(running, output, tmp_path, "--preview", "always")
+    assert screen.startswith("▀")
+    forced = {"TERM": "xterm-kitty", "COLORTERM": "truecolor", "FORCE_COLOR": "1"}
+    piped = running.darkroom_command("show", output.id, "--preview", "always", **forced)
+    assert not re.search("\x1b[_P\\]]|▀", piped.stdout)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_only_webp_is_decoded(kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, kind)
+    assert draw(file.getvalue(), Way.BLOCKS, out()) is False
+    huge = io.BytesIO()
+    Image.new("RGB", (4096, 1)).save(huge, "WEBP")
+    assert draw(huge.getvalue(), Way.BLOCKS, out()) is False
+    assert draw(b"", Way.BLOCKS, out()) is False
+
+
+def test_nothing_is_drawn_where_no_terminal_is() -> None:
+    assert way_of(Preview.ALWAYS, out(), {"TERM": "xterm-kitty"}) is None or sys.stdout.isatty()
+
+
+def test_jobs_are_followed_in_a_terminal(running: Running, tmp_path: Path) -> None:
+    job = make(running, "followed in a terminal", tags={"watch": "screen"})
+    watch = ("jobs", "--watch", "--tag", "watch=screen")
+    with in_terminal(*watch, folder=tmp_path, DARKROOM_URL=running.url) as terminal:
+        assert terminal.read(until=job.id).count("archived") == 1
+        second = make(running, "seen as it comes", tags={"watch": "screen"})
+        terminal.read(until="archived", times=2)
+        assert second.id in terminal.shown()
+        assert terminal.interrupt() == 130
+    assert terminal.shown().count(job.id) == 1, "one table, drawn again in its place"
+
+
+def test_jobs_are_followed_until_they_are_done(running: Running) -> None:
+    make(running, "was there before", tags={"watch": "pipe"})
+    late = {"sandbox": {"fault": "slow_image", "delay_s": 1}}
+    asked = {"gateway": "apiframe", "model": "imagen-4-fast", "params": late, "tags": {"watch": "pipe"}}
+    job = running.darkroom.submit(prompt="watched\nuntil done", **asked)  # type: ignore[arg-type]
+    done = running.darkroom_command("jobs", "--until-done", "--tag", "watch=pipe")
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    assert [line[2] for line in lines if line[1] == job.id][-1] == "archived"
+    assert len([line for line in lines if line[1] != job.id]) == 1, "what does not change is told once"
+    assert lines[-1][-1] == "watched until done"
+    assert all(len(line) == 4 for line in lines)
+
+
+def test_a_failed_job_is_told_by_the_exit_code(running: Running) -> None:
+    fault = {"sandbox": {"fault": "failed"}}
+    job = running.darkroom.submit(
+        gateway="apiframe", model="imagen-4-fast", prompt="x", params=fault, tags={"watch": "failed"}
+    )
+    done = running.darkroom_command("jobs", "--until-done", "--tag", "watch=failed", "--json")
+    assert done.returncode == 1
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert (last["id"], last["status"]) == (job.id, "failed")
+    nothing = running.darkroom_command("jobs", "--until-done", "--tag", "watch=nothing")
+    assert (nothing.returncode, nothing.stderr) == (0, "There are no such jobs.\n")
+
+
+@pytest.mark.parametrize(
+    "harm_done", [harm.answer(404, b'{"code": "not_found", "detail": "Not Found"}'), harm.drop]
+)
+def test_a_service_without_events_is_asked_again_and_again(running: Running, harm_done: harm.Action) -> None:
+    tags = {"watch": "old"}
+    late = {"sandbox": {"fault": "slow_image", "delay_s": 1}}
+    job = running.darkroom.submit(
+        gateway="apiframe", model="imagen-4-fast", prompt="x", params=late, tags=tags
+    )
+    with Proxy(running.url) as proxy:
+        proxy.arm(harm_done, path="/v1/events")
+        done = command("jobs", "--until-done", "--tag", "watch=old", DARKROOM_URL=proxy.url)
+    assert done.returncode == 0, done.stderr
+    assert f"{job.id}  archived" in done.stdout
+
+
+def test_a_service_that_goes_away_ends_it(running: Running) -> None:
+    with Proxy(running.url) as proxy:
+        proxy.arm(harm.drop, path="/v1/events")
+        child = subprocess.Popen(
+            [sys.executable, "-m", "receiver", "jobs", "--watch", "--limit", "1"],
+            env=environment(DARKROOM_URL=proxy.url), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert child.stdout is not None
+        child.stdout.readline()
+        proxy.down()
+        _, told = child.communicate(timeout=60)
+    assert (child.returncode, "Traceback" in told) == (3, False), told
+
+
+def complete(words: str, shell: str = "bash", **variables: Any) -> list[str]:
+    """What is offered at the end of a line."""
+    args = ["darkroom", *words.split(" ")]
+    told: dict[str, dict[str, Any]] = {
+        "bash": {"COMP_WORDS": " ".join(args), "COMP_CWORD": str(len(args) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": " ".join(args)},
+        "fish": {"_TYPER_COMPLETE_ARGS": " ".join(args), "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }
+    done = command(_DARKROOM_COMPLETE=f"complete_{shell}", **told[shell], **variables)
+    assert "Traceback" not in done.stderr, done.stderr
+    return [line for line in done.stdout.splitlines() if line]
+
+
+def test_the_tab_key_offers_what_the_service_knows(running: Running, output: Output) -> None:
+    here = {"DARKROOM_URL": running.url}
+    assert complete("jobs --gateway api-", **here) == ["api-in-one"]
+    assert complete("export --format ba", **here) == ["bagit"]
+    assert output.job_id in complete(f"show {output.job_id[:8]}", **here)
+    assert complete(f"show {output.id[:-1]}", **here) == [output.id]
+    assert any(output.job_id in line for line in complete(f"download {output.job_id[:8]}", "zsh", **here))
+    assert any(
+        line.startswith(f"{output.job_id}\t")
+        for line in complete(f"show {output.job_id[:8]}", "fish", **here)
+    )
+
+
+def test_the_tab_key_is_silent_where_nobody_answers() -> None:
+    away = {"DARKROOM_URL": "http://127.0.0.1:9"}
+    assert complete("show 01", **away) == []
+    assert complete("jobs --gateway ", **away) == ["apiframe", "api-in-one"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_installed(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed, so its completion was not tried")
+    # What follows keeps the shell from giving its place to Darkroom, which asks who its parent is.
+    script = "$PYTHON -m receiver --install-completion; true"
+    variables = environment(HOME=str(tmp_path), PYTHON=sys.executable)
+    done = subprocess.run([shell, "-c", script], env=variables, capture_output=True, text=True, check=False)
+    assert f"{shell} completion installed" in done.stdout, done.stdout + done.stderr
+
+
+def test_bash_completes_a_line(tmp_path: Path) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    (tmp_path / "darkroom").write_text(f'#!/bin/sh\nexec {sys.executable} -m receiver "$@"\n')
+    (tmp_path / "darkroom").chmod(0o755)
+    script = """
+eval "$(darkroom --show-completion bash)"
+COMP_WORDS=(darkroom jobs --status pa) COMP_CWORD=3
+$(complete -p darkroom | sed 's/.*-F \\([^ ]*\\).*/\\1/') darkroom pa --status
+echo "${COMPREPLY[@]}"
+"""
+    env = environment()
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "partial", done.stdout + done.stderr

@@ -1,0 +1,296 @@
+"""What every gateway adapter must do. A new adapter is one more row in `ADAPTERS`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from receiver import errors
+from receiver.errors import BadSignature, GatewayError, MalformedCallback
+from receiver.gateways.api_in_one import ApiInOne
+from receiver.gateways.apiframe import Apiframe
+from receiver.gateways.base import Completion, Gateway, State
+from storage.models import Job, Verdict
+from tests.support.gateway_samples import a_job, load
+
+KEY = "key_8f3a_very_secret"
+CALLBACK = "https://archive.example/callbacks/gateway/token-which-is-secret"
+ADAPTERS: dict[str, tuple[Callable[[], Gateway], str]] = {
+    "apiframe": (lambda: Apiframe(KEY), "imagen-4-fast"),
+    "api_in_one": (lambda: ApiInOne(KEY), "imagen4-fast"),
+}
+
+each_adapter = pytest.mark.parametrize("adapter", ADAPTERS)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+KEYS = """
+    jobId status event result images url gridUrl seed error model creditCost id data task_id taskId code
+    message output image_urls image_url state resultJson param failMsg task_status task_result results
+    response info successFlag object COMPLETED FAILED success 200 3 {} {"resultUrls":1}
+"""
+WORDS = st.sampled_from(re.findall(r"\S+", KEYS))
+SHAPES = st.recursive(
+    st.none() | st.integers() | WORDS | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=6),
+    max_leaves=25,
+)
+
+
+def made(adapter: str) -> Gateway:
+    return ADAPTERS[adapter][0]()
+
+
+def job(adapter: str, **request: Any) -> Job:
+    gateway, model = ADAPTERS[adapter]
+    return a_job(gateway().name, **{"model": model, **request})
+
+
+@each_adapter
+def test_a_submission_is_the_same_each_time(adapter: str) -> None:
+    first, second = (made(adapter).submit(job(adapter, params={"b": 1, "a": 2}), CALLBACK) for _ in range(2))
+    assert (first.url, first.headers, first.content) == (second.url, second.headers, second.content)
+
+
+@each_adapter
+def test_a_submission_carries_the_callback_exactly_once(adapter: str) -> None:
+    request = made(adapter).submit(job(adapter), CALLBACK)
+    assert request.content.decode().count(CALLBACK) == 1
+    assert "callbacks" not in str(request.url)
+    assert not any("callbacks" in value for value in request.headers.values())
+    assert b"callback" not in made(adapter).submit(job(adapter), None).content
+
+
+@each_adapter
+def test_the_key_is_in_one_header_and_nowhere_else(adapter: str) -> None:
+    gateway = made(adapter)
+    for request in (gateway.submit(job(adapter), CALLBACK), gateway.poll("some-id")):
+        assert sum(KEY in value for value in request.headers.values()) == 1
+        assert KEY not in str(request.url)
+        assert KEY not in request.content.decode()
+        assert request.headers["user-agent"]
+    assert KEY not in repr(gateway)
+
+
+@each_adapter
+def test_the_idempotency_key_is_the_job(adapter: str) -> None:
+    gateway = made(adapter)
+    sent = gateway.submit(job(adapter), None).headers.get("idempotency-key")
+    assert sent == (job(adapter).id if gateway.supports.idempotency else None)
+
+
+@each_adapter
+@given(
+    prompt=st.text(),
+    negative=st.none() | st.text(),
+    seed=st.none() | st.text(),
+    count=st.none() | st.integers(),
+)
+def test_any_request_can_be_judged_and_built(
+    adapter: str, prompt: str, negative: str | None, seed: str | None, count: int | None
+) -> None:
+    asked = job(adapter, prompt=prompt, negative_prompt=negative, seed=seed, num_images=count)
+    gateway = made(adapter)
+    assert set(gateway.unsupported(asked.request)) <= {
+        "seed",
+        "negative_prompt",
+        "num_images",
+        "aspect_ratio",
+    }
+    for fault in gateway.faults(asked.request):
+        assert set(fault) == {"field", "message"}
+    gateway.estimate(asked.request)
+    assert json.loads(gateway.submit(asked, CALLBACK).content)["prompt"] == prompt
+
+
+STATUSES: dict[type[GatewayError], list[int]] = {
+    errors.GatewayRefused: [400, 404, 405, 413, 418, 422],
+    errors.GatewayUnauthorized: [401, 403],
+    errors.OutOfCredits: [402],
+    errors.RateLimited: [429],
+    errors.GatewayUnavailable: [301, 408, 500, 502, 503, 599],
+    errors.GarbledAnswer: [200, 202, 204],
+}
+REFUSALS = [(status, error) for error, statuses in STATUSES.items() for status in statuses]
+BODIES = [
+    b"",
+    b"<html>Bad gateway</html>",
+    b"nonsense \xff\x00",
+    b'{"error": {"message": "no"}}',
+    b'{"error": null, "details": [1]}',
+    b'{"message": 7}',
+    b"[]",
+    b"[" * 100_000,
+    json.dumps({"error": f"do not say {KEY}, nor https://x.example/a?sig=1 " + "a" * 9000}).encode(),
+]
+
+
+@each_adapter
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+@pytest.mark.parametrize(("status", "expected"), REFUSALS)
+def test_every_other_answer_is_an_error_with_a_sentence(
+    adapter: str, status: int, expected: type[GatewayError], body: bytes
+) -> None:
+    gateway = made(adapter)
+    answer = httpx.Response(status, content=body, headers={"x-request-id": "req-1"})
+    with pytest.raises(GatewayError) as caught:
+        gateway.accepted(answer)
+    assert type(caught.value) is expected
+    assert_fit_to_show(caught.value)
+    asked = errors.UnknownGatewayJob if status == 404 else expected
+    with pytest.raises(GatewayError) as caught:
+        gateway.polled(answer)
+    assert type(caught.value) is asked
+    assert_fit_to_show(caught.value)
+
+
+def assert_fit_to_show(error: GatewayError) -> None:
+    assert error.request_id == "req-1"
+    assert KEY not in str(error) + str(error.details)
+    assert "sig=1" not in str(error) + str(error.details)
+    assert "<html" not in str(error)
+    assert 20 < len(str(error)) < 800
+    assert str(error).endswith(".")
+    assert "\n" not in str(error)
+
+
+@each_adapter
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_key_names_its_setting(adapter: str, status: int) -> None:
+    with pytest.raises(errors.GatewayUnauthorized, match=f"DARKROOM_GATEWAYS__{adapter.upper()}__API_KEY"):
+        made(adapter).accepted(httpx.Response(status, json={"error": "no"}))
+
+
+@each_adapter
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({}, 10.0),
+        ({"retry-after": "30"}, 30.0),
+        ({"retry-after": "0"}, 1.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": "999999999"}, 3600.0),
+        ({"retry-after": "9" * 400}, 10.0),
+        ({"retry-after": "-5"}, 10.0),
+        ({"retry-after": "nan"}, 10.0),
+        ({"retry-after": "soon"}, 10.0),
+        ({"retry-after": "٣"}, 10.0),
+        ({"retry-after": "Sun, 22 Nov 2026 10:00:45 GMT", "date": "Sun, 22 Nov 2026 10:00:00 GMT"}, 45.0),
+        ({"retry-after": "Sun, 22 Nov 2026 09:00:00 GMT", "date": "Sun, 22 Nov 2026 10:00:00 GMT"}, 1.0),
+        ({"retry-after": "Sun, 22 Nov 2026 10:00:45 GMT"}, 10.0),
+        ({"retry-after": "Sun, 99 Nov 99999 10:00:45 GMT", "date": "x"}, 10.0),
+    ],
+)
+def test_the_gateway_says_how_long_to_wait(adapter: str, headers: dict[str, str], wait: float) -> None:
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    with pytest.raises(errors.RateLimited) as caught:
+        made(adapter).accepted(httpx.Response(429, headers=raw))
+    assert caught.value.retry_after_s == wait
+
+
+def read(gateway: Gateway, body: bytes) -> Completion | None:
+    try:
+        return gateway.read_callback(body)
+    except MalformedCallback:
+        return None
+
+
+def assert_sound(found: Completion | None) -> None:
+    """A completion can be stored anywhere: bounded texts that every encoding and database takes."""
+    if found is None:
+        return
+    json.dumps(found.reply)
+    texts = [
+        found.gateway_job_id,
+        found.model,
+        found.seed,
+        found.error,
+        *(image.url for image in found.images),
+    ]
+    for text in (*texts, *(image.seed for image in found.images)):
+        assert text is None or (text and len(text) <= 8192 and "\x00" not in text and text.encode())
+    assert found.state is State.SUCCEEDED or not found.images
+
+
+@each_adapter
+@given(body=st.binary())
+@example(body=b"[" * 1_000_000)
+@example(body=b'{"a":' * 200_000)
+@example(body=b'{"data":' * 64 + b"1" + b"}" * 64)
+@example(body=b'"' + b"a" * 4_000_000)
+@example(body="{}".encode("utf-16"))
+@example(body=b"\xef\xbb\xbf{}")
+def test_hostile_bytes_are_malformed_and_nothing_else(adapter: str, body: bytes) -> None:
+    assert_sound(read(made(adapter), body))
+
+
+@each_adapter
+@settings(max_examples=300)
+@given(value=JSON | SHAPES)
+def test_hostile_json_is_malformed_and_nothing_else(adapter: str, value: object) -> None:
+    body = json.dumps(value).encode()
+    gateway = made(adapter)
+    assert_sound(read(gateway, body))
+    for answer in (httpx.Response(200, content=body), httpx.Response(400, content=body)):
+        with suppress(GatewayError):
+            assert_sound(gateway.polled(answer))
+
+
+@each_adapter
+@given(signature=st.text(), body=st.binary())
+@example(signature="sha256=" + "0" * 1_000_000, body=b"")
+@example(signature="\ud800", body=b"")
+def test_hostile_headers_are_bad_signatures_and_nothing_else(
+    adapter: str, signature: str, body: bytes
+) -> None:
+    verdict = None
+    with suppress(BadSignature):
+        verdict = made(adapter).verify({"x-webhook-signature": signature, "x-webhook-event": signature}, body)
+    assert verdict in (None, Verdict.UNSUPPORTED)
+
+
+@each_adapter
+@given(job_id=st.text(min_size=1, max_size=255))
+@example(job_id="..")
+@example(job_id=".")
+@example(job_id="../../v2/me")
+@example(job_id="a?b=c#d")
+@example(job_id="a%2Fb")
+@example(job_id="\ud800")
+def test_a_poll_stays_on_its_path_whatever_the_id(adapter: str, job_id: str) -> None:
+    gateway = made(adapter)
+    plain, odd = gateway.poll("x"), gateway.poll(job_id)
+    assert odd.method == "GET"
+    assert odd.url.host == plain.url.host
+    assert odd.url.query == b""
+    assert not odd.url.fragment
+    before, _, last = odd.url.raw_path.rpartition(b"/")
+    assert before == plain.url.raw_path.rpartition(b"/")[0]
+    assert last not in (b"", b".", b"..")
+
+
+@each_adapter
+def test_a_completion_is_read_alike_from_a_callback_and_a_poll(adapter: str) -> None:
+    case = {"apiframe": "callback_completed", "api_in_one": "callback_envelope"}[adapter]
+    body, gateway = load(adapter, case).body, made(adapter)
+    called, polled = gateway.read_callback(body), gateway.polled(httpx.Response(200, content=body))
+    assert replace(called, reply=None) == replace(polled, reply=None)
+    assert called.reply == json.loads(body)
+
+
+@each_adapter
+def test_an_adapter_says_who_it_is(adapter: str) -> None:
+    gateway = made(adapter)
+    assert gateway.name == adapter.replace("_", "-")
+    assert all(host == host.lower() and "/" not in host for host in gateway.image_hosts)

@@ -1,0 +1,493 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import os
+import tempfile
+import threading
+import tracemalloc
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, BinaryIO
+
+import httpx
+import pytest
+
+from storage.archive import conformance, s3
+from storage.archive.conformance import StoreFacts
+from storage.archive.object_store import ObjectStore, StoredObject
+from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
+from tests.support.services import S3Access
+
+ODD_KEYS = [
+    "plain.png",
+    "a/b/c/0.png",
+    "with space/+plus&and=is?what#hash%25.png",
+    "Ünïcödé/画像/🖼.png",
+    "quote'\"<>.json",
+    "..dots.../.hidden",
+]
+MIB = 1024 * 1024
+
+
+def sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def put(store: ObjectStore, key: str, body: bytes, **changes: Any) -> StoredObject:
+    facts = {"size": len(body), "sha256": sha256(body), "content_type": "image/png", "metadata": {}}
+    return store.put_new(key, changes.pop("file", io.BytesIO(body)), **{**facts, **changes})
+
+
+@pytest.fixture(params=["when_required", "when_supported"])
+def either(request: pytest.FixtureRequest, s3_access: S3Access) -> ObjectStore:
+    store = s3_access.open(checksums=request.param)
+    store.check(create=True)
+    return store
+
+
+# What every store has to do.
+
+
+def test_a_check_says_what_the_store_honours_and_leaves_nothing(either: ObjectStore) -> None:
+    assert either.check(probe_prefix="here/") == StoreFacts(
+        create_only=True, checks_sha256=True, returns_sha256=True
+    )
+    assert list(either.list("")) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"x", os.urandom(100_000)], ids=len)
+def test_what_was_put_comes_back(either: ObjectStore, body: bytes) -> None:
+    metadata = {"darkroom-job-id": "0193", "darkroom-output-index": "0"}
+    made = put(either, "images/0.png", body, metadata=metadata)
+    found = either.head("images/0.png")
+    assert (made.key, made.bytes, made.metadata) == ("images/0.png", len(body), metadata)
+    assert (found.key, found.bytes, found.etag) == (made.key, made.bytes, made.etag)
+    assert (found.sha256, found.content_type, found.metadata) == (sha256(body), "image/png", metadata)
+    assert found.modified_at is not None
+    assert either.read("images/0.png", max_bytes=len(body)) == body
+    assert either.digest("images/0.png") == (sha256(body), len(body))
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_a_key_may_hold_any_sign(store: ObjectStore, key: str) -> None:
+    put(store, key, b"image")
+    assert store.read(key, max_bytes=5) == b"image"
+    assert [found.key for found in store.list("")] == [key]
+    assert httpx.get(store.presign(key, expires_s=60), trust_env=False).content == b"image"
+
+
+def test_a_taken_key_is_a_conflict_whatever_the_bytes(either: ObjectStore) -> None:
+    put(either, "key", b"first")
+    for body in (b"first", b"second"):
+        with pytest.raises(Conflict, match="key is there already"):
+            put(either, "key", body)
+    assert either.read("key", max_bytes=9) == b"first"
+
+
+def test_of_fifty_writers_at_once_one_wins(store: ObjectStore) -> None:
+    together = threading.Barrier(50)
+
+    def write(number: int) -> int | StorageError:
+        together.wait()
+        try:
+            put(store, "key", b"%d" % number)
+        except StorageError as error:
+            return error
+        return number
+
+    with ThreadPoolExecutor(50) as pool:
+        outcomes = list(pool.map(write, range(50)))
+    winners = [outcome for outcome in outcomes if isinstance(outcome, int)]
+    losers = [outcome for outcome in outcomes if not isinstance(outcome, int)]
+    assert len(winners) == 1
+    assert {type(loser) for loser in losers} == {Conflict}
+    assert store.read("key", max_bytes=9) == b"%d" % winners[0]
+
+
+@pytest.mark.parametrize("size", [10, 9 * MIB])
+def test_bytes_without_their_digest_are_refused_and_not_kept(either: ObjectStore, size: int) -> None:
+    with pytest.raises(Corrupt, match="digest"):
+        put(either, "key", bytes(size), sha256=sha256(b"other"))
+    with pytest.raises(NotFound):
+        either.head("key")
+
+
+def test_a_file_of_another_size_is_refused_unsent(store: ObjectStore) -> None:
+    with pytest.raises(Corrupt, match="would have 5 bytes, not 6"):
+        put(store, "key", b"image", size=6)
+    assert list(store.list("")) == []
+
+
+def test_a_spooled_file_is_sent_from_its_start_and_stays_open(store: ObjectStore) -> None:
+    with tempfile.SpooledTemporaryFile(max_size=10) as file:
+        file.write(b"larger than the spool")
+        spooled: Any = file
+        put(store, "key", b"larger than the spool", file=spooled)
+        assert not file.closed
+    assert store.read("key", max_bytes=99) == b"larger than the spool"
+
+
+def test_memory_stays_flat_for_a_large_object(store: ObjectStore) -> None:
+    chunk = os.urandom(MIB)
+    digest = hashlib.sha256()
+    with tempfile.TemporaryFile() as file:
+        for _ in range(64):
+            file.write(chunk)
+            digest.update(chunk)
+        tracemalloc.start()
+        try:
+            file_: BinaryIO = file
+            put(store, "large", b"", file=file_, size=64 * MIB, sha256=digest.hexdigest())
+            assert store.digest("large") == (digest.hexdigest(), 64 * MIB)
+            assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("byte_range", "expected", "content_range"),
+    [
+        (None, b"0123456789", None),
+        ("bytes=0-3", b"0123", "bytes 0-3/10"),
+        ("bytes=7-", b"789", "bytes 7-9/10"),
+        ("bytes=-2", b"89", "bytes 8-9/10"),
+        ("bytes=8-99", b"89", "bytes 8-9/10"),
+    ],
+)
+def test_a_stream_gives_the_part_that_is_asked_for(
+    either: ObjectStore, byte_range: str | None, expected: bytes, content_range: str | None
+) -> None:
+    put(either, "key", b"0123456789", metadata={"darkroom-job-id": "1"})
+    with either.stream("key", byte_range=byte_range) as stream:
+        assert (stream.length, stream.content_range) == (len(expected), content_range)
+        assert (stream.object.bytes, stream.object.content_type) == (10, "image/png")
+        assert stream.object.metadata == {"darkroom-job-id": "1"}
+        assert b"".join(stream.chunks) == expected
+
+
+def test_a_range_outside_is_told_apart_from_a_missing_object(store: ObjectStore) -> None:
+    put(store, "key", b"0123456789")
+    with pytest.raises(s3.NoSuchRange), store.stream("key", byte_range="bytes=10-"):
+        pass
+
+
+def test_a_stream_may_be_left_early_again_and_again(s3_access: S3Access) -> None:
+    store = s3_access.open(max_connections=2)
+    store.check(create=True)
+    put(store, "key", bytes(MIB))
+    for _ in range(8):
+        with store.stream("key") as stream:
+            next(stream.chunks)
+    assert store.head("key").bytes == MIB
+
+
+def test_read_refuses_more_than_was_expected(store: ObjectStore) -> None:
+    put(store, "key", b"0123456789")
+    assert store.read("key", max_bytes=10) == b"0123456789"
+    with pytest.raises(Corrupt, match="10 bytes; at most 9"):
+        store.read("key", max_bytes=9)
+
+
+def test_a_missing_object_is_not_found(store: ObjectStore) -> None:
+    put(store, "a/b", b"")
+    for key in ("none", "a", "a/b/c"):
+        for ask in (store.head, store.digest, lambda key: store.read(key, max_bytes=9)):
+            with pytest.raises(NotFound, match=key):
+                ask(key)
+
+
+def test_a_list_goes_over_all_pages_in_order(store: ObjectStore) -> None:
+    keys = [f"many/{number:04}" for number in range(1005)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: put(store, key, b"image"), [*keys, "other", "manyfold"]))
+    found = list(store.list("many/"))
+    assert [each.key for each in found] == keys
+    assert {each.bytes for each in found} == {5}
+    assert all(each.modified_at and each.etag for each in found)
+    assert [each.key for each in store.list("none")] == []
+
+
+def test_delete_removes_and_does_not_mind_what_is_gone(store: ObjectStore) -> None:
+    put(store, "key", b"image")
+    store.delete("key")
+    store.delete("key")
+    with pytest.raises(NotFound):
+        store.head("key")
+    put(store, "key", b"again")
+
+
+# Links.
+
+
+def test_a_link_gives_the_bytes_with_the_headers_asked_for(store: ObjectStore, s3_access: S3Access) -> None:
+    put(store, "images/0", b"image")
+    link = store.presign("images/0", expires_s=60, filename="Bäume 1.png", content_type="image/webp")
+    assert s3_access.secret_key not in link
+    answer = httpx.get(link, trust_env=False)
+    assert (answer.status_code, answer.content) == (200, b"image")
+    assert answer.headers["content-type"] == "image/webp"
+    assert answer.headers["content-disposition"] == (
+        "inline; filename=\"B_ume 1.png\"; filename*=UTF-8''B%C3%A4ume%201.png"
+    )
+    saved = httpx.get(store.presign("images/0", expires_s=60, disposition="attachment"), trust_env=False)
+    assert saved.headers["content-disposition"] == "attachment"
+
+
+def test_a_link_opens_nothing_else(store: ObjectStore) -> None:
+    put(store, "images/0", b"image")
+    put(store, "images/1", b"other")
+    link = store.presign("images/0", expires_s=60)
+    assert httpx.get(link.replace("images/0", "images/1"), trust_env=False).status_code == 403
+    assert httpx.delete(link, trust_env=False).status_code == 403
+    assert httpx.get(link.partition("?")[0], trust_env=False).status_code == 403
+
+
+def test_a_link_is_made_for_the_public_address(s3_access: S3Access) -> None:
+    store = s3_access.open(bucket="pictures", public_endpoint="https://images.example")
+    store.check(create=True)
+    link = store.presign("0.png", expires_s=60)
+    assert link.startswith("https://images.example/pictures/0.png?")
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [("eu-west-1", "pictures.s3.eu-west-1.amazonaws.com"), ("us-east-1", "pictures.s3.amazonaws.com")],
+)
+def test_a_link_to_aws_needs_no_redirect(region: str, host: str) -> None:
+    store = ObjectStore.connect(bucket="pictures", region=region, access_key="A" * 20, secret_key="s" * 40)
+    assert httpx.URL(store.presign("0.png", expires_s=60)).host == host
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ('a"b\\c.png', "inline; filename=\"a_b_c.png\"; filename*=UTF-8''a%22b%5Cc.png"),
+        (
+            "a\r\nSet-Cookie: b",
+            "inline; filename=\"a__Set-Cookie: b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b",
+        ),
+    ],
+)
+def test_a_file_name_cannot_break_out_of_its_header(name: str, value: str) -> None:
+    assert s3.content_disposition("inline", name) == value
+
+
+# Wrong settings and trouble.
+
+
+def test_a_missing_bucket_is_made_only_if_asked(s3_access: S3Access) -> None:
+    store = s3_access.open()
+    for attempt in (store.check, store.ping, lambda: put(store, "key", b"")):
+        with pytest.raises(Misconfigured, match=r"DARKROOM_S3__BUCKET .* DARKROOM_S3__CREATE_BUCKET=true"):
+            attempt()
+    store.check(create=True)
+    store.check()
+    store.check(create=True)
+
+
+def test_replicas_may_make_the_bucket_at_the_same_time(s3_access: S3Access) -> None:
+    bucket = "made-by-many"
+    with ThreadPoolExecutor(8) as pool:
+        checks = [pool.submit(s3_access.open(bucket=bucket).check, create=True) for _ in range(8)]
+    assert {check.result() for check in checks} == {StoreFacts(True, True, True)}
+
+
+@pytest.mark.parametrize("wrong", [{"access_key": "AKIAWRONG"}, {"secret_key": "wrong-secret"}])
+def test_wrong_keys_are_named_and_not_shown(store: ObjectStore, s3_access: S3Access, wrong: Any) -> None:
+    other = s3_access.open(**wrong)
+    with pytest.raises(Misconfigured, match="DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY") as caught:
+        other.check(create=True)
+    with pytest.raises(Misconfigured):
+        other.head("key")
+    for secret in (s3_access.secret_key, s3_access.access_key, *wrong.values()):
+        assert secret not in str(caught.value)
+
+
+def test_no_keys_at_all_are_misconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    store = ObjectStore.connect(bucket="pictures", endpoint="http://127.0.0.1:1", region="us-east-1")
+    for attempt in (store.check, lambda: store.presign("key", expires_s=60)):
+        with pytest.raises(Misconfigured, match="DARKROOM_S3__ACCESS_KEY"):
+            attempt()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"bucket": "no/bucket"}, {"endpoint": "nowhere"}, {"region": "no region"}], ids=repr
+)
+def test_settings_that_make_no_sense_are_misconfigured(s3_access: S3Access, wrong: Any) -> None:
+    with pytest.raises(Misconfigured, match="DARKROOM_S3__ENDPOINT, DARKROOM_S3__REGION and"):
+        s3_access.open(**wrong).check()
+
+
+def test_an_unreachable_endpoint_is_named(s3_access: S3Access) -> None:
+    with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:1 .*; DARKROOM_S3__ENDPOINT"):
+        s3_access.open(endpoint="http://127.0.0.1:1").check()
+
+
+class Answers(ThreadingHTTPServer):
+    """A server that gives its answers in turn, the last one for ever, and counts what it was asked."""
+
+    def __init__(self, *answers: tuple[int, str, dict[str, str]]) -> None:
+        super().__init__(("127.0.0.1", 0), AnswersHandler)
+        self.answers = list(answers)
+        self.asked = 0
+        self.bodies: list[bytes] = []
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class AnswersHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Answers
+
+    def do_GET(self) -> None:
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
+        status, body, headers = self.server.answers[min(self.server.asked, len(self.server.answers) - 1)]
+        self.server.asked += 1
+        self.send_response(status)
+        for name, value in {"content-length": str(len(body)), "connection": "close", **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body.encode() if self.command != "HEAD" else b"")
+        self.close_connection = True
+
+    do_PUT = do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+def says(status: int, code: str) -> tuple[int, str, dict[str, str]]:
+    return status, f"<Error><Code>{code}</Code><Message>AKIASECRET</Message></Error>", {}
+
+
+@pytest.fixture
+def answers(s3_access: S3Access) -> Iterator[Any]:
+    running = []
+
+    def start(*script: tuple[int, str, dict[str, str]]) -> tuple[Answers, ObjectStore]:
+        server = Answers(*script)
+        running.append((server, thread := threading.Thread(target=server.serve_forever, args=[0.01])))
+        thread.start()
+        return server, s3_access.open(endpoint=server.endpoint)
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected", "named"),
+    [
+        (400, "RequestTimeout", Unavailable, "RequestTimeout"),
+        (429, "TooManyRequests", Unavailable, "overloaded"),
+        (500, "InternalError", Unavailable, "in trouble"),
+        (503, "SlowDown", Unavailable, "SlowDown"),
+        (507, "XMinioStorageFull", Unavailable, "XMinioStorageFull"),
+        (400, "ExpiredToken", Misconfigured, "DARKROOM_S3__ACCESS_KEY"),
+        (401, "Unauthorized", Misconfigured, "DARKROOM_S3__ACCESS_KEY"),
+        (403, "AccessDenied", Misconfigured, "DARKROOM_S3__SECRET_KEY"),
+        (403, "RequestTimeTooSkewed", Misconfigured, "clock"),
+        (400, "AuthorizationHeaderMalformed", Misconfigured, "DARKROOM_S3__REGION"),
+        (400, "InvalidArgument", Misconfigured, "DARKROOM_S3__CHECKSUMS"),
+        (501, "NotImplemented", Misconfigured, "DARKROOM_S3__CHECKSUMS"),
+        (400, "XAmzContentChecksumMismatch", Corrupt, "digest"),
+        (412, "PreconditionFailed", Conflict, "there already"),
+        (409, "ConditionalRequestConflict", Unavailable, "another write"),
+        (404, "NoSuchBucket", Misconfigured, "DARKROOM_S3__BUCKET"),
+        (404, "NoSuchKey", NotFound, "key"),
+    ],
+)
+def test_what_an_answer_means(
+    answers: Any, status: int, code: str, expected: type[StorageError], named: str
+) -> None:
+    _, store = answers(says(status, code))
+    with pytest.raises(expected, match=named) as caught:
+        put(store, "key", b"image")
+    assert "AKIASECRET" not in str(caught.value)
+
+
+def test_a_contended_write_is_tried_again_from_the_start(answers: Any) -> None:
+    stored = (200, "", {"etag": '"e"', "x-amz-version-id": "v1"})
+    server, store = answers(*[says(409, "ConditionalRequestConflict")] * 2, stored)
+    made = put(store, "key", b"image")
+    assert (made.etag, made.version_id, made.sha256) == ("e", "v1", None)
+    assert server.bodies == [b"image"] * 3
+
+
+def test_a_moment_of_trouble_is_passed_over(answers: Any) -> None:
+    server, store = answers(says(503, "SlowDown"), (200, "", {"etag": '"e"'}))
+    assert put(store, "key", b"image").etag == "e"
+    assert server.bodies == [b"image"] * 2
+
+
+def test_a_digest_of_digests_is_not_taken_for_the_objects_own(answers: Any) -> None:
+    whole = base64.b64encode(bytes(32)).decode()
+    for value, expected in ((whole, "00" * 32), (f"{whole}-3", None), ("c2hvcnQ=", None), ("?", None)):
+        _, store = answers((200, "", {"x-amz-checksum-sha256": value, "content-length": "5"}))
+        assert store.head("key").sha256 == expected
+
+
+def test_a_body_that_breaks_off_is_unavailable(answers: Any) -> None:
+    _, store = answers((200, "half", {"content-length": "99"}))
+    with pytest.raises(Unavailable, match="key"):
+        store.digest("key")
+
+
+def test_a_body_that_does_not_fit_its_checksum_is_corrupt(answers: Any) -> None:
+    wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+    _, store = answers((200, "image", {"x-amz-checksum-sha256": wrong}))
+    with pytest.raises(Corrupt, match="key"):
+        store.read("key", max_bytes=9)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_server_that_is_no_object_store_is_named(answers: Any, status: int) -> None:
+    server, store = answers((status, "<!doctype html><p>hello", {"content-type": "text/html"}))
+    with pytest.raises((Misconfigured, Unavailable), match=server.endpoint):
+        store.check(create=True)
+
+
+class Early(ObjectStore):
+    """A store whose list says of all that a test put there that it is two hours older than it is."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """List, with those times set back."""
+        for found in super().list(prefix):
+            back = 7_200_000 if found.key in LEFT + FOREIGN else 0
+            yield replace(found, modified_at=(found.modified_at or 0) - back)
+
+
+LEFT = ["darkroom-probes/0123456789abcdef", "darkroom-probes/fedcba9876543210-damaged"]
+LARGER = "darkroom-probes/00000000000000ff"
+FOREIGN = [
+    "darkroom-probes/0123456789ABCDEF",
+    "darkroom-probes/0123456789abcdef.png",
+    "darkroom-probes/0123456789abcdef/0.png",
+    "darkroom-probes/0123456789abcdef0",
+    "darkroom-probes/album/0123456789abcdef",
+    "darkroom-probes/left",
+    LARGER,
+]
+
+
+def test_what_a_killed_process_left_of_its_probe_is_swept_up_and_nothing_else(store: ObjectStore) -> None:
+    for key in LEFT + FOREIGN:
+        put(store, key, b"an image" * 9 if key == LARGER else conformance.BODY)
+    store.check()
+    assert {found.key for found in store.list("darkroom-probes/")} == {*LEFT, *FOREIGN}, "they are young"
+    early = Early(store._client, store._links, bucket=store._bucket, on_aws=False)
+    early.check()
+    assert {found.key for found in store.list("darkroom-probes/")} == {*FOREIGN}

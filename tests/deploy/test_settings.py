@@ -1,0 +1,76 @@
+"""Every process that `deploy/` starts: its command can be run, and its environment is one that loads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from receiver.cli.config import settings_table
+from receiver.cli.main import app
+from tests.deploy.deployed import DEPLOY, FILLED, Started, in_kubernetes, started
+from tests.support.running import ROOT, command
+
+STARTED = list(started())
+TEXTS = [
+    path for path in sorted(DEPLOY.rglob("*")) if path.suffix not in {".svg", ".webp"} and path.is_file()
+]
+
+
+def settings() -> set[str]:
+    return {row.variable for row in settings_table()}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(DEPLOY)))
+def test_settings_that_are_named_exist(path: Path) -> None:
+    # DARKROOM_URL and DARKROOM_TOKEN are for commands and applications; a `*` or `...` stands for several.
+    named = set(re.findall(r"DARKROOM_[A-Z0-9_]+(?![A-Z0-9_*])", path.read_text(encoding="utf-8")))
+    assert named - {"DARKROOM_URL", "DARKROOM_TOKEN", "DARKROOM_PORT"} <= settings()
+
+
+@pytest.mark.parametrize("one", STARTED, ids=lambda one: one.where)
+def test_environments_load(one: Started, tmp_path: Path) -> None:
+    assert set(one.given) <= settings()
+    done = command("config", "--json", cwd=tmp_path, **one.filled())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("one", STARTED, ids=lambda one: one.where)
+def test_commands_can_be_given(one: Started) -> None:
+    program, *words = one.command
+    assert program.rpartition("/")[2] == "darkroom"
+    # Reads every word as the command would, and runs nothing.
+    group = typer.main.get_command(app)
+    with group.make_context("darkroom", words) as context:
+        name, command_, rest = group.resolve_command(context, words)  # type: ignore[attr-defined]
+        command_.make_context(name, rest, parent=context)
+
+
+@pytest.mark.parametrize("one", list(in_kubernetes()), ids=lambda one: one.where)
+def test_nothing_starts_before_it_was_filled_in(one: Started, tmp_path: Path) -> None:
+    empty = [name for name, value in one.given.items() if not value]
+    assert empty
+    done = command(*one.command[1:], cwd=tmp_path, **one.given)
+    assert done.returncode == 2, done.stderr
+    assert [name for name in empty if name in done.stderr], "it says which"
+
+
+def test_no_role_has_what_it_does_not_need() -> None:
+    secrets = {row.variable for row in settings_table() if row.secret}
+    given = {one.where: set(one.given) & secrets for one in in_kubernetes() if one.where != "sidecar"}
+    everybody = {"DARKROOM_DATABASE_URL", "DARKROOM_SECRET_KEYS", "DARKROOM_API_TOKENS"}
+    keys = {"DARKROOM_GATEWAYS__APIFRAME__API_KEY", "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY"}
+    bucket = {"DARKROOM_S3__ACCESS_KEY", "DARKROOM_S3__SECRET_KEY", "DARKROOM_NOTIFY__SECRETS"}
+    assert given.pop("replicas: callbacks") == everybody | {"DARKROOM_GATEWAYS__APIFRAME__API_KEY"}
+    assert given.pop("replicas: api") == given.pop("replicas: workers") == everybody | keys | bucket
+    assert set(given) == {"sidecar: darkroom"}
+
+
+def test_no_secret_stands_in_any_file() -> None:
+    for path in TEXTS:
+        assert not [one for one in FILLED.values() if one in path.read_text(encoding="utf-8")], path
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert {"deploy/darkroom.env", "deploy/kubernetes/replicas/secrets.yaml"} <= set(ignored)

@@ -1,0 +1,290 @@
+"""What a download takes for an image and what it does not, against a server that lies."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+import threading
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from receiver.download.downloader import Downloader, DownloadPolicy
+from receiver.errors import (
+    DarkroomError,
+    ImageExpired,
+    ImageTooLarge,
+    ImageTruncated,
+    ImageUnavailable,
+    NotAnImage,
+    Unready,
+)
+from tests.support.raw_server import PNG, Script, Serve, picture, reply, serving
+
+POLICY = DownloadPolicy(allow_networks=(ip_network("127.0.0.0/8"),), timeout_s=20)
+STALLED = replace(POLICY, timeout_s=0.3)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with serving() as start:
+        yield start
+
+
+def padded_png(size: int) -> bytes:
+    """A valid PNG of about `size` bytes: the rest is in a chunk that viewers skip."""
+    body = b"paDd" + bytes(size - len(PNG))
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return PNG[:33] + chunk + PNG[33:]
+
+
+def failure(downloader: Downloader, url: str) -> DarkroomError:
+    with pytest.raises(DarkroomError) as caught, downloader.fetch(url):
+        pass
+    assert "secret" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")]
+)
+def test_image_arrives_whole_with_its_digest(serve: Serve, kind: str, media_type: str) -> None:
+    body = picture(kind)
+    server = serve({"/a.png": reply(body, Content_Type="text/plain")})
+    with Downloader(POLICY).fetch(f"{server.url}/a.png?sig=secret#x") as fetched:
+        assert fetched.file.read() == body
+        assert fetched.sha256 == hashlib.sha256(body).hexdigest()
+        assert fetched.bytes == len(body)
+        assert (fetched.facts.media_type, fetched.facts.width, fetched.facts.height) == (media_type, 64, 48)
+        assert fetched.declared_type == "text/plain"
+        assert fetched.source_url == f"{server.url}/a.png"
+        assert fetched.final_host == "127.0.0.1"
+    assert fetched.file.closed
+
+
+def test_request_asks_for_the_bytes_as_they_are(serve: Serve) -> None:
+    server = serve({"/a.png": reply(PNG)})
+    with Downloader(POLICY).fetch(f"{server.url}/a.png?sig=a%2Fb+c"):
+        pass
+    head = server.heads[0]
+    assert head.startswith("GET /a.png?sig=a%2Fb+c HTTP/1.1\r\n")
+    assert f"Host: 127.0.0.1:{server.port}\r\n" in head
+    assert "Accept-Encoding: identity\r\n" in head
+    assert "cookie" not in head.lower()
+    assert "authorization" not in head.lower()
+
+
+def test_chunked_and_unannounced_lengths_are_taken(serve: Serve) -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(PNG), PNG)
+    server = serve(
+        {"/chunked": chunked, "/unannounced": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + PNG}
+    )
+    for path in server.scripts:
+        with Downloader(POLICY).fetch(server.url + path) as fetched:
+            assert fetched.file.read() == PNG
+
+
+def test_error_of_the_one_who_uses_the_image_is_left_alone(serve: Serve) -> None:
+    server = serve({"/a.png": reply(PNG)})
+    with pytest.raises(OSError, match="mine"), Downloader(POLICY).fetch(f"{server.url}/a.png") as fetched:
+        raise OSError("mine")
+    assert fetched.file.closed
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        ("400 Bad Request", ImageExpired),
+        ("401 Unauthorized", ImageExpired),
+        ("403 Forbidden", ImageExpired),
+        ("404 Not Found", ImageExpired),
+        ("410 Gone", ImageExpired),
+        ("451 Unavailable For Legal Reasons", ImageExpired),
+        ("408 Request Timeout", ImageUnavailable),
+        ("425 Too Early", ImageUnavailable),
+        ("429 Too Many Requests", ImageUnavailable),
+        ("500 Internal Server Error", ImageUnavailable),
+        ("503 Service Unavailable", ImageUnavailable),
+        ("204 No Content", ImageUnavailable),
+        ("206 Partial Content", ImageUnavailable),
+        ("302 Found", ImageUnavailable),
+        ("304 Not Modified", ImageUnavailable),
+    ],
+)
+def test_status_decides_whether_the_link_is_dead(
+    serve: Serve, status: str, error: type[DarkroomError]
+) -> None:
+    server = serve({"/a.png": reply(status=status)})
+    raised = failure(Downloader(POLICY), f"{server.url}/a.png?sig=secret")
+    assert type(raised) is error
+    assert str(raised) == f"127.0.0.1:{server.port}/a.png answered {status[:3]}."
+
+
+def reset(sock: socket.socket) -> None:
+    sock.sendall(reply(PNG[:100], length=len(PNG)))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+UNANNOUNCED = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+LIES: dict[str, tuple[Script | bytes, type[DarkroomError]]] = {
+    "length_too_long": (reply(PNG, length=len(PNG) + 1), ImageTruncated),
+    "length_too_short": (reply(PNG, length=len(PNG) - 20), ImageTruncated),
+    "no_bytes": (reply(b""), ImageTruncated),
+    "reset_in_the_middle": (reset, ImageTruncated),
+    "chunks_break_off": (CHUNKED + b"%x\r\n" % len(PNG) + PNG[:500], ImageTruncated),
+    "chunks_are_garbage": (CHUNKED + b"zz\r\nsecret", ImageTruncated),
+    "unannounced_and_cut": (UNANNOUNCED + PNG[:-30], ImageTruncated),
+    "png_without_an_end": (reply(PNG[:-12]), ImageTruncated),
+    "html": (reply(b"<html><script>secret</script></html>", Content_Type="image/png"), NotAnImage),
+    "svg": (reply(b'<svg xmlns="http://www.w3.org/2000/svg"/>', Content_Type="image/png"), NotAnImage),
+    "gif": (reply(picture("GIF"), Content_Type="image/png"), NotAnImage),
+    "gzip": (reply(zlib.compress(PNG, wbits=31), Content_Encoding="gzip"), NotAnImage),
+    "gzip_but_not_so": (reply(PNG, Content_Encoding="gzip"), NotAnImage),
+    "no_http": (b"SSH-2.0-secret\r\n\r\n", ImageUnavailable),
+    "two_lengths": (reply(PNG, Content_Length="5"), ImageUnavailable),
+    "absurd_length": (b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n", ImageUnavailable),
+    "endless_headers": (b"HTTP/1.1 200 OK\r\n" + b"X-Pad: secret\r\n" * 20_000, ImageUnavailable),
+    "says_nothing": (b"", ImageUnavailable),
+    "upgrade": (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: secret\r\n\r\n", ImageUnavailable),
+}
+
+
+@pytest.mark.parametrize(("script", "error"), LIES.values(), ids=LIES)
+def test_lie_is_found_out(serve: Serve, script: Script | bytes, error: type[DarkroomError]) -> None:
+    server = serve({"/a.png": script})
+    assert type(failure(Downloader(POLICY), f"{server.url}/a.png?sig=secret")) is error
+
+
+def test_identity_is_no_encoding(serve: Serve) -> None:
+    server = serve({"/a.png": reply(PNG, Content_Encoding="identity")})
+    with Downloader(POLICY).fetch(f"{server.url}/a.png") as fetched:
+        assert fetched.bytes == len(PNG)
+
+
+def test_announced_size_over_the_limit_is_refused_before_its_body(serve: Serve) -> None:
+    server = serve({"/a.png": reply(length=POLICY.max_bytes + 1)})
+    assert isinstance(failure(Downloader(POLICY), f"{server.url}/a.png"), ImageTooLarge)
+
+
+def test_unannounced_size_over_the_limit_is_cut_off(serve: Serve) -> None:
+    def endless(sock: socket.socket) -> None:
+        sock.sendall(UNANNOUNCED + PNG)
+        while not server.over.is_set():
+            sock.sendall(bytes(65536))
+
+    server = serve({"/a.png": endless})
+    raised = failure(Downloader(replace(POLICY, max_bytes=1_000_000)), f"{server.url}/a.png")
+    assert isinstance(raised, ImageTooLarge)
+    assert "DARKROOM_DOWNLOAD__MAX_BYTES" in str(raised)
+
+
+def test_limit_itself_is_not_over_the_limit(serve: Serve) -> None:
+    server = serve({"/a.png": reply(PNG)})
+    with Downloader(replace(POLICY, max_bytes=len(PNG))).fetch(f"{server.url}/a.png") as fetched:
+        assert fetched.bytes == len(PNG)
+
+
+def test_too_many_pixels_are_too_large(serve: Serve) -> None:
+    server = serve({"/a.png": reply(PNG)})
+    raised = failure(Downloader(replace(POLICY, max_pixels=64 * 48 - 1)), f"{server.url}/a.png")
+    assert isinstance(raised, ImageTooLarge)
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\n", reply(PNG[:500], length=len(PNG))])
+def test_stalled_server_is_given_up(serve: Serve, start: bytes) -> None:
+    def stall(sock: socket.socket) -> None:
+        sock.sendall(start)
+        server.over.wait(20)
+
+    server = serve({"/a.png": stall})
+    assert isinstance(failure(Downloader(STALLED), f"{server.url}/a.png"), ImageUnavailable)
+
+
+def dripping(start: bytes) -> Script:
+    """Sends a byte now and then, for some seconds at most."""
+    pause = threading.Event()
+
+    def drip(sock: socket.socket) -> None:
+        sock.sendall(start)
+        for _ in range(1000):
+            sock.sendall(b"a")
+            pause.wait(0.005)
+
+    return drip
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nX-Pad: ", reply(length=100_000)])
+def test_drips_do_not_stretch_the_time_for_the_whole(serve: Serve, start: bytes) -> None:
+    server = serve({"/a.png": dripping(start)})
+    raised = failure(Downloader(STALLED), f"{server.url}/a.png")
+    assert isinstance(raised, ImageUnavailable)
+    assert "took too long" in str(raised)
+
+
+def test_slow_drip_is_given_up_long_before_the_time_is_over(serve: Serve) -> None:
+    server = serve({"/a.png": dripping(reply(PNG[:500], length=100_000))})
+    policy = replace(POLICY, timeout_s=600, drip_bytes=1_000_000, drip_seconds=0.2)
+    assert "came too slowly" in str(failure(Downloader(policy), f"{server.url}/a.png"))
+
+
+def test_closing_ends_a_download_under_way(serve: Serve) -> None:
+    downloader = Downloader(POLICY)
+
+    def close_in_the_middle(sock: socket.socket) -> None:
+        downloader.close()
+        sock.sendall(reply(PNG))
+
+    server = serve({"/a.png": close_in_the_middle})
+    for _ in range(2):
+        assert "stopping" in str(failure(downloader, f"{server.url}/a.png"))
+    assert server.connections == 1
+
+
+def test_nothing_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    raised = failure(Downloader(STALLED), f"http://127.0.0.1:{port}/a.png?sig=secret")
+    assert isinstance(raised, ImageUnavailable)
+
+
+def test_disk_that_cannot_take_it_is_our_own_trouble(serve: Serve, tmp_path: Path) -> None:
+    server = serve({"/a.png": reply(PNG)})
+    downloader = Downloader(replace(POLICY, spool_bytes=100), directory=tmp_path / "gone")
+    assert isinstance(failure(downloader, f"{server.url}/a.png"), Unready)
+
+
+def test_large_image_lies_in_the_directory_and_is_gone_afterwards(serve: Serve, tmp_path: Path) -> None:
+    server = serve({"/a.png": reply(PNG)})
+    downloader = Downloader(replace(POLICY, spool_bytes=100), directory=tmp_path)
+    with downloader.fetch(f"{server.url}/a.png") as fetched:
+        assert fetched.file.read() == PNG
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_stays_flat_under_many_large_downloads_at_once(serve: Serve) -> None:
+    count, size = 16, 16 * 1024 * 1024
+    body = padded_png(size)
+    digest = hashlib.sha256(body).hexdigest()
+    server = serve({"/a.png": reply(body)})
+    downloader = Downloader(POLICY)
+
+    def fetch(_: int) -> str:
+        with downloader.fetch(f"{server.url}/a.png") as fetched:
+            return fetched.sha256
+
+    tracemalloc.start()
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            assert set(pool.map(fetch, range(count))) == {digest}
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < count * 4 * 1024 * 1024 < count * size

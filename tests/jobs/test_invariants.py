@@ -1,0 +1,305 @@
+"""The ten invariants of a job's life, each shown by the least that fails without it.
+
+Each test says which code upholds its invariant: take that out, and the test fails. What happens at every
+step when the process is killed there is shown in `tests/faults`. The eighth to the tenth take more room, and
+stand in `test_invariants_rebuild.py`, `test_invariants_accounting.py` and `test_invariants_secrets.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import secrets
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import Table, select
+
+from receiver.gateways.client import GatewayClient
+from receiver.makers import Makers
+from storage.archive.keys import Keys
+from storage.archive.object_store import ObjectStore
+from storage.errors import Conflict, Corrupt, Unavailable
+from storage.ledger.database import Database
+from storage.ledger.deliveries import DeliveryResult, NewDelivery
+from storage.ledger.ledger import Ledger
+from storage.models import Status
+from tests.callbacks.test_callbacks import completed, running_job, signed
+from tests.jobs.test_life import _theirs as await_running
+from tests.support.live import FAST, IMAGEN, ULTRA, Live, Start
+
+IMPATIENT = replace(FAST, unconfirmed=0.5)
+"""What nobody confirms is given up at once."""
+CALLBACKS_ONLY = replace(FAST, callback_polls=(3600,))
+"""Nobody asks a gateway that was to call back, so that what is found was found by a callback."""
+
+
+def on_disk(folder: Path, query: str, *values: object) -> list[Any]:
+    """What somebody else finds in the ledger's file now."""
+    with closing(sqlite3.connect(f"file:{folder / 'ledger.sqlite3'}?mode=ro", uri=True)) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def witness(folder: Path) -> tuple[Callable[..., GatewayClient], list[Any]]:
+    """A sender that notes, before each submission leaves, its key and what is in the ledger's file then."""
+    seen: list[Any] = []
+
+    class Witness(GatewayClient):
+        def send(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "POST":
+                jobs = on_disk(folder, "SELECT id, status FROM jobs")
+                seen.append((request.headers.get("idempotency-key"), jobs))
+            return super().send(request)
+
+    return Witness, seen
+
+
+def rows(database: Database, table: Table) -> list[dict[str, Any]]:
+    """Everything that is in a table of the ledger."""
+    with database.read() as connection:
+        return [
+            dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()
+        ]
+
+
+def moved(job: Mapping[str, Any]) -> list[str]:
+    return [event["status"] for event in job["timeline"] if event["event"] == "moved"]
+
+
+def test_1_a_job_is_in_the_ledger_before_its_gateway_is_called_and_its_id_is_the_key(
+    start: Start, tmp_path: Path
+) -> None:
+    """1: a job is in the ledger before its gateway is called, and a repeated submit is not charged twice.
+
+    Upheld by `Submitter._send` (receiver/jobs/submit.py): the move to submitting, committed before
+    `_exchange`; and by `Apiframe.submit` (receiver/gateways/apiframe.py): the header Idempotency-Key.
+    """
+    sender, seen = witness(tmp_path)
+    live = start(makers=Makers(sender=sender))
+    job = live.make(IMAGEN, fault={"fault": "lost_answer+late", "times": 1, "delay_s": 1})
+    assert job["status"] == "archived"
+    assert seen == [(job["id"], [(job["id"], "submitting")])] * 2
+    assert [report.idempotency_key for report in live.sandbox.jobs()].count(job["id"]) == 1
+
+
+@pytest.mark.parametrize("fault", ["lost_answer+no_callback", "unavailable"])
+def test_2_a_gateway_without_idempotency_is_not_called_twice_after_a_lost_answer(
+    start: Start, tmp_path: Path, fault: str
+) -> None:
+    """2: where a gateway has no idempotency, what it may have taken is never sent again by itself.
+
+    Upheld by `Submitter._not_taken` (receiver/jobs/submit.py): `unknown`, and `_wait_or_give_up` for it; and
+    by `Submitter._exchange`: a 5xx becomes OutcomeUnknown.
+    """
+    sender, seen = witness(tmp_path)
+    job = start(timing=IMPATIENT, makers=Makers(sender=sender)).make(
+        ULTRA, fault={"fault": fault, "times": 1}
+    )
+    assert len(seen) == 1
+    assert (job["status"], job["error"]["code"]) == ("failed", "submission_unconfirmed")
+
+
+def test_2_nor_after_a_crash_while_it_was_being_called(start: Start, tmp_path: Path) -> None:
+    """Upheld by `Submitter.recover` (receiver/jobs/submit.py): `gateway.supports.idempotency` in its
+    condition."""
+    idle = start(work=False)
+    job_id = str(idle.submit(ULTRA)["id"])
+    ledger = idle.service.memory.ledger
+    (job,) = ledger.claim("killed", 1)
+    ledger.move(job, Status.SUBMITTING, "killed")
+    sender, seen = witness(tmp_path)
+    start(timing=IMPATIENT, makers=Makers(sender=sender))
+    job_after = idle.finish(job_id)
+    assert seen == []
+    assert (job_after["status"], job_after["error"]["code"]) == ("failed", "submission_unconfirmed")
+
+
+def test_2_and_its_callback_alone_heals_it(start: Start, tmp_path: Path) -> None:
+    """Upheld by `submitting` in `_steps` (receiver/app.py): `pending_deliveries`, before `recover`."""
+    sender, seen = witness(tmp_path)
+    job = start(makers=Makers(sender=sender)).make(ULTRA, fault={"fault": "lost_answer", "times": 1})
+    assert (job["status"], len(seen)) == ("archived", 1)
+
+
+class Full(Ledger):
+    """A ledger whose disk is full for callbacks, while it is told so."""
+
+    full = False
+
+    def record(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
+        """Take callbacks in, or fail as a full disk does."""
+        if self.full:
+            raise Unavailable("The disk is full.")
+        return super().record(offers)
+
+
+def test_3_a_callback_is_answered_200_only_once_it_is_in_the_ledger(start: Start, tmp_path: Path) -> None:
+    """3: a callback is answered 2xx only after it is durably in the ledger; else 503 and Retry-After.
+
+    Upheld by `Callbacks.receive` (receiver/callbacks/endpoint.py): it awaits the intake's future; by
+    `Intake._write` (receiver/callbacks/intake.py): the result is set after `record`, and `_refuse` else; by
+    `Unready` (receiver/errors.py): 503, which `receiver/http/middleware.py` answers with Retry-After; and by
+    `_prepare_sqlite` (storage/ledger/engine.py): `synchronous=FULL`.
+    """
+    live = start(work=False, makers=Makers(ledger=Full))
+    ledger = live.service.memory.ledger
+    assert isinstance(ledger, Full)
+    url, body = live.callback_url(running_job(live, "theirs")), completed("theirs")
+    ledger.full = True
+    refused = httpx.post(url, content=body, headers=signed(body))
+    assert (refused.status_code, on_disk(tmp_path, "SELECT id FROM deliveries")) == (503, [])
+    assert int(refused.headers["retry-after"]) > 0
+    ledger.full = False
+    assert httpx.post(url, content=body, headers=signed(body)).status_code == 200
+    assert on_disk(tmp_path, "SELECT body FROM deliveries") == [(body,)]
+    with live.service.memory.database.write() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2, "FULL"
+
+
+def test_4_the_same_callback_has_the_effect_of_one_however_often_and_in_whatever_order(start: Start) -> None:
+    """4: the same callback, any number of times, at the same instant, in any order, has the effect of one.
+
+    Upheld by `_judge` (storage/ledger/deliveries.py): Receipt.DUPLICATE; by the unique constraint of
+    `deliveries` (storage/ledger/schema.py), where two processes write; and by `_insert`
+    (storage/ledger/deliveries.py): `late`.
+    """
+    live = start()
+    job_id = str(live.submit(IMAGEN, fault="no_callback")["id"])
+    theirs = await_running(live, job_id)
+    links = live.sandbox.wait(theirs).images
+    url = live.callback_url(job_id)
+
+    def progress(percent: int) -> bytes:
+        return json.dumps({"jobId": theirs, "status": "PROCESSING", "progress": percent}).encode()
+
+    def post(body: bytes) -> tuple[int, str]:
+        answer = httpx.post(url, content=body, headers=signed(body), timeout=20)
+        return answer.status_code, answer.json()["status"]
+
+    done = completed(theirs, links[0])
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(post, [done, progress(50)] * 10))
+    assert sorted(answers) == [(200, "accepted")] * 2 + [(200, "duplicate")] * 18
+    job = live.finish(job_id)
+    assert [post(done), post(progress(50)), post(progress(90))] == [
+        (200, "duplicate"), (200, "duplicate"), (200, "accepted"),
+    ]  # fmt: skip
+    effects = [delivery.effect for delivery in live.service.memory.ledger.deliveries(job_id)]
+    assert effects.count("ready") == 1
+    assert effects[-1] == "late"
+    assert len(effects) == 3
+    after = live.http.get(f"/v1/jobs/{job_id}").json()
+    assert after["updated_at"] == job["updated_at"]
+    assert moved(after) == ["queued", "submitting", "running", "ready", "archived"]
+    assert sum(job_id in key for key in sorted(live.keys())) == 2, "one image and one record"
+
+
+@pytest.mark.parametrize("body", [IMAGEN, ULTRA], ids=["apiframe", "api-in-one"])
+def test_5_a_callback_that_overtakes_the_answer_to_its_submission_is_kept_and_applied(
+    start: Start, body: dict[str, Any]
+) -> None:
+    """5: a callback may arrive before the submit response is stored; it is kept and applied.
+
+    Upheld by `_same_job` (storage/ledger/deliveries.py): a job whose gateway id is not known takes any
+    callback of its own URL; and by `Ledger._update` (storage/ledger/ledger.py): `pending` makes the moved job
+    due at once.
+    """
+    live = start(timing=CALLBACKS_ONLY)
+    job = live.make(body, fault="early")
+    assert (job["status"], job["found_by"]) == ("archived", "callback")
+    (delivery,) = live.service.memory.ledger.deliveries(job["id"])
+    running_at = live.job(job["id"]).moved_at(Status.RUNNING)
+    assert running_at is not None
+    assert delivery.received_at <= running_at, "it was there first"
+    assert delivery.effect in {"ready", "hint"}
+
+
+def test_6_the_record_is_written_after_the_images_and_the_job_is_archived_after_the_record(
+    start: Start, tmp_path: Path
+) -> None:
+    """6: first all images, then the record, then the job is archived.
+
+    Upheld by `Collector.collect` and `_close` (receiver/jobs/archive.py): `_fetch_missing`, `write_record`
+    and `move`, in this order.
+    """
+    written: list[tuple[str, list[Any]]] = []
+
+    class Chronicle(ObjectStore):
+        def put_new(self, key: str, *args: Any, **more: Any) -> Any:
+            if "probes/" not in key:
+                written.append((key, on_disk(tmp_path, "SELECT status FROM jobs")))
+            return super().put_new(key, *args, **more)
+
+    live = start(makers=Makers(store=Chronicle.connect))
+    job = live.make(ULTRA | {"num_images": 3})
+    images = [output["key"] for output in live.outputs(job["id"])]
+    record = live.service.memory.archive.record_key(live.job(job["id"]))
+    assert written == [(key, [("ready",)]) for key in (*images, record)]
+
+
+def test_6_an_object_is_written_once_and_only_if_it_is_what_its_digest_says(store: ObjectStore) -> None:
+    """Upheld by `ObjectStore.put_new` (storage/archive/object_store.py): IfNoneMatch and ChecksumSHA256."""
+
+    def put(body: bytes, key: str = "key", claimed: bytes | None = None) -> None:
+        sha256 = hashlib.sha256(body if claimed is None else claimed).hexdigest()
+        more: dict[str, Any] = {"content_type": "text/plain", "metadata": {}}
+        store.put_new(key, io.BytesIO(body), size=len(body), sha256=sha256, **more)
+
+    put(b"first")
+    with pytest.raises(Conflict):
+        put(b"second")
+    assert store.read("key", max_bytes=9) == b"first"
+    with pytest.raises(Corrupt):
+        put(b"bytes", "other", claimed=b"other")
+    assert [stored.key for stored in store.list("")] == ["key"]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_6_what_somebody_stored_before_is_compared_and_never_replaced(
+    live: Live, start: Start, same: bool
+) -> None:
+    """Upheld by `Archive.store_image` (storage/archive/archive.py): `_compare` after a Conflict."""
+    bucket = {"bucket": f"t-{secrets.token_hex(6)}"}
+    body = IMAGEN | {"params": {"output_format": "png"}, "prompt": f"stored before: {same}"}
+    idle = start(work=False, s3=bucket)
+    job_id = str(idle.submit(body)["id"])
+    key = Keys().image(idle.job(job_id), 0, extension="png", sha256="")
+    # The same prompt makes the same picture, so this is what the job will find.
+    picture = live.sandbox.image_bytes(live.make(body)["gateway_job_id"])
+    there = picture if same else picture[:-1] + b"!"
+    idle.service.memory.store.put_new(
+        key, io.BytesIO(there), size=len(there), sha256=hashlib.sha256(there).hexdigest(),
+        content_type="image/png", metadata={},
+    )  # fmt: skip
+    start(s3=bucket)
+    job = idle.finish(job_id)
+    assert (job["status"], job["error"] and job["error"]["code"]) == (
+        ("archived", None) if same else ("failed", "archive_conflict")
+    )
+    assert idle.service.memory.store.read(key, max_bytes=1_000_000) == there
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"output_format": "png"}, {"sandbox": {"fault": "bytes", "bytes": 30_000}}],
+    ids=["jpeg", "png", "padded png"],
+)  # fmt: skip
+def test_7_the_bytes_are_the_gateways_own(live: Live, params: dict[str, Any]) -> None:
+    """7: original bytes are never re-encoded, and metadata is never written into them.
+
+    Upheld by `Collector._fetch` (receiver/jobs/archive.py), which hands the downloaded file itself on, and by
+    `Archive.store_image` (storage/archive/archive.py), which stores that file: let either open and save it as
+    an image.
+    """
+    job = live.make(IMAGEN, params=params)
+    theirs = live.sandbox.image_bytes(job["gateway_job_id"])
+    (output,) = live.outputs(job["id"])
+    assert live.service.memory.store.read(output["key"], max_bytes=1_000_000) == theirs
+    assert live.http.get(f"/v1/outputs/{output['id']}/image?stream=1").content == theirs

@@ -1,0 +1,142 @@
+"""The ninth invariant: every accepted job is accounted for at every moment, under any fault."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from storage.errors import Unavailable
+from storage.ledger.database import Database
+from storage.ledger.job_counts import total
+from storage.ledger.ledger import Ledger
+from storage.ledger.schema import accepted, deliveries, jobs, outputs
+from storage.models import Attempt, ImageRef, Job, JobError, JobResult, Status
+from tests.jobs.test_invariants import rows
+from tests.support.ledgers import Clock, add, offer, output
+
+
+class Interrupted(Database):
+    """A database that calls somebody after each statement of a transaction, who may end it by raising."""
+
+    writing: Callable[[int], None] | None = None
+    reading: Callable[[int], None] | None = None
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction that may write."""
+        with super().write() as connection:
+            _listen(connection, self.writing)
+            yield connection
+
+    @contextmanager
+    def read(self, *, within_s: float | None = None) -> Iterator[Connection]:
+        """A connection for reading only."""
+        with super().read(within_s=within_s) as connection:
+            _listen(connection, self.reading)
+            yield connection
+
+
+def _listen(connection: Connection, heard: Callable[[int], None] | None) -> None:
+    if heard is None:
+        return
+    numbers = itertools.count(1)
+
+    def executed(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if not statement.startswith("BEGIN"):
+            heard(next(numbers))
+
+    event.listen(connection, "after_cursor_execute", executed)
+
+
+@pytest.fixture
+def interrupted(database_url: str) -> Iterator[Interrupted]:
+    opened = Interrupted.open(database_url)
+    assert isinstance(opened, Interrupted)
+    yield opened
+    opened.close()
+
+
+def test_9_every_job_is_accounted_for_wherever_a_transaction_is_cut_off(interrupted: Interrupted) -> None:
+    """9: every accepted job is accounted for at every moment, under any fault.
+
+    Upheld by `Database.write` (storage/ledger/database.py): one transaction, all or nothing; and by `Ledger`
+    (storage/ledger/ledger.py): each verb uses one only, and `add_job` counts in it (`count_accepted`).
+    """
+    ledger = Ledger(interrupted, Clock())
+
+    def job() -> Job:
+        return ledger.job("job-1")
+
+    result = JobResult(images=(ImageRef("https://cdn.example/1.png"), ImageRef("https://cdn.example/2.png")))
+    missing = JobError("image_expired", "gone", "image")
+    callback = offer(theirs="theirs")
+    applied = {callback.delivery.id: "ready"}
+    asked = Attempt.once("retry", "asked", "", 1)
+    verbs: list[Callable[[], object]] = [
+        lambda: add(ledger, key="k"),
+        lambda: ledger.claim("w", 1),
+        lambda: ledger.move(job(), Status.SUBMITTING, "w", keep_lease=True),
+        lambda: ledger.record([callback]),
+        lambda: ledger.move(job(), Status.RUNNING, "w", keep_lease=True, gateway_job_id="theirs"),
+        lambda: ledger.move(job(), Status.READY, "w", keep_lease=True, applied=applied, result=result),
+        lambda: ledger.add_output(output()),
+        lambda: ledger.move(job(), Status.PARTIAL, "w", error=missing),
+        lambda: ledger.reopen(job(), Status.RUNNING, asked, gateway_job_id="theirs"),
+    ]
+    for verb in verbs:
+        assert _cut_off_everywhere(interrupted, ledger, verb) > 0
+    assert [status for status, _ in job().moves] == [
+        "queued", "submitting", "running", "ready", "partial", "running",
+    ]  # fmt: skip
+
+
+def _cut_off_everywhere(database: Interrupted, ledger: Ledger, verb: Callable[[], object]) -> int:
+    """Do it, after it was cut off after its first statement, its second, and so on; answers how often."""
+
+    def everything() -> list[list[dict[str, Any]]]:
+        return [rows(database, table) for table in (jobs, deliveries, outputs, accepted)]
+
+    for cut in itertools.count(1):
+
+        def end(number: int, cut: int = cut) -> None:
+            if number == cut:
+                raise Unavailable("cut off")
+
+        before = everything()
+        database.writing = end
+        try:
+            verb()
+        except Unavailable:
+            assert everything() == before
+        else:
+            return cut - 1
+        finally:
+            database.writing = None
+            page = total(list(ledger.job_counts().values()))
+            assert page.balanced
+            assert page.accepted == len(rows(database, jobs))
+    raise AssertionError
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_9_the_counts_are_of_one_moment(interrupted: Interrupted, database_url: str, after: int) -> None:
+    """Upheld by `Database.read` (storage/ledger/database.py): what is read together is of one moment."""
+    ledger = Ledger(interrupted, Clock())
+    add(ledger, "job-1")
+    with closing(Database.open(database_url)) as theirs:
+        other = Ledger(theirs, Clock())
+
+        def in_between(number: int) -> None:
+            if number == after:
+                add(other, "job-2")
+
+        interrupted.reading = in_between
+        page = ledger.job_counts()["apiframe"]
+        interrupted.reading = None
+    assert (page.balanced, page.accepted) == (True, 1)
+    assert ledger.job_counts()["apiframe"].accepted == 2

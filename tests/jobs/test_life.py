@@ -1,0 +1,393 @@
+"""The life of a job, from submitting to the archive, through both gateways' wire protocols."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.http.server import listen
+from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.schedule import system_clock
+from storage.models import ImageRef, JobResult, Status
+from tests.callbacks.test_callbacks import completed, signed
+from tests.support.live import FAST, IMAGEN, QUICK, ULTRA, Live, Movable, Start, started
+
+PLACES = ("queued", "submitting", "running", "ready", "archived", "partial", "failed")
+
+
+def record_of(live: Live, job_id: str) -> dict[str, Any]:
+    return live.service.memory.archive.read_record(live.job(job_id))
+
+
+@pytest.mark.parametrize(
+    ("body", "images", "media_type"),
+    [
+        (IMAGEN, 1, "image/jpeg"),
+        (IMAGEN | {"aspect_ratio": "16:9", "params": {"output_format": "png"}}, 1, "image/png"),
+        (ULTRA | {"negative_prompt": "chopsticks", "num_images": 3, "seed": 12345}, 3, None),
+    ],
+)  # fmt: skip
+def test_a_job_ends_archived_with_the_gateways_own_bytes(
+    live: Live, body: dict[str, Any], images: int, media_type: str | None
+) -> None:
+    job = live.make(body, tags={"campaign": "spring"})
+    assert job["status"] == "archived"
+    assert job["outputs"] == [f"{job['id']}.{index}" for index in range(images)]
+    for output in live.outputs(job["id"]):
+        data = live.sandbox.image_bytes(job["gateway_job_id"], output["index"])
+        stored = live.service.memory.store.head(output["key"])
+        assert live.service.memory.store.digest(output["key"]) == (output["sha256"], output["bytes"])
+        assert hashlib.sha256(data).hexdigest() == output["sha256"] == stored.sha256
+        assert stored.content_type == output["media_type"]
+        assert stored.metadata["darkroom-job-id"] == job["id"]
+        if media_type:
+            assert output["media_type"] == media_type
+
+
+def test_the_record_says_everything_that_made_the_image(live: Live) -> None:
+    body = ULTRA | {"negative_prompt": "chopsticks", "num_images": 2, "seed": 9007199254740993}
+    job = live.make(body, tags={"campaign": "spring"}, params={"quality": "high"})
+    record = record_of(live, job["id"])
+    assert record["schema"] == "darkroom/record/1"
+    assert record["job"]["id"] == job["id"]
+    assert record["job"]["tags"] == {"campaign": "spring"}
+    assert [move["status"] for move in record["job"]["moves"]] == [
+        "queued", "submitting", "running", "ready", "archived",
+    ]  # fmt: skip
+    times = [datetime.fromisoformat(move["at"]) for move in record["job"]["moves"]]
+    assert times == sorted(times)
+    assert record["request"]["asked"]["prompt"] == ULTRA["prompt"]
+    assert record["request"]["sent"]["seed"] == 9007199254740993
+    assert record["request"]["sent"]["negative_prompt"] == "chopsticks"
+    assert record["seed"] == {
+        "requested": "9007199254740993", "returned": "9007199254740993", "supported": True,
+    }  # fmt: skip
+    assert record["result"]["model_requested"] == "imagen4-ultra"
+    assert record["result"]["credits"] == 24
+    assert record["result"]["credits_estimated"] is True
+    assert record["evidence"]["found_by"] == "callback"
+    assert record["evidence"]["confirmed_by"] == "poll"
+    assert [one["signature"] for one in record["evidence"]["deliveries"]] == ["unsupported"]
+    assert [one["index"] for one in record["outputs"]] == [0, 1]
+    assert all(one["seed"] is None for one in record["outputs"]), "one seed for two images is the job's"
+
+
+def test_an_imagen_job_has_no_seed_and_its_signed_callback_is_proof_enough(live: Live) -> None:
+    record = record_of(live, live.make(IMAGEN)["id"])
+    assert record["seed"] == {"requested": None, "returned": None, "supported": False}
+    assert record["evidence"]["confirmed_by"] == "callback"
+    assert record["evidence"]["deliveries"][0]["signature"] == "valid"
+    assert record["evidence"]["deliveries"][0]["effect"] == "ready"
+    assert record["evidence"]["gateway_request_ids"]
+    assert record["result"]["credits_estimated"] is False
+
+
+def test_no_stored_thing_holds_a_token_or_a_key(live: Live) -> None:
+    job = live.make(IMAGEN)
+    token = live.callback_url(job["id"]).rpartition("/")[2]
+    kept = json.dumps(record_of(live, job["id"])) + repr(live.job(job["id"]))
+    kept += repr(live.service.memory.ledger.deliveries(job["id"])) + json.dumps(job)
+    assert token not in kept
+    assert token.split(".")[0] not in kept
+    assert "afk_sandbox" not in kept
+    assert "/callbacks/apiframe/[removed]" in kept
+
+
+@pytest.mark.parametrize("body", [IMAGEN, ULTRA], ids=["apiframe", "api-in-one"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "early",
+        {"fault": "duplicate", "times": 5, "at_once": True},
+        "out_of_order",
+        {"fault": "expired_link", "status": 403},
+        {"fault": "rate_limited", "retry_after_s": 0},
+        {"fault": "slow_image", "delay_s": 0.3},
+        "wrong_type",
+    ],
+    ids=lambda fault: fault if isinstance(fault, str) else fault["fault"],
+)
+def test_faults_that_a_job_gets_over(live: Live, body: dict[str, Any], fault: Any) -> None:
+    job = live.make(body, fault=fault)
+    assert job["status"] == "archived", job["error"]
+    assert len(live.outputs(job["id"])) == 1
+
+
+def test_a_gateway_that_is_down_for_a_moment_is_tried_again(live: Live) -> None:
+    job = live.make(IMAGEN, fault={"fault": "unavailable", "times": 3})
+    assert job["status"] == "archived"
+    assert live.sandbox.submits(job["id"]) == 4
+
+
+def test_unsigned_callbacks_only_make_us_ask(live: Live) -> None:
+    job = live.make(IMAGEN, fault="unsigned")
+    record = record_of(live, job["id"])
+    assert job["status"] == "archived"
+    assert record["evidence"]["deliveries"][0]["signature"] == "absent"
+    assert record["evidence"]["confirmed_by"] == "poll"
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"), [(IMAGEN, "unsigned+evil_url"), (ULTRA, "evil_url")], ids=["apiframe", "api-in-one"]
+)
+def test_an_unsigned_callback_cannot_choose_the_image(live: Live, body: dict[str, Any], fault: str) -> None:
+    planted = live.make(ULTRA, seed=666)
+    there = live.outputs(planted["id"])[0]
+    attackers = f"{live.sandbox.url}/images/{planted['gateway_job_id']}/0.png"
+    job = live.make(body, fault={"fault": fault, "url": attackers})
+    assert job["status"] == "archived"
+    (output,) = live.outputs(job["id"])
+    assert output["sha256"] != there["sha256"]
+    assert live.sandbox.image_digest(job["gateway_job_id"])[0] == output["sha256"]
+
+
+def test_a_signed_callback_to_a_private_address_downloads_nothing(live: Live) -> None:
+    job = live.make(IMAGEN, fault={"fault": "evil_url", "url": "http://169.254.169.254/latest/meta-data/"})
+    assert job["status"] == "failed"
+    assert job["error"]["code"] == "forbidden_address"
+    assert job["error"]["at_fault"] == "image"
+
+
+def test_a_lost_answer_is_asked_for_again_under_the_same_key(live: Live) -> None:
+    job = live.make(IMAGEN, fault={"fault": "lost_answer+late", "times": 1, "delay_s": 1})
+    assert job["status"] == "archived"
+    assert live.sandbox.submits(job["id"]) == 2
+    made = [report for report in live.sandbox.jobs() if report.idempotency_key == job["id"]]
+    assert len(made) == 1
+
+
+def test_a_lost_answer_is_healed_by_its_callback_though_the_keys_were_changed(
+    s3_server: EmbeddedS3, tmp_path: Path
+) -> None:
+    old, new = "the-old-secret-key", "the-new-secret-key"
+    fault = {"fault": "lost_answer+late", "times": 50, "delay_s": 6}
+    with SandboxServer(QUICK) as sandbox:
+        listener = listen("127.0.0.1", 0)
+        port = listener.getsockname()[1]
+        listener.close()
+        common: dict[str, Any] = {"sandbox": sandbox, "port": port}
+        with started(s3_server, tmp_path, secret_keys=[old], **common) as live:
+            job_id = live.submit(IMAGEN, fault=fault)["id"]
+            for _ in range(200):
+                if sandbox.submits(job_id):
+                    break
+                live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.05})
+        with started(s3_server, tmp_path, secret_keys=[old, new], **common) as live:
+            done = live.finish(job_id)
+    assert done["status"] == "archived", done["error"]
+    assert len([one for one in sandbox.jobs() if one.idempotency_key == job_id]) == 1
+
+
+def test_without_idempotency_a_lost_answer_is_healed_by_the_callback_alone(live: Live) -> None:
+    before = len(live.sandbox.jobs())
+    job = live.make(ULTRA | {"prompt": "a lost answer, healed"}, fault={"fault": "lost_answer", "times": 1})
+    assert job["status"] == "archived"
+    assert len(live.sandbox.jobs()) == before + 1, "sent twice, and so paid for twice"
+    statuses = [event["status"] for event in job["timeline"] if event["event"] == "moved"]
+    assert statuses == ["queued", "submitting", "running", "ready", "archived"]
+
+
+def test_without_idempotency_nor_callback_a_lost_answer_fails_and_is_never_sent_again(live: Live) -> None:
+    before = len(live.sandbox.jobs())
+    fault = {"fault": "lost_answer+no_callback", "times": 1}
+    job = live.make(ULTRA | {"prompt": "lost for good"}, fault=fault)
+    assert (job["status"], job["error"]["code"]) == ("failed", "submission_unconfirmed")
+    assert len(live.sandbox.jobs()) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("body", "fault", "code", "at_fault"),
+    [
+        (IMAGEN, {"fault": "failed", "message": "content policy"}, "generation_failed", "gateway"),
+        (ULTRA, {"fault": "failed", "message": "content policy"}, "generation_failed", "gateway"),
+        (IMAGEN, "refused", "gateway_refused", "request"),
+        (ULTRA, "refused", "gateway_refused", "request"),
+        (ULTRA, "failed_in_200", "gateway_refused", "request"),
+        (IMAGEN, "html_image", "not_an_image", "image"),
+        (IMAGEN, {"fault": "expired_link", "forever": True, "status": 410}, "image_expired", "image"),
+    ],
+)
+def test_what_cannot_succeed_fails_with_its_reason(
+    live: Live, body: dict[str, Any], fault: Any, code: str, at_fault: str
+) -> None:
+    before = live.keys()
+    job = live.make(body, fault=fault)
+    assert job["status"] == "failed"
+    assert (job["error"]["code"], job["error"]["at_fault"]) == (code, at_fault), job["error"]
+    assert live.outputs(job["id"]) == []
+    assert not [key for key in live.keys() - before if job["id"] in key]
+
+
+def test_an_image_that_is_cut_off_every_time_is_given_up_when_its_gateway_deletes_it(start: Start) -> None:
+    live = start(timing=replace(FAST, retention=2))
+    job = live.make(IMAGEN, fault="truncated_image")
+    assert (job["status"], job["error"]["code"]) == ("failed", "image_truncated")
+    tries = [
+        event for event in job["timeline"] if event["event"] == "attempt" and event["step"] == "download"
+    ]
+    assert sum(event["times"] for event in tries) > len(FAST.downloads)
+
+
+def test_what_could_be_had_of_a_job_is_kept_and_the_rest_explained(live: Live) -> None:
+    job = live.make(ULTRA | {"num_images": 3}, fault="partial_images")
+    assert job["status"] == "partial"
+    assert job["error"]["code"] == "image_expired"
+    assert [output["index"] for output in live.outputs(job["id"])] == [0, 1]
+    record = record_of(live, job["id"])
+    assert record["job"]["status"] == "partial"
+    assert record["result"]["missing"]["code"] == "image_expired"
+    assert len(record["outputs"]) == 2
+
+
+def test_a_job_whose_callback_never_comes_is_found_by_polling(start: Start) -> None:
+    clock = Movable(system_clock)
+    live = start(clock=clock)
+    job = live.submit(IMAGEN, fault="no_callback")
+    live.sandbox.wait(_theirs(live, job["id"]))
+    assert live.http.get(f"/v1/jobs/{job['id']}").json()["status"] == "running"
+    clock.forward(31)
+    done = live.finish(job["id"])
+    assert (done["status"], done["found_by"]) == ("archived", "poll")
+    assert live.http.get("/v1/status").json()["found_by_polling"] == 1
+
+
+def test_without_a_public_url_everything_is_polled_and_nothing_was_missed(start: Start) -> None:
+    live = start(callbacks=False)
+    for body in (IMAGEN, ULTRA):
+        job = live.make(body)
+        assert (job["status"], job["found_by"]) == ("archived", "poll_only")
+        assert live.sandbox.job(job["gateway_job_id"]).callback_url is None
+    assert live.http.get("/v1/status").json()["found_by_polling"] == 0
+
+
+def test_a_long_pause_of_ours_is_not_made_up_for_in_questions(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    config = SandboxConfig(latency_s=(9999, 9999), image_px=64)
+    clock = Movable(system_clock)
+    with SandboxServer(config) as slow, started(s3_server, tmp_path, sandbox=slow, clock=clock) as live:
+        job_id = live.submit(IMAGEN)["id"]
+        _theirs(live, job_id)
+        clock.forward(5 * 3600)
+        for _ in range(20):
+            live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.1})
+        asked = live.job(job_id)
+        assert asked.attempts == 1
+        assert asked.next_attempt_at is not None
+        assert asked.next_attempt_at - clock() > 30_000
+
+
+def test_an_early_callback_about_another_job_is_not_believed(start: Start) -> None:
+    idle = start(work=False)
+    ledger = idle.service.memory.ledger
+    job_id = str(idle.submit(IMAGEN)["id"])
+    (job,) = ledger.claim("test", 1)
+    job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
+    body = completed("another", f"{idle.sandbox.url}/images/another/0.png")
+    answer = idle.http.post(idle.callback_url(job_id), content=body, headers=signed(body))
+    assert answer.json() == {"status": "accepted"}
+    ledger.move(job, Status.RUNNING, "test", gateway_job_id="mine")
+    start()
+    for _ in range(100):
+        (delivery,) = ledger.deliveries(job_id)
+        if delivery.applied_at is not None:
+            break
+        idle.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.1})
+    assert delivery.effect == "mismatch"
+    assert idle.job(job_id).status is Status.RUNNING
+
+
+def test_only_what_is_really_sent_counts_as_submitting(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        live = start(api_in_one={"base_url": url, "concurrency": 1})
+        stuck = [live.submit(ULTRA)["id"] for _ in range(4)]
+        assert live.make(IMAGEN)["status"] == "archived", "another gateway's jobs go on"
+        statuses = sorted(live.job(job_id).status for job_id in stuck)
+        assert statuses == ["queued", "queued", "queued", "submitting"]
+
+
+def test_an_image_is_not_given_up_while_its_gateway_cannot_be_asked(start: Start) -> None:
+    idle = start(work=False)
+    ledger = idle.service.memory.ledger
+    job_id = str(idle.submit(IMAGEN)["id"])
+    (job,) = ledger.claim("test", 1)
+    job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
+    dead = JobResult(images=(ImageRef(f"{idle.sandbox.url}/images/nobody/0.png"),))
+    ledger.move(job, Status.READY, "test", gateway_job_id="mine", result=dead)
+    start(apiframe={"base_url": "http://127.0.0.1:1"})
+    for _ in range(200):
+        if idle.job(job_id).attempts > len(FAST.downloads) + 2:
+            break
+        idle.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.05})
+    waiting = idle.job(job_id)
+    assert waiting.status is Status.READY
+    assert waiting.error is not None
+    assert waiting.error.code == "image_unavailable"
+
+
+def test_a_job_without_any_answer_is_given_up_after_a_day(start: Start) -> None:
+    clock = Movable(system_clock)
+    with SandboxServer(SandboxConfig(latency_s=(9999, 9999), image_px=64)) as slow:
+        live = start(clock=clock, sandbox=slow)
+        job = live.submit(IMAGEN)
+        _theirs(live, job["id"])
+        clock.forward(25 * 3600)
+        done = live.finish(job["id"])
+    assert (done["status"], done["error"]["code"]) == ("failed", "no_answer")
+
+
+def test_a_job_that_its_gateway_has_forgotten_fails_after_some_questions(
+    s3_server: EmbeddedS3, tmp_path: Path
+) -> None:
+    config = SandboxConfig(latency_s=(9999, 9999), image_px=64)
+    with SandboxServer(config) as first, started(s3_server, tmp_path, sandbox=first, callbacks=False) as live:
+        job = live.submit(IMAGEN)
+        _theirs(live, job["id"])
+    with (
+        SandboxServer(QUICK) as second,
+        started(s3_server, tmp_path, sandbox=second, callbacks=False) as live,
+    ):
+        done = live.finish(job["id"])
+    assert (done["status"], done["error"]["code"]) == ("failed", "unknown_gateway_job")
+
+
+@pytest.mark.parametrize(
+    ("gateway", "key", "code"),
+    [("apiframe", "afk_poor", "out_of_credits"), ("apiframe", "afk_inactive", "gateway_unauthorized")],
+)
+def test_a_gateway_that_wants_money_or_another_key_is_waited_for(
+    start: Start, gateway: str, key: str, code: str
+) -> None:
+    live = start(**{gateway: {"api_key": key}})
+    job = live.submit(IMAGEN | {"model": "imagen-4-ultra"})
+    seen: dict[str, Any] = {}
+    for _ in range(100):
+        seen = live.http.get(f"/v1/jobs/{job['id']}", params={"wait": 0.1}).json()
+        if seen["error"]:
+            break
+    assert seen["status"] in {"queued", "submitting"}
+    assert seen["error"] is None or seen["error"]["code"] == code
+    assert seen["error"]["at_fault"] == "operator"
+
+
+def test_every_job_is_accounted_for_after_all_of_that(live: Live) -> None:
+    counts = live.http.get("/v1/status").json()
+    assert counts["balanced"]
+    assert counts["accepted"] == sum(counts[status] for status in PLACES)
+    assert set(counts["gateways"]) <= {"apiframe", "api-in-one"}
+
+
+def _theirs(live: Live, job_id: str) -> str:
+    """Wait until a job is running, and answer the gateway's id of it."""
+    for _ in range(200):
+        job = live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.05}).json()
+        if job["gateway_job_id"]:
+            return str(job["gateway_job_id"])
+    raise AssertionError(job)

@@ -1,0 +1,72 @@
+"""A whole Darkroom on PostgreSQL, alone and beside others."""
+
+from __future__ import annotations
+
+import threading
+
+import httpx
+import pytest
+
+from receiver.gateways.client import GatewayClient
+from receiver.makers import Makers
+from storage.ledger.job_counts import total
+from tests.support.live import IMAGEN, ULTRA, Start
+
+KEYS = ["0123456789abcdef0123456789abcdef"]
+
+
+@pytest.fixture
+def ours(postgres_url: str) -> dict[str, object]:
+    return {"database_url": postgres_url, "secret_keys": KEYS}
+
+
+def test_jobs_of_every_gateway_are_archived(start: Start, ours: dict[str, object]) -> None:
+    live = start(**ours)
+    made = [live.make(IMAGEN, tags={"for": "shelf"}), live.make(ULTRA)]
+    assert [job["status"] for job in made] == ["archived", "archived"]
+    found = live.http.get("/v1/outputs", params={"q": "red kite tag:for=shelf"}).json()["outputs"]
+    assert {one["job_id"] for one in found} == {made[0]["id"]}
+    outputs = sum(len(job["outputs"]) for job in made)
+    assert live.http.get("/v1/facets").json()["counted"] == outputs
+    assert live.http.get("/readyz").status_code == 200
+    assert live.http.get("/v1/status").json()["balanced"]
+
+
+def test_any_replica_answers_for_any_job(start: Start, ours: dict[str, object]) -> None:
+    first, second = start(**ours), start(**ours, work=False)
+    with second.http.stream("GET", "/v1/events", timeout=30) as stream:
+        job = first.submit(IMAGEN)
+        assert second.finish(job["id"])["status"] == "archived"
+        told = iter(stream.iter_lines())
+        assert any('"status":"archived"' in line.replace(" ", "") for line in told)
+    assert total(list(second.service.memory.ledger.job_counts().values())).balanced
+
+
+def test_a_gateway_is_sent_no_more_at_once_however_many_replicas_there_are(
+    start: Start, ours: dict[str, object]
+) -> None:
+    under_way, most = 0, 0
+    lock, never = threading.Lock(), threading.Event()
+
+    class Counted(GatewayClient):
+        """Counts the submissions that are under way, and keeps each there for a while."""
+
+        def send(self, request: httpx.Request) -> httpx.Response:
+            nonlocal under_way, most
+            if request.method != "POST":
+                return super().send(request)
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            never.wait(0.2)
+            try:
+                return super().send(request)
+            finally:
+                with lock:
+                    under_way -= 1
+
+    makers = Makers(sender=Counted)
+    replicas = [start(**ours, makers=makers, apiframe={"concurrency": 2}) for _ in range(3)]
+    jobs = [replicas[number % 3].submit(IMAGEN | {"prompt": f"kite {number}"})["id"] for number in range(9)]
+    assert {replicas[0].finish(job)["status"] for job in jobs} == {"archived"}
+    assert most == 2

@@ -1,0 +1,114 @@
+"""What an operator sees of the process: its start, its stop, its size."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.sandbox import SandboxConfig, SandboxServer
+from tests.support.live import IMAGEN, QUICK, ULTRA
+from tests.support.processes import MIB, ROOT, Process, environment, free_port, serving, watch_rss
+
+
+def submit(process: Process, body: dict[str, Any], **more: Any) -> str:
+    answer = httpx.post(f"{process.url}/v1/jobs", json={**body, **more})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def finish(process: Process, job_id: str) -> dict[str, Any]:
+    job: dict[str, Any] = {}
+    for _ in range(4):
+        job = httpx.get(f"{process.url}/v1/jobs/{job_id}", params={"wait": 30}, timeout=40).json()
+        if job["status"] in {"archived", "partial", "failed"}:
+            break
+    return job
+
+
+def test_what_is_missing_is_named_and_nothing_starts(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "receiver", "serve"],
+        cwd=tmp_path, env=clean | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "DARKROOM_S3__BUCKET" in done.stderr
+    assert "DARKROOM_GATEWAYS__APIFRAME__API_KEY" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_idle_service_stays_small(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> None:
+    variables = environment(s3_server, sandbox, tmp_path, free_port())
+    with serving(variables, tmp_path) as process:
+        assert finish(process, submit(process, IMAGEN))["status"] == "archived"
+        assert process.rss() < 130 * MIB
+
+
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_work_is_clean_and_a_restart_finishes_what_was_open(
+    s3_server: EmbeddedS3, tmp_path: Path, sig: int
+) -> None:
+    port = free_port()
+    with SandboxServer(SandboxConfig(latency_s=(0.2, 1.5), image_px=64)) as sandbox:
+        # Callbacks that find nobody are not sent for ever, so some of these are found by polling.
+        variables = environment(s3_server, sandbox, tmp_path, port, DARKROOM_WORKER__FIRST_POLL="3")
+        with serving(variables, tmp_path) as process:
+            jobs = [submit(process, IMAGEN | {"prompt": f"open work {number}"}) for number in range(12)]
+            slow = {"sandbox": {"fault": "slow_image", "delay_s": 20}}
+            jobs.append(submit(process, ULTRA, params=slow))
+            finish(process, jobs[0])
+            code, took_s = process.terminate(sig)
+        assert code == 0, process.log.read_text()
+        assert took_s < 10
+        assert "Traceback" not in process.log.read_text()
+        assert all(json.loads(line)["event"] for line in process.log.read_text().splitlines())
+        with serving(variables, tmp_path) as process:
+            ended = [finish(process, job_id) for job_id in jobs]
+            counts = httpx.get(f"{process.url}/v1/status").json()
+    assert [job["status"] for job in ended] == ["archived"] * len(jobs)
+    assert counts["balanced"]
+    assert counts["accepted"] == counts["archived"] == len(jobs)
+    made = [report.idempotency_key for report in sandbox.jobs() if report.gateway == "apiframe"]
+    assert sorted(key for key in made if key) == sorted(jobs[:-1]), "each was made once"
+
+
+def test_a_killed_service_goes_on_where_it_was(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    with SandboxServer(QUICK) as sandbox:
+        variables = environment(s3_server, sandbox, tmp_path, free_port())
+        with serving(variables, tmp_path) as process:
+            jobs = [submit(process, IMAGEN | {"prompt": f"killed {number}"}) for number in range(8)]
+            process.terminate(signal.SIGKILL)
+        with serving(variables, tmp_path) as process:
+            ended = [finish(process, job_id) for job_id in jobs]
+        assert [job["status"] for job in ended] == ["archived"] * len(jobs)
+        made = [report.idempotency_key for report in sandbox.jobs()]
+        assert sorted(key for key in made if key) == sorted(jobs), "each was made once"
+
+
+def test_memory_stays_flat_while_large_images_are_archived(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    variables = environment(s3_server, sandbox, tmp_path, free_port(), DARKROOM_WORKER__CONCURRENCY="16")
+    large = {"sandbox": {"fault": "bytes", "bytes": 50 * MIB}, "output_format": "png"}
+    with serving(variables, tmp_path) as process:
+        jobs = [submit(process, IMAGEN | {"prompt": f"large {number}"}, params=large) for number in range(16)]
+        ended: list[dict[str, Any]] = []
+        most = watch_rss(process, lambda: ended.extend(finish(process, job_id) for job_id in jobs))
+        sizes = [
+            output["bytes"]
+            for job in ended
+            for output in httpx.get(f"{process.url}/v1/outputs", params={"job": job["id"]}).json()["outputs"]
+        ]
+    assert [job["status"] for job in ended] == ["archived"] * 16, [job["error"] for job in ended]
+    assert min(sizes) > 49 * MIB
+    assert most < 300 * MIB, f"{most / MIB:.0f} MiB"

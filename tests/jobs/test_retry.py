@@ -1,0 +1,148 @@
+"""Retries: failed and partial jobs go back to the step that failed, and are paid for again only when told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from receiver.errors import NeedsResubmit, NotRetryable
+from receiver.schedule import system_clock
+from storage.errors import NotFound
+from storage.models import Status
+from tests.callbacks.test_callbacks import completed, signed
+from tests.jobs.test_life import record_of
+from tests.support.live import IMAGEN, ULTRA, Live, Movable, Start
+
+
+def retry(live: Live, job_id: str, **how: Any) -> dict[str, Any]:
+    live.service.retrier.retry(job_id, **how)
+    live.service.worker.wake()
+    return live.finish(job_id)
+
+
+def statuses(job: dict[str, Any]) -> list[str]:
+    return [event["status"] for event in job["timeline"] if event["event"] == "moved"]
+
+
+@pytest.mark.parametrize("body", [IMAGEN, ULTRA], ids=["apiframe", "api-in-one"])
+def test_a_failed_download_is_had_later_without_paying_again(start: Start, body: dict[str, Any]) -> None:
+    # Six issues of the links are dead, which is more than are tried before the job is given up.
+    live = start()
+    job = live.make(body, fault={"fault": "expired_link", "times": 6})
+    assert (job["status"], job["error"]["code"]) == ("failed", "image_expired")
+    made = len(live.sandbox.jobs())
+    for _ in range(6):
+        job = retry(live, job["id"])
+        if job["status"] == "archived":
+            break
+    assert job["status"] == "archived", job["error"]
+    assert job["error"] is None
+    assert len(live.sandbox.jobs()) == made, "submitted again, and so paid for again"
+    assert record_of(live, job["id"])["outputs"][0]["sha256"] == live.outputs(job["id"])[0]["sha256"]
+
+
+def test_what_is_missing_of_a_partial_job_is_added_in_a_record_of_its_own(start: Start) -> None:
+    live = start()
+    job = live.make(ULTRA | {"num_images": 3}, fault="partial_images")
+    first = record_of(live, job["id"])
+    assert (job["status"], len(first["outputs"])) == ("partial", 2)
+    again = retry(live, job["id"])
+    assert again["status"] == "partial", "still not to be had"
+    live.sandbox.mend(job["gateway_job_id"])
+    whole = retry(live, job["id"])
+    latest = record_of(live, job["id"])
+    assert whole["status"] == "archived"
+    assert [output["index"] for output in live.outputs(job["id"])] == [0, 1, 2]
+    assert (latest["job"]["status"], len(latest["outputs"])) == ("archived", 3)
+    assert latest["supersedes"].endswith(f"{job['id']}.2.json")
+    assert statuses(whole)[-3:] == ["running", "ready", "archived"]
+    records = [key for key in sorted(live.keys()) if job["id"] in key and "records/" in key]
+    assert len(records) == 3, "none is written over"
+
+
+def test_a_generation_that_failed_is_only_submitted_again(start: Start) -> None:
+    live = start()
+    job = live.make(IMAGEN, fault={"fault": "failed", "message": "content policy"})
+    with pytest.raises(NeedsResubmit, match="may be charged"):
+        live.service.retrier.retry(job["id"])
+    assert live.job(job["id"]).status is Status.FAILED
+    again = retry(live, job["id"], resubmit=True)
+    made = [one for one in live.sandbox.jobs() if (one.idempotency_key or "").startswith(job["id"])]
+    assert [one.idempotency_key for one in made] == [job["id"], f"{job['id']}.2"]
+    assert again["gateway_job_id"] == made[1].id
+    assert statuses(again) == ["queued", "submitting", "running", "failed"] * 2
+
+
+def test_a_callback_of_the_submission_before_changes_nothing(start: Start) -> None:
+    live = start()
+    job = live.make(IMAGEN, fault="failed")
+    before = live.callback_url(job["id"])
+    again = retry(live, job["id"], resubmit=True)
+    body = completed(job["gateway_job_id"], f"{live.sandbox.url}/images/{job['gateway_job_id']}/0.jpg")
+    answer = live.http.post(before, content=body, headers=signed(body))
+    assert answer.json() == {"status": "accepted"}
+    assert live.service.memory.ledger.deliveries(job["id"])[-1].effect == "late"
+    assert live.http.get(f"/v1/jobs/{job['id']}").json()["status"] == again["status"]
+    assert live.callback_url(job["id"]) != before
+
+
+@pytest.mark.parametrize("resubmit", [False, True])
+def test_a_submission_nobody_confirmed_is_never_sent_again_by_itself(start: Start, resubmit: bool) -> None:
+    live = start()
+    job = live.make(ULTRA, fault={"fault": "lost_answer+no_callback", "times": 1})
+    assert job["error"]["code"] == "submission_unconfirmed"
+    made = len(live.sandbox.jobs())
+    if resubmit:
+        retry(live, job["id"], resubmit=True)
+        assert len(live.sandbox.jobs()) == made + 1
+    else:
+        with pytest.raises(NeedsResubmit, match="no id"):
+            live.service.retrier.retry(job["id"])
+        assert len(live.sandbox.jobs()) == made
+
+
+def test_a_callback_that_came_after_its_job_was_given_up_can_still_be_made_use_of(start: Start) -> None:
+    live = start()
+    fault = {"fault": "lost_answer+late", "times": 1, "delay_s": 9}
+    job = live.make(ULTRA | {"prompt": "a callback after the end"}, fault=fault)
+    assert job["error"]["code"] == "submission_unconfirmed"
+    (theirs,) = [one for one in live.sandbox.jobs() if one.prompt == "a callback after the end"]
+    live.sandbox.wait(theirs.id, 15)
+    assert live.service.memory.ledger.deliveries(job["id"])[0].effect == "late"
+    again = retry(live, job["id"])
+    assert again["status"] == "archived"
+    assert again["gateway_job_id"] == theirs.id
+
+
+@pytest.mark.parametrize("status", ["archived", "running"])
+def test_only_what_failed_is_retried(start: Start, status: str) -> None:
+    live = start()
+    job_id = live.submit(IMAGEN, fault="no_callback" if status == "running" else None)["id"]
+    if status == "archived":
+        live.finish(job_id)
+    with pytest.raises(NotRetryable, match="only one that is failed or partial"):
+        live.service.retrier.retry(job_id, resubmit=True)
+    with pytest.raises(NotFound):
+        live.service.retrier.retry("nobody")
+
+
+def test_what_is_partly_archived_is_not_submitted_again(live: Live) -> None:
+    job = live.make(ULTRA | {"num_images": 2}, fault="partial_images")
+    with pytest.raises(NotRetryable, match="a new job"):
+        live.service.retrier.retry(job["id"], resubmit=True)
+
+
+def test_a_restart_changes_nothing_but_a_lease(start: Start) -> None:
+    clock = Movable(system_clock)
+    live = start(clock=clock)
+    job_id = live.submit(IMAGEN, fault="no_callback")["id"]
+    for _ in range(100):
+        if live.job(job_id).status is Status.RUNNING:
+            break
+        live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.1})
+    before = live.job(job_id)
+    again = start(clock=clock)
+    after = again.job(job_id)
+    kept = ("status", "attempts", "next_attempt_at", "moves", "attempt_log", "error", "gateway_job_id")
+    assert [getattr(before, name) for name in kept] == [getattr(after, name) for name in kept]

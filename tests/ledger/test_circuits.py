@@ -1,0 +1,301 @@
+"""A gateway or an image host that is broken is left alone, visibly, and holds up nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+from sqlalchemy import event
+
+from receiver.errors import (
+    GatewayError,
+    GatewayRefused,
+    GatewayUnauthorized,
+    GatewayUnavailable,
+    ImageExpired,
+    ImageUnavailable,
+    OutOfCredits,
+    RateLimited,
+)
+from receiver.jobs.circuit_breaker import CircuitBreaker
+from receiver.redaction import Redactor
+from receiver.schedule import Timing
+from storage.ledger.backlog import Backlog
+from storage.ledger.circuits import Circuits
+from storage.ledger.database import Database
+from storage.ledger.leases import ClaimBudget
+from storage.ledger.ledger import LEASE_MS, Ledger
+from storage.models import Circuit, Status
+from tests.support.ledgers import REQUEST, Clock, add
+
+GATEWAY = "apiframe"
+TIMING = Timing(jitter=0)
+
+
+@pytest.fixture
+def circuits(database: Database, clock: Clock) -> Circuits:
+    return Circuits(database, clock)
+
+
+@pytest.fixture
+def breaker(circuits: Circuits, clock: Clock) -> CircuitBreaker:
+    return CircuitBreaker(circuits, TIMING, Redactor(["afk_secret"]), clock)
+
+
+def circuit(circuits: Circuits) -> Circuit:
+    (only,) = circuits.every()
+    return only
+
+
+@pytest.mark.parametrize("error", [GatewayUnauthorized("no afk_secret"), OutOfCredits("no credits")])
+def test_what_only_an_operator_can_mend_pauses_at_once(
+    breaker: CircuitBreaker, circuits: Circuits, clock: Clock, error: GatewayError
+) -> None:
+    breaker.gateway_failed(GATEWAY, "send", error)
+    paused = circuit(circuits)
+    assert (paused.state(clock.now), paused.code, paused.at_fault) == ("open", error.code, "operator")
+    assert "secret" not in paused.message
+    assert breaker.sending_waits_ms(GATEWAY) == TIMING.pause_first * 1000
+
+
+def test_each_probe_that_fails_doubles_the_pause_up_to_a_limit(breaker: CircuitBreaker, clock: Clock) -> None:
+    waits = []
+    for _ in range(6):
+        breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
+        waits.append(breaker.sending_waits_ms(GATEWAY) // 1000)
+        clock.now += waits[-1] * 1000
+    assert waits == [30, 60, 120, 240, 300, 300]
+
+
+def test_several_failures_at_once_are_one(breaker: CircuitBreaker, circuits: Circuits) -> None:
+    for _ in range(4):
+        breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
+    assert circuit(circuits).failures == 1
+
+
+def test_an_outage_opens_after_some_failures_in_a_row(
+    breaker: CircuitBreaker, circuits: Circuits, clock: Clock
+) -> None:
+    for number in range(1, TIMING.breaker_failures):
+        breaker.gateway_failed(GATEWAY, "send", GatewayUnavailable("down"))
+        assert circuit(circuits).failures == number
+        assert breaker.sending_waits_ms(GATEWAY) == 0
+    breaker.gateway_failed(GATEWAY, "ask", GatewayUnavailable("down"))
+    assert breaker.sending_waits_ms(GATEWAY) == breaker.asking_waits_ms(GATEWAY) == 5000
+    clock.now += 5000
+    assert circuit(circuits).state(clock.now) == "half_open"
+    breaker.gateway_failed(GATEWAY, "ask", GatewayUnavailable("still down"))
+    assert breaker.sending_waits_ms(GATEWAY) == 10_000
+
+
+@pytest.mark.parametrize("answer", [None, GatewayRefused("no")], ids=["success", "refusal"])
+def test_any_answer_of_a_gateway_that_is_well_closes_it(
+    breaker: CircuitBreaker, circuits: Circuits, answer: GatewayError | None
+) -> None:
+    for _ in range(TIMING.breaker_failures):
+        breaker.gateway_failed(GATEWAY, "send", GatewayUnavailable("down"))
+    if answer is None:
+        breaker.gateway_answered(GATEWAY, "ask")
+    else:
+        breaker.gateway_failed(GATEWAY, "ask", answer)
+    assert circuits.every() == []
+
+
+def test_answers_to_questions_do_not_end_a_pause_of_submissions(
+    breaker: CircuitBreaker, circuits: Circuits
+) -> None:
+    breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
+    assert breaker.asking_waits_ms(GATEWAY) == 0, "results that were paid for can still be asked for"
+    breaker.gateway_answered(GATEWAY, "ask")
+    assert circuit(circuits).code == "out_of_credits"
+    breaker.gateway_answered(GATEWAY, "send")
+    assert circuits.every() == []
+
+
+def test_a_submission_that_is_taken_ends_a_pause_that_a_question_began(
+    breaker: CircuitBreaker, circuits: Circuits
+) -> None:
+    breaker.gateway_failed(GATEWAY, "ask", GatewayUnauthorized("no"))
+    breaker.gateway_answered(GATEWAY, "send")
+    assert circuits.every() == []
+
+
+def test_a_gateway_is_left_alone_for_as_long_as_it_asks(breaker: CircuitBreaker) -> None:
+    breaker.gateway_failed(GATEWAY, "send", RateLimited("wait", retry_after_s=17))
+    assert breaker.sending_waits_ms(GATEWAY) == breaker.asking_waits_ms(GATEWAY) == 17_000
+
+
+def test_what_is_queued_for_a_paused_gateway_stays_and_everything_else_goes_on(
+    breaker: CircuitBreaker, ledger: Ledger
+) -> None:
+    for number in range(3):
+        add(ledger, f"paused-{number}")
+    add(ledger, "other", "api-in-one")
+    breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
+    assert [job.id for job in ledger.claim("w", 10)] == ["other"]
+
+
+def test_one_submission_is_let_through_to_see_how_the_gateway_is(
+    breaker: CircuitBreaker, ledger: Ledger, clock: Clock
+) -> None:
+    for number in range(3):
+        add(ledger, f"job-{number}")
+    breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
+    assert ledger.next_due() == clock.now + 30_000
+    clock.now += 30_000
+    (probe,) = ledger.claim("one", 10)
+    assert ledger.claim("two", 10) == [], "while it is under way nobody else tries"
+    assert ledger.next_due() == clock.now + LEASE_MS
+    breaker.gateway_answered(GATEWAY, "send")
+    assert len(ledger.claim("two", 10)) == 2
+    assert probe.status is Status.QUEUED
+
+
+def test_a_probe_that_was_not_sent_lets_another_one_go(
+    breaker: CircuitBreaker, ledger: Ledger, clock: Clock
+) -> None:
+    add(ledger, "job-1")
+    add(ledger, "job-2")
+    breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
+    clock.now += 30_000
+    assert len(ledger.claim("one", 10)) == 1
+    breaker.not_sent(GATEWAY)
+    assert len(ledger.claim("two", 10)) == 1
+
+
+def test_an_image_host_that_cannot_be_reached_is_left_alone(
+    breaker: CircuitBreaker, circuits: Circuits, clock: Clock
+) -> None:
+    for _ in range(TIMING.breaker_failures):
+        assert breaker.host_waits_ms("cdn.example") == 0
+        breaker.host_answered("cdn.example", ImageUnavailable("stalled"))
+    assert breaker.host_waits_ms("cdn.example") == 5000
+    assert breaker.host_waits_ms("other.example") == 0
+    clock.now += 5000
+    assert breaker.host_waits_ms("cdn.example") == 0, "one is let through"
+    assert breaker.host_waits_ms("cdn.example") > 0, "and no other"
+    breaker.host_answered("cdn.example", ImageExpired("gone, but it answers"))
+    assert circuits.every() == []
+
+
+def test_the_state_outlives_the_process(database: Database, breaker: CircuitBreaker, clock: Clock) -> None:
+    breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
+    again = CircuitBreaker(Circuits(database, clock), TIMING, Redactor(), clock)
+    assert again.sending_waits_ms(GATEWAY) == 30_000
+
+
+def test_no_gateways_backlog_stands_before_anothers_jobs(ledger: Ledger, clock: Clock) -> None:
+    for number in range(50):
+        add(ledger, f"many-{number}")
+    clock.now += 1
+    add(ledger, "one", "api-in-one")
+    claimed = ledger.claim("w", ClaimBudget(4, {"api-in-one": 4, GATEWAY: 4}))
+    assert next(job.id for job in claimed) == "one"
+    assert len(claimed) == 4
+    assert len(ledger.claim("w", ClaimBudget(10, {GATEWAY: 2}, others=1))) == 2
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_work_is_found_without_reading_finished_jobs(ledger: Ledger, database: Database) -> None:
+    add(ledger)
+    asked: list[tuple[str, Any]] = []
+    engine = database._engine
+    event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
+    ledger.claim("w", 5)
+    ledger.next_due()
+    backlog = Backlog(database, Clock())
+    backlog.oldest_ready_at()
+    backlog.many_due(GATEWAY, 5)
+    ledger.heal()
+    ledger.release("w")
+    with engine.connect() as connection:
+        plans = [
+            step[3]
+            for sql, values in asked.copy()
+            if sql.startswith(("SELECT", "UPDATE"))
+            for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
+        ]
+    assert any("ix_jobs_queued" in plan for plan in plans)
+    assert [plan for plan in plans if plan == "SCAN jobs"] == []
+
+
+def test_what_is_ready_stays_while_no_image_can_be_fetched(ledger: Ledger, clock: Clock) -> None:
+    add(ledger, "ready")
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    ledger.move(job, Status.READY, "w")
+    clock.now += 1
+    add(ledger, "queued")
+    room = ClaimBudget(5, {GATEWAY: 5}, no_images=[GATEWAY])
+    assert ledger.next_due(room) == clock.now
+    assert [job.id for job in ledger.claim("w", room)] == ["queued"]
+    assert ledger.next_due(room) is None
+    assert [job.id for job in ledger.claim("w", 5)] == ["ready"]
+
+
+def test_what_a_clock_that_was_set_back_had_put_off_is_due_again(ledger: Ledger, clock: Clock) -> None:
+    add(ledger, "held")
+    add(ledger, "waiting")
+    ledger.claim("dead", 1)
+    (job,) = ledger.claim("w", 1)
+    ledger.postpone(job, "w", due_in_ms=30_000)
+    clock.now -= 3_600_000
+    assert ledger.claim("w", 5) == []
+    assert ledger.heal() == 2
+    assert len(ledger.claim("w", 5)) == 2
+    assert ledger.heal() == 0, "leases of now are left alone"
+
+
+def test_attempts_are_kept_in_the_ledger_and_repetitions_counted(ledger: Ledger, clock: Clock) -> None:
+    from storage.ledger.rows import MAX_ATTEMPTS
+    from storage.models import Attempt
+
+    ledger.add_job("job-1", GATEWAY, REQUEST, request_id="req-7")
+    for number in range(5):
+        (job,) = ledger.claim("w", 1)
+        attempt = Attempt.once("ask", "running", f"look {number}", clock.now)
+        ledger.postpone(job, "w", due_in_ms=0, attempts=[attempt])
+        clock.now += 10
+    kept = ledger.job("job-1")
+    (only,) = kept.attempt_log
+    assert (only.times, only.message, only.last_at - only.first_at) == (5, "look 4", 40)
+    assert kept.request_id == "req-7"
+    for number in range(100):
+        (job,) = ledger.claim("w", 1)
+        ledger.postpone(job, "w", due_in_ms=0, attempts=[Attempt.once("ask", f"code-{number}", "", 1)])
+    log = ledger.job("job-1").attempt_log
+    assert len(log) == MAX_ATTEMPTS
+    assert (log[0].code, log[-1].code) == ("running", "code-99")
+
+
+@pytest.mark.parametrize("kind", ["gateway", "image_host"])
+def test_a_clock_that_was_set_back_does_not_leave_anybody_alone_for_the_difference(
+    ledger: Ledger,
+    circuits: Circuits,
+    breaker: CircuitBreaker,
+    clock: Clock,
+    kind: Literal["gateway", "image_host"],
+) -> None:
+    def fail() -> None:
+        for _ in range(TIMING.breaker_failures):
+            if kind == "gateway":
+                breaker.gateway_failed(GATEWAY, "send", GatewayUnavailable("down"))
+            else:
+                breaker.host_answered(GATEWAY, ImageUnavailable("down"))
+
+    add(ledger)
+    right = clock.now
+    clock.now += 7 * 24 * 3600 * 1000
+    fail()
+    clock.now += 5000
+    assert circuits.begin_probe(kind, GATEWAY)
+    clock.now = right
+    ledger.heal()
+    assert circuit(circuits).state(clock.now) == "half_open"
+    assert ledger.next_due() == clock.now
+    assert circuits.begin_probe(kind, GATEWAY), "one try is let through at once"
+    fail()
+    assert circuit(circuits).failures == TIMING.breaker_failures + 1, "it goes on counting"
+    before = circuit(circuits)
+    ledger.heal()
+    assert circuit(circuits) == before, "what is right is left as it is"

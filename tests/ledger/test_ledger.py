@@ -1,0 +1,515 @@
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+import storage
+from storage.errors import Conflict, LeaseLost, Misconfigured, NotFound, Unavailable
+from storage.ledger.database import HEAD, Database
+from storage.ledger.deliveries import MAX_DELIVERIES, DeliveryResult, without_queries
+from storage.ledger.job_counts import total
+from storage.ledger.ledger import LEASE_MS, Ledger
+from storage.ledger.transitions import MAX_MOVES
+from storage.models import (
+    MOVES,
+    Attempt,
+    FoundBy,
+    ImageRef,
+    Job,
+    JobError,
+    JobResult,
+    Status,
+    Verdict,
+)
+from storage.search.facets import FacetCount, Facets
+from storage.search.filters import SearchFilter
+from storage.search.search import Search
+from tests.support.ledgers import REQUEST, Clock, add, offer, output, running
+
+
+def test_a_job_is_read_back_as_it_was_added(ledger: Ledger, clock: Clock) -> None:
+    job = add(ledger)
+    assert ledger.job("job-1") == job
+    assert job.status is Status.QUEUED
+    assert job.request == REQUEST
+    assert job.moves == ((Status.QUEUED, clock.now),)
+
+
+def test_an_unknown_job_is_not_found(ledger: Ledger) -> None:
+    with pytest.raises(NotFound):
+        ledger.job("job-1")
+
+
+def test_the_same_key_and_request_answer_the_first_job(ledger: Ledger) -> None:
+    first, new = ledger.add_job("job-1", "apiframe", REQUEST, idempotency_key="k")
+    again, newer = ledger.add_job("job-2", "apiframe", REQUEST, idempotency_key="k")
+    assert (new, newer) == (True, False)
+    assert again == first
+    assert total(list(ledger.job_counts().values())).accepted == 1
+
+
+def test_the_same_key_with_another_request_is_a_conflict(ledger: Ledger) -> None:
+    add(ledger, key="k")
+    with pytest.raises(Conflict):
+        ledger.add_job("job-2", "apiframe", replace(REQUEST, seed="1"), idempotency_key="k")
+
+
+def test_a_claimed_job_is_nobody_elses_until_its_lease_runs_out(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    assert [job.id for job in ledger.claim("one", 5)] == ["job-1"]
+    assert ledger.claim("two", 5) == []
+    clock.now += LEASE_MS - 1
+    ledger.renew("one", ["job-1"])
+    clock.now += LEASE_MS - 1
+    assert ledger.claim("two", 5) == []
+    clock.now += 1
+    assert [job.leased_by for job in ledger.claim("two", 5)] == ["two"]
+
+
+def test_a_worker_that_lost_its_lease_can_change_nothing(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    (job,) = ledger.claim("one", 1)
+    clock.now += LEASE_MS
+    ledger.claim("two", 1)
+    with pytest.raises(LeaseLost):
+        ledger.move(job, Status.SUBMITTING, "one")
+    with pytest.raises(LeaseLost):
+        ledger.postpone(job, "one", due_in_ms=0)
+    assert ledger.job("job-1").status is Status.QUEUED
+
+
+def test_many_workers_claim_each_job_once(ledger: Ledger) -> None:
+    for number in range(60):
+        add(ledger, f"job-{number}")
+    claimed: list[str] = []
+
+    def work(name: str) -> None:
+        while jobs := ledger.claim(name, 3):
+            claimed.extend(job.id for job in jobs)
+
+    threads = [threading.Thread(target=work, args=(f"w{number}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == sorted(f"job-{number}" for number in range(60))
+
+
+@pytest.mark.parametrize("start", list(Status))
+@pytest.mark.parametrize("to", list(Status))
+def test_only_legal_moves_are_made(ledger: Ledger, start: Status, to: Status) -> None:
+    add(ledger)
+    (job,) = ledger.claim("w", 1)
+    for step in _way_to(start):
+        job = ledger.move(job, step, "w", keep_lease=True)
+    if to in MOVES[start]:
+        assert ledger.move(job, to, "w").status is to
+    else:
+        with pytest.raises(Conflict):
+            ledger.move(job, to, "w")
+        assert ledger.job("job-1").status is start
+
+
+def _way_to(status: Status) -> list[Status]:
+    way = [Status.SUBMITTING, Status.RUNNING, Status.READY]
+    if status in {Status.ARCHIVED, Status.PARTIAL, Status.FAILED}:
+        return [*way, status]
+    return way[: way.index(status) + 1] if status in way else []
+
+
+def test_a_terminal_job_is_due_no_more_and_keeps_no_links(ledger: Ledger) -> None:
+    job = running(ledger)
+    ledger.record([offer(body=b"x", theirs="theirs-job-1")])
+    (job,) = ledger.claim("w", 1)
+    images = (ImageRef("https://cdn.example/1.png?sig=abc"),)
+    job = ledger.move(job, Status.READY, "w", result=JobResult(images=images), keep_lease=True)
+    assert ledger.job("job-1").result.images == images
+    ledger.move(job, Status.ARCHIVED, "w")
+    done = ledger.job("job-1")
+    assert done.next_attempt_at is None
+    assert done.result.images == ()
+    assert ledger.next_due() is None
+
+
+def test_a_callback_wakes_its_job_and_is_kept_as_it_came(ledger: Ledger, clock: Clock) -> None:
+    running(ledger)
+    assert ledger.claim("w", 1) == []
+    assert ledger.record([offer(body=b'{"a": 1}')]) == [DeliveryResult.ACCEPTED]
+    (delivery,) = ledger.pending_deliveries("job-1")
+    assert delivery.body == b'{"a": 1}'
+    assert delivery.signature is Verdict.VALID
+    assert [job.id for job in ledger.claim("w", 1)] == ["job-1"]
+
+
+def test_a_callback_that_comes_while_its_job_is_held_makes_it_due_again(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    ledger.record([offer(theirs="theirs")])
+    job = ledger.move(job, Status.RUNNING, "w", gateway_job_id="theirs", due_in_ms=30_000)
+    assert job.next_attempt_at == clock.now
+
+
+def test_the_same_body_is_one_delivery_however_often_it_comes(ledger: Ledger) -> None:
+    running(ledger)
+    receipts: list[DeliveryResult] = []
+    barrier = threading.Barrier(10)
+
+    def send() -> None:
+        barrier.wait()
+        receipts.extend(ledger.record([offer(), offer()]))
+
+    threads = [threading.Thread(target=send) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(receipts) == [DeliveryResult.ACCEPTED] + [DeliveryResult.DUPLICATE] * 19
+    assert len(ledger.deliveries("job-1")) == 1
+
+
+def test_callbacks_are_told_of_without_their_bodies_and_never_all_of_them(
+    ledger: Ledger, database: Database
+) -> None:
+    job = running(ledger)
+    ledger.record([offer(body=b"%03d" % number) for number in range(9)])
+    (job,) = ledger.claim("w", 1)
+    first = ledger.deliveries("job-1")[0]
+    assert first.body == b"000"
+    ledger.move(job, Status.READY, "w", applied={first.id: "ready"})
+    found = Search(database).deliveries("job-1", limit=4)
+    assert [one.id for one in found] == [one.id for one in [first, *ledger.deliveries("job-1")[-3:]]]
+    assert [one.effect for one in found] == ["ready", "late", "late", "late"]
+    assert {one.body for one in found} == {b""}
+    assert found[-1].body_sha256 == ledger.deliveries("job-1")[-1].body_sha256
+
+
+@pytest.mark.parametrize(
+    ("theirs", "receipt"),
+    [
+        ("theirs-job-1", DeliveryResult.ACCEPTED),
+        (None, DeliveryResult.ACCEPTED),
+        ("another", DeliveryResult.MISMATCH),
+    ],
+)
+def test_a_callback_must_speak_of_its_own_job(
+    ledger: Ledger, theirs: str | None, receipt: DeliveryResult
+) -> None:
+    running(ledger)
+    assert ledger.record([offer(theirs=theirs)]) == [receipt]
+    assert len(ledger.deliveries("job-1")) == (receipt is DeliveryResult.ACCEPTED)
+
+
+def test_a_callback_that_overtakes_its_submission_may_not_claim_another_jobs_id(ledger: Ledger) -> None:
+    running(ledger, "job-1")
+    add(ledger, "job-2")
+    assert ledger.record([offer("job-2", theirs="theirs-job-1")]) == [DeliveryResult.MISMATCH]
+
+
+def test_a_callback_for_an_unknown_job_leaves_nothing(ledger: Ledger) -> None:
+    assert ledger.record([offer("nobody")]) == [DeliveryResult.UNKNOWN_JOB]
+
+
+def test_a_late_callback_is_kept_and_changes_nothing(ledger: Ledger) -> None:
+    job = running(ledger)
+    ledger.record([offer(body=b"first")])
+    (job,) = ledger.claim("w", 1)
+    done = ledger.move(job, Status.FAILED, "w")
+    assert ledger.record([offer(body=b'"https://x.example/i.png?sig=1"')]) == [DeliveryResult.ACCEPTED]
+    assert ledger.job("job-1") == done
+    assert [delivery.effect for delivery in ledger.deliveries("job-1")] == ["late", "late"]
+    bodies = {delivery.body for delivery in ledger.deliveries("job-1")}
+    assert bodies == {b"first", b'"https://x.example/i.png?[removed]"'}
+
+
+def test_links_in_deliveries_lose_their_queries_when_the_job_ends(ledger: Ledger) -> None:
+    running(ledger)
+    ledger.record([offer(body=b'{"url": "https://x.example/i.png?X-Signature=secret"}')])
+    (job,) = ledger.claim("w", 1)
+    assert b"secret" in ledger.deliveries("job-1")[0].body
+    ledger.move(job, Status.FAILED, "w")
+    assert ledger.deliveries("job-1")[0].body == b'{"url": "https://x.example/i.png?[removed]"}'
+
+
+@pytest.mark.parametrize(
+    ("link", "kept"),
+    [
+        (b"HTTPS://x.example/i.png?sig=1", b"HTTPS://x.example/i.png?[removed]"),
+        (b"https%3A%2F%2Fx.example%2Fi.png%3Fsig%3D1", b"https%3A%2F%2Fx.example%2Fi.png%3F[removed]"),
+        (rb"https://x.example/i.png\u003fsig=1", rb"https://x.example/i.png\u003f[removed]"),
+        (b"https://x.example/i.png?", b"https://x.example/i.png?"),
+    ],
+)
+def test_links_lose_their_queries_however_they_are_spelt(link: bytes, kept: bytes) -> None:
+    assert without_queries(b'{"u": "' + link + b'"}') == b'{"u": "' + kept + b'"}'
+
+
+@pytest.mark.parametrize("body", [b"", b"?", b"no links ? here", b"https://a.example/x", b"\xff\xfe?"])
+def test_what_has_no_link_with_a_query_stays_as_it_is(body: bytes) -> None:
+    assert without_queries(body) == body
+
+
+def test_a_hostile_body_is_scrubbed_in_one_go() -> None:
+    hostile = b"http:" * 800_000
+    assert without_queries(hostile) == hostile
+
+
+def test_an_output_added_twice_is_there_once(ledger: Ledger) -> None:
+    add(ledger)
+    ledger.add_output(output())
+    ledger.add_output(output())
+    assert ledger.outputs("job-1") == [output()]
+    with pytest.raises(Conflict):
+        ledger.add_output(output(sha256="cd"))
+
+
+def test_job_counts_say_where_every_job_is(ledger: Ledger, clock: Clock) -> None:
+    add(ledger, "job-2", "api-in-one")
+    (job,) = ledger.claim("w", 1)
+    ledger.move(job, Status.FAILED, "w", error=JobError("x", "y", "gateway"))
+    ready = running(ledger)
+    ledger.record([offer()])
+    (ready,) = ledger.claim("w", 1)
+    ledger.move(ready, Status.READY, "w", found_by=FoundBy.POLL)
+    pages = ledger.job_counts()
+    assert pages["apiframe"].counts[Status.READY] == 1
+    assert pages["apiframe"].found_by_polling == 1
+    assert pages["apiframe"].oldest_unfinished_at == clock.now
+    assert pages["api-in-one"].counts[Status.FAILED] == 1
+    assert pages["api-in-one"].oldest_unfinished_at is None
+    assert total(list(pages.values())).accepted == 2
+    assert all(page.balanced for page in pages.values())
+
+
+def test_job_counts_do_not_balance_once_a_job_is_gone(ledger: Ledger, database: Database) -> None:
+    add(ledger)
+    with database.write() as connection:
+        connection.execute(text("DELETE FROM jobs"))
+    assert not ledger.job_counts()["apiframe"].balanced
+
+
+def test_attempts_go_on_counting_while_a_submission_falls_back(ledger: Ledger) -> None:
+    add(ledger)
+    for expected in (1, 2, 3):
+        (job,) = ledger.claim("w", 1)
+        job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+        job = ledger.move(job, Status.QUEUED, "w")
+        assert job.attempts == expected
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    assert ledger.move(job, Status.RUNNING, "w").attempts == 0
+
+
+def test_a_job_that_falls_back_for_weeks_keeps_a_bounded_and_legal_list_of_moves(ledger: Ledger) -> None:
+    add(ledger)
+    for _ in range(200):
+        (job,) = ledger.claim("w", 1)
+        job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+        job = ledger.move(job, Status.QUEUED, "w")
+    assert len(job.moves) <= MAX_MOVES
+    assert all(after in MOVES[before] for (before, _), (after, _) in pairwise(job.moves))
+    assert job.moves[0][0] is Status.QUEUED
+
+
+def test_a_postponed_job_is_due_when_it_was_said(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    (job,) = ledger.claim("w", 1)
+    assert ledger.next_due() is None
+    ledger.postpone(job, "w", due_in_ms=500)
+    assert ledger.next_due() == clock.now + 500
+    assert ledger.claim("w", 1) == []
+    clock.now += 500
+    assert [job.attempts for job in ledger.claim("w", 1)] == [1]
+
+
+def test_a_deaf_job_is_not_due_sooner_for_the_callbacks_it_has(ledger: Ledger, clock: Clock) -> None:
+    running(ledger)
+    ledger.record([offer()])
+    (job,) = ledger.claim("w", 1)
+    ledger.postpone(job, "w", due_in_ms=500, ignore_callbacks=True)
+    assert ledger.claim("w", 1) == []
+    clock.now += 500
+    (job,) = ledger.claim("w", 1)
+    assert ledger.postpone(job, "w", due_in_ms=500).next_attempt_at == clock.now
+
+
+def test_a_stopped_worker_gives_its_jobs_back_at_once(ledger: Ledger) -> None:
+    add(ledger)
+    ledger.claim("one", 1)
+    ledger.release("one")
+    assert [job.id for job in ledger.claim("two", 1)] == ["job-1"]
+
+
+def test_what_was_committed_survives_a_reopening(tmp_path: Path, clock: Clock) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    first = Database.open(url)
+    job = add(Ledger(first, clock))
+    first.close()
+    second = Database.open(url)
+    assert Ledger(second, clock).job("job-1") == job
+    second.close()
+
+
+def test_the_newest_migration_is_the_one_we_expect() -> None:
+    versions = Path(__file__).parents[2] / "storage" / "ledger" / "migrations" / "versions"
+    assert max(path.name[:4] for path in versions.glob("[0-9]*.py")) == HEAD
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_schema(database: Database) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from storage.ledger.schema import GRAMS, metadata
+
+    def ours(name: str | None, kind: str, _parents: object) -> bool:
+        return kind != "table" or name is None or not name.startswith(GRAMS)  # a virtual table and its own
+
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"include_name": ours})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_a_ledger_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, clock: Clock) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    config = Config()
+    config.set_main_option("script_location", str(Path(storage.__file__).parent / "ledger" / "migrations"))
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for status, due in (("queued", 5), ("ready", 6), ("archived", None)):
+            values = {
+                "id": status,
+                "status": status,
+                "due": due,
+                "moves": f'[["queued", 1], ["{status}", 2]]',
+            }
+            connection.execute(text(FIRST_SCHEMA_JOB), values)
+        connection.execute(text("INSERT INTO accepted VALUES ('apiframe', 3)"))
+        connection.execute(text(FIRST_SCHEMA_OUTPUT))
+    engine.dispose()
+    database = Database.open(url)
+    ledger = Ledger(database, clock)
+    queued, ready, archived = (ledger.job(job_id) for job_id in ("queued", "ready", "archived"))
+    assert (queued.records, ready.records, archived.records) == (0, 0, 1)
+    assert (queued.ready_at, ready.ready_at) == (None, 2)
+    assert {job.submission for job in (queued, ready, archived)} == {1}
+    assert queued.attempt_log == ()
+    assert ledger.job_counts()["apiframe"].balanced
+    assert [job.id for job in ledger.claim("w", 5)] == ["queued", "ready"]
+    search = Search(database)
+    for asked in (
+        SearchFilter(words=("FÉ",)),
+        SearchFilter(tags={"for": "web"}),
+        SearchFilter(seed="9"),
+        SearchFilter(model="m"),
+    ):
+        assert [one.output.id for one in search.outputs(asked, limit=5).rows] == ["archived.0"], asked
+    newest_first = [job.id for job in search.jobs(SearchFilter(), limit=5).rows]
+    assert newest_first == ["ready", "queued", "archived"], "by time, then by id"
+    assert Facets(database).read(SearchFilter()).tag == [FacetCount("for=web", 1)]
+    database.close()
+
+
+FIRST_SCHEMA_JOB = """
+INSERT INTO jobs (id, gateway, status, request_sha256, model, prompt, prompt_folded, params, tags, ignored,
+    callback_expected, credits_estimated, images, attempts, next_attempt_at, created_at, updated_at, moves)
+VALUES (:id, 'apiframe', :status, '', 'm', 'Café', 'café', '{}', '{"for": "web"}', '[]',
+    0, 0, '[]', 0, :due, 1, 2, :moves)
+"""
+
+
+FIRST_SCHEMA_OUTPUT = """
+INSERT INTO outputs (job_id, "index", key, sha256, bytes, media_type, width, height, seed, stored_at)
+VALUES ('archived', 0, 'images/0.png', 'ab', 3, 'image/png', 1, 1, '9', 2)
+"""
+
+
+def test_a_ledger_from_the_future_is_not_touched(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    database = Database.open(url)
+    with database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(Misconfigured, match="newer Darkroom"):
+        Database.open(url)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nosuchdatabase://host/name", "sqlite:////proc/nowhere/x.db"])
+def test_a_url_that_cannot_be_used_names_its_setting(url: str) -> None:
+    with pytest.raises((Misconfigured, Unavailable), match=r"DARKROOM_DATABASE_URL|did not answer"):
+        Database.open(url)
+
+
+def test_a_broken_ledger_is_unavailable_not_a_crash(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    database = Database.open(f"sqlite:///{path}")
+    ledger = Ledger(database, clock)
+    database.close()
+    path.write_bytes(b"no database at all, " * 100)
+    with pytest.raises(Unavailable):
+        add(ledger)
+    with pytest.raises(Unavailable):
+        ledger.ping()
+    database.close()
+
+
+def test_an_answer_that_came_after_the_lease_was_lost_is_kept_while_it_is_news(
+    ledger: Ledger, clock: Clock
+) -> None:
+    add(ledger)
+    (job,) = ledger.claim("one", 1)
+    job = ledger.move(job, Status.SUBMITTING, "one", keep_lease=True)
+    clock.now += LEASE_MS
+    (again,) = ledger.claim("two", 1)
+    with pytest.raises(LeaseLost):
+        ledger.move(job, Status.RUNNING, "one", gateway_job_id="theirs")
+    assert ledger.note_submission(job, "theirs", "req-1")
+    assert not ledger.note_submission(job, "another", None), "the first one stands"
+    assert ledger.job("job-1").gateway_job_id == "theirs"
+    ledger.move(again, Status.RUNNING, "two")
+    assert ledger.job("job-1").gateway_job_id == "theirs"
+
+
+def test_one_job_has_a_limit_of_different_callbacks(ledger: Ledger) -> None:
+    running(ledger)
+    many = [offer(body=str(number).encode()) for number in range(MAX_DELIVERIES + 5)]
+    many = [replace(one, delivery=replace(one.delivery, id=str(n))) for n, one in enumerate(many)]
+    receipts = ledger.record(many)
+    assert receipts.count(DeliveryResult.ACCEPTED) == MAX_DELIVERIES
+    assert receipts[-5:] == [DeliveryResult.TOO_MANY] * 5
+    assert ledger.record([many[0]]) == [DeliveryResult.DUPLICATE]
+
+
+def test_a_reopened_job_begins_anew_and_only_where_that_is_legal(ledger: Ledger) -> None:
+    job = running(ledger)
+    attempt = Attempt.once("retry", "asked", "", 1)
+    with pytest.raises(Conflict):
+        ledger.reopen(job, Status.QUEUED, attempt)
+    failed = _fail(ledger)
+    again = ledger.reopen(failed, Status.QUEUED, attempt)
+    assert (again.submission, again.gateway_job_id, again.attempts, again.error) == (2, None, 0, None)
+    assert again.submission_id == "job-1.2"
+    assert again.reopened
+    with pytest.raises(Conflict, match="moved meanwhile"):
+        ledger.reopen(failed, Status.QUEUED, attempt)
+    late = offer(body=b"of the first submission", theirs="theirs-job-1")
+    assert ledger.record([late]) == [DeliveryResult.ACCEPTED]
+    assert ledger.deliveries("job-1")[-1].effect == "late"
+    assert ledger.pending_deliveries("job-1") == []
+    assert ledger.record([replace(late, submission=3)]) == [DeliveryResult.UNKNOWN_JOB]
+
+
+def _fail(ledger: Ledger) -> Job:
+    ledger.record([offer(body=b"wakes it")])
+    (job,) = ledger.claim("w", 1)
+    return ledger.move(job, Status.FAILED, "w", error=JobError("x", "y", "gateway"))

@@ -1,0 +1,367 @@
+"""Several processes on one ledger, on both databases: each `Ledger` here has connections of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from sqlalchemy import insert, select, text
+
+from storage.errors import Crowded, LeaseLost, TookTooLong, Unavailable
+from storage.ledger import horizon
+from storage.ledger.circuits import Circuits
+from storage.ledger.database import HEAD, Database
+from storage.ledger.deliveries import DeliveryResult
+from storage.ledger.engine import BUSY_TIMEOUT_MS
+from storage.ledger.events import Events
+from storage.ledger.job_counts import total
+from storage.ledger.leases import ClaimBudget
+from storage.ledger.ledger import Ledger
+from storage.ledger.schema import circuits, events, jobs
+from storage.models import Circuit, Job, Status
+from tests.support.ledgers import REQUEST, Clock, add, offer, output, running
+from tests.support.postgres import Postgres, serving
+
+PEERS = 4
+ON_POSTGRESQL = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+@pytest.fixture
+def databases(database_url: str) -> Iterator[Sequence[Database]]:
+    with ExitStack() as stack:
+        yield [stack.enter_context(closing(Database.open(database_url))) for _ in range(PEERS)]
+
+
+@pytest.fixture
+def peers(databases: Sequence[Database], clock: Clock) -> Sequence[Ledger]:
+    return [Ledger(database, clock) for database in databases]
+
+
+def at_once(number: int, act: Callable[[int], None]) -> None:
+    """So many act at the same instant."""
+    barrier = threading.Barrier(number)
+
+    def begin(peer: int) -> None:
+        barrier.wait(10)
+        act(peer)
+
+    with ThreadPoolExecutor(number) as pool:
+        for done in [pool.submit(begin, peer) for peer in range(number)]:
+            done.result(60)
+
+
+def together(peers: Sequence[Ledger], act: Callable[[Ledger, int], None]) -> None:
+    """All act at the same instant."""
+    at_once(len(peers), lambda peer: act(peers[peer], peer))
+
+
+def once_more(before: Circuit | None, now: int) -> Circuit:
+    """A circuit that counts one failure more, and stays closed."""
+    first = Circuit(
+        kind="gateway", name="apiframe", step="send", code="gateway_unavailable", message="away",
+        at_fault="gateway", failures=0, since=now, retry_at=None,
+    )  # fmt: skip
+    return replace(before or first, failures=(before or first).failures + 1)
+
+
+def test_jobs_of_one_millisecond_are_all_taken_in_and_have_places_of_their_own(
+    peers: Sequence[Ledger], database: Database
+) -> None:
+    together(peers, lambda ledger, peer: [add(ledger, f"job-{peer}-{n}") for n in range(15)].clear())
+    with database.read() as connection:
+        numbers = list(connection.scalars(select(jobs.c.number).order_by(jobs.c.number)))
+    assert len(numbers) == 15 * PEERS
+    assert all(after == before + 1 for before, after in pairwise(numbers))
+    page = total(list(peers[0].job_counts().values()))
+    assert (page.accepted, page.balanced) == (15 * PEERS, True)
+
+
+def test_one_key_at_the_same_instant_is_one_job(peers: Sequence[Ledger]) -> None:
+    answers: list[tuple[Job, bool]] = []
+
+    def submit(ledger: Ledger, peer: int) -> None:
+        for turn in range(5):
+            job_id = f"job-{turn}-{peer}"
+            answers.append(ledger.add_job(job_id, "apiframe", REQUEST, idempotency_key=f"k-{turn}"))
+
+    together(peers, submit)
+    assert len({job.id for job, _ in answers}) == 5
+    assert sum(new for _, new in answers) == 5
+    assert total(list(peers[0].job_counts().values())).accepted == 5
+
+
+def test_no_job_is_leased_to_two_workers(peers: Sequence[Ledger]) -> None:
+    for number in range(60):
+        add(peers[0], f"job-{number}", "apiframe" if number % 2 else "api-in-one")
+    got: dict[int, list[str]] = {}
+
+    def claim(ledger: Ledger, peer: int) -> None:
+        mine: list[str] = []
+        while claimed := ledger.claim(f"w{peer}", 4):
+            mine += [job.id for job in claimed]
+        got[peer] = mine
+
+    together(peers, claim)
+    # Whoever found everything locked by others came away with less; what is left is there for the next.
+    rest = [job.id for job in peers[0].claim("late", 60)]
+    everything = [job_id for mine in (*got.values(), rest) for job_id in mine]
+    assert sorted(everything) == sorted(f"job-{number}" for number in range(60))
+
+
+def test_a_lease_that_ran_out_is_taken_over_and_the_first_holder_is_told(
+    peers: Sequence[Ledger], clock: Clock
+) -> None:
+    add(peers[0])
+    (job,) = peers[0].claim("gone", 1)
+    assert peers[1].claim("other", 1) == []
+    clock.now += peers[0].lease_ms + 1
+    assert [taken.id for taken in peers[1].claim("other", 1)] == ["job-1"]
+    with pytest.raises(LeaseLost):
+        peers[0].move(job, Status.SUBMITTING, "gone")
+
+
+def test_the_same_callback_at_the_same_instant_is_taken_once(peers: Sequence[Ledger]) -> None:
+    for name in ("a", "b"):
+        running(peers[0], name)
+    receipts: list[DeliveryResult] = []
+
+    def take(ledger: Ledger, peer: int) -> None:
+        # In another order each, which must not make them wait for each other.
+        names = ("a", "b") if peer % 2 else ("b", "a")
+        receipts.extend(ledger.record([offer(name, theirs=f"theirs-{name}") for name in names]))
+
+    together(peers, take)
+    assert sorted(receipts) == sorted(
+        [DeliveryResult.ACCEPTED] * 2 + [DeliveryResult.DUPLICATE] * (2 * PEERS - 2)
+    )
+    assert [len(peers[0].deliveries(name)) for name in ("a", "b")] == [1, 1]
+
+
+def test_the_same_image_at_the_same_instant_is_noted_once(peers: Sequence[Ledger]) -> None:
+    running(peers[0])
+    together(peers, lambda ledger, _peer: ledger.add_output(output()))
+    assert len(peers[0].outputs("job-1")) == 1
+
+
+@ON_POSTGRESQL
+def test_an_event_that_is_not_committed_yet_holds_up_those_behind_it(database: Database) -> None:
+    reader, ledger = Events(database), Ledger(database, Clock())
+    add(ledger, "job-1")
+    before = reader.newest().id
+    with database.write() as slow:
+        slow.execute(insert(events).values(at=1, job_id="slow", gateway="g", status="queued"))
+        add(ledger, "job-2")
+        assert [one.job_id for one in reader.after(before, limit=9)] == []
+        assert reader.newest().id == before
+        assert reader.since(reader.newest(), limit=9).events == []
+    assert [one.job_id for one in reader.after(before, limit=9)] == ["slow", "job-2"]
+
+
+@ON_POSTGRESQL
+def test_a_gap_that_nobody_will_fill_is_passed(database: Database) -> None:
+    reader, ledger = Events(database), Ledger(database, Clock())
+    add(ledger, "job-1")
+    before = reader.newest().id
+    with suppress(ZeroDivisionError), database.write() as broken:
+        broken.execute(insert(events).values(at=1, job_id="never", gateway="g", status="queued"))
+        raise ZeroDivisionError
+    add(ledger, "job-2")
+    assert [one.job_id for one in reader.after(before, limit=9)] == ["job-2"]
+
+
+@ON_POSTGRESQL
+def test_a_transaction_that_never_ends_does_not_hold_up_events_for_ever(database: Database) -> None:
+    now = [0.0]
+    reader, ledger = Events(database), Ledger(database, Clock())
+    reader._horizon = horizon.Horizon(lambda: now[0])
+    add(ledger, "job-1")
+    before = reader.newest().id
+    with database.write() as slow:
+        slow.execute(insert(events).values(at=1, job_id="slow", gateway="g", status="queued"))
+        add(ledger, "job-2")
+        assert reader.after(before, limit=9) == []
+        now[0] = horizon.GAP_S + 1
+        assert [one.job_id for one in reader.after(before, limit=9)] == ["job-2"]
+
+
+@ON_POSTGRESQL
+def test_a_question_that_takes_too_long_is_broken_off(database: Database) -> None:
+    with pytest.raises(TookTooLong), database.read(within_s=0.05) as connection:
+        connection.execute(text("SELECT pg_sleep(20)"))
+    with database.read(within_s=5) as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+
+
+def test_replicas_that_start_together_make_the_ledger_once(postgres: Postgres) -> None:
+    name = postgres.create()
+    with ThreadPoolExecutor(PEERS) as pool:
+        opened = list(pool.map(Database.open, [postgres.url(name)] * PEERS))
+    for database in opened:
+        with database.read() as connection:
+            assert connection.scalar(text("SELECT version_num FROM alembic_version")) == HEAD
+        database.close()
+    postgres.drop(name)
+
+
+def test_a_server_that_is_away_is_unavailable_and_found_again(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+
+    with serving() as server, closing(Database.open(server.url())) as database:
+        ledger = Ledger(database, Clock())
+        add(ledger, "job-1")
+        server.stop("immediate")
+        with pytest.raises(Unavailable):
+            add(ledger, "job-2")
+        with pytest.raises(Unavailable):
+            ledger.job("job-1")
+        server.start()
+        assert ledger.job("job-1").id == "job-1", "what was committed is there after a crash"
+        add(ledger, "job-2")
+
+
+def test_as_many_jobs_are_sent_at_once_as_may_be_among_all_processes(
+    peers: Sequence[Ledger], database: Database
+) -> None:
+    for number in range(4 * PEERS):
+        add(peers[0], f"job-{number}")
+    claimed = [ledger.claim(f"w{peer}", 4) for peer, ledger in enumerate(peers)]
+    crowded: list[str] = []
+
+    def begin(ledger: Ledger, peer: int) -> None:
+        for job in claimed[peer]:
+            try:
+                ledger.move(job, Status.SUBMITTING, f"w{peer}", keep_lease=True, at_most=3)
+            except Crowded as error:
+                crowded.append(str(error))
+
+    together(peers, begin)
+    with database.read() as connection:
+        sent = connection.scalars(select(jobs.c.id).where(jobs.c.status == Status.SUBMITTING)).all()
+    assert (len(sent), len(crowded)) == (3, 4 * PEERS - 3)
+    assert "3 jobs of apiframe are submitting already" in crowded[0]
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["the first ones", "after another"])
+def test_failures_that_several_processes_see_at_once_all_count(
+    databases: Sequence[Database], clock: Clock, known: bool
+) -> None:
+    seen = [Circuits(database, clock) for database in databases]
+    if known:
+        seen[0].failed("gateway", "apiframe", once_more)
+
+    def fail(peer: int) -> None:
+        for _ in range(5):
+            seen[peer].failed("gateway", "apiframe", once_more)
+
+    at_once(len(seen), fail)
+    (circuit,) = seen[0].every()
+    assert circuit.failures == 5 * PEERS + known
+
+
+@ON_POSTGRESQL
+def test_of_several_workers_one_sees_how_a_gateway_is(
+    databases: Sequence[Database], peers: Sequence[Ledger], clock: Clock
+) -> None:
+    for number in range(2 * PEERS):
+        add(peers[0], f"job-{number}")
+    Circuits(databases[0], clock).failed(
+        "gateway", "apiframe", lambda before, now: replace(once_more(before, now), retry_at=now)
+    )
+    with ThreadPoolExecutor(PEERS) as pool:
+        with databases[0].write() as holding:
+            holding.execute(select(circuits).with_for_update())
+            claiming = [pool.submit(peers[peer].claim, f"w{peer}", 4) for peer in range(1, PEERS)]
+            # Each has seen by now that it is time for a try.
+            await_waiting(databases[0], PEERS - 1)
+        got = [job for claimed in claiming for job in claimed.result(60)]
+    assert len(got) == 1
+
+
+def await_waiting(database: Database, number: int) -> None:
+    """Wait until so many transactions wait for a lock."""
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    give_up = time.monotonic() + 20
+    with database.glance() as connection:
+        while connection.scalar(waiting) != number:
+            assert time.monotonic() < give_up, f"{number} transactions did not come to wait"
+
+
+def test_no_more_is_claimed_than_may_be_sent_now(peers: Sequence[Ledger], clock: Clock) -> None:
+    for number in range(6):
+        add(peers[0], f"job-{number}")
+    add(peers[0], "other", gateway="api-in-one")
+    room = ClaimBudget(10, sending={"apiframe": 3})
+    first = {job.id: job for job in peers[0].claim("w0", room)}
+    assert sorted(first) == ["job-0", "job-1", "job-2", "other"]
+    for job in first.values():
+        peers[0].move(job, Status.SUBMITTING, "w0", keep_lease=True, at_most=3)
+    assert peers[1].claim("w1", room) == []
+    assert peers[1].next_due(room) is None
+    peers[0].move(peers[0].job("job-1"), Status.RUNNING, "w0", gateway_job_id="theirs", due_in_ms=9_000)
+    assert [job.id for job in peers[1].claim("w1", room)] == ["job-3"]
+    # What a process held that has died is in nobody's hands once its lease is over.
+    clock.now += 31_000
+    assert {"job-0", "job-2"} < {job.id for job in peers[1].claim("w1", room)}
+
+
+def test_events_are_numbered_on_beyond_32_bits(
+    databases: Sequence[Database], peers: Sequence[Ledger]
+) -> None:
+    last = 2**31 + 5
+    add(peers[0])
+    with databases[0].write() as connection:
+        if databases[0].shared:
+            connection.execute(text(f"SELECT setval('events_id_seq', {last})"))
+        else:
+            connection.execute(text(f"UPDATE sqlite_sequence SET seq = {last} WHERE name = 'events'"))
+    add(peers[1], "job-2")
+    assert [(one.id, one.job_id) for one in Events(databases[2]).after(last, limit=9)] == [
+        (last + 1, "job-2")
+    ]
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_process_that_writes_all_the_time_lets_others_write(databases: Sequence[Database]) -> None:
+    """SQLite itself looks ever more rarely whether it may, in the end every tenth of a second."""
+    busy, rest = databases[:2]
+    held, done, times = threading.Event(), threading.Event(), 0
+
+    def write_on() -> None:
+        nonlocal times
+        while not done.is_set():
+            with busy.write():
+                held.set()
+                times += 1
+                done.wait(0.4)
+            # Nobody can tell the other one that it may; so long it has to find out.
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=write_on)
+    thread.start()
+    try:
+        assert held.wait(10)
+        passed_by = 0
+        for _ in range(5):
+            before = times
+            with rest.write() as connection:
+                passed_by += times - before
+                # Whoever reads waits as long as before, should it ever have to.
+                assert connection.scalar(text("PRAGMA busy_timeout")) == BUSY_TIMEOUT_MS
+            busy_again = times
+            while times == busy_again and thread.is_alive():
+                time.sleep(0.001)
+        assert passed_by <= 2
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,294 @@
+"""Notifications of a whole service: the application, the API, the commands and the bucket."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import TypeAdapter
+from sqlalchemy import insert
+
+from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.sandbox import SandboxServer
+from receiver.schemas.responses import Message
+from storage.ledger.job_counts import count_accepted
+from storage.ledger.job_numbers import first_number
+from storage.ledger.notifications import owe
+from storage.ledger.rows import new_job
+from storage.ledger.schema import jobs
+from storage.models import JobRequest, Status
+from tests.api.test_openapi import closed, document, held_to
+from tests.docs.test_readme import block
+from tests.support.live import IMAGEN, ULTRA, Live, Start, started
+from tests.support.notifications import SECRET, Answer, Application, Told, application
+from tests.support.processes import environment, free_port, serving
+from tests.support.running import command, data
+from tests.telemetry.test_metrics import value
+
+NOTIFY = {"secrets": [SECRET], "allow_networks": ["127.0.0.0/8"]}
+
+
+@pytest.fixture(scope="module")
+def notifying(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("notifying")
+    with started(s3_server, folder, sandbox=sandbox, notify=NOTIFY) as live:
+        yield live
+
+
+def listed(live: Live, **query: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = live.http.get("/v1/notifications", params=query).json()["notifications"]
+    return found
+
+
+def settled(live: Live, job_id: str, *states: str) -> dict[str, Any]:
+    """The latest notification of a job, once it is in one of these states."""
+    for _ in range(1000):
+        found = listed(live, job=job_id)
+        if found and found[0]["state"] in (states or ("delivered",)):
+            return found[0]
+        threading.Event().wait(0.01)
+    raise AssertionError(listed(live, job=job_id))
+
+
+def test_an_application_is_told_what_the_api_shows(notifying: Live) -> None:
+    with application() as app:
+        job = notifying.make(ULTRA, num_images=2, tags={"k": "v"}, notify_url=f"{app.url}?key=hidden-key")
+        told = app.next()
+        one = settled(notifying, job["id"])
+    message = told.verified(SECRET)
+    assert (message["type"], told.path) == ("job.archived", "/hook?key=hidden-key")
+    shown = notifying.http.get(f"/v1/jobs/{job['id']}").json()
+    (event,) = [event for event in shown["timeline"] if event["event"] == "notified"]
+    del shown["timeline"]
+    assert message["data"]["job"] == shown
+    assert message["timestamp"] == shown["updated_at"]
+    TypeAdapter(Message).validate_python(message)
+    for path, url in (("/v1/notifications", ""), ("/v1/jobs/{id}", f"/v1/jobs/{job['id']}")):
+        held_to(closed(document(notifying)), path, notifying.http.get(url or path))
+    images = [output.pop("image") for output in message["data"]["outputs"]]
+    assert message["data"]["outputs"] == notifying.outputs(job["id"])
+    assert notifying.http.get(images[1], follow_redirects=True).content.startswith(b"\x89PNG")
+    assert (event["notification"], event["state"], event["attempts"]) == (one["id"], "delivered", 1)
+    assert (one["id"], one["type"], one["host"]) == (
+        f"{job['id']}.1",
+        "job.archived",
+        f"127.0.0.1:{app.port}",
+    )
+    record = notifying.service.memory.archive.read_record(notifying.job(job["id"]))
+    assert record["job"]["notify_url"] == f"http://127.0.0.1:{app.port}", "its host alone"
+    assert not re.search("hidden-key|/hook", json.dumps([record, listed(notifying)]))
+
+
+def test_the_receiver_in_the_readme_takes_it(notifying: Live) -> None:
+    with application() as app:
+        job = notifying.make(IMAGEN, notify_url=app.url)
+        told = app.next()
+    known: dict[str, Any] = {}
+    exec(re.sub('whsec_[^"]+', SECRET, block("receive")), known)
+    assert known["take"](dict(told.headers), told.body) == (
+        f"job.archived ['/v1/outputs/{job['outputs'][0]}/image']"
+    )
+
+
+def test_the_secret_is_taken_out_of_whatever_is_logged(notifying: Live) -> None:
+    redactor = notifying.service.outside.redactor
+    for form in (SECRET, SECRET.removeprefix("whsec_")):
+        assert form not in redactor.text(f"signed with {form}.")
+    assert SECRET not in repr(notifying.service.settings)
+
+
+def test_a_retry_is_told_too(notifying: Live) -> None:
+    with application() as app:
+        url = {"notify_url": app.url}
+        job = notifying.make(IMAGEN, fault={"fault": "expired_link", "forever": True}, **url)
+        assert app.next().verified()["type"] == "job.failed"
+        notifying.sandbox.mend(notifying.job(job["id"]).gateway_job_id or "")
+        assert notifying.http.post(f"/v1/jobs/{job['id']}/retry").status_code == 200
+        notifying.finish(job["id"])
+        second = app.next()
+        assert (second.id, second.verified()["type"]) == (f"msg_{job['id']}_2", "job.archived")
+
+
+def test_the_setting_is_for_jobs_that_name_no_url_and_an_empty_one_means_nowhere(
+    start: Start, tmp_path: Path
+) -> None:
+    with application() as app, application() as other:
+        first = start(notify={**NOTIFY, "url": app.url}, work=False)
+        asked: list[dict[str, Any]] = [
+            {},
+            {"notify_url": None},
+            {"notify_url": ""},
+            {"notify_url": other.url},
+        ]
+        jobs = [
+            first.http.post("/v1/jobs", json={**IMAGEN, **more}, headers={"idempotency-key": f"k-{n}"}).json()
+            for n, more in enumerate(asked)
+        ]
+        urls = [first.job(job["id"]).notify_url for job in jobs]
+        assert urls == [app.url, app.url, None, other.url]
+        changed = start(notify={**NOTIFY, "url": other.url}, work=False, s3={"bucket": "t-changed-default"})
+        for n, more in enumerate(asked):
+            answer = changed.http.post(
+                "/v1/jobs", json={**IMAGEN, **more}, headers={"idempotency-key": f"k-{n}"}
+            )
+            assert (answer.status_code, answer.json()["id"]) == (200, jobs[n]["id"]), "the same request"
+        moved = {**IMAGEN, "notify_url": app.url}
+        answer = changed.http.post("/v1/jobs", json=moved, headers={"idempotency-key": "k-3"})
+        assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_conflict")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://app.invalid/hook", None),
+        ("https://10.0.0.1/hook", "private"),
+        ("http://10.0.0.1/hook", "not https"),
+        ("https://u:p@app.invalid/", "credentials"),
+        ("mailto:me@app.invalid", "not an https URL"),
+        ("x" * 2049, "2048"),
+        (7, "string"),
+    ],
+)
+def test_a_url_that_cannot_be_is_refused_and_named(notifying: Live, url: Any, why: str | None) -> None:
+    answer = notifying.http.post("/v1/jobs", json={**IMAGEN, "notify_url": url})
+    if why is None:
+        assert answer.status_code == 202, "where it leads is seen at each try"
+        return
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    (fault,) = answer.json()["faults"]
+    assert fault["field"] == "notify_url"
+    assert why in fault["message"]
+
+
+def test_loopback_is_refused_unless_it_is_allowed(live: Live) -> None:
+    answer = live.http.post("/v1/jobs", json={**IMAGEN, "notify_url": "http://127.0.0.1:1/"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "DARKROOM_NOTIFY__ALLOW_NETWORKS" in answer.json()["detail"]
+
+
+def test_what_is_given_up_is_seen_and_replayed_by_command(notifying: Live, tmp_path: Path) -> None:
+    with application(*[Answer(410)] * 3) as app:
+        ids = [notifying.make(IMAGEN, notify_url=app.url)["id"] for _ in range(3)]
+        gone = [settled(notifying, job_id, "given_up")["id"] for job_id in ids]
+        assert {one["code"] for one in listed(notifying, state="given_up")} == {"receiver_gone"}
+        notifying.service.surface.health.forget()
+        assert "3 were given up" in notifying.http.get("/readyz").json()["warnings"]["notifications"]
+        page = notifying.service.surface.metrics.page()
+        assert value(page, "darkroom_notifications_given_up") == 3
+        assert (value(page, "darkroom_notifications_total", outcome="receiver_gone") or 0) >= 3
+
+        def darkroom(*words: str) -> subprocess.CompletedProcess[str]:
+            return command("notifications", *words, DARKROOM_URL=notifying.url)
+
+        table = darkroom("--failed").stdout
+        assert all(one in table for one in gone)
+        assert "receiver_gone: 127.0.0.1" in table
+        assert data(darkroom("--job", ids[0], "--json")) == listed(notifying, job=ids[0])
+        for words in (("--failed", "--since", "7d"), ("--failed", "--dry-run")):
+            before = darkroom("replay", *words)
+            assert (before.returncode, listed(notifying, state="given_up") != []) == (
+                0 if "--dry-run" in words else 2, True,
+            )  # fmt: skip
+        assert "3 notifications: 3 to 127.0.0.1" in before.stderr
+        one = darkroom("replay", gone[0], f"{ids[0]}.9", "--json")
+        assert (one.returncode, [again["id"] for again in data(one)["notifications"]]) == (1, [gone[0]])
+        assert data(one)["refused"][0]["code"] == "not_found"
+        assert settled(notifying, ids[0])["attempts"] == 1
+        rest = darkroom("replay", "--failed", "--since", "7d", "--yes")
+        assert (rest.returncode, "2 notifications to be sent again" in rest.stderr) == (0, True)
+        assert [settled(notifying, job_id)["state"] for job_id in ids] == ["delivered"] * 3
+    assert darkroom("replay").returncode == 2
+
+
+def test_lists_are_paged_by_key(notifying: Live) -> None:
+    with application() as app:
+        for _ in range(3):
+            settled(notifying, notifying.make(IMAGEN, notify_url=app.url)["id"])
+    every = [one["id"] for one in listed(notifying)]
+    assert every == sorted(every, reverse=True)
+    paged, answer = [], notifying.http.get("/v1/notifications", params={"limit": 2, "since": "1h"})
+    while True:
+        paged += [one["id"] for one in answer.json()["notifications"]]
+        if (link := answer.headers.get("link")) is None:
+            break
+        answer = notifying.http.get(link.partition(">")[0].removeprefix("<"))
+    assert paged == every
+    assert listed(notifying, since="2100-01-01") == []
+    assert notifying.http.get("/v1/notifications", params={"cursor": "x"}).status_code == 422
+
+
+def owe_many(live: Live, url: str, number: int) -> None:
+    """Owe notifications of jobs that failed."""
+    request, ledger = JobRequest(model="imagen-4", prompt="a red kite"), live.service.memory
+    now = live.service.worker._clock()
+    with ledger.database.write() as connection:
+        for n in range(number):
+            job_id = f"01a201ee-0000-7000-8000-{n:012d}"
+            row = new_job(job_id, "apiframe", request, now) | {
+                "status": Status.FAILED, "next_attempt_at": None, "notify_url": url, "request_sha256": "0",
+                "number": first_number(now) + n,
+            }  # fmt: skip
+            made = connection.execute(insert(jobs).values(row).returning(jobs)).mappings().one()
+            count_accepted(connection, "apiframe")
+            owe(connection, made, now)
+
+
+def test_500_jobs_for_a_dead_receiver_hold_up_no_other(start: Start) -> None:
+    never = threading.Event()
+    dead = Application(*[Answer(until=never)] * 500)
+    with dead.up(), application() as app:
+        live = start(notify={**NOTIFY, "timeout": 20})
+        owe_many(live, dead.url, 500)
+        dead.next()
+        made = [live.submit(IMAGEN, notify_url=app.url)["id"] for _ in range(8)]
+        assert {live.finish(job_id)["status"] for job_id in made} == {"archived"}
+        assert {app.next().verified()["data"]["job"]["id"] for _ in made} == set(made)
+        assert live.http.get("/v1/status").json()["balanced"]
+        waiting = live.service.memory.notifications.standing()
+        assert waiting.owed >= 500 - 8, "the dead one has not taken any"
+        assert dead.told.qsize() + 1 <= 2, "two at a time"
+        never.set()
+
+
+def test_a_service_that_is_killed_after_it_sent_sends_it_again(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    never, told = threading.Event(), list[Told]()
+    with application(Answer(until=never)) as app:
+        notify = {
+            "DARKROOM_NOTIFY__ALLOW_NETWORKS": "127.0.0.0/8",
+            "DARKROOM_NOTIFY__URL": app.url,
+            "DARKROOM_NOTIFY__TIMEOUT": "1",
+            "DARKROOM_WORKER__FIRST_POLL": "0.2",
+        }
+        variables = environment(s3_server, sandbox, tmp_path, free_port(), **notify)
+        with serving(variables, tmp_path) as process:
+            with httpx.Client(base_url=process.url, trust_env=False) as http:
+                assert http.post("/v1/jobs", json=IMAGEN).status_code == 202
+            told.append(app.next(30))
+            process.child.kill()
+        never.set()
+        with serving(variables, tmp_path) as process:
+            told.append(app.next(30))
+            with httpx.Client(base_url=process.url, trust_env=False) as http:
+                for _ in range(1000):
+                    (one,) = http.get("/v1/notifications").json()["notifications"]
+                    if one["state"] == "delivered":
+                        break
+                    threading.Event().wait(0.01)
+        secret = command("notifications", "secret", DARKROOM_DATA_DIR=str(tmp_path / "data"))
+        assert (told[0].id, told[0].body) == (told[1].id, told[1].body)
+        assert told[1].verified(secret.stdout.strip())["type"] == "job.archived"
+        assert (one["state"], one["attempts"]) == ("delivered", 1)
+        log = process.log.read_text()
+        assert secret.stdout.strip().removeprefix("whsec_") not in log
+        assert "/hook" not in log

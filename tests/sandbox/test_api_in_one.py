@@ -1,0 +1,224 @@
+"""The sandbox's API in One, over HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.sandbox import SandboxServer
+from tests.support.callback_receiver import CallbackReceiver
+from tests.support.sandbox import FAST, PROMPT, ask_one, connect, take_one
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(sandbox: SandboxServer) -> Iterator[httpx.Client]:
+    with connect(sandbox, authorization="Bearer aio_sandbox") as client:
+        yield client
+
+
+@pytest.fixture
+def receiver() -> Iterator[CallbackReceiver]:
+    with CallbackReceiver() as receiver:
+        yield receiver
+
+
+def test_a_task_is_taken_and_completes(sandbox: SandboxServer, client: httpx.Client) -> None:
+    answer = ask_one(client, seed=1234, num_images=2, negative_prompt="people", aspect_ratio="3:4")
+    assert answer.status_code == 200
+    task_id = answer.json()["data"]["task_id"]
+    assert task_id.startswith("n47")
+    assert task_id.endswith("_imagen4")
+    assert answer.json() == {
+        "code": 200,
+        "message": "success",
+        "data": {"task_id": task_id, "status": "IN_PROGRESS"},
+    }
+    job = sandbox.wait(task_id)
+    assert client.get(f"/api/v1/tasks/{task_id}").json() == {
+        "code": 200,
+        "message": "success",
+        "data": {
+            "task_id": task_id,
+            "status": "completed",
+            "model": "imagen4",
+            "output": {"image_urls": [f"{sandbox.url}/images/{task_id}/{n}.png" for n in range(2)]},
+            "seed": 1234,
+            "error": None,
+        },
+    }
+    images = [httpx.get(link, trust_env=False).content for link in job.images]
+    assert images == [sandbox.image_bytes(task_id, n) for n in range(2)]
+    assert images[0] != images[1]
+    assert job.input["negative_prompt"] == "people"
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "cost"),
+    [
+        ("imagen4-fast", 1, 4),
+        ("imagen4", 1, 8),
+        ("imagen4-ultra", 3, 36),
+        ("grok-imagine", 1, 5),
+        ("kling-image-o1", 1, 6),
+        ("ideogram-v3", 1, 8),
+        ("gpt-image-1.5-official", 2, 20),
+    ],
+)
+def test_each_image_costs_its_model_s_credits(
+    sandbox: SandboxServer, client: httpx.Client, model: str, images: int, cost: int
+) -> None:
+    before = sandbox.credits("aio_sandbox")
+    task_id = take_one(client, model=model, num_images=images, quality="high")
+    assert before - sandbox.credits("aio_sandbox") == cost
+    assert task_id.endswith(f"_{model}")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "named"),
+    [
+        ({"prompt": "ab"}, 422, "prompt"),
+        ({"prompt": "x" * 5001}, 422, "prompt"),
+        ({"model": "imagen-4"}, 422, "model"),
+        ({"aspect_ratio": "2:1"}, 422, "aspect_ratio"),
+        ({"num_images": 5}, 422, "num_images"),
+        ({"num_images": "2"}, 422, "num_images"),
+        ({"seed": "7"}, 422, "seed"),
+        ({"callback_url": "ftp://x"}, 422, "callback_url"),
+        ({"sandbox": "laet"}, 400, "no_callback, late"),
+        ({"sandbox": "unsigned"}, 400, "apiframe only"),
+        ({"sandbox": 7}, 400, "sandbox"),
+        ({"sandbox": {"dialect": "klingon"}}, 400, "dialect"),
+    ],
+)
+def test_wrong_fields_are_refused_by_name(
+    client: httpx.Client, fields: dict[str, Any], status: int, named: str
+) -> None:
+    answer = ask_one(client, **fields)
+    assert answer.status_code == status
+    assert answer.json() == {"code": status, "message": answer.json()["message"], "data": None}
+    assert named in answer.json()["message"]
+
+
+def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client) -> None:
+    assert client.post("/api/v1/images/generations", content=b"[").json()["code"] == 400
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"authorization": ""}, 401),
+        ({"authorization": "Bearer aio_unknown"}, 401),
+        ({"authorization": "Bearer afk_sandbox"}, 401),
+        ({"authorization": "aio_sandbox"}, 401),
+        ({"authorization": "Bearer aio_inactive"}, 403),
+        ({"authorization": "Bearer aio_poor"}, 402),
+    ],
+)
+def test_submitting_needs_an_active_key_with_credits(
+    client: httpx.Client, headers: dict[str, str], status: int
+) -> None:
+    assert ask_one(client, headers).json()["code"] == status
+
+
+def test_unknown_tasks_and_routes_are_404_in_the_gateway_s_own_shape(client: httpx.Client) -> None:
+    for path in ("/api/v1/tasks/n47x_imagen4", "/api/v1/nothing"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json()["code"], answer.json()["data"]) == (404, 404, None)
+    task_id = take_one(client)
+    other = client.get(f"/api/v1/tasks/{task_id}", headers={"authorization": "Bearer aio_poor"})
+    assert other.status_code == 404
+
+
+def test_the_seed_may_be_kept_silent() -> None:
+    with (
+        SandboxServer(replace(FAST, reports_seed=False)) as sandbox,
+        connect(sandbox, authorization="Bearer aio_sandbox") as client,
+    ):
+        task_id = take_one(client, seed=7)
+        sandbox.wait(task_id)
+        assert "seed" not in client.get(f"/api/v1/tasks/{task_id}").json()["data"]
+
+
+def test_the_envelope_callback_is_the_task_itself_and_unsigned(
+    client: httpx.Client, receiver: CallbackReceiver
+) -> None:
+    task_id = take_one(client, callback_url=receiver.url, seed=3)
+    call = receiver.next()
+    assert call.json == client.get(f"/api/v1/tasks/{task_id}").json()
+    assert not [name for name in call.headers if name.startswith("x-")]
+
+
+def test_the_kie_dialect_has_json_inside_json(client: httpx.Client, receiver: CallbackReceiver) -> None:
+    task_id = take_one(client, callback_url=receiver.url, num_images=2, sandbox={"dialect": "kie"})
+    body = receiver.next().json
+    assert (body["code"], body["data"]["taskId"], body["data"]["state"]) == (200, task_id, "success")
+    assert len(json.loads(body["data"]["resultJson"])["resultUrls"]) == 2
+    assert json.loads(body["data"]["param"])["input"]["prompt"] == PROMPT
+
+
+def test_the_kling_dialect_tells_every_change(client: httpx.Client, receiver: CallbackReceiver) -> None:
+    task_id = take_one(client, callback_url=receiver.url, sandbox={"dialect": "kling"})
+    bodies = [receiver.next().json for _ in range(4)]
+    assert [body["task_status"] for body in bodies] == ["processing"] * 3 + ["succeed"]
+    assert {body["task_id"] for body in bodies} == {task_id}
+    (image,) = bodies[-1]["task_result"]["images"]
+    assert (image["index"], image["url"].endswith("/0.png")) == (0, True)
+
+
+def test_the_evolink_dialect_is_a_task_object(client: httpx.Client, receiver: CallbackReceiver) -> None:
+    task_id = take_one(client, callback_url=receiver.url, sandbox={"dialect": "evolink"})
+    body = receiver.next().json
+    assert (body["id"], body["status"], body["progress"]) == (task_id, "completed", 100)
+    assert len(body["results"]) == 1
+
+
+@pytest.mark.parametrize(("images", "keys"), [(1, {"image_url"}), (2, {"image_url", "image_urls"})])
+def test_the_flat_dialect_is_flat(
+    client: httpx.Client, receiver: CallbackReceiver, images: int, keys: set[str]
+) -> None:
+    take_one(client, callback_url=receiver.url, num_images=images, sandbox={"dialect": "flat"})
+    body = receiver.next().json
+    assert (body["status"], set(body["data"])) == ("success", keys)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "word"),
+    [
+        ("envelope", ("data", "status"), "failed"),
+        ("envelope", ("data", "error", "message"), "too dark"),
+        ("kie", ("code",), 501),
+        ("kie", ("data", "state"), "fail"),
+        ("kie", ("data", "failMsg"), "too dark"),
+        ("kling", ("task_status",), "failed"),
+        ("kling", ("task_status_msg",), "too dark"),
+        ("evolink", ("error", "message"), "too dark"),
+        ("flat", ("status",), "error"),
+        ("flat", ("message",), "too dark"),
+    ],
+)
+def test_a_failure_is_told_in_every_dialect(
+    sandbox: SandboxServer, client: httpx.Client, dialect: str, path: tuple[str, ...], word: object
+) -> None:
+    with CallbackReceiver() as receiver:
+        wish = {"fault": "failed", "message": "too dark", "dialect": dialect}
+        before = sandbox.credits("aio_sandbox")
+        sandbox.wait(take_one(client, callback_url=receiver.url, sandbox=wish))
+        calls = []
+        while not receiver.none_left():
+            calls.append(receiver.next())
+    found = calls[-1].json
+    for part in path:
+        found = found[part]
+    assert found == word
+    assert sandbox.credits("aio_sandbox") == before

@@ -1,0 +1,182 @@
+"""The sandbox's faults that break answers, images, or a promise. The others are in `test_sandbox_faults`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from receiver.sandbox import SandboxServer
+from tests.sandbox.test_faults import get, spoil
+from tests.support.callback_receiver import CallbackReceiver
+from tests.support.sandbox import FAST, ask, ask_one, connect, take, take_one
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(sandbox: SandboxServer) -> Iterator[httpx.Client]:
+    with connect(sandbox, x_api_key="afk_sandbox") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def one(sandbox: SandboxServer) -> Iterator[httpx.Client]:
+    with connect(sandbox, authorization="Bearer aio_sandbox") as client:
+        yield client
+
+
+@pytest.fixture
+def receiver() -> Iterator[CallbackReceiver]:
+    with CallbackReceiver() as receiver:
+        yield receiver
+
+
+def link_of(sandbox: SandboxServer, job_id: str) -> str:
+    (link,) = sandbox.wait(job_id).images
+    return link
+
+
+def test_server_error_comes_before_the_job_is_taken(
+    sandbox: SandboxServer, client: httpx.Client, one: httpx.Client
+) -> None:
+    before = len(sandbox.jobs())
+    wish = {"fault": "server_error", "times": 2}
+    headers = {"idempotency-key": "server error"}
+    answers = [ask(client, headers, imagenParams={"sandbox": wish}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [500, 500, 202]
+    assert [ask_one(one, sandbox=wish).json()["code"] for _ in range(3)] == [500, 500, 200]
+    assert len(sandbox.jobs()) == before + 2
+
+
+def test_cut_answer_takes_the_job_all_the_same(
+    sandbox: SandboxServer, client: httpx.Client, one: httpx.Client
+) -> None:
+    headers = {"idempotency-key": "cut", "x-sandbox-fault": "cut_answer"}
+    with client.stream("POST", "/v2/images/generate", headers=headers, json={"model": "x"}) as refused:
+        assert refused.status_code == 400
+    body = {"model": "imagen-4-fast", "prompt": "cut"}
+    with client.stream("POST", "/v2/images/generate", headers=headers, json=body) as answer:
+        assert answer.status_code == 202
+        with pytest.raises(httpx.RemoteProtocolError):
+            answer.read()
+    job_id = take(client, headers, prompt="cut")
+    assert [job.id for job in sandbox.jobs() if job.idempotency_key == "cut"] == [job_id]
+    before = len(sandbox.jobs())
+    with pytest.raises(httpx.RemoteProtocolError):
+        ask_one(one, sandbox="cut_answer")
+    assert len(sandbox.jobs()) == before + 1
+
+
+def test_slow_answers_let_the_callback_overtake_them(
+    client: httpx.Client, one: httpx.Client, receiver: CallbackReceiver
+) -> None:
+    job_id = spoil(client, "slow_answer", receiver.url, delay_s=0.3)
+    assert receiver.waiting.get_nowait().json["jobId"] == job_id
+    task_id = take_one(one, callback_url=receiver.url, sandbox={"fault": "slow_answer", "delay_s": 0.3})
+    assert receiver.waiting.get_nowait().json["data"]["task_id"] == task_id
+
+
+@pytest.mark.parametrize(("options", "status"), [({}, 500), ({"status": 429, "retry_after_s": 7}, 429)])
+def test_poll_error(
+    sandbox: SandboxServer, client: httpx.Client, one: httpx.Client, options: dict[str, int], status: int
+) -> None:
+    job_id = spoil(client, "poll_error", times=2, **options)
+    answers = [client.get(f"/v2/jobs/{job_id}") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [status, status, 200]
+    assert answers[0].headers.get("retry-after") == ("7" if status == 429 else None)
+    task_id = take_one(one, sandbox={"fault": "poll_error", **options})
+    assert [one.get(f"/api/v1/tasks/{task_id}").status_code for _ in range(2)] == [status, 200]
+
+
+def test_changes_mind(sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver) -> None:
+    job_id = spoil(client, "changes_mind", receiver.url, delay_s=0.05, message="on second thoughts")
+    assert [receiver.next().json["status"] for _ in range(2)] == ["COMPLETED", "FAILED"]
+    job = sandbox.wait(job_id)
+    assert (job.status, job.error, job.cost) == ("FAILED", "on second thoughts", 0)
+    assert client.get(f"/v2/jobs/{job_id}").json()["status"] == "FAILED"
+    assert receiver.none_left()
+
+
+def test_changes_mind_for_the_better(
+    sandbox: SandboxServer, one: httpx.Client, receiver: CallbackReceiver
+) -> None:
+    wish = {"fault": "failed+changes_mind", "delay_s": 0.05}
+    task_id = take_one(one, callback_url=receiver.url, sandbox=wish)
+    assert [receiver.next().json["data"]["status"] for _ in range(2)] == ["failed", "completed"]
+    link = link_of(sandbox, task_id)
+    assert one.get(f"/api/v1/tasks/{task_id}").json()["data"]["output"]["image_urls"] == [link]
+    assert get(link).content == sandbox.image_bytes(task_id)
+
+
+def test_reset_image(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "reset_image", bytes=100_000)
+    whole = sandbox.image_bytes(sandbox.wait(job_id).id)
+    got: list[bytes] = []
+    with httpx.stream("GET", link_of(sandbox, job_id), trust_env=False) as answer:
+        assert answer.headers["content-length"] == str(len(whole))
+        with pytest.raises(httpx.ReadError, match="reset"):
+            got.extend(answer.iter_raw())
+    assert whole.startswith(b"".join(got))
+    assert len(b"".join(got)) <= len(whole) // 2
+
+
+def test_stalled_image(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "stalled_image")
+    link, whole = link_of(sandbox, job_id), sandbox.image_bytes(job_id)
+    got: list[bytes] = []
+    with httpx.stream("GET", link, trust_env=False, timeout=0.5) as answer:
+        assert answer.headers["content-length"] == str(len(whole))
+        with pytest.raises(httpx.ReadTimeout):
+            got.extend(answer.iter_raw())
+    assert b"".join(got) == whole[: len(whole) // 2]
+
+
+def test_a_sandbox_stops_although_an_image_is_stalled() -> None:
+    with SandboxServer(FAST) as sandbox, connect(sandbox, x_api_key="afk_sandbox") as client:
+        link = link_of(sandbox, spoil(client, "stalled_image"))
+        with httpx.Client(trust_env=False) as other, other.stream("GET", link) as answer:
+            assert answer.status_code == 200
+            sandbox.stop()
+
+
+def test_wrong_length_too_small_cuts_the_image_where_it_says(
+    sandbox: SandboxServer, client: httpx.Client
+) -> None:
+    job_id = spoil(client, "wrong_length", off_by=-10)
+    link, whole = link_of(sandbox, job_id), sandbox.image_bytes(job_id)
+    with httpx.stream("GET", link, trust_env=False) as answer:
+        assert answer.headers["content-length"] == str(len(whole) - 10)
+        assert b"".join(answer.iter_raw()) == whole[:-10]
+
+
+def test_wrong_length_too_large_breaks_off(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "wrong_length", off_by=10)
+    link, whole = link_of(sandbox, job_id), sandbox.image_bytes(job_id)
+    got: list[bytes] = []
+    with httpx.stream("GET", link, trust_env=False) as answer:
+        assert answer.headers["content-length"] == str(len(whole) + 10)
+        with pytest.raises(httpx.RemoteProtocolError):
+            got.extend(answer.iter_raw())
+    assert b"".join(got) == whole
+
+
+def test_redirect_image(sandbox: SandboxServer, client: httpx.Client) -> None:
+    answer = get(link_of(sandbox, spoil(client, "redirect_image")))
+    assert (answer.status_code, answer.headers["location"]) == (
+        302, "http://169.254.169.254/latest/meta-data/",
+    )  # fmt: skip
+    answer = get(link_of(sandbox, spoil(client, "redirect_image", url="http://127.0.0.1:1/x")))
+    assert answer.headers["location"] == "http://127.0.0.1:1/x"
+
+
+def test_image_faults_may_pass(sandbox: SandboxServer, one: httpx.Client) -> None:
+    wish = {"fault": "html_image", "times": 2}
+    links = sandbox.wait(take_one(one, num_images=2, sandbox=wish)).images
+    seen = [get(link).content.startswith(b"<!doctype") for _ in range(3) for link in links]
+    assert seen == [True] * 4 + [False] * 2

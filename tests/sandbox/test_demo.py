@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from receiver.demo.demo import IMAGES, PROMPTS
+from tests.support.running import command, environment
+
+BEGUN = "Darkroom is at http://127.0.0.1:"
+HOSTILE = {
+    "DARKROOM_S3__BUCKET": "a-real-bucket",
+    "DARKROOM_S3__ENDPOINT": "http://s3.invalid",
+    "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": "http://gateway.invalid",
+    "DARKROOM_PORT": "not a port",
+    "DARKROOM_API_TOKENS": "nonsense",
+    "AWS_PROFILE": "no-such-profile",
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+}
+"""What a user may have set; the demo must not see it."""
+
+
+@contextmanager
+def demo(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A demo that was just begun: its servers are up."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "receiver", "demo", "--exit"],
+        cwd=folder,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        try:
+            assert any(BEGUN in line for line in iter(process.stdout.readline, "")), "it did not begin"
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """A process and all that it started."""
+    parent = psutil.Process(process.pid)
+    return [parent, *parent.children(recursive=True)]
+
+
+def left_running(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return psutil.wait_procs(processes, timeout=10)[1]
+
+
+@pytest.mark.slow
+def test_the_demo_archives_verifies_and_leaves_nothing_running(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DARKROOM_S3__ENDPOINT=http://dotenv.invalid\n")
+    with demo(tmp_path, **HOSTILE) as process:
+        processes = family(process)
+        assert len(processes) > 1
+        listening = [
+            one.laddr.ip
+            for member in processes
+            for one in member.net_connections()
+            if one.status == psutil.CONN_LISTEN
+        ]
+        assert set(listening) == {"127.0.0.1"}
+        second = command("demo", "--exit", cwd=tmp_path)
+        assert (second.returncode, "Another demo is running" in second.stderr) == (1, True)
+        shown = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, shown
+    assert not left_running(processes)
+    for prompt in PROMPTS:
+        assert prompt["prompt"] in shown
+    for part in (f"Verified {IMAGES} images", "accounted for: 10 jobs", "2816x1536", "2026", "images/20"):
+        assert part in shown
+    kept = tmp_path / "darkroom-demo"
+    assert len(list((kept / "images").iterdir())) == IMAGES
+    assert '"decided"' in (kept / "demo.log").read_text()
+    assert "invalid" not in (kept / "demo.log").read_text()
+
+    again = command("demo", "--exit", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "Every accepted job is accounted for: 20 jobs" in again.stdout
+    assert len(list((kept / "images").iterdir())) == 2 * IMAGES
+
+
+def test_a_demo_that_is_stopped_leaves_nothing_running(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        processes = family(process)
+        process.terminate()
+        shown = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, shown
+    assert "Traceback" not in shown
+    assert not left_running(processes)
+
+
+def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = command("demo", "--exit", "--dir", str(tmp_path / "file" / "below"))
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "The demo could not run" in done.stderr

@@ -1,0 +1,313 @@
+"""Every fault that the sandbox has, seen from outside; those that break answers: `test_sandbox_broken`."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from receiver.sandbox import SandboxServer
+from receiver.sandbox.callbacks import sign
+from receiver.sandbox.faults import KINDS
+from tests.support.callback_receiver import CallbackReceiver
+from tests.support.sandbox import FAST, ask, ask_one, connect, take, take_one
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxServer]:
+    with SandboxServer(FAST) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(sandbox: SandboxServer) -> Iterator[httpx.Client]:
+    with connect(sandbox, x_api_key="afk_sandbox") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def one(sandbox: SandboxServer) -> Iterator[httpx.Client]:
+    with connect(sandbox, authorization="Bearer aio_sandbox") as client:
+        yield client
+
+
+@pytest.fixture
+def receiver() -> Iterator[CallbackReceiver]:
+    with CallbackReceiver() as receiver:
+        yield receiver
+
+
+def spoil(client: httpx.Client, fault: str, to: str | None = None, /, **options: Any) -> str:
+    """Submit to Apiframe with a fault; each time another prompt, so that no two submissions are alike."""
+    callback: dict[str, Any] = {} if to is None else {"webhookUrl": to}
+    wish = {"sandbox": {"fault": fault, **options}}
+    return take(client, None, prompt=f"number {next(NUMBERS)}", imagenParams=wish, **callback)
+
+
+def get(url: str) -> httpx.Response:
+    return httpx.get(url, trust_env=False)
+
+
+def test_a_fault_may_be_asked_for_in_a_header(
+    sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver
+) -> None:
+    header = {"x-sandbox-fault": "failed + no_callback; message=too dark; delay_s=0.5"}
+    job = sandbox.wait(take(client, header, webhookUrl=receiver.url))
+    assert (job.fault, job.error, job.callbacks) == ("failed+no_callback", "too dark", ())
+    assert "sandbox" not in job.input
+
+
+def test_no_callback(sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver) -> None:
+    job = sandbox.wait(spoil(client, "no_callback", receiver.url))
+    assert (job.status, job.callbacks, job.webhook_status) == ("COMPLETED", (), "pending")
+
+
+def test_late_jobs_are_done_for_polls_before_the_callback(receiver: CallbackReceiver) -> None:
+    with SandboxServer(FAST) as sandbox, connect(sandbox, x_api_key="afk_sandbox") as client:
+        job_id = spoil(client, "late", receiver.url, delay_s=600)
+        sandbox.wait(job_id, told=False)
+        job = client.get(f"/v2/jobs/{job_id}").json()
+    assert (job["status"], job["webhookStatus"]) == ("COMPLETED", "pending")
+    assert receiver.none_left()
+
+
+def test_late_callbacks_come_in_the_end(client: httpx.Client, receiver: CallbackReceiver) -> None:
+    job_id = spoil(client, "late", receiver.url, delay_s=0.05)
+    assert receiver.next().json["jobId"] == job_id
+
+
+def test_duplicates_follow_each_other(
+    sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver
+) -> None:
+    sandbox.wait(spoil(client, "duplicate", receiver.url, times=3))
+    assert len({receiver.next().body for _ in range(3)}) == 1
+    assert receiver.none_left()
+
+
+def test_duplicates_can_come_in_the_same_instant(sandbox: SandboxServer, client: httpx.Client) -> None:
+    with CallbackReceiver(together=5) as receiver:
+        job = sandbox.wait(spoil(client, "duplicate", receiver.url, times=5, at_once=True))
+    assert [call.status for call in job.callbacks] == [200] * 5
+
+
+def test_out_of_order_sends_progress_last(
+    sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver
+) -> None:
+    sandbox.wait(spoil(client, "out_of_order", receiver.url))
+    bodies = [receiver.next().json for _ in range(2)]
+    assert [body["status"] for body in bodies] == ["COMPLETED", "PROCESSING"]
+    assert bodies[1]["progress"] < 100
+
+
+def test_early_callbacks_come_before_the_answer(
+    client: httpx.Client, one: httpx.Client, receiver: CallbackReceiver
+) -> None:
+    job_id = spoil(client, "early", receiver.url)
+    assert receiver.waiting.get_nowait().json["jobId"] == job_id
+    task_id = take_one(one, callback_url=receiver.url, sandbox="early")
+    assert receiver.waiting.get_nowait().json["data"]["task_id"] == task_id
+
+
+def test_wrong_signature(client: httpx.Client, receiver: CallbackReceiver) -> None:
+    spoil(client, "wrong_signature", receiver.url)
+    call = receiver.next()
+    signature = call.headers["x-webhook-signature"]
+    assert len(signature) == len("sha256=") + 64
+    assert signature not in {sign(call.body, "afk_sandbox", form) for form in ("raw", "hex")}
+
+
+def test_unsigned(client: httpx.Client, receiver: CallbackReceiver) -> None:
+    spoil(client, "unsigned", receiver.url)
+    assert "x-webhook-signature" not in receiver.next().headers
+
+
+def test_malformed_callback(client: httpx.Client, receiver: CallbackReceiver) -> None:
+    spoil(client, "malformed_callback", receiver.url)
+    call = receiver.next()
+    assert call.headers["x-webhook-signature"] == sign(call.body, "afk_sandbox", "raw")
+    with pytest.raises(json.JSONDecodeError):
+        _ = call.json
+
+
+@pytest.mark.parametrize(("options", "least"), [({}, 5_000_000), ({"bytes": 9000}, 9000)])
+def test_big_callback(
+    client: httpx.Client, receiver: CallbackReceiver, options: dict[str, int], least: int
+) -> None:
+    spoil(client, "big_callback", receiver.url, **options)
+    call = receiver.next()
+    assert least <= len(call.body) < least + 1000
+    assert call.json["status"] == "COMPLETED"
+
+
+def test_evil_url_is_in_the_callback_only(
+    sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver
+) -> None:
+    job_id = spoil(client, "evil_url", receiver.url, url="http://169.254.169.254/x.png")
+    assert receiver.next().json["result"] == {"images": ["http://169.254.169.254/x.png"]}
+    assert client.get(f"/v2/jobs/{job_id}").json()["result"] == {"images": list(sandbox.job(job_id).images)}
+
+
+def test_failed_in_200(sandbox: SandboxServer, one: httpx.Client) -> None:
+    before = len(sandbox.jobs())
+    answer = ask_one(one, sandbox={"fault": "failed_in_200", "message": "busy"})
+    assert answer.status_code == 200
+    assert answer.json() == {"code": 500, "message": "busy", "data": None}
+    assert len(sandbox.jobs()) == before
+
+
+def test_refused(client: httpx.Client, one: httpx.Client) -> None:
+    assert ask(client, {"x-sandbox-fault": "refused"}).status_code == 400
+    assert ask_one(one, sandbox="refused").json()["code"] == 400
+
+
+@pytest.mark.parametrize(("fault", "status"), [("rate_limited", 429), ("unavailable", 503)])
+def test_a_submission_is_turned_away_some_times(
+    sandbox: SandboxServer, client: httpx.Client, one: httpx.Client, fault: str, status: int
+) -> None:
+    wish = {"fault": fault, "times": 2, "retry_after_s": 7}
+    headers = {"idempotency-key": fault}
+    answers = [ask(client, headers, imagenParams={"sandbox": wish}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [status, status, 202]
+    assert answers[0].headers.get("retry-after") == ("7" if status == 429 else None)
+    assert sandbox.submits(fault) == 3
+    assert [ask_one(one, sandbox=wish).json()["code"] for _ in range(3)] == [status, status, 200]
+
+
+def test_lost_answer_takes_the_job_all_the_same(sandbox: SandboxServer, client: httpx.Client) -> None:
+    headers = {"idempotency-key": "lost", "x-sandbox-fault": "lost_answer"}
+    with pytest.raises(httpx.RemoteProtocolError):
+        ask(client, headers)
+    job_id = take(client, headers)
+    assert [job.id for job in sandbox.jobs() if job.idempotency_key == "lost"] == [job_id]
+
+
+def test_lost_answers_without_idempotency_make_two_jobs(sandbox: SandboxServer, one: httpx.Client) -> None:
+    before = len(sandbox.jobs())
+    with pytest.raises(httpx.RemoteProtocolError):
+        ask_one(one, sandbox="lost_answer")
+    take_one(one, sandbox="lost_answer")
+    assert len(sandbox.jobs()) == before + 2
+
+
+def test_slow_image_is_whole_in_the_end(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "slow_image", delay_s=0.2)
+    (link,) = sandbox.wait(job_id).images
+    with httpx.stream("GET", link, trust_env=False) as answer:
+        parts = list(answer.iter_raw())
+    assert len(parts) > 5
+    assert b"".join(parts) == sandbox.image_bytes(job_id)
+
+
+def test_wrong_type(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "wrong_type")
+    image = get(sandbox.wait(job_id).images[0])
+    assert image.headers["content-type"].startswith("text/plain")
+    assert image.content == sandbox.image_bytes(job_id)
+
+
+def test_html_image(sandbox: SandboxServer, client: httpx.Client) -> None:
+    image = get(sandbox.wait(spoil(client, "html_image")).images[0])
+    assert image.headers["content-type"] == "image/png"
+    assert image.content.startswith(b"<!doctype html>")
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_expired_links_are_renewed_by_a_poll_after_a_try(
+    sandbox: SandboxServer, client: httpx.Client, status: int
+) -> None:
+    job_id = spoil(client, "expired_link", status=status)
+    (first,) = sandbox.wait(job_id).images
+    assert client.get(f"/v2/jobs/{job_id}").json()["result"] == {"images": [first]}
+    assert get(first).status_code == status
+    (second,) = client.get(f"/v2/jobs/{job_id}").json()["result"]["images"]
+    assert second != first
+    assert get(second).content == sandbox.image_bytes(job_id)
+    assert get(first).status_code == status
+
+
+@pytest.mark.parametrize("options", [{"forever": True}, {"times": 2}])
+def test_expired_links_may_stay_dead(sandbox: SandboxServer, one: httpx.Client, options: Any) -> None:
+    task_id = take_one(one, sandbox={"fault": "expired_link", **options})
+    sandbox.wait(task_id)
+    seen = []
+    for _ in range(3):
+        (link,) = one.get(f"/api/v1/tasks/{task_id}").json()["data"]["output"]["image_urls"]
+        seen.append(get(link).status_code)
+    assert seen == [404, 404, 404 if "forever" in options else 200]
+
+
+def test_truncated_image(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "truncated_image")
+    (link,) = sandbox.wait(job_id).images
+    whole = sandbox.image_bytes(job_id)
+    got: list[bytes] = []
+    with httpx.stream("GET", link, trust_env=False) as answer:
+        assert answer.headers["content-length"] == str(len(whole))
+        with pytest.raises(httpx.RemoteProtocolError):
+            got.extend(answer.iter_raw())
+    assert b"".join(got) == whole[: len(whole) // 2]
+
+
+def test_partial_images(sandbox: SandboxServer, one: httpx.Client) -> None:
+    links = sandbox.wait(take_one(one, num_images=3, sandbox="partial_images")).images
+    assert [get(link).status_code for link in links] == [200, 200, 404]
+
+
+@pytest.mark.parametrize("form", ["png", "jpg"])
+def test_other_bytes_of_the_same_picture(sandbox: SandboxServer, client: httpx.Client, form: str) -> None:
+    wish = {"sandbox": "other_bytes", "output_format": form}
+    job_id = take(client, None, prompt=f"number {next(NUMBERS)}", imagenParams=wish)
+    (link,) = sandbox.wait(job_id).images
+    first, second, third = (get(link).content for _ in range(3))
+    assert first == sandbox.image_bytes(job_id)
+    assert second == third != first
+    pixels = [Image.open(io.BytesIO(data)).tobytes() for data in (first, second)]
+    assert pixels[0] == pixels[1]
+
+
+def test_single_use_link(sandbox: SandboxServer, client: httpx.Client) -> None:
+    (link,) = sandbox.wait(spoil(client, "single_use_link", status=410)).images
+    assert [get(link).status_code for _ in range(3)] == [200, 410, 410]
+
+
+@pytest.mark.parametrize("size", [1, 30_000, 30_001, 1_048_576, 3_333_333, 2 * 1_048_600])
+def test_images_of_a_size_are_valid_and_deterministic(
+    sandbox: SandboxServer, client: httpx.Client, size: int
+) -> None:
+    job_id = spoil(client, "bytes", bytes=size)
+    image = get(sandbox.wait(job_id).images[0])
+    plain = len(sandbox.image_bytes(spoil(client, "no_callback")))
+    assert len(image.content) == (size if size > plain * 2 else len(image.content))
+    assert image.headers["content-length"] == str(len(image.content))
+    assert image.content == sandbox.image_bytes(job_id)
+    assert sandbox.image_digest(job_id) == (hashlib.sha256(image.content).hexdigest(), len(image.content))
+    picture = Image.open(io.BytesIO(image.content), formats=["PNG"])
+    picture.load()
+    assert picture.size == (64, 64)
+
+
+def test_a_stopped_sandbox_ends_what_it_was_doing(receiver: CallbackReceiver) -> None:
+    slow = replace(FAST, latency_s=(60, 60))
+    with SandboxServer(slow) as sandbox, connect(sandbox, x_api_key="afk_sandbox") as client:
+        job_id = spoil(client, "late", receiver.url)
+    assert sandbox.wait(job_id).over
+    assert receiver.none_left()
+
+
+def test_every_fault_is_tested() -> None:
+    here = Path(__file__)
+    text = here.read_text() + here.with_name("test_sandbox_broken.py").read_text()
+    untested = [kind for kind in KINDS if not re.search(rf'["+]{kind}["+ ]', text)]
+    assert untested == []

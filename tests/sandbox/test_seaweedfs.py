@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from receiver.demo.seaweedfs import EmbeddedS3, find_binary
+from receiver.errors import SettingsError, Unready
+from storage.archive.object_store import ObjectStore
+from storage.errors import Unavailable
+
+PARENT = """
+import sys, pathlib
+from receiver.demo.seaweedfs import EmbeddedS3
+server = EmbeddedS3(pathlib.Path(sys.argv[1]))
+server.start()
+print(server.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+class Raced(EmbeddedS3):
+    """A server whose port somebody else takes between its choice and its use, the first time."""
+
+    rival: socket.socket | None = None
+
+    def _write_files(self) -> None:
+        super()._write_files()
+        if self.rival is None:
+            self.rival = socket.create_server(("127.0.0.1", self._ports["s3.port"]))
+
+
+def open_store(server: EmbeddedS3, bucket: str = "pictures") -> ObjectStore:
+    return ObjectStore.connect(
+        bucket=bucket,
+        endpoint=server.endpoint,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+        region="us-east-1",
+    )
+
+
+def put(store: ObjectStore, key: str, body: bytes) -> None:
+    sha256 = hashlib.sha256(body).hexdigest()
+    store.put_new(key, io.BytesIO(body), size=len(body), sha256=sha256, content_type="image/png", metadata={})
+
+
+def listening(pid: int) -> set[tuple[str, int]]:
+    connections = psutil.Process(pid).net_connections(kind="inet")
+    return {(each.laddr.ip, each.laddr.port) for each in connections if each.status == psutil.CONN_LISTEN}
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path / "s3")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_it_listens_on_loopback_only(s3_server: EmbeddedS3) -> None:
+    assert s3_server.pid is not None
+    addresses = listening(s3_server.pid)
+    assert ("127.0.0.1", int(s3_server.endpoint.rpartition(":")[2])) in addresses
+    assert {host for host, _ in addresses} == {"127.0.0.1"}
+
+
+def test_nobody_gets_anything_without_a_key(s3_server: EmbeddedS3) -> None:
+    store = open_store(s3_server)
+    store.check(create=True)
+    put(store, "picture", b"developed")
+    assert s3_server.pid is not None
+    with httpx.Client(trust_env=False, timeout=5) as client:
+        assert client.get(f"{s3_server.endpoint}/pictures/picture").status_code == 403
+        for _, port in listening(s3_server.pid):
+            for path in ("/", "/buckets/pictures/picture"):
+                try:
+                    answer = client.get(f"http://127.0.0.1:{port}{path}")
+                except httpx.RemoteProtocolError:  # a gRPC port
+                    continue
+                assert "developed" not in answer.text
+
+
+def test_what_it_writes_is_private(s3_server: EmbeddedS3) -> None:
+    assert stat.S_IMODE(s3_server.data_dir.stat().st_mode) == 0o700
+    for name in ("s3.json", "security.toml"):
+        assert stat.S_IMODE((s3_server.data_dir / name).stat().st_mode) == 0o600
+    assert s3_server.pid is not None
+    assert not any(s3_server.secret_key in word for word in psutil.Process(s3_server.pid).cmdline())
+
+
+def test_it_stops_and_starts_again_with_the_same_objects(tmp_path: Path) -> None:
+    server = EmbeddedS3(tmp_path / "s3")
+    for turn in range(3):
+        with server:
+            pid = server.pid
+            store = open_store(server)
+            store.check(create=True)
+            put(store, f"pictures/{turn}", b"%d" % turn)
+            keys = [f"pictures/{earlier}" for earlier in range(turn + 1)]
+            assert [found.key for found in store.list("")] == keys
+            assert [store.read(key, max_bytes=9) for key in keys] == [b"%d" % n for n in range(turn + 1)]
+        assert pid is not None
+        assert not psutil.pid_exists(pid)
+        assert server.pid is None
+        server.stop()
+    assert len(list((tmp_path / "s3" / "data").glob("m[0-9]*"))) == 1
+
+
+def test_what_was_stored_survives_a_kill(tmp_path: Path) -> None:
+    body = os.urandom(5_000_000)
+    with EmbeddedS3(tmp_path / "s3") as server:
+        store = open_store(server)
+        store.check(create=True)
+        put(store, "picture", body)
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+    with EmbeddedS3(tmp_path / "s3") as server:
+        digest = hashlib.sha256(body).hexdigest()
+        assert open_store(server).digest("picture") == (digest, len(body))
+
+
+def test_a_server_that_died_is_unavailable_and_stops_quietly(tmp_path: Path) -> None:
+    with EmbeddedS3(tmp_path / "s3") as server:
+        store = open_store(server)
+        process = psutil.Process(server.pid)
+        process.kill()
+        process.wait()
+        with pytest.raises(Unavailable, match="DARKROOM_S3__ENDPOINT"):
+            store.check()
+
+
+def test_it_can_have_a_fixed_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"Port {port} cannot be used"):
+            EmbeddedS3(tmp_path / "s3", port=port).start()
+    with EmbeddedS3(tmp_path / "s3", port=port) as server:
+        assert server.endpoint == f"http://127.0.0.1:{port}"
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path) -> None:
+    with Raced(tmp_path / "s3") as server:
+        assert server.rival is not None
+        with server.rival:
+            open_store(server).check(create=True)
+            assert server.rival.getsockname()[1] != int(server.endpoint.rpartition(":")[2])
+
+
+def test_two_on_one_directory_are_refused(s3_server: EmbeddedS3) -> None:
+    with pytest.raises(Unready, match="Another embedded S3 server is using"):
+        EmbeddedS3(s3_server.data_dir).start()
+    assert s3_server.pid is not None
+    open_store(s3_server, "still-there").check(create=True)
+
+
+def test_a_server_that_cannot_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "filerldb2").write_text("not a directory")
+    server = EmbeddedS3(tmp_path)
+    with pytest.raises(
+        Unready, match=r"ended at once; the end of .*server\.log:\n(?s:.*)Not a valid folder"
+    ) as caught:
+        server.start()
+    assert server.secret_key not in str(caught.value)
+    assert server.pid is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_it_ends_when_its_parent_is_killed(tmp_path: Path, parent: subprocess.Popen[str]) -> None:
+    assert parent.stdout is not None
+    server = psutil.Process(int(parent.stdout.readline()))
+    parent.kill()
+    server.wait(timeout=30)
+    with EmbeddedS3(tmp_path / "s3") as successor:
+        assert successor.pid is not None
+
+
+def test_a_ctrl_c_in_the_terminal_does_not_reach_it(s3_server: EmbeddedS3) -> None:
+    assert s3_server.pid is not None
+    assert os.getpgid(s3_server.pid) != os.getpgid(0)
+    assert os.getsid(s3_server.pid) != os.getsid(0)
+
+
+def test_the_binary_is_found_where_its_package_put_it() -> None:
+    assert find_binary().name == "weed"

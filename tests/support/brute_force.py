@@ -1,0 +1,114 @@
+"""Search by looking at everything: what `storage.search.search` must return, found without its code.
+
+Only `unicodedata` is used. Whoever changes what a search means changes it here as well, by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from unicodedata import normalize
+
+from storage.models import Job, Output
+from storage.search.filters import SearchFilter
+
+
+@dataclass(frozen=True)
+class Made:
+    """A job, its outputs by index, and the how manieth it was to be taken in."""
+
+    job: Job
+    outputs: tuple[Output, ...]
+    turn: int
+
+
+def all_outputs(wanted: SearchFilter, everything: Iterable[Made]) -> list[str]:
+    """The ids of the outputs wanted: of the newest job first, and by index."""
+    return [
+        output.id
+        for made in newest_first(everything)
+        if job_fits(wanted, made.job)
+        for output in made.outputs
+        if output_fits(wanted, made.job, output)
+    ]
+
+
+def all_jobs(wanted: SearchFilter, everything: Iterable[Made]) -> list[str]:
+    """The ids of the jobs wanted, newest first."""
+    return [
+        made.job.id
+        for made in newest_first(everything)
+        if job_fits(wanted, made.job) and images_fit(wanted, made)
+    ]
+
+
+def newest_first(everything: Iterable[Made]) -> list[Made]:
+    return sorted(everything, key=lambda made: (made.job.created_at, made.turn), reverse=True)
+
+
+def job_fits(wanted: SearchFilter, job: Job) -> bool:
+    """Whether all holds that is asked of a job itself, its seed aside."""
+    request, prompt = job.request, caseless(job.request.prompt)
+    return all(
+        [
+            *(caseless(word) in prompt for word in wanted.words),
+            *(caseless(word) not in prompt for word in wanted.without),
+            *(request.tags.get(name) == value for name, value in wanted.tags.items()),
+            wanted.job in (None, job.id),
+            wanted.gateway in (None, job.gateway),
+            wanted.model is None or wanted.model in (request.model, job.result.model),
+            wanted.status in (None, job.status),
+            wanted.code is None or (job.error is not None and job.error.code == wanted.code),
+            wanted.since is None or job.created_at >= wanted.since,
+            wanted.until is None or job.created_at < wanted.until,
+            job.gateway not in excluded(wanted, "gateway"),
+            job.status.value not in excluded(wanted, "status"),
+            not {request.model, job.result.model} & excluded(wanted, "model"),
+            not {f"{name}={value}" for name, value in request.tags.items()} & excluded(wanted, "tag"),
+        ]
+    )
+
+
+def images_fit(wanted: SearchFilter, made: Made) -> bool:
+    """Whether a job has an image as wanted; if nothing is asked of images, whether its seeds are."""
+    if wanted.sha256 or wanted.media_type or wanted.between or excluded(wanted, "type"):
+        return any(output_fits(wanted, made.job, output) for output in made.outputs)
+    return seeds_fit(wanted, made.job, made.outputs)
+
+
+def output_fits(wanted: SearchFilter, job: Job, output: Output) -> bool:
+    """Whether all holds that is asked of an image."""
+    measured = {"width": output.width, "height": output.height, "bytes": output.bytes}
+    return all(
+        [
+            seeds_fit(wanted, job, [output]),
+            wanted.sha256 is None or output.sha256.startswith(wanted.sha256.lower()),
+            wanted.media_type in (None, output.media_type),
+            output.media_type not in excluded(wanted, "type"),
+            *(least is None or measured[name] >= least for name, (least, _) in wanted.between.items()),
+            *(most is None or measured[name] <= most for name, (_, most) in wanted.between.items()),
+        ]
+    )
+
+
+def seeds_fit(wanted: SearchFilter, job: Job, outputs: Sequence[Output]) -> bool:
+    seeds = {job.request.seed, job.result.seed, *(output.seed for output in outputs)}
+    return (wanted.seed is None or wanted.seed in seeds) and not seeds & excluded(wanted, "seed")
+
+
+def excluded(wanted: SearchFilter, kind: str) -> set[str | None]:
+    return {value for name, value in wanted.excluded if name == kind}
+
+
+@lru_cache(maxsize=10_000)
+def caseless(text: str) -> str:
+    """The Unicode Standard, section 3.13, D146: compatibility caseless matching."""
+    first = normalize("NFKC", normalize("NFD", text).casefold())
+    return normalize("NFKC", first.casefold())
+
+
+def slices(text: str, longest: int) -> Iterator[str]:
+    """All pieces of a text up to a length."""
+    for size in range(1, longest + 1):
+        yield from (text[at : at + size] for at in range(len(text) - size + 1))

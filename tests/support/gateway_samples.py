@@ -1,0 +1,80 @@
+"""Reads `tests/samples/<gateway>/<case>/`: bytes that a gateway may send, and what they mean.
+
+`body.json` is sent as it is; `headers.json` are its headers; `expected.json` says who reads it (`callback`,
+`polled`, `accepted`) and with what outcome: fields of the result, or the code of the error.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.errors import DarkroomError
+from receiver.gateways.base import Completion, Gateway, Submission
+from storage.models import Job, JobRequest, Status
+
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    body: bytes
+    headers: dict[str, str]
+    expected: dict[str, Any]
+
+    def read(self, gateway: Gateway) -> Completion | Submission:
+        if self.expected["read"] == "callback":
+            return gateway.read_callback(self.body)
+        response = httpx.Response(self.expected["status"], headers=self.headers, content=self.body)
+        return gateway.polled(response) if self.expected["read"] == "polled" else gateway.accepted(response)
+
+
+def cases(gateway: str) -> list[str]:
+    return sorted(path.name for path in (SAMPLES / gateway).iterdir())
+
+
+def load(gateway: str, case: str) -> Sample:
+    place = SAMPLES / gateway / case
+    headers = place / "headers.json"
+    return Sample(
+        (place / "body.json").read_bytes(),
+        json.loads(headers.read_bytes()) if headers.exists() else {},
+        json.loads((place / "expected.json").read_bytes()),
+    )
+
+
+def check(sample: Sample, gateway: Gateway) -> None:
+    """Assert that a sample is read as it says."""
+    if "raises" in sample.expected:
+        return _check_error(sample, gateway)
+    found = sample.read(gateway)
+    for name in ("state", "gateway_job_id", "model", "seed", "credits", "error", "request_id"):
+        if name in sample.expected:
+            assert getattr(found, name) == sample.expected[name], name
+    if "images" in sample.expected:
+        assert isinstance(found, Completion)
+        assert [[image.url, image.seed] for image in found.images] == sample.expected["images"]
+    if "signature" in sample.expected:
+        assert gateway.verify(sample.headers, sample.body) == sample.expected["signature"]
+    return None
+
+
+def a_job(gateway: str = "apiframe", **request: Any) -> Job:
+    asked = JobRequest(**{"model": "imagen-4-fast", "prompt": "a red kite", **request})
+    return Job("019aa000-0000-7000-8000-000000000001", gateway, Status.QUEUED, asked, 0, 0, None)
+
+
+def _check_error(sample: Sample, gateway: Gateway) -> None:
+    with pytest.raises(DarkroomError) as caught:
+        sample.read(gateway)
+    error = caught.value
+    assert error.code == sample.expected["raises"]
+    assert sample.expected.get("says", "") in str(error)
+    for name in ("details", "request_id", "retry_after_s"):
+        if name in sample.expected:
+            assert getattr(error, name) == sample.expected[name], name

@@ -1,0 +1,59 @@
+"""Fixtures: an S3 server that runs once for all tests, and a fresh bucket for each test.
+
+With DARKROOM_TEST_S3_ENDPOINT, _ACCESS_KEY and _SECRET_KEY set, another S3 server is used instead.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from receiver.demo.seaweedfs import EmbeddedS3
+from storage.archive.object_store import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class S3Access:
+    """Where an S3 server is, and the keys to it."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    def open(self, **settings: Any) -> ObjectStore:
+        """Connect to a bucket, by default one that does not exist yet."""
+        defaults = {
+            "bucket": f"test-{uuid.uuid4().hex}",
+            "endpoint": self.endpoint,
+            "region": "us-east-1",
+            "access_key": self.access_key,
+            "secret_key": self.secret_key,
+        }
+        return ObjectStore.connect(**{**defaults, **settings})
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
+    with EmbeddedS3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_access(request: pytest.FixtureRequest) -> S3Access:
+    if endpoint := os.environ.get("DARKROOM_TEST_S3_ENDPOINT"):
+        names = ("DARKROOM_TEST_S3_ACCESS_KEY", "DARKROOM_TEST_S3_SECRET_KEY")
+        return S3Access(endpoint, *(os.environ[name] for name in names))
+    server: EmbeddedS3 = request.getfixturevalue("s3_server")
+    return S3Access(server.endpoint, server.access_key, server.secret_key)
+
+
+@pytest.fixture
+def store(s3_access: S3Access) -> ObjectStore:
+    store = s3_access.open()
+    store.check(create=True)
+    return store

@@ -1,0 +1,83 @@
+"""A terminal that a command runs in: what it was sent, and what is on its screen."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyte
+
+from tests.support.running import environment
+
+COLUMNS, LINES = 120, 60
+
+
+@dataclass
+class Terminal:
+    """A running command and its terminal."""
+
+    child: subprocess.Popen[bytes]
+    fd: int
+    sent: bytes = b""
+    screen: pyte.Screen = field(default_factory=lambda: pyte.Screen(COLUMNS, LINES))
+
+    def read(self, until: str | None = None, times: int = 1) -> str:
+        """Read until a text is on the screen so often, or else to the end; answers the screen."""
+        stream = pyte.ByteStream(self.screen)
+        while until is None or self.shown().count(until) < times:
+            try:
+                piece = os.read(self.fd, 65536)
+            except OSError:
+                piece = b""
+            if not piece:
+                assert until is None, f"{until!r} never came:\n{self.shown()}"
+                break
+            self.sent += piece
+            stream.feed(piece)
+        return self.shown()
+
+    def shown(self) -> str:
+        """What is on the screen."""
+        return "\n".join(line.rstrip() for line in self.screen.display)
+
+    def interrupt(self) -> int:
+        """Ctrl-C; answers the exit code."""
+        self.child.send_signal(signal.SIGINT)
+        self.read()
+        return self.child.wait(20)
+
+
+@contextmanager
+def in_terminal(*arguments: str, folder: Path, **variables: str) -> Iterator[Terminal]:
+    """Run `darkroom ...` with a terminal as its input and outputs."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    told = {"TERM": "xterm-256color", "NO_COLOR": "", "COLORTERM": "", **variables}
+    unset = ("TMUX", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL", "COLUMNS", "LINES", "FORCE_COLOR")
+    env = {
+        name: value for name, value in environment(**told).items() if name in variables or name not in unset
+    }
+    if not env["NO_COLOR"]:
+        del env["NO_COLOR"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "receiver", *arguments],
+        cwd=folder, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        yield Terminal(child, ours)
+    finally:
+        with suppress(ProcessLookupError):
+            child.kill()
+        child.wait(20)
+        os.close(ours)

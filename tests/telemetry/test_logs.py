@@ -1,0 +1,235 @@
+"""The log of a process: every line can be read by a program, and none holds a secret."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from receiver.redaction import MASK, Redactor
+from receiver.telemetry import logs
+from tests.support.running import environment
+
+SECRET = "afk_very_secret"
+TOKEN = "eyJ0b2tlbg.aB3.signature"
+HIDDEN = (
+    f"key {SECRET}\nurl https://me.example/callbacks/apiframe/{TOKEN}\nand https://cdn.example/1.png?sig=abc"
+)
+
+BEGIN = f"""
+import atexit, gc, logging, sys, threading, warnings
+import structlog
+from receiver import logs
+from receiver.redaction import Redactor
+logs.configure(sys.argv[1], "info", Redactor([{SECRET!r}]))
+logs.catch_everything()
+log = structlog.get_logger()
+HIDDEN = {HIDDEN!r}
+"""
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Logging is the process' own; give it back as it was."""
+    root = logging.getLogger()
+    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**config)
+
+
+def child(code: str, log_format: str = "json") -> tuple[int, str]:
+    """Run a few lines in a process of its own; answers its exit code and what it wrote to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + code, log_format],
+        env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == ""
+    return done.returncode, done.stderr
+
+
+def events(written: str) -> list[dict[str, Any]]:
+    """Each line as the object that it must be."""
+    found = [json.loads(line) for line in written.splitlines()]
+    assert all(isinstance(event, dict) and {"event", "level", "timestamp"} <= event.keys() for event in found)
+    return found
+
+
+def assert_clean(written: str) -> None:
+    assert SECRET not in written
+    assert TOKEN not in written
+    assert TOKEN.partition(".")[0] not in written
+    assert "sig=abc" not in written
+
+
+def captured(log_format: str = "json") -> tuple[io.StringIO, Any]:
+    """Logging into a text of our own; answers the text and a logger."""
+    stream = io.StringIO()
+    logs.configure(log_format, "info", Redactor([SECRET]), stream=stream)
+    return stream, structlog.get_logger()
+
+
+def test_our_own_events_lose_their_secrets_wherever_they_are() -> None:
+    stream, log = captured()
+    error = ValueError(HIDDEN)
+    log.info(HIDDEN, why=HIDDEN, error=error, raw=HIDDEN.encode(), path=Path(SECRET), deep=[{"a": {error}}])
+    log.info("named", authorization="Bearer unknown-to-us", nested={"api_key": "unknown-to-us"})
+    assert_clean(stream.getvalue())
+    first, second = events(stream.getvalue())
+    assert "ValueError" in first["error"]
+    assert second["authorization"] == second["nested"]["api_key"] == MASK
+
+
+def test_context_and_level_are_on_every_line() -> None:
+    stream, log = captured()
+    with structlog.contextvars.bound_contextvars(job="a-job", request="a-request"):
+        log.info("ours")
+        logging.getLogger("theirs").warning("a %s of theirs", "line")
+    ours, theirs = events(stream.getvalue())
+    assert (ours["event"], theirs["event"]) == ("ours", "a line of theirs")
+    assert (theirs["logger"], theirs["level"]) == ("theirs", "warning")
+    assert {(event["job"], event["request"]) for event in (ours, theirs)} == {("a-job", "a-request")}
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_loses_its_secrets_in_our_events_and_in_libraries(log_format: str) -> None:
+    stream, log = captured(log_format)
+    try:
+        try:
+            raise ValueError(HIDDEN)
+        except ValueError as error:
+            raise RuntimeError(f"outer, {SECRET}") from error
+    except RuntimeError:
+        log.exception("ours failed")
+        logging.getLogger("uvicorn.error").exception("theirs failed: %s", HIDDEN)
+    written = stream.getvalue()
+    assert_clean(written)
+    assert written.count("RuntimeError: outer, ") == 2
+    assert written.count("The above exception was the direct cause") == 2
+    if log_format == "json":
+        ours, theirs = events(written)
+        assert "Traceback" in ours["exception"]
+        assert "Traceback" in theirs["exception"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (float("nan"), "nan"),
+        (float("inf"), "inf"),
+        (2**70, 2**70),
+        (None, None),
+        ("\u2028\x00", "\u2028\x00"),
+    ],
+)
+def test_a_value_that_json_has_no_word_for_is_still_one_line(value: Any, shown: Any) -> None:
+    stream, log = captured()
+    log.info("odd", value=value)
+    (line,) = stream.getvalue().strip("\n").split("\n")
+    assert json.loads(line, parse_constant=pytest.fail)["value"] == shown
+
+
+def test_a_value_that_cannot_even_be_shown_costs_no_event() -> None:
+    class Broken:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    stream, log = captured()
+    log.info("odd", value=Broken())
+    assert events(stream.getvalue())[0]["value"] == "<Broken>"
+
+
+def test_a_text_from_outside_cannot_begin_a_line_that_looks_like_an_event() -> None:
+    stream, log = captured("console")
+    log.info("ours", why="x\n2026-11-24 [info     ] forged\r\x1b[2K", deep=["a\nb"])
+    logging.getLogger("theirs").warning("theirs\n2026-11-24 [info     ] forged")
+    assert len(stream.getvalue().splitlines()) == 2
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_what_cannot_be_written_stops_nobody() -> None:
+    with Path("/dev/full").open("w") as full:
+        logs.configure("json", "info", Redactor(), stream=full)
+        structlog.get_logger().info("lost")
+        logging.getLogger("theirs").warning("lost")
+        with pytest.raises(OSError, match="space"):
+            full.flush()
+        with pytest.raises(OSError, match="space"):
+            full.close()
+
+
+def test_a_record_that_cannot_be_formatted_is_told_of_without_its_text() -> None:
+    stream, _ = captured()
+    logging.getLogger("theirs").warning("%d", HIDDEN)
+    (event,) = events(stream.getvalue())
+    assert (event["logger"], event["why"]) == ("theirs", "TypeError")
+    assert_clean(stream.getvalue())
+
+
+def test_what_nobody_caught_in_a_thread_is_one_clean_event() -> None:
+    code = """
+def fail():
+    raise ValueError(HIDDEN)
+thread = threading.Thread(target=fail, name="work-1")
+thread.start()
+thread.join()
+log.info("goes on")
+"""
+    returned, written = child(code)
+    assert returned == 0
+    assert_clean(written)
+    uncaught, after = events(written)
+    assert (uncaught["level"], uncaught["thread"]) == ("critical", "work-1")
+    assert "in fail" in uncaught["exception"]
+    assert after["event"] == "goes on"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_what_nobody_caught_ends_the_process_with_a_clean_traceback(log_format: str) -> None:
+    returned, written = child("raise ValueError(HIDDEN)\n", log_format)
+    assert returned == 1
+    assert_clean(written)
+    assert "Traceback" in written
+    assert "ValueError" in written
+    if log_format == "json":
+        (event,) = events(written)
+        assert event["level"] == "critical"
+
+
+def test_what_fails_in_a_clean_up_is_one_clean_event() -> None:
+    code = """
+class Thing:
+    def __del__(self):
+        raise ValueError(HIDDEN)
+thing = Thing()
+del thing
+"""
+    returned, written = child(code)
+    assert returned == 0
+    assert_clean(written)
+    (event,) = events(written)
+    assert "__del__" in event["where"]
+
+
+def test_warnings_are_events() -> None:
+    returned, written = child('warnings.simplefilter("always")\nwarnings.warn(HIDDEN, ResourceWarning)\n')
+    assert returned == 0
+    assert_clean(written)
+    (event,) = events(written)
+    assert (event["level"], event["logger"]) == ("warning", "py.warnings")
+    assert "ResourceWarning" in event["event"]
+
+
+def test_ctrl_c_is_no_error() -> None:
+    returned, written = child("raise KeyboardInterrupt\n")
+    assert returned != 0
+    assert "critical" not in written

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.errors import GatewayError
+from receiver.gateways.api_in_one import PRICES, ApiInOne
+from receiver.gateways.base import State
+from receiver.gateways.task_shapes import DIALECTS
+from storage.models import JobRequest, Verdict
+from tests.support.gateway_samples import a_job, cases, check, load
+
+CALLBACK = "https://archive.example/callbacks/api-in-one/token"
+GATEWAY = ApiInOne("aio_test_key")
+
+
+def asked(**fields: Any) -> JobRequest:
+    return JobRequest(**{"model": "imagen4", "prompt": "a red kite", **fields})
+
+
+def submitted(callback_url: str | None = None, **request: Any) -> httpx.Request:
+    return GATEWAY.submit(a_job("api-in-one", **{"model": "imagen4", **request}), callback_url)
+
+
+@pytest.mark.parametrize("case", cases("api_in_one"))
+def test_samples(case: str) -> None:
+    check(load("api_in_one", case), GATEWAY)
+
+
+def test_every_dialect_has_a_sample() -> None:
+    for dialect in DIALECTS:
+        assert f"callback_{dialect.name.replace('-', '_')}" in cases("api_in_one")
+
+
+def test_a_submission_says_everything_in_the_gateways_words() -> None:
+    request = submitted(
+        CALLBACK,
+        aspect_ratio="4:3",
+        negative_prompt="fog",
+        num_images=2,
+        seed="9007199254740993",
+        params={"quality": "high", "sandbox": {"dialect": "kie"}},
+    )
+    assert (request.method, str(request.url)) == ("POST", "https://apiin.one/api/v1/images/generations")
+    assert request.headers["authorization"] == "Bearer aio_test_key"
+    assert request.headers["content-type"] == "application/json"
+    assert "idempotency-key" not in request.headers
+    assert json.loads(request.content) == {
+        "model": "imagen4",
+        "prompt": "a red kite",
+        "aspect_ratio": "4:3",
+        "negative_prompt": "fog",
+        "num_images": 2,
+        "seed": 9007199254740993,
+        "callback_url": CALLBACK,
+        "quality": "high",
+        "sandbox": {"dialect": "kie"},
+    }
+
+
+def test_what_was_not_asked_for_is_not_sent() -> None:
+    assert json.loads(submitted().content) == {"model": "imagen4", "prompt": "a red kite"}
+    assert json.loads(submitted(seed="7", ignored=("seed",)).content) == {
+        "model": "imagen4",
+        "prompt": "a red kite",
+    }
+
+
+def test_params_never_replace_what_darkroom_sends() -> None:
+    params = {"model": "x", "prompt": "x", "callback_url": "https://evil.example/", "seed": 1}
+    body = json.loads(submitted(CALLBACK, seed="7", params=params).content)
+    assert body == {"model": "imagen4", "prompt": "a red kite", "callback_url": CALLBACK, "seed": 7}
+
+
+@pytest.mark.parametrize("model", [*PRICES, "brand-new"])
+def test_nothing_is_unsupported(model: str) -> None:
+    everything = asked(model=model, seed="7", negative_prompt="fog", num_images=2, aspect_ratio="1:1")
+    assert GATEWAY.unsupported(everything) == {}
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "names"),
+    [
+        ({"prompt": "x" * 5000, "aspect_ratio": "9:16", "num_images": 4, "seed": "0"}, []),
+        ({"prompt": "xx"}, ["prompt"]),
+        ({"prompt": "x" * 5001}, ["prompt"]),
+        ({"model": "imagen4-ultra", "aspect_ratio": "21:9"}, ["aspect_ratio"]),
+        ({"model": "grok-imagine", "aspect_ratio": "21:9"}, []),
+        ({"num_images": 0}, ["num_images"]),
+        ({"seed": "a red seed"}, ["seed"]),
+        ({"seed": "1.5"}, ["seed"]),
+        ({"params": {"quality": "high", "sandbox": "late"}}, []),
+        ({"params": {"model": "x", "callback_url": "x"}}, ["params.model", "params.callback_url"]),
+        ({"params": {"seed": 7, "num_images": 2}}, ["params.seed", "params.num_images"]),
+        ({"params": {"x": float("inf")}}, ["params"]),
+    ],
+)
+def test_what_the_gateway_would_refuse_is_named(request_fields: dict[str, Any], names: list[str]) -> None:
+    assert [fault["field"] for fault in GATEWAY.faults(asked(**request_fields))] == names
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "cost"),
+    [
+        ({}, 8.0),
+        ({"model": "imagen4-fast", "num_images": 3}, 12.0),
+        ({"model": "imagen4-ultra", "num_images": 1}, 12.0),
+        ({"model": "gpt-image-1.5-official"}, 10.0),
+        ({"model": "brand-new"}, None),
+    ],
+)
+def test_the_cost_is_estimated_by_the_published_prices(
+    request_fields: dict[str, Any], cost: float | None
+) -> None:
+    assert GATEWAY.estimate(asked(**request_fields)) == cost
+
+
+def test_nothing_is_signed() -> None:
+    assert GATEWAY.verify({}, b"") is Verdict.UNSUPPORTED
+    assert GATEWAY.verify({"x-webhook-signature": "sha256=00"}, b"{}") is Verdict.UNSUPPORTED
+
+
+@pytest.mark.parametrize("code", [200, "200", 0, 201, None, "success", True])
+def test_a_good_code_or_none_takes_the_job(code: object) -> None:
+    answer = httpx.Response(200, json={"code": code, "data": {"task_id": "n47a_imagen4"}})
+    assert GATEWAY.accepted(answer).gateway_job_id == "n47a_imagen4"
+
+
+@pytest.mark.parametrize("code", [1, "422", 500, -1000, 451])
+def test_any_other_code_does_not(code: object) -> None:
+    answer = httpx.Response(200, json={"code": code, "data": {"task_id": "n47a_imagen4"}})
+    with pytest.raises(GatewayError):
+        GATEWAY.accepted(answer)
+
+
+@pytest.mark.parametrize("word", ["completed", "COMPLETED", "Success", "succeed", " done "])
+def test_status_words_have_no_case(word: str) -> None:
+    body = json.dumps(
+        {"data": {"task_id": "t", "status": word, "output": {"image_urls": ["https://x.example/"]}}}
+    )
+    assert GATEWAY.read_callback(body.encode()).state is State.SUCCEEDED

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.errors import (
+    BadSignature,
+    GarbledAnswer,
+    GatewayError,
+    GatewayRefused,
+    GatewayUnauthorized,
+    SettingsError,
+)
+from receiver.gateways.apiframe import Apiframe
+from receiver.gateways.apiframe_models import BY_MODEL
+from receiver.gateways.base import State
+from storage.models import JobRequest, Verdict
+from tests.support.gateway_samples import a_job, cases, check, load
+
+CALLBACK = "https://archive.example/callbacks/apiframe/token"
+GATEWAY = Apiframe("afk_test_key")
+
+VECTOR_BODY = b'{"event":"completed","jobId":"b2c3d4e5-f6a7-4901-8bcd-ef2345678901","status":"COMPLETED"}'
+VECTOR_RAW = "4930cbb0639f96494890290fd96005e37e48fe62ea9dc0b81425090c0a1075e1"
+VECTOR_HEX = "d32280916619e47c172bde2e7b70939fcbd792082ff279a7bf40e16ddd608e4a"
+
+
+def asked(**fields: Any) -> JobRequest:
+    return JobRequest(**{"model": "imagen-4-fast", "prompt": "a red kite", **fields})
+
+
+def body_of(callback_url: str | None = None, gateway: Apiframe = GATEWAY, **request: Any) -> Any:
+    return json.loads(gateway.submit(a_job(**request), callback_url).content)
+
+
+def fields(request: JobRequest) -> list[str]:
+    return [fault["field"] for fault in GATEWAY.faults(request)]
+
+
+@pytest.mark.parametrize("case", cases("apiframe"))
+def test_samples(case: str) -> None:
+    check(load("apiframe", case), GATEWAY)
+
+
+def test_a_submission_says_everything_in_apiframes_words() -> None:
+    job = a_job(aspect_ratio="16:9", params={"image_size": "2K", "sandbox": {"fault": "late"}})
+    request = GATEWAY.submit(job, CALLBACK)
+    assert (request.method, str(request.url)) == ("POST", "https://api.apiframe.ai/v2/images/generate")
+    assert request.headers["x-api-key"] == "afk_test_key"
+    assert request.headers["idempotency-key"] == job.id
+    assert request.headers["content-type"] == "application/json"
+    assert json.loads(request.content) == {
+        "model": "imagen-4-fast",
+        "prompt": "a red kite",
+        "webhookUrl": CALLBACK,
+        "webhookEvents": ["completed", "failed"],
+        "imagenParams": {"image_size": "2K", "sandbox": {"fault": "late"}, "aspect_ratio": "16:9"},
+    }
+
+
+def test_without_a_callback_no_events_are_asked_for() -> None:
+    assert body_of() == {"model": "imagen-4-fast", "prompt": "a red kite"}
+
+
+def test_the_callback_field_and_the_address_are_settings() -> None:
+    gateway = Apiframe("afk_test_key", base_url="http://127.0.0.1:9/", callback_field="webhook_url")
+    assert gateway.submit(a_job(), CALLBACK).url == "http://127.0.0.1:9/v2/images/generate"
+    body = body_of(CALLBACK, gateway)
+    assert body["webhook_url"] == CALLBACK
+    assert "webhookUrl" not in body
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "block"),
+    [
+        ({"model": "flux-2-pro", "seed": "9007199254740993"}, {"fluxParams": {"seed": 9007199254740993}}),
+        ({"model": "kling-image", "num_images": 3}, {"klingImageParams": {"n": 3}}),
+        ({"model": "gpt-image-2", "num_images": 2}, {"gptImage2Params": {"number_of_images": 2}}),
+        ({"model": "qwen-image", "negative_prompt": "fog"}, {"qwenImageParams": {"negative_prompt": "fog"}}),
+        ({"model": "imagen-4", "num_images": 1}, {}),
+        ({"model": "imagen-4", "seed": "7", "ignored": ("seed",)}, {}),
+        ({"model": "brand-new", "params": {"newParams": {"seed": 7}}}, {"newParams": {"seed": 7}}),
+        ({"model": "brand-new"}, {}),
+    ],
+)
+def test_each_model_has_its_own_block(request_fields: dict[str, Any], block: dict[str, Any]) -> None:
+    body = body_of(**request_fields)
+    assert {name: value for name, value in body.items() if name not in ("model", "prompt")} == block
+    assert body["model"] == request_fields["model"]
+
+
+def test_params_never_replace_what_darkroom_sends() -> None:
+    body = body_of(CALLBACK, model="brand-new", params={"prompt": "x", "webhookUrl": "https://evil.example/"})
+    assert (body["prompt"], body["webhookUrl"]) == ("a red kite", CALLBACK)
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "names"),
+    [
+        ({}, []),
+        ({"num_images": 1, "aspect_ratio": "1:1"}, []),
+        ({"num_images": 2}, ["num_images"]),
+        ({"seed": "7", "negative_prompt": "fog"}, ["negative_prompt", "seed"]),
+        ({"model": "flux-2-pro", "seed": "7", "negative_prompt": "fog"}, ["negative_prompt"]),
+        ({"model": "qwen-image", "aspect_ratio": "1:1", "num_images": 2}, ["aspect_ratio"]),
+        ({"model": "midjourney", "num_images": 1}, ["num_images"]),
+        ({"model": "brand-new"}, []),
+        (
+            {"model": "brand-new", "seed": "7", "negative_prompt": "fog", "num_images": 1},
+            ["negative_prompt", "num_images", "seed"],
+        ),
+    ],
+)
+def test_what_cannot_be_expressed_is_named(request_fields: dict[str, Any], names: list[str]) -> None:
+    found = GATEWAY.unsupported(asked(**request_fields))
+    assert list(found) == names
+    assert all(request_fields.get("model", "imagen-4-fast") in reason for reason in found.values())
+
+
+@pytest.mark.parametrize(
+    ("request_fields", "names"),
+    [
+        ({"prompt": "x" * 2000, "aspect_ratio": "3:4", "params": {"image_size": "2K", "new_key": 1}}, []),
+        ({"params": {"sandbox": "late"}}, []),
+        ({"prompt": ""}, ["prompt"]),
+        ({"prompt": "x" * 2001}, ["prompt"]),
+        ({"model": "wan-image-2.7", "prompt": "x" * 5000}, []),
+        ({"model": "brand-new", "prompt": "x" * 2001}, []),
+        ({"aspect_ratio": "2:1"}, ["aspect_ratio"]),
+        ({"aspect_ratio": "2:1", "ignored": ("aspect_ratio",)}, []),
+        ({"model": "flux-2-pro", "aspect_ratio": "2:1"}, []),
+        ({"model": "flux-2-pro", "aspect_ratio": "wide"}, ["aspect_ratio"]),
+        ({"model": "seedream-4", "aspect_ratio": "match_input_image"}, []),
+        (
+            {"params": {"image_size": "8K", "output_format": "gif"}},
+            ["params.image_size", "params.output_format"],
+        ),
+        ({"params": {"output_format": ["png"]}}, ["params.output_format"]),
+        ({"params": {"model": "x", "webhook_url": "x"}}, ["params.model", "params.webhook_url"]),
+        ({"params": {"imagenParams": {}}}, ["params.imagenParams"]),
+        ({"params": {"seed": 7}}, ["params.seed"]),
+        ({"params": {"x": float("nan")}}, ["params"]),
+        ({"params": {"x": b"bytes"}}, ["params"]),
+        ({"model": "flux-2-pro", "seed": "a red seed"}, ["seed"]),
+        ({"model": "flux-2-pro", "seed": "-7"}, []),
+        ({"model": "flux-2-pro", "seed": "1_000"}, ["seed"]),
+        ({"model": "flux-2-pro", "seed": "٣"}, ["seed"]),
+        ({"model": "wan-image-2.6", "seed": "2147483648"}, ["seed"]),
+        ({"model": "wan-image-2.6", "negative_prompt": "x" * 501}, ["negative_prompt"]),
+        ({"model": "kling-image", "num_images": 5}, ["num_images"]),
+        ({"num_images": 0}, ["num_images"]),
+        ({"model": "kling-image", "params": {"n": 2}}, ["params.n"]),
+        ({"model": "flux-lora"}, ["params.loraId"]),
+        ({"model": "ideogram-character", "params": {"character_reference_image": "https://x.example/"}}, []),
+        ({"model": "brand-new", "params": {"webhookUrl": "x", "seed": 7}}, ["params.webhookUrl"]),
+    ],
+)
+def test_what_apiframe_would_refuse_is_named(request_fields: dict[str, Any], names: list[str]) -> None:
+    assert fields(asked(**request_fields)) == names
+
+
+def test_every_model_of_the_schema_is_known() -> None:
+    assert len(BY_MODEL) == 51
+    assert {model for model in BY_MODEL if model.startswith("imagen")} == {
+        *("imagen-3", "imagen-3-fast", "imagen-4", "imagen-4-fast", "imagen-4-ultra")
+    }
+
+
+@pytest.mark.parametrize("signature", [VECTOR_RAW, VECTOR_HEX])
+@pytest.mark.parametrize("prefix", ["sha256=", "SHA256=", ""])
+def test_both_key_forms_and_both_spellings_of_a_signature_are_valid(signature: str, prefix: str) -> None:
+    assert GATEWAY.verify({"x-webhook-signature": prefix + signature}, VECTOR_BODY) is Verdict.VALID
+
+
+@pytest.mark.parametrize("signature", [VECTOR_RAW, VECTOR_HEX])
+def test_callbacks_on_their_way_survive_a_change_of_keys(signature: str) -> None:
+    gateway = Apiframe("afk_new", previous_api_keys=["afk_older", "afk_test_key"])
+    headers = {"x-webhook-signature": f"sha256={signature}"}
+    assert gateway.verify(headers, VECTOR_BODY) is Verdict.VALID
+    with pytest.raises(BadSignature, match="DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS"):
+        Apiframe("afk_new").verify(headers, VECTOR_BODY)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "",
+        "sha256=",
+        f"sha256={VECTOR_RAW[:-1]}",
+        f"sha1={VECTOR_RAW}",
+        f"sha256=sha256={VECTOR_RAW}",
+        "é",
+        "0" * 64,
+    ],
+)
+def test_a_signature_that_does_not_fit_is_refused(signature: str) -> None:
+    with pytest.raises(BadSignature):
+        GATEWAY.verify({"x-webhook-signature": signature}, VECTOR_BODY)
+
+
+def test_a_signature_for_another_body_is_refused() -> None:
+    with pytest.raises(BadSignature):
+        GATEWAY.verify({"x-webhook-signature": VECTOR_RAW}, VECTOR_BODY + b" ")
+
+
+def test_the_api_key_itself_does_not_sign() -> None:
+    signature = hmac.new(b"afk_test_key", VECTOR_BODY, hashlib.sha256).hexdigest()
+    with pytest.raises(BadSignature):
+        GATEWAY.verify({"x-webhook-signature": signature}, VECTOR_BODY)
+
+
+def test_a_missing_signature_is_a_matter_of_settings() -> None:
+    assert GATEWAY.verify({}, VECTOR_BODY) is Verdict.ABSENT
+    with pytest.raises(BadSignature):
+        Apiframe("afk_test_key", allow_unsigned=False).verify({}, VECTOR_BODY)
+
+
+def test_details_come_without_links_and_tokens() -> None:
+    details = {"webhookUrl": [f"{CALLBACK} is not reachable", "https://x.example/a.png?signature=secret"]}
+    answer = httpx.Response(400, json={"error": "Validation failed", "details": details})
+    with pytest.raises(GatewayRefused) as caught:
+        GATEWAY.accepted(answer)
+    assert caught.value.details == {
+        "webhookUrl": [
+            "https://archive.example/callbacks/apiframe/[removed] is not reachable",
+            "https://x.example/a.png?[removed]",
+        ]
+    }
+    assert "callbacks/apiframe/token" not in str(caught.value)
+
+
+def test_previous_keys_are_not_repeated_either() -> None:
+    gateway = Apiframe("afk_new", previous_api_keys=["afk_older"])
+    with pytest.raises(GatewayUnauthorized) as caught:
+        gateway.accepted(httpx.Response(401, json={"error": "Unknown key afk_older or afk_new"}))
+    assert "Unknown key [removed] or [removed]" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["", "  ", "afk test", "afk_\nx", "afk_é"])
+def test_a_key_that_cannot_be_sent_is_refused_by_the_name_of_its_setting(key: str) -> None:
+    with pytest.raises(SettingsError, match="DARKROOM_GATEWAYS__APIFRAME__API_KEY") as caught:
+        Apiframe(key)
+    assert "afk" not in str(caught.value)
+    with pytest.raises(SettingsError, match="DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS"):
+        Apiframe("afk_new", previous_api_keys=[key])
+
+
+def test_the_cost_is_not_known_beforehand() -> None:
+    assert GATEWAY.estimate(asked()) is None
+
+
+def page(*jobs: Any, **more: Any) -> httpx.Response:
+    return httpx.Response(200, json={"jobs": list(jobs), "nextCursor": None, "hasMore": False, **more})
+
+
+def test_one_answer_tells_of_many_jobs() -> None:
+    done = {"id": "a", "status": "COMPLETED", "result": {"images": ["https://cdn.apiframe.ai/1.png"]}}
+    listing = Apiframe("key").listed(
+        page(done, {"id": "b", "status": "PROCESSING"}, {"id": "c", "status": "FAILED", "error": "policy"})
+    )
+    states = {job_id: completion.state for job_id, completion in listing.completions.items()}
+    assert states == {"a": State.SUCCEEDED, "b": State.RUNNING, "c": State.FAILED}
+    assert listing.completions["a"].images[0].url == "https://cdn.apiframe.ai/1.png"
+    assert listing.next_cursor is None
+
+
+def test_what_cannot_be_read_in_a_list_is_left_out() -> None:
+    bad = [None, 7, "x", {}, {"id": 5, "status": "COMPLETED"}, {"id": "d"}, {"id": "e", "status": 1}]
+    images = {"id": "f", "status": "COMPLETED", "result": {"images": [{"no": "link"}]}}
+    listing = Apiframe("key").listed(page(*bad, images, {"id": "g", "status": "QUEUED"}))
+    assert set(listing.completions) == {"g"}
+    assert Apiframe("key").listed(httpx.Response(200, json={"jobs": "none"})).completions == {}
+
+
+def test_a_list_goes_on_by_its_cursor() -> None:
+    gateway = Apiframe("key")
+    first, second = gateway.listing(None), gateway.listing("ab/../c d")
+    assert first is not None
+    assert second is not None
+    assert str(first.url) == "https://api.apiframe.ai/v2/jobs?limit=100"
+    assert second.url.params["cursor"] == "ab/../c d"
+    assert gateway.listed(page(nextCursor="next", hasMore=True)).next_cursor == "next"
+    assert gateway.listed(page(nextCursor="next", hasMore=False)).next_cursor is None
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+def test_a_list_that_is_refused_is_an_error(status: int) -> None:
+    with pytest.raises(GatewayError):
+        Apiframe("key").listed(httpx.Response(status, json={"error": "no"}))
+    with pytest.raises(GarbledAnswer):
+        Apiframe("key").listed(httpx.Response(200, content=b"<html>"))

@@ -1,0 +1,356 @@
+"""How many requests one token or address may make: the count itself, and what the routes make of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_network
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.errors import TooManyRequests
+from receiver.http.body import LARGE, LargeBodies
+from receiver.http.rate_limit import Rate, origin
+from storage.models import Clock
+from tests.callbacks.test_callbacks import completed, running_job, signed
+from tests.support.live import IMAGEN, Live, Movable, Start, started
+
+NOON = 1_795_348_800_000
+TOKENS = [
+    "web:submit:a-token-of-the-web-team",
+    "ops:admin:a-token-of-operations",
+    "eye:read:a-token-of-the-readers",
+]
+
+
+def stopped() -> Movable:
+    """A clock that stands still unless it is set forward."""
+    return Movable(lambda: NOON)
+
+
+def taken(rate: Rate, key: str, tries: int) -> int:
+    """How many of so many requests are let through."""
+    passed = 0
+    for _ in range(tries):
+        try:
+            rate.take(key, "too many")
+        except TooManyRequests:
+            continue
+        passed += 1
+    return passed
+
+
+def test_a_minutes_worth_is_let_through_and_then_as_much_as_fills_up() -> None:
+    clock = stopped()
+    rate = Rate(60, clock)
+    assert taken(rate, "a", 200) == 60
+    assert taken(rate, "b", 1) == 1, "each key has a bucket of its own"
+    clock.forward(10)
+    assert taken(rate, "a", 200) == 10
+    clock.forward(3600)
+    assert taken(rate, "a", 200) == 60, "a bucket never holds more than one minute's worth"
+
+
+def test_the_refusal_says_when_to_come_again() -> None:
+    clock = stopped()
+    rate = Rate(6, clock)
+    assert taken(rate, "a", 6) == 6
+    with pytest.raises(TooManyRequests) as caught:
+        rate.take("a", "too many")
+    assert caught.value.retry_after_s == 10
+    clock.forward(10)
+    assert taken(rate, "a", 2) == 1
+
+
+def test_zero_is_no_limit() -> None:
+    rate = Rate(0, stopped())
+    assert taken(rate, "a", 10_000) == 10_000
+
+
+def test_what_was_taken_already_is_counted_later() -> None:
+    clock = stopped()
+    rate = Rate(10, clock)
+    rate.charge("a", 8)
+    assert taken(rate, "a", 9) == 2
+    rate.charge("a", 1_000_000)
+    clock.forward(60)
+    assert taken(rate, "a", 99) == 10, "no debt is longer than a minute"
+
+
+def test_memory_is_bounded_however_many_keys_come_and_freed_when_they_are_gone() -> None:
+    clock = stopped()
+    rate = Rate(10, clock, most_keys=500)
+    for number in range(20_000):
+        rate.take(number, "too many")
+    assert len(rate) == 500
+    clock.forward(61)
+    rate.take("the next one", "too many")
+    assert len(rate) == 1
+
+
+def test_a_clock_that_is_set_back_shuts_nobody_out_for_long() -> None:
+    clock = stopped()
+    rate = Rate(10, clock)
+    assert taken(rate, "a", 11) == 10
+    clock.forward(-86_400)
+    assert taken(rate, "a", 1) == 0
+    clock.forward(60)
+    assert taken(rate, "a", 99) == 10
+
+
+NEAR, FAR = "10.0.0.2", "203.0.113.9"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "same_as"),
+    [
+        (NEAR, [FAR], FAR),
+        (NEAR, [f"198.51.100.1, {FAR}"], FAR),
+        (NEAR, ["198.51.100.1", FAR], FAR),
+        (NEAR, [f"{FAR}, 10.0.0.3"], FAR),
+        (NEAR, [f" {FAR} ,10.0.0.3 , 10.0.0.4"], FAR),
+        (f"::ffff:{NEAR}", [f"::ffff:{FAR}"], FAR),
+        # A trusted proxy that says nothing of use counts for itself.
+        (NEAR, [], NEAR),
+        (NEAR, ["10.0.0.3"], NEAR),
+        (NEAR, ["unknown"], NEAR),
+        (NEAR, [f"{FAR}, unknown"], NEAR),
+        (NEAR, [f"{FAR}:1234"], NEAR),
+        (NEAR, ["," * 5000], NEAR),
+        # Anybody else may say what they like.
+        (FAR, ["198.51.100.1"], FAR),
+        (FAR, [NEAR], FAR),
+    ],
+)
+def test_an_address_is_the_peers_or_the_one_that_a_trusted_proxy_saw(
+    peer: str, forwarded: list[str], same_as: str
+) -> None:
+    trusted = [ip_network("10.0.0.0/8")]
+    assert origin(peer, forwarded, trusted) == origin(same_as, [], [])
+
+
+def test_ipv6_is_counted_by_what_one_customer_is_given() -> None:
+    assert origin("2001:db8:1:2::1", [], []) == origin("2001:db8:1:2:ffff::9", [], [])
+    assert origin("2001:db8:1:2::1", [], []) != origin("2001:db8:1:3::1", [], [])
+    assert origin("192.0.2.1", [], []) != origin("192.0.2.2", [], [])
+    assert origin(None, [], []) == origin(None, [FAR], [ip_network("0.0.0.0/0")])
+
+
+@pytest.fixture(scope="module")
+def clock() -> Movable:
+    """Real time, because the service's own waits are real; it is set forward from test to test."""
+    base: Clock = lambda: time.time_ns() // 1_000_000  # noqa: E731
+    return Movable(base)
+
+
+@pytest.fixture(scope="module")
+def limited(
+    s3_server: Any, sandbox: Any, tmp_path_factory: pytest.TempPathFactory, clock: Movable
+) -> Iterator[Live]:
+    limits = {"api_token": 5, "bad_tokens": 4, "callback_token": 6, "body_timeout": 0.5}
+    with started(
+        s3_server, tmp_path_factory.mktemp("limited"), sandbox=sandbox, work=False, clock=clock,
+        api_tokens=TOKENS, limits=limits, trusted_proxies=["127.0.0.0/8"],
+    ) as running:  # fmt: skip
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _fresh(clock: Movable) -> None:
+    clock.forward(120)
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token.rpartition(':')[2]}"}
+
+
+@pytest.fixture
+def job(limited: Live) -> str:
+    """The callback URL of a job that is running."""
+    theirs = f"theirs-{threading.get_ident()}-{time.monotonic_ns()}"
+    limited.http.headers.update(bearer(TOKENS[0]))
+    job_id = running_job(limited, theirs)
+    limited.http.headers.pop("authorization")
+    return f"{limited.callback_url(job_id)}#{theirs}"
+
+
+def call(job: str, **more: Any) -> httpx.Response:
+    """A good callback, word for word the same each time."""
+    url, _, theirs = job.partition("#")
+    body = completed(theirs)
+    return httpx.post(url, content=body, headers={**signed(body), **more})
+
+
+def test_each_api_token_has_a_limit_of_its_own(limited: Live) -> None:
+    answers = [limited.http.get("/v1/status", headers=bearer(TOKENS[0])) for _ in range(8)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3
+    refused = answers[-1]
+    assert refused.json()["code"] == "too_many_requests"
+    assert int(refused.headers["retry-after"]) == 12
+    assert refused.headers["x-content-type-options"] == "nosniff"
+    assert limited.http.get("/v1/status", headers=bearer(TOKENS[1])).status_code == 200
+
+
+def test_a_request_beyond_its_scope_counts_too(limited: Live) -> None:
+    answers = [limited.http.post("/v1/jobs", headers=bearer(TOKENS[2]), json=IMAGEN) for _ in range(7)]
+    assert [answer.status_code for answer in answers] == [403] * 5 + [429] * 2
+
+
+def test_strangers_are_limited_by_address_and_a_true_token_is_not(limited: Live) -> None:
+    guesses = [limited.http.get("/v1/status", headers=bearer(f"guess-number-{n}-of-many")) for n in range(7)]
+    assert [answer.status_code for answer in guesses] == [401] * 4 + [429] * 3
+    assert limited.http.get("/v1/status", headers=bearer(TOKENS[0])).status_code == 200
+    elsewhere = {**bearer("guess-number-1-of-many"), "x-forwarded-for": "203.0.113.77"}
+    assert limited.http.get("/v1/status", headers=elsewhere).status_code == 401
+
+
+def test_bad_callback_tokens_are_limited_by_address_all_alike_and_true_ones_are_not(
+    limited: Live, job: str
+) -> None:
+    token = job.partition("#")[0].rpartition("/")[2]
+    bad = [
+        "/callbacks/apiframe/x.y.z",
+        f"/callbacks/api-in-one/{token}",
+        f"/callbacks/nobody/{token}",
+        "/callbacks/apiframe/",
+        f"/callbacks/apiframe/{token[:-1]}",
+        f"/callbacks/apiframe/{'a' * 4000}",
+    ]
+    first = [limited.http.post(path, content=b"{}") for path in bad[:4]]
+    assert {answer.status_code for answer in first} == {401}
+    assert len({answer.text for answer in first}) == 1
+    later = [limited.http.post(path, content=b"{}") for path in bad]
+    assert {answer.status_code for answer in later} == {429}
+    assert len({(answer.text, answer.headers["retry-after"]) for answer in later}) == 1
+    assert call(job).status_code == 200, "what others at this address do is not counted to a true token"
+    elsewhere = limited.http.post(bad[0], content=b"{}", headers={"x-forwarded-for": "2001:db8::1"})
+    assert elsewhere.status_code == 401
+
+
+def test_a_callback_token_has_a_limit_of_its_own(limited: Live, job: str) -> None:
+    answers = [call(job, **{"x-forwarded-for": f"203.0.113.{number}"}) for number in range(8)]
+    assert [answer.status_code for answer in answers] == [200] * 6 + [429] * 2
+    assert answers[-1].json()["code"] == "too_many_requests"
+
+
+def test_large_bodies_use_the_limit_up_sooner(limited: Live, job: str) -> None:
+    url = job.partition("#")[0]
+    large = b'{"padding": "' + b"x" * (4 * LARGE) + b'"}'
+    assert httpx.post(url, content=large, headers=signed(large)).status_code == 400
+    answers = [call(job).status_code for _ in range(3)]
+    assert answers == [200, 429, 429]
+
+
+def test_one_large_body_at_a_time_for_one_token_and_small_ones_beside_it(start: Start) -> None:
+    live = start(work=False, limits={"callback_token": 0})
+    theirs = ["theirs-large", "theirs-small"]
+    urls = {name: live.callback_url(running_job(live, name)) for name in theirs}
+    body = completed("theirs-large")[:-1] + b', "padding": "' + b"x" * (4 * LARGE) + b'"}'
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield body[: 3 * LARGE]
+        begun.set()
+        go_on.wait(10)
+        yield body[3 * LARGE :]
+
+    def send(content: Any) -> httpx.Response:
+        return httpx.post(urls["theirs-large"], content=content, headers=signed(body), timeout=30)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(send, slowly())
+        assert begun.wait(10)
+        refused = send(body)
+        for _ in range(500):  # the service may not have read the beginning of the slow one yet
+            if refused.status_code == 429:
+                break
+            refused = send(body)
+        small = completed("theirs-small")
+        beside = httpx.post(urls["theirs-small"], content=small, headers=signed(small))
+        go_on.set()
+        assert slow.result(30).status_code == 200
+    assert (refused.status_code, beside.status_code) == (429, 200)
+
+
+def test_large_bodies_of_many_tokens_take_turns() -> None:
+    async def take_turns() -> list[str]:
+        large = LargeBodies(at_once=1)
+        seen: list[str] = []
+        arrived = asyncio.Event()
+
+        async def second() -> None:
+            arrived.set()
+            async with large.one_of("b"):
+                seen.append("second")
+
+        async with large.one_of("a"):
+            waiting = asyncio.create_task(second())
+            await arrived.wait()
+            await asyncio.sleep(0)
+            seen.append("first")
+        await asyncio.wait_for(waiting, 5)
+        async with large.one_of("a"):  # what was given back can be taken again
+            return seen
+
+    assert asyncio.run(take_turns()) == ["first", "second"]
+
+
+@pytest.mark.alone
+def test_a_body_that_does_not_come_in_time_is_given_up(limited: Live, job: str) -> None:
+    url, never = job.partition("#")[0], threading.Event()
+
+    def dripping() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" "
+            never.wait(0.02)
+
+    began = time.monotonic()
+    answer = httpx.post(url, content=dripping(), timeout=10)
+    assert (answer.status_code, answer.json()["code"]) == (408, "too_slow")
+    assert answer.headers["connection"] == "close"
+    assert 0.4 < time.monotonic() - began < 1.9
+    token = bearer(TOKENS[0])
+    assert limited.http.post("/v1/jobs", content=dripping(), headers=token).status_code == 408
+
+
+def test_an_open_api_is_not_limited(start: Start) -> None:
+    live = start(work=False, limits={"api_token": 1, "bad_tokens": 1})
+    assert [live.http.get("/v1/status").status_code for _ in range(5)] == [200] * 5
+    page = {"origin": "https://evil.example"}
+    assert [live.http.get("/v1/status", headers=page).status_code for _ in range(3)] == [401, 429, 429]
+    assert live.http.get("/v1/status").status_code == 200
+
+
+def test_what_is_over_its_limit_is_counted_in_the_log_and_has_no_line_of_its_own(
+    limited: Live, capfd: pytest.CaptureFixture[str]
+) -> None:
+    marked = {"x-request-id": "flooding"}
+    for _ in range(60):
+        limited.http.post("/callbacks/apiframe/x.y.z", headers=marked)
+    seen = ""
+    for _ in range(250):
+        seen += "".join(capfd.readouterr())
+        if "requests over their limit" in seen:
+            break
+        threading.Event().wait(0.02)
+    counted = [line for line in seen.splitlines() if "requests over their limit" in line]
+    assert counted
+    assert len([line for line in seen.splitlines() if "flooding" in line]) <= 2 * 4 + len(counted)
+
+
+@pytest.mark.alone
+def test_deep_and_endless_json_is_refused_quickly(start: Start) -> None:
+    live = start(work=False)
+    url = live.callback_url(running_job(live, "theirs-json"))
+    for body in (b'{"a":' + b"[" * 2_000_000, b'{"a":[' + b"[]," * 1_000_000 + b"1]}", b"{" * 100):
+        began = time.monotonic()
+        answer = httpx.post(url, content=body, headers=signed(body))
+        assert (answer.status_code, answer.json()["code"]) == (400, "malformed_callback")
+        assert time.monotonic() - began < 2
+    assert json.loads(answer.text)["status"] == 400
