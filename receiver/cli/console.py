@@ -69,6 +69,11 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
+def api_json(answer: Any) -> dict[str, Any]:
+    """Return a job, an image or a report of the client as the JSON that the API sent."""
+    return dict(answer.raw)
+
+
 def print_json(value: Any) -> None:
     """Print JSON and nothing else; characters that a terminal would obey are escaped."""
     sys.stdout.write(escaped(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")

@@ -15,6 +15,7 @@ from receiver.cli.console import (
     FAILED,
     MISUSED,
     Column,
+    api_json,
     cell,
     count,
     fail,
@@ -91,7 +92,7 @@ def jobs(
             return
         found = list(darkroom.jobs(limit=limit, **wanted))
     if as_json:
-        print_json([dict(job.raw) for job in found])
+        print_json([api_json(job) for job in found])
         return
     print_table(_JOBS, [_job_line(job) for job in found], nothing="There are no such jobs.")
     say_if_cut(len(found), limit)
@@ -107,7 +108,7 @@ def status(*, as_json: Json = False, url: Url = LOCAL, token: Token = None) -> N
         found = darkroom.status()
         circuits = darkroom.gateways().circuits
     if as_json:
-        print_json(dict(found.raw))
+        print_json(api_json(found))
     else:
         print_status(found)
         for circuit in circuits:

@@ -17,6 +17,7 @@ from receiver.cli.console import (
     FAILED,
     MISUSED,
     Column,
+    api_json,
     cell,
     count,
     err,
@@ -113,7 +114,7 @@ def notifications(
     with connected(url, token) as darkroom:
         found = list(darkroom.notifications(limit=limit, **wanted))
     if as_json:
-        print_json([dict(one.raw) for one in found])
+        print_json([api_json(one) for one in found])
         return
     print_table(_COLUMNS, [_line(one) for one in found], nothing="There are no such notifications.")
     if len(found) == limit:
@@ -259,4 +260,4 @@ def _report(done: _Done, *, as_json: bool) -> None:
 
 def _print(found: Sequence[Notification], refused: Mapping[str, ApiError]) -> None:
     why = [{"id": one, "code": error.code, "detail": error.detail} for one, error in refused.items()]
-    print_json({"notifications": [dict(one.raw) for one in found], "refused": why})
+    print_json({"notifications": [api_json(one) for one in found], "refused": why})

@@ -16,6 +16,7 @@ from receiver.cli.console import (
     FAILED,
     MISUSED,
     Column,
+    api_json,
     cell,
     count,
     err,
@@ -212,4 +213,4 @@ def _report(done: _Done, *, as_json: bool) -> None:
 
 def _print(jobs: Sequence[Job], refused: Mapping[str, ApiError]) -> None:
     why = [{"id": job_id, "code": error.code, "detail": error.detail} for job_id, error in refused.items()]
-    print_json({"jobs": [dict(job.raw) for job in jobs], "refused": why})
+    print_json({"jobs": [api_json(job) for job in jobs], "refused": why})

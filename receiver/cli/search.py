@@ -15,6 +15,7 @@ from receiver.cli.connection import LOCAL, Json, Token, Url, connected
 from receiver.cli.console import (
     MISUSED,
     Column,
+    api_json,
     cell,
     count,
     fail,
@@ -106,7 +107,7 @@ def search(
     if file is not None:
         _say_whose(file, found, wanted)
     if as_json:
-        print_json([dict(output.raw) for output in found])
+        print_json([api_json(output) for output in found])
     elif ids:
         for output in found:
             out().print(cell(output.id))
@@ -171,7 +172,7 @@ def _output_line(output: Output, marked: Sequence[str]) -> Sequence[Text]:
 def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool) -> None:
     found = darkroom.facets(**wanted)
     if as_json:
-        print_json(dict(found.raw))
+        print_json(api_json(found))
         return
     kinds = {"GATEWAY": found.gateway, "MODEL": found.model, "DAY": found.day, "TAG": found.tag}
     for name, facets in kinds.items():

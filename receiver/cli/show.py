@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -13,24 +13,17 @@ from receiver.cli import completion
 from receiver.cli.connection import LOCAL, Json, Token, Url, connected
 from receiver.cli.console import (
     Column,
+    api_json,
     cell,
     out,
     print_facts,
     print_json,
     print_table,
-    say,
     size,
     status_cell,
 )
-from receiver.cli.image_preview import Preview, draw, way_of
 from receiver.client.models import Job, Output
 from receiver.schemas.proof import proof
-
-if TYPE_CHECKING:
-    from receiver.client import Darkroom
-
-DRAWN = 4
-"""How many images of a job are drawn at most."""
 
 _TIMELINE = (Column("WHEN"), Column("WHAT"), Column("DETAIL", long=True))
 _IMAGES = (Column("OUTPUT"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", long=True))
@@ -46,13 +39,6 @@ def show(
         ),
     ],
     *,
-    preview: Annotated[
-        Preview,
-        typer.Option(
-            help="Draw the image where the terminal can: kitty, iTerm2 and their like, or 24-bit colours. "
-            "Never into a pipe."
-        ),
-    ] = Preview.AUTO,
     as_json: Json = False,
     url: Url = LOCAL,
     token: Token = None,
@@ -62,10 +48,8 @@ def show(
         output = darkroom.output(id_) if "." in id_ else None
         job = darkroom.job(output.job_id if output else id_)
         outputs = [output] if output else list(darkroom.search(job=job.id)) if job.outputs else []
-        if not as_json:
-            _draw(darkroom, outputs, preview)
     if as_json:
-        print_json(dict(output.raw if output else job.raw))
+        print_json(api_json(output or job))
         return
     if output:
         print_facts(_output_facts(output))
@@ -76,23 +60,6 @@ def show(
         print_table(_IMAGES, [_image_line(one) for one in outputs], nothing="")
     out().print()
     print_table(_TIMELINE, [_event_line(event) for event in job.timeline], nothing="")
-
-
-def _draw(darkroom: Darkroom, outputs: Sequence[Output], preview: Preview) -> None:
-    """Draw the first images; what cannot be drawn is told only if pictures were asked for."""
-    from receiver.client import ClientError
-
-    console = out()
-    way = way_of(preview, console)
-    for output in outputs[:DRAWN] if way else ():
-        try:
-            webp = darkroom.thumbnail(output.id)
-        except ClientError as error:
-            if preview is Preview.ALWAYS:
-                say(f"No preview: {error}", "dim")
-            return
-        if way and draw(webp, way, console):
-            console.print(cell(output.id, "dim"))
 
 
 def _output_facts(output: Output) -> Iterator[tuple[str, object]]:

@@ -28,6 +28,7 @@ from receiver.cli.console import (
     FAILED,
     MISUSED,
     Column,
+    api_json,
     cell,
     count,
     err,
@@ -244,7 +245,7 @@ _COLUMNS = (
 def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
     jobs = list(sent.jobs.values())
     if as_json:
-        views = [dict(job.raw) for job in jobs]
+        views = [api_json(job) for job in jobs]
         print_json(views if many else views[0])
     else:
         print_table(_COLUMNS, [_line(job, waited=waited) for job in jobs], nothing="Nothing was submitted.")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from receiver.cli import options
 from receiver.cli.connection import LOCAL, Json, Token, Url, connected
-from receiver.cli.console import Column, cell, out, print_json, print_table, say
+from receiver.cli.console import Column, api_json, cell, out, print_json, print_table, say
 
 if TYPE_CHECKING:
     from receiver.client.reports import Spent, Usage
@@ -72,7 +72,7 @@ def usage(
     with connected(url, token) as darkroom:
         found = darkroom.usage(by=by, tag=tag, gateway=gateway, since=since, until=until, limit=limit)
     if as_json:
-        print_json(dict(found.raw))
+        print_json(api_json(found))
         return
     if not found.total.jobs:
         say(f"No job was taken in from {_minute(found.since)} to {_minute(found.until)} (UTC).")

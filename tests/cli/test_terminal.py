@@ -1,11 +1,8 @@
-"""What the commands do in a terminal: previews, tables that follow, and the Tab key."""
+"""What the commands do in a terminal: tables that follow, and the Tab key."""
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from receiver.cli.console import out
-from receiver.cli.image_preview import Preview, Way, draw, way_of
 from receiver.client.models import Output
 from tests.cli.test_client import make
 from tests.faults import harm
@@ -28,90 +22,6 @@ from tests.support.terminals import in_terminal
 @pytest.fixture(scope="module")
 def output(running: Running) -> Output:
     return running.darkroom.output(make(running, "a kite in a terminal").outputs[0])
-
-
-def shown(
-    running: Running, output: Output, folder: Path, *options: str, **variables: str
-) -> tuple[bytes, str]:
-    """What `darkroom show` sent to a terminal, and what is on the screen then."""
-    with in_terminal(
-        "show", output.id, *options, folder=folder, DARKROOM_URL=running.url, **variables
-    ) as terminal:
-        screen = terminal.read()
-        assert terminal.child.wait(20) == 0, screen
-        return terminal.sent, screen
-
-
-def test_kitty_is_sent_a_png(running: Running, output: Output, tmp_path: Path) -> None:
-    sent, _ = shown(running, output, tmp_path, TERM="xterm-kitty")
-    chunks = re.findall(rb"\x1b_G([^;]*);([^\x1b]*)\x1b\\", sent)
-    assert chunks[0][0].startswith(b"a=T,f=100,q=2,c=")
-    assert [head[-3:] for head, _ in chunks] == [b"m=1"] * (len(chunks) - 1) + [b"m=0"]
-    assert all(len(chunk) <= 4096 for _, chunk in chunks)
-    with Image.open(io.BytesIO(base64.b64decode(b"".join(chunk for _, chunk in chunks)))) as image:
-        assert (image.format, image.size) == ("PNG", (output.width, output.height))
-
-
-def test_iterm_is_sent_a_png(running: Running, output: Output, tmp_path: Path) -> None:
-    sent, _ = shown(running, output, tmp_path, TERM_PROGRAM="iTerm.app")
-    (found,) = re.findall(rb"\x1b\]1337;File=inline=1;width=\d+;preserveAspectRatio=1:([^\x07]*)\x07", sent)
-    assert base64.b64decode(found).startswith(b"\x89PNG")
-
-
-def test_colours_make_a_picture_of_half_blocks(running: Running, output: Output, tmp_path: Path) -> None:
-    sent, screen = shown(running, output, tmp_path, COLORTERM="truecolor")
-    lines = [line for line in screen.splitlines() if line.startswith("▀")]
-    assert 1 < len(lines) <= 20
-    assert len(set(map(len, lines))) == 1
-    with Image.open(io.BytesIO(running.darkroom.thumbnail(output.id))) as image:
-        small = image.convert("RGB").resize((len(lines[0]), 2 * len(lines)))
-    red, green, blue = small.getpixel((0, 0))  # type: ignore[misc]
-    assert f"\x1b[38;2;{red};{green};{blue};48;2;".encode() in sent
-    assert output.sha256 in screen
-
-
-@pytest.mark.parametrize(
-    ("options", "variables"),
-    [
-        ((), {}),
-        ((), {"TERM": "dumb", "COLORTERM": "truecolor"}),
-        ((), {"COLORTERM": "truecolor", "NO_COLOR": "1"}),
-        ((), {"TERM": "tmux-256color", "TERM_PROGRAM": "iTerm.app"}),
-        ((), {"TMUX": "/tmp/x", "KITTY_WINDOW_ID": "1"}),
-        (("--preview", "never"), {"TERM": "xterm-kitty"}),
-    ],
-)
-def test_a_terminal_that_cannot_is_sent_no_picture(
-    running: Running, output: Output, tmp_path: Path, options: tuple[str, ...], variables: dict[str, str]
-) -> None:
-    sent, screen = shown(running, output, tmp_path, *options, **variables)
-    assert not re.search(rb"\x1b[_P\]]|\xe2\x96\x80", sent)
-    assert screen.startswith("Output")
-
-
-def test_pictures_can_be_asked_for_but_not_into_a_pipe(
-    running: Running, output: Output, tmp_path: Path
-) -> None:
-    _, screen = shown(running, output, tmp_path, "--preview", "always")
-    assert screen.startswith("▀")
-    forced = {"TERM": "xterm-kitty", "COLORTERM": "truecolor", "FORCE_COLOR": "1"}
-    piped = running.darkroom_command("show", output.id, "--preview", "always", **forced)
-    assert not re.search("\x1b[_P\\]]|▀", piped.stdout)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_only_webp_is_decoded(kind: str) -> None:
-    file = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(file, kind)
-    assert draw(file.getvalue(), Way.BLOCKS, out()) is False
-    huge = io.BytesIO()
-    Image.new("RGB", (4096, 1)).save(huge, "WEBP")
-    assert draw(huge.getvalue(), Way.BLOCKS, out()) is False
-    assert draw(b"", Way.BLOCKS, out()) is False
-
-
-def test_nothing_is_drawn_where_no_terminal_is() -> None:
-    assert way_of(Preview.ALWAYS, out(), {"TERM": "xterm-kitty"}) is None or sys.stdout.isatty()
 
 
 def test_jobs_are_followed_in_a_terminal(running: Running, tmp_path: Path) -> None:
