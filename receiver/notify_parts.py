@@ -11,7 +11,7 @@ from receiver.notifications.transport import Poster
 from receiver.notifications.url_policy import NotifyPolicy
 from receiver.redaction import Redactor
 from receiver.schedule import Timing
-from receiver.settings_notify import NotifySettings
+from receiver.settings import NotifySettings
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.database import Database
 from storage.ledger.notifications import Notifications

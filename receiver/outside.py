@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from receiver.callbacks.tokens import CallbackTokens
+from receiver.callbacks.tokens import CallbackTokens, CallbackUrls
 from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
 from receiver.gateways.registry import adapters, configured
@@ -15,7 +15,6 @@ from receiver.keyring import all_forms, every_secret, secret_keys
 from receiver.makers import Makers
 from receiver.redaction import Redactor
 from receiver.settings import Settings
-from receiver.submission import CallbackUrls
 from storage.models import Clock
 
 

@@ -10,11 +10,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettings
 
 from receiver.errors import SettingsError
-from receiver.settings_notify import NotifySettings
 from receiver.settings_types import (
     ApiTokens,
     BaseUrl,
     Group,
+    Hosts,
     KeyPrefix,
     KeyTemplate,
     Networks,
@@ -22,6 +22,7 @@ from receiver.settings_types import (
     Secret,
     Secrets,
     SigningKeys,
+    WebhookSecrets,
 )
 from storage.archive.keys import DEFAULT_TEMPLATE
 
@@ -180,6 +181,33 @@ class LimitSettings(Group):
         description="Requests that wait at once: `?wait=` and `/v1/events`; half of the connections at most.",
     )
     waiting_token: int = Field(400, ge=1, description="Requests with one API token that wait at once.")
+
+
+class NotifySettings(Group):
+    """How applications are told that a job of theirs is over."""
+
+    url: Secret | None = Field(
+        None, description="Where notifications go of jobs that name no `notify_url`; unset: nowhere."
+    )
+    secrets: WebhookSecrets = Field(
+        default_factory=list,
+        description="Sign notifications: `whsec_<base64>`, oldest first, and each of them signs. "
+        "Unset: one is made and kept in the data folder; `darkroom notifications secret` shows it.",
+    )
+    allow_networks: Networks = Field(
+        default_factory=list,
+        description="Private networks that notifications may go to, also over plain http: `127.0.0.0/8` for "
+        "an application on this machine.",
+    )
+    allow_hosts: Hosts = Field(
+        default_factory=list,
+        description="The only hosts, with those below them, that notifications may go to besides; "
+        "unset: any public host.",
+    )
+    timeout: float = Field(15, gt=0, le=120, description="Seconds that a receiver has to answer.")
+    concurrency: int = Field(
+        8, ge=1, le=64, description="Notifications sent at the same time, to one host a quarter of them."
+    )
 
 
 class Settings(BaseSettings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
@@ -12,7 +13,7 @@ from itsdangerous.encoding import base64_decode, base64_encode
 from itsdangerous.url_safe import URLSafeSerializerMixin
 
 from receiver.errors import BadToken
-from storage.models import Clock
+from storage.models import Clock, Job
 
 SALT = "darkroom.callback.v1"
 """One salt per purpose and version, so that no other signed thing can stand in for a callback token."""
@@ -121,6 +122,21 @@ class CallbackTokens:
             signer=_ClockedSigner,
             signer_kwargs={"digest_method": hashlib.sha256, "clock": clock},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackUrls:
+    """Makes the signed URL on which a gateway reports a job; none without a public URL."""
+
+    public_url: str | None
+    tokens: CallbackTokens
+
+    def make(self, job: Job) -> str | None:
+        """Return the URL for one job, or None if no gateway could reach it."""
+        if self.public_url is None:
+            return None
+        token = self.tokens.make(job.gateway, job.id, submission=job.submission, made_at=job.began_at)
+        return f"{self.public_url}/callbacks/{job.gateway}/{token}"
 
 
 def _check_shape(token: str) -> None:

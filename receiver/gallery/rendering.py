@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from receiver.gallery.assets import Assets
-from receiver.gallery.words import FILTERS
+from receiver.gallery.charts import NAME_CHARS, UNKNOWN, amount
 from storage.models import rfc3339
 
 PAGE_HEADERS = {
@@ -53,11 +53,13 @@ class Rendering:
         )
         self._environment.globals.update(asset=assets.url)
         self._environment.filters.update(
-            FILTERS,
+            age=age,
             alt=alt_text,
+            amount=amount,
             attr_text=plain,
             beginning=beginning,
             bytes=size,
+            clipped=clipped,
             grouped=grouped,
             moment=moment,
             pretty=pretty,
@@ -66,6 +68,7 @@ class Rendering:
             segment=segment,
             shape=shape,
             ticks=ticks,
+            twice=twice,
         )
 
     def page(self, template: str, words: Mapping[str, Any], *, status: int = 200) -> Response:
@@ -133,6 +136,26 @@ def pretty(value: Any) -> str:
 def query(parameters: Mapping[str, object]) -> str:
     """A query string, without the parameters that are None or empty."""
     return urlencode({name: value for name, value in parameters.items() if value not in (None, "")})
+
+
+def age(seconds: float | None) -> str:
+    """How long ago, roughly: `3 min`; a dash for never."""
+    if seconds is None:
+        return UNKNOWN
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def clipped(text: str) -> str:
+    """A name for a chart, in which nothing wraps."""
+    return text if len(text) <= NAME_CHARS else f"{text[: NAME_CHARS - 1]}…"
+
+
+def twice(word: str) -> tuple[str, str]:
+    """A choice whose value is its label."""
+    return word, word
 
 
 def segment(text: str) -> str:

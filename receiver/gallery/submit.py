@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,18 +11,20 @@ from starlette.routing import Route
 
 from receiver.errors import IdempotencyConflict, InvalidRequest
 from receiver.gallery import submit_form
-from receiver.gallery.choices import known
 from receiver.gallery.page import PageHandler, PageRequest
 from receiver.gallery.submit_form import FIELDS, FORM, Typed
 from receiver.gateways.base import Gateway
 from receiver.jobs.submit import Submitter
 from storage.ledger.ledger import Ledger
-from storage.models import Job
+from storage.models import Job, JobRequest
 from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
 
 SENT_BEFORE = "This form was sent before, with something else in it. Submit it once more to make a new job."
+ELSE = "a model that is not in the list"
+"""Stands for every model that the gateways do not list."""
+
 RATIOS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9")
 
 
@@ -135,3 +137,33 @@ class SubmitPage:
             job = self.ledger.job(origin)
             reported = job.result.seed
         return From(job, origin if "." in origin else None, None if job.request.seed else reported)
+
+
+def known(gateways: Mapping[str, Gateway], lately: Sequence[str]) -> dict[str, Any]:
+    """By gateway: `models` to offer, those used lately first; `lacks` by model, `else` for any other model;
+    and `prices` by model, in credits for one image.
+    """
+    return {name: _known(gateway, lately, gateways) for name, gateway in gateways.items()}
+
+
+def _known(gateway: Gateway, lately: Sequence[str], gateways: Mapping[str, Gateway]) -> dict[str, Any]:
+    others = {model for other in gateways.values() if other is not gateway for model in other.models}
+    used = [model for model in lately if model in gateway.models or model not in others]
+    lacks = {model: _lacking(gateway, model) for model in gateway.models}
+    prices = {model: price for model in gateway.models if (price := _price(gateway, model)) is not None}
+    return {
+        "models": [*used, *(model for model in gateway.models if model not in used)],
+        "lacks": lacks,
+        "else": _lacking(gateway, ELSE),
+        "prices": prices,
+    }
+
+
+def _lacking(gateway: Gateway, model: str) -> list[str]:
+    """The fields of the form that a model does not take."""
+    everything = JobRequest(model, "x", negative_prompt="x", aspect_ratio="1:1", num_images=2, seed="1")
+    return sorted(gateway.unsupported(everything))
+
+
+def _price(gateway: Gateway, model: str) -> float | None:
+    return gateway.estimate(JobRequest(model, "x"))

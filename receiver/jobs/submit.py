@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from time import sleep
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import httpx
 import structlog
 import uuid_utils
 
+from receiver.callbacks.tokens import CallbackUrls
 from receiver.errors import (
     EndpointForbidden,
     GarbledAnswer,
@@ -33,7 +35,6 @@ from receiver.jobs.circuit_breaker import CircuitBreaker
 from receiver.notifications.url_policy import NotifyPolicy
 from receiver.redaction import Redactor
 from receiver.schedule import Timing
-from receiver.submission import CallbackUrls, perhaps_taken, sent_before
 from receiver.telemetry.metrics import Metrics
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
 from storage.ledger.ledger import Ledger
@@ -41,6 +42,9 @@ from storage.models import Attempt, Clock, Job, JobError, JobRequest, Status
 
 RENEWED_MS = 12 * 3600 * 1000
 """After so long a wait for an operator a submission's callback URL is made anew."""
+
+UNCERTAIN = frozenset(kind.code for kind in (OutcomeUnknown, GarbledAnswer, SubmittedBefore))
+"""Error codes of a submission after which the gateway may still have accepted it."""
 
 NOTE_WAITS_S = (0.1, 0.5, 2.0)
 
@@ -283,6 +287,18 @@ class Submitter:
         log.error("submission unconfirmed", gateway=job.gateway)
         error = JobError("submission_unconfirmed", message, "gateway")
         return self.ledger.move(job, Status.FAILED, worker, error=error, attempts=attempts)
+
+
+def sent_before(job: Job) -> bool:
+    """Return whether this submission was sent before, by the order of its moves: clocks are set back."""
+    since = takewhile(lambda status: not status.terminal, (status for status, _ in reversed(job.moves)))
+    return Status.SUBMITTING in since
+
+
+def perhaps_taken(job: Job) -> bool:
+    """Return whether the gateway may have accepted this submission at a try whose response was lost."""
+    since = takewhile(lambda tried: tried.step != "retry", reversed(job.attempt_log))
+    return any(tried.step == "send" and tried.code in UNCERTAIN for tried in since)
 
 
 def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobRequest:

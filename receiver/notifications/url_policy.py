@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from receiver.download.ssrf import Address, Network, Target, allowed, on_list, read_target, why_forbidden
 from receiver.download.transport import Deadline, Resolver, lookup
 from receiver.errors import EndpointForbidden, ForbiddenAddress, SettingsError
-from receiver.settings_notify import NotifySettings
+from receiver.settings import NotifySettings
 
 MAX_URL_LENGTH = 2048
 """Characters."""

@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.gallery import charts
-from receiver.gallery.words import age
+from receiver.gallery.rendering import age
 from receiver.sandbox import SandboxServer
 from storage.ledger.schema import accepted, jobs
 from storage.models import Circuit, JobRequest

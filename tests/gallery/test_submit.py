@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from receiver.gallery.choices import known
+from receiver.gallery.submit import known
 from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway

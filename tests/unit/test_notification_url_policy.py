@@ -13,8 +13,7 @@ from receiver.errors import EndpointForbidden, SettingsError
 from receiver.keyring import NOTIFY_FILE, notify_secrets
 from receiver.notifications.transport import Poster
 from receiver.notifications.url_policy import NotifyPolicy, read
-from receiver.settings import load, require
-from receiver.settings_notify import NotifySettings
+from receiver.settings import NotifySettings, load, require
 from tests.support.notifications import SECRET
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
