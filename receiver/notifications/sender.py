@@ -226,9 +226,9 @@ def from_notifications(notifications: Notifications, clock: Clock) -> Read:
     def read() -> Mapping[str, float]:
         standing = known()
         return {
-            "darkroom_notifications_owed": standing.owed,
-            "darkroom_notifications_given_up": standing.given_up,
-            "darkroom_oldest_owed_notification_age_seconds": age_s(standing.oldest_owed_at, clock),
+            "darkroom_notifications_pending": standing.owed,
+            "darkroom_notifications_failed": standing.given_up,
+            "darkroom_oldest_pending_notification_age_seconds": age_s(standing.oldest_owed_at, clock),
         }
 
     return read

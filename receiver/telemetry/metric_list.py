@@ -184,9 +184,9 @@ _LEDGER = (
 _NOTIFICATIONS = (
     _counter("darkroom_notifications_total", "Tries to notify an application, by how they ended.", NOTIFIED),
     _histogram("darkroom_notification_seconds", "Seconds that a try took, however it ended.", SLOW),
-    _read("darkroom_notifications_owed", "Notifications that were not taken yet."),
-    _read("darkroom_notifications_given_up", "Notifications that nobody took; a replay owes them again."),
-    _read("darkroom_oldest_owed_notification_age_seconds", "Age of the oldest one that was not taken yet."),
+    _read("darkroom_notifications_pending", "Notifications that are still to be delivered."),
+    _read("darkroom_notifications_failed", "Notifications that failed for good; a replay sends them again."),
+    _read("darkroom_oldest_pending_notification_age_seconds", "Age of the oldest pending one."),
 )
 
 _PROCESS = (

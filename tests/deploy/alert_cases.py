@@ -62,8 +62,8 @@ HEALTHY: Mapping[str, str] = {
     f"darkroom_status_balanced{{{ON}}}": flat(1),
     f'darkroom_ledger_errors_total{{{ON},part="worker"}}': flat(5),
     f'darkroom_ledger_errors_total{{{ON},part="bell"}}': flat(1),
-    f"darkroom_oldest_owed_notification_age_seconds{{{ON}}}": flat(400),
-    f"darkroom_notifications_given_up{{{ON}}}": flat(2),
+    f"darkroom_oldest_pending_notification_age_seconds{{{ON}}}": flat(400),
+    f"darkroom_notifications_failed{{{ON}}}": flat(2),
     f'darkroom_notifications_total{{{ON},outcome="receiver_forbidden"}}': flat(0),
 }
 """A day like any other: some strangers, some refusals, errors that are long over. Nothing fires."""
@@ -144,7 +144,7 @@ CASES: Mapping[str, Case] = {
     "ledger": case("DarkroomLedgerErrors", darkroom_ledger_errors_total__worker=grows(2)),
     "ledger away for a moment": case(darkroom_ledger_errors_total__worker="5+0x112 9+0x7"),
     "bell": case("DarkroomBellSilent", darkroom_ledger_errors_total__bell=grows(0.1)),
-    "owed": case("DarkroomNotificationsLate", darkroom_oldest_owed_notification_age_seconds=grows(60)),
-    "given up": case("DarkroomNotificationsGivenUp", darkroom_notifications_given_up="2+0x100 3+0x19"),
+    "pending": case("DarkroomNotificationsLate", darkroom_oldest_pending_notification_age_seconds=grows(60)),
+    "failed": case("DarkroomNotificationsFailed", darkroom_notifications_failed="2+0x100 3+0x19"),
     "forbidden": case("DarkroomNotificationsForbidden", darkroom_notifications_total="0+0x100 1+0x19"),
 }

@@ -183,7 +183,7 @@ def test_what_is_given_up_is_seen_and_replayed_by_command(notifying: Live, tmp_p
         notifying.service.surface.health.forget()
         assert "3 were given up" in notifying.http.get("/readyz").json()["warnings"]["notifications"]
         page = notifying.service.surface.metrics.page()
-        assert value(page, "darkroom_notifications_given_up") == 3
+        assert value(page, "darkroom_notifications_failed") == 3
         assert (value(page, "darkroom_notifications_total", outcome="receiver_gone") or 0) >= 3
 
         def darkroom(*words: str) -> subprocess.CompletedProcess[str]:
