@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.sandbox import callback_bodies, faults, submissions, validation
-from receiver.sandbox.art.drawing import Spec, size_of
 from receiver.sandbox.config import Dialect
 from receiver.sandbox.jobs import Event, SandboxJob
 from receiver.sandbox.lifecycle import Sandbox
+from receiver.sandbox.pictures import Spec, size_of
 
 
 def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

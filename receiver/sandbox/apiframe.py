@@ -12,11 +12,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.sandbox import callback_bodies, faults, submissions, validation
-from receiver.sandbox.art.drawing import Spec, size_of
 from receiver.sandbox.config import Account
 from receiver.sandbox.images import expired
 from receiver.sandbox.jobs import SandboxJob, iso
 from receiver.sandbox.lifecycle import Sandbox
+from receiver.sandbox.pictures import Spec, size_of
 
 Handler = Callable[[Request, Sandbox, Account], Awaitable[Response]]
 

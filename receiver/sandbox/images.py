@@ -12,10 +12,10 @@ from functools import lru_cache
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
-from receiver.sandbox.art.drawing import Spec
 from receiver.sandbox.broken_responses import Cut, Reset, Stalled, WrongLength
 from receiver.sandbox.jobs import Jobs, SandboxJob
 from receiver.sandbox.lifecycle import Sandbox
+from receiver.sandbox.pictures import Spec
 
 HTML = b"<!doctype html><title>Just a moment</title><p>Checking your browser before you can go on.</p>\n"
 PAD_CHUNK = 1024 * 1024

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from receiver.sandbox.art.drawing import Spec
 from receiver.sandbox.config import Account, Dialect, GatewayName, SandboxConfig
 from receiver.sandbox.faults import Asked
+from receiver.sandbox.pictures import Spec
 
 State = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
 Event = Literal["progress", "completed", "failed"]

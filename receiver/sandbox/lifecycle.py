@@ -6,10 +6,10 @@ import asyncio
 import logging
 import random
 
-from receiver.sandbox.art.drawing import Studio
 from receiver.sandbox.callbacks import Courier
 from receiver.sandbox.config import SandboxConfig
 from receiver.sandbox.jobs import Event, Jobs, SandboxJob
+from receiver.sandbox.pictures import Studio
 
 log = logging.getLogger("darkroom.sandbox")
 

@@ -1,4 +1,4 @@
-"""The sandbox's images: real PNG and JPEG files, painted from what was asked for, the same on every draw."""
+"""Draw the sandbox's images: real PNG and JPEG files, from what was asked for, the same on every draw."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import io
 import random
 import re
 import threading
+import unicodedata
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from receiver.sandbox.art import caption, themes
-from receiver.sandbox.art.canvas import Canvas
+from receiver.sandbox import art
 
 SHAPES = {
     "1:1": (1024, 1024),
@@ -49,7 +50,7 @@ class Spec:
 
 
 def size_of(aspect_ratio: str, side: int) -> tuple[int, int]:
-    """Width and height in pixels, for `W:H` or `WxH`, where a square is `side` pixels wide.
+    """Return width and height in pixels, for `W:H` or `WxH`, where a square is `side` pixels wide.
 
     Shapes that are not Imagen's get the same area, in steps of 1/16 of the side; unreadable ones a square.
     """
@@ -57,7 +58,7 @@ def size_of(aspect_ratio: str, side: int) -> tuple[int, int]:
         width, height = SHAPES[aspect_ratio]
         return max(16, width * side // 1024), max(16, height * side // 1024)
     found = re.fullmatch(r"(\d{1,5})\s*[:x]\s*(\d{1,5})", aspect_ratio)
-    if not found or "0" in {found[1].lstrip("0") or "0", found[2].lstrip("0") or "0"}:
+    if not found or not int(found[1]) or not int(found[2]):
         return side, side
     ratio = min(max(int(found[1]) / int(found[2]), 0.25), 4.0)
     step = max(1, side // 16)
@@ -65,12 +66,17 @@ def size_of(aspect_ratio: str, side: int) -> tuple[int, int]:
 
 
 def draw(spec: Spec) -> bytes:
-    """Paint an image and encode it; takes a fraction of a second of one core."""
+    """Return an image as a file; takes a fraction of a second of one core."""
     key = "\0".join((spec.prompt, spec.seed, str(spec.index), spec.model))
     # Chance from the request itself is the point here; nothing is secret about it.
     rng = random.Random(hashlib.sha256(key.encode()).digest())  # noqa: S311
     picture = _patches(spec, rng) if spec.plain else _paint(spec, rng)
-    return _encode(picture, spec.extension)
+    file = io.BytesIO()
+    if spec.extension == "png":
+        picture.save(file, "PNG", compress_level=2)
+    else:
+        picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 def _patches(spec: Spec, rng: random.Random) -> Image.Image:
@@ -79,28 +85,50 @@ def _patches(spec: Spec, rng: random.Random) -> Image.Image:
 
 
 def _paint(spec: Spec, rng: random.Random) -> Image.Image:
-    scene, palette = themes.choose(spec.prompt, rng)
+    scene, palette = art.choose(spec.prompt, rng)
     shrink = min(1.0, PAINTED / min(spec.width, spec.height))
-    canvas = Canvas(max(16, round(spec.width * shrink)), max(16, round(spec.height * shrink)), rng)
-    themes.SCENES[scene](canvas, palette)
-    canvas.vignette(0.22)
-    if shrink < 1:
-        canvas.image = canvas.image.resize((spec.width, spec.height), Image.Resampling.BICUBIC)
-    canvas.grain(4)
-    return caption.write(canvas.image, spec.prompt)
+    canvas = art.Canvas(max(16, round(spec.width * shrink)), max(16, round(spec.height * shrink)), rng)
+    scene(canvas, palette)
+    picture = canvas.finish((spec.width, spec.height))
+    _caption(picture, spec.prompt)
+    return picture
 
 
-def _encode(picture: Image.Image, extension: str) -> bytes:
-    file = io.BytesIO()
-    if extension == "png":
-        picture.save(file, "PNG", compress_level=2)
-    else:
-        picture.save(file, "JPEG", quality=90, optimize=False)
-    return file.getvalue()
+def _caption(picture: Image.Image, prompt: str) -> None:
+    """Write the beginning of the prompt in the lower left corner, in white on a soft shade."""
+    short = min(picture.size)
+    font = ImageFont.load_default(max(8, round(short * 0.0255)))
+    text = caption(prompt, lambda line: font.getlength(line) <= picture.width * 0.8)
+    ink = Image.new("L", picture.size)
+    ImageDraw.Draw(ink).text((short * 0.045, picture.height - short * 0.08), text, font=font, fill=255)
+    shade = (
+        ink.reduce(4)
+        .filter(ImageFilter.GaussianBlur(short * 0.006))
+        .point([min(140, v * 3) for v in range(256)])
+    )
+    picture.paste((8, 8, 20), None, shade.resize(ink.size))
+    picture.paste(art.WHITE, None, ink)
+
+
+def caption(prompt: str, fits: Callable[[str], bool]) -> str:
+    """Return the beginning of a prompt, as far as the font has its letters and the line has room.
+
+    Returns nothing where the font lacks most of the words, since the rest says nothing true about the prompt.
+    """
+    # The font has no accented letters; their plain ones are better than none.
+    plain = "".join(c for c in unicodedata.normalize("NFKD", prompt[:400]) if not unicodedata.combining(c))
+    words = plain.split()
+    known = [word for word in words if word.isascii()]
+    line = " ".join(known) if 2 * len(known) >= len(words) else ""
+    if fits(line):
+        return line
+    while line and not fits(line + "..."):
+        line = line[:-1]
+    return line.rstrip(" ,.;:") + "..."
 
 
 class Studio:
-    """Draws each image once, in a few threads of its own, and keeps the latest."""
+    """A thread pool that draws each image once, and a cache of the latest."""
 
     def __init__(self, threads: int, keep: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-studio")
@@ -109,7 +137,7 @@ class Studio:
         self._kept: OrderedDict[Spec, Future[bytes]] = OrderedDict()
 
     def order(self, spec: Spec) -> Future[bytes]:
-        """The image, now or soon; drawn again if it was dropped."""
+        """Return the image, as a future; it is drawn again if it was dropped."""
         with self._lock:
             if spec not in self._kept:
                 self._kept[spec] = self._pool.submit(draw, spec)
