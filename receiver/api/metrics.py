@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -32,7 +31,6 @@ class MetricsPage:
         """The routes of this part."""
         return [guarded(SHOWN, self.show, self._admission)]
 
-    async def show(self, _request: Request, _query: NoQuery) -> Response:
+    def show(self, _request: Request, _query: NoQuery) -> Response:
         """Show every metric in Prometheus' text format."""
-        page = await run_in_threadpool(self._metrics.page)
-        return Response(page, headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})
+        return Response(self._metrics.page(), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})

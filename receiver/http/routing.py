@@ -14,6 +14,7 @@ from functools import cache, wraps
 from typing import Any, Generic
 
 from pydantic import TypeAdapter, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -129,20 +130,35 @@ class Served(Route):
 
 def guarded(
     operation: Operation[AnyQuery],
-    handler: Callable[[Request, AnyQuery], Awaitable[Response]],
+    handler: Callable[[Request, AnyQuery], Response | Awaitable[Response]],
     admission: Admission,
 ) -> Served:
-    """Serve an operation that has a scope: its token, its path and its query are checked, in this order."""
+    """Return the route of an operation that has a scope; validates its token, its path and its query first.
+
+    A plain `def` handler runs in a thread. Make a handler `async` only if it awaits something itself.
+    """
     scope = operation.scope
     assert scope is not None
+    handle = _awaitable(handler)
 
     @wraps(handler)
     async def endpoint(request: Request) -> Response:
         admission.admit(request, scope)
         _check_path(operation, request.path_params)
-        return await handler(request, read_query(operation.query, request.query_params))
+        return await handle(request, read_query(operation.query, request.query_params))
 
     return Served(operation, endpoint)
+
+
+def _awaitable(handler: Callable[..., Any]) -> Callable[..., Awaitable[Response]]:
+    if inspect.iscoroutinefunction(handler):
+        return handler
+
+    async def in_thread(*args: Any) -> Response:
+        response: Response = await run_in_threadpool(handler, *args)
+        return response
+
+    return in_thread
 
 
 @cache

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from receiver.http.admission import Admission
+from receiver.http.auth import Access
+from receiver.http.query import NoQuery
+from receiver.http.rate_limit import Limits
+from receiver.http.routing import Answer, Operation, guarded
+from receiver.http.sessions import Sessions
+from receiver.schedule import system_clock
+from receiver.settings import LimitSettings
+
+SHOW = Operation(
+    "GET /here", "show", scope="read", query=NoQuery, answers={200: Answer(str, "The name of its thread.")}
+)
+
+
+@pytest.fixture
+def admission() -> Admission:
+    access = Access([])
+    return Admission(
+        access, Limits(LimitSettings(), [], system_clock), Sessions(access, ["key"], system_clock)
+    )
+
+
+def plain(_request: Request, _query: NoQuery) -> Response:
+    """Return the name of the thread."""
+    return PlainTextResponse(threading.current_thread().name)
+
+
+async def awaiting(request: Request, query: NoQuery) -> Response:
+    """Return the name of the thread."""
+    return plain(request, query)
+
+
+class TestGuarded:
+    @pytest.mark.parametrize(("handler", "on_the_loop"), [(plain, False), (awaiting, True)])
+    def test_runs_plain_handler_in_thread(
+        self, admission: Admission, handler: Any, on_the_loop: bool
+    ) -> None:
+        scope = {
+            "type": "http", "method": "GET", "path": "/here", "query_string": b"", "path_params": {},
+            "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 5000),
+        }  # fmt: skip
+        route = guarded(SHOW, handler, admission)
+        response = asyncio.run(route.endpoint(Request(scope)))
+        assert (response.body.decode() == threading.current_thread().name) is on_the_loop
+        assert route.meaning == "Return the name of the thread."
