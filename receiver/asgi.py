@@ -37,7 +37,7 @@ from receiver.settings import Settings
 from receiver.telemetry.metrics import Metrics
 from receiver.thumbnails.cache import RECIPE, Thumbnails
 from storage.archive.keys import Keys
-from storage.archive.thumbnails import KeptThumbnails
+from storage.archive.thumbnails import ThumbnailStore
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
@@ -140,7 +140,7 @@ def _api(admission: Admission, behind: Behind) -> Api:
 def _links(
     settings: Settings, admission: Admission, memory: Memory, makers: Makers, bucket: BucketTurns
 ) -> Links:
-    kept = KeptThumbnails(memory.store, Keys(prefix=settings.s3.prefix), RECIPE)
+    kept = ThumbnailStore(memory.store, Keys(prefix=settings.s3.prefix), RECIPE)
     max_pixels = settings.download.max_pixels
     return Links(
         search=memory.search,

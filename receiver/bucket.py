@@ -7,7 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from receiver.settings import S3Settings
-from storage.archive.conformance import StoreFacts
+from storage.archive.conformance import StoreFacts, probe
 from storage.archive.object_store import ObjectStore
 
 log = structlog.get_logger("darkroom.bucket")
@@ -19,7 +19,8 @@ def open_bucket(s3: S3Settings, connect: Callable[..., ObjectStore]) -> tuple[Ob
     `connect` is `ObjectStore.connect`, or takes what that takes.
     """
     store = _store(s3, connect)
-    facts = store.check(create=s3.create_bucket, probe_prefix=f"{s3.prefix}darkroom-probes/")
+    store.check(create=s3.create_bucket)
+    facts = probe(store, f"{s3.prefix}darkroom-probes/")
     _warn(facts)
     return store, facts
 

@@ -107,7 +107,7 @@ def build_callbacks(settings: Settings, *, clock: Clock = system_clock) -> Callb
     redactor, metrics = Redactor([*every_secret(settings), *keys]), Metrics(gateways)
     database = Database.open(settings.ledger_url)
     ledger, bell = Ledger(database, clock), open_wakeup(database, metrics)
-    intake = Intake(ledger, lambda: bell.ring(Topic.WORK), metrics)
+    intake = Intake(ledger, lambda: bell.notify(Topic.WORK), metrics)
     metrics.watch(from_process(intake.waiting))
     return CallbackService(
         settings=settings,

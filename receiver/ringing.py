@@ -32,7 +32,7 @@ def moved(waiters: Subscriptions, bell: WakeupChannel) -> Callable[[str], None]:
 
     def tell(job_id: str) -> None:
         waiters.moved(job_id)
-        bell.ring(Topic.EVENTS)
+        bell.notify(Topic.EVENTS)
 
     return tell
 
@@ -43,9 +43,9 @@ def due(worker: Worker, waiters: Subscriptions, bell: WakeupChannel) -> Callable
     def wake() -> None:
         worker.wake()
         if worker.busy:
-            bell.ring(Topic.WORK)
-        bell.ring(Topic.EVENTS)
+            bell.notify(Topic.WORK)
+        bell.notify(Topic.EVENTS)
 
-    bell.answer(Topic.WORK, worker.wake)
-    bell.answer(Topic.EVENTS, waiters.moved)
+    bell.on(Topic.WORK, worker.wake)
+    bell.on(Topic.EVENTS, waiters.moved)
     return wake

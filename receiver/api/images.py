@@ -28,11 +28,11 @@ from storage.archive.archive import Archive
 from storage.archive.object_store import ObjectStore
 from storage.archive.s3 import content_disposition
 from storage.archive.thumbnails import MEDIA_TYPE
-from storage.archive.verified_stream import check_length, checked
+from storage.archive.verified_stream import check_length, verified_chunks
 from storage.errors import Corrupt, StorageError
 from storage.media.inspect import KINDS
 from storage.models import Output
-from storage.search.search import Found, Search
+from storage.search.search import Search, SearchHit
 
 log = structlog.get_logger("darkroom.links")
 
@@ -162,10 +162,10 @@ class Links:
             raise NoSuchThing(f"Job {job.id} has no record yet; it gets one when its images are archived.")
         return JSONResponse(await self.bucket.run(partial(self.archive.read_record, job)))
 
-    async def _find(self, request: Request) -> Found:
+    async def _find(self, request: Request) -> SearchHit:
         return await run_in_threadpool(self.search.output, request.path_params["id"])
 
-    def _presigned(self, found: Found, request: Request, query: ImageQuery) -> str:
+    def _presigned(self, found: SearchHit, request: Request, query: ImageQuery) -> str:
         name = file_name(found.job, found.output)
         return self.store.presign(
             found.output.key,
@@ -184,7 +184,7 @@ class Links:
         with opened:
             check_length(stream, output, part.length if part else output.bytes)
             whole = part is None or part.length == output.bytes
-            chunks = checked(stream, output) if whole else stream.chunks
+            chunks = verified_chunks(stream, output) if whole else stream.chunks
             status = 206 if part else 200
             return _Streamed(output, self.bucket.each(chunks), opened.pop_all(), status, headers)
 
@@ -219,6 +219,6 @@ def _media_type(output: Output) -> str:
     return output.media_type if output.media_type in EXTENSIONS else "application/octet-stream"
 
 
-def _disposition(found: Found, kind: str, *, ending: str | None = None) -> str:
+def _disposition(found: SearchHit, kind: str, *, ending: str | None = None) -> str:
     name = file_name(found.job, found.output, ending=ending)
     return content_disposition(kind, name.name, name.plain)

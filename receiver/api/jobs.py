@@ -38,7 +38,7 @@ from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
 from storage.models import Clock
 from storage.paging import Page
-from storage.search.search import Found, Search
+from storage.search.search import Search, SearchHit
 
 MAX_BODY = 1024 * 1024
 
@@ -233,7 +233,7 @@ class Api:
         )
         return view
 
-    async def _find(self, request: Request) -> Found:
+    async def _find(self, request: Request) -> SearchHit:
         return await run_in_threadpool(self.search.output, request.path_params["id"])
 
 

@@ -14,7 +14,7 @@ from receiver.http.admission import Admission
 from receiver.http.routing import Answer, Operation, Served, guarded
 from receiver.schemas import responses
 from storage.models import Clock, rfc3339
-from storage.search.usage import Found, Spent, Usage, UsageFilter
+from storage.search.usage import Spent, Usage, UsageFilter, UsageReport
 
 USAGE = Operation(
     "GET /v1/usage",
@@ -44,7 +44,7 @@ class UsageApi:
         return JSONResponse(usage_view(wanted, found))
 
 
-def usage_view(wanted: UsageFilter, found: Found) -> responses.Usage:
+def usage_view(wanted: UsageFilter, found: UsageReport) -> responses.Usage:
     """What was spent, as the API shows it."""
     return {
         "by": wanted.by,

@@ -98,7 +98,7 @@ class Intake:
         # A sender that went away has cancelled; its callback is not written either.
         batch = [one for one in batch if not one.answer.cancelled()]
         try:
-            receipts = self._ledger.record([one.offer for one in batch])
+            receipts = self._ledger.add_deliveries([one.offer for one in batch])
         except StorageError as error:
             log.error("callbacks not written", callbacks=len(batch), why=str(error))
             self._refuse(batch, error)

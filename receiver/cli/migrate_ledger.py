@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from receiver.settings import Settings
-    from storage.transfer.compare import Told
+    from storage.transfer.compare import Progress
     from storage.transfer.transfer import Moved
 
 FILE = "ledger.sqlite3"
@@ -136,7 +136,7 @@ def shown(url: URL) -> str:
 
 
 @contextmanager
-def _bar(rows: int) -> Iterator[Told]:
+def _bar(rows: int) -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from storage.transfer.transfer import STEPS

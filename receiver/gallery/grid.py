@@ -17,8 +17,7 @@ from storage.models import Clock
 from storage.paging import Page
 from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
-from storage.search.newer import Newer
-from storage.search.search import Found, Search
+from storage.search.search import Search, SearchHit
 
 A_PAGE = 60
 """How many pictures a page has: many rows on a wide screen, and few enough to come at once."""
@@ -33,7 +32,6 @@ class Grid:
 
     frame: PageHandler
     search: Search
-    newer: Newer
     facets: Facets
     clock: Clock
 
@@ -46,7 +44,7 @@ class Grid:
         q = visit.given("q") or ""
         wanted, faults = search_box.read_asked(q, self.clock())
         if wanted is None:
-            nothing: Page[Found] = Page([], None)
+            nothing: Page[SearchHit] = Page([], None)
             words: dict[str, Any] = {
                 "found": nothing,
                 "faults": faults,
@@ -72,17 +70,17 @@ class Grid:
             **_asked(q),
         )
 
-    def _page(self, wanted: SearchFilter, cursor: str | None) -> Page[Found]:
+    def _page(self, wanted: SearchFilter, cursor: str | None) -> Page[SearchHit]:
         try:
             return self.search.outputs(wanted, limit=A_PAGE, cursor=cursor)
         except (ValueError, NotFound):
             raise NoSuchThing("There is no such page of pictures; begin again with the newest.") from None
 
-    def _newer(self, wanted: SearchFilter, page: Page[Found]) -> str | None:
+    def _newer(self, wanted: SearchFilter, page: Page[SearchHit]) -> str | None:
         """The cursor of the page before; empty if that is the first one, None if there is none."""
         if not page.rows:
             return ""
-        before = self.newer.ids(wanted, page.rows[0].output.id, limit=A_PAGE + 1)
+        before = self.search.newer_ids(wanted, page.rows[0].output.id, limit=A_PAGE + 1)
         if not before:
             return None
         return before[A_PAGE] if len(before) > A_PAGE else ""

@@ -27,8 +27,7 @@ from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
 from storage.models import Clock, Job, Output
 from storage.search.filters import SearchFilter
-from storage.search.newer import Newer
-from storage.search.search import Found, Search
+from storage.search.search import Search, SearchHit
 
 MAX_RECORD_CHARS = 200_000
 """As much of a record as the page shows; there is a link to all of it."""
@@ -40,7 +39,6 @@ class Detail:
 
     frame: PageHandler
     search: Search
-    newer: Newer
     ledger: Ledger
     notifications: Notifications
     archive: Archive
@@ -59,7 +57,7 @@ class Detail:
         return await run_in_threadpool(self._page, visit, found, record, record_fault)
 
     def _page(
-        self, visit: PageRequest, found: Found, record: Mapping[str, Any] | None, record_fault: str
+        self, visit: PageRequest, found: SearchHit, record: Mapping[str, Any] | None, record_fault: str
     ) -> Response:
         q = visit.given("q") or ""
         wanted, _ = search_box.read_asked(q, self.clock())
@@ -84,8 +82,8 @@ class Detail:
             **self._neighbours(wanted or SearchFilter(), found),
         )
 
-    def _neighbours(self, wanted: SearchFilter, found: Found) -> dict[str, Any]:
-        newer = self.newer.ids(wanted, found.output.id, limit=1)
+    def _neighbours(self, wanted: SearchFilter, found: SearchHit) -> dict[str, Any]:
+        newer = self.search.newer_ids(wanted, found.output.id, limit=1)
         older = self.search.outputs(wanted, limit=1, cursor=found.output.id).rows
         return {"newer": newer[0] if newer else None, "older": older[0].output.id if older else None}
 

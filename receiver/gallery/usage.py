@@ -19,7 +19,7 @@ from receiver.query.language import with_key
 from storage.models import Clock, JobCounts, rfc3339
 from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
-from storage.search.usage import DAY_MS, By, Found, Usage
+from storage.search.usage import DAY_MS, By, Usage, UsageReport
 
 PERIODS = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "A year"}
 USUAL = "30"
@@ -46,7 +46,7 @@ class UsagePage:
         """Show what was spent, by day unless something else is asked for."""
         asked = self._asked(visit)
         faults: Sequence[Mapping[str, str]] = ()
-        found: Found | None = None
+        found: UsageReport | None = None
         if asked["by"] != By.TAG or asked["tag"]:
             try:
                 given = {name: value for name, value in asked.items() if value}
@@ -82,7 +82,7 @@ class UsagePage:
         tag = visit.given("tag") if asked["by"] == By.TAG else None
         return asked | {"gateway": visit.given("gateway") or "", "tag": tag or ""}
 
-    def _chart(self, asked: Mapping[str, str], found: Found | None) -> Any:
+    def _chart(self, asked: Mapping[str, str], found: UsageReport | None) -> Any:
         if found is None or found.total.credits is None:
             return None
         if asked["by"] == By.DAY:

@@ -15,7 +15,6 @@ from receiver.gallery.rendering import Rendering
 from receiver.gallery.sign_in import SigningIn
 from receiver.http.bucket_threads import BucketTurns
 from receiver.settings import Settings
-from storage.search.newer import Newer
 
 if TYPE_CHECKING:
     from receiver.api.health import Health
@@ -27,14 +26,14 @@ def gallery(settings: Settings, memory: Memory, api: Api, health: Health, bucket
     """Connect the gallery's parts."""
     assets = Assets()
     frame = PageHandler(api.admission, api.admission.sessions, Rendering(assets), settings.public_url)
-    search, newer, clock = memory.search, Newer(memory.database), api.clock
+    search, clock = memory.search, api.clock
     return Gallery(
         frame,
         [
             assets,
             SigningIn(frame),
-            Grid(frame, search, newer, memory.facets, clock),
-            Detail(frame, search, newer, memory.ledger, memory.notifications, memory.archive, bucket, clock),
+            Grid(frame, search, memory.facets, clock),
+            Detail(frame, search, memory.ledger, memory.notifications, memory.archive, bucket, clock),
             Finding(frame, search, settings.download.max_bytes),
             *looking_after(frame, memory, api, health),
         ],

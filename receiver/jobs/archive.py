@@ -26,7 +26,8 @@ from receiver.jobs.reconcile import Reconciler
 from receiver.redaction import Redactor
 from receiver.schedule import Timing
 from receiver.telemetry.metrics import Metrics
-from storage.archive.archive import Archive, NewImage, record_document
+from storage.archive.archive import Archive, NewImage
+from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, LeaseLost, Misconfigured, Unavailable
 from storage.ledger.ledger import Ledger
 from storage.models import Attempt, Clock, Job, JobError, JobRequest, JobResult, Output, Status

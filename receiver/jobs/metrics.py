@@ -64,7 +64,7 @@ class Measured:
         """When the callback came that told of a job's result; of one that was polled, when it was ready."""
         ready = job.moved_at(Status.READY) or job.created_at
         try:
-            told = self._backlog.told_at(job.id)
+            told = self._backlog.result_callback_at(job.id)
         except StorageError:
             told = None
         return ready if told is None else min(told, ready)

@@ -164,7 +164,7 @@ class Worker:
         """Heal the ledger at the start, and whenever the clock was set back."""
         drift = self._clock() - monotonic() * 1000
         if drift < self._drift_ms - SET_BACK_MS:
-            healed = self._ledger.heal()
+            healed = self._ledger.repair_clock_skew()
             if healed:
                 log.warning("the clock was set back; what it had put off is due now", jobs=healed)
         self._drift_ms = drift

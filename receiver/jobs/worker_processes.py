@@ -66,7 +66,7 @@ class WakePipe:
                     self._ready()
                 for ring, sent in _SENT.items():
                     if sent in heard:
-                        self._bell.heard(ring)
+                        self._bell.dispatch(ring)
 
     def _send(self, sent: bytes) -> None:
         with suppress(OSError):
@@ -96,7 +96,7 @@ class WorkerProcesses:
     def start(self) -> None:
         """Start them, and start each again that ends by itself."""
         self._counts.begin()
-        self._bell.tie(self._ring)
+        self._bell.forward(self._ring)
         for number in range(self._number):
             name = f"worker-{number}"
             self._threads.append(threading.Thread(target=self._keep, name=name, daemon=True))
@@ -176,7 +176,7 @@ def attach(descriptor: int, bell: WakeupChannel, gone: Callable[[], None]) -> Wa
     """Ring and listen as the worker of a process that serves; `gone` is called once that is no more."""
     _reserve(os.environ.get(COUNTS))
     line = WakePipe(socket.socket(fileno=descriptor), bell)
-    bell.tie(line.ring)
+    bell.forward(line.ring)
 
     def listen() -> None:
         line.listen()

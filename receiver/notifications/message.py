@@ -12,7 +12,7 @@ from receiver.schemas import responses
 from receiver.schemas.views import job_view, output_view
 from storage.ledger.notifications import Notification
 from storage.models import Job, Output, rfc3339
-from storage.search.search import Found
+from storage.search.search import SearchHit
 
 MAX_WHOLE_BYTES = 128 * 1024
 """A longer body goes without its long texts: receivers should not have to take more."""
@@ -34,7 +34,7 @@ def body_of(one: Notification, job: Job, outputs: Sequence[Output]) -> bytes:
         "data": {
             "whole": True,
             "job": job_view(job, [output.id for output in outputs]),
-            "outputs": [_output(Found(output, job)) for output in outputs],
+            "outputs": [_output(SearchHit(output, job)) for output in outputs],
         },
     }
     body = _written(message)
@@ -53,7 +53,7 @@ def headers_of(one: Notification, body: bytes, secrets: Sequence[str], now: int)
     }
 
 
-def _output(found: Found) -> responses.NotifiedOutput:
+def _output(found: SearchHit) -> responses.NotifiedOutput:
     return {**output_view(found), "image": f"/v1/outputs/{found.output.id}/image"}
 
 

@@ -221,7 +221,7 @@ class Notifier:
 
 def from_notifications(notifications: Notifications, clock: Clock) -> Read:
     """Read how the notifications stand, a few seconds old at most."""
-    known = TtlCache(notifications.standing, REMEMBERED_S)
+    known = TtlCache(notifications.counts, REMEMBERED_S)
 
     def read() -> Mapping[str, float]:
         standing = known()

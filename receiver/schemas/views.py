@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from receiver.schemas import responses
 from storage.ledger.notifications import Notification
 from storage.models import Attempt, Circuit, Delivery, Job, JobCounts, JobError, Output, Status, rfc3339
-from storage.search.search import Found
+from storage.search.search import SearchHit
 
 
 def job_view(job: Job, outputs: Sequence[str]) -> responses.Job:
@@ -113,7 +113,7 @@ def _notified(one: Notification) -> responses.Notified:
     }
 
 
-def output_view(found: Found) -> responses.Output:
+def output_view(found: SearchHit) -> responses.Output:
     """An output as the API shows it."""
     output, job = found.output, found.job
     return {

@@ -17,8 +17,8 @@ from receiver.errors import NoThumbnail, Unready
 from receiver.http.bucket_threads import BucketTurns
 from receiver.thumbnails.pool import Thumbnailer
 from storage.archive.object_store import ObjectStore
-from storage.archive.thumbnails import KeptThumbnails
-from storage.archive.verified_stream import check_length, checked
+from storage.archive.thumbnails import ThumbnailStore
+from storage.archive.verified_stream import check_length, verified_chunks
 from storage.errors import Corrupt, StorageError
 from storage.models import Output
 
@@ -40,7 +40,7 @@ class Thumbnails:
     def __init__(
         self,
         store: ObjectStore,
-        kept: KeptThumbnails,
+        kept: ThumbnailStore,
         thumbnailer: Thumbnailer,
         bucket: BucketTurns,
         *,
@@ -122,7 +122,7 @@ class Thumbnails:
             with self._store.stream(output.key) as stream:
                 check_length(stream, output, output.bytes)
                 # Not `writelines`: until Python 3.12 a spooled file looks at its size only after all of it.
-                for chunk in checked(stream, output):
+                for chunk in verified_chunks(stream, output):
                     file.write(chunk)
         except Corrupt as error:
             log.error("an archived image is damaged", output=output.id, why=str(error))

@@ -8,12 +8,9 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from storage.archive.object_store import ObjectStore
 from storage.errors import Conflict, Corrupt, StorageError
-
-if TYPE_CHECKING:
-    from storage.archive.object_store import ObjectStore
 
 BODY = b"darkroom"
 
@@ -33,7 +30,7 @@ class StoreFacts:
     """`head` gives the SHA-256 back."""
 
 
-def probe(store: ObjectStore, prefix: str) -> StoreFacts:
+def probe(store: ObjectStore, prefix: str = "darkroom-probes/") -> StoreFacts:
     """Write, read and delete below a prefix, and answer what the store honoured.
 
     What a process that was killed in the middle of this left there is deleted too: only objects with the

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from boto3.session import Session
 
-from storage.archive import conformance, s3
+from storage.archive import s3
 from storage.errors import Corrupt, Misconfigured, NotFound
 
 if TYPE_CHECKING:
@@ -87,12 +87,10 @@ class ObjectStore:
             links = session.client("s3", endpoint_url=public_endpoint or endpoint, config=config)
         return cls(client, links, bucket=bucket, on_aws=endpoint is None)
 
-    def check(
-        self, *, create: bool = False, probe_prefix: str = "darkroom-probes/"
-    ) -> conformance.StoreFacts:
-        """Prove that the bucket can be listed, written, read and deleted from, and learn what it honours.
+    def check(self, *, create: bool = False) -> None:
+        """Check that the bucket is there, and create it if it is missing and `create` is set.
 
-        A missing bucket is made if `create`. Otherwise Misconfigured says which setting to change.
+        Raises Misconfigured, which says which setting to change. `conformance.probe` tries the rest out.
         """
         try:
             self.ping()
@@ -104,7 +102,6 @@ class ObjectStore:
             raise Misconfigured(
                 f"{self._endpoint} answers, but not as an object store does: check DARKROOM_S3__ENDPOINT."
             ) from error
-        return conformance.probe(self, probe_prefix)
 
     def ping(self) -> None:
         """Prove that the bucket answers now; raise as `check` does."""

@@ -14,7 +14,7 @@ MAX_BYTES = 1024 * 1024
 MEDIA_TYPE = "image/webp"
 
 
-class KeptThumbnails:
+class ThumbnailStore:
     """The thumbnails in the bucket. Thread-safe; raises Unavailable as the store does."""
 
     def __init__(self, store: ObjectStore, keys: Keys, recipe: str) -> None:

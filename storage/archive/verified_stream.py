@@ -19,7 +19,7 @@ def check_length(stream: ObjectStream, output: Output, length: int) -> None:
         )
 
 
-def checked(stream: ObjectStream, output: Output) -> Iterator[bytes]:
+def verified_chunks(stream: ObjectStream, output: Output) -> Iterator[bytes]:
     """The chunks of a whole image, the last of them only once the digest of all was found to be right.
 
     So whoever passes them on never ends as if wrong bytes were complete. Raises Corrupt.

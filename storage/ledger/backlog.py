@@ -68,8 +68,8 @@ class Backlog:
             oldest: int | None = connection.scalar(waiting)
         return oldest
 
-    def told_at(self, job_id: str) -> int | None:
+    def result_callback_at(self, job_id: str) -> int | None:
         """When the first callback came that told of a job's result (milliseconds); None if none did."""
-        with self._database.glance() as connection:
+        with self._database.autocommit() as connection:
             told: int | None = connection.scalar(_TOLD, {"job": job_id})
         return told

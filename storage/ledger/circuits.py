@@ -41,7 +41,7 @@ class Circuits:
 
     def read(self, kind: Kind, name: str) -> Circuit | None:
         """One circuit; None if nothing failed there lately."""
-        with self._database.glance() as connection:
+        with self._database.autocommit() as connection:
             return read(connection, kind, name)
 
     def failed(self, kind: Kind, name: str, following: Callable[[Circuit | None, int], Circuit]) -> Circuit:
@@ -106,7 +106,7 @@ def end_probe(connection: Connection, kind: Kind, name: str) -> None:
     connection.execute(update(circuits).where(*_of(kind, name)).values(probe_until=None))
 
 
-def heal(connection: Connection, now: int, skew_ms: int) -> None:
+def repair_clock_skew(connection: Connection, now: int, skew_ms: int) -> None:
     """Let a try through wherever a clock that has since been set back would have kept it waiting."""
     wrong = or_(
         circuits.c.since > now + skew_ms,

@@ -134,13 +134,13 @@ class Database:
             yield connection
 
     @contextmanager
-    def glance(self) -> Iterator[Connection]:
+    def autocommit(self) -> Iterator[Connection]:
         """A connection for one statement that reads: `read` without the cost of a transaction."""
         with _translated(), self._connected() as plain:
             if self.shared:
                 yield plain.execution_options(isolation_level="AUTOCOMMIT")
             else:
-                yield plain.execution_options(darkroom_glance=True)
+                yield plain.execution_options(darkroom_autocommit=True)
 
     def migrate(self) -> None:
         """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""

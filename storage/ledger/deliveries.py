@@ -99,7 +99,9 @@ _APPLY = _FRESH.where(deliveries.c.id == bindparam("one"))
 _LET_BE = _FRESH.where(deliveries.c.job_id == bindparam("job"))
 
 
-def take_in(connection: Connection, offers: Sequence[NewDelivery], now: int) -> list[DeliveryResult]:
+def insert_deliveries(
+    connection: Connection, offers: Sequence[NewDelivery], now: int
+) -> list[DeliveryResult]:
     """Insert the offers that are new, wake their jobs, and answer what became of each."""
     known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
     seen = _seen_bodies(connection, known)
@@ -192,7 +194,7 @@ def of_job(connection: Connection, job_id: str, *, only_pending: bool = False) -
     return [to_delivery(row) for row in rows.mappings()]
 
 
-def told(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
+def newest_of_job(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
     """List the newest deliveries of a job, and whichever decided it, without their bodies (`b""`).
 
     They are in the order they came. All the bodies of a job may be gigabytes.

@@ -116,7 +116,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     options = connection.get_execution_options()
-    if options.get("darkroom_glance", False):
+    if options.get("darkroom_autocommit", False):
         return
     if options.get("darkroom_read", False):
         connection.exec_driver_sql("BEGIN")

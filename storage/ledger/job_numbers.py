@@ -24,7 +24,7 @@ def first_number(ms: int) -> int:
     return min(ms << TIE_BITS, LARGEST)
 
 
-def taken_in_at(number: int) -> int:
+def time_of(number: int) -> int:
     """When the job with this number was taken in."""
     return number >> TIE_BITS
 

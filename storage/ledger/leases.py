@@ -142,15 +142,15 @@ def release(connection: Connection, worker: str) -> None:
         connection.execute(held(worker).where(half).values(leased_by=None, leased_until=None))
 
 
-def heal(connection: Connection, now: int, lease_ms: int) -> int:
+def repair_clock_skew(connection: Connection, now: int, lease_ms: int) -> int:
     """Make due what was put off, or leased, by a clock that has since been set back; answers how many.
 
     A row that was written in the future tells of it. Without this its job would rest until the clock is
     again where it was, and then wait as long again, because its moves are in the future too: they are said
     to be of now. The same goes for notifications, and for gateways and image hosts that were left alone.
     """
-    circuits.heal(connection, now, SKEW_MS)
-    notifications.heal(connection, now, SKEW_MS)
+    circuits.repair_clock_skew(connection, now, SKEW_MS)
+    notifications.repair_clock_skew(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
     # Before their rows are said to be of now. Nothing is counted from the moves of a job that is queued.
     _end_moves_by(connection, (BEGUN, jobs.c.updated_at > ahead), now)

@@ -16,19 +16,26 @@ from storage.ledger.deliveries import (
     DECIDED,
     DeliveryResult,
     NewDelivery,
+    insert_deliveries,
     mark_applied,
     mark_late,
     of_job,
     scrub,
-    take_in,
 )
 from storage.ledger.events import note_move, note_output
 from storage.ledger.leases import ClaimBudget
-from storage.ledger.notifications import owe
+from storage.ledger.notifications import add_notification
 from storage.ledger.rows import Changes, new_job, request_digest, to_job, to_output
 from storage.ledger.schema import jobs, outputs
 from storage.ledger.search_index import index_output, index_result, pieces_of
-from storage.ledger.transitions import CHANGE, CHANGE_AND_LISTEN, moving, postponing, reopening, unique_id
+from storage.ledger.transitions import (
+    CHANGE,
+    CHANGE_AND_LISTEN,
+    columns_of_move,
+    columns_of_postponement,
+    columns_of_reopening,
+    unique_id,
+)
 from storage.models import Attempt, Clock, Delivery, Job, JobCounts, JobRequest, Output, Status
 
 LEASE_MS = 30_000
@@ -78,14 +85,14 @@ class Ledger:
 
     def job(self, job_id: str) -> Job:
         """Read one job; raise NotFound."""
-        with self._database.glance() as connection:
+        with self._database.autocommit() as connection:
             return _job(connection, job_id)
 
-    def record(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
+    def add_deliveries(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
         """Take callbacks in, all in one durable transaction, and wake the jobs that they speak of."""
         now = self._clock()
         with self._database.write() as connection:
-            return take_in(connection, offers, now)
+            return insert_deliveries(connection, offers, now)
 
     def claim(self, worker: str, room: ClaimBudget | int) -> list[Job]:
         """Lease the jobs that have been due longest, so that no other worker touches them meanwhile."""
@@ -104,10 +111,10 @@ class Ledger:
         with self._database.write() as connection:
             leases.renew(connection, worker, job_ids, self._clock() + self.lease_ms)
 
-    def heal(self) -> int:
+    def repair_clock_skew(self) -> int:
         """Make due what a clock that was since set back had put off; answers how many jobs that were."""
         with self._database.write() as connection:
-            return leases.heal(connection, self._clock(), self.lease_ms)
+            return leases.repair_clock_skew(connection, self._clock(), self.lease_ms)
 
     def move(
         self,
@@ -130,7 +137,7 @@ class Ledger:
         Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the job any more, and
         Crowded if as many are there already as may be.
         """
-        values = moving(job, to, changes, attempts, self._clock())
+        values = columns_of_move(job, to, changes, attempts, self._clock())
         lasting = keep_lease and not to.terminal
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=lasting, at_most=at_most)
 
@@ -153,7 +160,7 @@ class Ledger:
         they cannot be applied now.
         """
         now = self._clock()
-        values = postponing(job, changes, attempts, now, counts_as_attempt=counts_as_attempt)
+        values = columns_of_postponement(job, changes, attempts, now, counts_as_attempt=counts_as_attempt)
         if ignore_callbacks:
             values["next_attempt_at"] = now + due_in_ms
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=False)
@@ -186,7 +193,7 @@ class Ledger:
         To queued it begins a new submission, which knows nothing of the gateway's job before. Raises Conflict
         if that is not legal, if another job has that gateway job id, or if the job has moved meanwhile.
         """
-        values = reopening(job, to, attempt, self._clock()) | {"gateway_job_id": gateway_job_id}
+        values = columns_of_reopening(job, to, attempt, self._clock()) | {"gateway_job_id": gateway_job_id}
         unmoved = (jobs.c.status == job.status) & (jobs.c.updated_at == job.updated_at)
         reopened = update(jobs).where(jobs.c.id == job.id, unmoved).values(values).returning(jobs)
         with unique_id(), self._database.write() as connection:
@@ -236,12 +243,12 @@ class Ledger:
 
     def pending_deliveries(self, job_id: str) -> list[Delivery]:
         """List the deliveries of a job that were not applied yet, in the order they came."""
-        with self._database.glance() as connection:
+        with self._database.autocommit() as connection:
             return of_job(connection, job_id, only_pending=True)
 
     def deliveries(self, job_id: str) -> list[Delivery]:
         """List all deliveries of a job, in the order they came."""
-        with self._database.glance() as connection:
+        with self._database.autocommit() as connection:
             return of_job(connection, job_id)
 
     def add_output(self, output: Output) -> None:
@@ -263,7 +270,7 @@ class Ledger:
 
     def outputs(self, job_id: str) -> list[Output]:
         """List the outputs of a job by index."""
-        with self._database.glance() as connection:
+        with self._database.autocommit() as connection:
             return [to_output(row) for row in connection.execute(_OUTPUTS, {"job": job_id}).mappings()]
 
     def job_counts(self) -> dict[str, JobCounts]:
@@ -284,7 +291,7 @@ def _tell(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -
     if "status" in changed:
         note_move(connection, job, job["updated_at"])
         if Status(job["status"]).terminal:
-            owe(connection, job, job["updated_at"])
+            add_notification(connection, job, job["updated_at"])
 
 
 def _job(connection: Connection, job_id: str) -> Job:

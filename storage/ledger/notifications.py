@@ -92,7 +92,7 @@ class Notification:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class NotificationCounts:
     """How things stand with all of them together."""
 
     owed: int
@@ -170,12 +170,12 @@ class Notifications:
             found = [to_notification(row) for row in rows.mappings()]
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
-    def standing(self) -> Standing:
+    def counts(self) -> NotificationCounts:
         """Count them."""
         owed = select(func.count(), func.min(notifications.c.at)).where(OWED)
         with self._database.read() as connection:
             number, oldest = connection.execute(owed).one()
-            return Standing(number, connection.scalar(_counted(_GIVEN_UP)) or 0, oldest)
+            return NotificationCounts(number, connection.scalar(_counted(_GIVEN_UP)) or 0, oldest)
 
     def failing(self, *, least: int, given_up_since: int) -> tuple[Failing, int]:
         """What somebody should look at.
@@ -191,7 +191,7 @@ class Notifications:
             return hosts, connection.scalar(lately) or 0
 
 
-def owe(connection: Connection, job: RowMapping, at: int) -> None:
+def add_notification(connection: Connection, job: RowMapping, at: int) -> None:
     """Owe a notification of a job that has just come to rest, in the transaction that moves it.
 
     `job` is its row. Without a `notify_url` nothing is owed.
@@ -217,7 +217,7 @@ def owe(connection: Connection, job: RowMapping, at: int) -> None:
     connection.execute(insert(notifications).values(row))
 
 
-def heal(connection: Connection, now: int, skew_ms: int) -> None:
+def repair_clock_skew(connection: Connection, now: int, skew_ms: int) -> None:
     """Make due what was put off by a clock that has since been set back, and end leases that it made."""
     ahead = now + skew_ms
     put_off = update(notifications).where(OWED, notifications.c.updated_at > ahead)

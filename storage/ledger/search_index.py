@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, RowMapping, text
 
-from storage.ledger.job_numbers import taken_in_at
+from storage.ledger.job_numbers import time_of
 from storage.ledger.schema import GRAMS
 from storage.models import Output
 
@@ -99,7 +99,7 @@ def term(kind: str, value: str) -> str:
 
 def day(number: int) -> str:
     """The day, in UTC, on which the job with this number was taken in: `2026-11-22`."""
-    return datetime.fromtimestamp(taken_in_at(number) / 1000, tz=UTC).date().isoformat()
+    return datetime.fromtimestamp(time_of(number) / 1000, tz=UTC).date().isoformat()
 
 
 def pieces_of(folded: str) -> str:

@@ -37,7 +37,9 @@ CHANGE_AND_LISTEN = CHANGE.values(
 """The same, and due `later`; or `now`, if a callback came in the meantime."""
 
 
-def moving(job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int) -> dict[str, Any]:
+def columns_of_move(
+    job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int
+) -> dict[str, Any]:
     """The columns that a move of a job's own life sets; raises Conflict if it is not legal."""
     if to not in MOVES[job.status]:
         raise Conflict(f"A job cannot move from {job.status} to {to}.")
@@ -55,7 +57,7 @@ def moving(job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], 
     return values
 
 
-def postponing(
+def columns_of_postponement(
     job: Job, changes: Changes, attempts: Sequence[Attempt], now: int, *, counts_as_attempt: bool
 ) -> dict[str, Any]:
     """The columns that leaving a job where it is sets."""
@@ -63,7 +65,7 @@ def postponing(
     return values | ({"attempt_log": extended(job.attempt_log, attempts)} if attempts else {})
 
 
-def reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any]:
+def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any]:
     """The columns that taking a job out of a terminal state sets; raises Conflict if it is not legal."""
     if to not in REOPENS.get(job.status, ()):
         raise Conflict(f"A job that is {job.status} cannot be put back to {to}.")

@@ -1,11 +1,11 @@
-"""Ring for the other processes on the same PostgreSQL ledger, so that none has to wait until it next looks.
+"""Wake other processes on the same PostgreSQL ledger by LISTEN/NOTIFY, so that they need not poll often.
 
-A ring says only that it is worth looking, never what there is: one that gets lost costs a second, and nothing
-else. It is therefore sent beside the transactions that it speaks of, after they are over: as a part of them
-it would make them all wait for one lock (https://www.postgresql.org/docs/current/sql-notify.html).
+A notification says only that it is worth looking, never what there is: one that gets lost costs a second, and
+nothing else. It is therefore sent after the transactions that it is about, not in them, where they would all
+wait for one lock (https://www.postgresql.org/docs/current/sql-notify.html).
 
-On SQLite nothing is heard but what is tied to it, and on servers that know the protocol but no LISTEN
-nothing at all; processes go on looking once a second.
+SQLite has nothing like it: only what is set by `forward` is called there. On servers that speak PostgreSQL's
+protocol but have no LISTEN nothing arrives. Processes poll once a second in any case.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from storage.ledger.database import Database
 CHANNEL = "darkroom"
 
 GAP_S = 0.05
-"""The least time between two rings of one process; the first after a pause is at once."""
+"""The least time between two notifications of one process; the first after a pause is sent at once."""
 
 LOOK_S = 30.0
-"""How often it is tried whether the connection still stands."""
+"""How often an idle connection is tested."""
 
 RETRY_S = 1.0
 RETRY_MOST_S = 60.0
 
 
 def readable_of(files: Sequence[Any], within_s: float | None = None) -> list[Any]:
-    """Which of these can be read, once one can. A process with many connections has numbers for its files
-    that `select.select` refuses.
+    """Return which of these can be read, once one can.
+
+    Unlike `select.select` it takes file numbers above 1023, which a process with many connections has.
     """
     with selectors.DefaultSelector() as selector:
         for file in files:
@@ -44,7 +45,7 @@ def readable_of(files: Sequence[Any], within_s: float | None = None) -> list[Any
 
 
 class Topic(StrEnum):
-    """What it may be worth looking for."""
+    """What a notification is about."""
 
     WORK = "work"
     """Jobs that are due."""
@@ -53,100 +54,100 @@ class Topic(StrEnum):
 
 
 class WakeupChannel:
-    """A thread with a connection of its own that rings and listens. `ring` may be called from any thread."""
+    """A thread with a connection of its own for LISTEN and NOTIFY. Any thread may call `notify`."""
 
     def __init__(self, database: Database, silent: Callable[[Exception], None]) -> None:
-        """`silent` is called with the reason whenever it begins to hear nothing; it goes on trying."""
+        """`silent` is called with the reason when the connection is lost; it is made again with backoff."""
         self._database = database
         self._silent = silent
         self._name = uuid4().hex
-        self._answers: dict[str, Callable[[], None]] = {}
+        self._callbacks: dict[str, Callable[[], None]] = {}
         self._due: set[Topic] = set()
         self._next_at = 0.0
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._rope: tuple[socket.socket, socket.socket] | None = None
-        self._ties: list[Callable[[Topic], None]] = []
-        self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
+        self._wake_socket: tuple[socket.socket, socket.socket] | None = None
+        self._forwards: list[Callable[[Topic], None]] = []
+        self._thread = threading.Thread(target=self._run, name="wakeup", daemon=True)
 
-    def answer(self, ring: Topic, look: Callable[[], None]) -> None:
-        """Look when another process rings so, and whenever a ring may have been missed. Before `start`."""
-        self._answers[ring] = look
+    def on(self, topic: Topic, callback: Callable[[], None]) -> None:
+        """Set what to call when another process notifies, or may have while disconnected. Before `start`."""
+        self._callbacks[topic] = callback
 
-    def tie(self, pull: Callable[[Topic], None]) -> None:
-        """Have something else called at each ring where the database tells nobody. It must not wait."""
+    def forward(self, send: Callable[[Topic], None]) -> None:
+        """Call something else at each `notify` where the database has no NOTIFY. It must not block."""
         if not self._database.shared:
-            self._ties.append(pull)
+            self._forwards.append(send)
 
-    def heard(self, ring: Topic) -> None:
-        """Look, because somebody else has rung so."""
-        if ring in self._answers:
-            self._answers[ring]()
+    def dispatch(self, topic: Topic) -> None:
+        """Call what `on` set for a topic."""
+        if topic in self._callbacks:
+            self._callbacks[topic]()
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start to listen."""
         if self._database.shared:
-            self._rope = socket.socketpair()
+            self._wake_socket = socket.socketpair()
             self._thread.start()
 
-    def ring(self, ring: Topic) -> None:
-        """Ring for the other processes."""
-        for pull in self._ties:
-            pull(ring)
+    def notify(self, topic: Topic) -> None:
+        """Notify the other processes."""
+        for send in self._forwards:
+            send(topic)
         with self._lock:
-            if self._rope is not None and ring not in self._due:
-                self._due.add(ring)
-                self._rope[0].send(b".")
+            if self._wake_socket is not None and topic not in self._due:
+                self._due.add(topic)
+                self._wake_socket[0].send(b".")
 
     def stop(self, timeout_s: float) -> None:
-        """Ring what is due, and hear nothing more."""
+        """Send the notifications that are due, and stop listening."""
         with self._lock:
-            rope, self._rope = self._rope, None
+            wake_socket, self._wake_socket = self._wake_socket, None
         self._stopping.set()
-        if rope is None:
+        if wake_socket is None:
             return
-        rope[0].send(b".")
+        wake_socket[0].send(b".")
         self._thread.join(timeout_s)
         if not self._thread.is_alive():
-            for end in rope:
+            for end in wake_socket:
                 end.close()
 
     def _run(self) -> None:
-        assert self._rope is not None
-        pulled = self._rope[1]
+        assert self._wake_socket is not None
+        woken = self._wake_socket[1]
         pause = 0.0
         while not self._stopping.wait(pause):
             try:
                 with self._database.own_connection() as connection:
                     connection.execute(f"LISTEN {CHANNEL}")
                     pause = 0.0
-                    for look in self._answers.values():
-                        look()
+                    for callback in self._callbacks.values():
+                        callback()
                     while not self._stopping.is_set():
-                        self._attend(connection, pulled)
+                        self._attend(connection, woken)
             except Exception as error:  # noqa: BLE001 - this thread must not end
                 if not pause and not self._stopping.is_set():
                     self._silent(error)
                 pause = min(max(RETRY_S, 2 * pause), RETRY_MOST_S)
 
-    def _attend(self, connection: Any, pulled: socket.socket) -> None:
+    def _attend(self, connection: Any, woken: socket.socket) -> None:
         with self._lock:
             wait_s = max(0.0, self._next_at - monotonic()) if self._due else LOOK_S
-        readable = readable_of([connection, pulled], wait_s)
-        if pulled in readable:
-            pulled.recv(4096)
+        readable = readable_of([connection, woken], wait_s)
+        if woken in readable:
+            woken.recv(4096)
         if self._stopping.is_set() or monotonic() >= self._next_at:
             self._send(connection)
         if not readable and wait_s == LOOK_S:
             connection.execute("SELECT 1")
-        for told in connection.notifies(timeout=0):
-            sender, _, ring = told.payload.partition(" ")
-            if sender != self._name and ring in set(Topic):
-                self.heard(Topic(ring))
+        for received in connection.notifies(timeout=0):
+            sender, _, topic = received.payload.partition(" ")
+            if sender != self._name and topic in set(Topic):
+                self.dispatch(Topic(topic))
 
     def _send(self, connection: Any) -> None:
         with self._lock:
             due, self._due = self._due, set()
-        for ring in due:
-            connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{self._name} {ring}"))
+        for topic in due:
+            connection.execute("SELECT pg_notify(%s, %s)", (CHANNEL, f"{self._name} {topic}"))
             self._next_at = monotonic() + GAP_S

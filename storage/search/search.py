@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, exists, literal, null, or_, se
 
 from storage.errors import NotFound
 from storage.ledger.database import Database
-from storage.ledger.deliveries import told
+from storage.ledger.deliveries import newest_of_job
 from storage.ledger.rows import to_job, to_output
 from storage.ledger.schema import jobs, outputs
 from storage.models import Delivery, Job, Output
@@ -46,7 +46,7 @@ _OF_OUTPUTS = _without("images", "moves", "attempt_log", "sent", "reply", "param
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchHit:
     """An output together with the job that made it."""
 
     output: Output
@@ -80,7 +80,7 @@ class Search:
             rows = [to_job(row) for row in connection.execute(query).mappings()]
         return _page(rows, limit, [job.id for job in rows])
 
-    def outputs(self, wanted: SearchFilter, *, limit: int, cursor: str | None = None) -> Page[Found]:
+    def outputs(self, wanted: SearchFilter, *, limit: int, cursor: str | None = None) -> Page[SearchHit]:
         """List outputs, those of the newest job first.
 
         Raises ValueError if the cursor is not an output's id, and NotFound if there is no such job.
@@ -95,7 +95,33 @@ class Search:
             found = _images(connection, made, [*images, *_not_before(cursor)], limit + 1)
         return _page(found, limit, [one.output.id for one in found])
 
-    def output(self, output_id: str) -> Found:
+    def newer_ids(self, wanted: SearchFilter, than: str, *, limit: int) -> list[str]:
+        """Return the ids of the outputs before the output `than`, nearest first: keyset paging backwards.
+
+        For the page before, and the picture before. Of an output that is not there none come before. Raises
+        ValueError if `than` is not an output's id.
+        """
+        job_id, index = parse_output_id(than)
+        with self._database.read(within_s=self._within_s) as connection:
+            number = connection.scalar(select(jobs.c.number).where(jobs.c.id == job_id))
+            if number is None:
+                return []
+            way = plan(connection, wanted, with_images=True)
+            query = (
+                select(outputs.c.job_id, outputs.c.index)
+                .select_from(way.rows.join(outputs, outputs.c.job_id == jobs.c.id))
+                .where(
+                    *_conditions(way, wanted),
+                    *images_wanted(wanted),
+                    way.number >= number,
+                    or_(way.number > number, outputs.c.index < index),
+                )
+                .order_by(way.number, outputs.c.index.desc())
+                .limit(limit)
+            )
+            return [f"{row.job_id}.{row.index}" for row in connection.execute(query)]
+
+    def output(self, output_id: str) -> SearchHit:
         """Read one output, with all that is known of its job; raise NotFound."""
         try:
             job_id, index = parse_output_id(output_id)
@@ -107,12 +133,12 @@ class Search:
             job = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
         if output is None or job is None:
             raise NotFound(f"There is no output {output_id}.")
-        return Found(to_output(output), to_job(job))
+        return SearchHit(to_output(output), to_job(job))
 
     def deliveries(self, job_id: str, *, limit: int = MOST_TOLD) -> list[Delivery]:
         """List the newest callbacks of a job and those that decided it, oldest first, without bodies."""
         with self._database.read() as connection:
-            return told(connection, job_id, limit)
+            return newest_of_job(connection, job_id, limit)
 
     def output_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """List the ids of the outputs of some jobs, by job."""
@@ -138,8 +164,12 @@ def _page(rows: list[Row], limit: int, ids: list[str]) -> Page[Row]:
 
 
 def _jobs(columns: Sequence[ColumnElement[Any]], way: IndexPlan, wanted: SearchFilter) -> Any:
-    held = [*way.conditions, *where.of_jobs(wanted), *where.numbers(wanted, way.number)]
-    return select(*columns).select_from(way.rows).where(*held).order_by(way.number.desc())
+    rows = select(*columns).select_from(way.rows).where(*_conditions(way, wanted))
+    return rows.order_by(way.number.desc())
+
+
+def _conditions(way: IndexPlan, wanted: SearchFilter) -> where.Conditions:
+    return [*way.conditions, *where.of_jobs(wanted), *where.numbers(wanted, way.number)]
 
 
 def images_wanted(wanted: SearchFilter) -> where.Conditions:
@@ -152,12 +182,14 @@ def _having(images: where.Conditions) -> ColumnElement[bool]:
     return exists().where(outputs.c.job_id == jobs.c.id, *images).correlate(jobs)
 
 
-def _images(connection: Connection, made: Sequence[Job], images: where.Conditions, limit: int) -> list[Found]:
+def _images(
+    connection: Connection, made: Sequence[Job], images: where.Conditions, limit: int
+) -> list[SearchHit]:
     by_id = {job.id: job for job in made}
     query = select(outputs).join_from(outputs, jobs).where(outputs.c.job_id.in_(by_id), *images)
     query = query.order_by(jobs.c.number.desc(), outputs.c.index).limit(limit)
     rows = [to_output(row) for row in connection.execute(query).mappings()]
-    return [Found(output, by_id[output.job_id]) for output in rows]
+    return [SearchHit(output, by_id[output.job_id]) for output in rows]
 
 
 def _not_before(cursor: str | None) -> where.Conditions:

@@ -91,7 +91,7 @@ class UsageFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class UsageReport:
     """The groups, and all of them together; `others` are those beyond the limit, where there are any."""
 
     groups: Sequence[Group]
@@ -105,7 +105,7 @@ class Usage:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def read(self, wanted: UsageFilter, *, limit: int) -> Found:
+    def read(self, wanted: UsageFilter, *, limit: int) -> UsageReport:
         """Add up. Every day of the time comes, in order; of other groups `limit`, most credits first.
 
         The work grows with the number of jobs and days in that time, and with nothing else.
@@ -115,10 +115,10 @@ class Usage:
         found = _grouped(rows)
         if wanted.by is By.DAY:
             groups = [Group(_date(day), found.get(day, Spent())) for day in _days(wanted)]
-            return Found(groups, None, _together(groups))
+            return UsageReport(groups, None, _together(groups))
         groups = sorted((Group(value, spent) for value, spent in found.items()), key=_rank)
         rest = groups[limit:]
-        return Found(groups[:limit], _together(rest) if rest else None, _together(groups))
+        return UsageReport(groups[:limit], _together(rest) if rest else None, _together(groups))
 
 
 def _query(wanted: UsageFilter) -> Any:

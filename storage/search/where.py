@@ -18,8 +18,8 @@ Conditions = list[ColumnElement[bool]]
 
 def of_jobs(wanted: SearchFilter) -> Conditions:
     """The conditions on a job's own row, those on its time and its seed left out."""
-    held: Conditions = [_stands(word) for word in wanted.words]
-    held += [~_stands(word) for word in wanted.without]
+    held: Conditions = [_contains(word) for word in wanted.words]
+    held += [~_contains(word) for word in wanted.without]
     held += [_tagged(name, value) for name, value in wanted.tags.items()]
     if wanted.job is not None:
         held.append(jobs.c.id == wanted.job)
@@ -68,25 +68,25 @@ def numbers(wanted: SearchFilter, column: ColumnElement[int]) -> Conditions:
     return held
 
 
-def _stands(word: str) -> ColumnElement[bool]:
+def _contains(word: str) -> ColumnElement[bool]:
     # Not LIKE, which SQLite matches far more slowly, and only with a limit on the pattern.
-    return Stands(jobs.c.prompt_folded, literal(fold(word)))
+    return Contains(jobs.c.prompt_folded, literal(fold(word)))
 
 
-class Stands(FunctionElement[bool]):
-    """Whether a text stands somewhere in another: `Stands(whole, part)`."""
+class Contains(FunctionElement[bool]):
+    """Whether a text stands somewhere in another: `Contains(whole, part)`."""
 
     inherit_cache = True
     type = Boolean()
 
 
-@compiles(Stands)
-def _position(stands: Stands, compiler: Any, **kw: Any) -> str:
+@compiles(Contains)
+def _position(stands: Contains, compiler: Any, **kw: Any) -> str:
     return f"strpos({compiler.process(stands.clauses, **kw)}) > 0"
 
 
-@compiles(Stands, "sqlite")
-def _instr(stands: Stands, compiler: Any, **kw: Any) -> str:
+@compiles(Contains, "sqlite")
+def _instr(stands: Contains, compiler: Any, **kw: Any) -> str:
     return f"instr({compiler.process(stands.clauses, **kw)}) > 0"
 
 

@@ -36,7 +36,7 @@ LEASES = frozenset({"leased_by", "leased_until"})
 FETCHED = 2_000
 """Rows fetched at once; fewer where they hold whole bodies of requests."""
 
-Told = Callable[[str, str, int], None]
+Progress = Callable[[str, str, int], None]
 """Called as it goes on: with the step, the table, and how many rows more were dealt with."""
 
 
@@ -58,7 +58,7 @@ def fetched(table: Table) -> int:
     return 50 if any(isinstance(column.type, LargeBinary) for column in table.c) else FETCHED
 
 
-def digest(connection: Connection, table: Table, told: Told, step: str, *, leases: bool) -> Digest:
+def digest(connection: Connection, table: Table, told: Progress, step: str, *, leases: bool) -> Digest:
     """Read a whole table. Without `leases`, those that there are count as ended."""
     sha256, rows = hashlib.sha256(), 0
     for row in _walk(connection, table, leases=leases):

@@ -32,7 +32,7 @@ from storage.errors import Misconfigured, Unavailable
 from storage.ledger.database import Database
 from storage.ledger.schema import jobs
 from storage.ledger.search_index import INDEX_WORDS
-from storage.transfer.compare import LEASES, TABLES, Told, fetched, key_in, key_of, label
+from storage.transfer.compare import LEASES, TABLES, Progress, fetched, key_in, key_of, label
 
 BATCH = 5_000
 """Rows in one transaction at most."""
@@ -56,7 +56,7 @@ moved_here = Table(
 
 
 def copy_all(
-    reading: Connection, target: Database, place: Mapping[str, Any] | None, told: Told, batch: int
+    reading: Connection, target: Database, place: Mapping[str, Any] | None, told: Progress, batch: int
 ) -> None:
     """Copy every table, from a place on.
 

@@ -22,7 +22,7 @@ from storage.ledger.database import HEAD, MOVING, TURN, Database
 from storage.ledger.engine import NAME
 from storage.ledger.schema import events
 from storage.ledger.search_index import WRONG_WORDS
-from storage.transfer.compare import TABLES, Digest, Told, digest, first_difference
+from storage.transfer.compare import TABLES, Digest, Progress, digest, first_difference
 from storage.transfer.copy import AGAIN, BATCH, copy_all, moved_here
 
 STEPS = ("reading", "copying", "comparing")
@@ -85,7 +85,7 @@ def move(
     target: Database,
     *,
     clock: Callable[[], int],
-    told: Told,
+    told: Progress,
     batch: int = BATCH,
     wait_s: float = GONE_S,
 ) -> Moved:
@@ -145,7 +145,7 @@ def _begin(target: Database, found: Mapping[str, Digest]) -> tuple[int | None, M
         return earlier.finished_at, earlier.place
 
 
-def _compare(reading: Connection, target: Database, found: Mapping[str, Digest], told: Told) -> None:
+def _compare(reading: Connection, target: Database, found: Mapping[str, Digest], told: Progress) -> None:
     with target.read() as connection:
         copied = _digests(connection, told, "comparing", leases=True)
         for table in TABLES:
@@ -172,7 +172,7 @@ def _finish(target: Database, now: int) -> None:
         connection.execute(text("ANALYZE"))
 
 
-def _digests(connection: Connection, told: Told, step: str, *, leases: bool) -> dict[str, Digest]:
+def _digests(connection: Connection, told: Progress, step: str, *, leases: bool) -> dict[str, Digest]:
     return {table.name: digest(connection, table, told, step, leases=leases) for table in TABLES}
 
 

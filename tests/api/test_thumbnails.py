@@ -18,7 +18,7 @@ from receiver.thumbnails.cache import REMEMBERED_S, SPOOL_BYTES, Thumbnails
 from receiver.thumbnails.pool import Thumbnailer
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore, ObjectStream
-from storage.archive.thumbnails import KeptThumbnails
+from storage.archive.thumbnails import ThumbnailStore
 from storage.errors import Unavailable
 from storage.models import Output
 from tests.api.test_thumbnail_pool import odd
@@ -68,7 +68,7 @@ def archived(store: ObjectStore, data: bytes, index: int = 0, pixels: tuple[int,
 @contextmanager
 def thumbnails(store: ObjectStore, thumbnailer: Thumbnailer, **more: Any) -> Iterator[Thumbnails]:
     made = Thumbnails(
-        store, KeptThumbnails(store, Keys(), "1"), thumbnailer, BucketTurns(), max_pixels=10**8, **more
+        store, ThumbnailStore(store, Keys(), "1"), thumbnailer, BucketTurns(), max_pixels=10**8, **more
     )
     yield made
     made.close()

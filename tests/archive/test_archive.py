@@ -12,9 +12,10 @@ from typing import BinaryIO
 import pytest
 from PIL import Image
 
-from storage.archive.archive import Archive, NewImage, WrittenRecord, record_document
+from storage.archive.archive import Archive, NewImage, WrittenRecord
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore, StoredObject
+from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, NotFound
 from storage.media.inspect import ImageFacts
 from storage.models import Delivery, FoundBy, Job, JobError, JobRequest, JobResult, Output, Status, Verdict

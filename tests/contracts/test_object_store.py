@@ -53,7 +53,7 @@ def either(request: pytest.FixtureRequest, s3_access: S3Access) -> ObjectStore:
 
 
 def test_a_check_says_what_the_store_honours_and_leaves_nothing(either: ObjectStore) -> None:
-    assert either.check(probe_prefix="here/") == StoreFacts(
+    assert conformance.probe(either, "here/") == StoreFacts(
         create_only=True, checks_sha256=True, returns_sha256=True
     )
     assert list(either.list("")) == []
@@ -290,10 +290,13 @@ def test_a_missing_bucket_is_made_only_if_asked(s3_access: S3Access) -> None:
 
 
 def test_replicas_may_make_the_bucket_at_the_same_time(s3_access: S3Access) -> None:
-    bucket = "made-by-many"
+    def start(_: int) -> StoreFacts:
+        store = s3_access.open(bucket="made-by-many")
+        store.check(create=True)
+        return conformance.probe(store)
+
     with ThreadPoolExecutor(8) as pool:
-        checks = [pool.submit(s3_access.open(bucket=bucket).check, create=True) for _ in range(8)]
-    assert {check.result() for check in checks} == {StoreFacts(True, True, True)}
+        assert set(pool.map(start, range(8))) == {StoreFacts(True, True, True)}
 
 
 @pytest.mark.parametrize("wrong", [{"access_key": "AKIAWRONG"}, {"secret_key": "wrong-secret"}])
@@ -486,8 +489,8 @@ FOREIGN = [
 def test_what_a_killed_process_left_of_its_probe_is_swept_up_and_nothing_else(store: ObjectStore) -> None:
     for key in LEFT + FOREIGN:
         put(store, key, b"an image" * 9 if key == LARGER else conformance.BODY)
-    store.check()
+    conformance.probe(store)
     assert {found.key for found in store.list("darkroom-probes/")} == {*LEFT, *FOREIGN}, "they are young"
     early = Early(store._client, store._links, bucket=store._bucket, on_aws=False)
-    early.check()
+    conformance.probe(early)
     assert {found.key for found in store.list("darkroom-probes/")} == {*FOREIGN}

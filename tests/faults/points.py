@@ -109,9 +109,9 @@ class KillingLedger(Ledger):
         with POINTS.doing("add_job"):
             return super().add_job(*args, **more)
 
-    def record(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
+    def add_deliveries(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
         with POINTS.doing("record"):
-            return super().record(offers)
+            return super().add_deliveries(offers)
 
     def claim(self, *args: Any, **more: Any) -> list[Job]:
         claimed = super().claim(*args, **more)

@@ -22,7 +22,6 @@ from receiver.makers import Makers
 from receiver.schedule import Timing
 from receiver.service import Service
 from receiver.settings import S3Settings
-from storage.archive.conformance import StoreFacts
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.errors import Conflict, LeaseLost, StorageError, Unavailable
 from storage.ledger.database import Database
@@ -74,12 +73,6 @@ class ShakyStore(ObjectStore):
     """Comes to a point before each object that is put, and after it. One for the whole run."""
 
     point: Callable[[str], None]
-    facts: StoreFacts | None = None
-
-    def check(self, *, create: bool = False, probe_prefix: str = "") -> StoreFacts:
-        # Once is enough for all the processes of a run.
-        self.facts = self.facts or super().check(create=create)
-        return self.facts
 
     def put_new(self, key: str, file: BinaryIO, **more: Any) -> StoredObject:
         self.point("before put")
@@ -337,7 +330,7 @@ class World:
             return error.code
         before = self.everything() if self.plan is None else None
         try:
-            (receipt,) = process.ledger.record([offer])
+            (receipt,) = process.ledger.add_deliveries([offer])
         except Unavailable:
             return "unready"
         except Crash:
@@ -379,7 +372,7 @@ class World:
         """Set the clock back; each worker notices, and heals the ledger."""
         self.clock.now -= ms
         for process in self.processes:
-            process.ledger.heal()
+            process.ledger.repair_clock_skew()
 
     def _submission_of(self, prompt: str) -> int:
         jobs = (self.ledger.job(job_id) for job_id in self.job_ids())

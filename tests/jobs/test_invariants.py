@@ -134,11 +134,11 @@ class Full(Ledger):
 
     full = False
 
-    def record(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
+    def add_deliveries(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
         """Take callbacks in, or fail as a full disk does."""
         if self.full:
             raise Unavailable("The disk is full.")
-        return super().record(offers)
+        return super().add_deliveries(offers)
 
 
 def test_3_a_callback_is_answered_200_only_once_it_is_in_the_ledger(start: Start, tmp_path: Path) -> None:

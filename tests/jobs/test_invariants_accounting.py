@@ -81,7 +81,7 @@ def test_9_every_job_is_accounted_for_wherever_a_transaction_is_cut_off(interrup
         lambda: add(ledger, key="k"),
         lambda: ledger.claim("w", 1),
         lambda: ledger.move(job(), Status.SUBMITTING, "w", keep_lease=True),
-        lambda: ledger.record([callback]),
+        lambda: ledger.add_deliveries([callback]),
         lambda: ledger.move(job(), Status.RUNNING, "w", keep_lease=True, gateway_job_id="theirs"),
         lambda: ledger.move(job(), Status.READY, "w", keep_lease=True, applied=applied, result=result),
         lambda: ledger.add_output(output()),

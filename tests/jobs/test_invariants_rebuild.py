@@ -11,8 +11,8 @@ from operator import getitem, itemgetter
 from typing import Any
 from urllib.parse import urlsplit
 
-from storage.archive.archive import SCHEMA
 from storage.archive.object_store import ObjectStore
+from storage.archive.record import SCHEMA
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import deliveries, jobs, outputs
 from storage.models import JobError, JobRequest, JobResult, Status
@@ -189,7 +189,7 @@ def assert_rebuilt(live: Live, prefix: str) -> list[dict[str, Any]]:
 def test_8_the_ledger_follows_from_the_bucket_alone(start: Start) -> None:
     """8: the ledger can be rebuilt from the bucket alone, whatever the template of image keys.
 
-    Upheld by `record_document` (storage/archive/archive.py): every field that is read here; and by
+    Upheld by `record_document` (storage/archive/record.py): every field that is read here; and by
     `Keys.record` (storage/archive/keys.py): its fixed place. A new column must be in a record too, or be left
     out for a reason. A job without a record, because it failed or is not over, is not in the bucket.
     """

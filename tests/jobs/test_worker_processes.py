@@ -173,13 +173,13 @@ def test_on_sqlite_both_sides_ring_for_each_other(tmp_path: Path) -> None:
         lines = [WakePipe(end, bell) for end, bell in zip(ends, bells, strict=True)]
         threads = [threading.Thread(target=line.listen) for line in lines]
         for bell, line, events, thread in zip(bells, lines, heard, threads, strict=True):
-            bell.tie(line.ring)
+            bell.forward(line.ring)
             for ring, event in events.items():
-                bell.answer(ring, event.set)
+                bell.on(ring, event.set)
             thread.start()
-        bells[0].ring(Topic.WORK)
+        bells[0].notify(Topic.WORK)
         assert heard[1][Topic.WORK].wait(LONG)
-        bells[1].ring(Topic.EVENTS)
+        bells[1].notify(Topic.EVENTS)
         assert heard[0][Topic.EVENTS].wait(LONG)
         assert not heard[1][Topic.EVENTS].is_set()
         assert not heard[0][Topic.WORK].is_set()
@@ -188,7 +188,7 @@ def test_on_sqlite_both_sides_ring_for_each_other(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(LONG)
             assert not thread.is_alive()
-        bells[0].ring(Topic.WORK)  # nobody is there any more, and nobody minds
+        bells[0].notify(Topic.WORK)  # nobody is there any more, and nobody minds
         for end in ends:
             end.close()
 
@@ -198,9 +198,9 @@ def test_who_does_not_listen_holds_nobody_up(tmp_path: Path) -> None:
         bell = WakeupChannel(database, silent)
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            bell.tie(WakePipe(ours, bell).ring)
+            bell.forward(WakePipe(ours, bell).ring)
             for _ in range(300_000):
-                bell.ring(Topic.EVENTS)
+                bell.notify(Topic.EVENTS)
             assert theirs.recv(1) == b"e"
 
 

@@ -206,7 +206,7 @@ def test_work_is_found_without_reading_finished_jobs(ledger: Ledger, database: D
     backlog = Backlog(database, Clock())
     backlog.oldest_ready_at()
     backlog.many_due(GATEWAY, 5)
-    ledger.heal()
+    ledger.repair_clock_skew()
     ledger.release("w")
     with engine.connect() as connection:
         plans = [
@@ -241,9 +241,9 @@ def test_what_a_clock_that_was_set_back_had_put_off_is_due_again(ledger: Ledger,
     ledger.postpone(job, "w", due_in_ms=30_000)
     clock.now -= 3_600_000
     assert ledger.claim("w", 5) == []
-    assert ledger.heal() == 2
+    assert ledger.repair_clock_skew() == 2
     assert len(ledger.claim("w", 5)) == 2
-    assert ledger.heal() == 0, "leases of now are left alone"
+    assert ledger.repair_clock_skew() == 0, "leases of now are left alone"
 
 
 def test_attempts_are_kept_in_the_ledger_and_repetitions_counted(ledger: Ledger, clock: Clock) -> None:
@@ -290,12 +290,12 @@ def test_a_clock_that_was_set_back_does_not_leave_anybody_alone_for_the_differen
     clock.now += 5000
     assert circuits.begin_probe(kind, GATEWAY)
     clock.now = right
-    ledger.heal()
+    ledger.repair_clock_skew()
     assert circuit(circuits).state(clock.now) == "half_open"
     assert ledger.next_due() == clock.now
     assert circuits.begin_probe(kind, GATEWAY), "one try is let through at once"
     fail()
     assert circuit(circuits).failures == TIMING.breaker_failures + 1, "it goes on counting"
     before = circuit(circuits)
-    ledger.heal()
+    ledger.repair_clock_skew()
     assert circuit(circuits) == before, "what is right is left as it is"

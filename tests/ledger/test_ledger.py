@@ -124,7 +124,7 @@ def _way_to(status: Status) -> list[Status]:
 
 def test_a_terminal_job_is_due_no_more_and_keeps_no_links(ledger: Ledger) -> None:
     job = running(ledger)
-    ledger.record([offer(body=b"x", theirs="theirs-job-1")])
+    ledger.add_deliveries([offer(body=b"x", theirs="theirs-job-1")])
     (job,) = ledger.claim("w", 1)
     images = (ImageRef("https://cdn.example/1.png?sig=abc"),)
     job = ledger.move(job, Status.READY, "w", result=JobResult(images=images), keep_lease=True)
@@ -139,7 +139,7 @@ def test_a_terminal_job_is_due_no_more_and_keeps_no_links(ledger: Ledger) -> Non
 def test_a_callback_wakes_its_job_and_is_kept_as_it_came(ledger: Ledger, clock: Clock) -> None:
     running(ledger)
     assert ledger.claim("w", 1) == []
-    assert ledger.record([offer(body=b'{"a": 1}')]) == [DeliveryResult.ACCEPTED]
+    assert ledger.add_deliveries([offer(body=b'{"a": 1}')]) == [DeliveryResult.ACCEPTED]
     (delivery,) = ledger.pending_deliveries("job-1")
     assert delivery.body == b'{"a": 1}'
     assert delivery.signature is Verdict.VALID
@@ -150,7 +150,7 @@ def test_a_callback_that_comes_while_its_job_is_held_makes_it_due_again(ledger: 
     add(ledger)
     (job,) = ledger.claim("w", 1)
     job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
-    ledger.record([offer(theirs="theirs")])
+    ledger.add_deliveries([offer(theirs="theirs")])
     job = ledger.move(job, Status.RUNNING, "w", gateway_job_id="theirs", due_in_ms=30_000)
     assert job.next_attempt_at == clock.now
 
@@ -162,7 +162,7 @@ def test_the_same_body_is_one_delivery_however_often_it_comes(ledger: Ledger) ->
 
     def send() -> None:
         barrier.wait()
-        receipts.extend(ledger.record([offer(), offer()]))
+        receipts.extend(ledger.add_deliveries([offer(), offer()]))
 
     threads = [threading.Thread(target=send) for _ in range(10)]
     for thread in threads:
@@ -177,7 +177,7 @@ def test_callbacks_are_told_of_without_their_bodies_and_never_all_of_them(
     ledger: Ledger, database: Database
 ) -> None:
     job = running(ledger)
-    ledger.record([offer(body=b"%03d" % number) for number in range(9)])
+    ledger.add_deliveries([offer(body=b"%03d" % number) for number in range(9)])
     (job,) = ledger.claim("w", 1)
     first = ledger.deliveries("job-1")[0]
     assert first.body == b"000"
@@ -201,26 +201,28 @@ def test_a_callback_must_speak_of_its_own_job(
     ledger: Ledger, theirs: str | None, receipt: DeliveryResult
 ) -> None:
     running(ledger)
-    assert ledger.record([offer(theirs=theirs)]) == [receipt]
+    assert ledger.add_deliveries([offer(theirs=theirs)]) == [receipt]
     assert len(ledger.deliveries("job-1")) == (receipt is DeliveryResult.ACCEPTED)
 
 
 def test_a_callback_that_overtakes_its_submission_may_not_claim_another_jobs_id(ledger: Ledger) -> None:
     running(ledger, "job-1")
     add(ledger, "job-2")
-    assert ledger.record([offer("job-2", theirs="theirs-job-1")]) == [DeliveryResult.MISMATCH]
+    assert ledger.add_deliveries([offer("job-2", theirs="theirs-job-1")]) == [DeliveryResult.MISMATCH]
 
 
 def test_a_callback_for_an_unknown_job_leaves_nothing(ledger: Ledger) -> None:
-    assert ledger.record([offer("nobody")]) == [DeliveryResult.UNKNOWN_JOB]
+    assert ledger.add_deliveries([offer("nobody")]) == [DeliveryResult.UNKNOWN_JOB]
 
 
 def test_a_late_callback_is_kept_and_changes_nothing(ledger: Ledger) -> None:
     job = running(ledger)
-    ledger.record([offer(body=b"first")])
+    ledger.add_deliveries([offer(body=b"first")])
     (job,) = ledger.claim("w", 1)
     done = ledger.move(job, Status.FAILED, "w")
-    assert ledger.record([offer(body=b'"https://x.example/i.png?sig=1"')]) == [DeliveryResult.ACCEPTED]
+    assert ledger.add_deliveries([offer(body=b'"https://x.example/i.png?sig=1"')]) == [
+        DeliveryResult.ACCEPTED
+    ]
     assert ledger.job("job-1") == done
     assert [delivery.effect for delivery in ledger.deliveries("job-1")] == ["late", "late"]
     bodies = {delivery.body for delivery in ledger.deliveries("job-1")}
@@ -229,7 +231,7 @@ def test_a_late_callback_is_kept_and_changes_nothing(ledger: Ledger) -> None:
 
 def test_links_in_deliveries_lose_their_queries_when_the_job_ends(ledger: Ledger) -> None:
     running(ledger)
-    ledger.record([offer(body=b'{"url": "https://x.example/i.png?X-Signature=secret"}')])
+    ledger.add_deliveries([offer(body=b'{"url": "https://x.example/i.png?X-Signature=secret"}')])
     (job,) = ledger.claim("w", 1)
     assert b"secret" in ledger.deliveries("job-1")[0].body
     ledger.move(job, Status.FAILED, "w")
@@ -273,7 +275,7 @@ def test_job_counts_say_where_every_job_is(ledger: Ledger, clock: Clock) -> None
     (job,) = ledger.claim("w", 1)
     ledger.move(job, Status.FAILED, "w", error=JobError("x", "y", "gateway"))
     ready = running(ledger)
-    ledger.record([offer()])
+    ledger.add_deliveries([offer()])
     (ready,) = ledger.claim("w", 1)
     ledger.move(ready, Status.READY, "w", found_by=FoundBy.POLL)
     pages = ledger.job_counts()
@@ -329,7 +331,7 @@ def test_a_postponed_job_is_due_when_it_was_said(ledger: Ledger, clock: Clock) -
 
 def test_a_deaf_job_is_not_due_sooner_for_the_callbacks_it_has(ledger: Ledger, clock: Clock) -> None:
     running(ledger)
-    ledger.record([offer()])
+    ledger.add_deliveries([offer()])
     (job,) = ledger.claim("w", 1)
     ledger.postpone(job, "w", due_in_ms=500, ignore_callbacks=True)
     assert ledger.claim("w", 1) == []
@@ -484,10 +486,10 @@ def test_one_job_has_a_limit_of_different_callbacks(ledger: Ledger) -> None:
     running(ledger)
     many = [offer(body=str(number).encode()) for number in range(MAX_DELIVERIES + 5)]
     many = [replace(one, delivery=replace(one.delivery, id=str(n))) for n, one in enumerate(many)]
-    receipts = ledger.record(many)
+    receipts = ledger.add_deliveries(many)
     assert receipts.count(DeliveryResult.ACCEPTED) == MAX_DELIVERIES
     assert receipts[-5:] == [DeliveryResult.TOO_MANY] * 5
-    assert ledger.record([many[0]]) == [DeliveryResult.DUPLICATE]
+    assert ledger.add_deliveries([many[0]]) == [DeliveryResult.DUPLICATE]
 
 
 def test_a_reopened_job_begins_anew_and_only_where_that_is_legal(ledger: Ledger) -> None:
@@ -503,13 +505,13 @@ def test_a_reopened_job_begins_anew_and_only_where_that_is_legal(ledger: Ledger)
     with pytest.raises(Conflict, match="moved meanwhile"):
         ledger.reopen(failed, Status.QUEUED, attempt)
     late = offer(body=b"of the first submission", theirs="theirs-job-1")
-    assert ledger.record([late]) == [DeliveryResult.ACCEPTED]
+    assert ledger.add_deliveries([late]) == [DeliveryResult.ACCEPTED]
     assert ledger.deliveries("job-1")[-1].effect == "late"
     assert ledger.pending_deliveries("job-1") == []
-    assert ledger.record([replace(late, submission=3)]) == [DeliveryResult.UNKNOWN_JOB]
+    assert ledger.add_deliveries([replace(late, submission=3)]) == [DeliveryResult.UNKNOWN_JOB]
 
 
 def _fail(ledger: Ledger) -> Job:
-    ledger.record([offer(body=b"wakes it")])
+    ledger.add_deliveries([offer(body=b"wakes it")])
     (job,) = ledger.claim("w", 1)
     return ledger.move(job, Status.FAILED, "w", error=JobError("x", "y", "gateway"))

@@ -134,7 +134,7 @@ def test_the_same_callback_at_the_same_instant_is_taken_once(peers: Sequence[Led
     def take(ledger: Ledger, peer: int) -> None:
         # In another order each, which must not make them wait for each other.
         names = ("a", "b") if peer % 2 else ("b", "a")
-        receipts.extend(ledger.record([offer(name, theirs=f"theirs-{name}") for name in names]))
+        receipts.extend(ledger.add_deliveries([offer(name, theirs=f"theirs-{name}") for name in names]))
 
     together(peers, take)
     assert sorted(receipts) == sorted(
@@ -291,7 +291,7 @@ def await_waiting(database: Database, number: int) -> None:
         "WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
     give_up = time.monotonic() + 20
-    with database.glance() as connection:
+    with database.autocommit() as connection:
         while connection.scalar(waiting) != number:
             assert time.monotonic() < give_up, f"{number} transactions did not come to wait"
 

@@ -60,7 +60,7 @@ def _job(ledger: Ledger, job_id: str, end: Status) -> None:
     if end is Status.SUBMITTING:
         return
     job = ledger.move(job, Status.RUNNING, "w", gateway_job_id=f"theirs {job_id}", keep_lease=True)
-    ledger.record([offer(job_id, bytes(range(256)), job.gateway_job_id)])
+    ledger.add_deliveries([offer(job_id, bytes(range(256)), job.gateway_job_id)])
     if end is Status.RUNNING:
         return
     if end is Status.FAILED:

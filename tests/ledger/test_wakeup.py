@@ -27,7 +27,7 @@ def hung(url: str) -> Iterator[tuple[WakeupChannel, Heard]]:
     with closing(Database.open(url)) as database:
         bell = WakeupChannel(database, lambda error: heard.put(type(error).__name__))
         for ring in Topic:
-            bell.answer(ring, lambda ring=ring: heard.put(ring))  # type: ignore[misc]
+            bell.on(ring, lambda ring=ring: heard.put(ring))  # type: ignore[misc]
         bell.start()
         try:
             if database.shared:
@@ -39,9 +39,9 @@ def hung(url: str) -> Iterator[tuple[WakeupChannel, Heard]]:
 
 def test_the_others_hear_it_and_oneself_does_not(postgres_url: str) -> None:
     with hung(postgres_url) as (one, of_one), hung(postgres_url) as (two, of_two):
-        one.ring(Topic.WORK)
+        one.notify(Topic.WORK)
         assert of_two.get(timeout=LONG) == Topic.WORK
-        two.ring(Topic.EVENTS)
+        two.notify(Topic.EVENTS)
         assert of_one.get(timeout=LONG) == Topic.EVENTS
         assert (of_one.empty(), of_two.empty()) == (True, True)
 
@@ -49,8 +49,8 @@ def test_the_others_hear_it_and_oneself_does_not(postgres_url: str) -> None:
 def test_however_much_happens_a_process_rings_now_and_then(postgres_url: str) -> None:
     with hung(postgres_url) as (one, _), hung(postgres_url) as (_two, of_two):
         for _ in range(5000):
-            one.ring(Topic.EVENTS)
-        one.ring(Topic.WORK)
+            one.notify(Topic.EVENTS)
+        one.notify(Topic.WORK)
         heard: list[str] = []
         while not heard or heard[-1] != Topic.WORK:
             heard.append(of_two.get(timeout=LONG))
@@ -61,7 +61,7 @@ def test_what_is_due_is_rung_before_it_ends(postgres_url: str) -> None:
     with hung(postgres_url) as (_, of_one):
         for _ in range(3):
             with hung(postgres_url) as (other, _of_other):
-                other.ring(Topic.WORK)
+                other.notify(Topic.WORK)
             assert of_one.get(timeout=LONG) == Topic.WORK
 
 
@@ -81,7 +81,7 @@ def test_it_hears_again_once_the_server_is_back(clock: Clock) -> None:
 def test_on_sqlite_nobody_listens(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
     with hung(url) as (one, heard), hung(url) as (_, of_two):
-        one.ring(Topic.WORK)
+        one.notify(Topic.WORK)
         one.stop(LONG)
         assert (heard.empty(), of_two.empty()) == (True, True)
 
@@ -109,5 +109,5 @@ def test_it_hears_in_a_process_with_a_thousand_connections(postgres_url: str) ->
         assert many[-1].fileno() > 1023
         one, _ = stack.enter_context(hung(postgres_url))
         _, of_two = stack.enter_context(hung(postgres_url))
-        one.ring(Topic.WORK)
+        one.notify(Topic.WORK)
         assert of_two.get(timeout=LONG) == Topic.WORK

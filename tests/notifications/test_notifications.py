@@ -20,7 +20,7 @@ from receiver.sandbox import SandboxServer
 from receiver.schemas.responses import Message
 from storage.ledger.job_counts import count_accepted
 from storage.ledger.job_numbers import first_number
-from storage.ledger.notifications import owe
+from storage.ledger.notifications import add_notification
 from storage.ledger.rows import new_job
 from storage.ledger.schema import jobs
 from storage.models import JobRequest, Status
@@ -239,7 +239,7 @@ def owe_many(live: Live, url: str, number: int) -> None:
             }  # fmt: skip
             made = connection.execute(insert(jobs).values(row).returning(jobs)).mappings().one()
             count_accepted(connection, "apiframe")
-            owe(connection, made, now)
+            add_notification(connection, made, now)
 
 
 def test_500_jobs_for_a_dead_receiver_hold_up_no_other(start: Start) -> None:
@@ -253,7 +253,7 @@ def test_500_jobs_for_a_dead_receiver_hold_up_no_other(start: Start) -> None:
         assert {live.finish(job_id)["status"] for job_id in made} == {"archived"}
         assert {app.next().verified()["data"]["job"]["id"] for _ in made} == set(made)
         assert live.http.get("/v1/status").json()["balanced"]
-        waiting = live.service.memory.notifications.standing()
+        waiting = live.service.memory.notifications.counts()
         assert waiting.owed >= 500 - 8, "the dead one has not taken any"
         assert dead.told.qsize() + 1 <= 2, "two at a time"
         never.set()

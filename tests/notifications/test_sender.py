@@ -335,7 +335,7 @@ def test_a_clock_that_is_set_back_strands_nothing(tmp_path: Path) -> None:
         job = at.rest(app.url)
         at.tried(job, 1)
         at.forward(-86400)
-        at.ledger.heal()
+        at.ledger.repair_clock_skew()
         at.notifier.wake()
         assert at.delivered(job).attempts == 2
 

@@ -339,15 +339,15 @@ def test_what_waits_is_counted(opened: tuple[Ledger, Backlog, Clock]) -> None:
     ledger, backlog, clock = opened
     running(ledger)
     assert backlog.read() == Waiting(jobs_due=0, deliveries=0)
-    ledger.record([offer(body=b"1"), offer(body=b"2")])
+    ledger.add_deliveries([offer(body=b"1"), offer(body=b"2")])
     assert backlog.read() == Waiting(jobs_due=1, deliveries=2)
     clock.now += 31_000
     (job,) = ledger.claim("w", 1)
     first, second = ledger.pending_deliveries(job.id)
     ledger.move(job, Status.READY, "w", applied={first.id: "progress", second.id: "ready"}, keep_lease=True)
     assert backlog.read() == Waiting(jobs_due=1, deliveries=0)
-    assert backlog.told_at(job.id) == second.received_at
-    assert backlog.told_at("nobody") is None
+    assert backlog.result_callback_at(job.id) == second.received_at
+    assert backlog.result_callback_at("nobody") is None
 
 
 def test_what_waits_is_counted_without_reading_every_row(opened: tuple[Ledger, Backlog, Clock]) -> None:
@@ -356,7 +356,7 @@ def test_what_waits_is_counted_without_reading_every_row(opened: tuple[Ledger, B
     engine: Engine = backlog._database._engine
     event.listen(engine, "before_cursor_execute", lambda *given: asked.append((given[2], given[3])))
     backlog.read()
-    backlog.told_at("job-1")
+    backlog.result_callback_at("job-1")
     with engine.connect() as connection:
         plans = [
             step[3]

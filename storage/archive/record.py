@@ -1,0 +1,131 @@
+"""Build a job's record: the JSON document that the bucket keeps of it, in the form `darkroom/record/1`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from storage.models import Attempt, Delivery, Job, JobError, Output, Status, rfc3339
+from storage.urls import origin_of
+
+SCHEMA = "darkroom/record/1"
+
+
+def record_document(
+    job: Job,
+    outputs: Sequence[Output],
+    deliveries: Sequence[Delivery],
+    *,
+    closing: tuple[Status, int],
+    missing: JobError | None,
+    seed_supported: bool | None,
+) -> dict[str, Any]:
+    """Say everything that is known of a finished job, as its record does.
+
+    `closing` is the move that follows once the record is stored, and when; `missing` says why there are
+    fewer outputs than the gateway made.
+
+    Readers ignore fields that they do not know; the meaning of a field never changes.
+    """
+    return {
+        "schema": SCHEMA,
+        "job": {
+            "id": job.id,
+            "status": closing[0],
+            "gateway": job.gateway,
+            "gateway_job_id": job.gateway_job_id,
+            "idempotency_key": job.idempotency_key,
+            "request_sha256": job.request_sha256,
+            "submission": job.submission,
+            "submitted_at": None if job.submission_at is None else rfc3339(job.submission_at),
+            "request_id": job.request_id,
+            # Its host alone, for the rest may hold a secret; what was asked for is in the request's digest.
+            "notify_url": job.notify_url and origin_of(job.notify_url),
+            "tags": dict(job.request.tags),
+            "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
+            "attempts": [_attempt(attempt) for attempt in job.attempt_log],
+        },
+        "request": {"asked": _asked(job), "sent": job.sent},
+        "seed": {
+            "requested": job.request.seed,
+            "returned": job.result.seed,
+            "supported": seed_supported,
+        },
+        "result": {
+            "model_requested": job.request.model,
+            "model_reported": job.result.model,
+            "credits": job.result.credits,
+            "credits_estimated": job.result.credits_estimated,
+            "credits_before": job.credits_before,
+            "credits_before_estimated": job.credits_before_estimated,
+            "missing": missing and {name: getattr(missing, name) for name in ("code", "message", "at_fault")},
+            "reply": job.result.reply,
+        },
+        "evidence": _evidence(job, deliveries),
+        "outputs": [_output_entry(output) for output in outputs],
+    }
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    request = job.request
+    return {
+        "model": request.model,
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "aspect_ratio": request.aspect_ratio,
+        "num_images": request.num_images,
+        "seed": request.seed,
+        "params": dict(request.params),
+        "ignored": list(request.ignored),
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "step": attempt.step,
+        "code": attempt.code,
+        "message": attempt.message,
+        "first_at": rfc3339(attempt.first_at),
+        "last_at": rfc3339(attempt.last_at),
+        "times": attempt.times,
+    }
+
+
+def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
+    # Those of this result: a retry may have asked the gateway again for what a callback once told.
+    since = job.moved_at(Status.READY) or 0
+    by_callback = any(one.effect == "ready" and (one.applied_at or 0) >= since for one in deliveries)
+    return {
+        "found_by": job.found_by,
+        "callback_expected": job.callback_expected,
+        "confirmed_by": "callback" if by_callback else "poll",
+        "gateway_request_ids": [job.gateway_request_id] if job.gateway_request_id else [],
+        "deliveries": [
+            {
+                "id": delivery.id,
+                "received_at": rfc3339(delivery.received_at),
+                "body_sha256": delivery.body_sha256,
+                "signature": delivery.signature,
+                "effect": delivery.effect,
+            }
+            for delivery in deliveries
+        ],
+    }
+
+
+def _output_entry(output: Output) -> dict[str, Any]:
+    return {
+        "index": output.index,
+        "key": output.key,
+        "sha256": output.sha256,
+        "bytes": output.bytes,
+        "media_type": output.media_type,
+        "declared_type": output.declared_type,
+        "width": output.width,
+        "height": output.height,
+        "seed": output.seed,
+        "source_url": output.source_url,
+        "downloaded_at": output.downloaded_at and rfc3339(output.downloaded_at),
+        "stored_at": rfc3339(output.stored_at),
+        "version_id": output.version_id,
+    }
