@@ -1,4 +1,4 @@
-"""Thumbnails: read from the bucket, or made when first asked for, each once however many ask."""
+"""Cache thumbnails in the bucket: made when first requested, once for all concurrent requests."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from storage.models import Output
 log = structlog.get_logger("darkroom.thumbnails")
 
 RECIPE = "1"
-"""How `receiver/thumbnails/child.py` makes them. Count it up with a change there, and all are made anew."""
+"""How `receiver/thumbnails/child.py` makes them. Count it up with a change there, and all are made again."""
 MOST_WAITING = 256
-"""How many may be waited for; whoever asks for one more is told to come back. A page of a gallery has 100."""
+"""How many may be waited for; one more gets Unready. A page of a gallery has 100."""
 REMEMBERED_S = 600.0
-"""How long an image of which no thumbnail can be made is not tried again."""
+"""TTL of the negative cache: an image of which no thumbnail can be made is not tried again meanwhile."""
 MOST_REMEMBERED = 4096
 SPOOL_BYTES = 8 * 1024 * 1024
 
 
 class Thumbnails:
-    """The thumbnails of outputs, for one event loop; close it at the end."""
+    """The thumbnail cache of one event loop; close it at the end."""
 
     def __init__(
         self,
@@ -59,14 +59,14 @@ class Thumbnails:
         self._max_pixels = max_pixels
         self._most_waiting = most_waiting
         self._now_s = now_s
-        # Places of their own too: making one takes long, and reading what is kept need not wait for it.
+        # Threads of their own: making one takes long, and cached ones need not wait for it.
         self._places = CapacityLimiter(thumbnailer.at_once)
         self._making: dict[str, asyncio.Task[bytes]] = {}
         self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._closed = False
 
     async def get(self, output: Output) -> bytes:
-        """The thumbnail of an output, in WebP.
+        """Return the thumbnail of an output, in WebP.
 
         Raises NoThumbnail if none can be made, now or a while ago; Unready if too many are being made; and
         the errors of storage.
@@ -78,17 +78,17 @@ class Thumbnails:
             if len(self._making) >= self._most_waiting:
                 raise Unready("Many thumbnails are being made; ask again in a moment.")
             making = self._making[output.id] = asyncio.create_task(self._make_in_turn(output))
-        # Whoever leaves must not take it from the others who wait for it.
+        # A request that is cancelled must not cancel it for the others that wait.
         return await asyncio.shield(making)
 
     def close(self) -> None:
-        """Stop making any; those who wait are answered Unready."""
+        """Stop making any; requests that wait get Unready."""
         self._closed = True
         self._thumbnailer.close()
 
     async def _make_in_turn(self, output: Output) -> bytes:
         try:
-            # Abandoned where the service stops while the bucket hangs: the process must not wait for it.
+            # Abandoned if the service stops while the bucket hangs: the process must not wait for it.
             return await to_thread.run_sync(self._make, output, limiter=self._places, abandon_on_cancel=True)
         except NoThumbnail as error:
             self._remember(output, str(error))

@@ -1,10 +1,10 @@
-"""The program that makes thumbnails: apart from the service, because it decodes what strangers drew up.
+"""Make thumbnails, as a confined child process: it decodes hostile images, apart from the service.
 
-`receiver.thumbnails.pool` starts it, as a file that imports nothing of ours, and talks to it over pipes. A
-request is a line of JSON, then as many bytes as its `bytes` says; `pixels` is what the image's header was
-found to say, and `memory` and `seconds` what one image may take. The answer is a line of JSON, then as many
-bytes of WebP as its `bytes` says; or a line with `error`: a word, or several, for why there is none. Any
-other end than the end of the requests is a death: by a limit, by the kernel, or by a bug in a decoder.
+`receiver.thumbnails.pool` starts this file, which imports nothing of ours, and talks to it over pipes. A
+request is a line of JSON, then as many bytes as its `bytes` says; `pixels` is what the image's header says,
+`memory` and `seconds` what one image may take, `idle` how long to wait for the next one. The response is a
+line of JSON, then as many bytes of WebP as its `bytes` says; or a line with `error`, which says why there is
+none. The process exits at the end of the requests; any other end is by a limit, the kernel, or a decoder.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ except ImportError:  # pragma: no cover - no limits on Windows
     resource = None  # type: ignore[assignment]
 
 if __name__ == "__main__":
-    # Alone, it finds Pillow where its starter has it.
+    # Isolated, it finds Pillow where its parent has it.
     sys.path[:0] = sys.argv[1:2]
 
-# All that Pillow would load when it comes to it, because then nothing can be opened any more.
+# All that Pillow loads on demand, because once confined nothing can be opened.
 from PIL import (
     AvifImagePlugin,
     Image,
@@ -61,7 +61,7 @@ UPRIGHT = {
 
 
 def thumbnail(data: bytes) -> bytes:
-    """Make a thumbnail in WebP: upright, in sRGB, without metadata; of an animation its first frame.
+    """Return a thumbnail in WebP: upright, in sRGB, without metadata; of an animation its first frame.
 
     Raises whatever a decoder raises on hostile bytes.
     """
@@ -87,7 +87,7 @@ def _averageable(image: Image.Image) -> Image.Image:
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """The colours as a screen shows them. A profile that cannot be used counts for nothing."""
+    """Convert to sRGB by the embedded profile, if it can be used."""
     plain = "RGBA" if image.mode in {"RGBA", "LA", "RGBa", "La"} else "RGB"
     if profile and image.mode in {"RGB", "RGBA", "CMYK", "L"}:
         with suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -106,8 +106,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def main() -> None:
-    """Answer requests until there are no more."""
-    requests, answers = sys.stdin.buffer, _answers()
+    """Serve requests until there are no more."""
+    requests, responses = sys.stdin.buffer, _responses()
     _confine()
     while line := requests.readline(4096):
         request = json.loads(line)
@@ -118,9 +118,9 @@ def main() -> None:
         Image.MAX_IMAGE_PIXELS = request["pixels"]
         head, made = _try(data)
         del data
-        answers.write(json.dumps(head).encode() + b"\n" + made)
-        answers.flush()
-        _rest()
+        responses.write(json.dumps(head).encode() + b"\n" + made)
+        responses.flush()
+        _alarm(request["idle"])
 
 
 def _try(data: bytes) -> tuple[dict[str, int | str], bytes]:
@@ -129,7 +129,7 @@ def _try(data: bytes) -> tuple[dict[str, int | str], bytes]:
     except MemoryError:
         return {"error": "it takes too much memory"}, b""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return {"error": "it has more pixels than its header was found to say"}, b""
+        return {"error": "it has more pixels than its header says"}, b""
     except UnidentifiedImageError:
         return {"error": "its header cannot be read"}, b""
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything, and the next image shall be made
@@ -137,15 +137,15 @@ def _try(data: bytes) -> tuple[dict[str, int | str], bytes]:
     return {"bytes": len(made)}, made
 
 
-def _answers() -> BinaryIO:
-    # Whatever a decoder prints must not stand among the answers.
-    answers = os.fdopen(os.dup(1), "wb")
+def _responses() -> BinaryIO:
+    # What a decoder prints must not stand among the responses.
+    responses = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    return answers
+    return responses
 
 
 def _confine() -> None:
-    """Give up what a decoder does not need. What a system does not have is left out."""
+    """Drop what a decoder does not need: files, sockets, processes, threads, core dumps."""
     warnings.simplefilter("ignore")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     Image.preinit()
@@ -153,27 +153,26 @@ def _confine() -> None:
     with suppress(OSError, AttributeError):
         os.nice(5)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        # Where memory runs out, the kernel shall end this process and not the service.
+        # Where memory runs out, the kernel kills this process and not the service.
         file.write("1000")
     if resource is not None:
-        # No core dump, nothing written, no file or socket opened, no process or thread started.
         for name in ("RLIMIT_CORE", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC"):
             with suppress(OSError, ValueError, AttributeError):
                 resource.setrlimit(getattr(resource, name), (0, 0))
 
 
 def _allow(*, memory: int, seconds: int) -> None:
-    """Let the next image have this much memory and time, and no more."""
-    with suppress(AttributeError):
-        signal.alarm(seconds + 5)  # for whoever was left alone by its starter
+    """Limit the memory and the time of the next image."""
+    _alarm(seconds + 5)  # where the parent died, and kills no more
     if resource is not None:
         _soften(resource.RLIMIT_AS, memory)
         _soften(resource.RLIMIT_CPU, int(time.process_time()) + seconds + 1)
 
 
-def _rest() -> None:
+def _alarm(seconds: int) -> None:
+    """End this process in so many seconds, by SIGALRM."""
     with suppress(AttributeError):
-        signal.alarm(0)
+        signal.alarm(seconds)
 
 
 def _soften(what: int, most: int) -> None:

@@ -469,13 +469,13 @@ def test_who_waits_for_one_is_sent_home_when_the_service_stops(
         with started(s3_server, tmp_path, sandbox=sandbox, makers=makers) as live:
             at = f"{live.url}/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/thumbnail"
             asking = pool.submit(httpx.get, at, trust_env=False, timeout=30)
-            while not hanging.helpers():
+            while not hanging.children():
                 threading.Event().wait(0.01)
             began = monotonic()
         assert monotonic() - began < GRACE_S
         answer = asking.result(5)
     assert (answer.status_code, answer.json()["code"]) == (503, "unready")
-    assert hanging.helpers() == []
+    assert hanging.children() == []
 
 
 # Records.

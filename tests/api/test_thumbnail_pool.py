@@ -1,4 +1,4 @@
-"""Thumbnails from real helper processes: every format, and whatever a hostile image may do to a decoder."""
+"""Thumbnails from real child processes: every format, and what a hostile image may do to a decoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from receiver.errors import NoThumbnail, Unready
-from receiver.thumbnails.pool import LARGE_PIXELS, Thumbnailer, usual_program
+from receiver.thumbnails.pool import LARGE_PIXELS, Thumbnailer, child_command
 from tests.support import pictures
 from tests.support.pictures import CORNERS, corners, corners_of, encoded, turned
 
@@ -39,7 +39,7 @@ def thumbnailer() -> Iterator[Thumbnailer]:
     made = Thumbnailer()
     yield made
     made.close()
-    assert made.helpers() == []
+    assert made.children() == []
 
 
 def make(thumbnailer: Thumbnailer, data: bytes, pixels: int = 900 * 600) -> Image.Image:
@@ -69,36 +69,36 @@ def make(thumbnailer: Thumbnailer, data: bytes, pixels: int = 900 * 600) -> Imag
         *(f"turned {orientation}" for orientation in range(1, 9)), "png turned", "webp turned", "avif turned",
     ],
 )  # fmt: skip
-def test_it_is_the_picture_upright_in_its_own_shape(thumbnailer: Thumbnailer, data: bytes, mode: str) -> None:
+def test_thumbnail_is_upright_in_its_shape(thumbnailer: Thumbnailer, data: bytes, mode: str) -> None:
     image = make(thumbnailer, data)
     assert (image.size, image.mode) == ((512, 341), mode)
     assert corners_of(image) == list(CORNERS)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF"])
-def test_what_is_clear_stays_clear(thumbnailer: Thumbnailer, kind: str) -> None:
+def test_transparency_stays(thumbnailer: Thumbnailer, kind: str) -> None:
     image = make(thumbnailer, encoded(pictures.clear(), kind))
     alpha = image.getchannel("A")
     assert (image.mode, alpha.getpixel((100, 100)), alpha.getpixel((400, 100))) == ("RGBA", 255, 0)
 
 
-def test_a_clear_palette_stays_clear(thumbnailer: Thumbnailer) -> None:
+def test_transparent_palette_stays(thumbnailer: Thumbnailer) -> None:
     image = make(thumbnailer, encoded(pictures.clear().quantize(8), "PNG"))
     assert image.getchannel("A").getpixel((400, 100)) == 0
 
 
-def test_16_bits_of_grey_are_shown_as_8(thumbnailer: Thumbnailer) -> None:
+def test_16_bits_of_grey_become_8(thumbnailer: Thumbnailer) -> None:
     image = make(thumbnailer, pictures.grey_of_16_bits()).convert("L")
     row = image.tobytes()[: image.width]
     assert (row[2] < 12, 118 <= row[image.width // 2] <= 138, row[-3] > 243) == (True, True, True)
 
 
-def test_a_small_image_is_not_made_larger(thumbnailer: Thumbnailer) -> None:
+def test_small_image_is_not_enlarged(thumbnailer: Thumbnailer) -> None:
     assert make(thumbnailer, encoded(corners(60, 40), "PNG"), 2400).size == (60, 40)
     assert make(thumbnailer, encoded(corners(3000, 2), "PNG"), 6000).size == (512, 1)
 
 
-def test_a_profile_counts_and_no_metadata_stays(thumbnailer: Thumbnailer) -> None:
+def test_profile_is_applied_and_metadata_dropped(thumbnailer: Thumbnailer) -> None:
     exif = Image.Exif()
     exif[0x010E] = "a secret place"
     profile = pictures.swapped_profile()
@@ -109,7 +109,7 @@ def test_a_profile_counts_and_no_metadata_stays(thumbnailer: Thumbnailer) -> Non
     assert (red, blue) == (pictures.BLUE, pictures.RED)
 
 
-def test_a_profile_that_cannot_be_read_counts_for_nothing(thumbnailer: Thumbnailer) -> None:
+def test_unreadable_profile_is_ignored(thumbnailer: Thumbnailer) -> None:
     data = encoded(corners(), "PNG", icc_profile=b"no profile at all")
     assert corners_of(make(thumbnailer, data)) == list(CORNERS)
 
@@ -137,17 +137,15 @@ def test_a_profile_that_cannot_be_read_counts_for_nothing(thumbnailer: Thumbnail
         *(f"half a {k}" for k in PLAIN),
     ],
 )
-def test_of_some_there_is_none_and_the_helper_goes_on(
-    thumbnailer: Thumbnailer, data: bytes, pixels: int, why: str
-) -> None:
-    before = thumbnailer.helpers()
+def test_refused_image_keeps_the_child(thumbnailer: Thumbnailer, data: bytes, pixels: int, why: str) -> None:
+    before = thumbnailer.children()
     with pytest.raises(NoThumbnail, match=why):
         make(thumbnailer, data, pixels)
     assert corners_of(make(thumbnailer, PLAIN["png"])) == list(CORNERS)
-    assert set(before) <= set(thumbnailer.helpers())
+    assert set(before) <= set(thumbnailer.children())
 
 
-def test_no_broken_image_gets_past_the_helper(thumbnailer: Thumbnailer) -> None:
+def test_broken_images_never_escape_the_child(thumbnailer: Thumbnailer) -> None:
     chance, outcomes = random.Random(7), set()
     small = corners(60, 40)
     samples = [encoded(small, kind) for kind in ("PNG", "JPEG", "WEBP", "AVIF")]
@@ -166,48 +164,48 @@ def test_no_broken_image_gets_past_the_helper(thumbnailer: Thumbnailer) -> None:
 
 
 @LINUX
-def test_a_helper_has_limits_and_knows_no_secret(
+def test_child_has_limits_and_knows_no_secret(
     thumbnailer: Thumbnailer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(thumbnailer, PLAIN["png"])
-    helper = Path("/proc") / str(thumbnailer.helpers()[0])
-    limits = {line[:25].strip(): line[26:46].strip() for line in (helper / "limits").read_text().splitlines()}
+    proc = Path("/proc") / str(thumbnailer.children()[0])
+    limits = {line[:25].strip(): line[26:46].strip() for line in (proc / "limits").read_text().splitlines()}
     for name in ("core file size", "file size", "open files", "processes"):
         assert limits[f"Max {name}"] == "0"
     assert int(limits["Max address space"]) < 300 * 1024 * 1024
     assert int(limits["Max cpu time"]) < 60
-    assert (helper / "oom_score_adj").read_text().strip() == "1000"
-    names = {line.partition(b"=")[0] for line in (helper / "environ").read_bytes().split(b"\0") if line}
+    assert (proc / "oom_score_adj").read_text().strip() == "1000"
+    names = {line.partition(b"=")[0] for line in (proc / "environ").read_bytes().split(b"\0") if line}
     assert names <= {b"LD_LIBRARY_PATH"}
-    assert psutil.Process(thumbnailer.helpers()[0]).net_connections() == []
+    assert psutil.Process(thumbnailer.children()[0]).net_connections() == []
 
 
 @LINUX
-def test_an_image_that_takes_too_much_memory_takes_nothing_from_the_next() -> None:
+def test_memory_limit_is_for_each_image() -> None:
     large = encoded(corners(6000, 4000), "PNG")
-    with subprocess.Popen(usual_program(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as helper:
-        assert helper.stdin is not None
-        assert helper.stdout is not None
+    with subprocess.Popen(child_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
         heads = []
         for memory in (80 * 1024 * 1024, 512 * 1024 * 1024):
-            asked = {"bytes": len(large), "pixels": 24_000_000, "memory": memory, "seconds": 20}
-            helper.stdin.write(json.dumps(asked).encode() + b"\n" + large)
-            helper.stdin.flush()
-            heads.append(json.loads(helper.stdout.readline()))
-            helper.stdout.read(heads[-1].get("bytes", 0))
-        helper.stdin.close()
-        assert helper.wait(20) == 0
+            asked = {"bytes": len(large), "pixels": 24_000_000, "memory": memory, "seconds": 20, "idle": 60}
+            child.stdin.write(json.dumps(asked).encode() + b"\n" + large)
+            child.stdin.flush()
+            heads.append(json.loads(child.stdout.readline()))
+            child.stdout.read(heads[-1].get("bytes", 0))
+        child.stdin.close()
+        assert child.wait(20) == 0
     assert heads[0] == {"error": "it takes too much memory"}
     assert heads[1]["bytes"] > 100
 
 
 @LINUX
-def test_a_helper_that_was_left_alone_ends(tmp_path: Path) -> None:
+def test_child_exits_when_its_parent_dies(tmp_path: Path) -> None:
     parent = (
         "import io, os, sys\nfrom receiver.thumbnails.pool import Thumbnailer\n"
         "made = Thumbnailer()\ndata = open(sys.argv[1], 'rb').read()\n"
         "made.make(io.BytesIO(data), size=len(data), pixels=900 * 600)\n"
-        "print(made.helpers()[0], flush=True)\nos.kill(os.getpid(), 9)\n"
+        "print(made.children()[0], flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     (tmp_path / "a.png").write_bytes(PLAIN["png"])
     done = subprocess.run(
@@ -221,11 +219,11 @@ def test_a_helper_that_was_left_alone_ends(tmp_path: Path) -> None:
 
 
 def odd(body: str, flag: Path) -> list[str]:
-    """A helper that does something else as long as a file is there, and afterwards what helpers do."""
+    """Return the command of a child that does something else while a file exists."""
     code = ["import os, sys, time", f"if os.path.exists({str(flag)!r}):", f"    {body}"]
     return [
         *(sys.executable, "-c", "\n".join([*code, "os.execv(sys.argv[1], sys.argv[1:])"])),
-        *usual_program(),
+        *child_command(),
     ]
 
 
@@ -239,22 +237,22 @@ STOPS = "print('{\"bytes\": 100}', flush=True); sys.stdin.buffer.read(1000000); 
     [
         ("time.sleep(60)", 0.7, "more than 0.7 seconds"),
         (BLOCKS, 0.7, "more than 0.7 seconds"),
-        ("os._exit(3)", 20, "broke what tried it"),
-        ("sys.stdin.readline(); os.abort()", 20, "broke what tried it"),
-        (SAYS.format("what?"), 20, "broke what tried it"),
-        (SAYS.format("[]"), 20, "broke what tried it"),
-        (SAYS.format("{}"), 20, "broke what tried it"),
-        (SAYS.format('{"bytes": 9999999999}'), 20, "broke what tried it"),
-        (SAYS.format("x" * 9999), 20, "broke what tried it"),
-        (SAYS.format('{"bytes": 13}\n<html></html>'), 20, "broke what tried it"),
-        (STOPS, 20, "broke what tried it"),
+        ("os._exit(3)", 20, "decoder crashed"),
+        ("sys.stdin.readline(); os.abort()", 20, "decoder crashed"),
+        (SAYS.format("what?"), 20, "decoder crashed"),
+        (SAYS.format("[]"), 20, "decoder crashed"),
+        (SAYS.format("{}"), 20, "decoder crashed"),
+        (SAYS.format('{"bytes": 9999999999}'), 20, "decoder crashed"),
+        (SAYS.format("x" * 9999), 20, "decoder crashed"),
+        (SAYS.format('{"bytes": 13}\n<html></html>'), 20, "decoder crashed"),
+        (STOPS, 20, "decoder crashed"),
     ],
     ids=[
         *("sleeps", "says nothing", "leaves", "aborts"),
         *("text", "list", "object", "huge", "long", "page", "breaks off"),
     ],
 )
-def test_whatever_a_helper_does_the_next_image_gets_a_new_one(
+def test_odd_child_is_replaced_for_the_next_image(
     tmp_path: Path, body: str, deadline_s: float, why: str
 ) -> None:
     flag = tmp_path / "odd"
@@ -265,60 +263,63 @@ def test_whatever_a_helper_does_the_next_image_gets_a_new_one(
     with pytest.raises(NoThumbnail, match=why):
         make(thumbnailer, large)
     assert monotonic() - began < 15
-    assert thumbnailer.helpers() == []
+    assert thumbnailer.children() == []
     flag.unlink()
     assert corners_of(_made_at_last(thumbnailer, large)) == list(CORNERS)
     thumbnailer.close()
 
 
 def _made_at_last(thumbnailer: Thumbnailer, data: bytes) -> Image.Image:
-    # On a busy machine a helper may take longer to start than the short deadlines above.
+    # On a busy machine a child may take longer to start than the short deadlines above.
     for _ in range(20):
         try:
             return make(thumbnailer, data)
         except NoThumbnail:
             continue
-    raise AssertionError("no helper started in time")
+    raise AssertionError("no child started in time")
 
 
-def test_a_helper_killed_in_the_middle_takes_only_its_image_with_it(tmp_path: Path) -> None:
+def test_killed_child_costs_only_its_image(tmp_path: Path) -> None:
     flag = tmp_path / "odd"
     flag.touch()
     thumbnailer = Thumbnailer(odd("sys.stdin.readline(); time.sleep(60)", flag))
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(make, thumbnailer, PLAIN["png"])
-        while not (pids := thumbnailer.helpers()):
+        while not (pids := thumbnailer.children()):
             threading.Event().wait(0.01)
         os.kill(pids[0], signal.SIGKILL)
-        with pytest.raises(NoThumbnail, match="broke what tried it"):
+        with pytest.raises(NoThumbnail, match="decoder crashed"):
             making.result(10)
     flag.unlink()
     assert corners_of(make(thumbnailer, PLAIN["png"])) == list(CORNERS)
-    os.kill(thumbnailer.helpers()[0], signal.SIGKILL)  # while it waits
+    os.kill(thumbnailer.children()[0], signal.SIGKILL)  # while it waits
     assert corners_of(make(thumbnailer, PLAIN["png"])) == list(CORNERS)
     thumbnailer.close()
 
 
-def test_a_helper_that_cannot_be_started_is_no_fault_of_the_image(tmp_path: Path) -> None:
+def test_child_that_cannot_start_is_unready(tmp_path: Path) -> None:
     with pytest.raises(Unready, match="could be started"):
         make(Thumbnailer([str(tmp_path / "none")]), PLAIN["png"])
 
 
-def test_helpers_are_few_and_go_when_there_is_nothing_to_do() -> None:
-    thumbnailer = Thumbnailer(at_once=2, idle_s=0.2)
+def test_children_are_few_and_exit_when_idle() -> None:
+    thumbnailer = Thumbnailer(at_once=2, idle_s=1)
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: make(thumbnailer, PLAIN["webp"]), range(16)))
     assert len(made) == 16
-    pids = thumbnailer.helpers()
+    pids = thumbnailer.children()
     assert 1 <= len(pids) <= 2
+    gone = [psutil.Process(pid) for pid in pids]
     deadline = monotonic() + 10
-    while thumbnailer.helpers() and monotonic() < deadline:
+    while thumbnailer.children() and monotonic() < deadline:
         threading.Event().wait(0.02)
-    assert thumbnailer.helpers() == []
-    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert thumbnailer.children() == []
+    assert not any(one.is_running() for one in gone)
+    make(thumbnailer, PLAIN["webp"])
+    thumbnailer.close()
 
 
-def test_large_images_are_made_one_at_a_time(tmp_path: Path) -> None:
+def test_large_images_take_turns(tmp_path: Path) -> None:
     flag = tmp_path / "odd"
     flag.touch()
     thumbnailer = Thumbnailer(odd("time.sleep(60)", flag), deadline_s=0.4, at_once=4)
@@ -326,19 +327,19 @@ def test_large_images_are_made_one_at_a_time(tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         making = [pool.submit(make, thumbnailer, PLAIN["png"], LARGE_PIXELS + 1) for _ in range(3)]
         while not all(one.done() for one in making):
-            most = max(most, len(thumbnailer.helpers()))
+            most = max(most, len(thumbnailer.children()))
             threading.Event().wait(0.01)
     assert most == 1
     thumbnailer.close()
 
 
-def test_closing_ends_what_is_being_made(tmp_path: Path) -> None:
+def test_close_ends_what_is_being_made(tmp_path: Path) -> None:
     flag = tmp_path / "odd"
     flag.touch()
     thumbnailer = Thumbnailer(odd("time.sleep(60)", flag))
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(make, thumbnailer, PLAIN["png"])
-        while not thumbnailer.helpers():
+        while not thumbnailer.children():
             threading.Event().wait(0.01)
         thumbnailer.close()
         with pytest.raises(Unready, match="stopping"):

@@ -122,7 +122,7 @@ def test_nobody_waits_for_a_service_that_stops(store: ObjectStore, tmp_path: Any
     with thumbnails(store, thumbnailer) as made:
 
         def stop() -> None:
-            while not thumbnailer.helpers():
+            while not thumbnailer.children():
                 threading.Event().wait(0.01)
             made.close()
 
