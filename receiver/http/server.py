@@ -15,7 +15,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
-from receiver.http.connection_limits import PROTOCOL_LOG, ConnectionLimiter, allowed, within
+from receiver.http.connection_limits import ConnectionLimiter, allowed, limited
 from receiver.settings import Settings
 
 log = structlog.get_logger("darkroom.serving")
@@ -125,11 +125,11 @@ def served(service: Application, listener: socket.socket, *, work: bool = True) 
 def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -> Server:
     limits = service.settings.limits
     connections = allowed(limits.connections)
-    room = ConnectionLimiter(connections, patience_s=limits.head_timeout)
+    limiter = ConnectionLimiter(connections, timeout_s=limits.head_timeout)
     service.limit_waiters(connections)
     config = uvicorn.Config(
         app,
-        http=within(room),
+        http=limited(limiter),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -138,7 +138,6 @@ def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -
         proxy_headers=False,
         timeout_graceful_shutdown=GRACE_S,
     )
-    # It says with five lines what is said here with one.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    logging.getLogger(PROTOCOL_LOG).setLevel(logging.ERROR)
+    # It warns of every request that is not HTTP, which strangers could fill the log with.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return Server(config, started=started, stopping=service.cancel_waiters)
