@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 pytest_plugins = [
+    "tests.support.selection",
     "tests.support.turns",
     "tests.support.services",
     "tests.support.postgres",

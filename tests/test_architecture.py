@@ -161,6 +161,7 @@ def test_functions_stay_within_their_budget() -> None:
     assert short >= 0.8 * len(lengths), f"only {short} of {len(lengths)} have 20 lines or fewer"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "command",
     [

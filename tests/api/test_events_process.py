@@ -17,7 +17,6 @@ from tests.support.processes import MIB, Process, environment, free_port, servin
 from tests.support.streams import PATIENCE_S, Told, everything, following
 
 
-@pytest.mark.slow
 def test_a_restart_and_a_worker_elsewhere_are_not_seen_by_who_follows(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
@@ -71,7 +70,7 @@ def test_a_restart_and_a_worker_elsewhere_are_not_seen_by_who_follows(
     assert "Traceback" not in process.log.read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_hundred_who_wait_cost_next_to_nothing(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:

@@ -27,7 +27,6 @@ from tests.support.running import environment
 READER, SUBMITTER = "reader-reader-reader", "submit-submit-submit"
 TOKENS = [f"r:read:{READER}", f"s:submit:{SUBMITTER}"]
 CALLBACK = "POST /callbacks/{gateway}/{token}"
-NOBODY = "00000000-0000-7000-8000-000000000000"
 OURSELVES = "GET /openapi.json"
 
 
@@ -229,7 +228,7 @@ parameters = {{ "path.id" = "{failed}.1" }}
 """The settings of a run; every other check has its usual bounds."""
 
 
-def run(live: Live, folder: Path, *words: str, failed: str, examples: int) -> Any:
+def run(live: Live, folder: Path, *, failed: str, examples: int) -> Any:
     """Run schemathesis over the document of a service, with every check that it has.
 
     Callbacks go to a job that waits for one, and retries to a job that failed.
@@ -242,7 +241,6 @@ def run(live: Live, folder: Path, *words: str, failed: str, examples: int) -> An
         [
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", "settings.toml", "run"),
             *("--checks", "all", "--no-color", "--report", "json", "--report-json-path", "report.json"),
-            *words,
             f"{live.url}/openapi.json",
         ],
         cwd=folder,
@@ -266,21 +264,9 @@ def accepted(report: Any) -> set[str]:
     return {at for at, phases in rates if any(rate["accepted"] for rate in phases.values())}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_schemathesis_finds_nothing(filled: Filled, tmp_path: Path) -> None:
     with filled.served() as live:
         report = run(live, tmp_path, failed=filled.failed, examples=12)
         assert accepted(report) == {at for at, _ in operations(document(live))} - {CALLBACK, OURSELVES}
         assert report["test_cases"]["generated"] > 400
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("token", [SUBMITTER, READER])
-def test_schemathesis_finds_nothing_where_tokens_are_asked_for(
-    filled: Filled, tmp_path: Path, token: str
-) -> None:
-    with filled.served(api_tokens=TOKENS) as live:
-        live.http.headers["authorization"] = f"Bearer {SUBMITTER}"
-        header = ("--header", f"Authorization: Bearer {token}")
-        report = run(live, tmp_path, *header, "--phases", "coverage", failed=NOBODY, examples=1)
-        assert ("POST /v1/jobs" in accepted(report)) == (token == SUBMITTER)

@@ -5,6 +5,7 @@ Commands and environments are those of the files in `deploy/`; hosts, ports and 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def contained(data: Path) -> list[str]:
     data.mkdir()
     words = ["bwrap", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
     words += ["--tmpfs", "/tmp"]
-    for path in (ROOT, sys.prefix, sys.base_prefix):
+    for path in (ROOT, sys.prefix, sys.base_prefix, *filter(os.path.isdir, sys.path)):
         words += ["--ro-bind", str(path), str(path)]
     words += ["--bind", str(data), str(data), "--chdir", "/"]
     words += ["--unshare-user", "--uid", "10001", "--gid", "10001", "--cap-drop", "ALL"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -98,17 +98,26 @@ class Scene:
         return sum(made.prompt == job.prompt for made in self.world.sandbox.jobs())
 
 
+Report = Callable[[str, Verdict], None]
+"""Takes a verdict under the name of its fault; raises AssertionError if it has problems."""
+
+
 @dataclass(frozen=True)
 class Stage:
-    """What a test needs to play a scene. Tests with one run ahead, several at a time; see `conftest`."""
+    """What a test needs to play a scene."""
 
     s3: EmbeddedS3
     forks: Forks
     folder: Path
+    report: Report
     ledger: str | None = None
     """Where the PostgreSQL database of its world is; by default the ledger is a file."""
-    verdicts: list[tuple[str, Verdict]] = field(default_factory=list)
-    """What scenes ended with, by the name of the fault."""
+
+    @contextmanager
+    def world(self, **more: Any) -> Iterator[World]:
+        """Everything but a running service, and no wires."""
+        with world(self.s3, self.forks, self.folder, ledger=self.ledger, **more) as here:
+            yield here
 
     @contextmanager
     def scene(
@@ -122,15 +131,7 @@ class Stage:
     ) -> Iterator[Scene]:
         """Start a service; at the end of the block every job is waited for, and all of it is judged."""
         with (
-            world(
-                self.s3,
-                self.forks,
-                self.folder,
-                sandbox=sandbox,
-                timing=timing,
-                ledger=self.ledger,
-                **variables,
-            ) as here,
+            self.world(sandbox=sandbox, timing=timing, **variables) as here,
             Proxy(here.sandbox.url) as apiframe,
             Proxy(here.sandbox.url) as api_in_one,
             Proxy(self.s3.endpoint) as s3,
@@ -145,4 +146,4 @@ class Stage:
             here.start()
             yield Scene(here, Wires(apiframe, api_in_one, s3, callbacks))
             here.settle()
-            self.verdicts.append((fault, judge(here, unfinished=unfinished)))
+            self.report(fault, judge(here, unfinished=unfinished))

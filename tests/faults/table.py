@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Self
 
 from tests.faults.judge import Verdict
 
@@ -23,25 +25,34 @@ class Row:
     lost: int = 0
     doubled: int = 0
 
+    @classmethod
+    def of(cls, fault: str, verdict: Verdict) -> Self:
+        """Return the row of one verdict."""
+        return cls(
+            fault,
+            jobs=verdict.jobs,
+            callbacks_sent=verdict.callbacks_sent,
+            answered_2xx=verdict.callbacks_answered,
+            archived=verdict.archived,
+            failed=sum(verdict.failed.values()),
+            found_by_polling=verdict.found_by_polling,
+            lost=verdict.count("lost"),
+            doubled=verdict.count("doubled"),
+        )
+
 
 class Table:
-    """Collects rows over a test run; verdicts on the same fault are added up."""
+    """Collect rows over a test run; those of the same fault are added up."""
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
 
-    def add(self, fault: str, verdict: Verdict) -> None:
-        """Note what a scenario ended with, and fail if that is not what must be."""
-        row = self.rows.setdefault(fault, Row(fault))
-        row.jobs += verdict.jobs
-        row.callbacks_sent += verdict.callbacks_sent
-        row.answered_2xx += verdict.callbacks_answered
-        row.archived += verdict.archived
-        row.failed += sum(verdict.failed.values())
-        row.found_by_polling += verdict.found_by_polling
-        row.lost += verdict.count("lost")
-        row.doubled += verdict.count("doubled")
-        assert verdict.problems == (), str(verdict)
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add rows to those of the same fault."""
+        for row in rows:
+            before = asdict(self.rows.get(row.fault, Row("")))
+            sums = {name: value + before[name] for name, value in asdict(row).items() if name != "fault"}
+            self.rows[row.fault] = Row(row.fault, **sums)
 
     def lines(self) -> list[str]:
         """The table in Markdown, with its columns in line."""

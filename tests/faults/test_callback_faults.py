@@ -51,6 +51,7 @@ def test_callbacks_that_never_come(stage: Stage) -> None:
         assert scene.world.get("/v1/status")["found_by_polling"] == 8
 
 
+@pytest.mark.smoke
 def test_callbacks_lost_on_the_way(stage: Stage) -> None:
     with stage.scene("callback lost on the way", timing=QUICK) as scene:
         armed = scene.wires.callbacks.arm(harm.drop)

@@ -14,12 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Forks
 from tests.faults.judge import Verdict, judge
-from tests.faults.table import Table
+from tests.faults.scenes import Report
 from tests.faults.world import SANDBOX, World, world
 from tests.support.processes import free_port
 
@@ -30,9 +28,8 @@ STILL_S = 2.0
 FAULTS = (None, None, None, "early", {"fault": "expired_link", "times": 1}, "no_callback")
 
 
-@pytest.mark.slow
 def test_a_frozen_service_that_goes_on_doubles_nothing(
-    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path
+    s3_server: EmbeddedS3, forks: Forks, report: Report, tmp_path: Path
 ) -> None:
     seed = secrets.randbelow(2**32)
     print(f"seed {seed}")
@@ -46,7 +43,7 @@ def test_a_frozen_service_that_goes_on_doubles_nothing(
     with ThreadPoolExecutor(WORLDS) as pool:
         ended = list(pool.map(one, range(WORLDS)))
     for verdict, _ in ended:
-        table.add(f"one of two services frozen past its leases, {FREEZES} times", verdict)
+        report(f"one of two services frozen past its leases, {FREEZES} times", verdict)
     assert sum(lost_leases for _, lost_leases in ended) > 0, "nothing was in hand whenever one was frozen"
 
 

@@ -93,7 +93,11 @@ def test_slow_answers_that_callbacks_overtake(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "name"), [("cut_answer", "answer cut off"), ("lost_answer", "accepted, answer lost")]
+    ("fault", "name"),
+    [
+        ("cut_answer", "answer cut off"),
+        pytest.param("lost_answer", "accepted, answer lost", marks=pytest.mark.smoke),
+    ],
 )
 def test_a_job_that_was_taken_although_the_answer_was_not_heard(stage: Stage, fault: str, name: str) -> None:
     with stage.scene(name, timing=SOON) as scene:

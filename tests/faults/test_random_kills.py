@@ -14,12 +14,10 @@ from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
-import pytest
-
 from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Forks
 from tests.faults.judge import UNCONFIRMED, Verdict, judge
-from tests.faults.table import Table
+from tests.faults.scenes import Report
 from tests.faults.world import World, world
 
 KILLS = 200
@@ -39,9 +37,8 @@ FAULTS = (
 )
 
 
-@pytest.mark.slow
 def test_any_number_of_kills_loses_and_doubles_nothing(
-    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path
+    s3_server: EmbeddedS3, forks: Forks, report: Report, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("DARKROOM_FAULTS_SEED") or secrets.randbelow(2**32))
     print(f"DARKROOM_FAULTS_SEED={seed} chooses the same moments again")
@@ -58,7 +55,7 @@ def test_any_number_of_kills_loses_and_doubles_nothing(
     print(f"in hand when killed: {dict(in_hand)}")
     assert in_hand["kills"] == KILLS
     for verdict, _ in ended:
-        table.add(f"kill -9 at {KILLS} random moments under load", verdict)
+        report(f"kill -9 at {KILLS} random moments under load", verdict)
         # No job failed but those of which nobody can know whether API in One took them.
         assert set(verdict.failed) <= {UNCONFIRMED}, verdict.failed
     # Otherwise the moments were not what they are meant to be.

@@ -16,13 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Child, Forks
 from tests.faults.front import Front
 from tests.faults.judge import UNCONFIRMED, judge
-from tests.faults.table import Table
+from tests.faults.scenes import Report
 from tests.faults.world import World, world
 from tests.support.postgres import Postgres, serving
 from tests.support.processes import await_answer, free_port
@@ -88,9 +86,8 @@ def replicated(
         yield here, Replicas(here, ports)
 
 
-@pytest.mark.slow
 def test_replicas_that_are_killed_lose_and_double_nothing(
-    s3_server: EmbeddedS3, forks: Forks, table: Table, tmp_path: Path
+    s3_server: EmbeddedS3, forks: Forks, report: Report, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("DARKROOM_FAULTS_SEED") or secrets.randbelow(2**32))
     print(f"DARKROOM_FAULTS_SEED={seed} chooses the same moments again")
@@ -103,7 +100,7 @@ def test_replicas_that_are_killed_lose_and_double_nothing(
     refused = [one for one in told if one["event"] == "request" and "/callbacks/" in one["path"]]
     answers = Counter(one["status"] for one in refused)
     print(f"{kills} kills; callbacks were answered {dict(answers)}; failed: {dict(verdict.failed)}")
-    table.add(f"kill -9 of {REPLICAS} replicas, and two restarts of PostgreSQL", verdict)
+    report(f"kill -9 of {REPLICAS} replicas, and two restarts of PostgreSQL", verdict)
     assert verdict.jobs == JOBS
     # No job failed but those of which nobody can know whether API in One took them.
     assert set(verdict.failed) <= {UNCONFIRMED}, verdict.failed

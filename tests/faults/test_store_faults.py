@@ -70,6 +70,7 @@ def test_writes_that_the_store_refuses_for_a_while(stage: Stage, name: str, acti
         assert [fault.struck for fault in armed] == [10, 10]
 
 
+@pytest.mark.smoke
 def test_writes_that_took_place_although_the_answer_did_not_come(stage: Stage) -> None:
     with stage.scene("write done, answer lost") as scene:
         for path in (IMAGES, RECORDS):

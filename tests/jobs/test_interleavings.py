@@ -383,7 +383,7 @@ def only(world: World) -> Job:
     return world.ledger.job(job_id)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_any_interleaving_leads_to_legal_states_only(common: Shared) -> None:
     class Bound(Interleavings):
         shared = common

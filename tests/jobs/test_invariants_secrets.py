@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
+import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
@@ -161,6 +162,7 @@ def _everything_told(http: httpx.Client) -> dict[str, str]:
     return {path: http.get(path).text for path in (*paths, "/openapi.json")}
 
 
+@pytest.mark.exhaustive
 def test_10_nothing_that_is_kept_or_shown_holds_a_secret_a_live_token_or_a_presigned_link(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:

@@ -54,7 +54,7 @@ def test_an_idle_service_stays_small(s3_server: EmbeddedS3, sandbox: SandboxServ
         assert process.rss() < 130 * MIB
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
 def test_a_stop_during_work_is_clean_and_a_restart_finishes_what_was_open(
     s3_server: EmbeddedS3, tmp_path: Path, sig: int
 ) -> None:
@@ -82,6 +82,7 @@ def test_a_stop_during_work_is_clean_and_a_restart_finishes_what_was_open(
     assert sorted(key for key in made if key) == sorted(jobs[:-1]), "each was made once"
 
 
+@pytest.mark.exhaustive
 def test_a_killed_service_goes_on_where_it_was(s3_server: EmbeddedS3, tmp_path: Path) -> None:
     with SandboxServer(QUICK) as sandbox:
         variables = environment(s3_server, sandbox, tmp_path, free_port())
@@ -95,6 +96,7 @@ def test_a_killed_service_goes_on_where_it_was(s3_server: EmbeddedS3, tmp_path: 
         assert sorted(key for key in made if key) == sorted(jobs), "each was made once"
 
 
+@pytest.mark.exhaustive
 def test_memory_stays_flat_while_large_images_are_archived(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:

@@ -46,7 +46,7 @@ class Parts:
         return made
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)])
 def parts(
     request: pytest.FixtureRequest,
     s3_server: EmbeddedS3,

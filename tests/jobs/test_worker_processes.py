@@ -46,7 +46,7 @@ def running(
         yield process
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.exhaustive)])
 def ledger(request: pytest.FixtureRequest) -> dict[str, str]:
     if request.param == "sqlite":
         return {}
@@ -155,6 +155,7 @@ def test_they_end_with_the_process_that_serves(
     assert list(tmp_path.glob("darkroom-workers-*")) == []
 
 
+@pytest.mark.exhaustive
 def test_they_end_also_if_it_is_killed(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> None:
     with running(s3_server, sandbox, tmp_path, 2) as process:
         assert made(process) == "archived"

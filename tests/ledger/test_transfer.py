@@ -89,6 +89,7 @@ class Moved:
         self._http.close()
 
 
+@pytest.mark.exhaustive
 def test_a_service_goes_on_where_it_was(s3_server: EmbeddedS3, tmp_path: Path, url: str) -> None:
     before, after = free_port(), free_port()
     with SandboxServer(PATIENT) as sandbox:
@@ -187,6 +188,7 @@ def test_a_key_that_is_not_given_comes_before_those_that_are(folder: Path, url: 
     assert given == f"key-that-was-kept-in-the-folder,{newer}"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("source", "target", "code", "why"),
     [
@@ -208,6 +210,7 @@ def test_what_cannot_be_is_told(
     assert PASSWORD not in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_service_that_runs_is_in_the_way(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path, url: str
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_service_that_runs_is_in_the_way(
         assert service.job(job_id, wait=60)["status"] == "archived"
 
 
+@pytest.mark.exhaustive
 def test_a_command_that_is_killed_goes_on_where_it_was(folder: Path, postgres_url: str) -> None:
     with closing(psycopg.connect(postgres_url)) as other:
         other.execute("LOCK TABLE outputs IN SHARE MODE")  # so that it stands still there
@@ -241,6 +245,7 @@ def test_a_command_that_is_killed_goes_on_where_it_was(folder: Path, postgres_ur
     assert {one["table"]: one["rows"] for one in data(done)["tables"]}["outputs"] == 4_000
 
 
+@pytest.mark.exhaustive
 def test_ctrl_c_says_that_it_can_go_on(folder: Path, postgres_url: str) -> None:
     with closing(psycopg.connect(postgres_url)) as other:
         other.execute("LOCK TABLE outputs IN SHARE MODE")

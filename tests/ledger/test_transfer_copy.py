@@ -177,6 +177,7 @@ def test_events_go_on_behind_the_last_one_and_words_are_found(
         assert {one.output.job_id for one in found.rows} == {"job-4", "job-5"}
 
 
+@pytest.mark.exhaustive
 def test_a_move_that_is_broken_off_after_any_batch_goes_on(path: Path, empty_url: str) -> None:
     class BrokenOff(Exception):
         pass
@@ -224,6 +225,7 @@ def test_a_finished_move_is_told_and_changes_nothing(path: Path, empty_url: str,
         assert content(database) == before
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -328,6 +330,7 @@ def test_a_copy_that_another_version_began_is_not_gone_on_with(path: Path, empty
         moved(path, empty_url)
 
 
+@pytest.mark.exhaustive
 def test_a_connection_that_is_broken_off_between_batches_is_made_again(path: Path, empty_url: str) -> None:
     ended = []
 
@@ -352,6 +355,7 @@ def test_a_database_that_cannot_hold_every_text_is_refused(path: Path, postgres:
             admin.execute("DROP DATABASE latin WITH (FORCE)")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -397,6 +401,7 @@ def test_what_is_no_ledger_is_not_touched(tmp_path: Path) -> None:
         assert others.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
 
 
+@pytest.mark.exhaustive
 def test_a_large_ledger_is_the_same_too(tmp_path: Path, empty_url: str) -> None:
     path = tmp_path / "large.sqlite3"
     archive.build(path, 4_000)

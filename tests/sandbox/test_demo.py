@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from receiver.demo.demo import IMAGES, PROMPTS
 from tests.support.running import command, environment
@@ -57,7 +56,6 @@ def left_running(processes: list[psutil.Process]) -> list[psutil.Process]:
     return psutil.wait_procs(processes, timeout=10)[1]
 
 
-@pytest.mark.slow
 def test_the_demo_archives_verifies_and_leaves_nothing_running(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DARKROOM_S3__ENDPOINT=http://dotenv.invalid\n")
     with demo(tmp_path, **HOSTILE) as process:

@@ -182,6 +182,7 @@ def test_each_query_finds_what_it_must(corpus: Archive, row: Row) -> None:
         assert set(jobs(corpus, wanted)) == (having if row.jobs is None else set(row.jobs.split()))
 
 
+@pytest.mark.exhaustive("postgresql")
 @pytest.mark.parametrize("limit", range(1, 8))
 def test_the_same_is_found_on_pages_of_any_size(corpus: Archive, limit: int) -> None:
     for row in ROWS[limit % 3 :: 3]:
@@ -291,6 +292,7 @@ def questions(draw: st.DrawFn) -> SearchFilter:
     return SearchFilter(**{name: draw(FIELDS[name]) for name in sorted(names)})
 
 
+@pytest.mark.exhaustive("postgresql")
 @settings(QUIET, max_examples=100)
 @given(wanted=questions(), limit=st.sampled_from([1, 2, 3, 7, *[MOST] * 6]))
 @example(wanted=SearchFilter(media_type=JPEG), limit=1)
@@ -300,6 +302,7 @@ def test_any_question_is_answered_as_by_looking_at_everything(
     check(corpus, wanted, limit)
 
 
+@pytest.mark.exhaustive("postgresql")
 @settings(QUIET, max_examples=100)
 @given(given_words=FEW_WORDS, without=FEW_WORDS)
 def test_any_words_are_found_as_by_looking_at_everything(
@@ -311,6 +314,7 @@ def test_any_words_are_found_as_by_looking_at_everything(
 MADE_UP = st.lists(st.text(CHARACTERS, min_size=1, max_size=40), min_size=1, max_size=4)
 
 
+@pytest.mark.exhaustive("postgresql")
 @settings(QUIET, max_examples=25)
 @given(st.data())
 def test_any_prompt_is_found_by_its_parts(empty: Filled, data: st.DataObject) -> None:
@@ -375,6 +379,7 @@ def in_order(found: list[str], whole: list[str]) -> bool:
     return all(one in rest for one in found)
 
 
+@pytest.mark.exhaustive("postgresql")
 @settings(QUIET, max_examples=30)
 @given(wanted=PAGED, limit=st.integers(1, 7), arrivals=ARRIVALS)
 @example(wanted=SearchFilter(media_type=JPEG), limit=1, arrivals=[Arrival(None, "kite", Image(JPEG))])
