@@ -1,4 +1,4 @@
-"""Download images from URLs that strangers chose: SSRF rules, a checked transport, limits on bytes and time.
+"""Download images from untrusted URLs: SSRF checks, a pinned transport, limits on bytes and time.
 
 Imports nothing of the service but its errors.
 """

@@ -1,10 +1,11 @@
-"""Fetch one image safely, to a spooled file, hashing as it streams.
+"""Download an image, safe from SSRF and within limits, to a spooled file, hashing as it streams.
 
-The link is hostile until shown otherwise. Each hop is read (`receiver.download.ssrf`), looked up once,
-checked on every address that its name has, and connected to on exactly those (`receiver.download.transport`),
-over a connection of its own: in a shared pool, one name's request could go out over another name's TLS.
-httpcore, on which httpx stands, is used directly because httpx offers no public say in where a connection
-goes. Neither it nor this module reads proxies from the environment: a proxy would look the name up again.
+The link is hostile until shown otherwise. Each redirect hop is parsed (`receiver.download.ssrf`), looked up
+once, checked on every address that its name has, and connected to on exactly those
+(`receiver.download.transport`), over a connection of its own: in a shared pool, one name's request could go
+out over another name's TLS. httpcore, on which httpx stands, is used directly because httpx has no public way
+to choose where a connection goes. Proxies of the environment are ignored: a proxy would resolve the name
+again, which would allow DNS rebinding.
 """
 
 from __future__ import annotations
@@ -23,8 +24,15 @@ from typing import BinaryIO, cast
 import httpcore
 import httpx
 
-from receiver.download.ssrf import Address, Network, Target, read_target
-from receiver.download.transport import Allowance, CheckedBackend, Deadline, Resolver, route, system_resolver
+from receiver.download.ssrf import Address, Network, Target
+from receiver.download.transport import (
+    ByteBudget,
+    CheckedBackend,
+    Deadline,
+    Resolver,
+    checked_addresses,
+    system_resolver,
+)
 from receiver.errors import (
     ImageExpired,
     ImageTooLarge,
@@ -39,22 +47,22 @@ from storage.media.reader import CutShort
 
 _MIB = 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# RFC 9110 and RFC 6585, RFC 8470: "not now". Any other 4xx will be the same next time.
+# "Not now" by RFC 9110, RFC 8470 and RFC 6585. Any other 4xx will be the same next time.
 _TRY_LATER = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadPolicy:
-    """Where downloads may go, and how much they may take."""
+    """Limits of downloads, and the allow-list of networks."""
 
     allow_networks: tuple[Network, ...] = ()
-    """Reached although forbidden to others, over plain http and on any port too. For the sandbox."""
+    """Allow-list: reached although forbidden, over plain http and on any port too. For the sandbox."""
     max_bytes: int = 64 * _MIB
     max_pixels: int = 100_000_000
     """Of one frame."""
     max_frames: int = 1000
     timeout_s: float = 60
-    """For the whole download: lookup, redirects and all."""
+    """For the whole download, lookups and redirects included."""
     drip_bytes: int = 1024
     """Fewest bytes a second, on average over each `drip_seconds`."""
     drip_seconds: float = 20
@@ -65,7 +73,7 @@ class DownloadPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """One whole image. `file` stands at 0 and is closed with the context that gave it."""
+    """One whole image. `file` is at 0 and is closed with the context that gave it."""
 
     file: BinaryIO
     sha256: str
@@ -73,15 +81,15 @@ class Fetched:
     bytes: int
     facts: ImageFacts
     declared_type: str | None
-    """The content type as the server gave it; `facts.media_type` is the true one."""
+    """The Content-Type header; `facts.media_type` is the true one."""
     source_url: str
-    """The URL that was asked for, without its query."""
+    """The requested URL, without its query."""
     final_host: str
     """The host that the bytes came from, after any redirects."""
 
 
 class Downloader:
-    """Fetches images; many threads may use one at once. It holds nothing between two downloads."""
+    """Downloads images. Thread-safe; keeps no connection between two downloads."""
 
     def __init__(
         self,
@@ -92,7 +100,7 @@ class Downloader:
         ssl_context: ssl.SSLContext | None = None,
         directory: Path | None = None,
     ) -> None:
-        """`directory` is where large images lie while they are worked on; by default the system's."""
+        """`directory` is for the temporary files of large images; by default the system's."""
         self._policy = policy
         self._resolve = resolve
         self._monotonic = monotonic
@@ -101,52 +109,54 @@ class Downloader:
         self._closed = threading.Event()
 
     @contextmanager
-    def fetch(self, url: str, *, hosts: Sequence[str] = ()) -> Iterator[Fetched]:
-        """Download an image; `hosts` are the only ones it may come from (they or hosts below them), if given.
+    def fetch(self, target: Target, *, hosts: Sequence[str] = ()) -> Iterator[Fetched]:
+        """Download an image. `hosts` is the allow-list of hosts, subdomains included; empty allows any.
 
         Raises ForbiddenAddress, ImageExpired, ImageUnavailable, ImageTooLarge, ImageTruncated or NotAnImage;
-        Unready if the disk cannot take it. Messages name host and path only: a query may hold a signature.
+        Unready if the disk is full. Messages name host and path only: a query may hold a signature.
         """
         with SpooledTemporaryFile(max_size=self._policy.spool_bytes, dir=self._directory) as spool:
-            yield self._download(url, hosts, cast("BinaryIO", spool))
+            yield self._download(target, hosts, cast("BinaryIO", spool))
 
     @property
     def closed(self) -> bool:
-        """Whether downloads are being given up because the service stops."""
+        """Whether downloads are aborted because the service stops."""
         return self._closed.is_set()
 
     def close(self) -> None:
-        """End downloads that are under way, at their next bytes, with ImageUnavailable; refuse new ones."""
+        """Abort running downloads, at their next bytes, with ImageUnavailable; refuse new ones."""
         self._closed.set()
 
-    def _download(self, url: str, hosts: Sequence[str], file: BinaryIO) -> Fetched:
+    def _download(self, first: Target, hosts: Sequence[str], file: BinaryIO) -> Fetched:
         deadline = Deadline(self._monotonic, self._policy.timeout_s)
-        first = target = read_target(url)
+        target = first
         for _ in range(self._policy.max_redirects + 1):
             self._check_open(target)
             with _unavailable(target):
-                addresses = route(target, hosts, self._policy.allow_networks, self._resolve, deadline)
-                answer = self._ask(target, addresses, deadline, file)
-            if isinstance(answer, _Body):
+                addresses = checked_addresses(
+                    target, hosts, self._policy.allow_networks, self._resolve, deadline
+                )
+                response = self._request(target, addresses, deadline, file)
+            if isinstance(response, _Body):
                 facts = self._inspect(target, file)
                 return Fetched(
                     file=file,
-                    sha256=answer.sha256,
-                    bytes=answer.bytes,
+                    sha256=response.sha256,
+                    bytes=response.bytes,
                     facts=facts,
-                    declared_type=answer.declared_type,
+                    declared_type=response.declared_type,
                     source_url=first.source_url,
                     final_host=target.host,
                 )
-            target = answer
+            target = response
         raise ImageUnavailable(f"{first.label} redirects more than {self._policy.max_redirects} times.")
 
-    def _ask(
+    def _request(
         self, target: Target, addresses: Sequence[Address], deadline: Deadline, file: BinaryIO
     ) -> _Body | Target:
-        """Send the request for one hop; answer the body that was received, or where to go on."""
-        allowance = Allowance(target.label)
-        backend = CheckedBackend(addresses, deadline, self._policy.drip_seconds, allowance)
+        """Request one hop; return the received body, or the target of the redirect."""
+        budget = ByteBudget(target.label)
+        backend = CheckedBackend(addresses, deadline, self._policy.drip_seconds, budget)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
         )
@@ -154,20 +164,20 @@ class Downloader:
         with connection, connection.stream("GET", url, headers=_headers(target)) as response:
             headers = httpx.Headers(response.headers)
             if response.status in _REDIRECTS and "location" in headers:
-                return target.onward(headers["location"])
+                return target.redirect(headers["location"])
             _check_status(target, response.status)
             announced = self._check_headers(target, headers)
             with _truncated(target):
-                size, sha256 = self._receive(target, response, allowance, file)
+                size, sha256 = self._receive(target, response, budget, file)
             if size == 0 or announced not in (size, None):
                 raise ImageTruncated(f"{target.label} ended after {size} bytes.")
             return _Body(sha256, size, _shown(headers.get("content-type")))
 
     def _check_headers(self, target: Target, headers: httpx.Headers) -> int | None:
         if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-            raise NotAnImage(f"{target.label} came in a content encoding, though none was asked for.")
+            raise NotAnImage(f"{target.label} has a content encoding, though none was requested.")
         length = headers.get("content-length")
-        # Beside a transfer encoding the length counts for nothing: RFC 9112, 6.3.
+        # A transfer encoding overrides the length: RFC 9112, 6.3.
         if length is None or "transfer-encoding" in headers:
             return None
         if int(length) > self._policy.max_bytes:
@@ -175,14 +185,14 @@ class Downloader:
         return int(length)
 
     def _receive(
-        self, target: Target, response: httpcore.Response, allowance: Allowance, file: BinaryIO
+        self, target: Target, response: httpcore.Response, budget: ByteBudget, file: BinaryIO
     ) -> tuple[int, str]:
         digest = hashlib.sha256()
         size = 0
         pace = _Pace(self._monotonic, self._policy)
         for chunk in response.iter_stream():
             size += len(chunk)
-            allowance.grant(len(chunk))
+            budget.grant(len(chunk))
             if size > self._policy.max_bytes:
                 raise self._too_large(target)
             self._check_open(target)
@@ -210,7 +220,7 @@ class Downloader:
 
     def _check_open(self, target: Target) -> None:
         if self._closed.is_set():
-            raise ImageUnavailable(f"{target.label} was given up: the service is stopping.")
+            raise ImageUnavailable(f"{target.label} was aborted: the service is stopping.")
 
     def _too_large(self, target: Target) -> ImageTooLarge:
         return ImageTooLarge(
@@ -226,7 +236,7 @@ class _Body:
 
 
 class _Pace:
-    """Watches that a body does not come in drips."""
+    """Enforces a minimum speed (against slow drips)."""
 
     def __init__(self, monotonic: Callable[[], float], policy: DownloadPolicy) -> None:
         self._monotonic = monotonic
@@ -235,7 +245,7 @@ class _Pace:
         self._since, self._size = monotonic(), 0
 
     def check(self, target: Target, size: int) -> None:
-        """Raise ImageUnavailable if too little came since the last look, `drip_seconds` ago."""
+        """Raise ImageUnavailable if too little came in the last `drip_seconds`."""
         now = self._monotonic()
         if now - self._since < self._seconds:
             return
@@ -258,9 +268,9 @@ def _headers(target: Target) -> list[tuple[bytes | str, bytes | str]]:
 def _check_status(target: Target, status: int) -> None:
     if status == httpx.codes.OK:
         return
-    message = f"{target.label} answered {status}."
-    # 403, 404 and 410 are the usual words for a dead link; 400, 401, 451 and the rest come to the same:
-    # the same request will not fare better, and a fresh link from the gateway may.
+    message = f"{target.label} returned HTTP {status}."
+    # 403, 404 and 410 are usual for a dead link; for 400, 401, 451 and the rest it is the same: a retry of
+    # this request will not succeed, and a fresh link from the gateway may.
     if httpx.codes.is_client_error(status) and status not in _TRY_LATER:
         raise ImageExpired(message)
     raise ImageUnavailable(message)
@@ -275,7 +285,7 @@ def _unavailable(target: Target) -> Iterator[None]:
     except httpcore.NetworkError as error:
         raise ImageUnavailable(f"{target.label} could not be fetched: {str(error)[:200]}") from error
     except httpcore.ProtocolError as error:  # its text quotes the server, which may quote the query
-        raise ImageUnavailable(f"{target.label} gave no HTTP answer that can be read.") from error
+        raise ImageUnavailable(f"{target.label} returned malformed HTTP.") from error
 
 
 @contextmanager
@@ -291,7 +301,7 @@ def _disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unready(f"The disk for downloads cannot take an image: {error.strerror}.") from error
+        raise Unready(f"The disk for downloads cannot store an image: {error.strerror}.") from error
 
 
 def _shown(value: str | None) -> str | None:

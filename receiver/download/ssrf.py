@@ -1,7 +1,7 @@
-"""Where a download may go: the rules on addresses, host spellings and URLs. Pure: nothing is looked up here.
+"""Validate URLs and addresses against SSRF: a table of forbidden networks, and strict parsing. No I/O.
 
 The link to an image comes from a callback, so it is hostile until shown otherwise. The table is our own:
-what the standard library calls private or global changes with its patch level, and answers another question
+what the standard library calls private or global changes with its patch level, and is about another question
 ("is it routed?", not "where does the packet end up?").
 """
 
@@ -37,7 +37,7 @@ MAX_LABEL_LENGTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One row of the table: a network that no download may reach, what it is, and who says so."""
+    """One row of the deny-list: a network that no download may reach, what it is, and the source."""
 
     network: Network
     what: str
@@ -69,7 +69,7 @@ FORBIDDEN: tuple[Block, ...] = (
     _block("224.0.0.0/4", "multicast", "RFC 5771"),
     _block("255.255.255.255/32", "broadcast", "RFC 919"),
     _block("240.0.0.0/4", "reserved (class E)", "RFC 1112"),
-    # A public number that inside Azure reaches the host's own agent, and serves nobody else.
+    # A public address that inside Azure reaches the host's own agent.
     # https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
     _block("168.63.129.16/32", "Azure platform", "Microsoft"),
     # IPv6: https://www.iana.org/assignments/iana-ipv6-special-registry
@@ -109,8 +109,8 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _PORTS = {"http": 80, "https": 443}
 
 
-def read_address(text: str) -> Address:
-    """Read an address as a resolver answered it; an IPv4-mapped one becomes the IPv4 address that it is.
+def parse_address(text: str) -> Address:
+    """Parse an address that a resolver returned; an IPv4-mapped one becomes the IPv4 address that it is.
 
     Raises ForbiddenAddress for a zone (`fe80::1%eth0` is meant for one link) and for what is no address.
     """
@@ -120,13 +120,13 @@ def read_address(text: str) -> Address:
         raise ForbiddenAddress(f"{text[:60]!r} is not an IP address.") from None
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
-            raise ForbiddenAddress("An address with a zone is good on one link only.")
+            raise ForbiddenAddress("The address has a zone, so it is valid on one link only.")
         return address.ipv4_mapped or address
     return address
 
 
-def why_forbidden(address: Address) -> str | None:
-    """Say why no download may go there, or None if it may.
+def forbidden_reason(address: Address) -> str | None:
+    """Return why no download may go to an address, or None if it may.
 
     NAT64's public prefix is judged by the IPv4 address inside, because networks without IPv4 reach every
     IPv4 host through it (RFC 6052, RFC 6147). Other forms with an IPv4 address inside are refused.
@@ -134,7 +134,7 @@ def why_forbidden(address: Address) -> str | None:
     if isinstance(address, IPv6Address):
         inner = _embedded(address)
         if inner is not None:
-            return why_forbidden(inner)
+            return forbidden_reason(inner)
     for block in FORBIDDEN:
         if address in block.network:
             return f"{block.what} ({block.source})"
@@ -155,20 +155,20 @@ def _unknown_form(address: IPv6Address) -> str | None:
     return None
 
 
-def allowed(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether the operator named this address as one that may be reached all the same."""
+def address_allowed(address: Address, networks: Iterable[Network]) -> bool:
+    """Return whether an address is on the allow-list of networks, which overrides the table."""
     return any(address in network for network in networks)
 
 
-def on_list(host: str, hosts: Sequence[str]) -> bool:
-    """Whether a host is one of `hosts` or below one; an empty list allows any."""
+def host_allowed(host: str, hosts: Sequence[str]) -> bool:
+    """Return whether a host is on an allow-list or a subdomain of one there; an empty list allows any."""
     names = [name.lower().strip(".") for name in hosts]
     return not names or any(host == name or host.endswith(f".{name}") for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL, read once. Nothing reads its text again, so no second reading can differ from this one."""
+    """A parsed URL. Its text is parsed once, so that no second parser can disagree about the host."""
 
     scheme: str
     host: str
@@ -181,7 +181,7 @@ class Target:
 
     @property
     def usual_port(self) -> bool:
-        """Whether the port is the scheme's own."""
+        """Whether the port is the scheme's default."""
         return self.port == _PORTS[self.scheme]
 
     @property
@@ -197,29 +197,29 @@ class Target:
 
     @property
     def source_url(self) -> str:
-        """The URL without its query, which may hold a signature: fit to be kept and shown."""
+        """The URL without its query, which may hold a signature: safe to store and show."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
     def label(self) -> str:
-        """Host and path, cut short: what a message may say."""
+        """Host and path, shortened, for messages."""
         text = f"{self.authority}{self.path}"
         return text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 1]}…"
 
-    def onward(self, location: str) -> Target:
-        """Read where a redirect leads; raise ForbiddenAddress as `read_target`, or for https to http."""
+    def redirect(self, location: str) -> Target:
+        """Return the next redirect hop. Raises ForbiddenAddress as `parse_target`, and for https to http."""
         try:
             url = urljoin(f"{self.scheme}://{self.authority}{self.request_target}", location)
         except ValueError:
             raise ForbiddenAddress(f"{self.label} redirects to a malformed URL.") from None
-        target = read_target(url)
+        target = parse_target(url)
         if self.scheme == "https" and target.scheme == "http":
             raise ForbiddenAddress(f"{self.label} redirects from https to plain http.")
         return target
 
 
-def read_target(url: str) -> Target:
-    """Read the URL of an image; raise ForbiddenAddress if it is not spelled plainly.
+def parse_target(url: str) -> Target:
+    """Parse a URL strictly. Raises ForbiddenAddress if it is not spelled plainly.
 
     Refused: schemes other than http and https, credentials, control characters, over 8192 characters, zones,
     percent signs in the host, and IPv4 addresses in any spelling but four decimal numbers.
@@ -235,18 +235,18 @@ def read_target(url: str) -> Target:
     authority = _AUTHORITY.fullmatch(match["authority"])
     if authority is None:
         raise ForbiddenAddress("The URL has a malformed host or port.")
-    host, address = _read_host(authority)
+    host, address = _parse_host(authority)
     port = int(authority["port"] or _PORTS[scheme])
     if not 1 <= port <= 65535:
         raise ForbiddenAddress(f"The URL has port {port}.")
-    path, query = _read_rest(scheme, url[match.end() :])
+    path, query = _parse_path(scheme, url[match.end() :])
     return Target(scheme, host, port, path, query, address)
 
 
-def _read_rest(scheme: str, rest: str) -> tuple[str, str | None]:
-    """Quote path and query for the wire, leaving what is quoted already; the fragment is not sent."""
+def _parse_path(scheme: str, rest: str) -> tuple[str, str | None]:
+    """Percent-encode path and query, keeping what is encoded already; the fragment is dropped."""
     try:
-        # With a host of our own: the real one was read by stricter rules.
+        # With a placeholder: the host was parsed by stricter rules.
         parsed = httpx.URL(f"{scheme}://host{rest}")
     except httpx.InvalidURL:
         raise ForbiddenAddress("The URL is malformed.") from None
@@ -254,15 +254,15 @@ def _read_rest(scheme: str, rest: str) -> tuple[str, str | None]:
     return path, query if mark else None
 
 
-def _read_host(authority: re.Match[str]) -> tuple[str, Address | None]:
+def _parse_host(authority: re.Match[str]) -> tuple[str, Address | None]:
     if authority["v6"] is not None:
-        return _read_v6(authority["v6"])
+        return _parse_v6(authority["v6"])
     written: str = authority["name"]
     host = _to_ascii(written).removesuffix(".")
     labels = host.split(".")
     if len(host) > MAX_HOST_LENGTH or not all(_DNS_LABEL.fullmatch(label) for label in labels):
         raise ForbiddenAddress("The URL has a malformed host name.")
-    # Whatever ends in a number is an address to some resolver: 2130706433, 0x7f.1, 0177.0.0.1, 127.1.
+    # What ends in a number is an address to some resolver: 2130706433, 0x7f.1, 0177.0.0.1, 127.1.
     # https://url.spec.whatwg.org/#ends-in-a-number-checker
     if _NUMBER.fullmatch(labels[-1]) is None:
         return host, None
@@ -275,7 +275,7 @@ def _read_host(authority: re.Match[str]) -> tuple[str, Address | None]:
     return str(address), address
 
 
-def _read_v6(text: str) -> tuple[str, Address]:
+def _parse_v6(text: str) -> tuple[str, Address]:
     try:
         literal = IPv6Address(text)
     except AddressValueError:

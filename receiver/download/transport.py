@@ -1,9 +1,9 @@
-"""Look a name up once, check every address, and connect to those and no other, within a deadline.
+"""Connect safe from SSRF and DNS rebinding: look up once, check every address, connect only to those.
 
 httpcore asks a network backend for a connection and then starts TLS on it itself, with the name from the URL.
 So the name stays what the certificate is checked against, while this module alone decides where the
 connection goes. httpcore's own timeouts begin again with each read, which a server that sends one byte at a
-time can stretch for ever; here every read is also held to the deadline of the whole download.
+time can stretch for ever; here every read also has the deadline of the whole download.
 
 The package ssrfguard does much of this and was not taken: it reaches into private parts of httpx and
 httpcore, which may change with any release, and lets IPv4 addresses that ISATAP embeds through.
@@ -21,62 +21,70 @@ from typing import Any
 
 import httpcore
 
-from receiver.download.ssrf import Address, Network, Target, allowed, on_list, read_address, why_forbidden
+from receiver.download.ssrf import (
+    Address,
+    Network,
+    Target,
+    address_allowed,
+    forbidden_reason,
+    host_allowed,
+    parse_address,
+)
 from receiver.errors import ForbiddenAddress, ImageUnavailable
 
 Resolver = Callable[[str], Sequence[str]]
-"""Answers every address of a host name, best first; raises OSError if it has none."""
+"""Returns every address of a host name, best first. Raises OSError if it has none."""
 
 CONNECT_S = 10.0
-"""Longest wait for one lookup, one connection, or one TLS handshake."""
+"""Timeout of one lookup, one connection, or one TLS handshake."""
 
 MAX_TRIES = 4
-"""Addresses tried for one name: whoever runs its DNS decides how many there are, and each costs time."""
+"""Addresses tried for one name: its DNS decides how many there are, and each costs time."""
 
 HEAD_BYTES = 256 * 1024
-"""Of one answer, interim ones included, and what may be around a body; httpcore takes heads up to 100 KiB."""
+"""Of one response, interim ones included, and around its body; httpcore accepts heads up to 100 KiB."""
 
 
 def system_resolver(host: str) -> list[str]:
-    """Ask the system, as any program does; raises OSError."""
+    """Return the addresses that the system's resolver gives. Raises OSError."""
     found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(place[0]) for *_, place in found))
 
 
 class Deadline:
-    """A moment by which something must be done."""
+    """A point in time by which a download must be done."""
 
     def __init__(self, monotonic: Callable[[], float], seconds: float) -> None:
         self._monotonic = monotonic
         self._at = monotonic() + seconds
 
     def left(self, at_most: float) -> float:
-        """Seconds that are left, `at_most` for one step; raises TimeoutError if there are none."""
+        """Return the seconds that are left, `at_most` for one step. Raises TimeoutError if there are none."""
         left = self._at - self._monotonic()
         if left <= 0:
             raise TimeoutError("the time for the download is over")
         return min(left, at_most)
 
 
-def route(
+def checked_addresses(
     target: Target, hosts: Sequence[str], networks: Sequence[Network], resolve: Resolver, deadline: Deadline
 ) -> list[Address]:
-    """Look the host up, once, and answer where to connect.
+    """Return the addresses to connect to, from a single lookup (against DNS rebinding).
 
     Raises ForbiddenAddress if the target is not https on port 443 of a host in `hosts`, or if any address is
     forbidden; not if all its addresses are in `networks`. Raises ImageUnavailable if there is no address, and
     TimeoutError.
     """
     fault = _fault(target, hosts)
-    if fault and not networks:  # before a lookup that would show somebody's name server that we are here
+    if fault and not networks:  # before a lookup that a hostile name server would see
         raise ForbiddenAddress(fault)
     addresses = [target.address] if target.address else lookup(target, resolve, deadline)
-    if all(allowed(address, networks) for address in addresses):
+    if all(address_allowed(address, networks) for address in addresses):
         return addresses
     if fault:
         raise ForbiddenAddress(fault)
     for address in addresses:
-        reason = None if allowed(address, networks) else why_forbidden(address)
+        reason = None if address_allowed(address, networks) else forbidden_reason(address)
         if reason:
             raise ForbiddenAddress(
                 f"{target.host} leads to a forbidden address: {reason}. "
@@ -90,39 +98,39 @@ def _fault(target: Target, hosts: Sequence[str]) -> str | None:
         return f"{target.label} is not https."
     if not target.usual_port:
         return f"{target.label} is not on port 443."
-    if not on_list(target.host, hosts):
+    if not host_allowed(target.host, hosts):
         return f"{target.host} is not a host that this gateway's images come from."
     return None
 
 
 def lookup(target: Target, resolve: Resolver, deadline: Deadline) -> list[Address]:
-    """Every address of a target's name; raises ImageUnavailable if it has none, and TimeoutError."""
+    """Return every address of a target's name. Raises ImageUnavailable if it has none, and TimeoutError."""
     try:
-        answers = _ask(resolve, target.host, deadline.left(CONNECT_S))
+        answers = _resolve(resolve, target.host, deadline.left(CONNECT_S))
     except TimeoutError:
         raise
     except (OSError, UnicodeError) as error:
         raise ImageUnavailable(f"{target.host} could not be looked up.") from error
     if not answers:
         raise ImageUnavailable(f"{target.host} has no address.")
-    return [read_address(answer) for answer in answers]
+    return [parse_address(answer) for answer in answers]
 
 
-def _ask(resolve: Resolver, host: str, timeout_s: float) -> Sequence[str]:
-    """Call a resolver in a thread, because the system's takes no timeout; one that hangs is left behind."""
-    answer: Future[Sequence[str]] = Future()
+def _resolve(resolve: Resolver, host: str, timeout_s: float) -> Sequence[str]:
+    """Call a resolver in a thread, because the system's takes no timeout; one that hangs is abandoned."""
+    found: Future[Sequence[str]] = Future()
 
-    def ask() -> None:
+    def run() -> None:
         try:
-            answer.set_result(resolve(host))
-        except Exception as error:  # noqa: BLE001 - raised again by the one who waits
-            answer.set_exception(error)
+            found.set_result(resolve(host))
+        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
+            found.set_exception(error)
 
-    Thread(target=ask, name="darkroom-resolve", daemon=True).start()
-    return answer.result(timeout_s)
+    Thread(target=run, name="darkroom-resolve", daemon=True).start()
+    return found.result(timeout_s)
 
 
-class Allowance:
+class ByteBudget:
     """How many bytes a server may send: those of its answer's head, and of the body a quarter more.
 
     A limit on the body alone leaves out what HTTP puts around it, of which there can be any amount: interim
@@ -146,26 +154,26 @@ class Allowance:
 
 
 class CheckedBackend(httpcore.NetworkBackend):
-    """Opens connections to the given addresses, whatever name it is asked for."""
+    """httpcore's network backend, pinned to checked addresses: the host name cannot be resolved again."""
 
     def __init__(
-        self, addresses: Sequence[Address], deadline: Deadline, stall_s: float, allowance: Allowance
+        self, addresses: Sequence[Address], deadline: Deadline, stall_s: float, budget: ByteBudget
     ) -> None:
         self._addresses = _interleaved(addresses)[:MAX_TRIES]
         self._deadline = deadline
         self._stall_s = stall_s
-        self._allowance = allowance
+        self._budget = budget
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
         self,
-        host: str,  # noqa: ARG002 - the name is for TLS alone; looking it up again could answer otherwise
+        host: str,  # noqa: ARG002 - the name is for TLS alone; a second lookup could differ (DNS rebinding)
         port: int,
         timeout: float | None = None,  # noqa: ARG002 - the deadline rules
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address that answers; raises httpcore's ConnectError or ConnectTimeout."""
+        """Connect to the first address that accepts. Raises httpcore's ConnectError or ConnectTimeout."""
         failure: Exception = httpcore.ConnectError("no address to connect to")
         for address in self._addresses:
             try:
@@ -175,31 +183,31 @@ class CheckedBackend(httpcore.NetworkBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
             else:
-                return _BoundedStream(stream, self._deadline, self._stall_s, self._allowance)
+                return _BoundedStream(stream, self._deadline, self._stall_s, self._budget)
         raise failure
 
 
 def _interleaved(addresses: Sequence[Address]) -> list[Address]:
-    """Take the two families in turns, so that one that leads nowhere does not use up all tries (RFC 8305)."""
+    """Alternate the two address families, so that a dead one does not use up all tries (RFC 8305)."""
     best = [address for address in addresses if address.version == addresses[0].version]
     other = [address for address in addresses if address.version != addresses[0].version]
     return [address for pair in zip_longest(best, other) for address in pair if address]
 
 
 class _BoundedStream(httpcore.NetworkStream):
-    """A connection on which no step outlasts the deadline, and no more comes than is allowed."""
+    """A connection with a deadline for every step and a budget of bytes."""
 
     def __init__(
-        self, inner: httpcore.NetworkStream, deadline: Deadline, stall_s: float, allowance: Allowance
+        self, inner: httpcore.NetworkStream, deadline: Deadline, stall_s: float, budget: ByteBudget
     ) -> None:
         self._inner = inner
         self._deadline = deadline
         self._stall_s = stall_s
-        self._allowance = allowance
+        self._budget = budget
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline rules
         received = self._inner.read(max_bytes, self._deadline.left(self._stall_s))
-        self._allowance.take(len(received))
+        self._budget.take(len(received))
         return received
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline rules
@@ -220,7 +228,7 @@ class _BoundedStream(httpcore.NetworkStream):
             self.close()  # httpcore does not own the connection before this returns
             raise
         secure = self._inner.start_tls(ssl_context, server_hostname, left)
-        return _BoundedStream(secure, self._deadline, self._stall_s, self._allowance)
+        return _BoundedStream(secure, self._deadline, self._stall_s, self._budget)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)

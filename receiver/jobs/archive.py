@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from receiver.download.downloader import Downloader
-from receiver.download.ssrf import read_target
+from receiver.download.ssrf import parse_target
 from receiver.errors import (
     ForbiddenAddress,
     GatewayError,
@@ -148,7 +148,7 @@ class Archiver:
 
     def _shown(self, url: str) -> str | None:
         try:
-            return self.redactor.text(read_target(url).source_url)
+            return self.redactor.text(parse_target(url).source_url)
         except ForbiddenAddress:
             return None
 
@@ -163,9 +163,8 @@ class Archiver:
             log.warning("kept the image of another worker", index=output.index, key=known.key)
 
     @contextmanager
-    def _host(self, url: str) -> Iterator[None]:
+    def _host(self, host: str) -> Iterator[None]:
         """Keep the circuit of an image's host; raises _LeftAlone while it is open."""
-        host = read_target(url).host
         if (wait_ms := self.breaker.host_waits_ms(host)) > 0:
             raise _CircuitOpen(host, wait_ms)
         try:
@@ -180,8 +179,9 @@ class Archiver:
         image = job.result.images[index]
         hosts = self.gateways[job.gateway].image_hosts if job.gateway in self.gateways else ()
         with ExitStack() as opened:
-            with self._host(image.url), self._counted(job.gateway):
-                fetched = opened.enter_context(self.downloader.fetch(image.url, hosts=hosts))
+            target = parse_target(image.url)
+            with self._host(target.host), self._counted(job.gateway):
+                fetched = opened.enter_context(self.downloader.fetch(target, hosts=hosts))
             self.metrics.count("darkroom_download_bytes_total", fetched.bytes, gateway=job.gateway)
             new = NewImage(
                 index=index,

@@ -14,7 +14,7 @@ import httpcore
 import httpx
 
 from receiver.download.ssrf import Address, Target
-from receiver.download.transport import Allowance, CheckedBackend, Deadline, Resolver, system_resolver
+from receiver.download.transport import ByteBudget, CheckedBackend, Deadline, Resolver, system_resolver
 from receiver.errors import EndpointGone, EndpointRefused, EndpointUnavailable, ImageUnavailable
 from receiver.gateways.parsing import retry_after
 from receiver.notifications.url_policy import NotifyPolicy, read
@@ -71,8 +71,8 @@ class Poster:
         headers: Mapping[str, str],
         body: bytes,
     ) -> tuple[int, httpx.Headers]:
-        allowance = Allowance(target.authority)
-        backend = CheckedBackend(addresses, deadline, self._timeout_s, allowance)
+        budget = ByteBudget(target.authority)
+        backend = CheckedBackend(addresses, deadline, self._timeout_s, budget)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
         )

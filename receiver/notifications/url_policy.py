@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 
-from receiver.download.ssrf import Address, Network, Target, allowed, on_list, read_target, why_forbidden
+from receiver.download.ssrf import (
+    Address,
+    Network,
+    Target,
+    address_allowed,
+    forbidden_reason,
+    host_allowed,
+    parse_target,
+)
 from receiver.download.transport import Deadline, Resolver, lookup
 from receiver.errors import EndpointForbidden, ForbiddenAddress, SettingsError
 from receiver.settings import NotifySettings
@@ -77,11 +85,11 @@ class NotifyPolicy:
         return addresses
 
     def _judge(self, target: Target, addresses: Sequence[Address]) -> None:
-        if all(allowed(address, self.networks) for address in addresses):
+        if all(address_allowed(address, self.networks) for address in addresses):
             return
         self._judge_name(target)
         for address in addresses:
-            reason = None if allowed(address, self.networks) else why_forbidden(address)
+            reason = None if address_allowed(address, self.networks) else forbidden_reason(address)
             if reason:
                 raise EndpointForbidden(
                     f"{target.authority} leads to a forbidden address: {reason}. "
@@ -93,13 +101,13 @@ class NotifyPolicy:
             raise EndpointForbidden(
                 f"{target.authority} is not https; plain http is for DARKROOM_NOTIFY__ALLOW_NETWORKS only."
             )
-        if not on_list(target.host, self.hosts):
+        if not host_allowed(target.host, self.hosts):
             raise EndpointForbidden(f"{target.host} is not one of DARKROOM_NOTIFY__ALLOW_HOSTS.")
 
 
 def read(url: str) -> Target:
-    """Read a URL; raise ReceiverForbidden if it is not spelled plainly, as `read_target` says."""
+    """Read a URL; raise ReceiverForbidden if it is not spelled plainly, as `parse_target` says."""
     try:
-        return read_target(url)
+        return parse_target(url)
     except ForbiddenAddress as error:
         raise EndpointForbidden(str(error)) from error

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from receiver.download.downloader import Downloader, DownloadPolicy
+from receiver.download.ssrf import parse_target
 from receiver.errors import (
     DarkroomError,
     ImageExpired,
@@ -46,7 +47,7 @@ def padded_png(size: int) -> bytes:
 
 
 def failure(downloader: Downloader, url: str) -> DarkroomError:
-    with pytest.raises(DarkroomError) as caught, downloader.fetch(url):
+    with pytest.raises(DarkroomError) as caught, downloader.fetch(parse_target(url)):
         pass
     assert "secret" not in str(caught.value)
     return caught.value
@@ -58,7 +59,7 @@ def failure(downloader: Downloader, url: str) -> DarkroomError:
 def test_image_arrives_whole_with_its_digest(serve: Serve, kind: str, media_type: str) -> None:
     body = picture(kind)
     server = serve({"/a.png": reply(body, Content_Type="text/plain")})
-    with Downloader(POLICY).fetch(f"{server.url}/a.png?sig=secret#x") as fetched:
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/a.png?sig=secret#x")) as fetched:
         assert fetched.file.read() == body
         assert fetched.sha256 == hashlib.sha256(body).hexdigest()
         assert fetched.bytes == len(body)
@@ -71,7 +72,7 @@ def test_image_arrives_whole_with_its_digest(serve: Serve, kind: str, media_type
 
 def test_request_asks_for_the_bytes_as_they_are(serve: Serve) -> None:
     server = serve({"/a.png": reply(PNG)})
-    with Downloader(POLICY).fetch(f"{server.url}/a.png?sig=a%2Fb+c"):
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/a.png?sig=a%2Fb+c")):
         pass
     head = server.heads[0]
     assert head.startswith("GET /a.png?sig=a%2Fb+c HTTP/1.1\r\n")
@@ -87,13 +88,16 @@ def test_chunked_and_unannounced_lengths_are_taken(serve: Serve) -> None:
         {"/chunked": chunked, "/unannounced": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + PNG}
     )
     for path in server.scripts:
-        with Downloader(POLICY).fetch(server.url + path) as fetched:
+        with Downloader(POLICY).fetch(parse_target(server.url + path)) as fetched:
             assert fetched.file.read() == PNG
 
 
 def test_error_of_the_one_who_uses_the_image_is_left_alone(serve: Serve) -> None:
     server = serve({"/a.png": reply(PNG)})
-    with pytest.raises(OSError, match="mine"), Downloader(POLICY).fetch(f"{server.url}/a.png") as fetched:
+    with (
+        pytest.raises(OSError, match="mine"),
+        Downloader(POLICY).fetch(parse_target(f"{server.url}/a.png")) as fetched,
+    ):
         raise OSError("mine")
     assert fetched.file.closed
 
@@ -124,7 +128,7 @@ def test_status_decides_whether_the_link_is_dead(
     server = serve({"/a.png": reply(status=status)})
     raised = failure(Downloader(POLICY), f"{server.url}/a.png?sig=secret")
     assert type(raised) is error
-    assert str(raised) == f"127.0.0.1:{server.port}/a.png answered {status[:3]}."
+    assert str(raised) == f"127.0.0.1:{server.port}/a.png returned HTTP {status[:3]}."
 
 
 def reset(sock: socket.socket) -> None:
@@ -165,7 +169,7 @@ def test_lie_is_found_out(serve: Serve, script: Script | bytes, error: type[Dark
 
 def test_identity_is_no_encoding(serve: Serve) -> None:
     server = serve({"/a.png": reply(PNG, Content_Encoding="identity")})
-    with Downloader(POLICY).fetch(f"{server.url}/a.png") as fetched:
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/a.png")) as fetched:
         assert fetched.bytes == len(PNG)
 
 
@@ -188,7 +192,9 @@ def test_unannounced_size_over_the_limit_is_cut_off(serve: Serve) -> None:
 
 def test_limit_itself_is_not_over_the_limit(serve: Serve) -> None:
     server = serve({"/a.png": reply(PNG)})
-    with Downloader(replace(POLICY, max_bytes=len(PNG))).fetch(f"{server.url}/a.png") as fetched:
+    with Downloader(replace(POLICY, max_bytes=len(PNG))).fetch(
+        parse_target(f"{server.url}/a.png")
+    ) as fetched:
         assert fetched.bytes == len(PNG)
 
 
@@ -264,7 +270,7 @@ def test_disk_that_cannot_take_it_is_our_own_trouble(serve: Serve, tmp_path: Pat
 def test_large_image_lies_in_the_directory_and_is_gone_afterwards(serve: Serve, tmp_path: Path) -> None:
     server = serve({"/a.png": reply(PNG)})
     downloader = Downloader(replace(POLICY, spool_bytes=100), directory=tmp_path)
-    with downloader.fetch(f"{server.url}/a.png") as fetched:
+    with downloader.fetch(parse_target(f"{server.url}/a.png")) as fetched:
         assert fetched.file.read() == PNG
     assert list(tmp_path.iterdir()) == []
 
@@ -277,7 +283,7 @@ def test_memory_stays_flat_under_many_large_downloads_at_once(serve: Serve) -> N
     downloader = Downloader(POLICY)
 
     def fetch(_: int) -> str:
-        with downloader.fetch(f"{server.url}/a.png") as fetched:
+        with downloader.fetch(parse_target(f"{server.url}/a.png")) as fetched:
             return fetched.sha256
 
     tracemalloc.start()

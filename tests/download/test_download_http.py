@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from receiver.download.downloader import Downloader
+from receiver.download.ssrf import parse_target
 from receiver.download.transport import HEAD_BYTES
 from receiver.errors import (
     DarkroomError,
@@ -54,7 +55,7 @@ TAKEN: dict[str, bytes] = {
 @pytest.mark.parametrize("answer", TAKEN.values(), ids=TAKEN)
 def test_odd_answer_is_taken_for_what_it_says(serve: Serve, answer: bytes) -> None:
     server = serve({"/a.png": answer})
-    with Downloader(POLICY).fetch(f"{server.url}/a.png") as fetched:
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/a.png")) as fetched:
         assert fetched.file.read() == PNG
 
 
@@ -152,5 +153,5 @@ def test_bytes_around_the_images_of_several_hops_are_counted_for_each(serve: Ser
     assert 3 * len(padding) < HEAD_BYTES < 6 * len(padding)
     hops = {f"/{n}": padding * 3 + redirect(f"/{n + 1}") for n in range(3)}
     server = serve({**hops, "/3": padding * 3 + reply(PNG)})
-    with Downloader(POLICY).fetch(f"{server.url}/0") as fetched:
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/0")) as fetched:
         assert fetched.bytes == len(PNG)

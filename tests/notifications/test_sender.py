@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from standardwebhooks import WebhookVerificationError
 
-from receiver.download.ssrf import read_target
+from receiver.download.ssrf import parse_target
 from receiver.keyring import new_webhook_secret
 from receiver.notifications.message import MAX_WHOLE_BYTES, body_of
 from receiver.notifications.transport import Poster
@@ -211,7 +211,7 @@ def test_one_host_is_one_however_it_is_spelled(tmp_path: Path) -> None:
     ],
 )
 def test_an_authority_has_one_spelling(url: str, authority: str) -> None:
-    assert read_target(url).scheme == url.partition(":")[0], "it is one that is taken"
+    assert parse_target(url).scheme == url.partition(":")[0], "it is one that is taken"
     assert authority_of(url) == authority
 
 

@@ -12,6 +12,7 @@ from ipaddress import ip_network
 import pytest
 
 from receiver.download.downloader import Downloader, DownloadPolicy
+from receiver.download.ssrf import parse_target
 from receiver.download.transport import Resolver
 from receiver.errors import DarkroomError, ForbiddenAddress, ImageUnavailable
 from tests.support.raw_server import PNG, TLS, Serve, redirect, reply, serving
@@ -31,7 +32,7 @@ def names(table: Mapping[str, Sequence[str]]) -> Resolver:
 
 
 def failure(downloader: Downloader, url: str, hosts: Sequence[str] = ()) -> DarkroomError:
-    with pytest.raises(DarkroomError) as caught, downloader.fetch(url, hosts=hosts):
+    with pytest.raises(DarkroomError) as caught, downloader.fetch(parse_target(url), hosts=hosts):
         pass
     assert "secret" not in str(caught.value)
     return caught.value
@@ -39,7 +40,7 @@ def failure(downloader: Downloader, url: str, hosts: Sequence[str] = ()) -> Dark
 
 def test_redirects_are_followed_up_to_the_limit(serve: Serve) -> None:
     server = serve({f"/{n}": redirect(f"{n + 1}?sig=secret") for n in range(1, 5)} | {"/5": reply(PNG)})
-    with Downloader(POLICY).fetch(f"{server.url}/2") as fetched:
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/2")) as fetched:
         assert fetched.source_url == f"{server.url}/2"
     raised = failure(Downloader(POLICY), f"{server.url}/1")
     assert isinstance(raised, ImageUnavailable)
@@ -131,7 +132,7 @@ def test_only_the_checked_address_is_connected_to_when_the_name_changes_its_answ
     rebound = serve({"/a.png": reply(PNG)}, at=("127.0.0.2", checked.port))
     answers = iter([["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2"]])
     downloader = Downloader(POLICY, resolve=lambda _host: next(answers))
-    with downloader.fetch(f"http://images.example:{checked.port}/a.png") as fetched:
+    with downloader.fetch(parse_target(f"http://images.example:{checked.port}/a.png")) as fetched:
         assert fetched.final_host == "images.example"
     assert (checked.connections, rebound.connections) == (1, 0)
     assert f"Host: images.example:{checked.port}\r\n" in checked.heads[0]
@@ -141,13 +142,13 @@ def test_only_the_checked_address_is_connected_to_when_the_name_changes_its_answ
 def test_next_checked_address_is_tried_when_one_does_not_answer(serve: Serve) -> None:
     server = serve({"/a.png": reply(PNG)})
     downloader = Downloader(POLICY, resolve=names({"images.example": ["127.0.0.3", "127.0.0.1"]}))
-    with downloader.fetch(f"http://images.example:{server.port}/a.png") as fetched:
+    with downloader.fetch(parse_target(f"http://images.example:{server.port}/a.png")) as fetched:
         assert fetched.bytes == len(PNG)
 
 
 def test_allowed_network_is_exempt_from_the_host_list(serve: Serve) -> None:
     server = serve({"/a.png": reply(PNG)})
-    with Downloader(POLICY).fetch(f"{server.url}/a.png", hosts=["cdn.example"]) as fetched:
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/a.png"), hosts=["cdn.example"]) as fetched:
         assert fetched.bytes == len(PNG)
 
 
@@ -177,7 +178,7 @@ def test_proxies_of_the_environment_are_not_used(serve: Serve, monkeypatch: pyte
     server, proxy = serve({"/a.png": reply(PNG)}), serve({})
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, proxy.url)
-    with Downloader(POLICY).fetch(f"{server.url}/a.png"):
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/a.png")):
         pass
     assert (server.connections, proxy.connections) == (1, 0)
 
@@ -194,7 +195,7 @@ def test_certificate_is_checked_against_the_name_and_each_name_has_its_own_conne
     server = serve({"/a.png": reply(PNG)}, tls=True)
     downloader = over_tls()
     for name in ("images.example", "cdn.example"):
-        with downloader.fetch(f"https://{name}:{server.port}/a.png") as fetched:
+        with downloader.fetch(parse_target(f"https://{name}:{server.port}/a.png")) as fetched:
             assert fetched.file.read() == PNG
     assert server.names == ["images.example", "cdn.example"]
     for sent, head in zip(server.names, server.heads, strict=True):
@@ -247,7 +248,7 @@ def test_addresses_of_both_families_are_tried_in_turns(serve: Serve) -> None:
     answers = ["::1", "::1", "::1", "::1", "::1", "127.0.0.1"]
     policy = replace(POLICY, allow_networks=(ip_network("127.0.0.0/8"), ip_network("::1/128")))
     downloader = Downloader(policy, resolve=names({"images.example": answers}))
-    with downloader.fetch(f"http://images.example:{server.port}/a.png") as fetched:
+    with downloader.fetch(parse_target(f"http://images.example:{server.port}/a.png")) as fetched:
         assert fetched.bytes == len(PNG)
 
 
