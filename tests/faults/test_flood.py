@@ -222,8 +222,8 @@ def test_good_callbacks_come_through_a_flood_of_hostile_ones(prepared: Prepared,
     seen = log.read_text()
 
     assert sum(sum(counts.values()) for counts in told.answers.values()) == 10_000
-    for kind, counts in told.answers.items():
-        assert set(counts) <= ALLOWED.get(kind, REFUSED), (kind, counts)
+    for kind, answers in told.answers.items():
+        assert set(answers) <= ALLOWED.get(kind, REFUSED), (kind, answers)
     assert Counter(one.status for one in good) == {200: GOOD}
     took = sorted(one.took_s for one in good)
     assert took[-GOOD // 100] < PATIENT_S
