@@ -178,7 +178,7 @@ def _access(settings: Settings) -> Access:
 
 
 def _admission(settings: Settings, access: Access, clock: Clock) -> Admission:
-    limits = Limits(settings.limits, settings.trusted_proxies, clock)
+    limits = Limits(settings.limits, clock)
     return Admission(access, limits, Sessions(access, secret_keys(settings), clock))
 
 

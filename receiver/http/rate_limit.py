@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from collections.abc import Hashable
+from ipaddress import IPv6Address, ip_address
 from math import ceil
 
 from starlette.requests import HTTPConnection
@@ -12,8 +12,6 @@ from starlette.requests import HTTPConnection
 from receiver.errors import TooManyRequests
 from receiver.settings import LimitSettings
 from storage.models import Clock
-
-Network = IPv4Network | IPv6Network
 
 MINUTE_MS = 60_000
 
@@ -79,9 +77,8 @@ class Limits:
     of the tokens.
     """
 
-    def __init__(self, settings: LimitSettings, trusted_proxies: Iterable[str], clock: Clock) -> None:
+    def __init__(self, settings: LimitSettings, clock: Clock) -> None:
         self.body_timeout_s = settings.body_timeout
-        self._trusted = [ip_network(network) for network in trusted_proxies]
         self._api = Rate(settings.api_token, clock)
         self._callbacks = Rate(settings.callback_token, clock)
         self._strangers = Rate(settings.bad_tokens, clock)
@@ -100,43 +97,22 @@ class Limits:
 
     def stranger(self, connection: HTTPConnection) -> None:
         """Count a request without a valid token by its address, or raise TooManyRequests."""
-        peer = connection.client.host if connection.client else None
-        forwarded = connection.headers.getlist("x-forwarded-for")
         self._strangers.take(
-            origin(peer, forwarded, self._trusted),
+            address_key(connection.client.host if connection.client else ""),
             "Too many requests without a valid token came from this address; wait a little.",
         )
 
 
-def origin(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> Hashable:
-    """Whom to count a request to: an IPv4 address, or a /64 of IPv6, which is what one customer is given.
+def address_key(address: str) -> Hashable:
+    """Return what requests from an address are counted under.
 
-    That is the peer. Only if it is a trusted proxy, the `X-Forwarded-For` lines count, read from the right:
-    each proxy appends whom it heard from, so the first address that is no trusted proxy is the last one
-    that cannot have been invented. Where that is no address, the peer counts.
+    That is the IPv4 address, or the /64 of an IPv6 address, which is what one customer is given. What a
+    trusted proxy names instead of an address is counted under one key.
     """
-    near = _address(peer or "")
-    if near is None:
-        return peer
-    if _is_among(near, trusted):
-        for text in reversed(",".join(forwarded).split(",")):
-            far = _address(text.strip())
-            if far is None or not _is_among(far, trusted):
-                return _group(far or near)
-    return _group(near)
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        address = ip_address(text)
+        found = ip_address(address)
     except ValueError:
         return None
-    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
-
-
-def _is_among(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:
-    return any(address in network for network in networks)
-
-
-def _group(address: IPv4Address | IPv6Address) -> Hashable:
-    return (6, int(address) >> 64) if isinstance(address, IPv6Address) else (4, int(address))
+    if isinstance(found, IPv6Address):
+        return int(found.ipv4_mapped) if found.ipv4_mapped else (6, int(found) >> 64)
+    return int(found)

@@ -6,8 +6,9 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from types import FrameType
 from typing import Protocol
 
@@ -135,9 +136,17 @@ def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=True,
+        forwarded_allow_ips=_with_mapped(service.settings.trusted_proxies),
         timeout_graceful_shutdown=GRACE_S,
     )
     # It warns of every request that is not HTTP, which strangers could fill the log with.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return Server(config, started=started, stopping=service.cancel_waiters)
+
+
+def _with_mapped(networks: Iterable[str]) -> list[str]:
+    """Return networks, and the IPv4 ones as a dual-stack socket spells their addresses too."""
+    found = [ip_network(network) for network in networks]
+    mapped = [f"::ffff:{one.network_address}/{96 + one.prefixlen}" for one in found if one.version == 4]
+    return [*map(str, found), *mapped]

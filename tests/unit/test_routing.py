@@ -25,9 +25,7 @@ SHOW = Operation(
 @pytest.fixture
 def admission() -> Admission:
     access = Access([])
-    return Admission(
-        access, Limits(LimitSettings(), [], system_clock), Sessions(access, ["key"], system_clock)
-    )
+    return Admission(access, Limits(LimitSettings(), system_clock), Sessions(access, ["key"], system_clock))
 
 
 def plain(_request: Request, _query: NoQuery) -> Response:
