@@ -1,4 +1,4 @@
-"""The style sheet, the script and the icon, each under a URL with its digest, so that it is kept for ever."""
+"""Serve static files under URLs with their digest, so that browsers may cache them for ever."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Assets:
             self._files[served] = content, kind
 
     def url(self, name: str) -> str:
-        """Where a file is served; raises KeyError if there is none of this name."""
+        """Return the URL of a file; raises KeyError if there is none of this name."""
         return self._urls[name]
 
     def routes(self) -> list[Route]:
-        """The one route of these files. It is open: the page that asks for a token needs them too."""
+        """Return the one route of these files. No authentication: the sign-in page needs them."""
         return [Route("/static/{name}", self.serve, methods=["GET"])]
 
     async def serve(self, request: Request) -> Response:
-        """Answer a file; one of another version is not there."""
+        """Return a file; 404 for one of another version."""
         found = self._files.get(request.path_params["name"])
         if found is None:
             raise NoSuchThing("There is no such file; load the page again.")

@@ -1,4 +1,4 @@
-"""Charts as numbers: where the bars, the lines and the labels of an SVG picture go. Templates draw them.
+"""Compute SVG charts: positions of bars, lines and labels. Templates draw them.
 
 Widths and places from left to right are in percent, so that a chart fits its page while its letters keep
 their size; heights are in pixels.
@@ -30,8 +30,8 @@ class Bar:
 
     name: str
     amount: str
-    told: str
-    """All that it stands for, in words."""
+    label: str
+    """Its value in words, for screen readers."""
     length: float
     estimated: float
 
@@ -66,19 +66,19 @@ class Days:
 
 
 def amount(value: object) -> str:
-    """Credits for people: no more places than there are, and a dash where none are known."""
+    """Format credits without needless decimals; a dash where they are unknown."""
     return UNKNOWN if value is None else f"{value:,.6f}".rstrip("0").rstrip(".")
 
 
 def rows(groups: Sequence[Group], nameless: str) -> list[Bar]:
-    """Bars one under the other, for the groups with the most credits. `nameless`: without a value."""
+    """Return horizontal bars for the groups with the most credits. `nameless`: without a value."""
     shown = groups[:MOST_ROWS]
     most = max((_number(group.spent) for group in shown), default=0.0)
     return [_bar(nameless if group.value is None else group.value, group.spent, most) for group in shown]
 
 
 def days(groups: Sequence[Group]) -> Days:
-    """Bars side by side, one for each day."""
+    """Return vertical bars, one for each day."""
     top = _nice(max((_number(group.spent) for group in groups), default=0.0))
     step = 100 / max(len(groups), 1)
     return Days(
@@ -110,7 +110,7 @@ def _number(spent: Spent) -> float:
 
 
 def _nice(most: float) -> float:
-    """The next round number: 1, 2, 4, 5 or 10, times a power of ten."""
+    """Return the next round number: 1, 2, 4, 5 or 10, times a power of ten."""
     if most <= 0:
         return 0.0
     power = 10.0 ** floor(log10(most))

@@ -1,4 +1,4 @@
-"""Find this picture: is it ours, and from which prompt? A file is known by its digest alone."""
+"""Serve the page that finds a picture by its file: compare SHA-256 digests with the archive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FindByFile:
     """The page `/find`. `max_bytes`: as large as an image in the archive can be."""
 
     frame: PageHandler
@@ -32,14 +32,14 @@ class Finding:
     max_bytes: int
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         return [
             self.frame.route("GET /find", self.show),
             self.frame.admitted("POST /find", self.take, scope="read"),
         ]
 
     def show(self, visit: PageRequest) -> Response:
-        """Tell which outputs have exactly these bytes, or ask for a file."""
+        """Show the outputs that have exactly these bytes, or ask for a file."""
         digest, name = (visit.given("sha256") or "").lower(), visit.given("name") or ""
         if not digest:
             return visit.page("find.html", digest="", name="", found=[])
@@ -49,7 +49,7 @@ class Finding:
         return visit.page("find.html", digest=digest, name=name[:MAX_NAME], found=found)
 
     async def take(self, request: Request, session: Session) -> Response:
-        """Take a file from a browser that makes no digest itself. It is hashed as it comes, and not kept."""
+        """Hash an uploaded file, for browsers that compute no digest themselves. It is not kept."""
         within_s = self.frame.admission.limits.body_timeout_s
         upload = await read_upload(request, max_bytes=self.max_bytes, within_s=within_s)
         self.frame.check_form_token(session, upload.form_token)

@@ -1,4 +1,4 @@
-"""What a form of the gallery sends, and whether it may: read within bounds, and from our own pages only."""
+"""Parse HTML forms within limits, and refuse those that other sites send."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTHING: Form = ImmutableMultiDict()
 
 
 async def read_form(request: Request, *, within_s: float, limit: int = MAX_FORM) -> Form:
-    """Read a form; raise InvalidRequest, BodyTooLarge or TooSlow."""
+    """Parse a form; raise InvalidRequest, BodyTooLarge or TooSlow."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != URLENCODED:
         raise InvalidRequest([{"field": "Content-Type", "message": f"must be {URLENCODED}"}])
     body = await read_body(request, limit, within_s=within_s)
@@ -54,7 +54,7 @@ def refuse_other_sites(request: Request, public_url: str | None) -> None:
 
 
 def safe_next(text: str | None) -> str:
-    """Where to go after signing in: a path of this gallery, whatever the link says."""
+    """Return where to go after signing in: a path of this gallery, never another site (open redirect)."""
     text = text or "/"
     path = text.partition("?")[0]
     # Browsers drop tabs and line ends from a URL, and take a backslash for a slash.

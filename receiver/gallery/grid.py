@@ -1,4 +1,4 @@
-"""The grid: what was made, newest first, and what of it somebody looks for."""
+"""Serve the gallery grid: outputs newest first, filtered by a search."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Grid:
     clock: Clock
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         return [self.frame.route("GET /", self.show)]
 
     def show(self, visit: PageRequest) -> Response:
-        """Show a page of outputs; what is wrong with the question is told above no pictures."""
+        """Show a page of outputs, or what is wrong with the query."""
         q = visit.given("q") or ""
         wanted, faults = search_box.read_asked(q, self.clock())
         if wanted is None:
@@ -77,7 +77,7 @@ class Grid:
             raise NoSuchThing("There is no such page of pictures; begin again with the newest.") from None
 
     def _newer(self, wanted: SearchFilter, page: Page[SearchHit]) -> str | None:
-        """The cursor of the page before; empty if that is the first one, None if there is none."""
+        """Return the cursor of the page before; empty if that is the first one, None if there is none."""
         if not page.rows:
             return ""
         before = self.search.newer_ids(wanted, page.rows[0].output.id, limit=A_PAGE + 1)

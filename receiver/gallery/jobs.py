@@ -1,4 +1,4 @@
-"""The jobs: where each of them is, why one failed, and a way to put it back to work."""
+"""Serve the job pages: list, detail, retry and resubmit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from storage.search.search import Search
 A_PAGE = 50
 FILTERS = ("q", "gateway", "code", "status", "cursor")
 STEPS = (Status.QUEUED, Status.SUBMITTING, Status.RUNNING, Status.READY)
-"""What comes before the end, in order."""
+"""The statuses before a terminal one, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class JobsPages:
     notifications: Notifications
     retrier: Retrier
     counts: Callable[[], Mapping[str, JobCounts]]
-    """The counts, a moment old: they are asked for with every page."""
+    """Job counts, cached for a moment: every page shows them."""
     queued: Callable[[], None]
-    """Called when there is work."""
+    """Wakes the worker."""
     clock: Clock
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         return [
             self.frame.route("GET /jobs", self.list),
             self.frame.route("GET /jobs/{id}", self.show),
@@ -59,7 +59,7 @@ class JobsPages:
         ]
 
     def list(self, visit: PageRequest) -> Response:
-        """List jobs, newest first, by where they are."""
+        """List jobs by status, newest first."""
         given = {name: visit.given(name) or "" for name in FILTERS}
         asked = {name: value for name, value in given.items() if value}
         faults: Sequence[Mapping[str, str]] = ()
@@ -88,18 +88,18 @@ class JobsPages:
         )
 
     def show(self, visit: PageRequest) -> Response:
-        """Show a job, and all that happened to it."""
+        """Show a job with its timeline."""
         return self._page(visit, _id(visit))
 
     def ask(self, visit: PageRequest) -> Response:
-        """Ask before a job is sent to its gateway again, since that may be charged again."""
+        """Ask for confirmation before a job is resubmitted, since that may be charged again."""
         job = self.ledger.job(_id(visit))
         if refused := self._not_again(job):
             return self._page(visit, job.id, refused=refused, status=NotRetryable.status)
         return visit.page("resubmit.html", job=job)
 
     def retry(self, visit: PageRequest) -> Response:
-        """Put a job back to work: it is asked for again, or with `resubmit` sent again."""
+        """Retry a job: poll for its result again, or with `resubmit` send it again."""
         job_id = _id(visit)
         try:
             self.retrier.retry(job_id, resubmit=visit.form.get("resubmit") == "yes")
@@ -142,27 +142,27 @@ def _id(visit: PageRequest) -> str:
 
 
 def _counts(counts: Mapping[str, JobCounts], gateway: str) -> dict[str, int]:
-    """How many jobs are where, by the counts; under the empty word, all of them."""
+    """Return the number of jobs by status; under the empty key all of them."""
     pages = [page for name, page in counts.items() if gateway in ("", name)]
     page = total(pages)
     return {"": sum(page.counts.values()), **{status.value: page.counts[status] for status in Status}}
 
 
 def _can_ask(job: Job, deliveries: Sequence[Delivery] = ()) -> bool:
-    """Whether asking its gateway again may help; the retrier has the last word."""
+    """Return whether asking the gateway again may help; the retrier decides."""
     known = job.gateway_job_id is not None or bool(deliveries)
     return job.status in REOPENS and known and (job.error is None or job.error.code not in SAID_NO)
 
 
 def _not_again(job: Job, outputs: Sequence[Output]) -> str:
-    """Why a job may not be sent again; empty if it may."""
+    """Return why a job may not be resubmitted; empty if it may."""
     if Status.QUEUED not in REOPENS.get(job.status, ()):
         return f"The job is {job.status}; only one that failed can be sent again."
     return "Some of its images are archived, and a new submission would make others." if outputs else ""
 
 
 def _steps(job: Job) -> list[dict[str, Any]]:
-    """The way of a job: each step with its state, `done`, `now` or `ahead`, and when it came there."""
+    """Return the steps of a job, each with its state (`done`, `now` or `ahead`) and when it was reached."""
     last = job.status if job.status.terminal else Status.ARCHIVED
     way = (*STEPS, last)
     here = way.index(job.status)

@@ -1,4 +1,4 @@
-"""The page of one output: the picture, what was asked, what came, and how that was proven."""
+"""Serve the page of one output: picture, request, result, and how it was confirmed."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Detail:
     clock: Clock
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         return [self.frame.admitted("GET /outputs/{id}", self.show, scope="read")]
 
     async def show(self, request: Request, session: Session) -> Response:
-        """Show one output. `q` is the search that it was found by, in which it has neighbours."""
+        """Show one output. `q` is the search it was found by, which decides its neighbours."""
         visit = PageRequest(request, session, NOTHING, self.frame)
         found = await run_in_threadpool(self.search.output, request.path_params["id"])
         record, record_fault = await self._record(found.job)
@@ -88,7 +88,7 @@ class Detail:
         return {"newer": newer[0] if newer else None, "older": older[0].output.id if older else None}
 
     async def _record(self, job: Job) -> tuple[Mapping[str, Any] | None, str]:
-        """The job's record, or why it is not here. The page is worth showing without it."""
+        """Return the job's record, or why it cannot be shown. The page is useful without it."""
         if not job.records:
             return None, "There is none yet; it is written when the job's images are archived."
         try:
@@ -98,13 +98,13 @@ class Detail:
 
 
 def shown_record(record: Mapping[str, Any]) -> tuple[str, bool]:
-    """A record as the page shows it, and whether that is not all of it."""
+    """Return a record as text, and whether it was cut."""
     text = pretty(record)
     return text[:MAX_RECORD_CHARS], len(text) > MAX_RECORD_CHARS
 
 
 def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """What is known of the seed, each fact in words: nothing is derived, nothing guessed."""
+    """Return what is known of the seed, each fact in words; nothing is derived or guessed."""
     supported = ((record or {}).get("seed") or {}).get("supported")
     words = {True: "yes, as asked for here", False: "no; a seed would change nothing", None: "not known"}
     return [

@@ -1,4 +1,4 @@
-"""What every page of the gallery goes through: who comes, whether the form is theirs, and errors as pages."""
+"""Handle what every page needs: authenticate the session, check CSRF tokens, render errors as pages."""
 
 from __future__ import annotations
 
@@ -40,37 +40,37 @@ log = structlog.get_logger("darkroom.gallery")
 TITLES = {
     401: "Sign in first",
     403: "Not allowed",
-    404: "Nothing here",
-    408: "Too slow",
-    409: "Not now",
+    404: "Page not found",
+    408: "Request timed out",
+    409: "Not possible now",
     413: "Too large",
-    422: "Not understood",
-    429: "A little too fast",
-    503: "The archive does not answer",
+    422: "Invalid request",
+    429: "Too many requests",
+    503: "Temporarily unavailable",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """One request for a page: who asks, and what came with it."""
+    """One request for a page, with its session and form."""
 
     request: Request
     session: Session
     form: Form
-    """What was sent, where the page takes a form; its form token was checked."""
+    """The form sent, empty for GET; its CSRF token was checked."""
     frame: PageHandler
 
     @property
     def caller(self) -> Caller:
-        """Who asks."""
+        """The authenticated caller."""
         return self.session.caller
 
     def may(self, scope: str) -> bool:
-        """Whether a scope is within the caller's reach."""
+        """Return whether the caller has a scope."""
         return scope in REACH[self.caller.scope]
 
     def given(self, name: str) -> str | None:
-        """A parameter behind the `?`, if it is there and not blank."""
+        """Return a query parameter, or None if it is missing or blank."""
         return self.request.query_params.get(name, "").strip() or None
 
     def page(self, template: str, *, status: int = 200, **words: Any) -> Response:
@@ -79,11 +79,11 @@ class PageRequest:
 
 
 Handler = Callable[[PageRequest], Response]
-"""Answers a visit. In a thread of its own, so it may read the ledger; the bucket only by `BucketTurns`."""
+"""Returns the response. Runs in a thread, so it may read the ledger; the bucket only by `BucketTurns`."""
 
 
 class PageRoute(Route):
-    """A route that answers a page. `scope`: the least that a visitor needs; None if anybody may come."""
+    """A route that returns a page. `scope`: what a caller needs; None if the page is public."""
 
     def __init__(
         self, at: str, endpoint: Callable[[Request], Awaitable[Response]], scope: str | None
@@ -95,7 +95,7 @@ class PageRoute(Route):
 
 @dataclass(frozen=True, slots=True)
 class PageHandler:
-    """Lets visitors in, and puts what all pages have around what they came for."""
+    """Authenticates callers and renders pages in the frame that all share."""
 
     admission: Admission
     sessions: Sessions
@@ -103,7 +103,7 @@ class PageHandler:
     public_url: str | None
 
     def route(self, at: str, handler: Handler, *, scope: str = "read") -> PageRoute:
-        """Serve `GET /path` or `POST /path` for visitors who have this scope."""
+        """Serve `GET /path` or `POST /path` for callers with this scope."""
 
         async def answer(request: Request, session: Session) -> Response:
             form = NOTHING
@@ -131,7 +131,7 @@ class PageHandler:
     def open(
         self, at: str, endpoint: Callable[[Request], Awaitable[Response]], *, scope: str | None = None
     ) -> PageRoute:
-        """Serve a route whose handler asks for nobody's name; its errors are pages all the same."""
+        """Serve a public route; its errors are pages too."""
 
         @wraps(endpoint)
         async def guarded(request: Request) -> Response:
@@ -147,7 +147,7 @@ class PageHandler:
         return PageRoute(at, guarded, scope)
 
     def visitor(self, request: Request) -> Session:
-        """Tell who comes, and count the request; raise Unauthorized or TooManyRequests."""
+        """Return the session of a request and count it; raise Unauthorized or TooManyRequests."""
         try:
             session = self._session(request)
         except Unauthorized:
@@ -175,7 +175,7 @@ class PageHandler:
     def rendered(
         self, request: Request, session: Session | None, template: str, *, status: int = 200, **words: Any
     ) -> Response:
-        """Render a page with what all pages have; `session` is None for those who are not signed in."""
+        """Render a page in the frame that all share; `session` is None for those who are not signed in."""
         reach = REACH[session.caller.scope] if session else frozenset[str]()
         always = {
             "user": session and session.caller,
@@ -188,10 +188,10 @@ class PageHandler:
         return self.rendering.page(template, {**always, **words}, status=status)
 
     def failed(self, request: Request, error: Exception) -> Response:
-        """Answer an error with a page that says what to do."""
+        """Return an error as a page that says what to do."""
         if isinstance(error, Unauthorized) and not self.admission.access.open:
             return self._to_sign_in(request)
-        status, message, headers = _told(error)
+        status, message, headers = _described(error)
         session: Session | None = None
         with suppress(Unauthorized):
             session = self._session(request)
@@ -204,7 +204,7 @@ class PageHandler:
         return answer
 
     def handlers(self, handlers: Mapping[Any, ExceptionHandler]) -> dict[Any, ExceptionHandler]:
-        """The same handlers of errors, but a person who asks for a page that is not there gets a page."""
+        """Return the same exception handlers, but with a 404 page for browsers."""
 
         async def answer(request: Request, error: Exception) -> Response:
             assert isinstance(error, HTTPException)
@@ -215,11 +215,11 @@ class PageHandler:
         return {**handlers, HTTPException: answer}
 
     def _to_sign_in(self, request: Request) -> Response:
-        # A form that came too late is lost; the page that had it is what somebody wants to see again.
+        # A form sent after the session expired is lost; return to the page that had it.
         page = request.url if request.method in SAFE_METHODS else URL(request.headers.get("referer", "/"))
         try:
             came_for = page.path + (f"?{page.query}" if page.query else "")
-        except ValueError:  # Whoever asks may write into these headers what they like.
+        except ValueError:  # These headers are untrusted.
             came_for = "/"
         return RedirectResponse(
             "/sign-in?" + urlencode({"next": safe_next(came_for), "why": "session"}),
@@ -228,8 +228,8 @@ class PageHandler:
         )
 
 
-def _told(error: Exception) -> tuple[int, str, dict[str, str]]:
-    """The status, what to do, and the headers that go with it."""
+def _described(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """Return the status code, message and headers for an error."""
     match error:
         case TooManyRequests():
             return error.status, str(error), {"retry-after": str(error.retry_after_s)}
@@ -250,11 +250,11 @@ def _told(error: Exception) -> tuple[int, str, dict[str, str]]:
             )
         case _:
             log.error("page failed", exc_info=error)
-            return 500, "Something went wrong here; the log has it under this request id.", {}
+            return 500, "Something went wrong. The log has the details under this request id.", {}
 
 
 def _as_followed(request: Request) -> Mapping[str, str]:
-    """The headers, but a link that somebody followed here counts as if it had been typed.
+    """Return the headers, with a followed link treated like a typed address.
 
     The page that had the link cannot see what it leads to, and `frame-ancestors` keeps it from showing it.
     """
@@ -266,7 +266,7 @@ def _as_followed(request: Request) -> Mapping[str, str]:
 
 
 def _wants_page(request: Request) -> bool:
-    """Whether a browser asks for a page, and not for anything of the API."""
+    """Return whether a browser asks for a page, not for the API."""
     elsewhere = request.url.path.startswith(("/v1/", "/callbacks/", "/static/"))
     return (
         request.method in SAFE_METHODS and "text/html" in request.headers.get("accept", "") and not elsewhere

@@ -16,7 +16,7 @@ class Part(Protocol):
     """Some of the gallery's pages."""
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Templates made into pages: everything is escaped, and a name that is not there is an error."""
+"""Render templates: everything is escaped, and an undefined name is an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _HOSTILE = re.compile(
 
 
 class Rendering:
-    """The templates, and what all of them can use."""
+    """The Jinja environment with its filters."""
 
     def __init__(self, assets: Assets) -> None:
         self._environment = Environment(
@@ -80,12 +80,12 @@ class Rendering:
 
 
 def plain(text: str) -> str:
-    """A text from outside for an attribute: on one line, without signs that turn the order of letters."""
+    """Return untrusted text for an attribute: one line, without bidirectional control characters."""
     return _HOSTILE.sub("", " ".join(text.split()))
 
 
 def alt_text(prompt: str) -> str:
-    """What a picture shows, as far as we know: the beginning of its prompt, cut between words."""
+    """Return alt text: the beginning of the prompt, cut between words."""
     text = plain(prompt)
     if len(text) <= ALT_CHARS:
         return text or "No prompt"
@@ -95,12 +95,12 @@ def alt_text(prompt: str) -> str:
 
 
 def beginning(prompt: str) -> str:
-    """As much of a prompt as could ever stand in one line under a picture."""
+    """Return as much of a prompt as fits on one line under a picture."""
     return plain(prompt[:400])[:200]
 
 
 def ticks(text: str) -> Markup:
-    """A sentence of our own in which what stands between backticks is code."""
+    """Return a sentence with text between backticks as code."""
     pieces = [escape(piece) for piece in text.split("`")]
     return Markup("").join(
         Markup("<code>{}</code>").format(piece) if n % 2 else piece for n, piece in enumerate(pieces)
@@ -108,7 +108,7 @@ def ticks(text: str) -> Markup:
 
 
 def size(length: int) -> str:
-    """A number of bytes for people: `1.2 MB`."""
+    """Format a number of bytes: `1.2 MB`."""
     amount, unit = float(length), "B"
     for following in ("kB", "MB", "GB", "TB"):
         if amount < 1000:
@@ -118,28 +118,28 @@ def size(length: int) -> str:
 
 
 def grouped(number: int) -> str:
-    """A number with its thousands set apart."""
+    """Format a number with thousands separators."""
     return f"{number:,}"
 
 
 def moment(at: int | str) -> str:
-    """A time for people, in UTC: `2026-11-22 10:00:00`. `at` is in milliseconds, or RFC 3339."""
+    """Format a time in UTC: `2026-11-22 10:00:00`. `at` is in milliseconds, or RFC 3339."""
     text = at if isinstance(at, str) else rfc3339(at)
     return text[:19].replace("T", " ")
 
 
 def pretty(value: Any) -> str:
-    """A value as JSON that can be read."""
+    """Return a value as indented JSON."""
     return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def query(parameters: Mapping[str, object]) -> str:
-    """A query string, without the parameters that are None or empty."""
+    """Return a query string without parameters that are None or empty."""
     return urlencode({name: value for name, value in parameters.items() if value not in (None, "")})
 
 
 def age(seconds: float | None) -> str:
-    """How long ago, roughly: `3 min`; a dash for never."""
+    """Format an age roughly: `3 min`; a dash for None."""
     if seconds is None:
         return UNKNOWN
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
@@ -149,22 +149,22 @@ def age(seconds: float | None) -> str:
 
 
 def clipped(text: str) -> str:
-    """A name for a chart, in which nothing wraps."""
+    """Shorten a name for a chart, where text does not wrap."""
     return text if len(text) <= NAME_CHARS else f"{text[: NAME_CHARS - 1]}…"
 
 
 def twice(word: str) -> tuple[str, str]:
-    """A choice whose value is its label."""
+    """Return an option whose value is its label."""
     return word, word
 
 
 def segment(text: str) -> str:
-    """A text as one part of a path."""
+    """Quote a text as one path segment."""
     return quote(text, safe="")
 
 
 def shape(width: int, height: int) -> str:
-    """The class of a picture's shape: its width by its height, in twentieths, between 2:5 and 4:1.
+    """Return the CSS class of a picture's shape: width by height, in twentieths, between 2:5 and 4:1.
 
     A style sheet without inline styles can know a picture's shape before it is there by a class only.
     """

@@ -1,4 +1,4 @@
-"""The text in the search box: what it asks for, what can be taken out of it, and what can be added."""
+"""Build the links around the search box: active conditions, facets, same prompt, same seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = {"gateway": "Gateway", "model": "Model", "day": "Day, UTC", "tag": "Tag"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A part of the text that narrows the search, and the text without it."""
+    """A condition of the query, and the query without it."""
 
     source: str
     without: str
@@ -27,7 +27,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class FacetLink:
-    """A value of a facet: how many outputs have it, and the text that asks for it, or no more if it does."""
+    """A facet value: its number of outputs, and the query with it added, or removed if it is active."""
 
     value: str
     outputs: int
@@ -45,7 +45,7 @@ class Facet:
 
 
 def read_asked(text: str, now: int) -> tuple[SearchFilter | None, list[str]]:
-    """What a text asks for, or None and what is wrong with it."""
+    """Parse a query; returns None and the faults if it is invalid."""
     try:
         return read_query_text(text, now), []
     except InvalidRequest as error:
@@ -53,7 +53,7 @@ def read_asked(text: str, now: int) -> tuple[SearchFilter | None, list[str]]:
 
 
 def conditions(text: str) -> list[Condition]:
-    """The parts of a text that are shown with a way to remove them: those with a key, and exclusions."""
+    """Return the removable conditions of a query: those with a key, and exclusions."""
     items = list(split(text, KEYS))
     return [
         Condition(item.source, " ".join(other.source for other in items if other is not item))
@@ -63,7 +63,7 @@ def conditions(text: str) -> list[Condition]:
 
 
 def facets(counts: FacetCounts, text: str) -> list[Facet]:
-    """The facets of a search, each value with the text that asks for it as well."""
+    """Return the facets of a search, each value with the query that adds it."""
     found: list[Facet] = []
     for name, title in NAMES.items():
         values: Sequence[FacetCount] = getattr(counts, name)
@@ -73,7 +73,7 @@ def facets(counts: FacetCounts, text: str) -> list[Facet]:
 
 
 def phrase(prompt: str) -> str:
-    """The text that asks for outputs of this very prompt, or of one that begins with as much as fits."""
+    """Return the query for this exact prompt, or for as much of its beginning as fits."""
     # A search box has one line, so each line of a prompt is a phrase of its own.
     phrases: list[str] = []
     room = MAX_CHARS
@@ -99,10 +99,10 @@ def _link(facet: str, one: FacetCount, text: str) -> FacetLink:
 
 
 def same_seed(seed: str) -> str:
-    """The text that asks for outputs with this seed."""
+    """Return the query for outputs with this seed."""
     return with_key("", "seed", seed)
 
 
 def tagged(tags: Any) -> list[tuple[str, str, str]]:
-    """Each tag's name and value, and the text that asks for it."""
+    """Return each tag's name, value and query."""
     return [(name, value, with_key("", "tag", f"{name}={value}")) for name, value in sorted(tags.items())]

@@ -14,7 +14,7 @@ from receiver.gallery.page import PageHandler, PageRequest
 from receiver.http.sessions import came_over_https
 
 MAX_SIGN_IN = 16 * 1024
-"""Bytes of the form, which anybody may send."""
+"""Bytes of the form, which is public."""
 
 WHYS = {
     "session": "Sign in to go on.",
@@ -29,7 +29,7 @@ class SigningIn:
     frame: PageHandler
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         return [
             self.frame.open("GET /sign-in", self.ask),
             self.frame.open("POST /sign-in", self.sign_in),
@@ -44,7 +44,7 @@ class SigningIn:
         return self._form(request, request.query_params.get("next"), why=why)
 
     async def sign_in(self, request: Request) -> Response:
-        """Exchange a token for a session, and go on to where somebody came for."""
+        """Exchange a token for a session cookie, and redirect to the page asked for first."""
         within_s = self.frame.admission.limits.body_timeout_s
         form = await read_form(request, within_s=within_s, limit=MAX_SIGN_IN)
         secure = came_over_https(request, self.frame.public_url)
@@ -59,7 +59,7 @@ class SigningIn:
         return answer
 
     def sign_out(self, _visit: PageRequest) -> Response:
-        """Take the cookie back."""
+        """Delete the session cookie."""
         answer = RedirectResponse("/sign-in?why=out", 303, {"cache-control": "no-store"})
         self.frame.sessions.end(answer)
         # What the browser keeps of this site was shown to whoever just left.

@@ -30,11 +30,11 @@ class StatusPage:
     clock: Clock
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         return [self.frame.route("GET /status", self.show)]
 
     def show(self, visit: PageRequest) -> Response:
-        """Show whether every job is in one place, and who is not well."""
+        """Show whether every accepted job is accounted for, and what is unhealthy."""
         pages, now = self.ledger.job_counts(), self.clock()
         states = gateways_view(sorted(self.gateways), self.circuits.every(), now)
         return visit.page(

@@ -1,4 +1,4 @@
-"""The submit form: make a picture, or make one again."""
+"""Serve the submit form: make a picture, or make one again."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from storage.search.search import Search
 
 SENT_BEFORE = "This form was sent before, with something else in it. Submit it once more to make a new job."
 ELSE = "a model that is not in the list"
-"""Stands for every model that the gateways do not list."""
+"""Key of every model that a gateway does not list."""
 
 RATIOS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9")
 
 
 @dataclass(frozen=True, slots=True)
 class From:
-    """What a form was filled in from."""
+    """The job or output that a form was filled in from."""
 
     job: Job
     output_id: str | None
     seed_reported: str | None
-    """A seed that nobody asked for, and that stands in the form all the same."""
+    """Whether the seed in the form was reported by the gateway, not requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """A form as it is shown: what is typed in it, what is wrong with that, and the key to send it under."""
+    """A form as shown: its values, their faults, and its idempotency key."""
 
     values: Typed
     key: str = field(default_factory=submit_form.new_key)
@@ -58,10 +58,10 @@ class SubmitPage:
     search: Search
     facets: Facets
     queued: Callable[[], None]
-    """Called when a job was taken in."""
+    """Wakes the worker."""
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         return [
             self.frame.route("GET /submit", self.ask, scope="submit"),
             self.frame.route("POST /submit", self.submit, scope="submit"),
@@ -77,7 +77,7 @@ class SubmitPage:
         )
 
     def submit(self, visit: PageRequest) -> Response:
-        """Take a job in, and go to its page; or show again what was typed, and what is wrong with it."""
+        """Accept a job and redirect to its page; or show the form again with its faults."""
         values, key = submit_form.typed(visit.form), submit_form.key_of(visit.form.get("key"))
         try:
             body = submit_form.read(values)
@@ -105,7 +105,7 @@ class SubmitPage:
         return self.submitter.gateways
 
     def _usual(self) -> dict[str, str]:
-        """The gateway and the model of the job before: most often it is the same again."""
+        """Return the gateway and model of the last job, the likeliest choice."""
         last = next(iter(self.search.jobs(SearchFilter(), limit=1).rows), None)
         if last is None or last.gateway not in self._gateways:
             return {"gateway": next(iter(sorted(self._gateways)), "")}
@@ -129,7 +129,7 @@ class SubmitPage:
         )
 
     def _from(self, origin: str) -> From:
-        """What a job's or an output's id stands for; raises NotFound."""
+        """Return the job or output with an id; raises NotFound."""
         if "." in origin:
             found = self.search.output(origin)
             job, reported = found.job, found.output.seed or found.job.result.seed
@@ -160,7 +160,7 @@ def _known(gateway: Gateway, lately: Sequence[str], gateways: Mapping[str, Gatew
 
 
 def _lacking(gateway: Gateway, model: str) -> list[str]:
-    """The fields of the form that a model does not take."""
+    """Return the form fields that a model does not support."""
     everything = JobRequest(model, "x", negative_prompt="x", aspect_ratio="1:1", num_images=2, seed="1")
     return sorted(gateway.unsupported(everything))
 

@@ -1,4 +1,4 @@
-"""The submit form: what was typed, read as a submit body; and a job, as what would have been typed."""
+"""Convert between the submit form and a submit body or job."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ FIELDS = (
 """The form's fields, named as those of the submit body."""
 
 FORM = "form"
-"""Under this name stands what is wrong with none of the fields."""
+"""Key of faults that belong to no field."""
 
 _KEY = re.compile(r"gallery-[0-9a-f]{32}")
 
 Typed = dict[str, str]
-"""A text for each of the fields."""
+"""The text of each field."""
 
 
 def new_key() -> str:
-    """An idempotency key for one form: however often it is sent, it makes one job."""
+    """Return a new idempotency key: however often a form is sent, it creates one job."""
     return f"gallery-{secrets.token_hex(16)}"
 
 
 def key_of(text: str | None) -> str:
-    """The key that a form came with, or a new one if that is none of ours."""
+    """Return the idempotency key of a form, or a new one if it is not ours."""
     return text if text is not None and _KEY.fullmatch(text) else new_key()
 
 
 def typed(form: Mapping[str, str]) -> Typed:
-    """What was typed. A browser sends every end of a line as two characters; here it is one again."""
+    """Return the values typed, with CRLF line ends as LF."""
     return {name: form.get(name, "").replace("\r\n", "\n") for name in FIELDS}
 
 
 def kept(form: Mapping[str, str], values: Typed) -> Typed:
-    """What is to be shown again: also what the page's script knew that the model does not take."""
+    """Return the values to show again, with fields that the page's script had disabled."""
     return {name: value or form.get(f"kept_{name}", "") for name, value in values.items()}
 
 
 def empty() -> Typed:
-    """A form in which nothing was typed yet."""
+    """Return an empty form."""
     return dict.fromkeys(FIELDS, "")
 
 
 def written(job: Job, seed_reported: str | None) -> Typed:
-    """What would have to be typed to make a job again. A seed that was not asked for is the reported one."""
+    """Return the form values that make a job again; a seed not requested is the one reported."""
     request = job.request
     return {
         "gateway": job.gateway,
@@ -72,7 +72,7 @@ def written(job: Job, seed_reported: str | None) -> Typed:
 
 
 def read(values: Typed) -> SubmitBody:
-    """Read what was typed; raise InvalidRequest that names every field that is wrong, as far as it goes."""
+    """Parse the form; raise InvalidRequest that names every wrong field."""
     faults: list[dict[str, str]] = []
     body: dict[str, Any] = {name: values[name] for name in ("gateway", "model", "prompt")}
     for name in ("negative_prompt", "aspect_ratio", "seed", "notify_url"):
@@ -96,7 +96,7 @@ def read(values: Typed) -> SubmitBody:
 
 
 def by_field(faults: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """What is wrong, by the field of the form beside which it is said."""
+    """Return the faults by form field."""
     found: dict[str, str] = {}
     for fault in faults:
         head, _, rest = fault["field"].partition(".")

@@ -1,4 +1,4 @@
-"""What was spent: a chart, and the same as a table."""
+"""Serve the page Usage: credits as a chart and a table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PERIODS = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "A year"}
 USUAL = "30"
 KINDS = {By.DAY: "day", By.MODEL: "model", By.GATEWAY: "gateway", By.TAG: "tag"}
 IN_TABLE = 200
-"""How many groups are told one by one."""
+"""How many groups the table lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class UsagePage:
     clock: Clock
 
     def routes(self) -> list[Route]:
-        """The routes of this part."""
+        """Return the routes of this page."""
         return [self.frame.route("GET /usage", self.show)]
 
     def show(self, visit: PageRequest) -> Response:
-        """Show what was spent, by day unless something else is asked for."""
+        """Show credits, by day by default."""
         asked = self._asked(visit)
         faults: Sequence[Mapping[str, str]] = ()
         found: UsageReport | None = None
@@ -75,7 +75,7 @@ class UsagePage:
         return days if days in PERIODS else USUAL
 
     def _asked(self, visit: PageRequest) -> dict[str, str]:
-        """The question as `GET /v1/usage` would be asked it; what is not asked is empty."""
+        """Return the query as `GET /v1/usage` takes it; empty where not given."""
         today = self.clock() // DAY_MS * DAY_MS
         since = max(0, today - (int(self._days(visit)) - 1) * DAY_MS)
         asked = {"by": visit.given("by") or By.DAY.value, "since": rfc3339(since)[:10]}
@@ -90,14 +90,14 @@ class UsagePage:
         return charts.rows(found.groups, "without this tag")
 
     def _tags(self) -> list[str]:
-        """The names of the commonest tags, to be offered."""
+        """Return the names of the commonest tags, to offer."""
         return list(
             dict.fromkeys(one.value.partition("=")[0] for one in self.facets.read(SearchFilter()).tag)
         )
 
 
 def _where(asked: Mapping[str, str], value: str | None) -> str | None:
-    """What to search for to see the pictures of a group; None where the language cannot say it."""
+    """Return the query for the pictures of a group; None where the language cannot express it."""
     if value is None:
         return None
     by = asked["by"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from receiver.gallery.assets import Assets
-from receiver.gallery.find_by_file import Finding
+from receiver.gallery.find_by_file import FindByFile
 from receiver.gallery.grid import Grid
 from receiver.gallery.looking_after import looking_after
 from receiver.gallery.output import Detail
@@ -34,7 +34,7 @@ def gallery(settings: Settings, memory: Memory, api: Api, health: Health, bucket
             SigningIn(frame),
             Grid(frame, search, memory.facets, clock),
             Detail(frame, search, memory.ledger, memory.notifications, memory.archive, bucket, clock),
-            Finding(frame, search, settings.download.max_bytes),
+            FindByFile(frame, search, settings.download.max_bytes),
             *looking_after(frame, memory, api, health),
         ],
     )

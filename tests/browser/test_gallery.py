@@ -199,7 +199,7 @@ def test_a_file_is_known_by_its_bytes(open_page: Open, shown: Live, scripts: boo
     image = shown.http.get(f"/v1/outputs/{output['id']}/image", params={"stream": "1"}).content
     page, _ = open_page("/find", READER, java_script_enabled=scripts)
     for content, answer in (
-        (image, "Yes, this picture is ours."),
+        (image, "Yes, this picture is in the archive."),
         (image + b"!", "No picture here has these"),
     ):
         file: FilePayload = {"name": "kite.jpg", "mimeType": "image/jpeg", "buffer": content}

@@ -48,7 +48,7 @@ def test_a_job_is_submitted_without_a_script(open_page: Open, shown: Live) -> No
     submit(page, "a paper boat, without a script")
     page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
     assert shown.finish(page.url.rpartition("/")[2])["status"] == "archived"
-    page.get_by_role("link", name="Load this page again").or_(
+    page.get_by_role("link", name="Reload this page").or_(
         page.get_by_role("link", name="Jobs").first
     ).first.click()
     expect(page.get_by_text("archived").first).to_be_visible()

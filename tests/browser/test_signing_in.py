@@ -28,7 +28,7 @@ def test_a_wrong_token_is_told_beside_its_field(open_page: Open) -> None:
     sign_in(page, "no-such-token")
     field = page.get_by_label("API token")
     expect(field).to_have_attribute("aria-invalid", "true")
-    expect(field).to_have_accessible_description(re.compile("This token is not known here"))
+    expect(field).to_have_accessible_description(re.compile("This token is unknown here"))
     accessible(page)
     assert page.context.cookies() == []
 

@@ -120,7 +120,7 @@ def test_a_page_without_data_says_so_and_what_to_do(still: House, path: str) -> 
     told = {
         "/jobs": "No jobs yet",
         "/submit": "Make a picture",
-        "/status": "Every accepted job is accounted for: 0 jobs were accepted",
+        "/status": "Every accepted job is accounted for: 0 jobs",
         "/usage?by=tag": "Which tag?",
     }
     assert told.get(path, "Nothing was spent") in text
@@ -171,7 +171,7 @@ def test_a_failure_is_told_with_its_reason_and_what_helps(house: House, failed: 
     told = page.tree.one("div", class_="failure").text
     assert "generation_failed" in told
     assert MARKUP in told
-    assert "To be mended by: the gateway" in told
+    assert "Fix: at the gateway" in told
     assert "Only a new submission can help" in told
     row = house.reader.get("/jobs?status=failed").tree.one("tr", id_=f"row-{failed['id']}")
     assert "content policy" in row.text.replace("<b>", "").replace("</b>", "")
@@ -189,7 +189,7 @@ def test_a_failure_is_told_with_its_reason_and_what_helps(house: House, failed: 
 def test_only_what_can_help_is_offered(house: House, failed: dict[str, Any], gone: dict[str, Any]) -> None:
     said_no = house.writer.get(f"/jobs/{failed['id']}").tree
     assert not said_no.all("button", id_=f"retry-{failed['id']}")
-    assert said_no.one("a", id_=f"resubmit-{failed['id']}").text == "Submit again, perhaps at a cost…"
+    assert said_no.one("a", id_=f"resubmit-{failed['id']}").text == "Submit again (may be charged)…"
     dead_link = house.writer.get(f"/jobs/{gone['id']}").tree
     assert dead_link.one("button", id_=f"retry-{gone['id']}").text == "Retry this job, at no cost"
     assert len(dead_link.all("a", id_=f"resubmit-{gone['id']}")) == 1

@@ -102,7 +102,7 @@ def test_facets_narrow_the_search_and_can_be_taken_out_again(hung: Hung, reader:
 
 def test_a_search_that_cannot_be_read_says_why(reader: httpx.Client) -> None:
     found = page(reader.get("/", params={"q": 'width:red "a'}))
-    assert "was not understood" in found.text
+    assert "could not be read" in found.text
     assert "width takes" in found.text
     assert shown(found) == []
 
@@ -171,7 +171,7 @@ def test_a_page_without_its_record_is_still_a_page(hung: Hung, reader: httpx.Cli
     memory.store.delete(memory.archive.record_key(memory.ledger.job(job["id"])))
     found = page(reader.get(f"/outputs/{job['outputs'][0]}"))
     assert "The bucket did not give it now" in found.text
-    assert "Taken by the model not known" in found.text
+    assert "Taken by the model unknown" in found.text
 
 
 def test_hostile_prompts_and_tags_are_text_and_nothing_else(hung: Hung, reader: httpx.Client) -> None:
@@ -216,7 +216,7 @@ def test_a_picture_is_found_by_its_digest(hung: Hung, reader: httpx.Client) -> N
     )
     assert answer.status_code == 303
     found = page(reader.get(answer.headers["location"]))
-    assert "Yes, this picture is ours." in found.text
+    assert "Yes, this picture is in the archive." in found.text
     assert output["prompt"] in found.text
     assert f"/outputs/{output['id']}" in found.links()
     assert "<b>kite</b>.png" in found.text
@@ -225,7 +225,7 @@ def test_a_picture_is_found_by_its_digest(hung: Hung, reader: httpx.Client) -> N
 def test_a_foreign_picture_is_told_from_ours(reader: httpx.Client) -> None:
     csrf = page(reader.get("/find")).csrf
     answer = reader.post("/find", data={"csrf": csrf}, files={"file": ("x.png", b"not one of ours")})
-    assert "No picture here has these bytes" in page(reader.get(answer.headers["location"])).text
+    assert "No picture in the archive has these bytes" in page(reader.get(answer.headers["location"])).text
     assert parse_qs(urlsplit(answer.headers["location"]).query)["sha256"] == [
         sha256(b"not one of ours").hexdigest()
     ]
@@ -260,7 +260,7 @@ def test_what_comes_beside_the_file_is_bounded(live: Live) -> None:
     token = b'--x\r\ncontent-disposition: form-data; name="csrf"\r\n\r\n' + csrf.encode() + b"\r\n"
     for around in (fields, one):
         answer = live.http.post("/find", content=around + token + b"--x--\r\n", headers=kind)
-        assert "Besides" in page(answer, 413).text or "fields" in page(answer, 413).text
+        assert "fields" in page(answer, 422).text or "Part exceeded" in page(answer, 422).text
     large = {"file": ("x.png", b"x" * (8 * MAX_AROUND))}
     assert live.http.post("/find", data={"csrf": csrf}, files=large).status_code == 303
 
@@ -288,7 +288,7 @@ def test_a_long_record_is_cut_and_credits_are_told_in_full(hung: Hung, reader: h
     )
     found = page(reader.get(f"/outputs/{job['outputs'][0]}"))
     assert amount(1234567.5) in found.text
-    assert "This is its beginning." in found.text
+    assert "Only its beginning is shown." in found.text
     assert found.links().count(f"/v1/outputs/{job['outputs'][0]}/record") == 2
 
 

@@ -72,7 +72,7 @@ def test_status_says_that_every_job_is_accounted_for_and_where_everything_is(vis
     assert cells(rows[2])[:3] == ["apiframe", "15", "15"]
     assert cells(rows[3])[:3] == ["Total", "20", "20"]
     assert rows[2].all("a")[0].attributes["href"] == "/jobs?status=queued&gateway=apiframe"
-    assert text.count("well Nothing failed there lately.") == 2
+    assert text.count("healthy No recent failures.") == 2
     assert "This Darkroom ready" in text
 
 
@@ -85,12 +85,12 @@ def test_status_says_when_a_job_is_unaccounted_for(live: Live, visitor: Visitor)
         connection.execute(one_more.values(jobs=accepted.c.jobs - 1))
     assert "Not every accepted job is accounted for" in page.tree.one("p", role="alert").text
     (chip,) = page.tree.one("table", class_="status").all("span", class_="chip")
-    assert chip.text == "does not balance"
+    assert chip.text == "not accounted for"
 
 
 @pytest.mark.parametrize(
     ("wait_ms", "probe_ms", "said"),
-    [(60_000, None, "left alone"), (-1, None, "being tried"), (None, None, "failed lately")],
+    [(60_000, None, "paused"), (-1, None, "testing"), (None, None, "failed recently")],
 )
 def test_a_gateway_that_is_not_well_is_told_with_the_reason(
     live: Live, visitor: Visitor, wait_ms: int | None, probe_ms: int | None, said: str
@@ -113,11 +113,11 @@ def test_a_gateway_that_is_not_well_is_told_with_the_reason(
     card, host = [one for one in page.tree.all("li", class_="card") if said in one.text]
     assert f"apiframe {said} out_of_credits The account has too few credits" in card.text
     assert card.one("table", class_="facts").all("td")[0].text == "3"
-    assert ("Tried again" in card.text) == (wait_ms is not None)
-    assert "whoever runs this Darkroom" in card.text
+    assert ("Paused until" in card.text) == (wait_ms is not None)
+    assert "Change the settings of this Darkroom" in card.text
     assert HOST in host.text
-    if said == "left alone":
-        assert "look" in page.tree.one("main").text.partition("This Darkroom")[2]
+    if said == "paused":
+        assert "warning" in page.tree.one("main").text.partition("This Darkroom")[2]
 
 
 def test_what_was_spent_is_drawn_and_told_by_day(visitor: Visitor) -> None:
@@ -134,7 +134,7 @@ def test_what_was_spent_is_drawn_and_told_by_day(visitor: Visitor) -> None:
     assert cells(page.tree.one("tfoot").one("tr"))[1:] == ["15.3", "4", "20", "2", "0"]
     figures = page.tree.one("dl", class_="figures").text
     assert "Credits~15.3" in figures.replace("Credits ~", "Credits~")
-    assert "cost of 2 not known" in figures
+    assert "cost of 2 unknown" in figures
 
 
 def test_what_was_spent_is_drawn_and_told_by_model_and_tag(visitor: Visitor) -> None:
@@ -159,7 +159,7 @@ def test_what_was_spent_is_drawn_and_told_by_model_and_tag(visitor: Visitor) -> 
 
 def test_a_page_of_usage_tells_what_the_api_tells(live: Live, visitor: Visitor) -> None:
     page = visitor.get("/usage?by=model&days=30")
-    (link,) = [one for one in page.tree.all("a") if one.text == "The same as JSON"]
+    (link,) = [one for one in page.tree.all("a") if one.text == "As JSON"]
     told = live.http.get(link.attributes["href"]).json()
     rows = page.tree.one("table", class_="usage").one("tbody").all("tr")
     shown = [[*cells(row)[1:2], cells(row)[3]] for row in rows]

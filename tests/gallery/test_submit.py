@@ -125,7 +125,7 @@ def test_what_is_wrong_is_said_beside_its_field_and_nothing_typed_is_lost(
     page = visitor.send("/submit", sent)
     assert page.status == 422
     assert message in faults(page)[field]
-    assert "1 field needs another look" in page.tree.one("p", role="alert").text
+    assert "please correct 1 field" in page.tree.one("p", role="alert").text
     wrong = [
         one for tag in ("input", "textarea", "select") for one in page.tree.all(tag, aria_invalid="true")
     ]
@@ -188,7 +188,7 @@ def test_an_address_that_was_told_of_a_job_is_not_shown_again(start: Start) -> N
     with visiting(idle.url) as visitor:
         page = visitor.get(f"/submit?from={job['id']}")
         assert "secret-of-theirs" not in page.html + visitor.get(f"/jobs/{job['id']}").html
-    assert "The address that was told of it is not filled in." in page.tree.one("main").text
+    assert "Its notification address is not filled in." in page.tree.one("main").text
 
 
 @pytest.mark.parametrize("origin", ["x", "x.0", "00000000-0000-7000-8000-000000000000", "%00", "<b>.1"])
