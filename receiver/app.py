@@ -242,6 +242,5 @@ def _download_policy(settings: Settings) -> DownloadPolicy:
         allow_networks=tuple(ip_network(network) for network in download.allow_networks),
         max_bytes=download.max_bytes,
         max_pixels=download.max_pixels,
-        max_frames=download.max_frames,
         timeout_s=download.timeout,
     )

@@ -39,7 +39,7 @@ DarkroomError
 │   ├── ImageExpired         image_expired           its link is dead: 403, 404, 410 and the like
 │   ├── ImageUnavailable     image_unavailable       it could not be reached, 5xx, or too slow
 │   ├── ForbiddenAddress     forbidden_address       its URL leads where no download may go
-│   ├── ImageTooLarge        image_too_large         more bytes, pixels or frames than the limit
+│   ├── ImageTooLarge        image_too_large         more bytes or pixels than the limit
 │   ├── ImageTruncated       image_truncated         fewer bytes than announced
 │   └── NotAnImage           not_an_image            not PNG, JPEG, WebP or AVIF
 ├── NotificationError        (what a notification met, on its way to your application)
@@ -354,7 +354,7 @@ class ForbiddenAddress(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """More than DARKROOM_DOWNLOAD__MAX_BYTES, __MAX_PIXELS or __MAX_FRAMES allow."""
+    """More than DARKROOM_DOWNLOAD__MAX_BYTES or __MAX_PIXELS allow."""
 
     code = "image_too_large"
 

@@ -116,9 +116,6 @@ class DownloadSettings(Group):
     )
     max_bytes: int = Field(67108864, ge=1024, description="An image's largest size in bytes.")
     max_pixels: int = Field(100000000, ge=1, description="An image's largest width times height.")
-    max_frames: int = Field(
-        1000, ge=1, description="The most frames of an animation, or pictures in one file."
-    )
     timeout: float = Field(60, gt=0, description="Seconds that one download may take.")
 
 

@@ -42,8 +42,8 @@ from receiver.errors import (
     Unready,
 )
 from storage.errors import Corrupt
-from storage.media.inspect import ImageFacts, TooManyFrames, TooManyPixels, inspect, whole
-from storage.media.reader import CutShort
+from storage.media.formats import CutShort
+from storage.media.inspect import ImageFacts, TooManyPixels, inspect, is_complete
 
 _MIB = 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -59,8 +59,6 @@ class DownloadPolicy:
     """Allow-list: reached although forbidden, over plain http and on any port too. For the sandbox."""
     max_bytes: int = 64 * _MIB
     max_pixels: int = 100_000_000
-    """Of one frame."""
-    max_frames: int = 1000
     timeout_s: float = 60
     """For the whole download, lookups and redirects included."""
     drip_bytes: int = 1024
@@ -206,15 +204,14 @@ class Downloader:
 
     def _inspect(self, target: Target, file: BinaryIO) -> ImageFacts:
         try:
-            facts = inspect(file, max_pixels=self._policy.max_pixels, max_frames=self._policy.max_frames)
-        except (TooManyPixels, TooManyFrames) as error:
-            setting = "MAX_PIXELS" if isinstance(error, TooManyPixels) else "MAX_FRAMES"
-            raise ImageTooLarge(f"{target.label}: {error} (DARKROOM_DOWNLOAD__{setting})") from error
+            facts = inspect(file, max_pixels=self._policy.max_pixels)
+        except TooManyPixels as error:
+            raise ImageTooLarge(f"{target.label}: {error} (DARKROOM_DOWNLOAD__MAX_PIXELS)") from error
         except CutShort as error:
             raise ImageTruncated(f"{target.label}: {error}") from error
         except Corrupt as error:
             raise NotAnImage(f"{target.label}: {error}") from error
-        if not whole(file, facts):
+        if not is_complete(file, facts):
             raise ImageTruncated(f"{target.label} ends in the middle of the image.")
         return facts
 

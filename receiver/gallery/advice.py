@@ -41,7 +41,7 @@ BY_CODE = {
     "forbidden_address": (
         "The gateway named an address that downloads may not reach (SSRF protection). Ask its support."
     ),
-    "image_too_large": "Raise DARKROOM_DOWNLOAD__MAX_BYTES, __MAX_PIXELS or __MAX_FRAMES, then retry it.",
+    "image_too_large": "Raise DARKROOM_DOWNLOAD__MAX_BYTES or __MAX_PIXELS, then retry it.",
     "image_truncated": "Retry it: the image is downloaded again, which costs nothing.",
     "not_an_image": "Retry it: the link may return an image now. That costs nothing.",
 }

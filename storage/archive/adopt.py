@@ -32,7 +32,7 @@ MAX_BYTES = 1024**3
 MAX_LISTED = 10_000
 """How many keys are looked through for one image and one extension."""
 _SPOOL_BYTES = 1024**2
-# The limits were kept when it was stored, and no pixel is decoded here.
+# The limit was kept when it was stored, and no pixel is decoded here.
 _ANY = 2**63
 _UNKNOWN = "\0"
 """Stands for the digest in a key, where no key can have it."""
@@ -75,7 +75,7 @@ def adopt(store: ObjectStore, keys: Keys, job: Job, index: int, key: str) -> Ado
         if _copy(store, key, file) != (claimed, stored.bytes):
             return None
         try:
-            facts = inspect(file, max_pixels=_ANY, max_frames=_ANY)
+            facts = inspect(file, max_pixels=_ANY)
         except Corrupt:
             return None
     if keys.image(job, index, extension=facts.extension, sha256=claimed) != key:

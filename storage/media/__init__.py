@@ -1,1 +1,1 @@
-"""What image is this: media type, size and completeness, from its first bytes, without decoding it."""
+"""Media type, size and completeness of an image, from its headers: nothing here decodes a pixel."""

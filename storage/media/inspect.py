@@ -1,39 +1,34 @@
-"""What image is this, and how large is it, from its header alone.
+"""Detect an image's media type and read its size from its header.
 
-The headers are read here and not by an image library: a library's `open` reads whole files into memory
-(100 MiB for a PNG with a 50 MiB comment) or makes room for every pixel before anyone can look at the limit.
-Nothing in this module decodes a pixel.
+Not with an image library: its `open` reads whole files into memory (100 MiB for a PNG with a 50 MiB comment)
+or makes room for every pixel before the limit can be checked. Nor with `imagesize` 2.0: it fails on every
+AVIF that is rotated (`irot`), and needs a bound on its reads that is longer than the readers here.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from storage.errors import Corrupt
-from storage.media.avif import avif_extent, avif_whole, is_avif
+from storage.media.avif import avif_complete, avif_size, is_avif
 from storage.media.formats import (
     JPEG_MAGIC,
     PNG_MAGIC,
+    Size,
     is_webp,
-    jpeg_extent,
-    jpeg_whole,
-    png_extent,
-    png_whole,
-    webp_extent,
-    webp_whole,
+    jpeg_complete,
+    jpeg_size,
+    png_complete,
+    png_size,
+    webp_complete,
+    webp_size,
 )
-from storage.media.reader import CutShort, Extent
 
 
 class TooManyPixels(Corrupt):
-    """Width times height is over the limit, of the image or of one inside it."""
-
-
-class TooManyFrames(Corrupt):
-    """An animation, or a file of several pictures, has more of them than the limit."""
+    """Width times height is over the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +41,40 @@ class ImageFacts:
     height: int
 
 
-def inspect(file: BinaryIO, *, max_pixels: int, max_frames: int) -> ImageFacts:
-    """Say what image a file holds; its declared type has no say. The file is left at its start.
+def inspect(file: BinaryIO, *, max_pixels: int) -> ImageFacts:
+    """Return what image a file holds, whatever type was declared. The file is left at its start.
 
     Only the first bytes decide, and they must be the image's own: a page or an archive with an image in it
-    is none. What follows an image's end is not looked at. Frames are counted, not added up: whoever decodes
-    all of an animation must do that one frame at a time.
+    is none. Frames of an animation are not counted, and what follows an image's end is not read.
 
     Raises Corrupt if it is not PNG, JPEG, WebP or AVIF or its header is broken, and as kinds of that
-    CutShort, TooManyPixels and TooManyFrames.
+    CutShort and TooManyPixels.
     """
     try:
-        kind = _sniff(file)
-        try:
-            extent = kind.extent(file)
-        except struct.error:
-            raise CutShort(f"The {kind.name} header ends in the middle.") from None
+        kind = _detect(file)
+        width, height = kind.size(file)
     finally:
         file.seek(0)
-    if extent.width < 1 or extent.height < 1:
-        raise Corrupt(f"The {kind.name} header says {extent.width} x {extent.height} pixels.")
-    if extent.width * extent.height > max_pixels:
-        raise TooManyPixels(
-            f"The image has {extent.width} x {extent.height} pixels; the limit is {max_pixels}."
-        )
-    if extent.largest > max_pixels:
-        raise TooManyPixels(f"A picture inside has {extent.largest} pixels; the limit is {max_pixels}.")
-    if extent.frames > max_frames:
-        raise TooManyFrames(f"The image has {extent.frames} frames; the limit is {max_frames}.")
-    return ImageFacts(kind.media_type, kind.extension, extent.width, extent.height)
+    if width < 1 or height < 1:
+        raise Corrupt(f"The {kind.name} header says {width} x {height} pixels.")
+    if width * height > max_pixels:
+        raise TooManyPixels(f"The image has {width} x {height} pixels; the limit is {max_pixels}.")
+    return ImageFacts(kind.media_type, kind.extension, width, height)
 
 
-def whole(file: BinaryIO, facts: ImageFacts) -> bool:
-    """Whether an image that `inspect` knows goes on to its end: a cheap check against truncation.
+def is_complete(file: BinaryIO, facts: ImageFacts) -> bool:
+    """Return whether an image that `inspect` knows is not truncated. The file is left at its start.
 
     No beginning of an image passes, whatever its length, with one exception: of a JPEG that has more
     pictures strung behind the first (a gain map, a motion photo) or whose coding tables hold the end mark's
     bytes, a beginning may. Bytes after the end are allowed (in JPEG up to 64 KiB), because the original is
     kept as it came, and is only ever served as the image type that its first bytes say. Not in AVIF, which
-    has no mark for its end: there the boxes must fill the file. The file is left at its start.
+    has no mark for its end: there the boxes must fill the file.
     """
     kind = next(kind for kind in KINDS if kind.media_type == facts.media_type)
     try:
-        return kind.whole(file)
-    except (Corrupt, struct.error):
+        return kind.complete(file)
+    except Corrupt:
         return False
     finally:
         file.seek(0)
@@ -101,11 +86,11 @@ class _Kind:
     media_type: str
     extension: str
     fits: Callable[[bytes], bool]
-    extent: Callable[[BinaryIO], Extent]
-    whole: Callable[[BinaryIO], bool]
+    size: Callable[[BinaryIO], Size]
+    complete: Callable[[BinaryIO], bool]
 
 
-def _sniff(file: BinaryIO) -> _Kind:
+def _detect(file: BinaryIO) -> _Kind:
     file.seek(0)
     head = file.read(256)
     for kind in KINDS:
@@ -115,8 +100,8 @@ def _sniff(file: BinaryIO) -> _Kind:
 
 
 KINDS = (
-    _Kind("PNG", "image/png", "png", lambda head: head.startswith(PNG_MAGIC), png_extent, png_whole),
-    _Kind("JPEG", "image/jpeg", "jpg", lambda head: head.startswith(JPEG_MAGIC), jpeg_extent, jpeg_whole),
-    _Kind("WebP", "image/webp", "webp", is_webp, webp_extent, webp_whole),
-    _Kind("AVIF", "image/avif", "avif", is_avif, avif_extent, avif_whole),
+    _Kind("PNG", "image/png", "png", lambda head: head.startswith(PNG_MAGIC), png_size, png_complete),
+    _Kind("JPEG", "image/jpeg", "jpg", lambda head: head.startswith(JPEG_MAGIC), jpeg_size, jpeg_complete),
+    _Kind("WebP", "image/webp", "webp", is_webp, webp_size, webp_complete),
+    _Kind("AVIF", "image/avif", "avif", is_avif, avif_size, avif_complete),
 )

@@ -14,14 +14,13 @@ from receiver.download.ssrf import parse_target
 from receiver.download.transport import HEAD_BYTES
 from receiver.errors import (
     DarkroomError,
-    ImageTooLarge,
     ImageTruncated,
     ImageUnavailable,
     NotAnImage,
 )
 from tests.download.test_download import CHUNKED, POLICY, UNANNOUNCED, failure
 from tests.support.raw_server import PNG, Script, Serve, redirect, reply, serving
-from tests.unit.test_media_limits import FOREIGN, SMALL, announcing
+from tests.unit.test_media import FOREIGN, SMALL
 
 PLAIN = b"HTTP/1.1 200 OK\r\n"
 SIZE = b"Content-Length: %d\r\n" % len(PNG)
@@ -97,7 +96,6 @@ REFUSED: dict[str, tuple[bytes, type[DarkroomError]]] = {
     "cut AVIF": (UNANNOUNCED + SMALL["avif"][:-1], ImageTruncated),
     "cut WebP": (UNANNOUNCED + SMALL["webp"][:-1], ImageTruncated),
     "cut JPEG": (UNANNOUNCED + SMALL["jpeg"][:-1], ImageTruncated),
-    "bomb of frames": (reply(announcing(1001)), ImageTooLarge),
     **{
         f"image behind {name}": (reply(head + PNG, Content_Type="image/png"), NotAnImage)
         for name, head in FOREIGN.items()

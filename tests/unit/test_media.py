@@ -1,7 +1,10 @@
+"""Media type, size and completeness, held to what Pillow says of the files that it writes."""
+
 from __future__ import annotations
 
 import io
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from typing import BinaryIO
@@ -12,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from storage.errors import Corrupt
-from storage.media.inspect import ImageFacts, TooManyPixels, inspect, whole
+from storage.media.formats import MAX_PARTS, CutShort
+from storage.media.inspect import ImageFacts, TooManyPixels, inspect, is_complete
+from tests.support.pictures import grey_of_16_bits, turned
 
 LIMIT = 100_000_000
-FRAMES = 1000
 TYPES = {
     "PNG": ("image/png", "png"),
     "JPEG": ("image/jpeg", "jpg"),
@@ -31,10 +35,18 @@ def picture(form: str, size: tuple[int, int] = (61, 43), mode: str = "RGB", **op
     return file.getvalue()
 
 
-def frames(form: str) -> bytes:
+def animated(form: str, count: int = 2, **options: object) -> bytes:
     file = io.BytesIO()
-    first, second = (Image.new("RGBA", (31, 17), colour) for colour in ("red", "blue"))
-    first.save(file, form, save_all=True, append_images=[second], duration=100)
+    first, *others = (Image.new("RGBA", (31, 17), (n * 40, 0, 0, 255)) for n in range(count))
+    first.save(file, form, save_all=True, append_images=others, duration=100, **options)
+    return file.getvalue()
+
+
+def strung(count: int) -> bytes:
+    """A JPEG with more pictures strung behind the first."""
+    file = io.BytesIO()
+    first, *others = (Image.new("RGB", (9, 7), (n, 0, 0)) for n in range(count))
+    first.save(file, "MPO", save_all=True, append_images=others)
     return file.getvalue()
 
 
@@ -50,14 +62,26 @@ def jpeg_header(width: int, height: int) -> bytes:
     return b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, height, width, 1) + b"\x01\x11\x00\xff\xda"
 
 
+def with_segments(marker: int, count: int) -> bytes:
+    """A JPEG with so many segments of 64 KiB before what says how large it is."""
+    data = picture("JPEG")
+    return data[:2] + (bytes([0xFF, marker, 0xFF, 0xFF]) + bytes(0xFFFD)) * count + data[2:]
+
+
+def with_thumbnail() -> bytes:
+    thumbnail, data = picture("JPEG", (8, 8)), picture("JPEG")
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + data[2:]
+
+
 def webp(name: bytes, data: bytes) -> bytes:
     body = b"WEBP" + name + struct.pack("<I", len(data)) + data
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def webp_canvas(width: int, height: int) -> bytes:
+def webp_canvas(width: int, height: int, more: bytes = b"") -> bytes:
     sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-    return webp(b"VP8X", bytes(4) + sides)
+    data = webp(b"VP8X", bytes(4) + sides) + more
+    return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
 
 
 def huge_avif() -> bytes:
@@ -73,180 +97,268 @@ def short_meta() -> bytes:
     return data[:at] + struct.pack(">I", 40) + data[at + 4 :]
 
 
+def open_ended(data: bytes) -> bytes:
+    """The same AVIF, whose last box goes on to wherever the file ends."""
+    at = data.rindex(b"mdat") - 4
+    return data[:at] + bytes(4) + data[at + 4 :]
+
+
+EXIF = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + bytes(6)
 SAMPLES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "png": ("PNG", lambda: picture("PNG")),
     "png of one pixel": ("PNG", lambda: picture("PNG", (1, 1), "1")),
     "png with palette": ("PNG", lambda: picture("PNG", mode="P")),
-    "png animated": ("PNG", lambda: frames("PNG")),
+    "png of 16 bits": ("PNG", grey_of_16_bits),
+    "png animated": ("PNG", lambda: animated("PNG")),
     "jpeg": ("JPEG", lambda: picture("JPEG")),
     "jpeg progressive": ("JPEG", lambda: picture("JPEG", progressive=True)),
     "jpeg in ink": ("JPEG", lambda: picture("JPEG", mode="CMYK")),
-    "jpeg with profile": ("JPEG", lambda: picture("JPEG", icc_profile=bytes(200_000), comment=b"x" * 999)),
+    "jpeg turned": ("JPEG", lambda: turned("JPEG", 6)),
+    "jpeg with thumbnail": ("JPEG", with_thumbnail),
+    "jpeg with profile": ("JPEG", lambda: picture("JPEG", icc_profile=bytes(3_000_000), comment=b"x" * 999)),
+    "jpeg with 16 MB of metadata": ("JPEG", lambda: with_segments(0xE1, 256)),
     "webp": ("WEBP", lambda: picture("WEBP")),
     "webp lossless": ("WEBP", lambda: picture("WEBP", lossless=True)),
     "webp with alpha": ("WEBP", lambda: picture("WEBP", mode="RGBA")),
     "webp with exif": ("WEBP", lambda: picture("WEBP", exif=b"Exif\x00\x00" + bytes(32))),
-    "webp animated": ("WEBP", lambda: frames("WEBP")),
+    "webp animated": ("WEBP", lambda: animated("WEBP")),
     "avif": ("AVIF", lambda: picture("AVIF")),
     "avif with alpha": ("AVIF", lambda: picture("AVIF", mode="RGBA")),
-    "avif with exif": (
-        "AVIF",
-        lambda: picture("AVIF", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + bytes(6)),
-    ),
+    "avif with exif": ("AVIF", lambda: picture("AVIF", exif=EXIF)),
     "avif in tiles": ("AVIF", lambda: picture("AVIF", (1500, 900), tile_rows=1, tile_cols=1, speed=10)),
-    "avif animated": ("AVIF", lambda: frames("AVIF")),
+    "avif animated": ("AVIF", lambda: animated("AVIF")),
+    "avif turned upside down": ("AVIF", lambda: turned("AVIF", 3)),
+}
+SMALL: dict[str, bytes] = {
+    **{form.lower(): picture(form, (9, 7)) for form in TYPES},
+    **{f"{form.lower()} animated": animated(form, 3) for form in ("PNG", "WEBP", "AVIF")},
+    "jpeg progressive": picture("JPEG", (9, 7), progressive=True),
+    "webp extended": picture("WEBP", (9, 7), exif=b"Exif\x00\x00" + bytes(32)),
+    "webp lossless": picture("WEBP", (9, 7), lossless=True),
+    "avif open-ended": open_ended(picture("AVIF", (9, 7))),
 }
 
 
-@pytest.mark.parametrize("name", SAMPLES)
-def test_an_image_is_what_its_bytes_say(name: str) -> None:
-    form, make = SAMPLES[name]
-    file = io.BytesIO(make())
-    file.seek(5)
-    facts = inspect(file, max_frames=FRAMES, max_pixels=LIMIT)
-    assert file.tell() == 0
-    assert (facts.media_type, facts.extension) == TYPES[form]
-    assert whole(file, facts)
-    assert file.tell() == 0
-    assert (facts.width, facts.height) == Image.open(file, formats=[form]).size
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_a_cut_image_is_not_whole(name: str) -> None:
-    _, make = SAMPLES[name]
-    data = make()
-    facts = inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
-    for length in {len(data) - 1, len(data) - 2, len(data) - 13, len(data) // 2, 24, 0} - {len(data)}:
-        assert not whole(io.BytesIO(data[: max(length, 0)]), facts), length
-
-
-@pytest.mark.parametrize("name", SAMPLES)
-def test_a_cut_header_is_corrupt_or_still_true(name: str) -> None:
-    _, make = SAMPLES[name]
-    data = make()
-    facts = inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
-    for length in range(min(len(data), 600)):
-        try:
-            assert inspect(io.BytesIO(data[:length]), max_frames=FRAMES, max_pixels=LIMIT) == facts
-        except Corrupt:
-            continue
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\x89PNG",
-        b"<!doctype html><title>404</title>",
-        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
-        b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
-        b"<html><!-- \x89PNG\r\n\x1a\n -->",
-        b" " + picture("PNG"),
-        b"GIF89a" + picture("PNG"),
-        b"BM" + picture("JPEG"),
-        b"%PDF-1.7\n" + picture("JPEG"),
-        b"PK\x03\x04" + picture("WEBP"),
-        b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(32),
-        b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64),
-        b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isomavc1avif",
-        picture("GIF"),
-        picture("BMP"),
-        picture("TIFF"),
-    ],
-    ids=lambda data: repr(data[:12]),
-)
-def test_anything_else_is_refused(data: bytes) -> None:
+def kept(data: bytes) -> bool:
+    """Return whether a download of these bytes would be kept."""
     file = io.BytesIO(data)
-    with pytest.raises(Corrupt, match="not a PNG, JPEG, WebP or AVIF"):
-        inspect(file, max_frames=FRAMES, max_pixels=LIMIT)
-    assert file.tell() == 0
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "IHDR"),
-        (png_header(5, 5)[:-1] + b"!", "IHDR"),
-        (png_header(0, 5), "0 x 5"),
-        (png_header(5, 5)[:20], "ends in the middle"),
-        (b"\xff\xd8\xff\xe0", "ends in the middle"),
-        (b"\xff\xd8\xff\xe0\x00\x04ab<html>", "a marker is missing"),
-        (b"\xff\xd8\xff\xda\x00\x04ab", "how large"),
-        (jpeg_header(7, 0), "7 x 0"),
-        (b"\xff\xd8" + b"\xff" * (1 << 19), "no end"),
-        (webp(b"VP8 ", bytes(20)), "WebP header is broken"),
-        (webp(b"VP8L", bytes(20)), "WebP header is broken"),
-        (webp(b"<svg", bytes(20)), "WebP header is broken"),
-        (webp(b"VP8X", b""), "ends in the middle"),
-        (picture("AVIF")[:40], "AVIF header ends in the middle"),
-        (short_meta(), "AVIF header is broken"),
-        (picture("AVIF").replace(b"ispe", b"free"), "how large"),
-        (picture("AVIF").replace(b"pitm", b"free"), "no 'pitm' box"),
-        (b"\x00\x00\x00\x14ftypavif\x00\x00\x00\x00avif\x00\x00\x00\x01meta" + b"\xff" * 8, "in the middle"),
-        (b"\x00\x00\x00\x14ftypavif\x00\x00\x00\x00avif\x00\x00\x00\x02meta", "does not fit"),
-    ],
-)
-def test_a_broken_header_is_corrupt(data: bytes, message: str) -> None:
-    with pytest.raises(Corrupt, match=message) as caught:
-        inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
-    assert not isinstance(caught.value, TooManyPixels)
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        png_header(2**31 - 1, 2**31 - 1),
-        jpeg_header(65_535, 65_535),
-        webp_canvas(16_384, 16_384),
-        webp(b"VP8L", b"\x2f" + b"\xff" * 8),
-        huge_avif(),
-    ],
-    ids=["png", "jpeg", "webp", "webp lossless", "avif"],
-)
-def test_a_header_of_too_many_pixels_is_told_apart(data: bytes) -> None:
-    with pytest.raises(TooManyPixels, match="the limit is 100000000"):
-        inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
-
-
-def test_the_limit_itself_is_allowed_above_what_pillow_would_warn_of() -> None:
-    facts = inspect(io.BytesIO(png_header(20_000, 10_000)), max_frames=FRAMES, max_pixels=200_000_000)
-    assert facts == ImageFacts("image/png", "png", 20_000, 10_000)
-
-
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-def test_bytes_after_the_end_do_not_matter(form: str) -> None:
-    file = io.BytesIO(picture(form) + b"trailer" * 100)
-    assert whole(file, inspect(file, max_frames=FRAMES, max_pixels=LIMIT))
-
-
-def test_the_end_of_an_embedded_thumbnail_is_not_the_end_of_a_jpeg() -> None:
-    thumbnail = picture("JPEG", (8, 8))
-    data = picture("JPEG")
-    segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
-    data = data[:2] + segment + data[2:]
-    facts = inspect(io.BytesIO(data), max_frames=FRAMES, max_pixels=LIMIT)
-    assert (facts.width, facts.height) == (61, 43)
-    assert whole(io.BytesIO(data), facts)
-    assert not whole(io.BytesIO(data[:-2]), facts)
+    try:
+        return is_complete(file, inspect(file, max_pixels=LIMIT))
+    except Corrupt:
+        return False
 
 
 class Counted(io.BytesIO):
     """A file that knows how much of it was read."""
 
-    taken = 0
+    taken = reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
-        self.taken += len(data)
+        self.taken, self.reads = self.taken + len(data), self.reads + 1
         return data
 
 
-def test_a_large_file_is_not_read_whole() -> None:
-    data = picture("PNG")
-    file: BinaryIO = Counted(data[:33] + chunk(b"daRk", bytes(5_000_000)) + data[33:])
-    assert whole(file, inspect(file, max_frames=FRAMES, max_pixels=LIMIT))
-    assert isinstance(file, Counted)
-    assert file.taken < 1000
+@pytest.mark.parametrize("name", SAMPLES)
+class TestSamples:
+    def test_type_and_size_are_pillows(self, name: str) -> None:
+        form, make = SAMPLES[name]
+        file = io.BytesIO(make())
+        file.seek(5)
+        facts = inspect(file, max_pixels=LIMIT)
+        assert file.tell() == 0
+        assert (facts.media_type, facts.extension) == TYPES[form]
+        assert is_complete(file, facts)
+        assert file.tell() == 0
+        assert (facts.width, facts.height) == Image.open(file, formats=[form]).size
+
+    def test_cut_image_is_not_complete(self, name: str) -> None:
+        data = SAMPLES[name][1]()
+        facts = inspect(io.BytesIO(data), max_pixels=LIMIT)
+        for length in {len(data) - 1, len(data) - 2, len(data) - 13, len(data) // 2, 24, 0} - {len(data)}:
+            assert not is_complete(io.BytesIO(data[: max(length, 0)]), facts), length
+
+    def test_cut_header_is_corrupt_or_still_true(self, name: str) -> None:
+        data = SAMPLES[name][1]()
+        facts = inspect(io.BytesIO(data), max_pixels=LIMIT)
+        for length in range(min(len(data), 600)):
+            try:
+                assert inspect(io.BytesIO(data[:length]), max_pixels=LIMIT) == facts
+            except Corrupt:
+                continue
+
+
+class TestHeader:
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"\x89PNG\r\n\x1a\n" + bytes(40), "IHDR"),
+            (png_header(5, 5)[:-1] + b"!", "IHDR"),
+            (png_header(0, 5), "0 x 5"),
+            (png_header(5, 5)[:20], "ends in the middle"),
+            (b"\xff\xd8\xff\xe0", "ends in the middle"),
+            (b"\xff\xd8\xff\xe0\x00\x04ab<html>", "a marker is missing"),
+            (b"\xff\xd8\xff\xda\x00\x04ab", "how large"),
+            (jpeg_header(7, 0), "7 x 0"),
+            (b"\xff\xd8" + b"\xff" * (1 << 19), "no end"),
+            (webp(b"VP8 ", bytes(20)), "WebP header is broken"),
+            (webp(b"VP8L", bytes(20)), "WebP header is broken"),
+            (webp(b"<svg", bytes(20)), "WebP header is broken"),
+            (webp(b"VP8X", b""), "ends in the middle"),
+            (picture("AVIF")[:40], "header ends in the middle"),
+            (short_meta(), "AVIF header is broken"),
+            (picture("AVIF").replace(b"ispe", b"free"), "how large"),
+            (picture("AVIF").replace(b"pitm", b"free"), "no 'pitm' box"),
+            (SMALL["avif"][:0x20] + b"\x00\x00\x00\x01meta" + b"\xff" * 8, "in the middle"),
+            (SMALL["avif"][:0x20] + b"\x00\x00\x00\x02meta", "does not fit"),
+        ],
+    )
+    def test_broken_is_corrupt(self, data: bytes, message: str) -> None:
+        with pytest.raises(Corrupt, match=message) as caught:
+            inspect(io.BytesIO(data), max_pixels=LIMIT)
+        assert not isinstance(caught.value, TooManyPixels)
+
+    @pytest.mark.parametrize("name", ["png", "jpeg", "webp", "avif"])
+    def test_cut_is_told_from_broken(self, name: str) -> None:
+        for length in range(16, 30):
+            with pytest.raises(CutShort):
+                inspect(io.BytesIO(SMALL[name][:length]), max_pixels=LIMIT)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            png_header(2**31 - 1, 2**31 - 1),
+            jpeg_header(65_535, 65_535),
+            webp_canvas(16_384, 16_384),
+            webp(b"VP8L", b"\x2f" + b"\xff" * 8),
+            huge_avif(),
+        ],
+        ids=["png", "jpeg", "webp", "webp lossless", "avif"],
+    )
+    def test_too_many_pixels(self, data: bytes) -> None:
+        with pytest.raises(TooManyPixels, match="the limit is 100000000"):
+            inspect(io.BytesIO(data), max_pixels=LIMIT)
+
+    def test_limit_itself_is_allowed(self) -> None:
+        facts = inspect(io.BytesIO(png_header(20_000, 10_000)), max_pixels=200_000_000)
+        assert facts == ImageFacts("image/png", "png", 20_000, 10_000)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"\xff\xd8" + b"\xff" * (1 << 20),
+            b"\xff\xd8\xff\xe0\x00\x04ab" + bytes(1 << 20),
+            b"\xff\xd8" + b"\xff\xe0\x00\x02" * (1 << 18),
+            SMALL["avif"][:0x20] + b"\x00\x00\x00\x08free" * (1 << 18),
+            SMALL["avif"][:0x20] + struct.pack(">I4sI", 1 << 20, b"meta", 0)
+            + struct.pack(">I4s", (1 << 20) - 12, b"iprp") + struct.pack(">I4s", (1 << 20) - 20, b"ipma")
+            + bytes(1 << 20),
+        ],
+        ids=["fill bytes", "no marker", "segments", "boxes", "table"],
+    )  # fmt: skip
+    def test_hostile_bytes_cost_little(self, data: bytes) -> None:
+        file = Counted(data)
+        with pytest.raises(Corrupt):
+            inspect(file, max_pixels=LIMIT)
+        assert file.reads <= 3 * MAX_PARTS
+        assert file.taken <= 6 * MAX_PARTS
+
+
+class TestComplete:
+    @pytest.mark.parametrize("name", SMALL)
+    def test_no_beginning_is_kept_wherever_it_was_cut(self, name: str) -> None:
+        data = SMALL[name]
+        assert kept(data)
+        assert [length for length in range(len(data)) if kept(data[:length])] == []
+
+    def test_open_ended_sequence_counts_as_cut(self) -> None:
+        assert not kept(open_ended(animated("AVIF", 3)))
+
+    def test_end_of_further_pictures_in_a_jpeg_is_not_checked(self) -> None:
+        data = strung(2)
+        assert kept(data)
+        assert kept(data[:-2])
+
+    def test_end_of_a_thumbnail_is_not_the_end_of_a_jpeg(self) -> None:
+        data = with_thumbnail()
+        assert kept(data)
+        assert not kept(data[:-2])
+
+    def test_large_file_is_not_read_whole(self) -> None:
+        data = picture("PNG")
+        file: BinaryIO = Counted(data[:33] + chunk(b"daRk", bytes(5_000_000)) + data[33:])
+        assert is_complete(file, inspect(file, max_pixels=LIMIT))
+        assert isinstance(file, Counted)
+        assert file.taken < 1000
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            png_header(9, 7) + chunk(b"tEXt", b"<script>alert(1)</script>") + chunk(b"IEND", b""),
+            webp_canvas(9, 7, b"XMP \x1a\x00\x00\x00<script>alert(1)</script> "),
+            webp_canvas(9, 7, b"JUNK\xff\xff\xff\x00"),
+            webp_canvas(9, 7, b"JUNK\x00\x00\x00\x00" * (1 << 18)),
+            SMALL["avif"][: SMALL["avif"].index(b"mdat") - 4],
+            SMALL["avif"] + b"\x00\x00\x00\x08free" * 5000,
+            struct.pack("<4sI", b"RIFF", 4) + SMALL["webp extended"][8:],
+        ],
+        ids=["png", "webp", "long chunk", "many chunks", "avif", "many boxes", "webp that announces nothing"],
+    )
+    def test_header_without_image_data_is_no_image(self, data: bytes) -> None:
+        assert not kept(data)
+
+
+def archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as zipped:
+        zipped.writestr("a.html", "<script>alert(1)</script>")
+    return file.getvalue()
+
+
+FOREIGN = {
+    "html": b"<!doctype html><script>alert(1)</script>",
+    "svg": b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',
+    "zip": archive(),
+    "pdf": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj",
+    "gif": picture("GIF"),
+    "script": b"#!/bin/sh\necho\n",
+}
+
+
+class TestPolyglot:
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"\x89PNG",
+            b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>',
+            b"<html><!-- \x89PNG\r\n\x1a\n -->",
+            b" " + picture("PNG"),
+            b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(32),
+            b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64),
+            b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isomavc1avif",
+            *(picture(form) for form in ("GIF", "BMP", "TIFF", "ICO", "JPEG2000", "PPM")),
+            *(head + SMALL[name] for head in FOREIGN.values() for name in ("png", "jpeg", "webp", "avif")),
+        ],
+        ids=lambda data: repr(data[:12]),
+    )
+    def test_anything_else_is_refused(self, data: bytes) -> None:
+        file = io.BytesIO(data)
+        with pytest.raises(Corrupt, match="not a PNG, JPEG, WebP or AVIF"):
+            inspect(file, max_pixels=LIMIT)
+        assert file.tell() == 0
+
+    @pytest.mark.parametrize("tail", FOREIGN.values(), ids=FOREIGN)
+    @pytest.mark.parametrize("name", ["png", "jpeg", "webp"])
+    def test_tail_leaves_an_image_of_its_own_type(self, name: str, tail: bytes) -> None:
+        file = io.BytesIO(SMALL[name] + tail)
+        facts = inspect(file, max_pixels=LIMIT)
+        assert facts.media_type == f"image/{name}"
+        assert is_complete(file, facts)
+
+    @pytest.mark.parametrize("tail", FOREIGN.values(), ids=FOREIGN)
+    def test_nothing_may_stand_behind_an_avif(self, tail: bytes) -> None:
+        assert not kept(SMALL["avif"] + tail)
 
 
 @given(
@@ -256,15 +368,12 @@ def test_a_large_file_is_not_read_whole() -> None:
     ),
 )
 def test_damage_raises_nothing_but_corrupt(kind: str, cuts: list[tuple[float, bytes]]) -> None:
-    data = bytearray(SOUND[kind])
+    data = bytearray(SMALL[kind.lower()])
     for place, patch in cuts:
         at = int(place * len(data))
         data[at : at + len(patch)] = patch
     file = io.BytesIO(data)
     try:
-        whole(file, inspect(file, max_frames=FRAMES, max_pixels=LIMIT))
+        is_complete(file, inspect(file, max_pixels=LIMIT))
     except Corrupt:
         assert cuts
-
-
-SOUND = {form: picture(form, (9, 7)) for form in TYPES}
