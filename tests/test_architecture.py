@@ -89,6 +89,14 @@ def test_the_sandbox_is_written_without_the_adapters() -> None:
         ]
 
 
+def test_the_system_tests_see_an_installed_copy_only() -> None:
+    for path in (ROOT / "tests" / "system").rglob("*.py"):
+        for name in _everything_imported(path):
+            assert name.split(".")[0] not in {*PACKAGES, "", "tests"} or name.startswith("tests.system."), (
+                path
+            )
+
+
 def test_no_import_goes_round_in_a_circle() -> None:
     graph = {_module(path): set(_imports(path)) - {_module(path)} for path in _files()}
     done: set[str] = set()
