@@ -1,4 +1,4 @@
-"""Apiframe, version 2 of its API: https://docs-v2.apiframe.ai/docs/images and /docs/webhooks."""
+"""Adapter for Apiframe, version 2 of its API: https://docs-v2.apiframe.ai/docs/images and /docs/webhooks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from receiver import signatures
 from receiver.errors import BadSignature, MalformedCallback, SubmittedBefore
 from receiver.gateways import parsing, refusals, requests
 from receiver.gateways.apiframe_models import BY_MODEL, FAMILIES, Family
-from receiver.gateways.base import Completion, JobList, State, Submission, Supports
+from receiver.gateways.base import Completion, Gateway, JobList, State, Submission
 from storage.models import ImageRef, Job, JobRequest, Verdict
 
 SETTINGS = "DARKROOM_GATEWAYS__APIFRAME"
 EVENTS = ("completed", "failed")
-"""The callbacks that are asked for: progress is not, for it would only be noise."""
+"""The requested callbacks: all but `progress`."""
 MOST_PROMPT = max(family.most_prompt for family in FAMILIES)
-"""The longest prompt that any model takes: a model that is not known may be one of those."""
+"""The longest prompt that any model accepts, for models that are not known here."""
 
 _ADVICE = {
     "seed": "give it as the field seed, so that the archive knows it",
@@ -36,18 +36,17 @@ _CORE = {
 }
 
 
-class Apiframe:
+class Apiframe(Gateway):
     """The adapter for Apiframe.
 
-    `previous_api_keys` are keys that callbacks on their way may still be signed with. `callback_field` is
-    there because a page of Apiframe's calls it `webhook_url`, where its schema says `webhookUrl` and
-    forbids every other key. Without `allow_unsigned` a callback must be signed; deliveries without a
-    signature have been reported.
+    `previous_api_keys` may still sign callbacks that are on their way. `callback_field` is configurable
+    because https://apiframe.ai has `webhook_url`, where the schema has `webhookUrl` and forbids other keys.
+    `allow_unsigned` because deliveries without a signature have been reported.
     """
 
     name = "apiframe"
-    supports = Supports(idempotency=True)
-    image_hosts: tuple[str, ...] = ("cdn.apiframe.ai", "cdn2.apiframe.ai")
+    idempotent = True
+    image_hosts = ("cdn.apiframe.ai", "cdn2.apiframe.ai")
     models = tuple(BY_MODEL)
 
     def __init__(
@@ -66,13 +65,13 @@ class Apiframe:
         self._callback_field = callback_field
         self._allow_unsigned = allow_unsigned
         self._keys = keys
-        self._speaker = refusals.GatewayInfo("Apiframe", SETTINGS, keys)
+        self._info = refusals.GatewayInfo("Apiframe", SETTINGS, keys)
 
     def __repr__(self) -> str:
         return f"Apiframe(base_url={self._base_url!r})"
 
     def unsupported(self, request: JobRequest) -> Mapping[str, str]:
-        """Name each parameter for which the model's block has no key; see `Gateway.unsupported`."""
+        """Return each parameter for which the model's block has no key; see `Gateway.unsupported`."""
         asked = {name for name in _ADVICE if getattr(request, name) is not None}
         family = BY_MODEL.get(request.model)
         if family is None:
@@ -84,7 +83,7 @@ class Apiframe:
         return dict.fromkeys(missing, f"{request.model} on Apiframe has no such parameter")
 
     def faults(self, request: JobRequest) -> list[dict[str, str]]:
-        """List what Apiframe's schema says that it will refuse; see `Gateway.faults`."""
+        """Validate by Apiframe's OpenAPI schema (`apiframe_models`); see `Gateway.faults`."""
         family = BY_MODEL.get(request.model)
         own = {self._callback_field: "is set by Darkroom"}
         if family is None:
@@ -101,8 +100,8 @@ class Apiframe:
             *_block_faults(family, request),
         ]
 
-    def submit(self, job: Job, callback_url: str | None) -> httpx.Request:
-        """Build the submit request. The job's id is the idempotency key: sent twice, it is charged once."""
+    def submit_request(self, job: Job, callback_url: str | None) -> httpx.Request:
+        """Build the submit request. The job's id is the idempotency key, so a retry is charged once."""
         request = job.request
         body: dict[str, Any] = {"model": request.model, "prompt": request.prompt}
         if callback_url is not None:
@@ -116,79 +115,66 @@ class Apiframe:
         headers = {"X-API-Key": self._api_key, "Idempotency-Key": job.submission_id}
         return requests.request("POST", f"{self._base_url}/v2/images/generate", headers, body)
 
-    def accepted(self, response: httpx.Response) -> Submission:
-        """Read the answer to `submit`; raises the GatewayError that fits any other answer."""
+    def read_submission(self, response: httpx.Response) -> Submission:
+        """Parse the response to a submission; see `Gateway.read_submission`."""
         if response.status_code == 409:
-            raise SubmittedBefore("Apiframe took this job before, under another callback URL.")
-        if not response.is_success:
-            raise refusals.refusal(self._speaker, response)
-        try:
-            job_id = _job_id(parsing.decode(response.content), "jobId")
-        except parsing.Unreadable as error:
-            raise refusals.garbled(self._speaker, response, error) from error
-        return Submission(job_id, refusals.request_id(response))
+            raise SubmittedBefore("Apiframe accepted this job before, under another callback URL.")
+        with refusals.parsed(self._info, response) as answer:
+            return Submission(_job_id(answer, "jobId"), refusals.request_id(response))
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> Verdict:
-        """Check `x-webhook-signature`; raises BadSignature if it does not fit the body.
+        """Verify `X-Webhook-Signature`: HMAC-SHA256 over the raw body. Raises BadSignature.
 
-        HMAC-SHA256 over the raw body and nothing else: no time is signed, so a replay cannot be told.
+        No timestamp is signed, so a replay cannot be detected. https://docs-v2.apiframe.ai/docs/webhooks
         """
         try:
             signed = signatures.verify(signatures.APIFRAME_V2, self._keys, headers, body, now_s=0)
         except BadSignature as error:
             raise BadSignature(
-                f"Apiframe's signature does not fit the callback. Check {SETTINGS}__API_KEY; "
+                f"The callback's signature is not Apiframe's. Check {SETTINGS}__API_KEY; "
                 f"after a change of keys, list the old one in {SETTINGS}__PREVIOUS_API_KEYS."
             ) from error
         if signed is None and not self._allow_unsigned:
-            raise BadSignature("The callback has no signature, and Apiframe's must have one here.")
+            raise BadSignature("The callback has no signature, though Apiframe's must have one.")
         return Verdict.ABSENT if signed is None else Verdict.VALID
 
     def read_callback(self, body: bytes) -> Completion:
-        """Read a callback; raises MalformedCallback if it is not JSON or not Apiframe's shape."""
+        """Parse a callback. Raises MalformedCallback if it is not JSON or not Apiframe's shape."""
         try:
             answer = parsing.decode(body)
             return self._completion(answer, _job_id(answer, "jobId"))
         except parsing.Unreadable as error:
             raise MalformedCallback(f"The callback is not one of Apiframe's: {error}.") from error
 
-    def poll(self, gateway_job_id: str) -> httpx.Request:
-        """Build the request that asks how a job is."""
+    def poll_request(self, gateway_job_id: str) -> httpx.Request:
+        """Build the request for a job's state: https://docs-v2.apiframe.ai/docs/jobs/get."""
         url = f"{self._base_url}/v2/jobs/{requests.path_part(gateway_job_id)}"
         return requests.request("GET", url, {"X-API-Key": self._api_key})
 
-    def polled(self, response: httpx.Response) -> Completion:
-        """Read the answer to `poll`; raises the GatewayError that fits any other answer.
+    def read_poll(self, response: httpx.Response) -> Completion:
+        """Parse the response to a poll; see `Gateway.read_poll`.
 
-        A job whose images have been purged (`expired`) still succeeded, and is read as it is.
+        A job whose images are purged (`expired`) is still a success.
         """
-        if not response.is_success:
-            raise refusals.refusal(self._speaker, response, polling=True)
-        try:
-            answer = parsing.decode(response.content)
+        with refusals.parsed(self._info, response, polling=True) as answer:
             return self._completion(answer, _job_id(answer, "id", "jobId"))
-        except parsing.Unreadable as error:
-            raise refusals.garbled(self._speaker, response, error) from error
 
-    def listing(self, cursor: str | None) -> httpx.Request | None:
-        """Build the request for a page of 100 jobs, the most that Apiframe gives at once."""
+    def list_request(self, cursor: str | None) -> httpx.Request | None:
+        """Build the request for a page of 100 jobs, the limit of https://docs-v2.apiframe.ai/docs/jobs/list."""
         url = f"{self._base_url}/v2/jobs?limit=100"
         if cursor is not None:
             url += f"&cursor={requests.path_part(cursor)}"
         return requests.request("GET", url, {"X-API-Key": self._api_key})
 
-    def listed(self, response: httpx.Response) -> JobList:
-        """Read a page of jobs; raises the GatewayError that fits any other answer."""
-        if not response.is_success:
-            raise refusals.refusal(self._speaker, response, polling=True)
-        try:
-            answer = parsing.decode(response.content)
-        except parsing.Unreadable as error:
-            raise refusals.garbled(self._speaker, response, error) from error
-        jobs = answer.get("jobs")
-        found = [self._entry(job) for job in jobs] if isinstance(jobs, list) else []
-        more = answer.get("nextCursor") if answer.get("hasMore") is True else None
-        return JobList({job_id: completion for job_id, completion in found if job_id}, parsing.label(more))
+    def read_list(self, response: httpx.Response) -> JobList:
+        """Parse a page of jobs; see `Gateway.read_list`."""
+        with refusals.parsed(self._info, response, polling=True) as answer:
+            jobs = answer.get("jobs")
+            found = [self._entry(job) for job in jobs] if isinstance(jobs, list) else []
+            more = answer.get("nextCursor") if answer.get("hasMore") is True else None
+            return JobList(
+                {job_id: completion for job_id, completion in found if job_id}, parsing.label(more)
+            )
 
     def _entry(self, job: object) -> tuple[str | None, Completion]:
         entry = job if isinstance(job, dict) else {}
@@ -197,10 +183,6 @@ class Apiframe:
             return job_id, self._completion(entry, job_id)
         except parsing.Unreadable:
             return None, Completion(State.RUNNING, None)
-
-    def estimate(self, request: JobRequest) -> float | None:  # noqa: ARG002 - the port's signature
-        """Answer None: Apiframe publishes no prices by model, and reports what each job cost."""
-        return None
 
     def _completion(self, answer: dict[str, Any], job_id: str) -> Completion:
         state = _state(answer)
@@ -213,23 +195,19 @@ class Apiframe:
             model=parsing.label(answer.get("model")),
             seed=parsing.seed(parsing.dig(result, "seed")),
             credits=parsing.amount(answer.get("creditCost")),
-            error=parsing.prose(error, self._speaker.secrets),
+            error=parsing.prose(error, self._info.secrets),
             reply=answer,
         )
 
 
 def _placed(family: Family, request: JobRequest) -> dict[str, Any]:
-    """Answer the block's keys that say what our own fields say."""
-    values = {name: v for name, v in requests.given(request).items() if name in family.places}
-    if "seed" in values:
-        # A seed that is no number was refused by `faults`; sent as text, Apiframe refuses it too.
-        number = requests.whole_number(values["seed"])
-        values["seed"] = values["seed"] if number is None else number
-    return {family.places[name]: value for name, value in values.items()}
+    """Return the block's keys for our own fields."""
+    values = requests.number_for_seed(requests.given(request))
+    return {family.places[name]: value for name, value in values.items() if name in family.places}
 
 
 def _field_faults(family: Family, request: JobRequest) -> Iterator[requests.Fault]:
-    """Check our own fields, as far as they can be expressed."""
+    """Validate our own fields, as far as they can be expressed."""
     values = requests.given(request)
     placed = {name: v for name, v in values.items() if name in family.places}
     if (ratio := placed.get("aspect_ratio")) is not None:
@@ -248,7 +226,7 @@ def _field_faults(family: Family, request: JobRequest) -> Iterator[requests.Faul
 
 
 def _block_faults(family: Family, request: JobRequest) -> Iterator[requests.Fault]:
-    """Check the keys of `params` that have documented choices; the rest is the gateway's to judge."""
+    """Validate the keys of `params` that have documented choices; the gateway judges the rest."""
     for key, choices in family.choices.items():
         if key in request.params and key not in family.places.values():
             yield from requests.choice_faults(f"params.{key}", request.params[key], choices)
@@ -266,7 +244,7 @@ def _job_id(answer: Mapping[str, Any], *keys: str) -> str:
 
 
 def _state(answer: Mapping[str, Any]) -> State:
-    """Read the status; where it is missing or unknown, the event; an unknown word means not yet done."""
+    """Parse the status; where it is missing or unknown, the event. An unknown word means running."""
     status, event = answer.get("status"), answer.get("event")
     if not isinstance(status, str | None) or not isinstance(event, str | None):
         raise parsing.Unreadable("its status or event is not a text")
@@ -276,9 +254,9 @@ def _state(answer: Mapping[str, Any]) -> State:
 
 
 def _images(result: object) -> tuple[ImageRef, ...]:
-    """Read a result: a link, a list of links, or an object with one of them.
+    """Parse a result: a link, a list of links, or an object with one of them.
 
-    `gridUrl` shows all images of a job in one; it counts only where there is nothing else.
+    `gridUrl` shows all images of a job in one; it is used only where there is nothing else.
     """
     if not isinstance(result, dict):
         return parsing.images(result)

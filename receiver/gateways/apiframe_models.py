@@ -1,9 +1,9 @@
-"""What Apiframe's image models take, from its OpenAPI file of 2026-07-16 (version 2.0.0).
+"""Parameters of Apiframe's image models, from its OpenAPI file of 2026-07-16 (version 2.0.0).
 
 https://github.com/apiframe-ai/apiframe-nodejs-sdk/blob/main/openapi.json
 
-Each model takes one block of parameters, named for its family, and refuses keys that are not in it. Only
-what is needed to place our own fields, and to name a wrong choice before the gateway does, is kept here.
+Each model takes one block of parameters, named for its family, and refuses other keys. Only what is needed
+to place our own fields, and to validate choices before the gateway does, is here.
 """
 
 from __future__ import annotations

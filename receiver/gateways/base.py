@@ -1,24 +1,24 @@
-"""The `Gateway` port, its neutral words, and the one function that sends a gateway request.
+"""The `Gateway` base class of the adapters, and the neutral values that they read.
 
 An adapter does no I/O: it builds `httpx.Request` values and reads `httpx.Response` values, so that every
-odd answer a gateway can give is a short test without a server.
+odd response of a gateway is a short test without a server.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import httpx
 
-from receiver.errors import GatewayUnavailable, OutcomeUnknown
 from storage.models import ImageRef, Job, JobRequest, Verdict
 
 
 class State(StrEnum):
-    """What a gateway says of a job, whatever its own words for it are."""
+    """A job's state at its gateway, in neutral words."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
@@ -26,16 +26,8 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Supports:
-    """What can be expressed to a gateway. A parameter that cannot is refused, never dropped in silence."""
-
-    idempotency: bool
-    """Whether a submission sent twice with one key is taken once."""
-
-
-@dataclass(frozen=True, slots=True)
 class Submission:
-    """A gateway's word that it took a job."""
+    """An accepted submission."""
 
     gateway_job_id: str
     request_id: str | None = None
@@ -43,9 +35,9 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The neutral reading of a gateway's answer, from a callback or a poll.
+    """The neutral reading of a gateway's report on a job, from a callback or a poll.
 
-    `gateway_job_id` is None only where the answer names none. `reply` is the answer as it came, decoded.
+    `gateway_job_id` is None only where the report names none. `reply` is the report as it came, decoded.
     """
 
     state: State
@@ -67,81 +59,71 @@ class JobList:
     next_cursor: str | None
 
 
-class Gateway(Protocol):
-    """One hosted gateway. Implementations hold settings and nothing that changes."""
+class Gateway(ABC):
+    """One hosted gateway. Adapters hold settings and no state.
 
-    name: str
-    """The word for it in URLs, settings and the ledger: `apiframe`."""
-    supports: Supports
-    image_hosts: tuple[str, ...]
-    """Hosts its images come from; empty where they are not known, which allows any public host."""
-    models: tuple[str, ...]
-    """Models of which parameters or prices are known here, to be offered; others may be asked for too."""
+    Requests and their readers come in pairs: `submit_request` and `read_submission`, `poll_request` and
+    `read_poll`, `list_request` and `read_list`. What has a default here is for gateways without that feature.
+    """
 
-    def unsupported(self, request: JobRequest) -> Mapping[str, str]:
-        """Name each parameter the user gave that cannot be expressed, with the reason.
+    name: ClassVar[str]
+    """Its name in URLs, settings and the ledger: `apiframe`."""
+    idempotent: ClassVar[bool] = False
+    """Whether a submission sent twice with one idempotency key is accepted once."""
+    image_hosts: ClassVar[tuple[str, ...]] = ()
+    """Allow-list of the hosts of its images; empty where they are not known, which allows any public host."""
+    models: ClassVar[tuple[str, ...]] = ()
+    """Models whose parameters or prices are known here, to be offered; others may be requested too."""
+
+    def unsupported(self, request: JobRequest) -> Mapping[str, str]:  # noqa: ARG002 - a default
+        """Return each parameter that cannot be expressed to the gateway, with the reason.
 
         Keys are fields of the submit body: `seed`, `negative_prompt`, `num_images`, `aspect_ratio`.
         """
+        return {}
 
-    def faults(self, request: JobRequest) -> list[dict[str, str]]:
-        """List what the gateway documents that it will refuse: `{"field": ..., "message": ...}` each."""
+    def faults(self, request: JobRequest) -> list[dict[str, str]]:  # noqa: ARG002 - a default
+        """Validate by the gateway's documents: `{"field": ..., "message": ...}` for each fault."""
+        return []
 
-    def submit(self, job: Job, callback_url: str | None) -> httpx.Request:
+    def estimate(self, request: JobRequest) -> float | None:  # noqa: ARG002 - a default
+        """Return the job's cost in the gateway's credits, by its published prices; None if unknown."""
+        return None
+
+    @abstractmethod
+    def submit_request(self, job: Job, callback_url: str | None) -> httpx.Request:
         """Build the submit request; without a callback URL the job will be polled."""
 
-    def accepted(self, response: httpx.Response) -> Submission:
-        """Read the answer to `submit`; raise the GatewayError that fits any other answer."""
+    @abstractmethod
+    def read_submission(self, response: httpx.Response) -> Submission:
+        """Parse the response to `submit_request`. Raises the GatewayError that fits a refusal."""
 
-    def verify(self, headers: Mapping[str, str], body: bytes) -> Verdict:
-        """Check the gateway's own signature over the raw body; raise BadSignature if it does not fit.
+    def verify(self, headers: Mapping[str, str], body: bytes) -> Verdict:  # noqa: ARG002 - a default
+        """Verify the gateway's own signature over the raw body. Raises BadSignature if it is wrong.
 
-        Header names are in lower case.
+        Header names are in lower case. By default there is none: only the signed callback URL is a proof.
         """
+        return Verdict.UNSUPPORTED
 
+    @abstractmethod
     def read_callback(self, body: bytes) -> Completion:
-        """Read a callback; raise MalformedCallback if it is not JSON or not this gateway's shape."""
+        """Parse a callback. Raises MalformedCallback if it is not JSON or not this gateway's shape."""
 
-    def poll(self, gateway_job_id: str) -> httpx.Request:
-        """Build the request that asks how a job is."""
+    @abstractmethod
+    def poll_request(self, gateway_job_id: str) -> httpx.Request:
+        """Build the request for a job's state."""
 
-    def polled(self, response: httpx.Response) -> Completion:
-        """Read the answer to `poll`; raise the GatewayError that fits any other answer."""
+    @abstractmethod
+    def read_poll(self, response: httpx.Response) -> Completion:
+        """Parse the response to `poll_request`. Raises the GatewayError that fits a refusal."""
 
-    def listing(self, cursor: str | None) -> httpx.Request | None:
+    def list_request(self, cursor: str | None) -> httpx.Request | None:  # noqa: ARG002 - a default
         """Build the request for a page of the gateway's list of our jobs; None if it has no such list."""
+        return None
 
-    def listed(self, response: httpx.Response) -> JobList:
-        """Read the answer to `listing`; raise the GatewayError that fits any other answer.
+    def read_list(self, response: httpx.Response) -> JobList:
+        """Parse the response to `list_request`. Raises the GatewayError that fits a refusal.
 
-        What cannot be read in it is left out: that job is asked about by itself.
+        Jobs that cannot be parsed are left out, and polled one by one.
         """
-
-    def estimate(self, request: JobRequest) -> float | None:
-        """What the job should cost, in the gateway's credits, by its published prices; None if unknown."""
-
-
-def send(client: httpx.Client, request: httpx.Request, *, max_bytes: int = 4 * 1024 * 1024) -> httpx.Response:
-    """Send a gateway request and return the whole answer, whatever its status.
-
-    Raises GatewayUnavailable if the request certainly did not arrive, and OutcomeUnknown if it may have:
-    the difference decides whether a submission may be sent again (design: invariant 2). An answer over
-    `max_bytes` is cut off and counts as unknown.
-    """
-    host = request.url.host
-    try:
-        response = client.send(request, stream=True)
-        try:
-            content = bytearray()
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > max_bytes:
-                    raise OutcomeUnknown(f"{host} answered more than {max_bytes} bytes.")
-        finally:
-            response.close()
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-        raise GatewayUnavailable(f"{host} could not be reached: {type(error).__name__}.") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise OutcomeUnknown(f"{host} gave no whole answer: {type(error).__name__}.") from error
-    headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
-    return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=request)
+        raise NotImplementedError(response.request.url.path)

@@ -1,4 +1,4 @@
-"""The one place from which requests to gateways leave, so many at a time for each."""
+"""Send requests to gateways, with a concurrency limit for each."""
 
 from __future__ import annotations
 
@@ -8,17 +8,43 @@ from threading import Lock
 
 import httpx
 
-from receiver.gateways.base import send
+from receiver.errors import GatewayUnavailable, OutcomeUnknown
 from storage.models import Job, JobError
 
 BUSY_MS = 250
-"""When a job is looked at again that found its gateway's slots taken."""
+"""When a job is tried again whose gateway had no slot free."""
+
+
+def send(client: httpx.Client, request: httpx.Request, *, max_bytes: int = 4 * 1024 * 1024) -> httpx.Response:
+    """Send a request and return the whole response, whatever its status.
+
+    Raises GatewayUnavailable if the request certainly did not arrive, and OutcomeUnknown if it may have:
+    the difference decides whether a submission may be sent again. A response over `max_bytes` is cut off
+    and counts as unknown.
+    """
+    host = request.url.host
+    try:
+        response = client.send(request, stream=True)
+        try:
+            content = bytearray()
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > max_bytes:
+                    raise OutcomeUnknown(f"{host} sent more than {max_bytes} bytes.")
+        finally:
+            response.close()
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
+        raise GatewayUnavailable(f"{host} could not be reached: {type(error).__name__}.") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OutcomeUnknown(f"{host} sent no whole response: {type(error).__name__}.") from error
+    headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+    return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=request)
 
 
 class GatewayClient:
-    """Sends gateway requests, at most as many at once to each gateway as its setting allows. Thread-safe.
+    """Sends requests within each gateway's concurrency limit. Thread-safe.
 
-    Nobody waits for a slot: a slow gateway would fill every worker with waiting, and hold up the others.
+    No thread waits for a slot: a slow gateway would block every worker, and with them the other gateways.
     """
 
     def __init__(self, client: httpx.Client, concurrency: Mapping[str, int]) -> None:
@@ -29,8 +55,8 @@ class GatewayClient:
         self._free = dict(concurrency)
 
     @contextmanager
-    def slot(self, gateway: str) -> Iterator[bool]:
-        """Take one of a gateway's slots for the block, if one is free; gives whether it was."""
+    def reserve(self, gateway: str) -> Iterator[bool]:
+        """Reserve one of a gateway's slots for the block; yields whether one was free."""
         with self._lock:
             free = self._free[gateway] > 0
             self._free[gateway] -= free
@@ -41,16 +67,16 @@ class GatewayClient:
                 self._free[gateway] += free
 
     def full(self) -> list[str]:
-        """The gateways that have no slot free now."""
+        """Return the gateways that have no slot free."""
         with self._lock:
             return [gateway for gateway, free in self._free.items() if free <= 0]
 
     def send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return the whole answer; raises as `receiver.gateways.base.send` does."""
+        """Send a request and return the whole response; raises as the function `send`."""
         return send(self._client, request)
 
 
 def not_configured(job: Job) -> JobError:
-    """Why nothing is sent about a job whose gateway has no API key here any more."""
-    message = f"{job.gateway} has no API key here any more; set it again, and the job goes on."
+    """Return the error of a job whose gateway lost its API key in the settings."""
+    message = f"{job.gateway} has no API key in the settings. Set it again, and the job continues."
     return JobError("unknown_gateway", message, "operator")

@@ -1,6 +1,6 @@
-"""Reading what gateways send: JSON within bounds, first-hit look-ups, status words, images, seeds.
+"""Parse what gateways send: JSON within limits, first-hit look-ups, status words, images, seeds.
 
-Everything here takes hostile input and raises nothing but Unreadable.
+The input may be hostile. Nothing here raises anything but Unreadable.
 """
 
 from __future__ import annotations
@@ -32,24 +32,53 @@ MAX_RETRY_AFTER_S = 3600.0
 DEFAULT_RETRY_AFTER_S = 10.0
 
 URL_KEYS = ("url", "image_url", "imageURL", "imageUrl")
+_RUNNING, _SUCCEEDED, _FAILED = State.RUNNING, State.SUCCEEDED, State.FAILED
 STATES: Mapping[str, State] = {
-    **dict.fromkeys(
-        ("QUEUED", "PENDING", "SUBMITTED", "WAITING", "QUEUING", "CREATED", "STARTING", "IN_QUEUE"),
-        State.RUNNING,
-    ),
-    **dict.fromkeys(
-        ("PROCESSING", "IN_PROGRESS", "RUNNING", "GENERATING", "DREAMING", "TASK_STATUS_PROCESSING"),
-        State.RUNNING,
-    ),
-    **dict.fromkeys(
-        ("COMPLETED", "COMPLETE", "SUCCESS", "SUCCEEDED", "SUCCEED", "FINISHED", "READY", "OK", "DONE"),
-        State.SUCCEEDED,
-    ),
-    "TASK_STATUS_SUCCEED": State.SUCCEEDED,
-    **dict.fromkeys(
-        ("FAILED", "FAIL", "ERROR", "CANCELLED", "CANCELED", "REJECTED", "EXPIRED", "CONTENT_MODERATED"),
-        State.FAILED,
-    ),
+    # Apiframe: https://docs-v2.apiframe.ai/docs/jobs/get
+    "QUEUED": _RUNNING,
+    "PROCESSING": _RUNNING,
+    "COMPLETED": _SUCCEEDED,
+    "FAILED": _FAILED,
+    "CANCELLED": _FAILED,
+    # Apiframe, version 1: https://github.com/apiframe-ai/apiframe-nodejs-sdk/blob/main/MIGRATION.md
+    "PENDING": _RUNNING,
+    "FINISHED": _SUCCEEDED,
+    # API in One: https://apiin.one/docs. Which others it passes on is not documented, so all are read.
+    "IN_PROGRESS": _RUNNING,
+    # Kie.ai: https://docs.kie.ai
+    "WAITING": _RUNNING,
+    "QUEUING": _RUNNING,
+    "GENERATING": _RUNNING,
+    "SUCCESS": _SUCCEEDED,
+    "FAIL": _FAILED,
+    # Kling, resold by many: https://apidoc.cometapi.com/callback-url-doc-866305
+    "SUBMITTED": _RUNNING,
+    "SUCCEED": _SUCCEEDED,
+    # fal.ai: https://fal.ai/docs/documentation/model-apis/inference/webhooks
+    "IN_QUEUE": _RUNNING,
+    "OK": _SUCCEEDED,
+    "ERROR": _FAILED,
+    # Replicate: https://replicate.com/docs/topics/webhooks
+    "STARTING": _RUNNING,
+    "SUCCEEDED": _SUCCEEDED,
+    "CANCELED": _FAILED,
+    # Black Forest Labs: https://docs.bfl.ai
+    "READY": _SUCCEEDED,
+    "CONTENT_MODERATED": _FAILED,
+    # Freepik: https://docs.freepik.com/webhooks, WaveSpeedAI: https://wavespeed.ai/docs/verify-webhooks
+    "CREATED": _RUNNING,
+    # Leonardo.ai: https://docs.leonardo.ai/docs/best-practices
+    "COMPLETE": _SUCCEEDED,
+    # Luma: https://docs.lumalabs.ai/changelog/callbacks-and-credits-balance
+    "DREAMING": _RUNNING,
+    # Novita: https://novita.ai/docs/api-reference/model-apis-webhook
+    "TASK_STATUS_PROCESSING": _RUNNING,
+    "TASK_STATUS_SUCCEED": _SUCCEEDED,
+    # Seen at resellers without a page of their own.
+    "RUNNING": _RUNNING,
+    "DONE": _SUCCEEDED,
+    "REJECTED": _FAILED,
+    "EXPIRED": _FAILED,
 }
 """Words for a job's state. Numbers are missing on purpose: 1 is success at one gateway, 3 at another."""
 
@@ -57,11 +86,11 @@ _UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class Unreadable(ValueError):
-    """What came is not what it should be; the message says in what way, and quotes nothing of it."""
+    """The input cannot be parsed; the message says why, and quotes nothing of it."""
 
 
 def decode(body: bytes) -> dict[str, Any]:
-    """Decode a JSON object strictly: UTF-8, no NaN, bounded numbers and depth.
+    """Parse a JSON object strictly: UTF-8, no NaN, limited numbers and depth.
 
     NUL and lone surrogates become U+FFFD: databases refuse them, and senders that cut a text in the middle
     of an emoji do send them.
@@ -77,9 +106,9 @@ def decode(body: bytes) -> dict[str, Any]:
 
 
 def dig(value: object, path: str, *, strict: bool = False) -> Any:
-    """Answer what lies at a dotted path, or None. Objects that are given as JSON text are looked into.
+    """Return the value at a dotted path, or None. Objects inside of JSON text are parsed on the way.
 
-    If such a text cannot be decoded there is nothing in it, or, if `strict`, Unreadable is raised.
+    A text that cannot be parsed counts as empty; if `strict`, it raises Unreadable.
     """
     for step in path.split("."):
         if isinstance(value, str):
@@ -91,12 +120,12 @@ def dig(value: object, path: str, *, strict: bool = False) -> Any:
 
 
 def first(value: object, paths: Iterable[str]) -> Any:
-    """Answer the first of several paths at which there is something: not null, not an empty text."""
+    """Return the value at the first of several paths that is not null and not an empty text, or None."""
     return next((found for path in paths if (found := dig(value, path)) not in (None, "")), None)
 
 
 def name(value: object, *, limit: int = 255) -> str | None:
-    """Read an id or a model's name: a short text, or a whole number as text; None if there is none.
+    """Parse an id or a model's name: a short text, or a whole number as text; None if there is none.
 
     Raises Unreadable for anything else.
     """
@@ -110,19 +139,19 @@ def name(value: object, *, limit: int = 255) -> str | None:
 
 
 def label(value: object) -> str | None:
-    """Read a name that nothing depends on: None if it is not a short text."""
+    """Return an optional name; None if it is not a short text."""
     return value.strip() or None if isinstance(value, str) and len(value) <= 255 else None
 
 
 def state(word: object) -> State | None:
-    """Answer what a status word means, or None for a word that is not known. Case does not matter."""
+    """Return the state of a status word, in any case; None for an unknown word."""
     if not isinstance(word, str) or len(word) > 64:
         return None
     return STATES.get(re.sub(r"[\s-]+", "_", word.strip()).upper())
 
 
 def seed(value: object) -> str | None:
-    """Read a seed as exact text, or None. A seed is never rounded: a float from 2^53 on is unknown."""
+    """Parse a seed as exact text, or None. A seed is never rounded: a float from 2^53 on is unknown."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -133,14 +162,14 @@ def seed(value: object) -> str | None:
 
 
 def amount(value: object) -> float | None:
-    """Read a number of credits, or None."""
+    """Parse a number of credits, or None."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
     return None
 
 
 def prose(value: object, secrets: Sequence[str] = (), *, limit: int = MAX_PROSE_CHARS) -> str | None:
-    """Read a sentence for people: one line, bounded, `redacted`; None if it is no text or says nothing."""
+    """Return a gateway's message as one short line, `redacted`; None if it is no text or empty."""
     if not isinstance(value, str):
         return None
     if len(value) > limit * 4:
@@ -152,10 +181,10 @@ def prose(value: object, secrets: Sequence[str] = (), *, limit: int = MAX_PROSE_
 
 
 def images(value: object) -> tuple[ImageRef, ...]:
-    """Read image links: a URL, an object with one, or a list of either; null is no image.
+    """Parse image links: a URL, an object with one, or a list of either; null is no image.
 
-    Every link is kept as it is, even one that cannot be fetched: dropping it would make a job whole that
-    is not. Raises Unreadable for other shapes.
+    Every link is kept as it is, even one that cannot be downloaded: without it, a job would seem complete.
+    Raises Unreadable for other shapes.
     """
     entries = value if isinstance(value, list) else [value]
     if len(entries) > MAX_IMAGES:
@@ -166,9 +195,9 @@ def images(value: object) -> tuple[ImageRef, ...]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
-    """Answer how many seconds a `Retry-After` asks for: 1 second to 1 hour, 10 if it cannot be read.
+    """Parse `Retry-After`: seconds, from 1 to 3600; 10 if it is missing or malformed.
 
-    A date is measured against the answer's own `Date`, so that neither clock needs to be right.
+    A date is compared with the response's own `Date`, so that neither clock needs to be right.
     https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
     """
     given = headers.get("retry-after", "").strip()
@@ -181,7 +210,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 
 def redacted(value: Any, secrets: Sequence[str]) -> Any:
-    """Answer a decoded value without secrets, callback tokens and the queries of URLs, which may be keys."""
+    """Redact secrets, callback tokens and the queries of URLs, which may be keys, in a decoded value."""
     return _redactor(tuple(secrets)).value(value)
 
 

@@ -1,9 +1,10 @@
-"""The errors that gateways' answers stand for, in sentences that say what to do."""
+"""Map gateways' error responses to GatewayErrors, in sentences that say what to do."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,21 +25,21 @@ from receiver.gateways import parsing
 MAX_DETAILS_BYTES = 8192
 
 WORDS = ("error.message", "error", "message", "msg", "detail")
-"""Where gateways put their own words for what is wrong."""
+"""Where gateways put their own error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class GatewayInfo:
-    """Who answered: what users call it, where its settings are, and what must never be repeated."""
+    """A gateway's title, the prefix of its settings, and its secrets, which must not be repeated."""
 
     title: str
     settings: str
-    """What its settings begin with: `DARKROOM_GATEWAYS__APIFRAME`."""
+    """`DARKROOM_GATEWAYS__APIFRAME`"""
     secrets: tuple[str, ...] = field(repr=False)
 
 
 def decoded(response: httpx.Response) -> dict[str, Any]:
-    """Decode an answer's body, whatever it is; an empty object if it cannot be read."""
+    """Return a response's body as a JSON object; an empty one if it cannot be parsed."""
     try:
         return parsing.decode(response.content)
     except parsing.Unreadable:
@@ -46,36 +47,36 @@ def decoded(response: httpx.Response) -> dict[str, Any]:
 
 
 def request_id(response: httpx.Response) -> str | None:
-    """Answer the gateway's own id for this exchange, which its support will ask for."""
+    """Return the gateway's own id of this exchange, which its support will ask for."""
     return parsing.label(response.headers.get("x-request-id"))
 
 
-def garbled(speaker: GatewayInfo, response: httpx.Response, reason: object) -> GarbledAnswer:
-    """Say that a success cannot be read."""
-    message = f"{speaker.title} answered {response.status_code}, but the answer cannot be read: {reason}."
+def garbled(info: GatewayInfo, response: httpx.Response, reason: object) -> GarbledAnswer:
+    """Return the error for a success that cannot be parsed."""
+    message = f"{info.title} returned HTTP {response.status_code}, but it cannot be read: {reason}."
     return GarbledAnswer(message, request_id=request_id(response))
 
 
 def refusal(
-    speaker: GatewayInfo, response: httpx.Response, *, polling: bool = False, code: int | None = None
+    info: GatewayInfo, response: httpx.Response, *, polling: bool = False, code: int | None = None
 ) -> GatewayError:
-    """Answer the error that an answer stands for.
+    """Return the error that a response stands for.
 
-    `polling` tells an answer to `poll` from one to `submit`. `code` is given where the answer is a failure
-    inside of a success: the gateway's own word that it did not take a job, so that a submission with a code
-    of 500 is refused, where one with a status of 500 may have been taken.
+    `polling`: it is the response to a poll and not to a submission. `code` is given for a failure inside of
+    a success: the gateway's own word that it did not accept the job, so that a submission with a code of 500
+    is refused, where one with a status of 500 may have been accepted.
     """
     status = response.status_code if code is None else code
     answer = decoded(response)
     known = request_id(response)
-    words = _words(speaker, answer, response)
+    words = _words(info, answer, response)
     said = f"({status}: {words})" if words else f"({status})"
-    title = speaker.title
+    title = info.title
     if status in (401, 403):
-        message = f"{title} does not accept the API key {said}. Check {speaker.settings}__API_KEY."
-        return GatewayUnauthorized(message, details=_details(speaker, answer), request_id=known)
+        message = f"{title} does not accept the API key {said}. Check {info.settings}__API_KEY."
+        return GatewayUnauthorized(message, details=_details(info, answer), request_id=known)
     if status == 402:
-        message = f"The account at {title} has too few credits {said}. Add credits to go on."
+        message = f"The account at {title} has too few credits {said}. Add credits to continue."
         return OutOfCredits(message, details=_credits(answer), request_id=known)
     if status == 429:
         wait = parsing.retry_after(response.headers)
@@ -84,48 +85,59 @@ def refusal(
     if polling and status in (404, 410):
         return UnknownGatewayJob(f"{title} does not know this job {said}.", request_id=known)
     if 300 <= status < 400:
-        message = f"{title} redirects elsewhere {said}. Check {speaker.settings}__BASE_URL."
+        message = f"{title} redirects elsewhere {said}. Check {info.settings}__BASE_URL."
         return GatewayUnavailable(message, request_id=known)
     if _passing(status) or (status >= 500 and (polling or code is None)):
-        return GatewayUnavailable(f"{title} cannot answer now {said}.", request_id=known)
+        return GatewayUnavailable(f"{title} is not available now {said}.", request_id=known)
     if 200 <= status < 300:
-        return garbled(speaker, response, "it is not a success that this gateway documents")
+        return garbled(info, response, "it is not a success that this gateway documents")
     if status >= 500:
-        message = f"{title} failed to take the job {said}. It took nothing; try it again later."
+        message = f"{title} failed to accept the job {said}. Try it again later."
     else:
         message = f"{title} refused the request {said}. Change it before sending it again."
-    return GatewayRefused(message, details=_details(speaker, answer), request_id=known)
+    return GatewayRefused(message, details=_details(info, answer), request_id=known)
+
+
+@contextmanager
+def parsed(info: GatewayInfo, response: httpx.Response, *, polling: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield the decoded body of a success. Raises the GatewayError of a refusal, and of an Unreadable."""
+    if not response.is_success:
+        raise refusal(info, response, polling=polling)
+    try:
+        yield parsing.decode(response.content)
+    except parsing.Unreadable as error:
+        raise garbled(info, response, error) from error
 
 
 def _passing(status: int) -> bool:
-    """Whether a status says that nothing was taken, and that a later time is better. 455: maintenance."""
+    """Return whether a status means that nothing was accepted, and to retry later. 455: maintenance."""
     return status in (408, 425, 455, 503)
 
 
-def _words(speaker: GatewayInfo, answer: Mapping[str, Any], response: httpx.Response) -> str | None:
+def _words(info: GatewayInfo, answer: Mapping[str, Any], response: httpx.Response) -> str | None:
     text = parsing.first(answer, WORDS)
     details = answer.get("details")
     if isinstance(text, str) and isinstance(details, dict):
         text = f"{text}: {'; '.join(_flat(path, said) for path, said in list(details.items())[:20])}"
     if text is None and not answer:
-        # A page of HTML says nothing to a person here; a line of plain text may.
+        # A page of HTML helps no reader; a line of plain text may.
         body = response.content[: parsing.MAX_PROSE_CHARS * 4].decode("utf-8", "replace")
         text = None if body.lstrip()[:1] in ("<", "{", "[") else body
-    words = parsing.prose(text, speaker.secrets)
+    words = parsing.prose(text, info.secrets)
     return words.rstrip(". ") or None if words else None
 
 
 def _flat(path: str, said: object) -> str:
-    """One line for `{"json.path": ["what is wrong there"]}`."""
+    """Return one line for `{"json.path": ["what is wrong there"]}`."""
     texts = [text for text in said if isinstance(text, str)] if isinstance(said, list) else [str(said)]
     return f"{path}: {', '.join(texts)}"
 
 
-def _details(speaker: GatewayInfo, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _details(info: GatewayInfo, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
     details = answer.get("details", answer)
     if not details or not isinstance(details, dict) or len(json.dumps(details)) > MAX_DETAILS_BYTES:
         return None
-    plain: Mapping[str, Any] = parsing.redacted(details, speaker.secrets)
+    plain: Mapping[str, Any] = parsing.redacted(details, info.secrets)
     return plain
 
 

@@ -1,4 +1,4 @@
-"""The table of gateways: a new one gets a line here, its settings, and a file of its own."""
+"""The registry of gateways: each has a line here, its settings, and a file of its own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from receiver.gateways.base import Gateway
 from receiver.settings import ApiframeSettings, ApiInOneSettings, GatewaySettings, Settings
 
 NO_KEY = "none"
-"""Stands where a key would, in an adapter that sends nothing."""
+"""Instead of a key, in an adapter that sends nothing."""
 
 
 def configured(settings: Settings) -> dict[str, GatewaySettings]:
-    """The settings of the gateways that have a key, by the names they have everywhere else."""
+    """Return the settings of the gateways that have a key, by name."""
     every: dict[str, GatewaySettings] = {
         "apiframe": settings.gateways.apiframe,
         "api-in-one": settings.gateways.api_in_one,
@@ -21,12 +21,12 @@ def configured(settings: Settings) -> dict[str, GatewaySettings]:
 
 
 def adapters(settings: Settings) -> dict[str, Gateway]:
-    """An adapter for each gateway that has a key."""
+    """Return an adapter for each gateway that has a key."""
     return {name: _adapter(ours) for name, ours in configured(settings).items()}
 
 
 def proving(settings: Settings) -> dict[str, Gateway]:
-    """An adapter for each gateway whose callbacks can be proven here. Nothing is ever sent through them.
+    """Return an adapter for each gateway whose callbacks can be verified here. They send nothing.
 
     Apiframe signs with the API key, so without that it is not among them. API in One signs nothing: the
     token in the URL is the proof, and no key is needed.

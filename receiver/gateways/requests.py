@@ -1,4 +1,4 @@
-"""What adapters share in asking: JSON requests, safe paths, and the faults that a request may have."""
+"""Build adapters' requests: JSON bodies, quoted paths; validate parameters by the gateways' documents."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Fault = dict[str, str]
 
 
 def fault(field: str, message: str) -> Fault:
-    """One thing that is wrong with a request."""
+    """Return one validation error of a request."""
     return {"field": field, "message": message}
 
 
 def usable_key(key: str, setting: str) -> str:
-    """Answer an API key as it can stand in a header; raises SettingsError, which does not show it."""
+    """Return an API key, stripped. Raises SettingsError, which does not show it, if no header can hold it."""
     key = key.strip()
     if not key or not key.isascii() or not key.isprintable() or " " in key:
         raise SettingsError(f"{setting} is empty or has characters that no API key has.")
@@ -45,50 +45,53 @@ def request(
 
 
 def path_part(text: str) -> str:
-    """Quote an id so that it stays one step of a path, whatever is in it."""
+    """Percent-encode an id so that it stays one segment of a path."""
     quoted = quote(text, safe="", errors="replace")
-    # "." and ".." are steps to elsewhere, and quoting leaves them alone.
+    # "." and ".." are not encoded by `quote`, and lead elsewhere.
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")
 
 
 def given(job_request: JobRequest) -> dict[str, Any]:
-    """Answer the parameters that the user gave and did not allow us to drop, by our names for them."""
+    """Return the parameters that the user gave and did not list in `ignored`, by our names."""
     names = ("aspect_ratio", "negative_prompt", "num_images", "seed")
     values = {name: getattr(job_request, name) for name in names}
     return {name: v for name, v in values.items() if v is not None and name not in job_request.ignored}
 
 
 def whole_number(text: str) -> int | None:
-    """Read a seed as an exact whole number; None if it is not one in its plain spelling."""
+    """Parse a seed as an exact whole number; None if it is not one in plain spelling."""
     return int(text) if _WHOLE_NUMBER.fullmatch(text) else None
 
 
+def number_for_seed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return `given` values with a numeric seed as a number; text stays, for the gateway to refuse."""
+    number = whole_number(values.get("seed", ""))
+    return values if number is None else {**values, "seed": number}
+
+
 def text_faults(field: str, text: str, least: int, most: int) -> Iterator[Fault]:
-    """Check a text's length in characters."""
+    """Validate a text's length in characters."""
     if not least <= len(text) <= most:
         yield fault(field, f"must have {least} to {most} characters, not {len(text)}")
 
 
 def choice_faults(field: str, value: object, choices: Collection[str]) -> Iterator[Fault]:
-    """Check a value against the ones that the gateway documents."""
+    """Validate a value against the documented choices."""
     if value not in choices:
         yield fault(field, f"must be one of {', '.join(choices)}")
 
 
 def seed_faults(text: str, least: int | None = None, most: int | None = None) -> Iterator[Fault]:
-    """Check a seed for a gateway that takes whole numbers."""
+    """Validate a seed for a gateway that accepts whole numbers."""
     number = whole_number(text)
     if number is None:
-        yield fault("seed", "must be a whole number: this gateway takes no other seed")
+        yield fault("seed", "must be a whole number: this gateway accepts no other seed")
     elif least is not None and most is not None and not least <= number <= most:
         yield fault("seed", f"must be between {least} and {most}")
 
 
 def params_faults(params: Mapping[str, Any], taken: Mapping[str, str]) -> Iterator[Fault]:
-    """Check that `params` can be sent, and leave alone what has its own place.
-
-    `taken` maps each name that `params` may not have to what the user should do instead.
-    """
+    """Validate `params`: plain JSON, without the names in `taken`, which maps each to the advice."""
     for name, advice in taken.items():
         if name in params:
             yield fault(f"params.{name}", advice)

@@ -1,8 +1,8 @@
-"""The shapes in which API in One may report a task.
+"""Parse task reports of resold gateways, by a table of shapes; for API in One.
 
-It documents none of its callback and little of its task answer, so this reads the shapes of the gateways
-that resemble it, each a row in one table. A row says by what a shape is known and where its pieces sit;
-nothing is taken for an image because it looks like a URL.
+It does not document its callback and little of its task route, so this parses the shapes of the gateways
+that resemble it, each a row of the table: how the shape is recognised, and where its fields are. Nothing
+counts as an image because it looks like a URL.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OUTPUT_IMAGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class TaskShape:
     """One shape: how it is recognised, and where its status, images and seed are."""
 
     name: str
@@ -46,7 +46,7 @@ class Dialect:
     numbers: Mapping[str, State] = field(default_factory=dict)
     """What numeric statuses mean here, where the shape has any; a number means nothing elsewhere."""
     silent: bool = False
-    """Whether it may come without a status, so that its images say that it is done."""
+    """Whether it may come without a status, so that images mean success."""
 
 
 def _is_number(value: object) -> bool:
@@ -63,10 +63,10 @@ def _is_statusless(task: Task) -> bool:
     return any(key in task for key in ("output", *FLAT_IMAGES))
 
 
-# Most telling first: the first that recognises a task reads it.
-DIALECTS: tuple[Dialect, ...] = (
+# Most specific first: the first that recognises a task parses it.
+SHAPES: tuple[TaskShape, ...] = (
     # Kie.ai; `resultJson` and `param` are JSON inside of a text. https://docs.kie.ai
-    Dialect(
+    TaskShape(
         "kie",
         lambda task: "state" in task,
         "state",
@@ -74,7 +74,7 @@ DIALECTS: tuple[Dialect, ...] = (
         (*SEEDS, "param.input.seed", "param.seed"),
     ),
     # Kie.ai's older interfaces for single models.
-    Dialect(
+    TaskShape(
         "kie-older",
         lambda task: "successFlag" in task or isinstance(task.get("info"), dict),
         "successFlag",
@@ -83,40 +83,40 @@ DIALECTS: tuple[Dialect, ...] = (
         silent=True,
     ),
     # Kling's callback, which very many gateways pass on. https://apidoc.cometapi.com/callback-url-doc-866305
-    Dialect("kling", lambda task: "task_status" in task, "task_status", ("task_result.images",)),
+    TaskShape("kling", lambda task: "task_status" in task, "task_status", ("task_result.images",)),
     # https://docs.evolink.ai
-    Dialect("evolink", _is_evolink, "status", ("results", *OUTPUT_IMAGES)),
-    # nanobnanapro.com: `"status": 1`, and the images in `response`.
-    Dialect(
+    TaskShape("evolink", _is_evolink, "status", ("results", *OUTPUT_IMAGES)),
+    # https://nanobnanapro.com: `"status": 1`, and the images in `response`.
+    TaskShape(
         "nanobnanapro",
         lambda task: "response" in task and _is_number(task.get("status")),
         "status",
         ("response",),
         numbers={"1": State.SUCCEEDED},
     ),
-    # CometAPI's Runway shape: `"status": "3"`, flat links.
-    Dialect(
+    # `"status": "3"`, flat links. https://apidoc.cometapi.com/runway-best-practices-doc-928347
+    TaskShape(
         "comet",
         lambda task: isinstance(task.get("status"), str) and _is_number(task["status"]),
         "status",
         FLAT_IMAGES,
         numbers={"3": State.SUCCEEDED},
     ),
-    Dialect(
+    TaskShape(
         "flat",
         lambda task: "status" in task and any(key in task for key in FLAT_IMAGES),
         "status",
         (*FLAT_IMAGES, *OUTPUT_IMAGES),
     ),
     # Our best guess for API in One itself: the envelope of its submit answer.
-    Dialect("envelope", lambda task: "status" in task, "status", (*OUTPUT_IMAGES, *FLAT_IMAGES)),
+    TaskShape("envelope", lambda task: "status" in task, "status", (*OUTPUT_IMAGES, *FLAT_IMAGES)),
     # unifically: the same without a status.
-    Dialect("statusless", _is_statusless, "status", (*OUTPUT_IMAGES, *FLAT_IMAGES), silent=True),
+    TaskShape("statusless", _is_statusless, "status", (*OUTPUT_IMAGES, *FLAT_IMAGES), silent=True),
 )
 
 
 def code(answer: Mapping[str, Any]) -> int | None:
-    """Answer the envelope's own `code` if it says that something failed, whatever the HTTP status says."""
+    """Return the envelope's own `code` if it is an error, whatever the HTTP status; else None."""
     given = answer.get("code")
     if not isinstance(given, str | int) or not _is_number(given) or len(str(given)) > 9:
         return None
@@ -124,7 +124,7 @@ def code(answer: Mapping[str, Any]) -> int | None:
 
 
 def unwrap(answer: Task) -> Task:
-    """Answer the task inside of its envelopes: the innermost object that has a status or an id."""
+    """Return the task inside of its envelopes: the innermost object that has a status or an id."""
     task = answer
     for _ in range(MAX_WRAPPERS):
         inner = (task[key] for key in WRAPPERS if isinstance(task.get(key), dict))
@@ -136,50 +136,50 @@ def unwrap(answer: Task) -> Task:
 
 
 def task_id(answer: Task) -> str | None:
-    """Answer the task's id, or None if there is none; raises Unreadable for one that is no short text."""
+    """Return the task's id, or None if there is none. Raises Unreadable if it is no short text."""
     inside = parsing.name(parsing.first(unwrap(answer), IDS))
-    # On the outside an `id` or `request_id` may well be the answer's own.
+    # In the envelope, `id` and `request_id` may be the response's own.
     return inside or parsing.name(parsing.first(answer, ("task_id", "taskId")))
 
 
 def read(answer: dict[str, Any], secrets: tuple[str, ...]) -> Completion:
-    """Read a task; raises Unreadable if it is in no shape of the table.
+    """Parse a task. Raises Unreadable if it is in no shape of the table.
 
-    An envelope whose code is not a success is a failed task, whatever else it says.
+    An envelope with an error code is a failed task, whatever else it has.
     """
     task = unwrap(answer)
     failed = code(answer) is not None
-    dialect = next((row for row in DIALECTS if row.recognise(task)), None)
-    if dialect is None and not failed:
+    shape = next((row for row in SHAPES if row.recognise(task)), None)
+    if shape is None and not failed:
         raise parsing.Unreadable("it is in none of the shapes that are known")
-    state = State.FAILED if failed or dialect is None else _state(dialect, task)
-    done = dialect is not None and state is State.SUCCEEDED
+    state = State.FAILED if failed or shape is None else _state(shape, task)
+    done = shape is not None and state is State.SUCCEEDED
     return Completion(
         state=state,
         gateway_job_id=task_id(answer),
-        images=_images(task, dialect.images) if dialect and done else (),
+        images=_images(task, shape.images) if shape and done else (),
         model=parsing.label(task.get("model")),
-        seed=parsing.seed(parsing.first(task, dialect.seeds)) if dialect and done else None,
+        seed=parsing.seed(parsing.first(task, shape.seeds)) if shape and done else None,
         credits=parsing.amount(parsing.first(task, ("creditsConsumed", "consumed_credit"))),
         error=_error(answer, task, secrets) if state is State.FAILED else None,
         reply=answer,
     )
 
 
-def _state(dialect: Dialect, task: Task) -> State:
-    """Read the status; what is not known means that it is not done yet."""
-    word = task.get(dialect.status)
+def _state(shape: TaskShape, task: Task) -> State:
+    """Parse the status; an unknown one means running."""
+    word = task.get(shape.status)
     if not isinstance(word, str | int | None) or isinstance(word, bool):
         raise parsing.Unreadable("its status is not a word or a number")
-    if dialect.numbers and _is_number(word):
-        return dialect.numbers.get(str(word), State.RUNNING)
-    if word is None and dialect.silent:
-        return State.SUCCEEDED if _images(task, dialect.images) else State.RUNNING
+    if shape.numbers and _is_number(word):
+        return shape.numbers.get(str(word), State.RUNNING)
+    if word is None and shape.silent:
+        return State.SUCCEEDED if _images(task, shape.images) else State.RUNNING
     return parsing.state(word) or State.RUNNING
 
 
 def _images(task: Task, paths: tuple[str, ...]) -> tuple[ImageRef, ...]:
-    """Answer the images at the first path that has any."""
+    """Return the images at the first path that has any."""
     for path in paths:
         value = parsing.dig(task, path, strict=True)
         if isinstance(value, dict) and not any(key in value for key in parsing.URL_KEYS):

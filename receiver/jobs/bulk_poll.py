@@ -46,7 +46,7 @@ class BulkPoller:
         Raises GatewayError if the gateway is not well. A list that it refuses or garbles says nothing of the
         jobs: each is then asked about by itself.
         """
-        if gateway.listing(None) is None or job.gateway_job_id is None:
+        if gateway.list_request(None) is None or job.gateway_job_id is None:
             return None
         # One at a time, so that the others find what the first one asked for.
         with self._lock:
@@ -80,9 +80,9 @@ class BulkPoller:
     def _pages(self, gateway: Gateway) -> Iterator[JobList]:
         cursor: str | None = None
         for _ in range(MAX_PAGES):
-            request = gateway.listing(cursor)
+            request = gateway.list_request(cursor)
             assert request is not None
-            page = gateway.listed(self._sender.send(request))
+            page = gateway.read_list(self._sender.send(request))
             yield page
             if (cursor := page.next_cursor) is None:
                 return

@@ -97,7 +97,7 @@ class Reconciler:
             return None
         if self.breaker.asking_waits_ms(gateway.name) > 0:
             raise GatewayUnavailable(f"{gateway.name} is left alone for now.")
-        with self.sender.slot(gateway.name) as free:
+        with self.sender.reserve(gateway.name) as free:
             if not free:
                 raise GatewayUnavailable(f"{gateway.name} is being asked too much already.")
             try:
@@ -112,8 +112,8 @@ class Reconciler:
         assert job.gateway_job_id is not None
         try:
             with self.metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="poll"):
-                response = self.sender.send(gateway.poll(job.gateway_job_id))
-            completion = gateway.polled(response)
+                response = self.sender.send(gateway.poll_request(job.gateway_job_id))
+            completion = gateway.read_poll(response)
             if completion.gateway_job_id not in {job.gateway_job_id, None}:
                 raise GarbledAnswer(f"{gateway.name} answered with another job than the one asked about.")
         except GatewayError as error:
@@ -185,7 +185,7 @@ class Reconciler:
                 applied=effects,
             )
         try:
-            with self.sender.slot(gateway.name) as free:
+            with self.sender.reserve(gateway.name) as free:
                 if not free:
                     return self.ledger.postpone(
                         job, worker, due_in_ms=BUSY_MS, counts_as_attempt=False, applied=effects

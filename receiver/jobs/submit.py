@@ -120,7 +120,7 @@ class Submitter:
             return self.ledger.postpone(job, worker, due_in_ms=wait_ms, counts_as_attempt=False)
         if perhaps_taken(job) and self.clock() - job.began_at > self.timing.replay * 1000:
             return self._give_up(job, worker)
-        with self.sender.slot(gateway.name) as free, suppress(Crowded):
+        with self.sender.reserve(gateway.name) as free, suppress(Crowded):
             if free:
                 return self._send(job, worker, gateway)
         self.breaker.not_sent(gateway.name)
@@ -133,7 +133,7 @@ class Submitter:
             # Kept by a worker that had lost its lease when the answer came.
             return self.ledger.move(job, Status.RUNNING, worker, keep_lease=True)
         taken = job.error is not None and job.error.code == SubmittedBefore.code
-        if gateway is not None and gateway.supports.idempotency and not taken:
+        if gateway is not None and gateway.idempotent and not taken:
             lost = Attempt.once("send", OutcomeUnknown.code, "Its answer was never recorded.", self.clock())
             return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True, attempts=[lost])
         return self._wait_or_give_up(job, worker, job.error)
@@ -143,7 +143,7 @@ class Submitter:
             # Its callback URL lives, and its day begins, when it is first sent: it may have waited for long.
             job = replace(job, submission_at=self.clock())
         url = self.urls.make(job)
-        request = gateway.submit(job, url)
+        request = gateway.submit_request(job, url)
         # In the ledger before it is on the wire: after a crash we know that it may have been sent.
         job = self.ledger.move(
             job,
@@ -173,9 +173,9 @@ class Submitter:
         with self.metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="submit"):
             response = self.sender.send(request)
         try:
-            return gateway.accepted(response)
+            return gateway.read_submission(response)
         except GatewayUnavailable as error:
-            if gateway.supports.idempotency:
+            if gateway.idempotent:
                 raise
             # A 5xx does not say that the job was not taken.
             raise OutcomeUnknown(str(error), request_id=error.request_id) from error
@@ -229,7 +229,7 @@ class Submitter:
         attempt = Attempt.once("send", error.code, reason.message, self.clock())
         if isinstance(error, GatewayRefused):
             return self.ledger.move(job, Status.FAILED, worker, error=reason, attempts=[attempt])
-        unknown = isinstance(error, OutcomeUnknown | GarbledAnswer) and not gateway.supports.idempotency
+        unknown = isinstance(error, OutcomeUnknown | GarbledAnswer) and not gateway.idempotent
         if unknown or isinstance(error, SubmittedBefore):
             return self._wait_or_give_up(job, worker, reason, attempt)
         # What only an operator can mend is waited for, as long as it takes.

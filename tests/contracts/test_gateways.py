@@ -59,23 +59,25 @@ def job(adapter: str, **request: Any) -> Job:
 
 @each_adapter
 def test_a_submission_is_the_same_each_time(adapter: str) -> None:
-    first, second = (made(adapter).submit(job(adapter, params={"b": 1, "a": 2}), CALLBACK) for _ in range(2))
+    first, second = (
+        made(adapter).submit_request(job(adapter, params={"b": 1, "a": 2}), CALLBACK) for _ in range(2)
+    )
     assert (first.url, first.headers, first.content) == (second.url, second.headers, second.content)
 
 
 @each_adapter
 def test_a_submission_carries_the_callback_exactly_once(adapter: str) -> None:
-    request = made(adapter).submit(job(adapter), CALLBACK)
+    request = made(adapter).submit_request(job(adapter), CALLBACK)
     assert request.content.decode().count(CALLBACK) == 1
     assert "callbacks" not in str(request.url)
     assert not any("callbacks" in value for value in request.headers.values())
-    assert b"callback" not in made(adapter).submit(job(adapter), None).content
+    assert b"callback" not in made(adapter).submit_request(job(adapter), None).content
 
 
 @each_adapter
 def test_the_key_is_in_one_header_and_nowhere_else(adapter: str) -> None:
     gateway = made(adapter)
-    for request in (gateway.submit(job(adapter), CALLBACK), gateway.poll("some-id")):
+    for request in (gateway.submit_request(job(adapter), CALLBACK), gateway.poll_request("some-id")):
         assert sum(KEY in value for value in request.headers.values()) == 1
         assert KEY not in str(request.url)
         assert KEY not in request.content.decode()
@@ -86,8 +88,8 @@ def test_the_key_is_in_one_header_and_nowhere_else(adapter: str) -> None:
 @each_adapter
 def test_the_idempotency_key_is_the_job(adapter: str) -> None:
     gateway = made(adapter)
-    sent = gateway.submit(job(adapter), None).headers.get("idempotency-key")
-    assert sent == (job(adapter).id if gateway.supports.idempotency else None)
+    sent = gateway.submit_request(job(adapter), None).headers.get("idempotency-key")
+    assert sent == (job(adapter).id if gateway.idempotent else None)
 
 
 @each_adapter
@@ -111,7 +113,7 @@ def test_any_request_can_be_judged_and_built(
     for fault in gateway.faults(asked.request):
         assert set(fault) == {"field", "message"}
     gateway.estimate(asked.request)
-    assert json.loads(gateway.submit(asked, CALLBACK).content)["prompt"] == prompt
+    assert json.loads(gateway.submit_request(asked, CALLBACK).content)["prompt"] == prompt
 
 
 STATUSES: dict[type[GatewayError], list[int]] = {
@@ -145,12 +147,12 @@ def test_every_other_answer_is_an_error_with_a_sentence(
     gateway = made(adapter)
     answer = httpx.Response(status, content=body, headers={"x-request-id": "req-1"})
     with pytest.raises(GatewayError) as caught:
-        gateway.accepted(answer)
+        gateway.read_submission(answer)
     assert type(caught.value) is expected
     assert_fit_to_show(caught.value)
     asked = errors.UnknownGatewayJob if status == 404 else expected
     with pytest.raises(GatewayError) as caught:
-        gateway.polled(answer)
+        gateway.read_poll(answer)
     assert type(caught.value) is asked
     assert_fit_to_show(caught.value)
 
@@ -169,7 +171,7 @@ def assert_fit_to_show(error: GatewayError) -> None:
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_names_its_setting(adapter: str, status: int) -> None:
     with pytest.raises(errors.GatewayUnauthorized, match=f"DARKROOM_GATEWAYS__{adapter.upper()}__API_KEY"):
-        made(adapter).accepted(httpx.Response(status, json={"error": "no"}))
+        made(adapter).read_submission(httpx.Response(status, json={"error": "no"}))
 
 
 @each_adapter
@@ -195,7 +197,7 @@ def test_a_refused_key_names_its_setting(adapter: str, status: int) -> None:
 def test_the_gateway_says_how_long_to_wait(adapter: str, headers: dict[str, str], wait: float) -> None:
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
     with pytest.raises(errors.RateLimited) as caught:
-        made(adapter).accepted(httpx.Response(429, headers=raw))
+        made(adapter).read_submission(httpx.Response(429, headers=raw))
     assert caught.value.retry_after_s == wait
 
 
@@ -244,7 +246,7 @@ def test_hostile_json_is_malformed_and_nothing_else(adapter: str, value: object)
     assert_sound(read(gateway, body))
     for answer in (httpx.Response(200, content=body), httpx.Response(400, content=body)):
         with suppress(GatewayError):
-            assert_sound(gateway.polled(answer))
+            assert_sound(gateway.read_poll(answer))
 
 
 @each_adapter
@@ -270,7 +272,7 @@ def test_hostile_headers_are_bad_signatures_and_nothing_else(
 @example(job_id="\ud800")
 def test_a_poll_stays_on_its_path_whatever_the_id(adapter: str, job_id: str) -> None:
     gateway = made(adapter)
-    plain, odd = gateway.poll("x"), gateway.poll(job_id)
+    plain, odd = gateway.poll_request("x"), gateway.poll_request(job_id)
     assert odd.method == "GET"
     assert odd.url.host == plain.url.host
     assert odd.url.query == b""
@@ -284,7 +286,7 @@ def test_a_poll_stays_on_its_path_whatever_the_id(adapter: str, job_id: str) -> 
 def test_a_completion_is_read_alike_from_a_callback_and_a_poll(adapter: str) -> None:
     case = {"apiframe": "callback_completed", "api_in_one": "callback_envelope"}[adapter]
     body, gateway = load(adapter, case).body, made(adapter)
-    called, polled = gateway.read_callback(body), gateway.polled(httpx.Response(200, content=body))
+    called, polled = gateway.read_callback(body), gateway.read_poll(httpx.Response(200, content=body))
     assert replace(called, reply=None) == replace(polled, reply=None)
     assert called.reply == json.loads(body)
 

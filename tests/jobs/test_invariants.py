@@ -108,7 +108,7 @@ def test_2_a_gateway_without_idempotency_is_not_called_twice_after_a_lost_answer
 
 
 def test_2_nor_after_a_crash_while_it_was_being_called(start: Start, tmp_path: Path) -> None:
-    """Upheld by `Submitter.recover` (receiver/jobs/submit.py): `gateway.supports.idempotency` in its
+    """Upheld by `Submitter.recover` (receiver/jobs/submit.py): `gateway.idempotent` in its
     condition."""
     idle = start(work=False)
     job_id = str(idle.submit(ULTRA)["id"])

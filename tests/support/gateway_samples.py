@@ -1,7 +1,7 @@
 """Reads `tests/samples/<gateway>/<case>/`: bytes that a gateway may send, and what they mean.
 
 `body.json` is sent as it is; `headers.json` are its headers; `expected.json` says who reads it (`callback`,
-`polled`, `accepted`) and with what outcome: fields of the result, or the code of the error.
+`poll`, `submission`) and with what outcome: fields of the result, or the code of the error.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class Sample:
         if self.expected["read"] == "callback":
             return gateway.read_callback(self.body)
         response = httpx.Response(self.expected["status"], headers=self.headers, content=self.body)
-        return gateway.polled(response) if self.expected["read"] == "polled" else gateway.accepted(response)
+        if self.expected["read"] == "poll":
+            return gateway.read_poll(response)
+        return gateway.read_submission(response)
 
 
 def cases(gateway: str) -> list[str]:

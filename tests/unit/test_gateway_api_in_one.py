@@ -9,7 +9,7 @@ import pytest
 from receiver.errors import GatewayError
 from receiver.gateways.api_in_one import PRICES, ApiInOne
 from receiver.gateways.base import State
-from receiver.gateways.task_shapes import DIALECTS
+from receiver.gateways.task_shapes import SHAPES
 from storage.models import JobRequest, Verdict
 from tests.support.gateway_samples import a_job, cases, check, load
 
@@ -22,7 +22,7 @@ def asked(**fields: Any) -> JobRequest:
 
 
 def submitted(callback_url: str | None = None, **request: Any) -> httpx.Request:
-    return GATEWAY.submit(a_job("api-in-one", **{"model": "imagen4", **request}), callback_url)
+    return GATEWAY.submit_request(a_job("api-in-one", **{"model": "imagen4", **request}), callback_url)
 
 
 @pytest.mark.parametrize("case", cases("api_in_one"))
@@ -31,7 +31,7 @@ def test_samples(case: str) -> None:
 
 
 def test_every_dialect_has_a_sample() -> None:
-    for dialect in DIALECTS:
+    for dialect in SHAPES:
         assert f"callback_{dialect.name.replace('-', '_')}" in cases("api_in_one")
 
 
@@ -126,14 +126,14 @@ def test_nothing_is_signed() -> None:
 @pytest.mark.parametrize("code", [200, "200", 0, 201, None, "success", True])
 def test_a_good_code_or_none_takes_the_job(code: object) -> None:
     answer = httpx.Response(200, json={"code": code, "data": {"task_id": "n47a_imagen4"}})
-    assert GATEWAY.accepted(answer).gateway_job_id == "n47a_imagen4"
+    assert GATEWAY.read_submission(answer).gateway_job_id == "n47a_imagen4"
 
 
 @pytest.mark.parametrize("code", [1, "422", 500, -1000, 451])
 def test_any_other_code_does_not(code: object) -> None:
     answer = httpx.Response(200, json={"code": code, "data": {"task_id": "n47a_imagen4"}})
     with pytest.raises(GatewayError):
-        GATEWAY.accepted(answer)
+        GATEWAY.read_submission(answer)
 
 
 @pytest.mark.parametrize("word", ["completed", "COMPLETED", "Success", "succeed", " done "])

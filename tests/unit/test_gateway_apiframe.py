@@ -35,7 +35,7 @@ def asked(**fields: Any) -> JobRequest:
 
 
 def body_of(callback_url: str | None = None, gateway: Apiframe = GATEWAY, **request: Any) -> Any:
-    return json.loads(gateway.submit(a_job(**request), callback_url).content)
+    return json.loads(gateway.submit_request(a_job(**request), callback_url).content)
 
 
 def fields(request: JobRequest) -> list[str]:
@@ -49,7 +49,7 @@ def test_samples(case: str) -> None:
 
 def test_a_submission_says_everything_in_apiframes_words() -> None:
     job = a_job(aspect_ratio="16:9", params={"image_size": "2K", "sandbox": {"fault": "late"}})
-    request = GATEWAY.submit(job, CALLBACK)
+    request = GATEWAY.submit_request(job, CALLBACK)
     assert (request.method, str(request.url)) == ("POST", "https://api.apiframe.ai/v2/images/generate")
     assert request.headers["x-api-key"] == "afk_test_key"
     assert request.headers["idempotency-key"] == job.id
@@ -69,7 +69,7 @@ def test_without_a_callback_no_events_are_asked_for() -> None:
 
 def test_the_callback_field_and_the_address_are_settings() -> None:
     gateway = Apiframe("afk_test_key", base_url="http://127.0.0.1:9/", callback_field="webhook_url")
-    assert gateway.submit(a_job(), CALLBACK).url == "http://127.0.0.1:9/v2/images/generate"
+    assert gateway.submit_request(a_job(), CALLBACK).url == "http://127.0.0.1:9/v2/images/generate"
     body = body_of(CALLBACK, gateway)
     assert body["webhook_url"] == CALLBACK
     assert "webhookUrl" not in body
@@ -224,7 +224,7 @@ def test_details_come_without_links_and_tokens() -> None:
     details = {"webhookUrl": [f"{CALLBACK} is not reachable", "https://x.example/a.png?signature=secret"]}
     answer = httpx.Response(400, json={"error": "Validation failed", "details": details})
     with pytest.raises(GatewayRefused) as caught:
-        GATEWAY.accepted(answer)
+        GATEWAY.read_submission(answer)
     assert caught.value.details == {
         "webhookUrl": [
             "https://archive.example/callbacks/apiframe/[removed] is not reachable",
@@ -237,7 +237,7 @@ def test_details_come_without_links_and_tokens() -> None:
 def test_previous_keys_are_not_repeated_either() -> None:
     gateway = Apiframe("afk_new", previous_api_keys=["afk_older"])
     with pytest.raises(GatewayUnauthorized) as caught:
-        gateway.accepted(httpx.Response(401, json={"error": "Unknown key afk_older or afk_new"}))
+        gateway.read_submission(httpx.Response(401, json={"error": "Unknown key afk_older or afk_new"}))
     assert "Unknown key [removed] or [removed]" in str(caught.value)
 
 
@@ -260,7 +260,7 @@ def page(*jobs: Any, **more: Any) -> httpx.Response:
 
 def test_one_answer_tells_of_many_jobs() -> None:
     done = {"id": "a", "status": "COMPLETED", "result": {"images": ["https://cdn.apiframe.ai/1.png"]}}
-    listing = Apiframe("key").listed(
+    listing = Apiframe("key").read_list(
         page(done, {"id": "b", "status": "PROCESSING"}, {"id": "c", "status": "FAILED", "error": "policy"})
     )
     states = {job_id: completion.state for job_id, completion in listing.completions.items()}
@@ -272,25 +272,25 @@ def test_one_answer_tells_of_many_jobs() -> None:
 def test_what_cannot_be_read_in_a_list_is_left_out() -> None:
     bad = [None, 7, "x", {}, {"id": 5, "status": "COMPLETED"}, {"id": "d"}, {"id": "e", "status": 1}]
     images = {"id": "f", "status": "COMPLETED", "result": {"images": [{"no": "link"}]}}
-    listing = Apiframe("key").listed(page(*bad, images, {"id": "g", "status": "QUEUED"}))
+    listing = Apiframe("key").read_list(page(*bad, images, {"id": "g", "status": "QUEUED"}))
     assert set(listing.completions) == {"g"}
-    assert Apiframe("key").listed(httpx.Response(200, json={"jobs": "none"})).completions == {}
+    assert Apiframe("key").read_list(httpx.Response(200, json={"jobs": "none"})).completions == {}
 
 
 def test_a_list_goes_on_by_its_cursor() -> None:
     gateway = Apiframe("key")
-    first, second = gateway.listing(None), gateway.listing("ab/../c d")
+    first, second = gateway.list_request(None), gateway.list_request("ab/../c d")
     assert first is not None
     assert second is not None
     assert str(first.url) == "https://api.apiframe.ai/v2/jobs?limit=100"
     assert second.url.params["cursor"] == "ab/../c d"
-    assert gateway.listed(page(nextCursor="next", hasMore=True)).next_cursor == "next"
-    assert gateway.listed(page(nextCursor="next", hasMore=False)).next_cursor is None
+    assert gateway.read_list(page(nextCursor="next", hasMore=True)).next_cursor == "next"
+    assert gateway.read_list(page(nextCursor="next", hasMore=False)).next_cursor is None
 
 
 @pytest.mark.parametrize("status", [401, 429, 500])
 def test_a_list_that_is_refused_is_an_error(status: int) -> None:
     with pytest.raises(GatewayError):
-        Apiframe("key").listed(httpx.Response(status, json={"error": "no"}))
+        Apiframe("key").read_list(httpx.Response(status, json={"error": "no"}))
     with pytest.raises(GarbledAnswer):
-        Apiframe("key").listed(httpx.Response(200, content=b"<html>"))
+        Apiframe("key").read_list(httpx.Response(200, content=b"<html>"))
