@@ -1,4 +1,4 @@
-"""Read what to submit from CSV or JSON lines, and from `--param` and `--tag`; every fault has its line."""
+"""Parse jobs from CSV or JSON lines, and from `--param` and `--tag`; errors name the line."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ GROUPS = ("params", "tags")
 
 
 class BadInput(Exception):
-    """What was given cannot be submitted; the message has a line for each fault."""
+    """The input is malformed; the message has a line for each error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One job to submit: `fields` as `Darkroom.submit` takes them. `line` is where it was read, from 1."""
+    """One job to submit: `fields` as `Darkroom.submit` takes them. `line` counts from 1."""
 
     line: int
     fields: Mapping[str, Any]
 
 
 def read_csv(text: str) -> list[Row]:
-    """Read CSV whose first line names the columns; an empty cell is as good as none."""
+    """Parse CSV whose first line names the columns; an empty cell means no value."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[Row] = []
     try:
@@ -39,7 +39,7 @@ def read_csv(text: str) -> list[Row]:
         for cells in reader:
             line, before = before + 1, reader.line_num
             if len(cells) > len(header):
-                raise BadInput(f"line {line}: {len(cells)} cells, but {len(header)} columns")
+                raise BadInput(f"line {line}: {len(cells)} cells, but only {len(header)} columns")
             if any(part.strip() for part in cells):
                 rows.append(Row(line, _from_cells(line, dict(zip(header, cells, strict=False)))))
     except csv.Error as error:
@@ -48,23 +48,23 @@ def read_csv(text: str) -> list[Row]:
 
 
 def read_json_lines(text: str) -> list[Row]:
-    """Read a JSON object from each line that is not blank."""
+    """Parse a JSON object from each line that is not blank."""
     return [Row(number, _from_json(number, line)) for number, line in _lines(text) if line.strip()]
 
 
 def read_any(text: str) -> list[Row]:
-    """Read whichever of the two it is: JSON lines begin with a brace."""
+    """Parse JSON lines if the text begins with a brace, else CSV."""
     return read_json_lines(text) if text.lstrip().startswith("{") else read_csv(text)
 
 
 def merge(defaults: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
-    """Put the command line's options under the rows of a file: what a row says comes first."""
+    """Add the command line's options to the rows of a file; a row's own value wins."""
     return [Row(row.line, _over(defaults, row.fields)) for row in rows]
 
 
 def check(rows: Sequence[Row]) -> None:
-    """Check rows as the service would; raise BadInput that names every line with a fault."""
-    # Here and not above, because this is the service's own model and brings much with it.
+    """Validate rows as the service would; raise BadInput that names every faulty line."""
+    # Imported here, because the service's own model imports much more.
     from receiver.errors import InvalidRequest
     from receiver.schemas.requests import read_submit
 
@@ -83,7 +83,7 @@ def check(rows: Sequence[Row]) -> None:
 
 
 def nested(pairs: Sequence[str], option: str) -> dict[str, Any]:
-    """Read `k=v` pairs: `a.b=1` is `{"a": {"b": 1}}`; a value that is JSON is taken as such."""
+    """Parse `k=v` pairs: `a.b=1` is `{"a": {"b": 1}}`; a value that is JSON is parsed as JSON."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, value = _split(pair, option)
@@ -92,15 +92,15 @@ def nested(pairs: Sequence[str], option: str) -> dict[str, Any]:
 
 
 def flat(pairs: Sequence[str], option: str) -> dict[str, str]:
-    """Read `k=v` pairs whose values stay text."""
+    """Parse `k=v` pairs whose values stay text."""
     return dict(_split(pair, option) for pair in pairs)
 
 
 def _check_columns(header: Sequence[str]) -> None:
     if not header:
-        raise BadInput("line 1: there are no columns")
+        raise BadInput("line 1: no columns; name them in the first line")
     if repeated := sorted({name for name in header if header.count(name) > 1}):
-        raise BadInput(f"line 1: column {', '.join(repeated)} is there twice")
+        raise BadInput(f"line 1: column {', '.join(repeated)} appears twice")
     if unknown := [name for name in header if not _known(name)]:
         raise BadInput(
             f"line 1: unknown column {', '.join(map(repr, unknown))}; "
@@ -138,9 +138,9 @@ def _from_json(number: int, line: str) -> dict[str, Any]:
     except ValueError as error:
         raise BadInput(f"line {number}: not JSON: {error}") from None
     except RecursionError:
-        raise BadInput(f"line {number}: nested too deep") from None
+        raise BadInput(f"line {number}: nested too deeply") from None
     if not isinstance(fields, dict):
-        raise BadInput(f"line {number}: not an object")
+        raise BadInput(f"line {number}: not a JSON object")
     if unknown := [name for name in fields if name not in (*COLUMNS, *GROUPS)]:
         raise BadInput(
             f"line {number}: unknown field {', '.join(map(repr, unknown))}; "
@@ -150,7 +150,7 @@ def _from_json(number: int, line: str) -> dict[str, Any]:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    # Not `splitlines`: a prompt may hold U+2028, which it would take for the end of a line.
+    # Not `splitlines`, which also splits at U+2028, and a prompt may contain that.
     yield from enumerate(text.split("\n"), start=1)
 
 
@@ -184,9 +184,9 @@ def _put(target: dict[str, Any], path: Sequence[str], value: Any, where: str) ->
     for group in groups:
         target = target.setdefault(group, {})
         if not isinstance(target, dict):
-            raise BadInput(f"{where}: {group} has a value already")
+            raise BadInput(f"{where}: {group} already has a value")
     if name in target:
-        raise BadInput(f"{where}: {name} has a value already")
+        raise BadInput(f"{where}: {name} already has a value")
     target[name] = value
 
 

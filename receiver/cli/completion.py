@@ -1,7 +1,6 @@
-"""What the shell offers at the Tab key: values that are known, and those that the service knows.
+"""Complete words at the Tab key: fixed values, and those that the service returns.
 
-It is asked with a short timeout, and nothing is said if it does not answer: nobody wants an error at the
-prompt.
+The service is asked with a short timeout, and without an error if it is down.
 """
 
 from __future__ import annotations
@@ -17,59 +16,59 @@ from receiver.cli.connection import LOCAL
 if TYPE_CHECKING:
     from receiver.client import Darkroom
 
-PATIENCE_S = 1.0
+TIMEOUT_S = 1.0
 OFFERED = 50
-"""How many of the newest jobs or outputs are looked at."""
+"""How many of the newest jobs or images are offered."""
 
 GATEWAYS = ("apiframe", "api-in-one")
 Offer = list[tuple[str, str]]
-"""Values, each with a word of help."""
+"""Values, each with its help."""
 
 
 def gateways(ctx: typer.Context, incomplete: str) -> Offer:
-    """The gateways that are configured; those that Darkroom knows, if it cannot be asked."""
+    """Complete the configured gateways; every known one if the service is down."""
 
     def asked(darkroom: Darkroom) -> Iterable[tuple[str, str]]:
         return [(name, "") for name in darkroom.gateways().names]
 
-    return _matching(_ask(ctx, asked) or [(name, "") for name in GATEWAYS], incomplete)
+    return matching(_ask(ctx, asked) or [(name, "") for name in GATEWAYS], incomplete)
 
 
 def statuses(incomplete: str) -> Offer:
-    """Where a job can be."""
+    """Complete the states of a job."""
     from receiver.client.models import STATUSES
 
-    return _matching([(status, "") for status in STATUSES], incomplete)
+    return matching([(status, "") for status in STATUSES], incomplete)
 
 
 def retried(incomplete: str) -> Offer:
-    """Where a job can be that is retried."""
-    return _matching([("failed", ""), ("partial", "")], incomplete)
+    """Complete the states of a job that can be retried."""
+    return matching([("failed", ""), ("partial", "")], incomplete)
 
 
 def jobs(ctx: typer.Context, incomplete: str) -> Offer:
-    """The newest jobs, with their prompts."""
-    return _matching(_ask(ctx, _jobs), incomplete)
+    """Complete the newest jobs, with their prompts."""
+    return matching(_ask(ctx, _jobs), incomplete)
 
 
 def failed_jobs(ctx: typer.Context, incomplete: str) -> Offer:
-    """The newest jobs that failed."""
+    """Complete the newest jobs that failed."""
 
     def asked(darkroom: Darkroom) -> Iterable[tuple[str, str]]:
         return [(job.id, job.request.prompt) for job in darkroom.jobs(limit=OFFERED, status="failed")]
 
-    return _matching(_ask(ctx, asked), incomplete)
+    return matching(_ask(ctx, asked), incomplete)
 
 
 def jobs_and_outputs(ctx: typer.Context, incomplete: str) -> Offer:
-    """The newest jobs; once the beginning of an id fits one job, its outputs too."""
+    """Complete the newest jobs; once the beginning of an id fits only one job, its images too."""
 
     def asked(darkroom: Darkroom) -> Iterable[tuple[str, str]]:
         found = [(id_, told) for id_, told in _jobs(darkroom) if id_.startswith(incomplete.partition(".")[0])]
         outputs = darkroom.search(limit=OFFERED, job=found[0][0]) if len(found) == 1 else ()
         return [*found, *((output.id, output.prompt) for output in outputs)]
 
-    return _matching(_ask(ctx, asked), incomplete)
+    return matching(_ask(ctx, asked), incomplete)
 
 
 def _jobs(darkroom: Darkroom) -> Offer:
@@ -82,16 +81,17 @@ def _ask(ctx: typer.Context, ask: Callable[[Darkroom], Iterable[tuple[str, str]]
     url = ctx.params.get("url") or os.environ.get("DARKROOM_URL") or LOCAL
     token = ctx.params.get("token") or os.environ.get("DARKROOM_TOKEN")
     try:
-        with Darkroom(url, token, timeout_s=PATIENCE_S) as darkroom:
+        with Darkroom(url, token, timeout_s=TIMEOUT_S) as darkroom:
             return list(ask(darkroom))
     except (ClientError, OSError):
         return []
 
 
-def _matching(values: Iterable[tuple[str, str]], incomplete: str) -> Offer:
+def matching(values: Iterable[tuple[str, str]], incomplete: str) -> Offer:
+    """Return the values that begin with what was typed."""
     from receiver.cli.console import plain
 
-    # A shell takes a colon or a line end in the help for its own.
+    # Colons and line ends in the help have a meaning in some shells.
     return [
         (value, plain(told).replace(":", " ")[:60]) for value, told in values if value.startswith(incomplete)
     ]

@@ -1,4 +1,4 @@
-"""What the commands print: text without surprises, tables that fit, JSON, and errors without tracebacks.
+"""Print safe text, tables that fit, JSON, and errors without tracebacks.
 
 Data goes to standard output, and everything else to standard error.
 """
@@ -17,54 +17,54 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-FAILED, MISUSED, UNREACHABLE = 1, 2, 3
-"""Exit codes besides 0."""
+FAILED, MISUSED, UNREACHABLE, STOPPED = 1, 2, 3, 130
+"""Exit codes besides 0; `STOPPED` is that of Ctrl-C."""
 
 PIPED_WIDTH = 2000
-"""Columns where no terminal is there: what is piped on must not be cut."""
+"""The width in columns without a terminal: what goes into a pipe must not be cut."""
 
 GAP = 2
-LEAST_TEXT = 12
-"""What is left of a long text where space is short, in columns."""
+LEAST_WIDTH = 12
+"""The least width of a column that is narrowed."""
 
 _SPACES = re.compile(r"[\t\n\v\f\r\u0085\u2028\u2029]+")
-# Controls would move the cursor or change colours; the others turn the order of the letters around.
+# Control characters move the cursor or change colours; bidirectional ones reverse the order of letters.
 _HOSTILE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _STYLES = {"archived": "green", "partial": "yellow", "failed": "red", "running": "cyan", "ready": "cyan"}
 
 
 def out() -> Console:
-    """Standard output."""
+    """Return a console on standard output."""
     return _console(stderr=False)
 
 
 def err() -> Console:
-    """Standard error."""
+    """Return a console on standard error."""
     return _console(stderr=True)
 
 
 def plain(text: str) -> str:
-    """A text from outside on one line, with control characters shown and not obeyed."""
+    """Escape control characters of untrusted text, and put it on one line."""
     return _HOSTILE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", _SPACES.sub(" ", text))
 
 
 def cell(value: object, style: str = "") -> Text:
-    """A value from outside for a table or a line, free of markup; None is a dash."""
+    """Return an untrusted value as text without markup; None is a dash."""
     return Text("-", "dim") if value is None else Text(plain(str(value)), style)
 
 
 def status_cell(status: str) -> Text:
-    """A job's status in its colour."""
+    """Return a job's status in its colour."""
     return cell(status, _STYLES.get(status, ""))
 
 
 def say(message: str, style: str = "") -> None:
-    """Tell a person something on standard error."""
+    """Print a message on standard error."""
     err().print(Text(_visible(message), style))
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
-    """Say what went wrong, and end with an exit code."""
+    """Print an error, and exit with a code."""
     err().print(Text.assemble(("Error: ", "bold red"), _visible(message)))
     raise typer.Exit(code)
 
@@ -75,17 +75,17 @@ def api_json(answer: Any) -> dict[str, Any]:
 
 
 def print_json(value: Any) -> None:
-    """Print JSON and nothing else; characters that a terminal would obey are escaped."""
+    """Print JSON; control characters are escaped."""
     sys.stdout.write(escaped(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
 
 
 def escaped(text: str) -> str:
-    """JSON with the characters escaped that a terminal would obey."""
+    """Escape the control characters in JSON."""
     return _HOSTILE.sub(_escape, text)
 
 
 def print_json_line(value: Any) -> None:
-    """Print JSON on one line, at once; the same characters are escaped."""
+    """Print JSON on one line and flush; control characters are escaped."""
     sys.stdout.write(escaped(json.dumps(value, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
@@ -94,7 +94,7 @@ def print_json_line(value: Any) -> None:
 class Column:
     """A column of a table. `room`: the least width of a terminal in which it is shown.
 
-    Only a `long` column is cut where space is short, so that whatever is to be copied stays whole.
+    In a narrow terminal a `long` column is cut; the others wrap, so that ids stay whole.
     """
 
     name: str
@@ -106,10 +106,7 @@ class Column:
 def print_table(
     columns: Sequence[Column], rows: Iterable[Sequence[Text]], *, nothing: str, to: Console | None = None
 ) -> None:
-    """Print rows under their columns, or say on standard error that there are none.
-
-    `to`: where to, by default standard output.
-    """
+    """Print a table, or `nothing` on standard error if it has no rows. `to`: by default standard output."""
     listed = list(rows)
     if not listed:
         say(nothing)
@@ -119,15 +116,15 @@ def print_table(
 
 
 def made_table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], console: Console) -> Table:
-    """Rows under their columns, in the room that the console has."""
+    """Return a table that fits the width of the console."""
     shown = [number for number, column in enumerate(columns) if column.room <= console.width]
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", pad_edge=False)
     for number, width in zip(shown, _widths(columns, rows, shown, console.width), strict=True):
         column = columns[number]
         table.add_column(
             column.name,
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=column.long,
+            overflow="ellipsis" if column.long else "fold",
             justify="right" if column.right else "left",
             width=width,
         )
@@ -140,17 +137,17 @@ def _widths(
     columns: Sequence[Column], rows: Sequence[Sequence[Text]], shown: Sequence[int], room: int
 ) -> list[int]:
     widths = [max([len(columns[n].name), *(row[n].cell_len for row in rows)]) for n in shown]
-    over = sum(widths) + GAP * len(shown) - room
-    for place, number in enumerate(shown):
-        if columns[number].long and over > 0:
-            narrow = max(LEAST_TEXT, widths[place] - over)
-            over -= widths[place] - narrow
-            widths[place] = min(widths[place], narrow)
+    over = sum(widths) + GAP * (len(shown) - 1) - room
+    # First the long ones, and then the widest: an id that is wrapped is still whole.
+    for place in sorted(range(len(shown)), key=lambda n: (not columns[shown[n]].long, -widths[n])):
+        narrow = min(widths[place], max(LEAST_WIDTH, widths[place] - max(over, 0)))
+        over -= widths[place] - narrow
+        widths[place] = narrow
     return widths
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
-    """Print names with their values; long values go on in the next line."""
+    """Print names with their values; long values wrap."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -159,8 +156,14 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     out().print(table)
 
 
+def say_if_cut(shown: int, limit: int) -> None:
+    """Print that there may be more than the `limit` that is shown."""
+    if shown == limit:
+        say(f"Only the newest {limit} are shown; use --limit to see more.", "dim")
+
+
 def size(length: int) -> str:
-    """A number of bytes for people."""
+    """Format a number of bytes."""
     amount, unit = float(length), "B"
     for following in ("kB", "MB", "GB", "TB"):
         if amount < 1000:
@@ -170,7 +173,7 @@ def size(length: int) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
+    """Format a number with its noun: `1 image`, `2 images`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -186,5 +189,5 @@ def _visible(message: str) -> str:
 
 
 def _escape(sign: re.Match[str]) -> str:
-    # Line ends stand between JSON's tokens; in its texts they are escaped already.
+    # Line ends stand between the tokens of JSON; in its strings they are escaped already.
     return sign[0] if sign[0] == "\n" else f"\\u{ord(sign[0]):04x}"

@@ -25,8 +25,8 @@ from receiver.cli.console import (
     print_table,
     status_cell,
 )
-from receiver.cli.jobs import print_status
 from receiver.cli.serve import exit_on_error, stop_asked
+from receiver.cli.status import print_status
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -1,4 +1,4 @@
-"""`darkroom download`: archived images as files."""
+"""`darkroom download`: save archived images as files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli import completion, options
-from receiver.cli.connection import LOCAL, Json, Token, Url, connected
-from receiver.cli.console import FAILED, MISUSED, cell, count, err, fail, out, print_json, say, size
-from receiver.cli.jobs import filters
+from receiver.cli.connection import Connection, Json
+from receiver.cli.console import FAILED, MISUSED, STOPPED, cell, count, err, fail, out, print_json, say, size
 from receiver.cli.query_args import ids_or_text, query_text
 from receiver.cli.save_images import Saving
 
@@ -21,35 +20,31 @@ if TYPE_CHECKING:
     from receiver.client.filenames import Template
     from receiver.client.models import Output
 
-STOPPED = 130
-"""The exit code after Ctrl-C."""
 SHOWN = 10
 
 IdsOrText = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="ID|TEXT",
-        help="Ids of jobs or outputs; or else a query, as in [bold]darkroom search[/bold].",
+        help="Ids of jobs or images; or a query, as in [bold]darkroom search[/bold].",
         autocompletion=completion.jobs_and_outputs,
         show_default=False,
     ),
 ]
-To = Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Where the files go.")]
-All = Annotated[bool, typer.Option("--all", help="Everything in the archive.")]
+To = Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Where to save the files.")]
 Name = Annotated[
     str | None,
     typer.Option(
         "--name",
         metavar="TEMPLATE",
-        help="Names of the files, such as [bold]{date}/{prompt:40}-{seed}-{index}.{ext}[/bold]. Fields: id, "
-        "job_id, index, date, gateway, model, seed, sha256, prompt, tag.NAME, ext. A file that is there is "
-        "never replaced: the id is added to the name.",
+        help="File names, such as [bold]{date}/{prompt:40}-{seed}-{index}.{ext}[/bold]. Fields: id, "
+        "job_id, index, date, gateway, model, seed, sha256, prompt, tag.NAME, ext. An existing file is never "
+        "replaced: the id is added to the name.",
         show_default="{id}.{ext}",
     ),
 ]
-AtOnce = Annotated[int, typer.Option("--jobs", metavar="N", min=1, max=32, help="How many at once.")]
 WithRecords = Annotated[
-    bool, typer.Option("--with-records", help="Put what made each image beside it, as NAME.json.")
+    bool, typer.Option("--with-records", help="Save the record of each image beside it, as NAME.json.")
 ]
 
 
@@ -57,50 +52,34 @@ def download(
     words: IdsOrText = None,
     *,
     to: To = Path(),
-    every: All = False,
-    text: options.Words = None,
-    gateway: options.Gateway = None,
-    model: options.Model = None,
-    seed: options.Seed = None,
-    job: options.JobId = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    tag: options.Tags = None,
+    every: options.Every = False,
+    text: options.Text = None,
+    filters: options.ImageFilters,
     name: Name = None,
-    jobs: AtOnce = 4,
+    jobs: options.AtOnce = 4,
     with_records: WithRecords = False,
     as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
-    """Save images to files, their SHA-256 checked.
+    """Save images as files, and check their SHA-256.
 
-    Files that are there already are not fetched again, and one that was broken off goes on where it
-    stopped: after Ctrl-C, give the same command. Ends with 1 if any image could not be saved; the others
-    are kept.
+    Files that already exist are not downloaded again, and an interrupted
+    download continues where it stopped: run the same command again.
+    Exits with 1 if any image could not be saved; the others are kept.
     """
     ids, asked = ids_or_text(words)
-    wanted = filters(
-        q=query_text(asked, text),
-        gateway=gateway,
-        model=model,
-        seed=seed,
-        job=job,
-        since=since,
-        until=until,
-        tag=tag,
-    )
+    wanted = filters.query(q=query_text(asked, text))
     if sum((bool(ids), bool(wanted), every)) != 1:
-        fail("Say what to download: ids, or a query, or --all.", MISUSED)
+        fail("Say what to download: give ids, a query, or --all.", MISUSED)
     template = read_template(name)
-    with connected(url, token) as darkroom:
+    with connection.open() as darkroom:
         found: list[Output] = []
         saving = Saving(darkroom, to, template=template, jobs=jobs, records=with_records)
         try:
             found = by_ids(darkroom, ids) if ids else _listed(darkroom, wanted)
             saving.run(found)
         except KeyboardInterrupt:
-            say(f"\nStopped: {len(saving.saved)} of {len(found)} saved; the same command goes on from there.")
+            say(f"\nStopped: {len(saving.saved)} of {len(found)} saved. Run the command again to continue.")
             raise typer.Exit(STOPPED) from None
         except Exception:
             if found:
@@ -112,7 +91,7 @@ def download(
 
 
 def by_ids(darkroom: Darkroom, ids: Sequence[str]) -> list[Output]:
-    """The outputs with these ids, and those of the jobs with these ids, each once."""
+    """Return the images with these ids, and those of the jobs with these ids, each once."""
     found: dict[str, Output] = {}
     for one in ids:
         outputs = [darkroom.output(one)] if "." in one else list(darkroom.search(job=darkroom.job(one).id))
@@ -123,7 +102,7 @@ def by_ids(darkroom: Darkroom, ids: Sequence[str]) -> list[Output]:
 
 
 def read_template(text: str | None) -> Template | None:
-    """Read `--name`; ends with a message if it cannot be used."""
+    """Parse `--name`; exit with a message if it is malformed."""
     from receiver.client.filenames import BadTemplate, Template
 
     try:
@@ -135,7 +114,7 @@ def read_template(text: str | None) -> Template | None:
 def _listed(darkroom: Darkroom, wanted: dict[str, str]) -> list[Output]:
     console = err()
     with console.status("Looking for images ..."):
-        # Without what is not needed here, because there may be very many.
+        # Without the raw JSON, because there may be very many.
         return [replace(output, raw={}) for output in darkroom.search(limit=None, **wanted)]
 
 
@@ -146,8 +125,8 @@ def _report(saving: Saving, *, as_json: bool) -> None:
         for one in saving.saved:
             out().print(cell(one.path), soft_wrap=True)
     new = [one for one in saving.saved if one.fetched]
-    fetched = f"{len(new)} fetched ({size(sum(one.output.bytes for one in new))})"
-    say(f"{count(len(saving.saved), 'image')}: {fetched}, {len(saving.saved) - len(new)} already there.")
+    fetched = f"{len(new)} downloaded ({size(sum(one.output.bytes for one in new))})"
+    say(f"{count(len(saving.saved), 'image')}: {fetched}, {len(saving.saved) - len(new)} already saved.")
     if saving.failed:
         lines = [f"  {one.output.id}: {one.why}" for one in saving.failed[:SHOWN]]
         more = [f"  and {len(saving.failed) - SHOWN} more"] if len(saving.failed) > SHOWN else []

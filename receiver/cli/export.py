@@ -1,4 +1,4 @@
-"""`darkroom export`: what a query finds, as a table, a ZIP file or a bag."""
+"""`darkroom export`: write the images that a query finds as a table, a ZIP file or a BagIt bag."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from receiver.cli import options
-from receiver.cli.connection import LOCAL, Token, Url, connected
-from receiver.cli.console import FAILED, MISUSED, count, err, escaped, fail, plain, say
-from receiver.cli.download import STOPPED, All, AtOnce
-from receiver.cli.jobs import filters
+from receiver.cli.connection import Connection
+from receiver.cli.console import FAILED, MISUSED, STOPPED, count, err, escaped, fail, plain, say
 from receiver.cli.query_args import Words, query_text
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """What is written."""
+    """The formats."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -45,8 +43,8 @@ AsFormat = Annotated[
     Format | None,
     typer.Option(
         "--format",
-        help="csv, jsonl and parquet are tables; zip and bagit have the images and records too. Without it, "
-        "the ending of FILE says it.",
+        help="csv, jsonl and parquet are tables; zip and bagit contain the images and records too. By "
+        "default the extension of FILE decides.",
         show_default=False,
     ),
 ]
@@ -55,15 +53,15 @@ ToFile = Annotated[
     typer.Option(
         "--to",
         metavar="FILE",
-        help="Where to; a folder for bagit. Without it csv and jsonl go to standard output.",
+        help="The file to write; a folder for bagit. By default csv and jsonl go to standard output.",
         show_default=False,
     ),
 ]
 Bom = Annotated[
-    bool, typer.Option("--bom", help="Begin csv with a byte order mark, by which Excel knows UTF-8.")
+    bool, typer.Option("--bom", help="Begin csv with a byte order mark, so that Excel reads it as UTF-8.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace FILE if it is there; a bag replaces nothing.")
+    bool, typer.Option("--overwrite", help="Replace FILE if it exists; a bag is never replaced.")
 ]
 
 
@@ -72,53 +70,40 @@ def export(
     *,
     form: AsFormat = None,
     to: ToFile = None,
-    every: All = False,
-    gateway: options.Gateway = None,
-    model: options.Model = None,
-    seed: options.Seed = None,
-    job: options.JobId = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    tag: options.Tags = None,
+    every: options.Every = False,
+    filters: options.ImageFilters,
     bom: Bom = False,
     overwrite: Overwrite = False,
-    jobs: AtOnce = 4,
-    url: Url = LOCAL,
-    token: Token = None,
+    jobs: options.AtOnce = 4,
+    connection: Connection,
 ) -> None:
-    """Write out what a query finds: a table, or a bundle with images and records.
+    """Export what a query finds: a table, or a bundle with images and records.
 
-    FILE appears once it is whole. A bag that was broken off goes on where it stopped.
+    FILE appears when it is complete. An interrupted bag continues where it
+    stopped: run the same command again.
 
-    In csv, a value that a spreadsheet would run as a formula, because it begins with = + - @ or a line end,
-    gets a single quote in front; jsonl and parquet have every value as it is.
+    In csv, a value that a spreadsheet would run as a formula, because it
+    begins with = + - @ or a line end, gets a single quote in front; jsonl
+    and parquet have every value unchanged.
     """
-    wanted = filters(
-        q=query_text(words),
-        gateway=gateway,
-        model=model,
-        seed=seed,
-        job=job,
-        since=since,
-        until=until,
-        tag=tag,
-    )
+    wanted = filters.query(q=query_text(words))
     if bool(wanted) == every:
-        fail("Say what to export: a query, or --all.", MISUSED)
+        fail("Say what to export: give a query, or --all.", MISUSED)
     kind = _format(form, to)
     if to is not None and to.exists():
         replaceable = not to.is_dir() and kind is not Format.BAGIT
         if not (replaceable and overwrite):
-            fail(f"{to} is there already{'; --overwrite replaces it' if replaceable else ''}.", MISUSED)
+            fail(f"{to} already exists{'; --overwrite replaces it' if replaceable else ''}.", MISUSED)
     if bom and kind is not Format.CSV:
-        fail("--bom is for csv.", MISUSED)
+        fail("--bom only works with csv.", MISUSED)
     run = _Run(to, jobs=jobs, bom=bom, overwrite=overwrite)
-    with connected(url, token) as darkroom:
+    with connection.open() as darkroom:
         try:
             run(darkroom, wanted, kind)
         except KeyboardInterrupt:
-            more = {Format.BAGIT: "; the same command goes on from there"} if to else {}
-            say(f"\nStopped{more.get(kind, ', and nothing was kept' if to else '')}.")
+            bag = kind is Format.BAGIT
+            kept = "Run the same command again to continue." if bag else "Nothing was kept."
+            say(f"\nStopped.{f' {kept}' if to else ''}")
             raise typer.Exit(STOPPED) from None
     run.report()
 
@@ -126,14 +111,14 @@ def export(
 def _format(form: Format | None, to: Path | None) -> Format:
     kind = form or (_BY_ENDING.get(to.suffix.lower()) if to else None)
     if kind is None:
-        fail("Say what to write with --format, or with the ending of --to.", MISUSED)
+        fail("Say which format to write: give --format, or --to with a file extension.", MISUSED)
     if to is None and kind not in {Format.CSV, Format.JSONL}:
         fail(f"{kind} needs --to.", MISUSED)
     return kind
 
 
 class _Run:
-    """One export, and what came of it."""
+    """One export, with its counts."""
 
     def __init__(self, to: Path | None, *, jobs: int, bom: bool, overwrite: bool) -> None:
         self._to, self._jobs, self._bom, self._overwrite = to, jobs, bom, overwrite
@@ -141,7 +126,7 @@ class _Run:
         self._failed: list[str] = []
 
     def __call__(self, darkroom: Darkroom, wanted: Mapping[str, str], kind: Format) -> None:
-        """Write it, in the format asked for."""
+        """Write the file in the requested format."""
         with _bar(
             lambda: _total(darkroom, wanted), quiet=self._to is None and sys.stdout.isatty()
         ) as advance:
@@ -159,9 +144,10 @@ class _Run:
                     self._bag(darkroom, outputs, advance, wanted)
 
     def report(self) -> None:
-        """Say what came of it; ends with 1 if an image could not be had."""
-        left_out = f", {len(self._failed)} of them without their image" if self._failed else ""
-        say(f"{count(self._done, 'image')}{left_out}{f' in {self._to}' if self._to else ''}.")
+        """Print how much was exported; exit with 1 if an image could not be downloaded."""
+        missing = f"; {len(self._failed)} could not be downloaded" if self._failed else ""
+        where = f" to {self._to}" if self._to else ""
+        say(f"Exported {count(self._done, 'image')}{where}{missing}.")
         if self._failed:
             more = [f"  and {len(self._failed) - SHOWN} more"] if len(self._failed) > SHOWN else []
             say("\n".join([*self._failed[:SHOWN], *more]), "red")
@@ -241,7 +227,7 @@ class _Run:
 
     @contextmanager
     def _draft(self) -> Iterator[Path]:
-        """A file that gets its name at the end, or is removed."""
+        """Open a temporary file that is renamed at the end, or else removed."""
         from receiver.client.download import appear
 
         assert self._to is not None
@@ -264,17 +250,17 @@ def _parquet(path: Path) -> Rows:
     try:
         return ParquetRows(path)
     except NoParquet:
-        fail("Parquet is written by pyarrow, which is not installed: pip install 'pyarrow>=22'.")
+        fail("Parquet needs pyarrow, which is not installed: pip install 'pyarrow>=22'.")
 
 
 def _total(darkroom: Darkroom, wanted: Mapping[str, str]) -> int | None:
-    """How many there are, for the bar; None if it is not known exactly."""
+    """Return how many images there are, for the progress bar; None if that is not known exactly."""
     from receiver.client import ClientError
 
     try:
         facets = darkroom.facets(**wanted)
     except ClientError:
-        # Whatever is wrong, the export itself will tell.
+        # If something is wrong, the export itself fails.
         return None
     return facets.counted if facets.complete else None
 

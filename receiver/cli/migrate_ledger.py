@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from receiver.cli.connection import Json
-from receiver.cli.console import MISUSED, Column, cell, err, fail, print_json, print_table, say
-from receiver.cli.download import STOPPED
+from receiver.cli.console import MISUSED, STOPPED, Column, cell, err, fail, print_json, print_table, say
 from receiver.cli.serve import exit_on_error
 
 if TYPE_CHECKING:

@@ -1,77 +1,54 @@
-"""`darkroom notifications`: what your application was told, telling it again, and the secret to verify it."""
+"""`darkroom notifications`: list them, send them again, and print the secrets that sign them."""
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from receiver.cli import options
-from receiver.cli.connection import LOCAL, Json, Token, Url, connected
+from receiver.cli import bulk, options
+from receiver.cli.connection import Connection, Json
 from receiver.cli.console import (
-    FAILED,
     MISUSED,
     Column,
     api_json,
     cell,
     count,
-    err,
     fail,
     out,
     print_json,
     print_table,
     say,
+    say_if_cut,
 )
 
 if TYPE_CHECKING:
-    from receiver.client import ApiError, Darkroom
     from receiver.client.reports import Notification
 
-SHOWN = 20
-GIVEN_UP = "given_up"
+
+class State(StrEnum):
+    """What became of a notification."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+_IN_API = {State.PENDING: "owed", State.DELIVERED: "delivered", State.FAILED: "given_up"}
+_SHOWN = {value: state for state, value in _IN_API.items()}
+_STYLES = {State.PENDING: "yellow", State.DELIVERED: "green", State.FAILED: "red"}
 
 Ids = Annotated[
     list[str] | None,
-    typer.Argument(metavar="ID", help="Ids of notifications; or give --failed.", show_default=False),
+    typer.Argument(metavar="ID", help="Ids of notifications; or use --failed.", show_default=False),
 ]
 Failed = Annotated[
-    bool,
-    typer.Option("--failed", help="Those that were given up.", rich_help_panel=options.FILTERS),
-]
-Job = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ID", help="The job that they tell of.", rich_help_panel=options.FILTERS, show_default=False
-    ),
-]
-Since = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WHEN",
-        help="Of jobs that came to rest then or later: 7d, 12h, 2026-11-22 or an RFC 3339 time.",
-        rich_help_panel=options.FILTERS,
-        show_default=False,
-    ),
-]
-State = Annotated[
-    str | None,
-    typer.Option(
-        "--state",
-        metavar="STATE",
-        help="owed, delivered or given_up.",
-        rich_help_panel=options.FILTERS,
-        show_default=False,
-    ),
-]
-Limit = Annotated[int, typer.Option(min=1, metavar="N", help="How many to show at most.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show which ones it would be.")]
-Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Do not ask before those that --failed finds are sent.")
+    bool, options.option("--failed", help="Those that could not be delivered.", panel=options.FILTERS)
 ]
 
 _COLUMNS = (
@@ -83,89 +60,113 @@ _COLUMNS = (
     Column("NEXT TRY", room=150),
     Column("LAST ERROR", long=True),
 )
-_STYLES = {"owed": "yellow", "delivered": "green", GIVEN_UP: "red"}
 
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
-    help="Show what your application was told of its jobs, and tell it again.",
+    help="List the notifications sent to your application, and send them again.",
 )
 
 
-@app.callback(invoke_without_command=True)
+@dataclass(frozen=True)
+class Filters:
+    """The filters of notifications."""
+
+    job: Annotated[str | None, options.option(metavar="ID", help="Of this job.", panel=options.FILTERS)] = (
+        None
+    )
+    since: Annotated[
+        str | None,
+        options.option(
+            metavar="WHEN",
+            help="Of jobs finished then or later: 7d, 12h, 2026-11-22 or an RFC 3339 time.",
+            panel=options.FILTERS,
+        ),
+    ] = None
+
+    def query(self, state: State | None) -> dict[str, str]:
+        """Return what was given, as the client takes it."""
+        given = {"state": state and _IN_API[state], "job": self.job, "since": self.since}
+        return {name: value for name, value in given.items() if value is not None}
+
+
 def notifications(
     context: typer.Context,
     *,
     failed: Failed = False,
-    state: State = None,
-    job: Job = None,
-    since: Since = None,
-    limit: Limit = 20,
+    state: Annotated[
+        State | None, options.option("--state", help="Those in this state.", panel=options.FILTERS)
+    ] = None,
+    filters: Filters,
+    limit: options.Limit = 20,
     as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
-    """List what your application was told of its jobs, of the newest job first, and whether it took it."""
+    """List the notifications sent to your application, newest job first, and whether each was delivered."""
     if context.invoked_subcommand is not None:
         return
-    if failed and state not in {None, GIVEN_UP}:
-        fail("--failed means --state given_up; give one of them.", MISUSED)
-    wanted = _filters(state=GIVEN_UP if failed else state, job=job, since=since)
-    with connected(url, token) as darkroom:
-        found = list(darkroom.notifications(limit=limit, **wanted))
+    if failed and state not in {None, State.FAILED}:
+        fail("--failed means --state failed; give only one of them.", MISUSED)
+    with connection.open() as darkroom:
+        query = filters.query(State.FAILED if failed else state)
+        found = list(darkroom.notifications(limit=limit, **query))
     if as_json:
         print_json([api_json(one) for one in found])
         return
-    print_table(_COLUMNS, [_line(one) for one in found], nothing="There are no such notifications.")
-    if len(found) == limit:
-        say(f"These are the newest {limit}; --limit shows more.", "dim")
+    print_table(_COLUMNS, [_line(one) for one in found], nothing="No notifications match.")
+    say_if_cut(len(found), limit)
 
 
-@app.command()
 def replay(
     ids: Ids = None,
     *,
     failed: Failed = False,
-    job: Job = None,
-    since: Since = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
+    filters: Filters,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
     as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
-    """Send notifications again, whatever became of them; their tries are counted anew.
+    """Send notifications again, delivered or not; the count of tries starts over.
 
-    Those that --failed finds are shown first, and you are asked.
-    Ends with 1 if any is not there.
+    Those found by --failed are listed first, and you are asked to confirm.
+    Exits with 1 if one does not exist.
     """
-    filtered = failed or bool(job or since)
-    if bool(ids) == filtered or (filtered and not failed):
-        fail("Say which ones: by their ids, or --failed, perhaps with --since 7d or --job.", MISUSED)
-    with connected(url, token) as darkroom:
-        found = _find(darkroom, _filters(state=GIVEN_UP, job=job, since=since)) if failed else []
+    narrowed = bool(filters.job or filters.since)
+    if bool(ids) == (failed or narrowed) or (narrowed and not failed):
+        fail("Say which ones: give ids, or --failed, optionally with --since 7d or --job.", MISUSED)
+    with connection.open() as darkroom:
+        query = filters.query(State.FAILED)
+        found = list(darkroom.notifications(limit=None, **query)) if failed else []
         wanted = [one.id for one in found] or list(ids or [])
         if failed:
             _preview(found)
         if dry_run or not wanted:
             if as_json:
-                _print(found, {})
+                bulk.print_outcome("notifications", bulk.Outcome(found))
             elif ids:
                 say(f"{count(len(wanted), 'notification')} would be sent again.")
             return
         if failed and not yes:
-            _ask(len(wanted))
-        done = _Done()
-        _replay(darkroom, wanted, done)
-    _report(done, as_json=as_json)
+            which = "this notification" if len(wanted) == 1 else f"these {len(wanted)} notifications"
+            bulk.confirm(f"Send {which} again?")
+        # One that does not exist says nothing about the others; a token that is refused does.
+        outcome = bulk.change(wanted, darkroom.replay, noun="notification", skip={404})
+    if as_json:
+        bulk.print_outcome("notifications", outcome)
+    bulk.report(
+        outcome,
+        "notification",
+        doing="Sending {} again. See progress with: darkroom notifications",
+        undone="Not sent again",
+    )
 
 
-@app.command()
 def secret() -> None:
-    """Print the secrets that sign notifications, one a line and the newest last.
+    """Print the secrets that sign notifications, one per line and the newest last.
 
-    They are those of the settings here, DARKROOM_NOTIFY__SECRETS, or the one in DARKROOM_DATA_DIR, which is
-    made if there is none yet. Give one to your application: all of them sign.
+    They come from DARKROOM_NOTIFY__SECRETS on this machine, or else from a file in DARKROOM_DATA_DIR, which
+    is created if there is none. Give one of them to your application: every notification is signed with all.
     """
     from receiver.cli.serve import exit_on_error
 
@@ -176,33 +177,25 @@ def secret() -> None:
 
         known = notify_secrets(load())
         if not known:
-            raise SettingsError("DARKROOM_NOTIFY__SECRETS: with PostgreSQL no secret is made; set one.")
+            raise SettingsError(
+                "DARKROOM_NOTIFY__SECRETS: set a secret; with PostgreSQL, none is created for you."
+            )
     for one in known:
         out().print(Text(one), soft_wrap=True)
 
 
-@dataclass(slots=True)
-class _Done:
-    """What came of the notifications so far."""
-
-    again: list[Notification] = field(default_factory=list)
-    refused: dict[str, ApiError] = field(default_factory=dict)
-
-
-def _filters(**given: str | None) -> dict[str, str]:
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _find(darkroom: Darkroom, wanted: Mapping[str, str]) -> list[Notification]:
-    return list(darkroom.notifications(limit=None, **wanted))
+app.callback(invoke_without_command=True)(options.spread(notifications))
+app.command()(options.spread(replay))
+app.command()(secret)
 
 
 def _line(one: Notification) -> Sequence[Text]:
+    state = _SHOWN.get(one.state)
     error = None if one.code is None else f"{one.code}: {one.message}"
     return (
         cell(one.id),
         cell(one.type),
-        cell(one.state, _STYLES.get(one.state, "")),
+        cell(state or one.state, _STYLES[state] if state else ""),
         cell(one.attempts),
         cell(one.host),
         cell(one.next_attempt_at),
@@ -211,53 +204,7 @@ def _line(one: Notification) -> Sequence[Text]:
 
 
 def _preview(found: Sequence[Notification]) -> None:
-    shown = [_line(one) for one in found[:SHOWN]]
-    print_table(_COLUMNS, shown, nothing="No such notification was given up.", to=err())
-    if len(found) > SHOWN:
-        say(f"... and {len(found) - SHOWN} more.", "dim")
+    bulk.preview(_COLUMNS, [_line(one) for one in found], nothing="No failed notifications match.")
     if found:
         hosts = ", ".join(f"{n} to {host}" for host, n in Counter(one.host for one in found).most_common())
         say(f"{count(len(found), 'notification')}: {hosts}.")
-
-
-def _ask(number: int) -> None:
-    if not sys.stdin.isatty():
-        fail("Nobody is here to ask; give --yes to go on, or --dry-run to look only.", MISUSED)
-    which = "this notification" if number == 1 else f"these {number} notifications"
-    if not typer.confirm(f"Send {which} again?", err=True):
-        say("Nothing was changed.")
-        raise typer.Exit
-
-
-def _replay(darkroom: Darkroom, ids: Sequence[str], done: _Done) -> None:
-    from rich.progress import track
-
-    from receiver.client import ApiError
-
-    console = err()
-    quiet = not console.is_terminal or len(ids) < 2
-    for one in track(ids, "Asking", console=console, transient=True, disable=quiet):
-        try:
-            done.again.append(darkroom.replay(one))
-        except ApiError as error:
-            # One that is not there says nothing of the others; a token that is refused does.
-            if error.status != 404:
-                raise
-            done.refused[one] = error
-
-
-def _report(done: _Done, *, as_json: bool) -> None:
-    if as_json:
-        _print(done.again, done.refused)
-    if done.again:
-        say(f"{count(len(done.again), 'notification')} to be sent again. Follow: darkroom notifications")
-    for one, error in list(done.refused.items())[:SHOWN]:
-        say(f"{one}: {error.detail}", "yellow")
-    if done.refused:
-        say(f"{count(len(done.refused), 'notification')} not sent again.", "red")
-        raise typer.Exit(FAILED)
-
-
-def _print(found: Sequence[Notification], refused: Mapping[str, ApiError]) -> None:
-    why = [{"id": one, "code": error.code, "detail": error.detail} for one, error in refused.items()]
-    print_json({"notifications": [api_json(one) for one in found], "refused": why})

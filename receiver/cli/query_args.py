@@ -1,4 +1,4 @@
-"""The words on a command line that ask the archive: a query text, or ids."""
+"""Parse the words of a query on a command line: query text, or ids."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ _NEARLY = re.compile(r"[0-9a-f]{6,}-[0-9a-f-]{2,}(\.\d*)?", re.IGNORECASE)
 _QUOTES = '"＂“”„‟'  # noqa: RUF001 - those of the query language
 
 _MINUS = "\x00-"
-"""What `-` is written as while the options are read; no argument of a process can have it."""
+"""Stands for `-` while options are parsed; no argument of a process can contain it."""
 
 Words = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="TEXT",
-        help="What to look for: [bold]kite -blurry seed:7 model:imagen4 tag:campaign=may since:7d[/bold]. "
-        "One TEXT is the whole query; of several, one with spaces in it is a phrase.",
+        help="What to search for: [bold]kite -blurry seed:7 model:imagen4 tag:campaign=may since:7d[/bold]. "
+        "A single TEXT is a whole query; among several, one with spaces is a phrase. "
+        "More: [bold]darkroom help search[/bold].",
         show_default=False,
     ),
 ]
 
 
 class TextCommand(TyperCommand):
-    """A command whose words may begin with a minus, as in `darkroom search kite -blurry`."""
+    """Parse a command whose words may begin with a minus, as in `darkroom search kite -blurry`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments; a word with one minus in front is text unless it is an option's letter."""
+        """Parse the arguments; a word that begins with one minus is text unless it is an option."""
         left = super().parse_args(ctx, self._guarded(ctx, args))
         for name, value in ctx.params.items():
             if isinstance(value, list | tuple):
@@ -55,9 +56,9 @@ class TextCommand(TyperCommand):
 
 
 def query_text(words: Sequence[str] | None, more: str | None = None) -> str | None:
-    """The query text that the words on a command line make; None if there are none.
+    """Return the query text of the words on a command line; None if there are none.
 
-    The shell has taken the quotes off: of several words, one with spaces in it was a phrase.
+    The shell has removed the quotes: among several words, one with spaces in it was a phrase.
     """
     given = list(words or [])
     if len(given) > 1:
@@ -67,17 +68,17 @@ def query_text(words: Sequence[str] | None, more: str | None = None) -> str | No
 
 
 def ids_or_text(words: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Tell ids from a query: either every word is the id of a job or an output, or none is.
+    """Return ids, or else the words of a query: either every word is an id of a job or an image, or none is.
 
-    Ends with a message where that is not plain, so that a mistyped id is not taken for words.
+    Exits with a message at a mixture or at a malformed id, so that a typo does not become a query.
     """
     given = list(words or [])
     ids = [word for word in given if _ID.fullmatch(word)]
     if ids and len(ids) < len(given):
-        fail("Give ids, or words to look for, but not both.", MISUSED)
+        fail("Give ids, or words to search for, not both.", MISUSED)
     if nearly := [word for word in given if not ids and _NEARLY.fullmatch(word)]:
         fail(
-            f"{nearly[0]} looks like an id, but is none. To look for it in prompts, put it in quotes: "
+            f"{nearly[0]} looks like an id, but is none. To search for it in prompts, quote it: "
             f"'\"{nearly[0]}\"'.",
             MISUSED,
         )
@@ -87,7 +88,7 @@ def ids_or_text(words: Sequence[str] | None) -> tuple[list[str], list[str]]:
 def _as_phrase(word: str) -> str:
     if not re.search(r"\s", word) or any(quote in word for quote in _QUOTES):
         return word
-    # Here and not above, because most commands need nothing of it.
+    # Imported here, because most commands do not need it.
     from receiver.query.language import KEYS, with_key
     from receiver.query.tokenizer import quoted, split
 

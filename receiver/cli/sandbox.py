@@ -1,4 +1,4 @@
-"""`darkroom sandbox`: the gateways, on this machine."""
+"""`darkroom sandbox`: run stand-ins for the gateways on this machine."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import Annotated, Any
 import typer
 
 from receiver.cli.console import MISUSED, fail, out, say
-from receiver.cli.serve import stop_asked
+from receiver.cli.serve import port_message, stop_asked
 
 
 def sandbox(
     *,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0 takes a free one.")
+        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0 picks a free one.")
     ] = 8322,
     latency: Annotated[
-        str, typer.Option(metavar="MIN,MAX", help="Seconds that a job takes, at least and at most.")
+        str, typer.Option(metavar="MIN,MAX", help="Seconds that a job takes, from and to.")
     ] = "0.3,1.2",
     dialect: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Shape of API in One's callbacks: envelope, kie, kling, evolink or flat."
+            metavar="NAME", help="Format of API in One callbacks: envelope, kie, kling, evolink or flat."
         ),
     ] = "envelope",
     signature: Annotated[
-        str, typer.Option(metavar="NAME", help="What keys Apiframe's signature: raw, hex, or none.")
+        str, typer.Option(metavar="NAME", help="Key of the Apiframe signature: raw, hex, or none.")
     ] = "raw",
 ) -> None:
-    """Stand in for the gateways on this machine: real HTTP, real images, no costs."""
+    """Run stand-ins for the gateways on this machine: real HTTP, real images, no costs."""
     from receiver.sandbox import SandboxConfig, SandboxServer
 
     config = SandboxConfig(
@@ -40,11 +40,13 @@ def sandbox(
     try:
         server = SandboxServer(config, port=port).start()
     except OSError as error:
-        fail(f"127.0.0.1:{port} cannot be listened on: {error.strerror or error}. Give another --port.")
+        fail(port_message("127.0.0.1", port, error, "use another --port."))
     try:
-        say(f"The sandbox answers at {server.url} until Ctrl-C. To use it, give Darkroom these settings:\n")
+        say(
+            f"The sandbox runs at {server.url} until Ctrl-C. To use it, start Darkroom with these settings:\n"
+        )
         out().print(_sandbox_settings(server.url), soft_wrap=True)
-        say(f"\nIts jobs: {server.url}/sandbox/jobs   Faults that can be asked for: {server.url}/")
+        say(f"\nIts jobs: {server.url}/sandbox/jobs   Faults that it can simulate: {server.url}/")
         stopped.wait()
     finally:
         server.stop()
@@ -56,7 +58,7 @@ def _range(text: str) -> tuple[float, float]:
     except ValueError:
         least, most = 1.0, 0.0
     if not 0 <= least <= most:
-        fail(f"--latency {text}: must be two numbers, the smaller one first: 0.3,1.2", MISUSED)
+        fail(f"--latency {text}: must be two numbers, smaller first, such as 0.3,1.2", MISUSED)
     return least, most
 
 

@@ -1,4 +1,4 @@
-"""Save outputs to files, several at once, with a bar; for `download` and `submit --download`."""
+"""Download images to files, several at once, with a progress bar; for `download` and `submit --download`."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from receiver.client.models import Output
 
 STOP_S = 1.0
-"""How long downloads in flight may take to stop; what they have is on disk, whole or as a part."""
+"""How long downloads in flight may take to stop; partial files stay on disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """An output's file; `fetched` is false if it was there already."""
+    """A saved image; `fetched` is false if the file existed already."""
 
     output: Output
     path: Path
     fetched: bool
 
     def as_json(self) -> dict[str, Any]:
-        """The same for programs."""
+        """Return what `--json` prints."""
         output = self.output
         return {
             "id": output.id,
@@ -49,18 +49,18 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An output that could not be saved, and why."""
+    """An image that could not be saved, and why."""
 
     output: Output
     why: str
 
 
 class _Stopped(Exception):
-    """The download in hand is not wanted any more."""
+    """The download in progress is cancelled."""
 
 
 class Names:
-    """The names that were given in one run, so that no two outputs get the same."""
+    """File names of one run, so that no two images get the same."""
 
     def __init__(self, template: Template) -> None:
         self._template = template
@@ -68,7 +68,7 @@ class Names:
         self._lock = threading.Lock()
 
     def give(self, outputs: Sequence[Output], folder: Path) -> list[str]:
-        """A name for each; with the output's id in it if another has that name.
+        """Return a name for each image; with its id in it if another has that name.
 
         Of several with one name, the one that has it in the folder from an earlier run keeps it.
         """
@@ -81,7 +81,7 @@ class Names:
         return [given[place] for place in range(len(outputs))]
 
     def other(self, output: Output) -> str:
-        """The name with the id, for one whose first name is another file's on disk."""
+        """Return the name with the id, for an image whose first name is another file on disk."""
         from receiver.client.filenames import with_id
 
         return self._claim(with_id(self._template.name(output), output), output)
@@ -94,8 +94,8 @@ class Names:
             same.setdefault(key_of(name), []).append(place)
         kept = set[int]()
         for places in same.values():
-            # From the oldest, and without those that have a file with their id: of some with the same bytes,
-            # these are who had the name before.
+            # From the oldest, without those that have a file with their id: among images with the same bytes,
+            # that is the one which had the name before.
             for place in reversed(places if len(places) > 1 else []):
                 output, name = outputs[place], names[place]
                 if not (folder / with_id(name, output)).exists() and _holds(folder / name, output):
@@ -114,10 +114,10 @@ class Names:
 
 
 class Saving:
-    """One run: what is saved and what failed so far stands in `saved` and `failed`, also if it is cut short.
+    """One run of downloads; `saved` and `failed` are valid at any time, also after an interrupt.
 
-    `template`: names of the files, which then never replace others; by default the output's id.
-    `jobs`: how many at once. `records`: the record goes beside each, as `<name>.json`.
+    `template`: file names, which then never replace others; by default the image's id.
+    `jobs`: how many at once. `records`: save the record beside each image, as `<name>.json`.
     """
 
     def __init__(
@@ -136,14 +136,14 @@ class Saving:
         self._stop = threading.Event()
 
     def run(self, outputs: Sequence[Output]) -> None:
-        """Save every output; what is there already with the right digest is not fetched again.
+        """Save every image; a file that exists with the right digest is not downloaded again.
 
-        An output that fails does not keep the others from being saved. ClientError is raised if none can
-        be had any more, because the service is away or refuses the token.
+        An image that fails does not stop the others. Raises ClientError if the service is down or refuses
+        the token.
         """
         todo: SimpleQueue[tuple[Output, str | None]] = SimpleQueue()
         results: SimpleQueue[Saved | Failed | Exception] = SimpleQueue()
-        # Here and not in the threads, so that another run gives the same names.
+        # Not in the threads, so that another run gives the same names.
         names = self._names.give(outputs, self._folder) if self._names else [None] * len(outputs)
         for one in zip(outputs, names, strict=True):
             todo.put(one)
@@ -174,7 +174,7 @@ class Saving:
             self.failed.append(result)
 
     def _note_rest(self, results: SimpleQueue[Saved | Failed | Exception]) -> None:
-        # What was done when the run was cut short is done, whether or not anybody had looked at it yet.
+        # After an interrupt, downloads that were complete still count.
         while True:
             try:
                 result = results.get_nowait()
@@ -247,7 +247,7 @@ class Saving:
 
 
 def _holds(path: Path, output: Output) -> bool:
-    """Whether a file has the bytes of an output; what cannot be read has not."""
+    """Return whether a file has the bytes of an image; False if it cannot be read."""
     from receiver.client.download import digest_of
 
     try:
@@ -257,7 +257,7 @@ def _holds(path: Path, output: Output) -> bool:
 
 
 def write_record(darkroom: Darkroom, output: Output, path: Path) -> None:
-    """Write the record of an output's job to `<path>.json`, whole or not at all."""
+    """Write the record of an image's job to `<path>.json`, atomically."""
     text = json.dumps(darkroom.record(output.id), ensure_ascii=False, indent=2)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -269,7 +269,7 @@ def write_record(darkroom: Darkroom, output: Output, path: Path) -> None:
 
 @contextmanager
 def _bar(images: int, length: int) -> Iterator[tuple[Progress, TaskID]]:
-    """A bar over all bytes, with how many images are done and when it will be over."""
+    """Show a progress bar over all bytes, with images done and time left."""
     from rich import progress as bars
 
     console = err()

@@ -1,4 +1,4 @@
-"""`darkroom search`: find archived images by what made them, or by their own bytes."""
+"""`darkroom search`: find archived images by prompt, seed, model, tag, or file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from receiver.cli import options
-from receiver.cli.connection import LOCAL, Json, Token, Url, connected
+from receiver.cli.connection import Connection, Json
 from receiver.cli.console import (
     MISUSED,
     Column,
@@ -23,8 +23,8 @@ from receiver.cli.console import (
     print_json,
     print_table,
     say,
+    say_if_cut,
 )
-from receiver.cli.jobs import Limit, filters, say_if_cut
 from receiver.cli.query_args import Words, query_text
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 HIGHLIGHT = "bold black on yellow"
 
 _OUTPUTS = (
-    Column("OUTPUT"),
+    Column("IMAGE"),
     Column("PROMPT", long=True),
     Column("GATEWAY", room=140),
     Column("MODEL", room=100),
@@ -52,60 +52,46 @@ LocalFile = Annotated[
         "--file",
         "-f",
         metavar="PICTURE",
-        help="Is this file ours, and from which prompt? Compares its SHA-256; ends with 1 if it is not ours.",
+        help="Find this image file by its SHA-256; exits with 1 if it is not in the archive.",
         dir_okay=False,
         show_default=False,
     ),
 ]
 ShowFacets = Annotated[
-    bool, typer.Option("--facets", help="Count what is found: by gateway, model, day and tag.")
+    bool, typer.Option("--facets", help="Count the images found by gateway, model, day and tag.")
 ]
-OnlyIds = Annotated[bool, typer.Option("--ids", help="Print the ids and nothing else, for pipes.")]
+OnlyIds = Annotated[bool, typer.Option("--ids", help="Print only ids, for pipes.")]
 
 
 def search(
     words: Words = None,
     *,
-    gateway: options.Gateway = None,
-    model: options.Model = None,
-    seed: options.Seed = None,
-    job: options.JobId = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    tag: options.Tags = None,
-    sha256: options.Sha256 = None,
+    filters: options.ImageFilters,
+    sha256: Annotated[
+        str | None,
+        options.option("--sha256", metavar="HEX", help="Or its beginning.", panel=options.FILTERS),
+    ] = None,
     file: LocalFile = None,
     facets: ShowFacets = False,
-    limit: Limit = 20,
+    limit: options.Limit = 20,
     ids: OnlyIds = False,
     as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Find archived images by prompt, seed, model, tag or digest; newest first."""
     if file is not None and sha256 is not None:
-        fail("Give --file or --sha256, but not both.", MISUSED)
+        fail("Give --file or --sha256, not both.", MISUSED)
     if ids and (as_json or facets):
-        fail("--ids prints ids only: leave --json and --facets out.", MISUSED)
+        fail("--ids cannot be combined with --json or --facets.", MISUSED)
     text = query_text(words)
-    wanted = filters(
-        q=text,
-        gateway=gateway,
-        model=model,
-        seed=seed,
-        job=job,
-        sha256=sha256 if file is None else _digest(file),
-        since=since,
-        until=until,
-        tag=tag,
-    )
-    with connected(url, token) as darkroom:
+    wanted = filters.query(q=text, sha256=sha256 if file is None else _digest(file))
+    with connection.open() as darkroom:
         if facets:
             _show_facets(darkroom, wanted, as_json=as_json)
             return
         found = list(darkroom.search(limit=limit, **wanted))
     if file is not None:
-        _say_whose(file, found, wanted)
+        _say_origin(file, found, wanted)
     if as_json:
         print_json([api_json(output) for output in found])
     elif ids:
@@ -114,7 +100,7 @@ def search(
     else:
         marked = _marked(text)
         lines = [_output_line(output, marked) for output in found]
-        print_table(_OUTPUTS, lines, nothing="There are no such images.")
+        print_table(_OUTPUTS, lines, nothing="No images match.")
     say_if_cut(len(found), limit)
 
 
@@ -126,24 +112,24 @@ def _digest(file: Path) -> str:
         fail(f"{file} cannot be read: {error.strerror or error}", MISUSED)
 
 
-def _say_whose(file: Path, found: Sequence[Output], wanted: Mapping[str, str]) -> None:
+def _say_origin(file: Path, found: Sequence[Output], wanted: Mapping[str, str]) -> None:
     if not found:
-        also = " with those conditions" if len(wanted) > 1 else ""
+        also = " that matches the filters" if len(wanted) > 1 else ""
         fail(
-            f"Not ours: no archived image{also} has the bytes of {file} (SHA-256 {wanted['sha256'][:12]}). "
-            "An image that was resized, saved again or given other metadata has other bytes."
+            f"Not in the archive: no image{also} has the bytes of {file} (SHA-256 {wanted['sha256'][:12]}). "
+            "A file that was resized, saved again or edited has other bytes."
         )
     one = found[0]
     seed = one.seed if one.seed is not None else one.seed_requested
-    more = f" It is there {len(found)} times." if len(found) > 1 else ""
+    more = f" It was archived {len(found)} times." if len(found) > 1 else ""
     say(
-        f"Ours: {file} is output {one.id}, made with {one.model} on {one.gateway}, archived {one.stored_at}"
+        f"Found: {file} is image {one.id}, made with {one.model} on {one.gateway}, archived {one.stored_at}"
         f"{f', seed {seed}' if seed is not None else ''}, from the prompt: {one.prompt}{more}"
     )
 
 
 def _marked(text: str | None) -> list[str]:
-    """The words of a query text that are looked for in prompts; none where no terminal shows them."""
+    """Return the words of a query to highlight in prompts; none without a terminal."""
     if not text or not out().is_terminal:
         return []
     from receiver.query.language import KEYS
@@ -181,9 +167,9 @@ def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool
             print_table(columns, [_facet_line(facet) for facet in facets], nothing="")
             out().print()
     if found.complete:
-        say(f"{count(found.counted, 'image')} in all.")
+        say(f"Total: {count(found.counted, 'image')}.")
     else:
-        say(f"Counted among the newest {found.counted}; there are more.", "dim")
+        say(f"Only the newest {found.counted} images were counted; there are more.", "dim")
 
 
 def _facet_line(facet: Facet) -> Sequence[Text]:

@@ -1,16 +1,16 @@
-"""`darkroom show`: everything that is known of one job or one output."""
+"""`darkroom show`: show one job or one image with everything that made it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
 from receiver.cli import completion
-from receiver.cli.connection import LOCAL, Json, Token, Url, connected
+from receiver.cli.connection import Connection, Json
 from receiver.cli.console import (
     Column,
     api_json,
@@ -22,11 +22,13 @@ from receiver.cli.console import (
     size,
     status_cell,
 )
-from receiver.client.models import Job, Output
 from receiver.schemas.proof import proof
 
-_TIMELINE = (Column("WHEN"), Column("WHAT"), Column("DETAIL", long=True))
-_IMAGES = (Column("OUTPUT"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", long=True))
+if TYPE_CHECKING:
+    from receiver.client.models import Job, Output
+
+_TIMELINE = (Column("TIME"), Column("EVENT"), Column("DETAIL", long=True))
+_IMAGES = (Column("IMAGE"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", long=True))
 
 
 def show(
@@ -34,17 +36,16 @@ def show(
         str,
         typer.Argument(
             metavar="ID",
-            help="Of a job, or of an output: JOB.0.",
+            help="Id of a job, or of an image, such as JOB.0.",
             autocompletion=completion.jobs_and_outputs,
         ),
     ],
     *,
     as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
-    """Show a job or an output: what was asked, what came, and how it was proven."""
-    with connected(url, token) as darkroom:
+    """Show a job or an image: the request, the result, and what proves it."""
+    with connection.open() as darkroom:
         output = darkroom.output(id_) if "." in id_ else None
         job = darkroom.job(output.job_id if output else id_)
         outputs = [output] if output else list(darkroom.search(job=job.id)) if job.outputs else []
@@ -52,7 +53,7 @@ def show(
         print_json(api_json(output or job))
         return
     if output:
-        print_facts(_output_facts(output))
+        print_facts(_image_facts(output))
         out().print()
     print_facts(_job_facts(job))
     if not output and outputs:
@@ -62,11 +63,11 @@ def show(
     print_table(_TIMELINE, [_event_line(event) for event in job.timeline], nothing="")
 
 
-def _output_facts(output: Output) -> Iterator[tuple[str, object]]:
-    yield "Output", output.id
+def _image_facts(output: Output) -> Iterator[tuple[str, object]]:
+    yield "Image", output.id
     yield "Key", output.key
     yield "SHA-256", output.sha256
-    yield "Image", f"{output.media_type}, {output.width}x{output.height}, {size(output.bytes)}"
+    yield "Format", f"{output.media_type}, {output.width}x{output.height}, {size(output.bytes)}"
     yield "Seed", output.seed
     yield "Stored", output.stored_at
 
@@ -79,35 +80,35 @@ def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
         yield "Error", cell(f"{job.error.code}: {job.error.message}", "red")
         yield "At fault", job.error.at_fault
     if proven := proof(job.timeline, job.found_by):
-        yield "Proven", proven
+        yield "Proof", proven
     yield "Gateway", job.gateway
-    yield "Its job id", job.gateway_job_id
-    yield "Model", _asked_and_told(request.model, result.model)
+    yield "Gateway job id", job.gateway_job_id
+    yield "Model", _requested_and_reported(request.model, result.model)
     yield "Prompt", request.prompt
     optional = {
-        "Without": request.negative_prompt,
+        "Negative prompt": request.negative_prompt,
         "Aspect ratio": request.aspect_ratio,
         "Images": request.num_images,
         "Parameters": _as_json(request.params),
         "Tags": _as_json(request.tags),
-        "Left out": ", ".join(request.ignored) or None,
+        "Ignored": ", ".join(request.ignored) or None,
     }
     yield from ((name, value) for name, value in optional.items() if value is not None)
-    yield "Seed", _asked_and_told(request.seed, result.seed)
+    yield "Seed", _requested_and_reported(request.seed, result.seed)
     if result.credits is not None:
         yield "Credits", f"{result.credits:g}{' (estimated)' if result.credits_estimated else ''}"
     if result.credits_before:
-        yield "Before", f"{result.credits_before:g} credits for earlier submissions"
+        yield "Credits before", f"{result.credits_before:g} for earlier submissions"
     yield "Created", job.created_at
     yield "Updated", job.updated_at
 
 
-def _asked_and_told(asked: str | None, told: str | None) -> str | None:
-    if asked is not None and told is not None and asked != told:
-        return f"{told} (asked for: {asked})"
-    if asked is not None and told is None:
-        return f"{asked} (asked for; the gateway reported none)"
-    return told
+def _requested_and_reported(requested: str | None, reported: str | None) -> str | None:
+    if requested is None or requested == reported:
+        return reported
+    if reported is None:
+        return f"{requested} (requested; the gateway reported none)"
+    return f"{reported} (requested: {requested})"
 
 
 def _as_json(values: Mapping[str, Any]) -> str | None:
@@ -129,7 +130,7 @@ def _event_line(event: Mapping[str, Any]) -> tuple[Text, ...]:
         case "moved":
             return at, status_cell(str(event.get("status"))), Text("")
         case "delivery":
-            told = f"signature {event.get('signature')}, effect: {event.get('effect') or 'not applied yet'}"
+            told = f"signature {event.get('signature')}, effect: {event.get('effect') or 'none yet'}"
             return at, cell("callback"), cell(f"{told}, body SHA-256 {str(event.get('body_sha256'))[:12]}")
         case "attempt":
             times = int(event.get("times") or 1)
@@ -137,7 +138,7 @@ def _event_line(event: Mapping[str, Any]) -> tuple[Text, ...]:
             many = f" ({times} times since {event.get('first_at')})" if times > 1 else ""
             return at, cell(event.get("step")), cell(told + many)
         case "notified":
-            told = f"{event.get('state')} at {event.get('attempts')} tries, {event.get('code') or 'no error'}"
+            told = f"{event.get('state')}, tries: {event.get('attempts')}, {event.get('code') or 'no error'}"
             return at, cell("notified"), cell(told)
         case "stored":
             return at, cell("stored"), cell(event.get("output"))

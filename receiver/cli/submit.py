@@ -1,4 +1,4 @@
-"""`darkroom submit`: one prompt, or a file of them."""
+"""`darkroom submit`: submit one prompt, or a file of prompts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from receiver.cli.batch_input import (
     read_csv,
     read_json_lines,
 )
-from receiver.cli.connection import LOCAL, Json, Token, Url, connected, described
+from receiver.cli.connection import Connection, Json, described
 from receiver.cli.console import (
     FAILED,
     MISUSED,
+    STOPPED,
     Column,
     api_json,
     cell,
@@ -48,17 +49,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class _Sent:
-    """What has been submitted so far, in the order of the rows."""
+    """What was submitted so far, in the order of the rows."""
 
     rows: Sequence[Row]
     jobs: dict[int, Job] = field(default_factory=dict)
-    """The jobs by the number of their row, from 0."""
+    """By the number of their row, from 0."""
     faults: list[str] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     unsaved: list[str] = field(default_factory=list)
-    """Images that are archived and could not be saved here, with the reasons."""
+    """Images that are archived but could not be saved here, with the reasons."""
     begun: int = 0
-    """How many rows were begun, the one in flight included."""
+    """How many rows were sent, including the one in flight."""
     answered: int = 0
 
 
@@ -66,52 +67,38 @@ def submit(
     prompt: options.Prompt = None,
     *,
     file: options.File = None,
-    gateway: options.GatewayToAsk = None,
-    model: options.ModelToAsk = None,
-    aspect_ratio: options.AspectRatio = None,
-    negative_prompt: options.NegativePrompt = None,
-    num_images: options.NumImages = None,
-    seed: options.SeedToAsk = None,
-    param: options.Params = None,
-    tag: options.TagsToGive = None,
-    ignore_unsupported: options.IgnoreUnsupported = False,
-    idempotency_key: options.IdempotencyKey = None,
-    notify_url: options.NotifyUrl = None,
+    request: options.JobRequest,
     wait: options.Wait = False,
     timeout: options.Timeout = 600,
     download: options.DownloadTo = None,
     as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Submit a prompt, or a file of prompts, to a gateway."""
     if (prompt is None) == (file is None):
         fail("Give a prompt, or --file with a .csv or .jsonl file.", MISUSED)
-    if file is not None and idempotency_key is not None:
-        fail("With --file, give each row its own key, in a column idempotency_key.", MISUSED)
+    if file is not None and request.idempotency_key is not None:
+        fail("With --file, give each row its own key in a column idempotency_key.", MISUSED)
     try:
-        asked = {
-            "gateway": gateway,
-            "model": model,
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "aspect_ratio": aspect_ratio,
-            "num_images": num_images,
-            "seed": seed,
-            "params": nested(param or [], "--param"),
-            "tags": flat(tag or [], "--tag"),
-            "unsupported": "ignore" if ignore_unsupported else "refuse",
-            "idempotency_key": idempotency_key,
-            "notify_url": notify_url,
-        }
-        rows = _rows({name: value for name, value in asked.items() if value is not None}, file)
+        rows = _rows(_fields(prompt, request), file)
     except BadInput as error:
-        where = f" in {file}, so nothing was submitted" if file else ""
-        fail(f"This cannot be submitted{where}:\n{error}", MISUSED)
+        fail(f"Nothing was submitted. Fix this{f' in {file}' if file else ''}:\n{error}", MISUSED)
     sent = _Sent(rows)
-    with connected(url, token) as darkroom:
+    with connection.open() as darkroom:
         _run(darkroom, sent, wait_s=timeout if wait or download else None, folder=download)
     _report(sent, waited=wait or download is not None, many=file is not None, as_json=as_json)
+
+
+def _fields(prompt: str | None, request: options.JobRequest) -> dict[str, Any]:
+    """Return the fields of a job that the command line gives, as `Darkroom.submit` takes them."""
+    given = vars(request) | {
+        "prompt": prompt,
+        "params": nested(request.param or [], "--param"),
+        "tags": flat(request.tag or [], "--tag"),
+        "unsupported": "ignore" if request.ignore_unsupported else "refuse",
+    }
+    options_only = {"param", "tag", "ignore_unsupported"}
+    return {name: value for name, value in given.items() if value is not None and name not in options_only}
 
 
 def _rows(asked: Mapping[str, Any], file: str | None) -> list[Row]:
@@ -122,7 +109,7 @@ def _rows(asked: Mapping[str, Any], file: str | None) -> list[Row]:
         return [Row(1, asked)]
     rows = merge(asked, _read(file))
     if not rows:
-        raise BadInput("there are no rows")
+        raise BadInput("the file has no rows")
     check(rows)
     return rows
 
@@ -157,7 +144,7 @@ def _run(darkroom: Darkroom, sent: _Sent, *, wait_s: float | None, folder: Path 
     except (KeyboardInterrupt, ClientError, OSError) as error:
         _say_what_was_sent(sent)
         if isinstance(error, KeyboardInterrupt):
-            raise typer.Exit(130) from None
+            raise typer.Exit(STOPPED) from None
         if isinstance(error, OSError):
             fail(f"--download {folder}: {error.strerror or error}")
         raise
@@ -189,7 +176,7 @@ def _send(darkroom: Darkroom, sent: _Sent, progress: Progress) -> None:
             sent.jobs[number] = darkroom.submit(**row.fields)
         except ApiError as error:
             sent.answered = number + 1
-            # A row that is refused says nothing of the others; a token that is refused does.
+            # A row that is refused says nothing about the others; a token that is refused does.
             if len(sent.rows) == 1 or not (error.faults or error.status == 409):
                 raise
             sent.faults += [f"line {row.line}: {part}" for part in [described(error)]]
@@ -219,16 +206,18 @@ def _download(darkroom: Darkroom, sent: _Sent, folder: Path) -> None:
 def _say_what_was_sent(sent: _Sent) -> None:
     if not sent.begun:
         return
-    say(f"{len(sent.jobs)} of {count(len(sent.rows), 'job')} had been submitted, and will be worked on:")
+    many = len(sent.rows) > 1
+    if sent.jobs:
+        say(f"{len(sent.jobs)} of {count(len(sent.rows), 'job')} submitted; Darkroom is working on them:")
     for number, job in sent.jobs.items():
-        say(f"  line {sent.rows[number].line}: {job.id}" if len(sent.rows) > 1 else f"  {job.id}")
+        say(f"  line {sent.rows[number].line}: {job.id}" if many else f"  {job.id}")
     if sent.faults:
         say("\n".join(["Refused:", *sent.faults]), "red")
     if sent.begun > sent.answered:
-        row = sent.rows[sent.answered]
-        say(f"Line {row.line} was being sent; it may have been taken: look with `darkroom jobs`.")
+        what = f"Line {sent.rows[sent.answered].line}" if many else "The job"
+        say(f"{what} may or may not have been submitted. Before you send it again, check with: darkroom jobs")
     if sent.begun < len(sent.rows):
-        say(f"Not submitted: line {sent.rows[sent.begun].line} and what follows.")
+        say(f"Not submitted: line {sent.rows[sent.begun].line} and after.")
 
 
 _COLUMNS = (
@@ -250,16 +239,16 @@ def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
     else:
         print_table(_COLUMNS, [_line(job, waited=waited) for job in jobs], nothing="Nothing was submitted.")
         if sent.files:
-            say(f"{count(len(sent.files), 'image')} in {sent.files[0].parent}")
+            say(f"Saved {count(len(sent.files), 'image')} in {sent.files[0].parent}")
         elif not waited:
-            say(f"Follow it with: darkroom show {jobs[0].id}" if len(jobs) == 1 else "Follow: darkroom jobs")
+            say(f"See progress with: darkroom {f'show {jobs[0].id}' if len(jobs) == 1 else 'jobs --watch'}")
     if sent.faults:
         say("\n".join(["Refused:", *sent.faults]), "red")
     if sent.unsaved:
         say("\n".join(["Archived, but not saved here:", *sent.unsaved]), "red")
     unfinished = sum(not job.finished for job in jobs) if waited else 0
     if unfinished:
-        say(f"The time is up, and {count(unfinished, 'job')} not finished; the work goes on.", "yellow")
+        say(f"Time is up: {count(unfinished, 'job')} not finished yet. Darkroom keeps working.", "yellow")
     if sent.faults or sent.unsaved or (waited and any(job.status != "archived" for job in jobs)):
         raise typer.Exit(FAILED)
 

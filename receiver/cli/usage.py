@@ -1,4 +1,4 @@
-"""`darkroom usage`: what was spent, as a table with bars."""
+"""`darkroom usage`: show the credits spent, as a table with bars."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import codecs
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
 from rich.text import Text
 
 from receiver.cli import options
-from receiver.cli.connection import LOCAL, Json, Token, Url, connected
+from receiver.cli.connection import Connection, Json
 from receiver.cli.console import Column, api_json, cell, out, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -24,30 +23,21 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 
 By = Annotated[
     Literal["gateway", "model", "day", "tag"] | None,
-    typer.Option(help="What it is told apart by; without it, the gateway.", show_default=False),
+    options.option(help="What to group by; by default the gateway."),
 ]
-TagName = Annotated[
-    str | None,
-    typer.Option(
-        "--tag", metavar="NAME", help="Tell it apart by the values of this tag.", show_default=False
-    ),
-]
+TagName = Annotated[str | None, options.option("--tag", metavar="NAME", help="Group by this tag's values.")]
 Since = Annotated[
     str | None,
-    typer.Option(
+    options.option(
         metavar="WHEN",
-        help="Jobs taken in then or later: 7d, 12h, 2026-11-22; today and the 29 days before without it.",
-        rich_help_panel=options.FILTERS,
-        show_default=False,
+        help="Jobs created then or later: 7d, 12h, 2026-11-22; by default the last 30 days.",
+        panel=options.FILTERS,
     ),
 ]
 Limit = Annotated[
     int,
-    typer.Option(
-        min=1,
-        max=1000,
-        metavar="N",
-        help="How many to show by themselves; days are all shown.",
+    options.option(
+        min=1, max=1000, metavar="N", help="The most groups to show; days are all shown.", show_default=True
     ),
 ]
 
@@ -61,21 +51,20 @@ def usage(
     until: options.Until = None,
     limit: Limit = 20,
     as_json: Json = False,
-    url: Url = LOCAL,
-    token: Token = None,
+    connection: Connection,
 ) -> None:
     """Show how many credits were spent, by gateway, model, day or tag.
 
-    Each gateway counts credits of its own. Jobs whose cost is not known, such
-    as those that are not finished, are counted apart, and are in no sum.
+    Each gateway has its own kind of credits. Jobs whose cost is unknown, such as
+    unfinished ones, are counted in a column of their own and are in no total.
     """
-    with connected(url, token) as darkroom:
+    with connection.open() as darkroom:
         found = darkroom.usage(by=by, tag=tag, gateway=gateway, since=since, until=until, limit=limit)
     if as_json:
         print_json(api_json(found))
         return
     if not found.total.jobs:
-        say(f"No job was taken in from {_minute(found.since)} to {_minute(found.until)} (UTC).")
+        say(f"No jobs were created from {_minute(found.since)} to {_minute(found.until)} (UTC).")
         return
     columns = (
         Column(_head(found), long=True),
@@ -88,12 +77,12 @@ def usage(
     print_table(columns, _lines(found), nothing="")
     out().print(Text(f"From {_minute(found.since)} to {_minute(found.until)} (UTC).", "dim"))
     if found.total.credits_estimated is not None:
-        told = f"~ {amount(found.total.credits_estimated)} of the credits are from price lists, not reported."
+        told = f"~ {amount(found.total.credits_estimated)} of the credits are estimated from price lists."
         out().print(Text(told, "dim"))
 
 
 def amount(spent: float | None) -> str:
-    """Credits for people: no `.0`, and a dash where none are known."""
+    """Format credits without `.0`; a dash if they are unknown."""
     if spent is None:
         return "-"
     return f"{spent:,.6f}".rstrip("0").rstrip(".")
@@ -106,12 +95,12 @@ def _head(found: Usage) -> str:
 def _lines(found: Usage) -> Iterator[tuple[Text, ...]]:
     rows: list[tuple[str | None, Spent]] = list(found.groups)
     if found.others is not None:
-        rows.append(("(all others)", found.others))
+        rows.append(("(others)", found.others))
     most = max((spent.credits or 0.0 for _, spent in rows), default=0.0)
     for value, spent in rows:
         bar = _bar((spent.credits or 0.0) / most if most else 0.0)
-        yield _line(cell(value if value is not None else "(without it)"), spent, Text(bar, "cyan"))
-    yield _line(Text("total", "bold"), found.total, Text(""))
+        yield _line(cell(value if value is not None else "(no tag)"), spent, Text(bar, "cyan"))
+    yield _line(Text("Total", "bold"), found.total, Text(""))
 
 
 def _line(name: Text, spent: Spent, bar: Text) -> tuple[Text, ...]:
@@ -127,7 +116,7 @@ def _line(name: Text, spent: Spent, bar: Text) -> tuple[Text, ...]:
 
 
 def _bar(share: float) -> str:
-    # Whatever was spent can be seen.
+    # Even the smallest amount has a visible bar.
     whole, part = divmod(max(round(share * WIDEST * 8), 1 if share else 0), 8)
     try:
         codecs.encode(EIGHTHS, out().encoding)

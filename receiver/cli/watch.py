@@ -1,4 +1,4 @@
-"""`darkroom jobs --watch`: the table of jobs, kept up with what happens; piped, a line for each change."""
+"""Follow jobs for `darkroom jobs --watch`: a live table, or in a pipe a line for each change."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import RenderableType
 
-from receiver.cli.console import FAILED, api_json, out, plain, print_json_line, say
+from receiver.cli.console import FAILED, STOPPED, api_json, out, plain, print_json_line, say
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
     from receiver.client.models import Job
 
 POLL_S = 2.0
-"""How often it looks where the service has no stream of events."""
+"""Polling interval in seconds without a stream of events."""
 LOOK_S = 5.0
-"""How often it looks although nothing was told: something may happen before the stream of events is open."""
+"""Polling interval beside the stream of events: something may happen before that is open."""
 GAP_S = 0.3
-"""The least time between two looks, however much happens."""
-STOPPED = 130
+"""The least time between two polls, however much happens."""
 
 
 class _Feed:
-    """Wakes whoever waits when something has happened: a thread listens to the service's events.
+    """Wake the watcher at each event of the service, which a thread listens to.
 
-    Where there are none, because the service is an older one or a proxy keeps them back, the clock wakes.
+    Without a stream of events, such as behind a proxy that holds it back, the watcher polls.
     """
 
     def __init__(self, darkroom: Darkroom) -> None:
@@ -40,7 +39,7 @@ class _Feed:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def wait(self) -> None:
-        """Return when it is worth looking again."""
+        """Wait for an event, or for the polling interval."""
         began = monotonic()
         self._happened.wait(self._every_s)
         self._happened.clear()
@@ -48,7 +47,7 @@ class _Feed:
             threading.Event().wait(rest)
 
     def end(self) -> None:
-        """Listen no more; the connection may be closed from now on."""
+        """Stop listening; the connection may be closed after this."""
         self._over = True
 
     def _listen(self) -> None:
@@ -58,10 +57,10 @@ class _Feed:
             for _ in self._darkroom.events():
                 self._happened.set()
         except ClientError:
-            # If the service is away, the next look tells.
+            # If the service is down, the next poll raises.
             self._every_s = POLL_S
         except Exception:
-            # A connection that is closed under its reader fails in any way.
+            # A connection that is closed while it is read may raise anything.
             if not self._over:
                 raise
         self._happened.set()
@@ -75,10 +74,10 @@ def watch(
     until_done: bool,
     as_json: bool,
 ) -> None:
-    """Show the jobs that `look` finds, again and again, until Ctrl-C.
+    """Show the jobs that `look` returns, after each event, until Ctrl-C.
 
-    `until_done`: or until all that are shown are archived, partial or failed, and then ends with 1 unless
-    all are archived. Raises ClientError if the service is away.
+    `until_done`: or until all of them are finished, and then exit with 1 unless all are archived.
+    Raises ClientError if the service is down.
     """
     feed = _Feed(darkroom)
     try:
@@ -94,7 +93,7 @@ def watch(
     finally:
         feed.end()
     if not jobs:
-        say("There are no such jobs.")
+        say("No jobs match.")
     if any(job.status != "archived" for job in jobs):
         raise typer.Exit(FAILED)
 
@@ -114,7 +113,7 @@ def _display(
 
 
 class _Changes:
-    """Prints a line for each job that is new or was changed since the last look."""
+    """Print a line for each job that is new or changed since the last poll."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json

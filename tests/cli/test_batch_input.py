@@ -11,14 +11,14 @@ from receiver.cli.console import plain, size
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "line 1: there are no columns"),
+        ("", "line 1: no columns"),
         ("prompt,promt\nx,y", "unknown column 'promt'"),
-        ("prompt,prompt\nx,y", "column prompt is there twice"),
-        ("prompt\nx,y", "line 2: 2 cells, but 1 columns"),
+        ("prompt,prompt\nx,y", "column prompt appears twice"),
+        ("prompt\nx,y", "line 2: 2 cells, but only 1 columns"),
         ('prompt,seed\n"two\nlines",1\nx,y,z', "line 4: 3 cells"),
         ("prompt,num_images\nx,1.5", "line 2: num_images"),
         ('prompt\n"open', "line 2"),
-        ("prompt,params.a,params.a.b\nx,1,2", "line 2: params.a.b: a has a value already"),
+        ("prompt,params.a,params.a.b\nx,1,2", "line 2: params.a.b: a already has a value"),
     ],
 )
 def test_faults_of_csv_are_told_with_their_line(text: str, told: str) -> None:
@@ -31,7 +31,7 @@ def test_faults_of_csv_are_told_with_their_line(text: str, told: str) -> None:
     ("text", "told"),
     [
         ("{", "line 1: not JSON"),
-        ('{"prompt": "x"}\n[1]', "line 2: not an object"),
+        ('{"prompt": "x"}\n[1]', "line 2: not a JSON object"),
         ('{"prompt": "x", "size": 1}', "line 1: unknown field 'size'"),
         ('{"prompt": NaN}', "line 1: not JSON: NaN"),
         ("[" * 200_000, "line 1: "),

@@ -83,13 +83,13 @@ def test_a_picture_is_told_to_be_ours(running: Running, made: list[Output], tmp_
     picture = running.darkroom.download(made[0], tmp_path)
     ours = running.darkroom_command("search", "--file", str(picture))
     assert (ours.returncode, made[0].id in ours.stdout) == (0, True)
-    assert f"Ours: {picture} is output {made[0].id}" in ours.stderr
+    assert f"Found: {picture} is image {made[0].id}" in ours.stderr
     assert ours.stderr.count(PROMPT) == 1
     assert "seed 8" in ours.stderr
     picture.write_bytes(picture.read_bytes() + b"\0")
     other = running.darkroom_command("search", "--file", str(picture), "--json")
     assert (other.returncode, other.stdout) == (1, "")
-    assert "Not ours" in other.stderr
+    assert "Not in the archive" in other.stderr
     absent = running.darkroom_command("search", "--file", "nothing.png")
     assert (absent.returncode, "cannot be read" in absent.stderr) == (2, True)
 
@@ -179,7 +179,7 @@ def test_one_that_fails_does_not_keep_the_others(
     done = command("download", "tag:for=find", "--to", str(tmp_path), DARKROOM_URL=proxy.url)
     assert done.returncode == 1
     assert f"{made[1].id}: gone" in done.stderr
-    assert "2 images: 2 fetched" in done.stderr
+    assert "2 images: 2 downloaded" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {made[0].file_name, made[2].file_name}
 
 
@@ -196,10 +196,10 @@ def test_ctrl_c_is_answered_and_the_rest_comes_later(
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=30)
     assert (child.returncode, "Traceback" in told) == (130, False), told
-    assert "2 of 3 saved; the same command goes on from there" in told
+    assert "2 of 3 saved. Run the command again to continue" in told
     proxy.disarm()
     done = command(*arguments, DARKROOM_URL=proxy.url)
-    assert "3 images: 1 fetched" in done.stderr
+    assert "3 images: 1 downloaded" in done.stderr
 
 
 def test_a_service_that_goes_away_is_told_with_what_was_saved(
@@ -216,7 +216,7 @@ def test_a_service_that_goes_away_is_told_with_what_was_saved(
             "download", "tag:for=find", "--to", str(tmp_path), "--jobs", "1", DARKROOM_URL=proxy.url
         )
     assert done.returncode == 3
-    assert "2 images: 2 fetched" in done.stderr
+    assert "2 images: 2 downloaded" in done.stderr
 
 
 def test_an_image_that_submit_cannot_save_is_told(proxy: Proxy, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_a_failed_job_is_told_by_the_exit_code(running: Running) -> None:
     last = json.loads(done.stdout.splitlines()[-1])
     assert (last["id"], last["status"]) == (job.id, "failed")
     nothing = running.darkroom_command("jobs", "--until-done", "--tag", "watch=nothing")
-    assert (nothing.returncode, nothing.stderr) == (0, "There are no such jobs.\n")
+    assert (nothing.returncode, nothing.stderr) == (0, "No jobs match.\n")
 
 
 @pytest.mark.parametrize(

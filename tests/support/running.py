@@ -1,7 +1,8 @@
-"""One running Darkroom for the tests of the client and the commands, and how to run a command."""
+"""Run Darkroom for the tests of the client and the commands, and run commands."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from typer.testing import CliRunner
 
+from receiver.cli.main import app
 from receiver.client import Darkroom
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
@@ -21,11 +25,13 @@ from receiver.service import Service
 from tests.support.live import started
 
 ROOT = Path(__file__).parents[2]
+APART = {"demo", "migrate-ledger", "sandbox", "serve", "work"}
+"""Commands that change signals, logs or warnings for their whole process."""
 
 
 @dataclass(frozen=True)
 class Running:
-    """A service that runs in this process, with its own bucket, ledger and sandbox."""
+    """A service in this process, with its own bucket, ledger and sandbox."""
 
     url: str
     service: Service
@@ -38,6 +44,38 @@ class Running:
 
 
 def command(
+    *arguments: str, stdin: str = "", cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `darkroom ...` with these variables only; in this process, which saves starting an interpreter."""
+    if arguments and arguments[0] in APART:
+        return process(*arguments, stdin=stdin, cwd=cwd, **variables)
+    outside: dict[str, str | None] = {
+        name: None for name in os.environ if name.startswith(("DARKROOM_", "AWS_"))
+    }
+    with contextlib.chdir(cwd or ROOT), _logs_apart():
+        done = CliRunner().invoke(
+            app,
+            arguments,
+            input=stdin,
+            env=outside | variables,
+            prog_name="darkroom",
+            catch_exceptions=False,
+        )
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+@contextmanager
+def _logs_apart() -> Iterator[None]:
+    """Keep what the service logs in this process meanwhile out of what the command prints."""
+    before = structlog.get_config()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        yield
+    finally:
+        structlog.configure(**before)
+
+
+def process(
     *arguments: str, stdin: str = "", cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `darkroom ...` in a process of its own, as a user would, with these variables only."""
@@ -54,13 +92,13 @@ def command(
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment of a command: nothing of Darkroom's or AWS's from outside."""
+    """Return the environment of a command, without Darkroom's or AWS's variables from outside."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "AWS_"))}
     return ours | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"} | variables
 
 
 def data(done: subprocess.CompletedProcess[str]) -> Any:
-    """What a command with `--json` printed; it must be JSON and nothing else."""
+    """Parse what a command with `--json` printed; it must be JSON and nothing else."""
     return json.loads(done.stdout)
 
 

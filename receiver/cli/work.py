@@ -1,0 +1,58 @@
+"""`darkroom work`: work on jobs without serving the API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from receiver.cli.options import option
+from receiver.cli.serve import built, exit_on_error, listening, stop_asked
+
+
+def work(
+    *,
+    port: Annotated[
+        int | None,
+        option(
+            "--port",
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Serve /healthz, /readyz and /metrics there; 0 picks a free one. By default, none.",
+        ),
+    ] = None,
+    beside: Annotated[
+        int | None, typer.Option(hidden=True, help="The socket to the `serve` that started this.")
+    ] = None,
+) -> None:
+    """Only work on jobs, beside `darkroom serve --no-work`, until Ctrl-C."""
+    with exit_on_error():
+        from receiver.settings import load
+
+        if port is not None:
+            _serve_health(port)
+            return
+        from receiver.jobs.worker_processes import attach
+
+        service = built(load())
+        stopped = stop_asked()
+        serving = attach(beside, service.bell, stopped.set) if beside is not None else None
+        service.start(work=True)
+        if serving is not None:
+            serving.say_ready()
+        try:
+            stopped.wait()
+        finally:
+            service.stop(work=True)
+
+
+def _serve_health(port: int) -> None:
+    from receiver.http.server import serve
+    from receiver.roles import Role
+    from receiver.settings import load
+
+    settings = load(port=port)
+    with listening(settings) as listener:
+        service = built(settings)
+        serve(service, service.asgi(work=True, role=Role.WORK), listener)
