@@ -54,6 +54,7 @@ def page(live: Live) -> str:
     return answer.text
 
 
+@pytest.mark.smoke
 def test_every_operation_stands_on_it_with_all_that_it_takes_and_answers(live: Live, page: str) -> None:
     parts = by_id(parsed(page))
     for at, operation in operations(document(live)):
@@ -127,6 +128,7 @@ def test_it_asks_for_no_token_and_tells_none(start: Start) -> None:
         assert secret.rpartition(":")[2] not in page
 
 
+@pytest.mark.smoke
 def test_whatever_the_document_says_is_shown_and_not_obeyed(live: Live) -> None:
     evil = "</code><script>alert(1)</script>"
     told = copy.deepcopy(document(live))

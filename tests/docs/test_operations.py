@@ -1,36 +1,28 @@
-"""deploy/OPERATIONS.md, held to the code: what it names exists, and its commands are run."""
+"""The commands of deploy/OPERATIONS.md, run."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer.main
 
-from receiver.cli.config import settings_table
-from receiver.cli.main import app
 from receiver.schedule import system_clock
 from storage.ledger.database import Database
-from storage.ledger.engine import POOL
 from storage.ledger.ledger import Ledger
-from tests.deploy.watched import OPERATIONS, alerts, anchors, section
-from tests.docs.test_readme import ADDRESS, FENCE, need, run
-from tests.docs.test_readme import TEXT as README
+from tests.deploy.watched import OPERATIONS
+from tests.docs.test_pages import FENCE
+from tests.docs.test_readme import ADDRESS, need, run
 from tests.support.ledgers import add
 from tests.support.live import FAST, IMAGEN, ULTRA, Live, Movable, Start
 from tests.support.postgres import Postgres
 
 TEXT = OPERATIONS.read_text(encoding="utf-8")
-PROSE = FENCE.sub("", TEXT)
 RUNBOOK = TEXT.partition("\n## When an alert fires\n")[2]
-TITLES = re.findall(r"^### (\w+)$", RUNBOOK, re.MULTILINE)
 LOOKS = sorted({line for _, body in FENCE.findall(RUNBOOK) for line in body.splitlines()})
 """What an operator is told to look at: none of these commands changes anything."""
 
@@ -39,74 +31,6 @@ def block(mark: str) -> str:
     found = re.search(rf"^<!-- run: {mark} -->\n```bash\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     assert found, f"there is no block {mark!r}"
     return found[1]
-
-
-def commands() -> Iterator[list[str]]:
-    """Every `darkroom ...` on the page, as words."""
-    shell = [body for _, body in FENCE.findall(TEXT)]
-    for text in [*shell, *re.findall(r"`([^`\n]+)`", PROSE)]:
-        for line in re.findall(r"(?:^|[/ ])darkroom ((?:--)?[a-z][^\n|]*)", text, re.MULTILINE):
-            yield shlex.split(line)
-
-
-def test_every_alert_has_a_section_and_every_section_an_alert() -> None:
-    assert [rule["alert"] for rule in alerts()] == TITLES
-    assert [title for title in TITLES if len(section(TEXT, title).split()) < 15] == []
-
-
-def test_runbooks_lead_to_the_section_of_their_alert() -> None:
-    for rule in alerts():
-        path, _, anchor = rule["annotations"]["runbook"].partition("#")
-        assert path == "deploy/OPERATIONS.md"
-        assert anchor == rule["alert"].lower()
-        assert anchor in anchors(TEXT)
-
-
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", PROSE)
-    assert len(links) > 10
-    for link in links:
-        path, _, anchor = link.partition("#")
-        assert not path or (OPERATIONS.parent / path).exists(), link
-        assert not anchor or anchor in anchors(TEXT), link
-    assert len(set(anchors(TEXT))) == len(anchors(TEXT))
-
-
-def test_settings_that_it_names_exist() -> None:
-    named = set(re.findall(r"DARKROOM_[A-Z0-9_]+", TEXT))
-    assert named - {"DARKROOM_URL", "DARKROOM_TOKEN"} <= {row.variable for row in settings_table()}
-
-
-def test_metrics_and_codes_that_it_names_exist() -> None:
-    # Values of labels and codes of errors stand in backticks, as they do in the README.
-    for word in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", PROSE):
-        assert word in README or word in {"archive_command", "max_connections", "pg_basebackup"}, word
-
-
-def test_commands_that_it_names_can_be_given() -> None:
-    group = typer.main.get_command(app)
-    lines = list(commands())
-    assert len(lines) > 30
-    serve = getattr(group, "commands")["serve"]  # noqa: B009 - typer does not say which it is
-    roles = any("--only" in param.opts for param in serve.params)
-    for words in lines:
-        if words == ["--version"] or ("--only" in words and not roles):
-            continue
-        # Reads every word as the command would, and runs nothing.
-        with group.make_context("darkroom", list(words)) as context:
-            name, command, rest = group.resolve_command(context, words)  # type: ignore[attr-defined]
-            command.make_context(name, rest, parent=context, resilient_parsing=not rest)
-
-
-def test_figures_are_those_of_the_readme() -> None:
-    figures = re.findall(r"\d[\d.,]* ?(?:GB|MB|MiB|GiB|ms|s|bytes a pixel|jobs)\b", TEXT)
-    assert len(figures) > 5
-    told = README.replace("bytes for each pixel", "bytes a pixel")
-    assert [figure for figure in figures if figure not in told] == []
-
-
-def test_connections_to_postgresql_are_counted_rightly() -> None:
-    assert f"up to {POOL['pool_size'] + POOL['max_overflow']} connections" in TEXT
 
 
 def shell(live: Live, folder: Path, text: str, **variables: str) -> str:

@@ -15,7 +15,7 @@ from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.gallery.advice import BY_CODE, BY_FAULT, advice
 from receiver.sandbox import SandboxServer
 from storage.models import Attempt, JobError, JobRequest, JobResult, Status
-from tests.docs.test_readme import OF_JOBS, leaves
+from tests.docs.generate import OF_JOBS, leaves
 from tests.support.live import IMAGEN, ULTRA, Live, started
 from tests.support.pages import Visitor, visiting
 from tests.support.running import command
