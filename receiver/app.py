@@ -42,7 +42,6 @@ from receiver.service import Service
 from receiver.settings import Settings, require
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.events import KEPT_MS
-from storage.ledger.wakeup import WakeupChannel
 from storage.models import Clock, Job, Status
 
 log = structlog.get_logger("darkroom.app")
@@ -101,7 +100,7 @@ def build(
         downloader=downloader,
         intake=intake,
         worker=worker,
-        workers=_workers(settings, bell, metrics),
+        workers=WorkerProcesses(settings.worker.processes, bell),
         waiters=waiters,
         bell=bell,
         housekeeper=_housekeeper(memory, metrics, clock),
@@ -138,14 +137,6 @@ def _worker(
         full=outside.sender.full,
         metrics=shared["metrics"],
     )
-
-
-def _workers(settings: Settings, bell: WakeupChannel, metrics: Metrics) -> WorkerProcesses:
-    # On the command line of this process they stand in place of its variables.
-    given = {"DARKROOM_HOST": settings.host, "DARKROOM_PORT": str(settings.port)}
-    workers = WorkerProcesses(settings.worker.processes, bell, given)
-    metrics.add(workers.counted)
-    return workers
 
 
 def _watch(metrics: Metrics, memory: Memory, breaker: CircuitBreaker, intake: Intake, clock: Clock) -> None:

@@ -17,7 +17,7 @@ from receiver.jobs.circuit_breaker import CircuitBreaker
 from receiver.jobs.cleanup import Housekeeper
 from receiver.jobs.retry import Retrier
 from receiver.jobs.worker import Worker
-from receiver.jobs.worker_processes import WorkerProcesses
+from receiver.jobs.worker_processes import RunWorker, WorkerProcesses
 from receiver.memory import Memory
 from receiver.notifications.sender import Notifier
 from receiver.outside import Outside
@@ -97,21 +97,21 @@ class Service:
         """Let no more wait than leave connections for others: whoever waits holds one."""
         self.waiters.at_most(connections // 2)
 
-    def asgi(self, *, work: bool, role: Role = Role.ALL, beside: bool = False) -> Starlette:
+    def asgi(self, *, work: bool, role: Role = Role.ALL, apart: RunWorker | None = None) -> Starlette:
         """The ASGI application, with the routes of a role; its lifespan starts and stops the service.
 
-        With `beside`, processes of their own do the work, if the settings ask for any.
+        With `apart`, processes of their own do the work: each calls it (see `WorkerProcesses.start`).
         """
-        apart = work and beside and self.settings.worker.processes > 0
+        here = work and apart is None
 
         @asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-            self.start(work=work and not apart)
+            self.start(work=here)
             try:
-                if apart:
-                    self.workers.start()
+                if work and apart is not None:
+                    self.workers.start(apart)
                 yield
             finally:
-                self.stop(work=work and not apart)
+                self.stop(work=here)
 
         return self.surface.app(lifespan, role)

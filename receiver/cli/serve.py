@@ -6,8 +6,9 @@ import errno
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -71,6 +72,7 @@ def serve(
         from receiver.http.server import serve as serve_until_told
         from receiver.roles import Role
         from receiver.settings import load, require
+        from receiver.telemetry.multiprocess import shared_counts
 
         settings = load(**{name: value for name, value in given.items() if value is not None})
         require(settings, only_callbacks=only is Only.CALLBACKS)
@@ -79,10 +81,36 @@ def serve(
                 taking = _callbacks(settings)
                 serve_until_told(taking, taking.asgi(), listener)
                 return
-            service = built(settings)
             role = Role.ALL if only is None else Role.API
-            app = service.asgi(work=work and only is None, role=role, beside=True)
-            serve_until_told(service, app, listener)
+            work = work and only is None
+            apart = partial(_work_apart, settings) if work and settings.worker.processes else None
+            with nullcontext() if apart is None else shared_counts():
+                service = built(settings)
+                serve_until_told(service, service.asgi(work=work, role=role, apart=apart), listener)
+
+
+def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
+    """Work on jobs until a signal comes, or the process at the other end of a socket is gone."""
+    from receiver.jobs.worker_processes import attach
+
+    with exit_on_error():
+        service = built(settings)
+        stopped = stop_asked()
+        pipe = attach(end, service.bell, stopped.set) if end is not None else None
+        service.start(work=True)
+        if pipe is not None:
+            pipe.say_ready()
+        try:
+            stopped.wait()
+        finally:
+            service.stop(work=True)
+
+
+def _work_apart(settings: Settings, end: socket) -> None:
+    try:
+        work_until_stopped(settings, end)
+    except typer.Exit as ended:
+        raise SystemExit(ended.exit_code) from None
 
 
 @contextmanager

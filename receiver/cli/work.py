@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from receiver.cli.options import option
-from receiver.cli.serve import built, exit_on_error, listening, stop_asked
+from receiver.cli.serve import built, exit_on_error, listening, work_until_stopped
 
 
 def work(
@@ -22,9 +20,6 @@ def work(
             help="Serve /healthz, /readyz and /metrics there; 0 picks a free one. By default, none.",
         ),
     ] = None,
-    beside: Annotated[
-        int | None, typer.Option(hidden=True, help="The socket to the `serve` that started this.")
-    ] = None,
 ) -> None:
     """Only work on jobs, beside `darkroom serve --no-work`, until Ctrl-C."""
     with exit_on_error():
@@ -33,18 +28,7 @@ def work(
         if port is not None:
             _serve_health(port)
             return
-        from receiver.jobs.worker_processes import attach
-
-        service = built(load())
-        stopped = stop_asked()
-        serving = attach(beside, service.bell, stopped.set) if beside is not None else None
-        service.start(work=True)
-        if serving is not None:
-            serving.say_ready()
-        try:
-            stopped.wait()
-        finally:
-            service.stop(work=True)
+        work_until_stopped(load())
 
 
 def _serve_health(port: int) -> None:

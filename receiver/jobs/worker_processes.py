@@ -1,72 +1,68 @@
-"""Processes that only work, beside the one that serves, and what both sides say to each other.
+"""Supervise worker processes: start, restart with backoff, wake, and stop them.
 
-Python runs one thread of a process at a time: while images are archived, a callback has to wait for each of
-the threads that archive, and not for another process. They share the ledger and the settings; through a
-socket they ring for each other, and its end is the news that the other side is gone. What the workers count
-lies in files that the serving process adds to its own metrics
-(https://prometheus.github.io/client_python/multiprocess/).
+Python runs one thread of a process at a time: while images are archived, a callback would wait for the
+threads that archive, but not for another process. They share the ledger and the settings; through a socket
+they wake each other, and its end tells that the other side is gone.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import shutil
 import socket
-import struct
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from multiprocessing.context import SpawnProcess
 from time import monotonic
 
 import structlog
-from prometheus_client import Metric as Family
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from receiver.telemetry.metrics import added
+from receiver.telemetry.multiprocess import count_as, remove_counts
 from storage.ledger.wakeup import Topic, WakeupChannel
 
 log = structlog.get_logger("darkroom.workers")
 
-COUNTS = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable by which prometheus_client learns where to count; it must be there when that is imported."""
+RESTART_S = 1.0
+RESTART_MOST_S = 60.0
+"""Backoff before a worker that ended by itself is started again: doubled each time, until one has lasted."""
 
-AGAIN_S = 1.0
-AGAIN_MOST_S = 60.0
-"""How soon a worker that ended by itself is started again: twice as long each time, until one has lasted."""
+RunWorker = Callable[[socket.socket], None]
+"""What a worker process calls with its end of the socket. It is pickled, and returns when the worker ends."""
+
+_SENT = {Topic.WORK: b"w", Topic.EVENTS: b"e"}
+_READY = b"r"
 
 
 class WakePipe:
-    """One end of a socket to the other process. Rings that are not read in time are lost: they are alike."""
+    """One end of a socket to the other process. Topics that are not read in time are lost: they are alike."""
 
     def __init__(
-        self, end: socket.socket, bell: WakeupChannel, ready: Callable[[], None] | None = None
+        self, end: socket.socket, wakeup: WakeupChannel, ready: Callable[[], None] | None = None
     ) -> None:
         """`ready` is called when the other side says that it works."""
         self._end = end
-        self._bell = bell
+        self._wakeup = wakeup
         self._ready = ready
 
-    def ring(self, ring: Topic) -> None:
-        """Ring over there; never waits."""
-        self._send(_SENT[ring])
+    def notify(self, topic: Topic) -> None:
+        """Notify the other side; never blocks."""
+        self._send(_SENT[topic])
 
     def say_ready(self) -> None:
-        """Tell the other side that this one works."""
+        """Notify the other side that this one works."""
         self._send(_READY)
 
     def listen(self) -> None:
-        """Hear the other side until it is gone."""
+        """Dispatch what the other side sends until it is gone."""
         with suppress(OSError):
-            while heard := self._end.recv(4096):
-                if _READY in heard and self._ready is not None:
+            while received := self._end.recv(4096):
+                if _READY in received and self._ready is not None:
                     self._ready()
-                for ring, sent in _SENT.items():
-                    if sent in heard:
-                        self._bell.dispatch(ring)
+                for topic, sent in _SENT.items():
+                    if sent in received:
+                        self._wakeup.dispatch(topic)
 
     def _send(self, sent: bytes) -> None:
         with suppress(OSError):
@@ -74,36 +70,35 @@ class WakePipe:
 
 
 class WorkerProcesses:
-    """So many processes that run `darkroom work` until they are told to stop. `start` them once."""
+    """So many processes that work on jobs until they are stopped. `start` them once."""
 
-    def __init__(self, number: int, bell: WakeupChannel, variables: Mapping[str, str]) -> None:
-        """`variables` are those of their settings that this process was given in another way."""
+    def __init__(self, number: int, wakeup: WakeupChannel) -> None:
         self._number = number
-        self._bell = bell
-        self._variables = dict(variables)
+        self._wakeup = wakeup
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._children: dict[subprocess.Popen[bytes], WakePipe] = {}
-        self._ready: set[int] = set()
+        self._children: dict[SpawnProcess, WakePipe] = {}
+        self._ready: set[SpawnProcess] = set()
         self._threads: list[threading.Thread] = []
-        self._counts = _Counts()
 
     @property
     def running(self) -> int:
         """How many of them work now."""
         return len(self._ready)
 
-    def start(self) -> None:
-        """Start them, and start each again that ends by itself."""
-        self._counts.begin()
-        self._bell.forward(self._ring)
+    def start(self, run: RunWorker) -> None:
+        """Start them, and restart each that ends by itself."""
+        # A child must not import what lies in the current folder before it has this process's own path.
+        os.environ["PYTHONSAFEPATH"] = "1"
+        self._wakeup.forward(self._notify)
         for number in range(self._number):
             name = f"worker-{number}"
-            self._threads.append(threading.Thread(target=self._keep, name=name, daemon=True))
-            self._threads[-1].start()
+            thread = threading.Thread(target=self._supervise, args=(name, run), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def leave(self) -> None:
-        """Tell them to stop; returns at once."""
+        """Send them SIGTERM; returns at once."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -122,151 +117,67 @@ class WorkerProcesses:
                 child.kill()
         for thread in self._threads:
             thread.join()
-        self._counts.end()
 
-    def counted(self) -> list[Family]:
-        """What they have counted, those that are gone included."""
-        return [] if self._stopping.is_set() else self._counts.read()
-
-    def _ring(self, ring: Topic) -> None:
+    def _notify(self, topic: Topic) -> None:
         with self._lock:
-            lines = list(self._children.values())
-        for line in lines:
-            line.ring(ring)
+            pipes = list(self._children.values())
+        for pipe in pipes:
+            pipe.notify(topic)
 
-    def _keep(self) -> None:
+    def _supervise(self, name: str, run: RunWorker) -> None:
         pause = 0.0
         while not self._stopping.wait(pause):
             began = monotonic()
-            why = self._ended()
-            lasted = monotonic() - began > AGAIN_MOST_S
-            pause = AGAIN_S if lasted else min(max(AGAIN_S, 2 * pause), AGAIN_MOST_S)
+            try:
+                why = f"exit code {self._run(name, run)}"
+            except OSError as error:
+                why = f"it could not be started: {error.strerror}"
+            lasted = monotonic() - began > RESTART_MOST_S
+            pause = RESTART_S if lasted else min(max(RESTART_S, 2 * pause), RESTART_MOST_S)
             # Ctrl-C reaches both processes, and which of them is faster is not known.
-            if not self._stopping.wait(AGAIN_S):
+            if not self._stopping.wait(RESTART_S):
                 log.error("a worker process ended and is started again", why=why, again_s=pause)
 
-    def _ended(self) -> str:
-        """Run one until it ends; answers why it did."""
-        try:
-            return f"exit code {self._run()}"
-        except OSError as error:
-            return f"it could not be started: {error.strerror}"
-
-    def _run(self) -> int:
-        environment = os.environ | self._variables | self._counts.variables()
-        with _spawned(environment) as (child, end):
-            line = WakePipe(end, self._bell, lambda: self._ready.add(child.pid))
+    def _run(self, name: str, run: RunWorker) -> int | None:
+        """Run one until it ends, and return its exit code."""
+        ours, theirs = socket.socketpair()
+        child = multiprocessing.get_context("spawn").Process(
+            target=_work, args=(name, run, theirs), name=name, daemon=True
+        )
+        with ours, theirs:
+            child.start()
+            theirs.close()
+            pipe = WakePipe(ours, self._wakeup, partial(self._ready.add, child))
             with self._lock:
-                self._children[child] = line
+                self._children[child] = pipe
                 if self._stopping.is_set():
                     child.terminate()
             try:
-                line.listen()
-                return child.wait()
+                pipe.listen()
+                child.join()
             finally:
-                self._ready.discard(child.pid)
+                self._ready.discard(child)
                 with self._lock:
                     del self._children[child]
                 child.kill()
-                child.wait()
-                self._counts.keep(child.pid)
+                child.join()
+        return child.exitcode
 
 
-def attach(descriptor: int, bell: WakeupChannel, gone: Callable[[], None]) -> WakePipe:
-    """Ring and listen as the worker of a process that serves; `gone` is called once that is no more."""
-    _reserve(os.environ.get(COUNTS))
-    line = WakePipe(socket.socket(fileno=descriptor), bell)
-    bell.forward(line.ring)
+def attach(end: socket.socket, wakeup: WakeupChannel, gone: Callable[[], None]) -> WakePipe:
+    """Connect a worker to the process that serves; `gone` is called once that is no more."""
+    pipe = WakePipe(end, wakeup)
+    wakeup.forward(pipe.notify)
 
     def listen() -> None:
-        line.listen()
-        # Whoever made the folder can no longer remove it.
-        if folder := os.environ.get(COUNTS):
-            shutil.rmtree(folder, ignore_errors=True)
+        pipe.listen()
+        remove_counts()  # the process that made them may have been killed
         gone()
 
-    threading.Thread(target=listen, name="beside", daemon=True).start()
-    return line
+    threading.Thread(target=listen, name="wake-pipe", daemon=True).start()
+    return pipe
 
 
-class _Counts:
-    """The files in which the workers count, and what those that are gone had counted."""
-
-    def __init__(self) -> None:
-        self._folder: str | None = None
-        self._gone: list[Family] = []
-        self._lock = threading.Lock()
-
-    def begin(self) -> None:
-        """Make the folder for the files; without one, work goes on and is not counted."""
-        try:
-            self._folder = tempfile.mkdtemp(prefix="darkroom-workers-")
-        except OSError as error:
-            log.error("what the workers do will not be in the metrics", why=error.strerror)
-
-    def variables(self) -> dict[str, str]:
-        """What the next worker is to be told."""
-        if self._folder is None:
-            return {}
-        # Whoever tidies the place up may have taken it away.
-        Path(self._folder).mkdir(exist_ok=True)
-        return {COUNTS: self._folder}
-
-    def read(self) -> list[Family]:
-        with self._lock:
-            return added([*self._gone, *self._of("*")])
-
-    def keep(self, pid: int) -> None:
-        """Remember what a worker that is gone had counted, and remove its files."""
-        if self._folder is None:
-            return
-        mark_process_dead(pid, self._folder)  # type: ignore[no-untyped-call]
-        with self._lock:
-            self._gone = added([*self._gone, *self._of(f"*_{pid}")])
-            for file in Path(self._folder).glob(f"*_{pid}.db"):
-                file.unlink(missing_ok=True)
-
-    def end(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _of(self, names: str) -> list[Family]:
-        if self._folder is None:
-            return []
-        for again in (True, False):
-            files = [str(file) for file in Path(self._folder).glob(f"{names}.db")]
-            try:
-                return list(MultiProcessCollector.merge(files))  # type: ignore[no-untyped-call]
-            except (OSError, ValueError, struct.error):
-                # A worker was just making the file.
-                if not again:
-                    log.exception("what the workers counted could not be read")
-        return []
-
-
-_SENT = {Topic.WORK: b"w", Topic.EVENTS: b"e"}
-_READY = b"r"
-
-
-def _reserve(folder: str | None) -> None:
-    """Have the disk keep room for what this process counts: to find none later would end it at once."""
-    if folder is None:
-        return
-    for file in Path(folder).glob(f"*_{os.getpid()}.db"):
-        with file.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-
-
-@contextmanager
-def _spawned(environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours:
-        with theirs:
-            # -P, so that what lies in the current folder is not run; where Darkroom itself is, is told.
-            command = [sys.executable, "-P", "-m", "receiver", "work", "--beside", str(theirs.fileno())]
-            places = [str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")]
-            path = os.pathsep.join(place for place in places if place)
-            child = subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
-                command, env={**environment, "PYTHONPATH": path}, pass_fds=[theirs.fileno()]
-            )
-        yield child, ours
+def _work(name: str, run: RunWorker, end: socket.socket) -> None:
+    count_as(name)
+    run(end)

@@ -4,7 +4,8 @@ Prometheus.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -19,19 +20,23 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
-from prometheus_client.samples import Sample
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from receiver.telemetry.metric_list import GATEWAY, METRICS, Label, Listed
+from receiver.telemetry.multiprocess import FOLDER
 from storage.errors import StorageError
 
 log = structlog.get_logger("darkroom.metrics")
 
 UNKNOWN = "unknown"
 """What a gateway is called that is not configured here: its name may come from a stranger's URL."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a line more for every series, and no use here
 
 Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
 """Values by metric; for one with labels by their values, in the order of the list."""
@@ -50,11 +55,14 @@ class Metrics:
         """`gateways` are the names of those that are configured."""
         self._gateways = frozenset(gateways)
         self._listed = {metric.name: metric for metric in METRICS}
-        self._registry = CollectorRegistry()
+        self._registry = self._counted = CollectorRegistry()
+        if FOLDER in os.environ:
+            # What is counted here is shown from the shared files, with what other processes count.
+            self._counted = CollectorRegistry()
+            MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
-        self._others: list[Callable[[], Iterable[Family]]] = []
         self._children: dict[object, Any] = {}
         self._reads: list[Read] = [_build]
         for metric in METRICS:
@@ -86,13 +94,9 @@ class Metrics:
         """Have values read whenever somebody looks; they are left out while `read` raises a StorageError."""
         self._reads.append(read)
 
-    def add(self, counted: Callable[[], Iterable[Family]]) -> None:
-        """Have what other processes counted be added to what is shown."""
-        self._others.append(counted)
-
     def page(self) -> bytes:
         """Everything, in Prometheus' text format."""
-        return generate_latest(_Together(self._registry, self._others))
+        return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Family]:
         """The values that are read when somebody looks; prometheus_client calls this."""
@@ -112,16 +116,16 @@ class Metrics:
             return
         if metric.kind == "histogram":
             self._histograms[metric.name] = Histogram(
-                metric.name, metric.sentence, names, buckets=metric.buckets, registry=self._registry
+                metric.name, metric.sentence, names, buckets=metric.buckets, registry=self._counted
             )
             return
         if metric.kind == "gauge":
             # Where several processes count: of those that live, the sum.
             self._gauges[metric.name] = Gauge(
-                metric.name, metric.sentence, names, registry=self._registry, multiprocess_mode="livesum"
+                metric.name, metric.sentence, names, registry=self._counted, multiprocess_mode="livesum"
             )
             return
-        counter = Counter(metric.name, metric.sentence, names, registry=self._registry)
+        counter = Counter(metric.name, metric.sentence, names, registry=self._counted)
         self._counters[metric.name] = counter
         # From 0 on, so that the first time that something happens is seen as an increase.
         for values in self._every(metric) if names else ():
@@ -168,43 +172,6 @@ class Metrics:
                 raise ValueError(f"{metric.name} has {len(metric.labels)} labels")
             family.add_metric(values, number)
         return family
-
-
-class _Together:
-    """A registry, with what others counted added to it.
-
-    It lacks the time at which each series began: a line more for every line, and no use here.
-    """
-
-    def __init__(self, registry: CollectorRegistry, others: Iterable[Callable[[], Iterable[Family]]]) -> None:
-        self._registry = registry
-        self._others = others
-
-    def collect(self) -> Iterator[Family]:
-        found: list[Family] = []
-        for family in self._registry.collect():
-            family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-            found.append(family)
-        names = {family.name for family in found}
-        others = (family for counted in self._others for family in counted() if family.name in names)
-        yield from added([*found, *others])
-
-
-def added(families: Iterable[Family]) -> list[Family]:
-    """Add up what several processes counted: each metric once, and of each series the sum."""
-    found: dict[str, Family] = {}
-    values: dict[str, dict[object, Sample]] = {}
-    for family in families:
-        # A metric of our own: what is given stays as it is, to be added to again.
-        found.setdefault(family.name, Family(family.name, family.documentation, family.type, family.unit))
-        sums = values.setdefault(family.name, {})
-        for sample in family.samples:
-            series = (sample.name, frozenset(sample.labels.items()))
-            known = sums.get(series)
-            sums[series] = sample if known is None else known._replace(value=known.value + sample.value)
-    for name, family in found.items():
-        family.samples = list(values[name].values())
-    return list(found.values())
 
 
 def _build() -> Values:

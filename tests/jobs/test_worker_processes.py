@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -12,18 +15,17 @@ from time import monotonic
 import httpx
 import psutil
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client import Metric as Family
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.jobs.worker_processes import WakePipe
 from receiver.sandbox import SandboxServer
-from receiver.telemetry.metrics import Metrics, added
+from receiver.telemetry.metrics import Metrics
+from receiver.telemetry.multiprocess import FOLDER, count_as, shared_counts
 from storage.ledger.database import Database
 from storage.ledger.wakeup import Topic, WakeupChannel
 from tests.jobs.test_postgres_service import KEYS
 from tests.support.live import IMAGEN
-from tests.support.processes import Process, environment, free_port, serving
+from tests.support.processes import ROOT, Process, environment, free_port, serving
 from tests.telemetry.test_metrics import value
 
 LONG = 20.0
@@ -65,7 +67,9 @@ def made(process: Process) -> str:
 
 
 def workers(process: Process) -> list[psutil.Process]:
-    return psutil.Process(process.child.pid).children(recursive=True)
+    """Its children that work; another one tracks resources for multiprocessing."""
+    children = psutil.Process(process.child.pid).children(recursive=True)
+    return [child for child in children if "--multiprocessing-fork" in child.cmdline()]
 
 
 def shown(process: Process) -> bytes:
@@ -130,7 +134,7 @@ def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
         until(lambda: value(shown(process), "darkroom_worker_slots") == 0)
         until(lambda: first not in workers(process) and len(workers(process)) == 1)
         assert value(shown(process), "darkroom_moves_total", gateway="apiframe", status="archived") == 1
-        assert list(tmp_path.glob(f"darkroom-workers-*/*_{first.pid}.db")) == []
+        assert len(list(tmp_path.glob("darkroom-metrics-*/*.db"))) == 6
         assert made(process) == "archived"
         pages = [shown(process) for _ in range(3)]  # and looking counts nothing
         for page in pages:
@@ -152,7 +156,7 @@ def test_they_end_with_the_process_that_serves(
         said = process.log.read_text()
         assert said.count('"event": "worker stopped"') == 2
         assert "started again" not in said
-    assert list(tmp_path.glob("darkroom-workers-*")) == []
+    assert list(tmp_path.glob("darkroom-metrics-*")) == []
 
 
 @pytest.mark.exhaustive
@@ -162,7 +166,7 @@ def test_they_end_also_if_it_is_killed(s3_server: EmbeddedS3, sandbox: SandboxSe
         found = workers(process)
         process.child.kill()
         assert psutil.wait_procs(found, LONG)[1] == []
-    assert list(tmp_path.glob("darkroom-workers-*")) == []
+    assert list(tmp_path.glob("darkroom-metrics-*")) == []
 
 
 def test_on_sqlite_both_sides_ring_for_each_other(tmp_path: Path) -> None:
@@ -174,7 +178,7 @@ def test_on_sqlite_both_sides_ring_for_each_other(tmp_path: Path) -> None:
         lines = [WakePipe(end, bell) for end, bell in zip(ends, bells, strict=True)]
         threads = [threading.Thread(target=line.listen) for line in lines]
         for bell, line, events, thread in zip(bells, lines, heard, threads, strict=True):
-            bell.forward(line.ring)
+            bell.forward(line.notify)
             for ring, event in events.items():
                 bell.on(ring, event.set)
             thread.start()
@@ -199,37 +203,47 @@ def test_who_does_not_listen_holds_nobody_up(tmp_path: Path) -> None:
         bell = WakeupChannel(database, silent)
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            bell.forward(WakePipe(ours, bell).ring)
+            bell.forward(WakePipe(ours, bell).notify)
             for _ in range(300_000):
                 bell.notify(Topic.EVENTS)
             assert theirs.recv(1) == b"e"
 
 
-def test_what_others_counted_is_added() -> None:
-    metrics, others = Metrics(["apiframe"]), CollectorRegistry()
-    theirs = Counter("darkroom_moves_total", "-", ["gateway", "status"], registry=others)
-    unknown = theirs.labels("unknown", "ready")
-    steps = Histogram("darkroom_step_seconds", "-", ["status"], buckets=(0.05, 1), registry=others)
-    metrics.add(others.collect)
-    metrics.add(lambda: [Family("of_somebody_else", "-", "counter")])
-    metrics.count("darkroom_moves_total", 2, gateway="apiframe", status="ready")
-    theirs.labels("apiframe", "ready").inc(3)
-    unknown.inc()
-    steps.labels("ready").observe(0.01)
-    for _ in range(2):  # and not to what was counted here
-        page = metrics.page()
-        assert value(page, "darkroom_moves_total", gateway="apiframe", status="ready") == 5
-        assert value(page, "darkroom_moves_total", gateway="unknown", status="ready") == 1
-        assert value(page, "darkroom_step_seconds_count", status="ready") == 1
-    assert page.count(b"# TYPE darkroom_moves_total counter") == 1
-    assert b"of_somebody_else" not in page
+def counted(page: bytes) -> tuple[float | None, ...]:
+    moves = value(page, "darkroom_moves_total", gateway="apiframe", status="ready")
+    steps = value(page, "darkroom_step_seconds_bucket", status="ready", le="+Inf")
+    return moves, steps, value(page, "darkroom_worker_jobs")
 
 
-def test_what_was_added_up_can_be_added_to_again() -> None:
-    """What a worker that is gone had counted must not grow whenever somebody looks."""
-    counted = [Family("jobs", "-", "counter") for _ in range(2)]
-    for family, number in zip(counted, (2, 3), strict=True):
-        family.add_sample("jobs_total", {"gateway": "apiframe"}, number)
-    sums = [added(counted)[0].samples[0].value for _ in range(2)]
-    assert sums == [5, 5]
-    assert [family.samples[0].value for family in counted] == [2, 3]
+class TestSharedCounts:
+    def test_adds_processes_and_goes_on_after_restart(self) -> None:
+        with shared_counts():
+            folder = Path(os.environ[FOLDER])
+            served = Metrics(["apiframe"])
+            served.count("darkroom_moves_total", 2, gateway="apiframe", status="ready")
+            for _ in range(2):  # the second time, as a worker that died with a job in hand and is back
+                count_as("worker-0")
+                worker = Metrics(["apiframe"])
+                worker.count("darkroom_moves_total", 3, gateway="apiframe", status="ready")
+                worker.observe("darkroom_step_seconds", 0.01, status="ready")
+                worker.change("darkroom_worker_jobs", 1)
+            assert [counted(served.page()) for _ in range(2)] == [(8, 2, 1)] * 2
+            assert served.page().count(b"# TYPE darkroom_moves_total counter") == 1
+            assert len(list(folder.iterdir())) == 6
+        assert not folder.exists()
+        assert counted(Metrics(["apiframe"]).page()) == (0, None, 0), "and each counts for itself again"
+
+    def test_counts_alone_without_folder(self, tmp_path: Path) -> None:
+        program = (
+            "from receiver.telemetry.multiprocess import shared_counts\n"
+            "from receiver.telemetry.metrics import Metrics\n"
+            "with shared_counts():\n"
+            "    metrics = Metrics([])\n"
+            "    metrics.change('darkroom_worker_jobs', 4)\n"
+            "    print(metrics.page().decode())\n"
+        )
+        full = f"import tempfile; tempfile.tempdir = {str(tmp_path / 'nowhere')!r}\n"
+        done = subprocess.run(
+            [sys.executable, "-c", full + program], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert "\ndarkroom_worker_jobs 4.0\n" in done.stdout
