@@ -1,112 +1,272 @@
-"""The one place where the parts are connected: settings in, service and ASGI application out."""
+"""Connect the parts: settings in, service out. Nothing is connected anywhere else.
+
+What only some roles need is imported where it is connected, so that no process loads more than its role has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
+import httpx
 import structlog
 
-from receiver import ringing
 from receiver.api.health import Health, oldest_result
-from receiver.api.subscriptions import Subscriptions
-from receiver.asgi import Behind, surface
+from receiver.api.metrics import MetricsPage
+from receiver.asgi import Part, Web, routes_of
+from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
-from receiver.download.downloader import Downloader, DownloadPolicy
+from receiver.callbacks.tokens import CallbackUrls
+from receiver.gateways.base import Gateway
+from receiver.gateways.client import GatewayClient
 from receiver.gateways.registry import configured
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
+from receiver.http.middleware import handlers
 from receiver.http.rate_limit import Limits
+from receiver.http.routing import Served
+from receiver.http.server import Connections
 from receiver.http.sessions import Sessions
-from receiver.jobs.archive import Archiver
-from receiver.jobs.bulk_poll import BulkPoller
-from receiver.jobs.circuit_breaker import CircuitBreaker
-from receiver.jobs.cleanup import Housekeeper
 from receiver.jobs.metrics import Measured, from_ledger, from_pauses, from_process, from_results
-from receiver.jobs.reconcile import Reconciler
-from receiver.jobs.retry import Retrier
-from receiver.jobs.submit import Submitter
-from receiver.jobs.worker import Step, Worker
-from receiver.jobs.worker_processes import WorkerProcesses
-from receiver.keyring import notify_secrets, secret_keys
-from receiver.makers import USUAL, Makers
-from receiver.memory import Memory, open_memory
-from receiver.notifications.sender import warnings_of
-from receiver.notifications.url_policy import NotifyPolicy
-from receiver.notify_parts import NotifyParts, notify_parts
-from receiver.outside import Outside, open_outside
+from receiver.keyring import secret_keys
 from receiver.redaction import Redactor
+from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
 from receiver.schedule import Timing, system_clock
-from receiver.service import Service
+from receiver.service import JobParts, Role, Service
 from receiver.settings import Settings, require
 from receiver.telemetry.metrics import Metrics
-from storage.ledger.events import KEPT_MS
+from storage.archive.keys import Keys
+from storage.errors import StorageError
+from storage.ledger.backlog import Backlog
+from storage.ledger.circuits import Circuits
+from storage.ledger.database import Database
+from storage.ledger.events import KEPT_MS, Events
+from storage.ledger.notifications import Notifications
+from storage.ledger.wakeup import Topic, WakeupChannel
 from storage.models import Clock, Job, Status
 
-log = structlog.get_logger("darkroom.app")
+if TYPE_CHECKING:
+    from receiver.api.subscriptions import Subscriptions
+    from receiver.download.downloader import Downloader, DownloadPolicy
+    from receiver.http.bucket_threads import BucketTurns
+    from receiver.jobs.circuit_breaker import CircuitBreaker
+    from receiver.jobs.submit import Submitter
+    from receiver.jobs.worker import Step
+    from receiver.notifications.sender import Notifier
+    from receiver.notifications.url_policy import NotifyPolicy
+    from receiver.thumbnails.cache import Thumbnails
+    from storage.archive.object_store import ObjectStore
+
+log = structlog.get_logger("darkroom.bell")
 
 
 def build(
     settings: Settings,
     *,
+    role: Role = Role.ALL,
     clock: Clock = system_clock,
     timing: Timing | None = None,
-    makers: Makers = USUAL,
+    factories: Factories | None = None,
 ) -> Service:
-    """Connect the parts, and check that they can be used.
+    """Connect the parts of a role, and check that they can be used.
 
     Raises SettingsError, or the storage errors Misconfigured and Unavailable, each saying what to change.
     """
-    require(settings)
-    access = _access(settings)
-    policy = NotifyPolicy.of(settings.notify, notify_secrets(settings))
-    outside = open_outside(settings, clock, makers, policy.secrets)
-    memory = open_memory(settings, clock, makers)
-    timing = timing or _timing(settings)
-    breaker = CircuitBreaker(memory.circuits, timing, outside.redactor, clock)
-    metrics = Metrics(outside.gateways)
-    waiters = Subscriptions(memory.events, settings.limits, metrics)
-    bell = ringing.open_wakeup(memory.database, metrics)
-    shared = _Shared(breaker=breaker, redactor=outside.redactor, timing=timing, clock=clock, metrics=metrics)
-    sending = (outside.gateways, outside.sender, outside.urls)
-    submitter = Submitter(memory.ledger, *sending, **shared, notify=policy, key_faults=memory.keys.faults)
-    admission = _admission(settings, access, clock)
-    notify = _notify(settings, policy, memory, admission, shared)
-    downloader = Downloader(_download_policy(settings))
-    steps = notify.notifier.after(_steps(settings, memory, outside, submitter, downloader, shared))
-    worker = _worker(settings, memory, outside, steps, ringing.moved(waiters, bell), shared)
-    due = ringing.due(worker, waiters, bell)
-    intake = Intake(memory.ledger, due, metrics)
-    _watch(metrics, memory, breaker, intake, clock)
-    retrier = Retrier(memory.ledger, outside.gateways, clock)
-    behind = Behind(
-        memory=memory,
-        outside=outside,
+    only_callbacks = role is Role.CALLBACKS
+    require(settings, only_callbacks=only_callbacks)
+    admission = _admission(settings, clock, api=not only_callbacks)
+    factories = factories or Factories()
+    if only_callbacks:
+        resources = open_resources(settings, clock, factories, only_callbacks=True)
+        return _service(_Base(settings, role, clock, factories, resources, admission), None)
+    policy = notify_policy(settings)
+    bucket = open_bucket(settings, factories)
+    resources = open_resources(settings, clock, factories, webhook_secrets=policy.secrets)
+    base = _Base(settings, role, clock, factories, resources, admission)
+    return _service(base, _jobs(base, bucket, policy, timing or _timing(settings)))
+
+
+class _Base:
+    """What the parts of every role share."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        role: Role,
+        clock: Clock,
+        factories: Factories,
+        resources: Resources,
+        admission: Admission,
+    ) -> None:
+        self.settings = settings
+        self.role = role
+        self.clock = clock
+        self.factories = factories
+        self.resources = resources
+        self.admission = admission
+        self.metrics = Metrics(resources.gateways)
+        self.wakeup = _wakeup(resources.database, self.metrics)
+        self.backlog = Backlog(resources.database, clock)
+        self.circuits = Circuits(resources.database, clock)
+        self.notifications = Notifications(resources.database, clock)
+
+
+def _service(base: _Base, jobs: JobParts | None) -> Service:
+    settings, resources, limits = base.settings, base.resources, base.settings.limits
+    arrived = _arrived(jobs, base.wakeup)
+    intake = Intake(resources.ledger, arrived, base.metrics)
+    base.metrics.watch(from_process(intake.waiting))
+    callbacks = Callbacks(
+        intake,
+        resources.gateways,
+        resources.tokens,
+        max_bytes=settings.callbacks.max_bytes,
+        limits=base.admission.limits,
+        redactor=resources.redactor,
+        clock=base.clock,
+        metrics=base.metrics,
+    )
+    health = _health(base, jobs)
+    parts: list[Part] = [callbacks] if base.role in {Role.ALL, Role.CALLBACKS} else []
+    parts += [health, MetricsPage(base.metrics, base.admission)]
+    routes = routes_of(parts)
+    if jobs is not None and base.role in {Role.ALL, Role.API}:
+        web = _api(base, jobs, health, arrived, routes)
+    else:
+        web = Web(routes, handlers())
+    return Service(
+        role=base.role,
+        url=settings.public_url,
+        connections=Connections(limits.connections, limits.head_timeout, settings.trusted_proxies),
+        resources=resources,
+        metrics=base.metrics,
+        wakeup=base.wakeup,
         intake=intake,
-        submitter=submitter,
-        retrier=retrier,
-        waiters=waiters,
-        wake=due,
-        health=_health(settings, memory, breaker, clock),
+        callbacks=callbacks,
+        health=health,
+        web=web,
+        jobs=jobs,
+    )
+
+
+def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> JobParts:
+    """Connect what submits, downloads, archives and notifies."""
+    from receiver.api.subscriptions import Subscriptions
+    from receiver.download.downloader import Downloader
+    from receiver.jobs.circuit_breaker import CircuitBreaker
+    from receiver.jobs.cleanup import Housekeeper
+    from receiver.jobs.retry import Retrier
+    from receiver.jobs.submit import Submitter
+    from receiver.jobs.worker import Worker
+    from receiver.jobs.worker_processes import WorkerProcesses
+
+    settings, resources, clock, metrics = base.settings, base.resources, base.clock, base.metrics
+    ledger, gateways, events = resources.ledger, resources.gateways, Events(resources.database)
+    client = httpx.Client(timeout=httpx.Timeout(30, connect=10), trust_env=False, follow_redirects=False)
+    concurrency = {name: ours.concurrency for name, ours in configured(settings).items()}
+    sender = base.factories.sender(client, concurrency)
+    breaker = CircuitBreaker(base.circuits, timing, resources.redactor, clock)
+    waiting, each = settings.limits.waiting, settings.limits.waiting_token
+    subscriptions = Subscriptions(events, metrics, most=waiting, most_each=each)
+    shared = _Shared(
+        breaker=breaker, redactor=resources.redactor, timing=timing, clock=clock, metrics=metrics
+    )
+    urls, key_faults = CallbackUrls(settings.public_url, resources.tokens), bucket.keys.faults
+    submitter = Submitter(ledger, gateways, sender, urls, **shared, notify=policy, key_faults=key_faults)
+    downloader = Downloader(_download_policy(settings))
+    notifier = _notifier(base, policy, timing)
+    steps = notifier.after(_steps(base, bucket, sender, submitter, downloader, shared))
+    worker = Worker(
+        ledger,
+        Measured(metrics, base.backlog).steps(steps),
+        concurrency=settings.worker.concurrency,
+        sending=sender.limits,
+        clock=clock,
+        moved=_moved(subscriptions, base.wakeup),
+        full=sender.full,
         metrics=metrics,
     )
-    return Service(
-        settings=settings,
-        memory=memory,
-        outside=outside,
+    metrics.watch(from_ledger(ledger, base.backlog, clock))
+    metrics.watch(from_results(base.backlog.oldest_ready_at, clock))
+    metrics.watch(from_pauses(breaker.paused))
+    return JobParts(
+        bucket=bucket,
+        client=client,
+        sender=sender,
         breaker=breaker,
-        retrier=retrier,
+        submitter=submitter,
+        retrier=Retrier(ledger, gateways, clock),
         downloader=downloader,
-        intake=intake,
         worker=worker,
-        workers=WorkerProcesses(settings.worker.processes, bell),
-        waiters=waiters,
-        bell=bell,
-        housekeeper=_housekeeper(memory, metrics, clock),
-        notifier=notify.notifier,
-        surface=surface(settings, admission, behind, makers, [notify.routes]),
+        threads=settings.worker.concurrency,
+        processes=WorkerProcesses(settings.worker.processes, base.wakeup),
+        subscriptions=subscriptions,
+        cleanup=Housekeeper({"events forgotten": lambda: events.forget(clock() - KEPT_MS)}, metrics),
+        notifier=notifier,
     )
+
+
+def _api(
+    base: _Base, jobs: JobParts, health: Health, arrived: Callable[[], None], others: Sequence[Served]
+) -> Web:
+    """Connect the API and the gallery; `others` are the routes that are described with them."""
+    from receiver.api.events import EventsPage
+    from receiver.api.facets import Counting
+    from receiver.api.images import Links
+    from receiver.api.jobs import Api
+    from receiver.api.notifications import NotificationRoutes
+    from receiver.api.openapi import Described
+    from receiver.api.usage import UsageApi
+    from receiver.gallery.routes import gallery
+    from receiver.http.bucket_threads import BucketTurns
+    from storage.search.facets import Facets
+    from storage.search.search import Search
+    from storage.search.usage import Usage
+
+    settings, admission, clock, database = base.settings, base.admission, base.clock, base.resources.database
+    search, facets, usage, turns = Search(database), Facets(database), Usage(database), BucketTurns()
+    store, archive = jobs.bucket.store, jobs.bucket.archive
+    thumbnails = _thumbnails(base, store, turns)
+
+    def queued() -> None:
+        arrived()
+        jobs.subscriptions.moved()
+
+    api = Api(
+        ledger=base.resources.ledger,
+        search=search,
+        circuits=base.circuits,
+        notifications=base.notifications,
+        submitter=jobs.submitter,
+        retrier=jobs.retrier,
+        admission=admission,
+        waiters=jobs.subscriptions,
+        queued=queued,
+        clock=clock,
+    )
+    parts: list[Part] = [
+        api,
+        Links(search, store, archive, thumbnails, turns, admission, settings.s3.link_lifetime),
+        Counting(facets, admission, clock),
+        UsageApi(usage, admission, clock),
+        EventsPage(jobs.subscriptions, admission),
+        NotificationRoutes(base.notifications, admission, jobs.notifier.wake, clock),
+    ]
+    described = Described([*routes_of(parts), *others], tokens=not admission.access.open)
+    public_url, max_upload = settings.public_url, settings.download.max_bytes
+    pages = gallery(api, facets, usage, archive, health, turns, public_url=public_url, max_upload=max_upload)
+    return Web([*described.routes, *pages.routes()], pages.handlers(handlers()), thumbnails)
+
+
+def _thumbnails(base: _Base, store: ObjectStore, turns: BucketTurns) -> Thumbnails:
+    from receiver.thumbnails.cache import RECIPE, Thumbnails
+    from receiver.thumbnails.pool import Thumbnailer
+    from storage.archive.thumbnails import ThumbnailStore
+
+    kept = ThumbnailStore(store, Keys(prefix=base.settings.s3.prefix), RECIPE)
+    pool = (base.factories.thumbnailer or Thumbnailer)()
+    return Thumbnails(store, kept, pool, turns, max_pixels=base.settings.download.max_pixels)
 
 
 class _Shared(TypedDict):
@@ -119,92 +279,24 @@ class _Shared(TypedDict):
     metrics: Metrics
 
 
-def _worker(
-    settings: Settings,
-    memory: Memory,
-    outside: Outside,
-    steps: Mapping[Status, Step],
-    moved: Callable[[str], None],
-    shared: _Shared,
-) -> Worker:
-    return Worker(
-        memory.ledger,
-        Measured(shared["metrics"], memory.backlog).steps(steps),
-        concurrency=settings.worker.concurrency,
-        sending=outside.sender.limits,
-        clock=shared["clock"],
-        moved=moved,
-        full=outside.sender.full,
-        metrics=shared["metrics"],
-    )
-
-
-def _watch(metrics: Metrics, memory: Memory, breaker: CircuitBreaker, intake: Intake, clock: Clock) -> None:
-    metrics.watch(from_ledger(memory.ledger, memory.backlog, clock))
-    metrics.watch(from_results(memory.backlog.oldest_ready_at, clock))
-    metrics.watch(from_pauses(breaker.paused))
-    metrics.watch(from_process(intake.waiting))
-
-
-def _notify(
-    settings: Settings, policy: NotifyPolicy, memory: Memory, admission: Admission, shared: _Shared
-) -> NotifyParts:
-    return notify_parts(
-        settings.notify,
-        policy,
-        database=memory.database,
-        notifications=memory.notifications,
-        admission=admission,
-        timing=shared["timing"],
-        clock=shared["clock"],
-        redactor=shared["redactor"],
-        metrics=shared["metrics"],
-    )
-
-
-def _access(settings: Settings) -> Access:
-    access = Access(token.get_secret_value() for token in settings.api_tokens)
-    access.refuse_exposure(settings.host, settings.public_url)
-    return access
-
-
-def _admission(settings: Settings, access: Access, clock: Clock) -> Admission:
-    limits = Limits(settings.limits, clock)
-    return Admission(access, limits, Sessions(access, secret_keys(settings), clock))
-
-
-def _housekeeper(memory: Memory, metrics: Metrics, clock: Clock) -> Housekeeper:
-    return Housekeeper({"events forgotten": lambda: memory.events.forget(clock() - KEPT_MS)}, metrics)
-
-
-def _health(settings: Settings, memory: Memory, breaker: CircuitBreaker, clock: Clock) -> Health:
-    results = oldest_result(memory.backlog.oldest_ready_at, limit_s=settings.ready.oldest_result, clock=clock)
-    checks = {"ledger": memory.ledger.ping, "archive": memory.store.ping, "results": results}
-    return Health(checks, [breaker.warnings, warnings_of(memory.notifications, clock)])
-
-
-def _timing(settings: Settings) -> Timing:
-    worker = settings.worker
-    later = Timing().callback_polls[1:]
-    return Timing(callback_polls=(worker.first_poll, *later), poll_only=worker.poll_interval)
-
-
 def _steps(
-    settings: Settings,
-    memory: Memory,
-    outside: Outside,
+    base: _Base,
+    bucket: Bucket,
+    sender: GatewayClient,
     submitter: Submitter,
     downloader: Downloader,
     shared: _Shared,
 ) -> dict[Status, Step]:
     """What comes next for a job, by where it is."""
-    ledger = memory.ledger
-    confirm = {name: ours.confirm for name, ours in configured(settings).items()}
-    overview = BulkPoller(memory.backlog, outside.sender, shared["clock"])
-    reconciler = Reconciler(
-        ledger, outside.gateways, outside.sender, confirm=confirm, overview=overview, **shared
-    )
-    collector = Archiver(ledger, memory.archive, downloader, reconciler, outside.gateways, **shared)
+    from receiver.jobs.archive import Archiver
+    from receiver.jobs.bulk_poll import BulkPoller
+    from receiver.jobs.reconcile import Reconciler
+
+    ledger, gateways = base.resources.ledger, base.resources.gateways
+    confirm = {name: ours.confirm for name, ours in configured(base.settings).items()}
+    overview = BulkPoller(base.backlog, sender, shared["clock"])
+    reconciler = Reconciler(ledger, gateways, sender, confirm=confirm, overview=overview, **shared)
+    collector = Archiver(ledger, bucket.archive, downloader, reconciler, gateways, **shared)
 
     def queued(job: Job, worker: str) -> Job:
         # A submission that seemed to fail may have been taken all the same; then its callback says so.
@@ -227,7 +319,104 @@ def _steps(
     }
 
 
+def _notifier(base: _Base, policy: NotifyPolicy, timing: Timing) -> Notifier:
+    from receiver.notifications.sender import Notifier, from_notifications
+    from receiver.notifications.transport import Poster
+    from storage.ledger.outbox import Outbox
+
+    notify = base.settings.notify
+    base.metrics.watch(from_notifications(base.notifications, base.clock))
+    return Notifier(
+        Outbox(base.resources.database, base.clock),
+        Poster(policy, timeout_s=notify.timeout),
+        policy.secrets,
+        timing=timing,
+        clock=base.clock,
+        redactor=base.resources.redactor,
+        metrics=base.metrics,
+        concurrency=notify.concurrency,
+        timeout_s=notify.timeout,
+    )
+
+
+def _admission(settings: Settings, clock: Clock, *, api: bool) -> Admission:
+    access = Access(token.get_secret_value() for token in settings.api_tokens)
+    if api:
+        access.refuse_exposure(settings.host, settings.public_url)
+    limits = Limits(
+        clock,
+        api_token=settings.limits.api_token,
+        callback_token=settings.limits.callback_token,
+        bad_tokens=settings.limits.bad_tokens,
+        body_timeout_s=settings.limits.body_timeout,
+    )
+    return Admission(access, limits, Sessions(access, secret_keys(settings), clock))
+
+
+def _health(base: _Base, jobs: JobParts | None) -> Health:
+    ledger, clock = base.resources.ledger, base.clock
+    if jobs is None:
+        return Health({"ledger": ledger.ping}, [lambda: _unproven(base.resources.gateways)])
+    from receiver.notifications.sender import warnings_of
+
+    limit_s = base.settings.ready.oldest_result
+    results = oldest_result(base.backlog.oldest_ready_at, limit_s=limit_s, clock=clock)
+    checks = {"ledger": ledger.ping, "archive": jobs.bucket.store.ping, "results": results}
+    return Health(checks, [jobs.breaker.warnings, warnings_of(base.notifications, clock)])
+
+
+def _unproven(gateways: Mapping[str, Gateway]) -> dict[str, str]:
+    if "apiframe" in gateways:
+        return {}
+    key = "DARKROOM_GATEWAYS__APIFRAME__API_KEY"
+    return {"apiframe": f"Its callbacks are refused here: {key}, with which they are signed, is not set."}
+
+
+def _wakeup(database: Database, metrics: Metrics) -> WakeupChannel:
+    def lost(error: Exception) -> None:
+        metrics.count("darkroom_ledger_errors_total", part="bell")
+        why = str(error) if isinstance(error, StorageError) else type(error).__name__
+        log.warning("other processes are not heard; the ledger is looked at once a second", why=why)
+
+    return WakeupChannel(database, lost)
+
+
+def _moved(subscriptions: Subscriptions, wakeup: WakeupChannel) -> Callable[[str], None]:
+    """Return what is called with a job's id after it has moved."""
+
+    def moved(job_id: str) -> None:
+        subscriptions.moved(job_id)
+        wakeup.notify(Topic.EVENTS)
+
+    return moved
+
+
+def _arrived(jobs: JobParts | None, wakeup: WakeupChannel) -> Callable[[], None]:
+    """Return what is called when there is work: it wakes this process' worker, or another if that is busy."""
+    if jobs is None:
+        return lambda: wakeup.notify(Topic.WORK)
+    worker = jobs.worker
+
+    def arrived() -> None:
+        worker.wake()
+        if worker.busy:
+            wakeup.notify(Topic.WORK)
+        wakeup.notify(Topic.EVENTS)
+
+    wakeup.on(Topic.WORK, worker.wake)
+    wakeup.on(Topic.EVENTS, jobs.subscriptions.moved)
+    return arrived
+
+
+def _timing(settings: Settings) -> Timing:
+    worker = settings.worker
+    later = Timing().callback_polls[1:]
+    return Timing(callback_polls=(worker.first_poll, *later), poll_only=worker.poll_interval)
+
+
 def _download_policy(settings: Settings) -> DownloadPolicy:
+    from receiver.download.downloader import DownloadPolicy
+
     download = settings.download
     return DownloadPolicy(
         allow_networks=tuple(ip_network(network) for network in download.allow_networks),

@@ -1,30 +1,37 @@
-"""The running service: its parts, connected, and how it starts and stops."""
+"""Start and stop the service: its parts, connected."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
+import httpx
 import structlog
 from starlette.applications import Starlette
 
-from receiver.api.subscriptions import Subscriptions
-from receiver.asgi import Surface
+from receiver.api.health import Health
+from receiver.asgi import Web
+from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
-from receiver.download.downloader import Downloader
-from receiver.jobs.circuit_breaker import CircuitBreaker
-from receiver.jobs.cleanup import Housekeeper
-from receiver.jobs.retry import Retrier
-from receiver.jobs.worker import Worker
-from receiver.jobs.worker_processes import RunWorker, WorkerProcesses
-from receiver.memory import Memory
-from receiver.notifications.sender import Notifier
-from receiver.outside import Outside
-from receiver.redaction import Redactor
-from receiver.roles import Role
-from receiver.settings import Settings
+from receiver.http.server import Connections
+from receiver.resources import Bucket, Resources
+from receiver.telemetry.metrics import Metrics
 from storage.ledger.wakeup import WakeupChannel
+
+if TYPE_CHECKING:
+    from receiver.api.subscriptions import Subscriptions
+    from receiver.download.downloader import Downloader
+    from receiver.gateways.client import GatewayClient
+    from receiver.jobs.circuit_breaker import CircuitBreaker
+    from receiver.jobs.cleanup import Housekeeper
+    from receiver.jobs.retry import Retrier
+    from receiver.jobs.submit import Submitter
+    from receiver.jobs.worker import Worker
+    from receiver.jobs.worker_processes import RunWorker, WorkerProcesses
+    from receiver.notifications.sender import Notifier
 
 log = structlog.get_logger("darkroom.service")
 
@@ -34,71 +41,110 @@ NOTIFY_STOP_S = 2.0
 JOIN_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """Everything that runs, connected. `start` it once, `stop` it once."""
+class Role(StrEnum):
+    """What a process serves over HTTP, beside health and metrics."""
 
-    settings: Settings
-    memory: Memory
-    outside: Outside
+    ALL = "all"
+    """Callbacks, the API and the gallery."""
+    CALLBACKS = "callbacks"
+    """Callbacks alone. Strangers reach it, so it has the ledger and what verifies callbacks, nothing else."""
+    API = "api"
+    """The API and the gallery."""
+    WORK = "work"
+    """Nothing: it works on jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobParts:
+    """What submits, downloads, archives and notifies; every role has it but `CALLBACKS`."""
+
+    bucket: Bucket
+    client: httpx.Client
+    sender: GatewayClient
     breaker: CircuitBreaker
+    submitter: Submitter
     retrier: Retrier
     downloader: Downloader
-    intake: Intake
     worker: Worker
-    workers: WorkerProcesses
-    waiters: Subscriptions
-    bell: WakeupChannel
-    housekeeper: Housekeeper
+    threads: int
+    """Those of the worker in each process that works."""
+    processes: WorkerProcesses
+    subscriptions: Subscriptions
+    cleanup: Housekeeper
     notifier: Notifier
-    surface: Surface
 
-    def start(self, *, work: bool) -> None:
-        """Begin to take callbacks in and, if `work`, to work."""
-        slots, workers = self.settings.worker.concurrency, self.workers
-        own = slots if work else 0
-        self.surface.metrics.watch(lambda: {"darkroom_worker_slots": own + slots * workers.running})
-        self.bell.start()
-        self.intake.start()
-        self.housekeeper.start()
+    def start(self, metrics: Metrics, *, work: bool) -> None:
+        """Start the background threads and, if `work`, the worker."""
+        own = self.threads if work else 0
+        metrics.watch(lambda: {"darkroom_worker_slots": own + self.threads * self.processes.running})
+        self.cleanup.start()
         if work:
             self.worker.start()
             self.notifier.start()
-        log.info("started", work=work, worker=self.worker.name, url=self.settings.public_url)
-
-    def cancel_waiters(self) -> None:
-        """Answer those who wait for a job or a thumbnail, because a stop was asked for."""
-        self.workers.leave()
-        self.waiters.close()
-        self.surface.links.thumbnails.close()
 
     def stop(self, *, work: bool) -> None:
-        """Stop cleanly: nothing new is begun, and what is in hand is finished or given back."""
-        self.cancel_waiters()
+        """Begin nothing new; finish what is in hand, or release its lease."""
         if work:
             self.worker.stop(STOP_S)
             self.notifier.stop(NOTIFY_STOP_S)
-        self.workers.stop(STOP_S + NOTIFY_STOP_S + JOIN_S)
-        self.intake.stop()
-        self.housekeeper.stop(JOIN_S)
-        self.bell.stop(JOIN_S)
+        self.processes.stop(STOP_S + NOTIFY_STOP_S + JOIN_S)
+        self.cleanup.stop(JOIN_S)
         self.downloader.close()
-        self.outside.client.close()
+        self.client.close()
         if work:
             self.worker.join(JOIN_S)
-        self.memory.database.close()
 
-    @property
-    def redactor(self) -> Redactor:
-        """Knows the secrets of this installation."""
-        return self.outside.redactor
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process of the service. `start` it once, `stop` it once."""
+
+    role: Role
+    url: str | None
+    """Where gateways reach it."""
+    connections: Connections
+    resources: Resources
+    metrics: Metrics
+    wakeup: WakeupChannel
+    intake: Intake
+    callbacks: Callbacks
+    health: Health
+    web: Web
+    jobs: JobParts | None
+    """None for the role `CALLBACKS`."""
+
+    def start(self, *, work: bool = False) -> None:
+        """Start to record callbacks and, if `work`, to work on jobs."""
+        self.wakeup.start()
+        self.intake.start()
+        if self.jobs is not None:
+            self.jobs.start(self.metrics, work=work)
+        log.info("started", role=self.role, work=work, url=self.url)
+
+    def cancel_waiters(self) -> None:
+        """Answer requests that wait for a job or a thumbnail, as the service is about to stop."""
+        if self.jobs is not None:
+            self.jobs.processes.leave()
+            self.jobs.subscriptions.close()
+        if self.web.thumbnails is not None:
+            self.web.thumbnails.close()
+
+    def stop(self, *, work: bool = False) -> None:
+        """Stop cleanly: nothing new is begun, and what is in hand is finished or released."""
+        self.cancel_waiters()
+        if self.jobs is not None:
+            self.jobs.stop(work=work)
+        self.intake.stop()
+        self.wakeup.stop(JOIN_S)
+        self.resources.database.close()
 
     def limit_waiters(self, connections: int) -> None:
-        """Let no more wait than leave connections for others: whoever waits holds one."""
-        self.waiters.at_most(connections // 2)
+        """Let waiting requests hold half of the connections at most."""
+        if self.jobs is not None:
+            self.jobs.subscriptions.at_most(connections // 2)
 
-    def asgi(self, *, work: bool, role: Role = Role.ALL, apart: RunWorker | None = None) -> Starlette:
-        """The ASGI application, with the routes of a role; its lifespan starts and stops the service.
+    def asgi(self, *, work: bool = False, apart: RunWorker | None = None) -> Starlette:
+        """Return the ASGI application of the role; its lifespan starts and stops the service.
 
         With `apart`, processes of their own do the work: each calls it (see `WorkerProcesses.start`).
         """
@@ -108,10 +154,10 @@ class Service:
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             self.start(work=here)
             try:
-                if work and apart is not None:
-                    self.workers.start(apart)
+                if self.jobs is not None and work and apart is not None:
+                    self.jobs.processes.start(apart)
                 yield
             finally:
                 self.stop(work=here)
 
-        return self.surface.app(lifespan, role)
+        return self.web.app(self.metrics, lifespan)

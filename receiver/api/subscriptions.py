@@ -24,7 +24,6 @@ from starlette.types import Receive
 
 from receiver.api.event_tail import EventBuffer, EventTailer
 from receiver.errors import TooManyRequests, TooManyWaiting
-from receiver.settings import LimitSettings
 from receiver.telemetry.metrics import Metrics, Values
 from storage.ledger.events import Event, EventPage, EventPosition, Events, LostReason
 from storage.models import Status
@@ -130,11 +129,12 @@ class Subscriber:
 class Subscriptions:
     """All requests that wait. For use on the event loop, but for `moved` and `close`."""
 
-    def __init__(self, events: Events, limits: LimitSettings, metrics: Metrics) -> None:
+    def __init__(self, events: Events, metrics: Metrics, *, most: int, most_each: int) -> None:
+        """Let `most` requests wait at once, `most_each` of them with one API token."""
         self._events = events
         self._metrics = metrics
-        self._most = limits.waiting
-        self._most_each = limits.waiting_token
+        self._most = most
+        self._most_each = most_each
         self._followers: set[Subscriber] = set()
         self._reader: EventTailer | None = None
         self._catching_up = CapacityLimiter(CATCHING_UP)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,8 +18,7 @@ from receiver.cli.console import FAILED, MISUSED, STOPPED, fail
 if TYPE_CHECKING:
     from socket import socket
 
-    from receiver.callback_app import CallbackService
-    from receiver.service import Service
+    from receiver.service import Role, Service
     from receiver.settings import Settings
 
 
@@ -29,8 +28,6 @@ class Only(StrEnum):
     CALLBACKS = "callbacks"
     API = "api"
 
-
-Built = TypeVar("Built", "Service", "CallbackService")
 
 Port = Annotated[
     int | None,
@@ -70,33 +67,30 @@ def serve(
     given = {"host": host, "port": port}
     with exit_on_error():
         from receiver.http.server import serve as serve_until_told
-        from receiver.roles import Role
+        from receiver.service import Role
         from receiver.settings import load, require
         from receiver.telemetry.multiprocess import shared_counts
 
+        role = Role.ALL if only is None else Role(only)
         settings = load(**{name: value for name, value in given.items() if value is not None})
-        require(settings, only_callbacks=only is Only.CALLBACKS)
+        require(settings, only_callbacks=role is Role.CALLBACKS)
         with listening(settings) as listener:
-            if only is Only.CALLBACKS:
-                taking = _callbacks(settings)
-                serve_until_told(taking, taking.asgi(), listener)
-                return
-            role = Role.ALL if only is None else Role.API
             work = work and only is None
             apart = partial(_work_apart, settings) if work and settings.worker.processes else None
             with nullcontext() if apart is None else shared_counts():
-                service = built(settings)
-                serve_until_told(service, service.asgi(work=work, role=role, apart=apart), listener)
+                service = built(settings, role)
+                serve_until_told(service, service.asgi(work=work, apart=apart), listener)
 
 
 def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
     """Work on jobs until a signal comes, or the process at the other end of a socket is gone."""
     from receiver.jobs.worker_processes import attach
+    from receiver.service import Role
 
     with exit_on_error():
-        service = built(settings)
+        service = built(settings, Role.WORK)
         stopped = stop_asked()
-        pipe = attach(end, service.bell, stopped.set) if end is not None else None
+        pipe = attach(end, service.wakeup, stopped.set) if end is not None else None
         service.start(work=True)
         if pipe is not None:
             pipe.say_ready()
@@ -157,33 +151,16 @@ def port_message(host: str, port: int, error: OSError, fix: str) -> str:
     return f"Cannot listen on {host}:{port}: {error.strerror or error}. Fix: {fix}"
 
 
-def built(settings: Settings) -> Service:
-    """Build the service, with its logs configured."""
+def built(settings: Settings, role: Role) -> Service:
+    """Build the service of a role, with its logs configured."""
     from receiver.app import build
-
-    _log_before(settings)
-    return _logging(build(settings))
-
-
-def _callbacks(settings: Settings) -> CallbackService:
-    from receiver.callback_app import build_callbacks
-
-    _log_before(settings)
-    return _logging(build_callbacks(settings))
-
-
-def _log_before(settings: Settings) -> None:
     from receiver.keyring import every_secret
     from receiver.redaction import Redactor
     from receiver.telemetry import logs
 
     logs.configure(settings.log_format, settings.log_level, Redactor(every_secret(settings)))
     logs.catch_everything()
-
-
-def _logging(service: Built) -> Built:
-    """Configure logs again, to redact also the keys that were created or read from files."""
-    from receiver.telemetry import logs
-
-    logs.configure(service.settings.log_format, service.settings.log_level, service.redactor)
+    service = build(settings, role=role)
+    # To redact also the keys that were created or read from files.
+    logs.configure(settings.log_format, settings.log_level, service.resources.redactor)
     return service

@@ -33,10 +33,10 @@ def work(
 
 def _serve_health(port: int) -> None:
     from receiver.http.server import serve
-    from receiver.roles import Role
+    from receiver.service import Role
     from receiver.settings import load
 
     settings = load(port=port)
     with listening(settings) as listener:
-        service = built(settings)
-        serve(service, service.asgi(work=True, role=Role.WORK), listener)
+        service = built(settings, Role.WORK)
+        serve(service, service.asgi(work=True), listener)

@@ -25,8 +25,8 @@ from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
 from receiver.http.server import address, listen, served
 from receiver.redaction import Redactor
+from receiver.resources import Bucket
 from receiver.sandbox import SandboxConfig, SandboxServer
-from receiver.service import Service
 from receiver.settings import (
     ApiframeSettings,
     ApiInOneSettings,
@@ -36,6 +36,7 @@ from receiver.settings import (
     Settings,
 )
 from receiver.telemetry import logs
+from storage.ledger.ledger import Ledger
 
 BUCKET = "darkroom-demo"
 TAG = "demo"
@@ -102,7 +103,8 @@ class Demo:
     run: str
     s3: EmbeddedS3
     sandbox: SandboxServer
-    service: Service
+    ledger: Ledger
+    bucket: Bucket
     darkroom: Darkroom
 
     @property
@@ -126,17 +128,17 @@ class Demo:
 
     def record(self, job_id: str) -> tuple[str, dict[str, Any]]:
         """A job's record in the bucket: its key, and what it says."""
-        job = self.service.memory.ledger.job(job_id)
-        archive = self.service.memory.archive
+        job = self.ledger.job(job_id)
+        archive = self.bucket.archive
         return archive.record_key(job), archive.read_record(job)
 
     def faults(self, output: Output) -> list[str]:
         """Compare an output wherever it is: sandbox, ledger, record, S3 and file. Empty if all agree."""
-        gateway_job = self.service.memory.ledger.job(output.job_id).gateway_job_id
+        gateway_job = self.ledger.job(output.job_id).gateway_job_id
         drawn = sha256(self.sandbox.image_bytes(gateway_job or "", output.index)).hexdigest()
         _, record = self.record(output.job_id)
         entry = next(entry for entry in record["outputs"] if entry["index"] == output.index)
-        stored, length = self.service.memory.store.digest(output.key)
+        stored, length = self.bucket.store.digest(output.key)
         file = self.darkroom.download(output, self.images)
         digests = {
             "the record": entry["sha256"],
@@ -172,10 +174,12 @@ def running_demo(folder: Path, *, port: int = 0) -> Iterator[Demo]:
         s3 = stack.enter_context(EmbeddedS3(folder / "s3"))
         sandbox = stack.enter_context(SandboxServer(SandboxConfig()))
         service = build(_settings(folder, address(listener), s3, sandbox))
-        _log_to(log, service.outside.redactor)
+        assert service.jobs is not None
+        _log_to(log, service.resources.redactor)
         url = stack.enter_context(served(service, listener))
         darkroom = stack.enter_context(Darkroom(url))
-        yield Demo(folder, url, secrets.token_hex(4), s3, sandbox, service, darkroom)
+        ledger = service.resources.ledger
+        yield Demo(folder, url, secrets.token_hex(4), s3, sandbox, ledger, service.jobs.bucket, darkroom)
 
 
 def _settings(folder: Path, url: str, s3: EmbeddedS3, sandbox: SandboxServer) -> Settings:

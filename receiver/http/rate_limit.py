@@ -10,7 +10,6 @@ from math import ceil
 from starlette.requests import HTTPConnection
 
 from receiver.errors import TooManyRequests
-from receiver.settings import LimitSettings
 from storage.models import Clock
 
 MINUTE_MS = 60_000
@@ -77,11 +76,20 @@ class Limits:
     of the tokens.
     """
 
-    def __init__(self, settings: LimitSettings, clock: Clock) -> None:
-        self.body_timeout_s = settings.body_timeout
-        self._api = Rate(settings.api_token, clock)
-        self._callbacks = Rate(settings.callback_token, clock)
-        self._strangers = Rate(settings.bad_tokens, clock)
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        api_token: int,
+        callback_token: int,
+        bad_tokens: int,
+        body_timeout_s: float,
+    ) -> None:
+        """Take the requests a minute of one API token, one callback token, and one address without either."""
+        self.body_timeout_s = body_timeout_s
+        self._api = Rate(api_token, clock)
+        self._callbacks = Rate(callback_token, clock)
+        self._strangers = Rate(bad_tokens, clock)
 
     def api(self, name: str) -> None:
         """Count a request with the API token of this name, or raise TooManyRequests."""

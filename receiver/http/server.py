@@ -6,8 +6,9 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from ipaddress import ip_network
 from types import FrameType
 from typing import Protocol
@@ -17,7 +18,6 @@ import uvicorn
 from starlette.applications import Starlette
 
 from receiver.http.connection_limits import ConnectionLimiter, allowed, limited
-from receiver.settings import Settings
 
 log = structlog.get_logger("darkroom.serving")
 
@@ -70,12 +70,24 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """What connections are held to, and whose `X-Forwarded-For` is believed."""
+
+    most: int
+    """How many may be open."""
+    head_timeout_s: float
+    """How long a request's head may take."""
+    trusted_proxies: Sequence[str] = ()
+    """Networks of reverse proxies."""
+
+
 class Servable(Protocol):
     """A service that can be served."""
 
     @property
-    def settings(self) -> Settings:
-        """What it runs with."""
+    def connections(self) -> Connections:
+        """What its connections are held to."""
 
     def cancel_waiters(self) -> None:
         """Answer those who wait, because a stop was asked for."""
@@ -124,9 +136,8 @@ def served(service: Application, listener: socket.socket, *, work: bool = True) 
 
 
 def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -> Server:
-    limits = service.settings.limits
-    connections = allowed(limits.connections)
-    limiter = ConnectionLimiter(connections, timeout_s=limits.head_timeout)
+    connections = allowed(service.connections.most)
+    limiter = ConnectionLimiter(connections, timeout_s=service.connections.head_timeout_s)
     service.limit_waiters(connections)
     config = uvicorn.Config(
         app,
@@ -137,7 +148,7 @@ def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -
         access_log=False,
         server_header=False,
         proxy_headers=True,
-        forwarded_allow_ips=_with_mapped(service.settings.trusted_proxies),
+        forwarded_allow_ips=_with_mapped(service.connections.trusted_proxies),
         timeout_graceful_shutdown=GRACE_S,
     )
     # It warns of every request that is not HTTP, which strangers could fill the log with.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_network
 
 from receiver.download.ssrf import (
     Address,
@@ -20,8 +19,7 @@ from receiver.download.ssrf import (
     parse_target,
 )
 from receiver.download.transport import Deadline, Resolver, lookup
-from receiver.errors import EndpointForbidden, ForbiddenAddress, SettingsError
-from receiver.settings import NotifySettings
+from receiver.errors import EndpointForbidden, ForbiddenAddress
 
 MAX_URL_LENGTH = 2048
 """Characters."""
@@ -39,18 +37,6 @@ class NotifyPolicy:
     """The only hosts, with those below them, that may be reached besides; empty allows any."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Sign what is sent, each of them; without one nothing is notified."""
-
-    @classmethod
-    def of(cls, settings: NotifySettings, secrets: Sequence[str]) -> NotifyPolicy:
-        """Read the settings; raise SettingsError if their own URL leads where no notification may go."""
-        default = None if settings.url is None else settings.url.get_secret_value()
-        networks = tuple(ip_network(network) for network in settings.allow_networks)
-        policy = cls(default, networks, tuple(settings.allow_hosts), tuple(secrets))
-        try:
-            policy.check(default or "")
-        except EndpointForbidden as error:
-            raise SettingsError(f"DARKROOM_NOTIFY__URL: {error}") from error
-        return policy
 
     def check(self, url: str) -> None:
         """Check a URL as far as can be told without looking its host up; an empty one means nowhere.

@@ -110,7 +110,7 @@ def test_an_unsupported_parameter_is_refused_by_name(live: Live, change: dict[st
 def test_an_unsupported_parameter_may_be_dropped_and_the_record_says_so(live: Live) -> None:
     job = live.make(IMAGEN, seed=7, unsupported="ignore")
     assert job["status"] == "archived"
-    record = live.service.memory.archive.read_record(live.job(job["id"]))
+    record = live.bucket.archive.read_record(live.job(job["id"]))
     assert record["request"]["asked"]["ignored"] == ["seed"]
     assert record["request"]["asked"]["seed"] == "7"
     assert "seed" not in str(record["request"]["sent"])
@@ -398,7 +398,7 @@ def test_readiness_names_the_part_that_is_missing(sandbox: SandboxServer, tmp_pa
     with EmbeddedS3(tmp_path / "s3") as own, started(own, tmp_path, sandbox=sandbox) as live:
         assert live.http.get("/readyz").json()["checks"] == {"ledger": "ok", "archive": "ok", "results": "ok"}
         own.stop()
-        live.service.surface.health.forget()
+        live.service.health.forget()
         answer = live.http.get("/readyz", timeout=60)
         assert answer.status_code == 503
         assert "DARKROOM_S3__ENDPOINT" in answer.json()["checks"]["archive"]

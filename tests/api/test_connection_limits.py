@@ -140,7 +140,7 @@ def test_a_refused_body_is_not_read_for_ever(target: Live, framing: bytes) -> No
 
 def test_a_refused_body_that_ends_leaves_the_connection_in_use(target: Live) -> None:
     url = target.callback_url(running_job(target, "theirs-over"))
-    size = target.service.settings.callbacks.max_bytes + 1
+    size = target.settings.callbacks.max_bytes + 1
     head = f"POST /{url.split('/', 3)[3]} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
     with connected(target) as connection:
         connection.sendall(head)

@@ -30,13 +30,13 @@ A, B, C = (token.rpartition(":")[2] for token in TOKENS)
 
 def kept(live: Live) -> list[Told]:
     """Everything that the ledger has of what happened."""
-    return [as_told(one) for one in Events(live.service.memory.database).after(0, limit=100_000)]
+    return [as_told(one) for one in Events(live.service.resources.database).after(0, limit=100_000)]
 
 
 def put(live: Live, number: int, *, gateway: str = "apiframe") -> None:
     """Have so many events in the ledger, as another process would write them."""
     row = {"at": int(time() * 1000), "job_id": NOBODY, "gateway": gateway, "status": "queued"}
-    with live.service.memory.database.write() as connection:
+    with live.service.resources.database.write() as connection:
         connection.execute(insert(table), [row] * number)
 
 
@@ -108,7 +108,7 @@ def test_everything_reaches_every_reader_once_and_in_order(start: Start) -> None
         moves = [one.data["status"] for one in mine if one.kind == "job"]
         outputs = [one.data["output_id"] for one in mine if one.kind == "output"]
         assert moves == ["queued", *(status for status, _ in live.job(job_id).moves if status != "queued")]
-        assert sorted(outputs) == [one.id for one in live.service.memory.ledger.outputs(job_id)]
+        assert sorted(outputs) == [one.id for one in live.service.resources.ledger.outputs(job_id)]
         assert mine[-1].data["error_code"] == ("generation_failed" if moves[-1] == "failed" else None)
 
 
@@ -163,7 +163,7 @@ def test_a_stream_that_is_cut_before_its_first_event_misses_nothing(still: Live)
     ],
 )
 def test_who_may_have_missed_something_is_told_so(still: Live, last: str, reason: str) -> None:
-    assert Events(still.service.memory.database).forget(0, most=3) == 2
+    assert Events(still.service.resources.database).forget(0, most=3) == 2
     assert read(still, "2") == kept(still)
 
     async def follow() -> None:
@@ -179,7 +179,7 @@ def test_who_may_have_missed_something_is_told_so(still: Live, last: str, reason
 
 def test_0_is_the_oldest_that_is_kept_whatever_was_forgotten(still: Live) -> None:
     job = still.submit(IMAGEN)
-    assert Events(still.service.memory.database).forget(0, most=3) == 3
+    assert Events(still.service.resources.database).forget(0, most=3) == 3
     told = kept(still)
     assert read(still, since="0") == read(still, "0") == told
     assert read(still, since="0", job=job["id"]) == told[-1:]
@@ -197,7 +197,7 @@ def test_who_came_before_all_events_is_told_what_was_forgotten(start: Start) -> 
     last = asyncio.run(begin())
     put(live, 5)
     assert read(live, last) == kept(live)
-    assert Events(live.service.memory.database).forget(0, most=3) == 2
+    assert Events(live.service.resources.database).forget(0, most=3) == 2
     assert [one.kind for one in read(live, last)] == ["reset"]
 
 
@@ -279,13 +279,13 @@ def test_whoever_goes_away_leaves_nothing_behind(still: Live) -> None:
             )
             waits = [asyncio.create_task(http.get(f"/v1/jobs/{job_id}?wait=60")) for _ in range(20)]
             await until(lambda: waiting(still) == 40)
-            reader = still.service.waiters._reader
+            reader = still.parts.subscriptions._reader
             assert reader is not None
             held = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(tasks(), reader.loop))
             for wait in waits:
                 wait.cancel()
         await until(lambda: waiting(still) == 0)
-        assert still.service.waiters._reader is None
+        assert still.parts.subscriptions._reader is None
         left = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(tasks(), reader.loop))
         assert len(held) > 80
         assert "darkroom-events" in held

@@ -22,7 +22,7 @@ from PIL import Image
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.http.server import GRACE_S
-from receiver.makers import USUAL
+from receiver.resources import Factories
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.thumbnails.pool import Thumbnailer
 from storage.archive.object_store import ObjectStore, ObjectStream
@@ -99,12 +99,12 @@ def made(s3_server: EmbeddedS3, tmp_path_factory: pytest.TempPathFactory) -> Ite
         SandboxServer(config) as sandbox,
         started(
             s3_server, tmp_path_factory.mktemp("links"), sandbox=sandbox,
-            makers=replace(USUAL, store=Watched.connect),
+            factories=Factories(store=Watched.connect),
         ) as live,
     ):  # fmt: skip
         job = live.make(ULTRA, prompt=PROMPT)
         (output,) = live.outputs(job["id"])
-        image = live.service.memory.store.read(output["key"], max_bytes=10_000_000)
+        image = live.bucket.store.read(output["key"], max_bytes=10_000_000)
         assert len(image) > 600_000
         assert hashlib.sha256(image).hexdigest() == output["sha256"]
         Watched.log.clear()
@@ -329,7 +329,7 @@ def test_who_leaves_in_the_middle_holds_nothing_open(made: Made) -> None:
 
 def replaced(live: Live, output: dict[str, Any], image: bytes) -> None:
     """Put other bytes in the place of an archived image, as only somebody with the bucket's keys can."""
-    store = live.service.memory.store
+    store = live.bucket.store
     store.delete(output["key"])
     store.put_new(
         output["key"], io.BytesIO(image), size=len(image), sha256=hashlib.sha256(image).hexdigest(),
@@ -360,7 +360,7 @@ def test_wrong_bytes_never_end_as_if_they_were_right(made: Made, capsys: pytest.
 def test_an_image_that_is_gone_is_not_found(start: Start) -> None:
     live = start()
     (output,) = live.outputs(live.make(IMAGEN)["id"])
-    live.service.memory.store.delete(output["key"])
+    live.bucket.store.delete(output["key"])
     for path in ("image?stream=1", "thumbnail"):
         answer = live.http.get(f"/v1/outputs/{output['id']}/{path}")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
@@ -373,9 +373,13 @@ def test_an_image_that_is_gone_is_not_found(start: Start) -> None:
 def thumbnailed(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
-    makers = replace(USUAL, store=Watched.connect)
+    factories = Factories(store=Watched.connect)
     with started(
-        s3_server, tmp_path_factory.mktemp("thumbnailed"), sandbox=sandbox, makers=makers, s3={"prefix": "p/"}
+        s3_server,
+        tmp_path_factory.mktemp("thumbnailed"),
+        sandbox=sandbox,
+        factories=factories,
+        s3={"prefix": "p/"},
     ) as live:
         yield live
 
@@ -396,8 +400,8 @@ def test_a_thumbnail_is_made_once_kept_and_then_read(thumbnailed: Live) -> None:
     Watched.log.clear()
     again = live.http.get(at)
     assert Watched.log == [("stream", key)]
-    assert again.content == answers[0].content == live.service.memory.store.read(key, max_bytes=10**6)
-    assert live.service.memory.store.head(key).content_type == again.headers["content-type"] == "image/webp"
+    assert again.content == answers[0].content == live.bucket.store.read(key, max_bytes=10**6)
+    assert live.bucket.store.head(key).content_type == again.headers["content-type"] == "image/webp"
     assert is_safe(again)
     assert names(again)[1].endswith("-0-thumbnail.webp")
 
@@ -419,7 +423,7 @@ def test_a_thumbnail_may_be_deleted_at_any_time(thumbnailed: Live) -> None:
     output = live.make(IMAGEN)["outputs"][0]
     at, key = f"/v1/outputs/{output}/thumbnail", f"p/thumbnails/{output}.webp"
     first = live.http.get(at)
-    live.service.memory.store.delete(key)
+    live.bucket.store.delete(key)
     assert live.http.get(at).content == first.content
     kept = live.keys()
     assert key in kept
@@ -432,20 +436,20 @@ def test_one_that_does_not_fit_is_made_anew(thumbnailed: Live, metadata: dict[st
     live = thumbnailed
     output = live.make(IMAGEN)["outputs"][0]
     key, junk = f"p/thumbnails/{output}.webp", bytes(size)
-    live.service.memory.store.put_new(
+    live.bucket.store.put_new(
         key, io.BytesIO(junk), size=size, sha256=hashlib.sha256(junk).hexdigest(),
         content_type="image/webp", metadata=metadata,
     )  # fmt: skip
     answer = live.http.get(f"/v1/outputs/{output}/thumbnail")
     assert answer.content[8:12] == b"WEBP"
-    assert live.service.memory.store.read(key, max_bytes=10**6) == answer.content
+    assert live.bucket.store.read(key, max_bytes=10**6) == answer.content
 
 
 def test_an_image_over_the_limit_has_none_and_is_had_all_the_same(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     with started(s3_server, tmp_path, sandbox=sandbox) as live:
-        bucket = live.service.settings.s3.bucket
+        bucket = live.settings.s3.bucket
         output = live.make(IMAGEN)["outputs"][0]
     low = {"max_pixels": 100}
     with started(
@@ -465,8 +469,8 @@ def test_who_waits_for_one_is_sent_home_when_the_service_stops(
     (tmp_path / "odd").touch()
     hanging = Thumbnailer(odd("time.sleep(60)", tmp_path / "odd"))
     with ThreadPoolExecutor(1) as pool:
-        makers = replace(USUAL, thumbnailer=lambda: hanging)
-        with started(s3_server, tmp_path, sandbox=sandbox, makers=makers) as live:
+        factories = Factories(thumbnailer=lambda: hanging)
+        with started(s3_server, tmp_path, sandbox=sandbox, factories=factories) as live:
             at = f"{live.url}/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/thumbnail"
             asking = pool.submit(httpx.get, at, trust_env=False, timeout=30)
             while not hanging.children():
@@ -484,7 +488,7 @@ def test_who_waits_for_one_is_sent_home_when_the_service_stops(
 def test_a_record_is_the_one_in_the_bucket(live: Live) -> None:
     job = live.make(ULTRA, num_images=2, tags={"k": "v"})
     told = [live.http.get(f"/v1/outputs/{output}/record").json() for output in job["outputs"]]
-    assert told[0] == told[1] == live.service.memory.archive.read_record(live.job(job["id"]))
+    assert told[0] == told[1] == live.bucket.archive.read_record(live.job(job["id"]))
     assert (told[0]["schema"], told[0]["job"]["id"]) == ("darkroom/record/1", job["id"])
 
 
@@ -519,7 +523,7 @@ def test_a_record_that_is_not_there_is_not_found(thumbnailed: Live) -> None:
     live.finish(job_id)
     assert live.http.get(f"/v1/outputs/{outputs[0]['id']}/record").status_code == 200
     job = live.job(job_id)
-    live.service.memory.store.delete(live.service.memory.archive.record_key(job))
+    live.bucket.store.delete(live.bucket.archive.record_key(job))
     assert live.http.get(f"/v1/outputs/{outputs[0]['id']}/record").status_code == 404
 
 

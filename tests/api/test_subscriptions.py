@@ -16,7 +16,6 @@ from receiver.api.event_tail import GAP_S, RECENT, EventBuffer
 from receiver.api.subscriptions import TAKEN, Reset, Subscriptions
 from receiver.http.auth import Caller
 from receiver.jobs.cleanup import Housekeeper
-from receiver.settings import LimitSettings
 from receiver.telemetry.metrics import Metrics
 from storage.errors import Unavailable
 from storage.ledger.database import Database
@@ -60,7 +59,7 @@ def events(database: Database) -> Counted:
 
 @pytest.fixture
 def waiters(events: Counted) -> Subscriptions:
-    return Subscriptions(events, LimitSettings(), Metrics(["apiframe"]))
+    return Subscriptions(events, Metrics(["apiframe"]), most=1000, most_each=400)
 
 
 def put(database: Database, number: int, job_id: str = "job", at: int = 1_795_000_000_000) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from receiver.makers import Makers
+from receiver.resources import Factories
 from storage.archive.keys import Keys
 from storage.ledger.ledger import Ledger
 from storage.models import Output
@@ -32,7 +32,7 @@ def plant(live: Live, job_id: str, data: bytes, **more: str) -> str:
     key = Keys().image(live.job(job_id), 0, extension="png", sha256="")
     sha256 = hashlib.sha256(data).hexdigest()
     metadata = {"darkroom-job-id": job_id, "darkroom-output-index": "0", **more}
-    live.service.memory.store.put_new(
+    live.bucket.store.put_new(
         key, io.BytesIO(data), size=len(data), sha256=sha256, content_type="image/png", metadata=metadata
     )
     return key
@@ -43,8 +43,8 @@ def kept(live: Live, job: dict[str, Any], data: bytes) -> None:
     assert (job["status"], job["error"]) == ("archived", None)
     (output,) = live.outputs(job["id"])
     assert output["sha256"] == hashlib.sha256(data).hexdigest()
-    assert live.service.memory.store.read(output["key"], max_bytes=10_000) == data
-    (listed,) = live.service.memory.archive.read_record(live.job(job["id"]))["outputs"]
+    assert live.bucket.store.read(output["key"], max_bytes=10_000) == data
+    (listed,) = live.bucket.archive.read_record(live.job(job["id"]))["outputs"]
     names = ("key", "sha256", "bytes", "media_type", "width", "height")
     assert {name: listed[name] for name in names} == {name: output[name] for name in names}
 
@@ -64,10 +64,10 @@ def test_a_retry_heals_a_job_whose_image_was_orphaned(
     job_id = str(live.submit(PNG | {"params": PARAMS | sandbox})["id"])
     data = picture()
     key = plant(live, job_id, data)  # without a digest, so that nothing is proven
-    worker = start(s3={"bucket": live.service.settings.s3.bucket})
+    worker = start(s3={"bucket": live.settings.s3.bucket})
     job = worker.finish(job_id)
     assert (job["status"], job["error"]["code"]) == ("failed", code)
-    live.service.memory.store.delete(key)
+    live.bucket.store.delete(key)
     plant(live, job_id, data, **{SHA256: hashlib.sha256(data).hexdigest()})
     assert worker.http.post(f"/v1/jobs/{job_id}/retry").is_success
     kept(worker, worker.finish(job_id), data)
@@ -86,7 +86,7 @@ def test_the_image_that_another_worker_noted_meanwhile_is_kept(start: Start) -> 
                 super().add_output(noted[0])
             super().add_output(output)
 
-    live = start(key_template="{job_id}/{index}-{sha256}.{ext}", makers=Makers(ledger=Overtaken))
+    live = start(key_template="{job_id}/{index}-{sha256}.{ext}", factories=Factories(ledger=Overtaken))
     job = live.make(PNG)
     assert job["status"] == "archived"
     assert [output["key"] for output in live.outputs(job["id"])] == [noted[0].key]
@@ -98,5 +98,5 @@ def test_an_image_noted_under_a_key_of_another_submission_is_a_conflict(start: S
             super().add_output(replace(output, sha256="0" * 64, key=f"elsewhere/{output.key}"))
             super().add_output(output)
 
-    job = start(makers=Makers(ledger=Crossed)).make(PNG)
+    job = start(factories=Factories(ledger=Crossed)).make(PNG)
     assert (job["status"], job["error"]["code"]) == ("failed", "archive_conflict")

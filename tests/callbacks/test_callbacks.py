@@ -41,7 +41,7 @@ def idle(s3_server: Any, sandbox: Any, tmp_path_factory: pytest.TempPathFactory)
 def running_job(live: Live, theirs: str) -> str:
     """A job that its gateway is said to have taken."""
     job_id = str(live.submit(IMAGEN)["id"])
-    ledger = live.service.memory.ledger
+    ledger = live.service.resources.ledger
     job = next(job for job in ledger.claim("test", 100) if job.id == job_id)
     job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
     ledger.move(job, Status.RUNNING, "test", gateway_job_id=theirs, due_in_ms=3_600_000)
@@ -51,7 +51,7 @@ def running_job(live: Live, theirs: str) -> str:
 def state(live: Live) -> tuple[Any, ...]:
     """Everything that a refused callback must leave as it was."""
     jobs = live.http.get("/v1/jobs", params={"limit": 500}).json()["jobs"]
-    deliveries = [live.service.memory.ledger.deliveries(job["id"]) for job in jobs]
+    deliveries = [live.service.resources.ledger.deliveries(job["id"]) for job in jobs]
     return jobs, deliveries, live.keys()
 
 
@@ -62,7 +62,7 @@ def test_a_proven_callback_is_accepted_once_and_then_known(idle: Live) -> None:
     again = httpx.post(url, content=body, headers=signed(body))
     assert (first.status_code, first.json()) == (200, {"status": "accepted"})
     assert (again.status_code, again.json()) == (200, {"status": "duplicate"})
-    (delivery,) = idle.service.memory.ledger.deliveries(job_id)
+    (delivery,) = idle.service.resources.ledger.deliveries(job_id)
     assert delivery.body == body
     assert delivery.body_sha256 == hashlib.sha256(body).hexdigest()
     assert delivery.signature == "valid"
@@ -75,7 +75,7 @@ def test_fifty_at_the_same_instant_are_one(idle: Live) -> None:
         answers = list(pool.map(lambda _: httpx.post(url, content=body, headers=signed(body)), range(50)))
     assert [answer.status_code for answer in answers] == [200] * 50
     assert sorted(answer.json()["status"] for answer in answers) == ["accepted"] + ["duplicate"] * 49
-    assert len(idle.service.memory.ledger.deliveries(job_id)) == 1
+    assert len(idle.service.resources.ledger.deliveries(job_id)) == 1
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_all_bad_tokens_get_the_same_answer(idle: Live) -> None:
     good = idle.callback_url(job_id)
     token = good.rpartition("/")[2]
     clock = lambda: 1_000_000_000_000  # noqa: E731 - a day in 2001
-    secret = (idle.service.settings.data_dir / "secret-key").read_text().strip()
+    secret = (idle.settings.data_dir / "secret-key").read_text().strip()
     expired = CallbackTokens([secret], max_age_s=60, clock=clock).make("apiframe", job_id)
     other_key = CallbackTokens(["another-key-of-ours"], max_age_s=60, clock=clock).make("apiframe", job_id)
     changed = token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]
@@ -162,7 +162,7 @@ def test_whatever_is_wrong_is_refused_and_changes_nothing(
 
 
 def test_a_true_token_for_a_job_that_is_gone_is_told_so(idle: Live) -> None:
-    tokens = idle.service.outside.urls.tokens
+    tokens = idle.service.resources.tokens
     url = f"{idle.url}/callbacks/apiframe/{tokens.make('apiframe', 'nobody')}"
     body = completed("theirs")
     answer = httpx.post(url, content=body, headers=signed(body))
@@ -178,7 +178,7 @@ def test_only_post_is_taken_and_nothing_is_ever_redirected(idle: Live, method: s
 
 def test_a_callback_that_overtakes_the_answer_to_its_submission_is_applied(idle: Live) -> None:
     job_id = str(idle.submit(IMAGEN)["id"])
-    ledger = idle.service.memory.ledger
+    ledger = idle.service.resources.ledger
     job = next(job for job in ledger.claim("test", 100) if job.id == job_id)
     job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
     body = completed("theirs-early")
@@ -210,7 +210,7 @@ def test_an_unsigned_gateways_callback_is_recorded_as_such(idle: Live) -> None:
     job_id = str(idle.submit(ULTRA)["id"])
     body = json.dumps({"code": 200, "data": {"task_id": "n1_x", "status": "completed"}}).encode()
     assert httpx.post(idle.callback_url(job_id), content=body).status_code == 200
-    assert idle.service.memory.ledger.deliveries(job_id)[0].signature == "unsupported"
+    assert idle.service.resources.ledger.deliveries(job_id)[0].signature == "unsupported"
 
 
 def test_what_a_gateway_echoes_of_keys_and_of_our_own_url_is_not_kept(idle: Live) -> None:
@@ -227,7 +227,7 @@ def test_what_a_gateway_echoes_of_keys_and_of_our_own_url_is_not_kept(idle: Live
     body = json.dumps(echo).replace("/", "\\/").encode()
     headers = {**signed(body), "x-webhook-note": f"to {url}", "x-webhook-secret": "afk_sandbox"}
     assert httpx.post(url, content=body, headers=headers).status_code == 200
-    (delivery,) = idle.service.memory.ledger.deliveries(job_id)
+    (delivery,) = idle.service.resources.ledger.deliveries(job_id)
     kept = repr(delivery)
     for secret in (token, token.split(".")[0], "theirs-12345", "Zk3v9qLm2x7Rt5Yb1N", "sandbox"):
         assert secret not in kept, secret

@@ -187,7 +187,7 @@ def test_status_names_a_paused_gateway(s3_server: EmbeddedS3, sandbox: SandboxSe
     with started(s3_server, tmp_path, sandbox=sandbox, apiframe={"api_key": "afk_inactive"}) as live:
         job_id = live.submit(IMAGEN)["id"]
         for _ in range(200):
-            if live.service.memory.circuits.every():
+            if live.parts.breaker.circuits.every():
                 break
             live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.05})
         done = command("status", DARKROOM_URL=live.url)

@@ -16,7 +16,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from receiver.roles import Role
+from receiver.app import build
+from receiver.service import Role
 from receiver.settings import CallbackSettings, DownloadSettings, WorkerSettings
 from receiver.telemetry.metric_list import METRICS
 from tests.deploy.deployed import (
@@ -147,7 +148,9 @@ def probes() -> Iterator[tuple[Document, str, Any]]:
 
 
 def test_probes_ask_for_routes_that_exist_where_somebody_listens(live: Live) -> None:
-    routes = {getattr(route, "path", "") for route in live.service.asgi(work=True, role=Role.WORK).routes}
+    working = build(live.settings, role=Role.WORK)
+    routes = {getattr(route, "path", "") for route in working.web.routes}
+    working.resources.database.close()
     found = list(probes())
     assert len(found) == 3 * len(PODS)
     for container, name, probe in found:

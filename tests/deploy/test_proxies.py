@@ -65,7 +65,7 @@ def test_a_signed_callback_comes_through_byte_for_byte(fronted: Fronted) -> None
     body = b"  " + completed("theirs-through").replace(b": ", b" :\t\r\n ") + b"\n"
     answer = front.ask("POST", PUBLIC, path_of(live, job_id), content=body, headers=signed(body))
     assert (answer.status_code, answer.json()) == (200, {"status": "accepted"})
-    (delivery,) = live.service.memory.ledger.deliveries(job_id)
+    (delivery,) = live.service.resources.ledger.deliveries(job_id)
     assert (delivery.body, delivery.signature) == (body, "valid")
 
 
@@ -81,7 +81,7 @@ def test_the_largest_callback_comes_through_and_a_larger_one_does_not(fronted: F
     # Caddy begins to pass it on; where Darkroom refuses and hangs up first, that is all that Caddy can say.
     refused = front.ask("POST", PUBLIC, path, content=larger, headers=signed(larger)).status_code
     assert refused == 413 or (fronted.name, refused) == ("caddy", 502)
-    assert len(live.service.memory.ledger.deliveries(job_id)) == 1
+    assert len(live.service.resources.ledger.deliveries(job_id)) == 1
 
 
 @pytest.mark.parametrize(

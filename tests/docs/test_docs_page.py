@@ -122,7 +122,7 @@ def test_it_asks_for_no_token_and_tells_none(start: Start) -> None:
     live = start(api_tokens=TOKENS)
     page = live.http.get("/docs").text
     assert "Authorization: Bearer $DARKROOM_TOKEN" in page
-    settings = live.service.settings
+    settings = live.settings
     keys = [settings.s3.access_key, settings.s3.secret_key, *settings.api_tokens]
     for secret in [key.get_secret_value() for key in keys if key is not None]:
         assert secret.rpartition(":")[2] not in page

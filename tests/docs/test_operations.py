@@ -67,7 +67,7 @@ def test_a_sqlite_ledger_is_backed_up_and_restored(start: Start, tmp_path: Path)
     lines = [line for line in block("restore").splitlines() if not line.startswith(("systemctl", "darkroom"))]
     text = "\n".join(lines).replace("/var/lib/darkroom", str(other / "data"))
     shell(live, tmp_path, text.replace("/var/backups", str(tmp_path / "b")))
-    again = start(other / "data", s3={"bucket": live.service.settings.s3.bucket})
+    again = start(other / "data", s3={"bucket": live.settings.s3.bucket})
     assert again.job(before).status == "archived"
     assert again.http.get(f"/v1/jobs/{after}").status_code == 404
     assert "Every accepted job is accounted for" in shell(again, tmp_path, "darkroom status")
@@ -83,7 +83,7 @@ def test_a_job_that_was_running_is_archived_again_with_the_same_image(start: Sta
     shell(live, tmp_path, paths(block("back up"), tmp_path))
     clock.forward(60)
     live.finish(job)
-    again = start(tmp_path / "b/darkroom", clock=clock, s3={"bucket": live.service.settings.s3.bucket})
+    again = start(tmp_path / "b/darkroom", clock=clock, s3={"bucket": live.settings.s3.bucket})
     assert again.finish(job)["status"] == "archived"
     assert [one["sha256"] for one in again.outputs(job)] == [one["sha256"] for one in live.outputs(job)]
 
@@ -96,7 +96,7 @@ def test_a_job_that_was_queued_is_sent_again(
     idle = start(tmp_path / "data", work=False)
     job = idle.submit(body)["id"]
     shell(idle, tmp_path, paths(block("back up"), tmp_path))
-    s3 = {"bucket": idle.service.settings.s3.bucket}
+    s3 = {"bucket": idle.settings.s3.bucket}
     working = start(tmp_path / "data", s3=s3)
     assert working.finish(job)["status"] == "archived"
     before = len(idle.sandbox.jobs())

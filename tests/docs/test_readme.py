@@ -195,13 +195,13 @@ def test_the_client_finds_images(live: Live, tmp_path: Path, menu: dict[str, Any
 
 
 def test_the_record_is_as_shown(live: Live, menu: dict[str, Any]) -> None:
-    record = live.service.memory.archive.read_record(live.job(menu["job_id"]))
+    record = live.bucket.archive.read_record(live.job(menu["job_id"]))
     assert within(json.loads(block("shape: record")), record)
 
 
 def test_an_image_can_be_checked_by_hand(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:
     need("aws", "--version")
-    s3 = live.service.settings.s3
+    s3 = live.settings.s3
     assert s3.endpoint
     assert s3.access_key
     assert s3.secret_key

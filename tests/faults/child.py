@@ -32,7 +32,7 @@ from receiver.telemetry import logs
 from storage.archive.object_store import ObjectStore
 from storage.ledger.wakeup import readable_of
 from tests.faults.clock import adjustable
-from tests.faults.points import POINTS, Kill, makers
+from tests.faults.points import POINTS, Kill, factories
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def run(wanted: Wanted) -> None:
             settings,
             clock=adjustable(Path(wanted.clock)),
             timing=Timing(**{name: _tuple(value) for name, value in wanted.timing.items()}),
-            makers=makers(wanted.lease_ms),
+            factories=factories(wanted.lease_ms),
         )
-        logs.configure("json", "info", service.outside.redactor)
+        logs.configure("json", "info", service.resources.redactor)
         serve(service, service.asgi(work=wanted.work), listener)
 
 

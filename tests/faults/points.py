@@ -22,7 +22,7 @@ import httpx
 from sqlalchemy import Connection
 
 from receiver.gateways.client import GatewayClient
-from receiver.makers import Makers
+from receiver.resources import Factories
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult, NewDelivery
@@ -160,9 +160,9 @@ class KillingSender(GatewayClient):
             return super().send(request)
 
 
-def makers(lease_ms: int = LEASE_MS) -> Makers:
+def factories(lease_ms: int = LEASE_MS) -> Factories:
     """What `build` needs to make a service of these parts."""
-    return Makers(
+    return Factories(
         database=KillingDatabase.open,
         ledger=partial(KillingLedger, lease_ms=lease_ms),
         store=KillingStore.connect,

@@ -56,7 +56,7 @@ def add(live: Live, prompt: str, **more: Any) -> str:
     """Put a job into the ledger as it is, past what a gateway would say of it."""
     job_id = str(uuid_utils.uuid7())
     request = JobRequest(model=more.pop("model", "imagen-4"), prompt=prompt, **more)
-    live.service.memory.ledger.add_job(job_id, "apiframe", request)
+    live.service.resources.ledger.add_job(job_id, "apiframe", request)
     return job_id
 
 
@@ -112,7 +112,7 @@ def gone(house: House) -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_a_page_without_data_says_so_and_what_to_do(still: House, path: str) -> None:
-    if still.live.service.memory.ledger.job_counts():
+    if still.live.service.resources.ledger.job_counts():
         pytest.skip("this test is first, or by itself")
     page = still.writer.get(path)
     assert page.status == 200
@@ -258,7 +258,7 @@ def test_credits_are_spent_again_only_after_a_question(house: House) -> None:
 
 
 def test_what_earlier_submissions_cost_is_told(still: House) -> None:
-    ledger, job_id = still.live.service.memory.ledger, add(still.live, "costly")
+    ledger, job_id = still.live.service.resources.ledger, add(still.live, "costly")
     attempt, error = Attempt.once("retry", "asked", "", 1), JobError("generation_failed", "No.", "gateway")
     for result in (
         JobResult(credits=5.5),

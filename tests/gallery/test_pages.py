@@ -167,8 +167,8 @@ def test_a_page_without_its_record_is_still_a_page(hung: Hung, reader: httpx.Cli
     job = hung.live.make(
         {"gateway": "apiframe", "model": "imagen-4-fast", "prompt": "a page without a record"}
     )
-    memory = hung.live.service.memory
-    memory.store.delete(memory.archive.record_key(memory.ledger.job(job["id"])))
+    bucket = hung.live.bucket
+    bucket.store.delete(bucket.archive.record_key(hung.live.job(job["id"])))
     found = page(reader.get(f"/outputs/{job['outputs'][0]}"))
     assert "The bucket did not give it now" in found.text
     assert "Taken by the model unknown" in found.text
@@ -270,15 +270,15 @@ def test_a_long_record_is_cut_and_credits_are_told_in_full(hung: Hung, reader: h
     text, cut = shown_record({"a": "b" * MAX_RECORD_CHARS})
     assert (len(text), cut) == (MAX_RECORD_CHARS, True)
     job = hung.live.make({**IMAGEN, "prompt": "a costly page"})
-    memory = hung.live.service.memory
-    with memory.database.write() as connection:
+    bucket = hung.live.bucket
+    with hung.live.service.resources.database.write() as connection:
         connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(credits=1234567.5))
-    record = memory.archive.read_record(memory.ledger.job(job["id"]))
-    key = memory.archive.record_key(memory.ledger.job(job["id"]))
+    record = bucket.archive.read_record(hung.live.job(job["id"]))
+    key = bucket.archive.record_key(hung.live.job(job["id"]))
     record |= {"seed": None, "filler": "z" * MAX_RECORD_CHARS}
-    memory.store.delete(key)
+    bucket.store.delete(key)
     body = json.dumps(record).encode()
-    memory.store.put_new(
+    bucket.store.put_new(
         key,
         BytesIO(body),
         size=len(body),
@@ -375,7 +375,7 @@ def full(
 ) -> Iterator[Live]:
     """A service with pages full of outputs, straight in its ledger; nothing works on them."""
     with started(s3_server, tmp_path_factory.mktemp("full"), sandbox=sandbox, work=False) as live:
-        ledger = live.service.memory.ledger
+        ledger = live.service.resources.ledger
         for number in range(65):
             job_id = f"00000000-0000-7000-8000-{number:012}"
             asked = JobRequest("imagen-4", f"picture {number} of many", tags={"n": str(number % 3)})
@@ -433,7 +433,7 @@ def test_neighbours_are_those_of_the_search(full: Live) -> None:
 
 def test_a_page_asks_the_ledger_a_bounded_number_of_questions(full: Live) -> None:
     asked: list[str] = []
-    engine = full.service.memory.database._engine
+    engine = full.service.resources.database._engine
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         if statement.lstrip().upper().startswith(("SELECT", "WITH")):

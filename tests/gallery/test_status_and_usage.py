@@ -44,7 +44,7 @@ def visitor(live: Live) -> Iterator[Visitor]:
 
 
 def fill(live: Live) -> None:
-    ledger = live.service.memory.ledger
+    ledger = live.service.resources.ledger
     for number in range(20):
         request = JobRequest(
             model=f"model-{number}" if number < 15 else HOSTILE,
@@ -55,7 +55,7 @@ def fill(live: Live) -> None:
         ledger.add_job(job_id, "apiframe" if number % 4 else "api-in-one", request)
         if number < 18:
             paid = {"credits": number * 0.1, "credits_estimated": number % 4 == 0}
-            with live.service.memory.database.write() as connection:
+            with live.service.resources.database.write() as connection:
                 connection.execute(update(jobs).where(jobs.c.id == job_id).values(paid))
 
 
@@ -78,10 +78,10 @@ def test_status_says_that_every_job_is_accounted_for_and_where_everything_is(vis
 
 def test_status_says_when_a_job_is_unaccounted_for(live: Live, visitor: Visitor) -> None:
     one_more = update(accepted).where(accepted.c.gateway == "apiframe")
-    with live.service.memory.database.write() as connection:
+    with live.service.resources.database.write() as connection:
         connection.execute(one_more.values(jobs=accepted.c.jobs + 1))
     page = visitor.get("/status")
-    with live.service.memory.database.write() as connection:
+    with live.service.resources.database.write() as connection:
         connection.execute(one_more.values(jobs=accepted.c.jobs - 1))
     assert "Not every accepted job is accounted for" in page.tree.one("p", role="alert").text
     (chip,) = page.tree.one("table", class_="status").all("span", class_="chip")
@@ -95,18 +95,18 @@ def test_status_says_when_a_job_is_unaccounted_for(live: Live, visitor: Visitor)
 def test_a_gateway_that_is_not_well_is_told_with_the_reason(
     live: Live, visitor: Visitor, wait_ms: int | None, probe_ms: int | None, said: str
 ) -> None:
-    now = live.service.surface.api.clock()
+    now = live.parts.submitter.clock()
     message = f"The account has too few credits {HOSTILE}"
     circuit = Circuit("gateway", "apiframe", "send", "out_of_credits", message, "operator", 3, now, None)
     circuit = replace(circuit, retry_at=None if wait_ms is None else now + wait_ms, probe_until=probe_ms)
-    circuits = live.service.memory.circuits
+    circuits = live.parts.breaker.circuits
     circuits.failed("gateway", "apiframe", lambda _before, _now: circuit)
     circuits.failed(
         "image_host",
         "cdn.<b>.example",
         lambda _before, _now: replace(circuit, kind="image_host", name="cdn.<b>.example"),
     )
-    live.service.surface.health.forget()
+    live.service.health.forget()
     page = visitor.get("/status")
     circuits.close("gateway", "apiframe")
     circuits.close("image_host", HOST)

@@ -71,7 +71,7 @@ def test_a_job_goes_from_the_form_to_the_archive(live: Live, visitor: Visitor) -
 
 def test_a_form_makes_one_job_however_often_it_is_sent(live: Live, visitor: Visitor) -> None:
     fields = filled(visitor, prompt="sent twice")
-    made = live.service.memory.ledger.job_counts()["apiframe"].accepted
+    made = live.service.resources.ledger.job_counts()["apiframe"].accepted
     first, second = visitor.send("/submit", fields), visitor.send("/submit", fields)
     assert first.answer.headers["location"] == second.answer.headers["location"]
     changed = visitor.send("/submit", {**fields, "prompt": "sent twice, and changed"})
@@ -79,7 +79,7 @@ def test_a_form_makes_one_job_however_often_it_is_sent(live: Live, visitor: Visi
     assert "This form was sent before" in changed.tree.one("p", role="alert").text
     again = changed.fields("submit")
     assert (again["prompt"], again["key"] == fields["key"]) == ("sent twice, and changed", False)
-    assert live.service.memory.ledger.job_counts()["apiframe"].accepted == made + 1
+    assert live.service.resources.ledger.job_counts()["apiframe"].accepted == made + 1
     assert job_of(live, visitor.send("/submit", again))["request"]["prompt"] == "sent twice, and changed"
 
 

@@ -18,9 +18,9 @@ from receiver.demo.demo import DemoSettings
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import DarkroomError
 from receiver.gateways.client import GatewayClient
-from receiver.makers import Makers
+from receiver.resources import Factories
 from receiver.schedule import Timing
-from receiver.service import Service
+from receiver.service import JobParts, Service
 from receiver.settings import S3Settings
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.errors import Conflict, LeaseLost, StorageError, Unavailable
@@ -128,27 +128,32 @@ class Process:
     hand: dict[str, Job] = field(default_factory=dict)
 
     @property
+    def parts(self) -> JobParts:
+        """What works on jobs."""
+        assert self.service.jobs is not None
+        return self.service.jobs
+
+    @property
     def name(self) -> str:
         """The name under which it holds jobs."""
-        return self.service.worker.name
+        return self.parts.worker.name
 
     @property
     def ledger(self) -> Ledger:
         """Its connection to the ledger."""
-        return self.service.memory.ledger
+        return self.service.resources.ledger
 
     def claim(self, many: int) -> None:
         """Take so many due jobs in hand, as a worker does."""
-        service = self.service
-        room = service.worker._lanes.room(many, service.outside.sender.full())
+        room = self.parts.worker._lanes.room(many, self.parts.sender.full())
         for job in self.ledger.claim(self.name, room):
             # Where its own lease ran out, the step that is under way goes on.
             self.hand.setdefault(job.id, job)
 
     def close(self) -> None:
-        self.service.downloader.close()
-        self.service.outside.client.close()
-        self.service.memory.database.close()
+        self.parts.downloader.close()
+        self.parts.client.close()
+        self.service.resources.database.close()
 
 
 class World:
@@ -226,10 +231,10 @@ class World:
             },
             download={"allow_networks": ["127.0.0.0/8"]},
         )
-        makers = Makers(
+        factories = Factories(
             database=lambda _url: database, store=lambda **_more: self.shared.store, sender=self._sender
         )
-        return Process(build(settings, clock=self.clock, timing=Timing(jitter=0), makers=makers))
+        return Process(build(settings, clock=self.clock, timing=Timing(jitter=0), factories=factories))
 
     def _sender(self, client: httpx.Client, concurrency: Mapping[str, int]) -> GatewayClient:
         client.close()
@@ -249,7 +254,7 @@ class World:
     def step(self, who: int, job: Job) -> None:
         """Let a process do one step of a job that it has in hand, as `Worker._see_through` does."""
         process = self.processes[who]
-        worker = process.service.worker
+        worker = process.parts.worker
         try:
             held = worker._step(job)
         except LeaseLost:
@@ -297,7 +302,7 @@ class World:
         prompt = f"picture {len(self.asked) + 1} of {images}"
         self.asked.append(prompt)
         request = JobRequest(model=MODELS[gateway], prompt=prompt)
-        submitter = self.processes[who].service.surface.api.submitter
+        submitter = self.processes[who].parts.submitter
         for _ in range(2):
             try:
                 job, _ = submitter.accept(gateway, request, idempotency_key=prompt)
@@ -323,7 +328,7 @@ class World:
         process = self.processes[who]
         gateway, token = url.split("/")[-2:]
 
-        callbacks = process.service.surface.callbacks
+        callbacks = process.service.callbacks
         try:
             offer = callbacks._offer(gateway, callbacks._proven(gateway, token), headers, body)
         except DarkroomError as error:
@@ -349,7 +354,7 @@ class World:
 
     def job_ids(self) -> list[str]:
         """The jobs that are in the ledger, accepted for all that their sender knows or not."""
-        with self.processes[0].service.memory.database.read() as connection:
+        with self.processes[0].service.resources.database.read() as connection:
             return [row[0] for row in connection.exec_driver_sql("SELECT id FROM jobs ORDER BY id")]
 
     def retry(self, who: int, job: Job, *, resubmit: bool) -> str:
@@ -357,7 +362,7 @@ class World:
         # Counted before, because one that was answered an error may have been done.
         self.retried[job.id] += 1
         try:
-            self.processes[who].service.retrier.retry(job.id, resubmit=resubmit)
+            self.processes[who].parts.retrier.retry(job.id, resubmit=resubmit)
         except DarkroomError as error:
             self.retried[job.id] -= 1
             return error.code

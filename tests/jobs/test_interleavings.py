@@ -298,7 +298,7 @@ class Interleavings(RuleBasedStateMachine):
         if job.status in {Status.ARCHIVED, Status.PARTIAL} and (
             before is None or before.status != job.status
         ):
-            record = self.world.processes[0].service.memory.archive.read_record(job)
+            record = self.world.processes[0].parts.bucket.archive.read_record(job)
             assert record["job"]["status"] == job.status
             assert [(one["index"], one["sha256"], one["key"]) for one in record["outputs"]] == [
                 (output.index, output.sha256, output.key) for output in outputs
@@ -321,7 +321,7 @@ class Interleavings(RuleBasedStateMachine):
         now = self.world.clock.now
         for job in jobs.values():
             assert (job.next_attempt_at or 0) <= now + LONGEST_WAIT_MS, job
-        for circuit in self.world.processes[0].service.memory.circuits.every():
+        for circuit in self.world.processes[0].parts.breaker.circuits.every():
             assert max(circuit.retry_at or 0, circuit.probe_until or 0) <= now + LONGEST_WAIT_MS, circuit
 
     # ------------------------------------------------------------------ the end

@@ -24,7 +24,7 @@ import pytest
 from sqlalchemy import Table, select
 
 from receiver.gateways.client import GatewayClient
-from receiver.makers import Makers
+from receiver.resources import Factories
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore
 from storage.errors import Conflict, Corrupt, Unavailable
@@ -83,7 +83,7 @@ def test_1_a_job_is_in_the_ledger_before_its_gateway_is_called_and_its_id_is_the
     `_exchange`; and by `Apiframe.submit` (receiver/gateways/apiframe.py): the header Idempotency-Key.
     """
     sender, seen = witness(tmp_path)
-    live = start(makers=Makers(sender=sender))
+    live = start(factories=Factories(sender=sender))
     job = live.make(IMAGEN, fault={"fault": "lost_answer+late", "times": 1, "delay_s": 1})
     assert job["status"] == "archived"
     assert seen == [(job["id"], [(job["id"], "submitting")])] * 2
@@ -100,7 +100,7 @@ def test_2_a_gateway_without_idempotency_is_not_called_twice_after_a_lost_answer
     by `Submitter._exchange`: a 5xx becomes OutcomeUnknown.
     """
     sender, seen = witness(tmp_path)
-    job = start(timing=IMPATIENT, makers=Makers(sender=sender)).make(
+    job = start(timing=IMPATIENT, factories=Factories(sender=sender)).make(
         ULTRA, fault={"fault": fault, "times": 1}
     )
     assert len(seen) == 1
@@ -112,11 +112,11 @@ def test_2_nor_after_a_crash_while_it_was_being_called(start: Start, tmp_path: P
     condition."""
     idle = start(work=False)
     job_id = str(idle.submit(ULTRA)["id"])
-    ledger = idle.service.memory.ledger
+    ledger = idle.service.resources.ledger
     (job,) = ledger.claim("killed", 1)
     ledger.move(job, Status.SUBMITTING, "killed")
     sender, seen = witness(tmp_path)
-    start(timing=IMPATIENT, makers=Makers(sender=sender))
+    start(timing=IMPATIENT, factories=Factories(sender=sender))
     job_after = idle.finish(job_id)
     assert seen == []
     assert (job_after["status"], job_after["error"]["code"]) == ("failed", "submission_unconfirmed")
@@ -125,7 +125,7 @@ def test_2_nor_after_a_crash_while_it_was_being_called(start: Start, tmp_path: P
 def test_2_and_its_callback_alone_heals_it(start: Start, tmp_path: Path) -> None:
     """Upheld by `submitting` in `_steps` (receiver/app.py): `pending_deliveries`, before `recover`."""
     sender, seen = witness(tmp_path)
-    job = start(makers=Makers(sender=sender)).make(ULTRA, fault={"fault": "lost_answer", "times": 1})
+    job = start(factories=Factories(sender=sender)).make(ULTRA, fault={"fault": "lost_answer", "times": 1})
     assert (job["status"], len(seen)) == ("archived", 1)
 
 
@@ -149,8 +149,8 @@ def test_3_a_callback_is_answered_200_only_once_it_is_in_the_ledger(start: Start
     `Unready` (receiver/errors.py): 503, which `receiver/http/middleware.py` answers with Retry-After; and by
     `_prepare_sqlite` (storage/ledger/engine.py): `synchronous=FULL`.
     """
-    live = start(work=False, makers=Makers(ledger=Full))
-    ledger = live.service.memory.ledger
+    live = start(work=False, factories=Factories(ledger=Full))
+    ledger = live.service.resources.ledger
     assert isinstance(ledger, Full)
     url, body = live.callback_url(running_job(live, "theirs")), completed("theirs")
     ledger.full = True
@@ -160,7 +160,7 @@ def test_3_a_callback_is_answered_200_only_once_it_is_in_the_ledger(start: Start
     ledger.full = False
     assert httpx.post(url, content=body, headers=signed(body)).status_code == 200
     assert on_disk(tmp_path, "SELECT body FROM deliveries") == [(body,)]
-    with live.service.memory.database.write() as connection:
+    with live.service.resources.database.write() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2, "FULL"
 
 
@@ -192,7 +192,7 @@ def test_4_the_same_callback_has_the_effect_of_one_however_often_and_in_whatever
     assert [post(done), post(progress(50)), post(progress(90))] == [
         (200, "duplicate"), (200, "duplicate"), (200, "accepted"),
     ]  # fmt: skip
-    effects = [delivery.effect for delivery in live.service.memory.ledger.deliveries(job_id)]
+    effects = [delivery.effect for delivery in live.service.resources.ledger.deliveries(job_id)]
     assert effects.count("ready") == 1
     assert effects[-1] == "late"
     assert len(effects) == 3
@@ -215,7 +215,7 @@ def test_5_a_callback_that_overtakes_the_answer_to_its_submission_is_kept_and_ap
     live = start(timing=CALLBACKS_ONLY)
     job = live.make(body, fault="early")
     assert (job["status"], job["found_by"]) == ("archived", "callback")
-    (delivery,) = live.service.memory.ledger.deliveries(job["id"])
+    (delivery,) = live.service.resources.ledger.deliveries(job["id"])
     running_at = live.job(job["id"]).moved_at(Status.RUNNING)
     assert running_at is not None
     assert delivery.received_at <= running_at, "it was there first"
@@ -238,10 +238,10 @@ def test_6_the_record_is_written_after_the_images_and_the_job_is_archived_after_
                 written.append((key, on_disk(tmp_path, "SELECT status FROM jobs")))
             return super().put_new(key, *args, **more)
 
-    live = start(makers=Makers(store=Chronicle.connect))
+    live = start(factories=Factories(store=Chronicle.connect))
     job = live.make(ULTRA | {"num_images": 3})
     images = [output["key"] for output in live.outputs(job["id"])]
-    record = live.service.memory.archive.record_key(live.job(job["id"]))
+    record = live.bucket.archive.record_key(live.job(job["id"]))
     assert written == [(key, [("ready",)]) for key in (*images, record)]
 
 
@@ -275,7 +275,7 @@ def test_6_what_somebody_stored_before_is_compared_and_never_replaced(
     # The same prompt makes the same picture, so this is what the job will find.
     picture = live.sandbox.image_bytes(live.make(body)["gateway_job_id"])
     there = picture if same else picture[:-1] + b"!"
-    idle.service.memory.store.put_new(
+    idle.bucket.store.put_new(
         key, io.BytesIO(there), size=len(there), sha256=hashlib.sha256(there).hexdigest(),
         content_type="image/png", metadata={},
     )  # fmt: skip
@@ -284,7 +284,7 @@ def test_6_what_somebody_stored_before_is_compared_and_never_replaced(
     assert (job["status"], job["error"] and job["error"]["code"]) == (
         ("archived", None) if same else ("failed", "archive_conflict")
     )
-    assert idle.service.memory.store.read(key, max_bytes=1_000_000) == there
+    assert idle.bucket.store.read(key, max_bytes=1_000_000) == there
 
 
 @pytest.mark.parametrize(
@@ -301,5 +301,5 @@ def test_7_the_bytes_are_the_gateways_own(live: Live, params: dict[str, Any]) ->
     job = live.make(IMAGEN, params=params)
     theirs = live.sandbox.image_bytes(job["gateway_job_id"])
     (output,) = live.outputs(job["id"])
-    assert live.service.memory.store.read(output["key"], max_bytes=1_000_000) == theirs
+    assert live.bucket.store.read(output["key"], max_bytes=1_000_000) == theirs
     assert live.http.get(f"/v1/outputs/{output['id']}/image?stream=1").content == theirs

@@ -152,10 +152,8 @@ def _within_the_closing_step(row: dict[str, Any], rebuilt: dict[str, Any]) -> No
 
 def assert_rebuilt(live: Live, prefix: str) -> list[dict[str, Any]]:
     """Compare every column of every job and output with what the bucket says of it; answers all values."""
-    records = sorted(
-        _latest_records(live.service.memory.store, prefix), key=lambda record: str(record["job"]["id"])
-    )
-    database = live.service.memory.database
+    records = sorted(_latest_records(live.bucket.store, prefix), key=lambda record: str(record["job"]["id"]))
+    database = live.service.resources.database
     from_bucket = [LEFT_OUT | {name: read(record) for name, read in JOBS.items()} for record in records]
     ours = rows(database, jobs)
     for row, rebuilt, record in zip(ours, from_bucket, records, strict=True):
@@ -182,7 +180,7 @@ def assert_rebuilt(live: Live, prefix: str) -> list[dict[str, Any]]:
         for path in TOLD_BESIDES:
             reduce(getitem, path, record)
     for image in images:
-        assert live.service.memory.store.digest(image["key"]) == (image["sha256"], image["bytes"])
+        assert live.bucket.store.digest(image["key"]) == (image["sha256"], image["bytes"])
     return [*ours, *images]
 
 
@@ -208,8 +206,8 @@ def test_8_the_ledger_follows_from_the_bucket_alone(start: Start) -> None:
     assert one["status"] == another["status"] == "archived"
     values = assert_rebuilt(live, "team/records/")
     live.sandbox.mend(live.job(job_id).gateway_job_id or "")
-    live.service.retrier.retry(job_id)
-    live.service.worker.wake()
+    live.parts.retrier.retry(job_id)
+    live.parts.worker.wake()
     assert live.finish(job_id)["status"] == "archived"
     values += assert_rebuilt(live, "team/records/")
     assert {row.get("credits_before") for row in values} == {None, 0, 12.5}
@@ -220,7 +218,7 @@ def test_8_the_ledger_follows_from_the_bucket_alone(start: Start) -> None:
 
 def _everything_asked(idle: Live) -> str:
     """A job that was asked for with all that there is, and is on its second submission."""
-    ledger, job_id = idle.service.memory.ledger, "01a201ee-0000-7000-8000-000000000000"
+    ledger, job_id = idle.service.resources.ledger, "01a201ee-0000-7000-8000-000000000000"
     request = JobRequest(
         model="imagen4-ultra",
         prompt="A Bowl of ÄPFEL",
@@ -240,5 +238,5 @@ def _everything_asked(idle: Live) -> str:
     error = JobError("generation_failed", "No.", "gateway")
     result = JobResult(credits=12.5, credits_estimated=True)
     ledger.move(job, Status.FAILED, "test", error=error, result=result)
-    idle.service.retrier.retry(job_id, resubmit=True)
+    idle.parts.retrier.retry(job_id, resubmit=True)
     return job_id

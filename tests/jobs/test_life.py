@@ -24,7 +24,7 @@ PLACES = ("queued", "submitting", "running", "ready", "archived", "partial", "fa
 
 
 def record_of(live: Live, job_id: str) -> dict[str, Any]:
-    return live.service.memory.archive.read_record(live.job(job_id))
+    return live.bucket.archive.read_record(live.job(job_id))
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,8 @@ def test_a_job_ends_archived_with_the_gateways_own_bytes(
     assert job["outputs"] == [f"{job['id']}.{index}" for index in range(images)]
     for output in live.outputs(job["id"]):
         data = live.sandbox.image_bytes(job["gateway_job_id"], output["index"])
-        stored = live.service.memory.store.head(output["key"])
-        assert live.service.memory.store.digest(output["key"]) == (output["sha256"], output["bytes"])
+        stored = live.bucket.store.head(output["key"])
+        assert live.bucket.store.digest(output["key"]) == (output["sha256"], output["bytes"])
         assert hashlib.sha256(data).hexdigest() == output["sha256"] == stored.sha256
         assert stored.content_type == output["media_type"]
         assert stored.metadata["darkroom-job-id"] == job["id"]
@@ -94,7 +94,7 @@ def test_no_stored_thing_holds_a_token_or_a_key(live: Live) -> None:
     job = live.make(IMAGEN)
     token = live.callback_url(job["id"]).rpartition("/")[2]
     kept = json.dumps(record_of(live, job["id"])) + repr(live.job(job["id"]))
-    kept += repr(live.service.memory.ledger.deliveries(job["id"])) + json.dumps(job)
+    kept += repr(live.service.resources.ledger.deliveries(job["id"])) + json.dumps(job)
     assert token not in kept
     assert token.split(".")[0] not in kept
     assert "afk_sandbox" not in kept
@@ -285,7 +285,7 @@ def test_a_long_pause_of_ours_is_not_made_up_for_in_questions(s3_server: Embedde
 
 def test_an_early_callback_about_another_job_is_not_believed(start: Start) -> None:
     idle = start(work=False)
-    ledger = idle.service.memory.ledger
+    ledger = idle.service.resources.ledger
     job_id = str(idle.submit(IMAGEN)["id"])
     (job,) = ledger.claim("test", 1)
     job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
@@ -315,7 +315,7 @@ def test_only_what_is_really_sent_counts_as_submitting(start: Start) -> None:
 
 def test_an_image_is_not_given_up_while_its_gateway_cannot_be_asked(start: Start) -> None:
     idle = start(work=False)
-    ledger = idle.service.memory.ledger
+    ledger = idle.service.resources.ledger
     job_id = str(idle.submit(IMAGEN)["id"])
     (job,) = ledger.claim("test", 1)
     job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)

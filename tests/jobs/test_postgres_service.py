@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from receiver.gateways.client import GatewayClient
-from receiver.makers import Makers
+from receiver.resources import Factories
 from storage.ledger.job_counts import total
 from tests.support.live import IMAGEN, ULTRA, Start
 
@@ -39,7 +39,7 @@ def test_any_replica_answers_for_any_job(start: Start, ours: dict[str, object]) 
         assert second.finish(job["id"])["status"] == "archived"
         told = iter(stream.iter_lines())
         assert any('"status":"archived"' in line.replace(" ", "") for line in told)
-    assert total(list(second.service.memory.ledger.job_counts().values())).balanced
+    assert total(list(second.service.resources.ledger.job_counts().values())).balanced
 
 
 def test_a_gateway_is_sent_no_more_at_once_however_many_replicas_there_are(
@@ -65,8 +65,8 @@ def test_a_gateway_is_sent_no_more_at_once_however_many_replicas_there_are(
                 with lock:
                     under_way -= 1
 
-    makers = Makers(sender=Counted)
-    replicas = [start(**ours, makers=makers, apiframe={"concurrency": 2}) for _ in range(3)]
+    factories = Factories(sender=Counted)
+    replicas = [start(**ours, factories=factories, apiframe={"concurrency": 2}) for _ in range(3)]
     jobs = [replicas[number % 3].submit(IMAGEN | {"prompt": f"kite {number}"})["id"] for number in range(9)]
     assert {replicas[0].finish(job)["status"] for job in jobs} == {"archived"}
     assert most == 2

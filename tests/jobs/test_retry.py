@@ -16,8 +16,8 @@ from tests.support.live import IMAGEN, ULTRA, Live, Movable, Start
 
 
 def retry(live: Live, job_id: str, **how: Any) -> dict[str, Any]:
-    live.service.retrier.retry(job_id, **how)
-    live.service.worker.wake()
+    live.parts.retrier.retry(job_id, **how)
+    live.parts.worker.wake()
     return live.finish(job_id)
 
 
@@ -65,7 +65,7 @@ def test_a_generation_that_failed_is_only_submitted_again(start: Start) -> None:
     live = start()
     job = live.make(IMAGEN, fault={"fault": "failed", "message": "content policy"})
     with pytest.raises(NeedsResubmit, match="may be charged"):
-        live.service.retrier.retry(job["id"])
+        live.parts.retrier.retry(job["id"])
     assert live.job(job["id"]).status is Status.FAILED
     again = retry(live, job["id"], resubmit=True)
     made = [one for one in live.sandbox.jobs() if (one.idempotency_key or "").startswith(job["id"])]
@@ -82,7 +82,7 @@ def test_a_callback_of_the_submission_before_changes_nothing(start: Start) -> No
     body = completed(job["gateway_job_id"], f"{live.sandbox.url}/images/{job['gateway_job_id']}/0.jpg")
     answer = live.http.post(before, content=body, headers=signed(body))
     assert answer.json() == {"status": "accepted"}
-    assert live.service.memory.ledger.deliveries(job["id"])[-1].effect == "late"
+    assert live.service.resources.ledger.deliveries(job["id"])[-1].effect == "late"
     assert live.http.get(f"/v1/jobs/{job['id']}").json()["status"] == again["status"]
     assert live.callback_url(job["id"]) != before
 
@@ -98,7 +98,7 @@ def test_a_submission_nobody_confirmed_is_never_sent_again_by_itself(start: Star
         assert len(live.sandbox.jobs()) == made + 1
     else:
         with pytest.raises(NeedsResubmit, match="no id"):
-            live.service.retrier.retry(job["id"])
+            live.parts.retrier.retry(job["id"])
         assert len(live.sandbox.jobs()) == made
 
 
@@ -109,7 +109,7 @@ def test_a_callback_that_came_after_its_job_was_given_up_can_still_be_made_use_o
     assert job["error"]["code"] == "submission_unconfirmed"
     (theirs,) = [one for one in live.sandbox.jobs() if one.prompt == "a callback after the end"]
     live.sandbox.wait(theirs.id, 15)
-    assert live.service.memory.ledger.deliveries(job["id"])[0].effect == "late"
+    assert live.service.resources.ledger.deliveries(job["id"])[0].effect == "late"
     again = retry(live, job["id"])
     assert again["status"] == "archived"
     assert again["gateway_job_id"] == theirs.id
@@ -122,15 +122,15 @@ def test_only_what_failed_is_retried(start: Start, status: str) -> None:
     if status == "archived":
         live.finish(job_id)
     with pytest.raises(NotRetryable, match="only one that is failed or partial"):
-        live.service.retrier.retry(job_id, resubmit=True)
+        live.parts.retrier.retry(job_id, resubmit=True)
     with pytest.raises(NotFound):
-        live.service.retrier.retry("nobody")
+        live.parts.retrier.retry("nobody")
 
 
 def test_what_is_partly_archived_is_not_submitted_again(live: Live) -> None:
     job = live.make(ULTRA | {"num_images": 2}, fault="partial_images")
     with pytest.raises(NotRetryable, match="a new job"):
-        live.service.retrier.retry(job["id"], resubmit=True)
+        live.parts.retrier.retry(job["id"], resubmit=True)
 
 
 def test_a_restart_changes_nothing_but_a_lease(start: Start) -> None:

@@ -12,12 +12,13 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from receiver.callback_app import build_callbacks
+from receiver.app import build
 from receiver.callbacks.tokens import CallbackTokens
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import BadSignature, BadToken
 from receiver.sandbox import SandboxServer
 from receiver.schedule import system_clock
+from receiver.service import Role
 from receiver.settings import ApiframeSettings, Gateways, Settings
 from tests.support.live import IMAGEN, ULTRA
 from tests.support.processes import Process, environment, free_port, serving, working
@@ -160,9 +161,9 @@ def test_only_a_part_that_there_is_can_be_named() -> None:
 def test_it_may_be_exposed_and_says_whose_callbacks_it_cannot_prove(tmp_path: Path, key: str | None) -> None:
     apiframe = ApiframeSettings(api_key=SecretStr(key) if key else None)
     settings = Settings(data_dir=tmp_path, host="0.0.0.0", gateways=Gateways(apiframe=apiframe))
-    service = build_callbacks(settings)  # it has no API that would need a token
+    service = build(settings, role=Role.CALLBACKS)  # it has no API that would need a token
     try:
         warnings = service.health.ask().warnings
     finally:
-        service.database.close()
+        service.resources.database.close()
     assert ("apiframe" in warnings) == (key is None)

@@ -41,7 +41,7 @@ def poll(live: Live, job_id: str, until: Any) -> Job:
 
 def ready(live: Live, image: str, **body: Any) -> str:
     """A job whose gateway says that its image is there."""
-    ledger = live.service.memory.ledger
+    ledger = live.service.resources.ledger
     job_id = str(live.submit(IMAGEN | body)["id"])
     job = next(job for job in ledger.claim("test", 100) if job.id == job_id)
     job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
@@ -66,7 +66,7 @@ def test_a_host_that_fails_is_left_alone_and_tried_again(start: Start) -> None:
     idle = start(work=False)
     stuck = [ready(idle, "http://127.0.0.1:1/0.png") for _ in range(8)]
     live = start(clock=clock)
-    circuits = live.service.memory.circuits
+    circuits = live.parts.breaker.circuits
     poll(live, stuck[0], lambda _: any(one.retry_at for one in circuits.every()))
     (host,) = live.http.get("/v1/gateways").json()["image_hosts"]
     assert host["circuit"]["state"] in {"open", "half_open"}
@@ -84,10 +84,10 @@ def test_a_paused_gateway_is_told_everywhere_and_goes_on_when_it_is_well(
         common: dict[str, Any] = {"sandbox": sandbox}
         with started(s3_server, tmp_path, apiframe={"api_key": key}, **common) as live:
             jobs = [live.submit(IMAGEN | {"model": "imagen-4-ultra"})["id"] for _ in range(5)]
-            poll(live, jobs[0], lambda _: live.service.breaker.paused())
-            assert live.service.breaker.paused() == {"apiframe": code}
+            poll(live, jobs[0], lambda _: live.parts.breaker.paused())
+            assert live.parts.breaker.paused() == {"apiframe": code}
             assert live.make(ULTRA)["status"] == "archived", "the other gateway goes on"
-            live.service.surface.health.forget()
+            live.service.health.forget()
             told = live.http.get("/readyz")
             assert told.status_code == 200
             assert "Left alone until" in told.json()["warnings"]["apiframe"]
@@ -99,7 +99,7 @@ def test_a_paused_gateway_is_told_everywhere_and_goes_on_when_it_is_well(
             assert {one.error.at_fault for one in waiting if one.error} == {"operator"}
         with started(s3_server, tmp_path, **common) as live:
             assert [live.finish(job_id)["status"] for job_id in jobs] == ["archived"] * 5
-            assert live.service.breaker.paused() == {}
+            assert live.parts.breaker.paused() == {}
 
 
 def test_a_job_that_waited_for_days_gets_a_callback_url_that_still_works(
@@ -200,7 +200,7 @@ def test_one_request_answers_for_many_overdue_jobs(s3_server: EmbeddedS3, tmp_pa
             theirs = poll(live, job_id, lambda job: job.gateway_job_id).gateway_job_id
             assert theirs
             sandbox.wait(theirs)
-        client = live.service.outside.client
+        client = live.parts.client
         client.event_hooks = {"request": [lambda request: _count(request.url.path, asked)]}
         clock.forward(31)
         ended = [live.finish(job_id) for job_id in jobs]

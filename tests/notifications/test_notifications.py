@@ -17,10 +17,11 @@ from sqlalchemy import insert
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
+from receiver.schedule import system_clock
 from receiver.schemas.responses import Message
 from storage.ledger.job_counts import count_accepted
 from storage.ledger.job_numbers import first_number
-from storage.ledger.notifications import add_notification
+from storage.ledger.notifications import Notifications, add_notification
 from storage.ledger.rows import new_job
 from storage.ledger.schema import jobs
 from storage.models import JobRequest, Status
@@ -83,7 +84,7 @@ def test_an_application_is_told_what_the_api_shows(notifying: Live) -> None:
         "job.archived",
         f"127.0.0.1:{app.port}",
     )
-    record = notifying.service.memory.archive.read_record(notifying.job(job["id"]))
+    record = notifying.bucket.archive.read_record(notifying.job(job["id"]))
     assert record["job"]["notify_url"] == f"http://127.0.0.1:{app.port}", "its host alone"
     assert not re.search("hidden-key|/hook", json.dumps([record, listed(notifying)]))
 
@@ -100,10 +101,10 @@ def test_the_receiver_in_the_readme_takes_it(notifying: Live) -> None:
 
 
 def test_the_secret_is_taken_out_of_whatever_is_logged(notifying: Live) -> None:
-    redactor = notifying.service.outside.redactor
+    redactor = notifying.service.resources.redactor
     for form in (SECRET, SECRET.removeprefix("whsec_")):
         assert form not in redactor.text(f"signed with {form}.")
-    assert SECRET not in repr(notifying.service.settings)
+    assert SECRET not in repr(notifying.settings)
 
 
 def test_a_retry_is_told_too(notifying: Live) -> None:
@@ -180,9 +181,9 @@ def test_what_is_given_up_is_seen_and_replayed_by_command(notifying: Live, tmp_p
         ids = [notifying.make(IMAGEN, notify_url=app.url)["id"] for _ in range(3)]
         gone = [settled(notifying, job_id, "given_up")["id"] for job_id in ids]
         assert {one["code"] for one in listed(notifying, state="given_up")} == {"receiver_gone"}
-        notifying.service.surface.health.forget()
+        notifying.service.health.forget()
         assert "3 were given up" in notifying.http.get("/readyz").json()["warnings"]["notifications"]
-        page = notifying.service.surface.metrics.page()
+        page = notifying.service.metrics.page()
         assert value(page, "darkroom_notifications_failed") == 3
         assert (value(page, "darkroom_notifications_total", outcome="receiver_gone") or 0) >= 3
 
@@ -228,9 +229,9 @@ def test_lists_are_paged_by_key(notifying: Live) -> None:
 
 def owe_many(live: Live, url: str, number: int) -> None:
     """Owe notifications of jobs that failed."""
-    request, ledger = JobRequest(model="imagen-4", prompt="a red kite"), live.service.memory
-    now = live.service.worker._clock()
-    with ledger.database.write() as connection:
+    request, database = JobRequest(model="imagen-4", prompt="a red kite"), live.service.resources.database
+    now = live.parts.worker._clock()
+    with database.write() as connection:
         for n in range(number):
             job_id = f"01a201ee-0000-7000-8000-{n:012d}"
             row = new_job(job_id, "apiframe", request, now) | {
@@ -253,7 +254,7 @@ def test_500_jobs_for_a_dead_receiver_hold_up_no_other(start: Start) -> None:
         assert {live.finish(job_id)["status"] for job_id in made} == {"archived"}
         assert {app.next().verified()["data"]["job"]["id"] for _ in made} == set(made)
         assert live.http.get("/v1/status").json()["balanced"]
-        waiting = live.service.memory.notifications.counts()
+        waiting = Notifications(live.service.resources.database, system_clock).counts()
         assert waiting.owed >= 500 - 8, "the dead one has not taken any"
         assert dead.told.qsize() + 1 <= 2, "two at a time"
         never.set()

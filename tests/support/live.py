@@ -17,10 +17,10 @@ from receiver.app import build
 from receiver.demo.demo import DemoSettings
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.http.server import address, listen, served
-from receiver.makers import USUAL, Makers
+from receiver.resources import Bucket, Factories
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schedule import Timing, system_clock
-from receiver.service import Service
+from receiver.service import JobParts, Service
 from receiver.settings import Settings
 from storage.models import Clock, Job
 
@@ -50,9 +50,21 @@ class Live:
     """A running service and what it is connected to."""
 
     service: Service
+    settings: Settings
     url: str
     sandbox: SandboxServer
     http: httpx.Client
+
+    @property
+    def parts(self) -> JobParts:
+        """What submits, downloads and archives."""
+        assert self.service.jobs is not None
+        return self.service.jobs
+
+    @property
+    def bucket(self) -> Bucket:
+        """The bucket, and the archive in it."""
+        return self.parts.bucket
 
     def submit(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:
         """Submit a job; the sandbox's faults go in as `fault=...`."""
@@ -81,17 +93,17 @@ class Live:
 
     def callback_url(self, job_id: str) -> str:
         """The signed URL that a job's gateway was given."""
-        made = self.service.outside.urls.make(self.service.memory.ledger.job(job_id))
+        made = self.parts.submitter.urls.make(self.service.resources.ledger.job(job_id))
         assert made is not None
         return made
 
     def job(self, job_id: str) -> Job:
         """A job as the ledger has it."""
-        return self.service.memory.ledger.job(job_id)
+        return self.service.resources.ledger.job(job_id)
 
     def keys(self) -> set[str]:
         """Every key in the bucket."""
-        return {stored.key for stored in self.service.memory.store.list("")}
+        return {stored.key for stored in self.bucket.store.list("")}
 
 
 Start = Callable[..., Live]
@@ -138,7 +150,7 @@ def started(
     clock: Clock = system_clock,
     callbacks: bool = True,
     work: bool = True,
-    makers: Makers = USUAL,
+    factories: Factories | None = None,
     **overrides: Any,
 ) -> Iterator[Live]:
     """Run a service until the end of the block."""
@@ -149,9 +161,9 @@ def started(
     if (limit := overrides.pop("callback_bytes", None)) is not None:
         overrides["callbacks"] = {"max_bytes": limit}
     settings = settings_for(s3, sandbox, folder, **overrides)
-    service = build(settings, timing=timing, clock=clock, makers=makers)
+    service = build(settings, timing=timing, clock=clock, factories=factories)
     with served(service, listener, work=work), httpx.Client(base_url=url, trust_env=False) as http:
-        yield Live(service, url, sandbox, http)
+        yield Live(service, settings, url, sandbox, http)
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.http.middleware import RequestMiddleware, handlers
 from receiver.jobs.metrics import Measured, from_ledger, from_pauses, from_results
 from receiver.sandbox import SandboxServer
+from receiver.schedule import system_clock
 from receiver.telemetry.metric_list import METRICS
 from receiver.telemetry.metrics import Metrics
 from storage.errors import Conflict, LeaseLost, Unavailable
@@ -168,7 +169,7 @@ def used(
         assert httpx.post(url, content=body, headers=signed(body)).status_code == 409
         assert live.http.get("/no/such/path-xyzzy").status_code == 404
         assert live.http.request("PROPFIND", "/v1/status").status_code == 405
-        key = (live.service.settings.data_dir / "secret-key").read_text().strip()
+        key = (live.settings.data_dir / "secret-key").read_text().strip()
         yield live, [
             "afk_sandbox", "aio_sandbox", "sk-live", key, token, token.split(".")[0], "guessed-token",
             "x.y.z", done["id"], missed["id"], failed["id"], done["gateway_job_id"], "no-such-gateway",
@@ -231,7 +232,9 @@ def test_jobs_are_counted_where_they_are_and_as_they_move(used: tuple[Live, list
     # The ledger is counted at most every few seconds; by now that may be older than the last job.
     live = used[0]
     metrics = Metrics(["apiframe", "api-in-one"])
-    metrics.watch(from_ledger(live.service.memory.ledger, live.service.memory.backlog, lambda: 10**13))
+    resources = live.service.resources
+    backlog = Backlog(resources.database, system_clock)
+    metrics.watch(from_ledger(resources.ledger, backlog, lambda: 10**13))
     now, shown = metrics.page(), page(live)
     assert value(now, "darkroom_jobs", gateway="apiframe", status="archived") == 2
     assert value(now, "darkroom_jobs", gateway="api-in-one", status="failed") == 1

@@ -18,7 +18,7 @@ from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
 from receiver.http.body import LARGE
 from receiver.http.bucket_threads import AT_ONCE, BucketTurns
-from receiver.makers import USUAL
+from receiver.resources import Factories
 from receiver.sandbox import SandboxServer
 from storage.archive.object_store import ObjectStore, ObjectStream
 from tests.callbacks.test_callbacks import completed, signed
@@ -76,8 +76,8 @@ class Made:
 def made(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Made]:
-    makers = replace(USUAL, store=Hanging.connect)
-    with started(s3_server, tmp_path_factory.mktemp("hanging"), sandbox=sandbox, makers=makers) as live:
+    factories = Factories(store=Hanging.connect)
+    with started(s3_server, tmp_path_factory.mktemp("hanging"), sandbox=sandbox, factories=factories) as live:
         job = live.make(IMAGEN)
         output_id = job["outputs"][0]
         assert live.http.get(f"/v1/outputs/{output_id}/thumbnail").status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from receiver.errors import EndpointForbidden, SettingsError
 from receiver.keyring import NOTIFY_FILE, notify_secrets
 from receiver.notifications.transport import Poster
 from receiver.notifications.url_policy import NotifyPolicy, read
-from receiver.settings import NotifySettings, load, require
+from receiver.resources import notify_policy
+from receiver.settings import load, require
 from tests.support.notifications import SECRET
 
 LOOPBACK = (ip_network("127.0.0.0/8"),)
@@ -115,11 +117,11 @@ def test_a_name_without_https_is_not_even_looked_up() -> None:
 
 
 def test_the_url_of_the_settings_is_held_to_the_same_rules() -> None:
-    settings = NotifySettings.model_validate({"url": "http://127.0.0.1:9000/hook"})
+    ours: dict[str, Any] = {"url": "http://127.0.0.1:9000/hook", "secrets": [SECRET]}
     with pytest.raises(SettingsError, match=r"DARKROOM_NOTIFY__URL: .* not https"):
-        NotifyPolicy.of(settings, [SECRET])
-    more = NotifySettings.model_validate({"url": "http://127.0.0.1/", "allow_networks": ["127.0.0.0/8"]})
-    assert NotifyPolicy.of(more, [SECRET]).default == "http://127.0.0.1/"
+        notify_policy(load(notify=ours))
+    ours["allow_networks"] = ["127.0.0.0/8"]
+    assert notify_policy(load(notify=ours)).default == ours["url"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from receiver.http.rate_limit import Limits
 from receiver.http.routing import Answer, Operation, guarded
 from receiver.http.sessions import Sessions
 from receiver.schedule import system_clock
-from receiver.settings import LimitSettings
 
 SHOW = Operation(
     "GET /here", "show", scope="read", query=NoQuery, answers={200: Answer(str, "The name of its thread.")}
@@ -25,7 +24,8 @@ SHOW = Operation(
 @pytest.fixture
 def admission() -> Admission:
     access = Access([])
-    return Admission(access, Limits(LimitSettings(), system_clock), Sessions(access, ["key"], system_clock))
+    limits = Limits(system_clock, api_token=0, callback_token=0, bad_tokens=0, body_timeout_s=1)
+    return Admission(access, limits, Sessions(access, ["key"], system_clock))
 
 
 def plain(_request: Request, _query: NoQuery) -> Response:

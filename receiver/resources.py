@@ -1,0 +1,144 @@
+"""Open what the service runs on: the database, the bucket and the gateways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+import httpx
+import structlog
+
+from receiver.callbacks.tokens import CallbackTokens
+from receiver.errors import EndpointForbidden, SettingsError
+from receiver.gateways.base import Gateway
+from receiver.gateways.client import GatewayClient
+from receiver.gateways.registry import adapters, proving
+from receiver.keyring import all_forms, every_secret, notify_secrets, secret_keys
+from receiver.redaction import Redactor
+from receiver.settings import Settings
+from storage.archive.keys import Keys
+from storage.ledger.database import Database
+from storage.ledger.ledger import Ledger
+from storage.models import Clock
+
+if TYPE_CHECKING:
+    from receiver.notifications.url_policy import NotifyPolicy
+    from receiver.thumbnails.pool import Thumbnailer
+    from storage.archive.archive import Archive
+    from storage.archive.object_store import ObjectStore
+
+log = structlog.get_logger("darkroom.bucket")
+
+
+@dataclass(frozen=True, slots=True)
+class Factories:
+    """How `receiver.app.build` makes the parts that may fail, stall or be refused; tests pass their own."""
+
+    database: Callable[[str], Database] = Database.open
+    ledger: Callable[[Database, Clock], Ledger] = Ledger
+    sender: Callable[[httpx.Client, Mapping[str, int]], GatewayClient] = GatewayClient
+    store: Callable[..., ObjectStore] | None = None
+    """By default `ObjectStore.connect`."""
+    thumbnailer: Callable[[], Thumbnailer] | None = None
+    """By default `Thumbnailer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What every role that serves or works is given."""
+
+    database: Database
+    ledger: Ledger
+    gateways: Mapping[str, Gateway]
+    tokens: CallbackTokens
+    redactor: Redactor
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The object store, and the archive in it."""
+
+    store: ObjectStore
+    keys: Keys
+    archive: Archive
+
+
+def open_resources(
+    settings: Settings,
+    clock: Clock,
+    factories: Factories,
+    *,
+    only_callbacks: bool = False,
+    webhook_secrets: Sequence[str] = (),
+) -> Resources:
+    """Open the ledger; raise SettingsError, Misconfigured or Unavailable, each saying what to change.
+
+    `only_callbacks`: the gateways are those whose callbacks can be verified, whether or not they have a key.
+    """
+    keys = secret_keys(settings)
+    gateways = proving(settings) if only_callbacks else adapters(settings)
+    redactor = Redactor([*every_secret(settings), *keys, *all_forms(webhook_secrets)])
+    database = factories.database(settings.ledger_url)
+    return Resources(
+        database=database,
+        ledger=factories.ledger(database, clock),
+        gateways=gateways,
+        tokens=CallbackTokens(keys, max_age_s=settings.callbacks.lifetime, clock=clock),
+        redactor=redactor,
+    )
+
+
+def open_bucket(settings: Settings, factories: Factories) -> Bucket:
+    """Connect to the bucket and probe it; raise SettingsError, Misconfigured or Unavailable."""
+    # boto3 takes 10 MB, and a process that serves callbacks alone has no use for it.
+    from storage.archive.archive import Archive
+    from storage.archive.conformance import probe
+    from storage.archive.object_store import ObjectStore
+
+    s3, keys = settings.s3, _keys(settings)
+    assert s3.bucket is not None
+    store = (factories.store or ObjectStore.connect)(
+        bucket=s3.bucket,
+        endpoint=s3.endpoint,
+        public_endpoint=s3.public_endpoint,
+        region=s3.region,
+        access_key=s3.access_key.get_secret_value() if s3.access_key else None,
+        secret_key=s3.secret_key.get_secret_value() if s3.secret_key else None,
+        checksums=s3.checksums,
+    )
+    store.check(create=s3.create_bucket)
+    facts = probe(store, f"{s3.prefix}darkroom-probes/")
+    trusted = facts.checks_sha256 and facts.returns_sha256
+    if not facts.create_only:
+        log.warning("the store ignores If-None-Match, so two writers of one key are not kept apart")
+    if not trusted:
+        log.warning("the store does not check SHA-256 itself, so each image is read back in full")
+    return Bucket(store, keys, Archive(store, keys, trust_checksums=trusted))
+
+
+def notify_policy(settings: Settings) -> NotifyPolicy:
+    """Return where notifications may go; raise SettingsError if DARKROOM_NOTIFY__URL itself may not."""
+    from receiver.notifications.url_policy import NotifyPolicy
+
+    notify = settings.notify
+    policy = NotifyPolicy(
+        default=None if notify.url is None else notify.url.get_secret_value(),
+        networks=tuple(ip_network(network) for network in notify.allow_networks),
+        hosts=tuple(notify.allow_hosts),
+        secrets=tuple(notify_secrets(settings)),
+    )
+    try:
+        policy.check(policy.default or "")
+    except EndpointForbidden as error:
+        raise SettingsError(f"DARKROOM_NOTIFY__URL: {error}") from error
+    return policy
+
+
+def _keys(settings: Settings) -> Keys:
+    try:
+        return Keys(prefix=settings.s3.prefix, template=settings.key_template)
+    except ValueError as error:
+        # Each alone was checked when it was read.
+        raise SettingsError(f"DARKROOM_S3__PREFIX with DARKROOM_KEY_TEMPLATE: {error}") from error
