@@ -1,13 +1,12 @@
-"""What no single machine has room for, simulated: `python -m tests.benchmarks.simulation [--json FILE]`.
+"""Simulate a backlog, and measure how long rows are held: `python -m tests.benchmarks.simulation`.
 
-**One row for all.** Whoever notes an image counts it in rows that everybody else counts in, and holds them
-until its transaction is over. How long that is, is measured with the ledger's own code on a PostgreSQL that
-writes as durably as usual. The queue before such rows is simulated, and the simulation is held against
-PostgreSQL's own locks at sizes that fit here: its transactions sleep, and need no processor.
+Whoever notes an image counts it in rows that all others count in, and holds them until its transaction is
+over: one row bears no more than one image in that time. It is measured with the ledger's own code on a
+PostgreSQL that writes as durably as usual.
 
-**A backlog.** Jobs come in evenly while the store is away (each is tried again and again, as
-`receiver.schedule` has it), or while all workers are (nothing is tried). What is simulated is a hundredth of
-what is told: only the ratio of what comes in to what can be done matters.
+Jobs come in evenly while the store is away (each is tried again and again, as `receiver.schedule` has it), or
+while all workers are (nothing is tried). What is simulated is a hundredth of the jobs: only the ratio of what
+comes in to what can be done matters.
 """
 
 from __future__ import annotations
@@ -17,17 +16,14 @@ import heapq
 import json
 import random
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any, Literal, get_args
 
-import psycopg
 from sqlalchemy import Engine, event
 
 from receiver.schedule import Timing, system_clock
@@ -52,12 +48,6 @@ PLACES = 20
 CALM_S = 600.0
 """How long all is well before something is away."""
 HOUR = 3600.0
-
-THINK_MS = 40.0
-HOLD_MS = 5.0
-"""What the transactions sleep that the simulation is held against, before they take a row and while."""
-IMAGE_MS = 100.0
-"""How long a writer is busy with each image beside the row: it downloads the image and stores it."""
 
 Away = Literal["store", "workers"]
 AWAY: tuple[Away, ...] = get_args(Away)
@@ -87,25 +77,6 @@ class Recovery:
     """In vain, for each job that waited."""
     too_old: float
     """The share of jobs whose image was older than gateways keep it."""
-
-
-def images_a_second(
-    writers: int, *, rows: int, think_ms: float, hold_ms: float, seconds: float = 60, seed: int = 7
-) -> float:
-    """How many transactions end in a second where each takes one of `rows`, whichever it is, and holds it."""
-    chance = random.Random(seed)
-    arriving = [(chance.expovariate(1 / think_ms), writer) for writer in range(writers)]
-    heapq.heapify(arriving)
-    free_at = [0.0] * rows
-    done = 0
-    while arriving[0][0] < seconds * 1000:
-        at, writer = heapq.heappop(arriving)
-        row = chance.randrange(rows)
-        # Those who wait for a row get it in the order in which they came.
-        free_at[row] = max(at, free_at[row]) + hold_ms
-        done += 1
-        heapq.heappush(arriving, (free_at[row] + chance.expovariate(1 / think_ms), writer))
-    return done / seconds
 
 
 def recovery(outage: Outage, *, rate: float = RATE / SCALE, seed: int = 7) -> Recovery:
@@ -143,7 +114,7 @@ def recovery(outage: Outage, *, rate: float = RATE / SCALE, seed: int = 7) -> Re
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what is needed, simulate, print tables, and write the figures to a file if one is named."""
+    """Measure, simulate, print the table, and write the figures to a file if one is named."""
     command = sys.argv[1:] if arguments is None else list(arguments)
     asked = argparse.ArgumentParser(prog="python -m tests.benchmarks.simulation", description=__doc__)
     asked.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -152,21 +123,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     about = machine()
     with postgres.serving(**DURABLE) as server:
         holds = holds_ms(server, 40 if options.quick else 2_000)
-        hold_ms = median(holds)
-        checked = list(_check(server, seconds=0.5 if options.quick else 5))
-    grown = list(_grow(hold_ms, seconds=2 if options.quick else 60))
+    hold_ms = median(holds)
     outages = _OUTAGES[:2] if options.quick else _OUTAGES
     recovered = [(outage, recovery(outage)) for outage in outages]
     print(f"The rows that count an image are held for {hold_ms:.2f} ms (median of {len(holds)}; p95 is "
           f"{percentile(holds, 95):.2f} ms).\n")  # fmt: skip
-    for rows in (_CHECKED, *checked), (_GROWN, *grown), (_RECOVERED, *(_told(*each) for each in recovered)):
-        print(f"{aligned(rows)}\n")
+    print(f"{aligned((_RECOVERED, *(_told(*each) for each in recovered)))}\n")
     print(footer(told([], about, command, program="tests.benchmarks.simulation")))
     if options.json:
         figures = {
             "hold_ms": {"median": hold_ms, "p95": percentile(holds, 95)},
-            "checked": [dict(zip(_CHECKED, row, strict=True)) for row in checked],
-            "grown": [dict(zip(_GROWN, row, strict=True)) for row in grown],
             "recovered": [asdict(outage) | asdict(found) for outage, found in recovered],
         }
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -178,8 +144,6 @@ _OUTAGES = [
     for away in AWAY
     for capacity in (1.25, 2)
 ]
-_CHECKED = ("writers", "rows", "PostgreSQL, a second", "simulated, a second")
-_GROWN = ("writers", "one row, images a second", "4 rows", "16 rows")
 _RECOVERED = (
     "away", "for", "capacity", "waiting then", "recovered after", "by arithmetic", "oldest image",
     "tries in vain", "too old",
@@ -208,67 +172,6 @@ def holds_ms(server: postgres.Postgres, images: int) -> list[float]:
     if len(began) != images:
         raise RuntimeError(f"{len(began)} statements in {images} transactions begin with {HOT!r}")
     return held
-
-
-def _check(server: postgres.Postgres, seconds: float) -> Iterator[tuple[str, ...]]:
-    """PostgreSQL's own locks, beside the simulation of them."""
-    for writers, rows in ((1, 1), (4, 1), (16, 1), (48, 1), (48, 4), (48, 16)):
-        real = _sleeping(server, writers, rows, seconds)
-        simulated = images_a_second(writers, rows=rows, think_ms=THINK_MS, hold_ms=real.hold_ms)
-        yield str(writers), str(rows), f"{real.rate:.0f}", f"{simulated:.0f}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Sleeping:
-    rate: float
-    hold_ms: float
-    """How long a row was held where nobody else wanted it: the commit takes its time too."""
-
-
-def _sleeping(server: postgres.Postgres, writers: int, rows: int, seconds: float) -> _Sleeping:
-    """Transactions that take a row, sleep and commit, from so many connections at once."""
-    url = server.url(server.create())
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE TABLE hot (place INT PRIMARY KEY, counted BIGINT NOT NULL)")
-        connection.execute("INSERT INTO hot SELECT place, 0 FROM generate_series(0, %s) place", [rows - 1])
-        alone = [_hold(connection, 0) for _ in range(20)]
-        connection.execute("UPDATE hot SET counted = 0")
-    barrier = threading.Barrier(writers)
-
-    def write(number: int) -> None:
-        chance = random.Random(number)
-        with psycopg.connect(url, autocommit=True) as connection:
-            barrier.wait(30)
-            until = monotonic() + seconds
-            while monotonic() < until:
-                connection.execute("SELECT pg_sleep(%s)", [chance.expovariate(1000 / THINK_MS)])
-                _hold(connection, chance.randrange(rows))
-
-    began = monotonic()
-    with ThreadPoolExecutor(writers) as pool:
-        list(pool.map(write, range(writers)))
-    took = monotonic() - began
-    with psycopg.connect(url) as connection:
-        counted = connection.execute("SELECT sum(counted) FROM hot").fetchone()
-    return _Sleeping(float((counted or [0])[0]) / took, median(alone))
-
-
-def _hold(connection: psycopg.Connection[Any], place: int) -> float:
-    began = perf_counter()
-    with connection.transaction():
-        connection.execute("UPDATE hot SET counted = counted + 1 WHERE place = %s", [place])
-        connection.execute("SELECT pg_sleep(%s)", [HOLD_MS / 1000])
-    return 1000 * (perf_counter() - began)
-
-
-def _grow(hold_ms: float, seconds: float) -> Iterator[tuple[str, ...]]:
-    """What more writers bring at the measured time, with one row for all and with several."""
-    for writers in (4, 16, 64, 256):
-        found = (
-            images_a_second(writers, rows=rows, think_ms=IMAGE_MS, hold_ms=hold_ms, seconds=seconds)
-            for rows in (1, 4, 16)
-        )
-        yield str(writers), *(f"{rate:,.0f}" for rate in found)
 
 
 def _told(outage: Outage, found: Recovery) -> tuple[str, ...]:

@@ -22,7 +22,6 @@ from tests.deploy.watched import (
     alerts,
     groupings,
     known_values,
-    rule_groups,
     selectors,
 )
 from tests.docs.test_readme import need
@@ -55,18 +54,11 @@ def shown(live: Live) -> list[Series]:
 
 def test_the_file_has_the_shape_of_rules() -> None:
     assert set(yaml.safe_load(RULES.read_text())) == {"groups"}
-    for group in rule_groups():
-        assert set(group) == {"name", "rules"}
     names = [name(rule) for rule in ALERTS]
     assert len(set(names)) == len(names) > 30
     for rule in ALERTS:
-        assert set(rule) - {"for"} == {"alert", "expr", "labels", "annotations"}
-        assert re.fullmatch(r"Darkroom[A-Za-z]+", rule["alert"])
-        assert re.fullmatch(r"\d+[mh]", rule.get("for", "1m"))
-        assert set(rule["labels"]) == {"severity"}
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert set(rule["annotations"]) == {"summary", "description", "runbook"}
-        assert all(text.strip() == text and "\n" not in text for text in rule["annotations"].values())
 
 
 def all_selectors(rules: list[dict[str, Any]]) -> Iterator[tuple[str, Selector]]:
@@ -101,22 +93,20 @@ def test_labels_that_are_grouped_by_or_told_are_there() -> None:
         assert told <= (set(groups[0][0]) if groups else TARGET), name(rule)
 
 
-@pytest.mark.parametrize("rule", OURS, ids=name)
-def test_what_it_looks_at_is_there_in_a_running_service(rule: dict[str, Any], shown: list[Series]) -> None:
-    for selector in selectors(rule["expr"]):
-        assert any(map(selector.takes, shown)), selector
+def test_what_they_look_at_is_there_in_a_running_service(shown: list[Series]) -> None:
+    for alert, selector in all_selectors(OURS):
+        assert any(map(selector.takes, shown)), (alert, selector)
         for label, value in selector.values():
             if label not in TARGET:
-                assert any(of == selector.name and labels.get(label) == value for of, labels in shown)
+                there = (labels.get(label) == value for of, labels in shown if of == selector.name)
+                assert any(there), (alert, label, value)
 
 
 def test_every_alert_fires_in_some_case() -> None:
     assert {alert for case in CASES.values() for alert in case.fire} == {name(rule) for rule in ALERTS}
 
 
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What promtool says of all cases, each under its name."""
+def test_alerts_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
     need("promtool", "--version")
     tests = [
         {
@@ -138,16 +128,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
         }
         for case in CASES.values()
     ]
-    file = tmp_path_factory.mktemp("promtool") / "cases.yaml"
+    file = tmp_path / "cases.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}))
     done = subprocess.run(
         ["promtool", "test", "rules", str(file)], capture_output=True, text=True, timeout=60, check=False
     )
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def test_alerts_fire_when_they_should_and_only_then(told: str) -> None:
-    assert told == ""
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_reads_the_file(tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 import typer.main
 
 from receiver.cli.config import settings_table
 from receiver.cli.main import app
-from tests.deploy.deployed import DEPLOY, FILLED, Started, in_kubernetes, started
+from tests.deploy.deployed import DEPLOY, FILLED, in_kubernetes, started
 from tests.support.running import ROOT, command
 
 STARTED = list(started())
@@ -23,39 +22,42 @@ def settings() -> set[str]:
     return {row.variable for row in settings_table()}
 
 
-@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(DEPLOY)))
-def test_settings_that_are_named_exist(path: Path) -> None:
+def test_settings_that_are_named_exist() -> None:
     # DARKROOM_URL and DARKROOM_TOKEN are for commands and applications; a `*` or `...` stands for several.
-    named = set(re.findall(r"DARKROOM_[A-Z0-9_]+(?![A-Z0-9_*])", path.read_text(encoding="utf-8")))
-    assert named - {"DARKROOM_URL", "DARKROOM_TOKEN", "DARKROOM_PORT"} <= settings()
+    known = settings() | {"DARKROOM_URL", "DARKROOM_TOKEN", "DARKROOM_PORT"}
+    named = {
+        (path.name, name)
+        for path in TEXTS
+        for name in re.findall(r"DARKROOM_[A-Z0-9_]+(?![A-Z0-9_*])", path.read_text(encoding="utf-8"))
+    }
+    assert {(where, name) for where, name in named if name not in known} == set()
 
 
-@pytest.mark.parametrize("one", STARTED, ids=lambda one: one.where)
-def test_environments_load(one: Started, tmp_path: Path) -> None:
-    assert set(one.given) <= settings()
-    done = command("config", "--json", cwd=tmp_path, **one.filled())
-    assert (done.returncode, done.stderr) == (0, "")
-    assert not list(tmp_path.iterdir())
+def test_environments_load(tmp_path: Path) -> None:
+    for one in STARTED:
+        assert set(one.given) <= settings(), one.where
+        done = command("config", "--json", cwd=tmp_path, **one.filled())
+        assert (done.returncode, done.stderr) == (0, ""), one.where
+        assert not list(tmp_path.iterdir()), one.where
 
 
-@pytest.mark.parametrize("one", STARTED, ids=lambda one: one.where)
-def test_commands_can_be_given(one: Started) -> None:
-    program, *words = one.command
-    assert program.rpartition("/")[2] == "darkroom"
-    # Reads every word as the command would, and runs nothing.
+def test_commands_can_be_given() -> None:
     group = typer.main.get_command(app)
-    with group.make_context("darkroom", words) as context:
-        name, command_, rest = group.resolve_command(context, words)  # type: ignore[attr-defined]
-        command_.make_context(name, rest, parent=context)
+    for one in STARTED:
+        program, *words = one.command
+        assert program.rpartition("/")[2] == "darkroom"
+        # Reads every word as the command would, and runs nothing.
+        with group.make_context("darkroom", words) as context:
+            name, command_, rest = group.resolve_command(context, words)  # type: ignore[attr-defined]
+            command_.make_context(name, rest, parent=context)
 
 
-@pytest.mark.parametrize("one", list(in_kubernetes()), ids=lambda one: one.where)
-def test_nothing_starts_before_it_was_filled_in(one: Started, tmp_path: Path) -> None:
-    empty = [name for name, value in one.given.items() if not value]
-    assert empty
-    done = command(*one.command[1:], cwd=tmp_path, **one.given)
-    assert done.returncode == 2, done.stderr
-    assert [name for name in empty if name in done.stderr], "it says which"
+def test_nothing_starts_before_it_was_filled_in(tmp_path: Path) -> None:
+    for one in in_kubernetes():
+        empty = [name for name, value in one.given.items() if not value]
+        done = command(*one.command[1:], cwd=tmp_path, **one.given)
+        assert (done.returncode, bool(empty)) == (2, True), one.where
+        assert [name for name in empty if name in done.stderr], f"{one.where}: it says which"
 
 
 def test_no_role_has_what_it_does_not_need() -> None:
