@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
-from tests.benchmarks import archiving, beside, callbacks, footprint, growth, latency, replicas, search
+from tests.benchmarks import archiving, callbacks, footprint, growth, latency, replicas, search
 from tests.benchmarks.figures import Figure, footer, machine, table, told
 from tests.benchmarks.grounds import Grounds
 
@@ -18,7 +18,6 @@ BENCHMARKS: dict[str, Callable[[Grounds], list[Figure]]] = {
     "callbacks": callbacks.run,
     "archive": archiving.run,
     "latency": latency.run,
-    "beside": beside.run,
     "search": search.run,
     "growth": growth.run,
     "replicas": replicas.run,

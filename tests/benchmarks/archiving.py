@@ -27,7 +27,7 @@ from storage.ledger.schema import jobs
 from storage.models import Status
 from tests.benchmarks import callbacks, ledgers
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.grounds import BESIDE, DATABASES, Grounds, cpu_s, port_of
+from tests.benchmarks.grounds import DATABASES, Grounds, cpu_s, port_of
 from tests.support.processes import ROOT
 
 IMAGES = 400
@@ -78,15 +78,12 @@ def run(grounds: Grounds) -> list[Figure]:
     return [line for kind in DATABASES for line in _lines(kind, runs)]
 
 
-def darkroom(grounds: Grounds, ledger: str, links: Sequence[str], *, workers: int = 1) -> Run:
-    """Archive the images of as many jobs, on a ledger that may hold others.
-
-    With `workers` so many processes do it, beside the one that takes callbacks; with 0 its threads.
-    """
+def darkroom(grounds: Grounds, ledger: str, links: Sequence[str]) -> Run:
+    """Archive the images of as many jobs, on a ledger that may hold others."""
     database = Database.open(ledger)
     try:
         begun = ledgers.begin(database, [*grounds.images.links(WARM), *links])
-        with grounds.serving(ledger, **{BESIDE: str(workers)}) as process:
+        with grounds.serving(ledger) as process:
             requests = ledgers.callbacks(port_of(process), begun)
             callbacks.send(grounds, process, requests[:WARM])
             await_archived(database, left=len(links))

@@ -16,7 +16,7 @@ import httpx
 from storage.ledger.database import Database
 from tests.benchmarks import ledgers
 from tests.benchmarks.figures import Figure, Target, percentile
-from tests.benchmarks.grounds import BESIDE, DATABASES, Grounds, Kind, port_of
+from tests.benchmarks.grounds import DATABASES, Grounds, Kind, port_of
 from tests.benchmarks.load import Line
 from tests.benchmarks.plain import Copier
 
@@ -44,17 +44,14 @@ def run(grounds: Grounds) -> list[Figure]:
     return figures
 
 
-def waits(grounds: Grounds, kind: Kind, links: Sequence[str], *, workers: int = 1) -> list[float]:
-    """Milliseconds from each callback until its job is archived, one after the other.
-
-    With `workers` so many processes do it, beside the one that takes callbacks; with 0 its threads.
-    """
+def waits(grounds: Grounds, kind: Kind, links: Sequence[str]) -> list[float]:
+    """Milliseconds from each callback until its job is archived, one after the other."""
     ledger = grounds.new_ledger(kind)
     database = Database.open(ledger)
     begun = ledgers.begin(database, links)
     database.close()
     with (
-        grounds.serving(ledger, **{BESIDE: str(workers)}) as process,
+        grounds.serving(ledger) as process,
         httpx.Client(base_url=process.url, trust_env=False) as http,
         ThreadPoolExecutor(1) as waiter,
     ):
