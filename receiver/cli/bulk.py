@@ -15,12 +15,12 @@ from receiver.cli.console import (
     MISUSED,
     STOPPED,
     Column,
-    api_json,
     count,
     err,
     fail,
     print_json,
     print_table,
+    progress,
     say,
 )
 
@@ -62,21 +62,19 @@ def change(
 
     Exits with 130 at Ctrl-C; raises ApiError at every other status.
     """
-    from rich.progress import track
-
     from receiver.client import ApiError
 
-    console, changed = err(), list[Item]()
+    changed = list[Item]()
     outcome = Outcome(changed)
-    quiet = not console.is_terminal or len(ids) < 2
     try:
-        for id_ in track(ids, "Working", console=console, transient=True, disable=quiet):
-            try:
-                changed.append(one(id_))
-            except ApiError as error:
-                if error.status not in skip:
-                    raise
-                outcome.refused[id_] = error
+        with progress(quiet=len(ids) < 2) as bar:
+            for id_ in bar.track(ids, description="Working"):
+                try:
+                    changed.append(one(id_))
+                except ApiError as error:
+                    if error.status not in skip:
+                        raise
+                    outcome.refused[id_] = error
     except KeyboardInterrupt:
         say(f"\nStopped after {len(changed)} of {count(len(ids), noun)}; the rest are unchanged.")
         raise typer.Exit(STOPPED) from None
@@ -88,7 +86,7 @@ def print_outcome(name: str, outcome: Outcome[Any]) -> None:
     refused = [
         {"id": id_, "code": error.code, "detail": error.detail} for id_, error in outcome.refused.items()
     ]
-    print_json({name: [api_json(one) for one in outcome.changed], "refused": refused})
+    print_json({name: outcome.changed, "refused": refused})
 
 
 def report(outcome: Outcome[Any], noun: str, *, doing: str, undone: str, hint: str = "") -> None:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from receiver.cli.connection import LOCAL
-
 if TYPE_CHECKING:
     from receiver.client import Darkroom
 
+LOCAL = "http://127.0.0.1:8321"
 TIMEOUT_S = 1.0
 OFFERED = 50
 """How many of the newest jobs or images are offered."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import typer
-
+from receiver.cli.completion import LOCAL
 from receiver.cli.console import FAILED, MISUSED, UNREACHABLE, fail
+from receiver.cli.options import option
 
 if TYPE_CHECKING:
     from receiver.client import ApiError, Darkroom
 
-_PANEL = "Connection"
-LOCAL = "http://127.0.0.1:8321"
+Json = Annotated[bool, option("Print JSON, and nothing else, on standard output.", None, "--json")]
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+
+_connect_by = partial(option, panel="Connection")
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,10 @@ class Connection:
     """The options that say which Darkroom to use."""
 
     url: Annotated[
-        str,
-        typer.Option(
-            "--url", envvar="DARKROOM_URL", metavar="URL", help="Where Darkroom runs.", rich_help_panel=_PANEL
-        ),
+        str, _connect_by("Where Darkroom runs.", "URL", "--url", envvar="DARKROOM_URL", show_default=True)
     ] = LOCAL
     token: Annotated[
-        str | None,
-        typer.Option(
-            "--token",
-            envvar="DARKROOM_TOKEN",
-            metavar="TOKEN",
-            help="An API token, if it needs one.",
-            rich_help_panel=_PANEL,
-            show_default=False,
-        ),
+        str | None, _connect_by("An API token, if it needs one.", "TOKEN", "--token", envvar="DARKROOM_TOKEN")
     ] = None
 
     @contextmanager

@@ -10,12 +10,15 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 FAILED, MISUSED, UNREACHABLE, STOPPED = 1, 2, 3, 130
 """Exit codes besides 0; `STOPPED` is that of Ctrl-C."""
@@ -69,25 +72,16 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
-def api_json(answer: Any) -> dict[str, Any]:
-    """Return a job, an image or a report of the client as the JSON that the API sent."""
-    return dict(answer.raw)
-
-
-def print_json(value: Any) -> None:
-    """Print JSON; control characters are escaped."""
-    sys.stdout.write(escaped(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Print values and answers of the client as JSON; control characters are escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=lambda answer: dict(answer.raw))
+    sys.stdout.write(escaped(text) + "\n")
+    sys.stdout.flush()
 
 
 def escaped(text: str) -> str:
     """Escape the control characters in JSON."""
     return _HOSTILE.sub(_escape, text)
-
-
-def print_json_line(value: Any) -> None:
-    """Print JSON on one line and flush; control characters are escaped."""
-    sys.stdout.write(escaped(json.dumps(value, ensure_ascii=False)) + "\n")
-    sys.stdout.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +148,19 @@ def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     for name, value in facts:
         table.add_row(name, value if isinstance(value, Text) else cell(value))
     out().print(table)
+
+
+def progress(*columns: str | ProgressColumn, quiet: bool = False) -> Progress:
+    """Return progress bars on standard error; they are not shown without a terminal, or if `quiet`.
+
+    `columns`: those right of the bar; by default how many are done, and the time left.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = err()
+    right = columns or (MofNCompleteColumn(), TimeRemainingColumn())
+    quiet = quiet or not console.is_terminal
+    return Progress("{task.description}", BarColumn(), *right, console=console, transient=True, disable=quiet)
 
 
 def say_if_cut(shown: int, limit: int) -> None:

@@ -31,20 +31,19 @@ IdsOrText = Annotated[
         show_default=False,
     ),
 ]
-To = Annotated[Path, typer.Option(metavar="DIR", file_okay=False, help="Where to save the files.")]
+To = Annotated[Path, options.option("Where to save the files.", "DIR", file_okay=False, show_default=True)]
 Name = Annotated[
     str | None,
-    typer.Option(
-        "--name",
-        metavar="TEMPLATE",
-        help="File names, such as [bold]{date}/{prompt:40}-{seed}-{index}.{ext}[/bold]. Fields: id, "
-        "job_id, index, date, gateway, model, seed, sha256, prompt, tag.NAME, ext. An existing file is never "
+    options.option(
+        "File names, such as [bold]{date}/{prompt:40}-{seed}-{index}.{ext}[/bold]. Fields: id, job_id, "
+        "index, date, gateway, model, seed, sha256, prompt, tag.NAME, ext. An existing file is never "
         "replaced: the id is added to the name.",
+        *("TEMPLATE", "--name"),
         show_default="{id}.{ext}",
     ),
 ]
 WithRecords = Annotated[
-    bool, typer.Option("--with-records", help="Save the record of each image beside it, as NAME.json.")
+    bool, options.option("Save the record of each image beside it, as NAME.json.", None, "--with-records")
 ]
 
 

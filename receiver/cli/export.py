@@ -16,7 +16,7 @@ import typer
 
 from receiver.cli import options
 from receiver.cli.connection import Connection
-from receiver.cli.console import FAILED, MISUSED, STOPPED, count, err, escaped, fail, plain, say
+from receiver.cli.console import FAILED, MISUSED, STOPPED, count, escaped, fail, plain, progress, say
 from receiver.cli.query_args import Words, query_text
 
 if TYPE_CHECKING:
@@ -41,27 +41,24 @@ SHOWN = 10
 
 AsFormat = Annotated[
     Format | None,
-    typer.Option(
-        "--format",
-        help="csv, jsonl and parquet are tables; zip and bagit contain the images and records too. By "
-        "default the extension of FILE decides.",
-        show_default=False,
+    options.option(
+        "csv, jsonl and parquet are tables; zip and bagit contain the images and records too. By default "
+        "the extension of FILE decides.",
+        *(None, "--format"),
     ),
 ]
 ToFile = Annotated[
     Path | None,
-    typer.Option(
-        "--to",
-        metavar="FILE",
-        help="The file to write; a folder for bagit. By default csv and jsonl go to standard output.",
-        show_default=False,
+    options.option(
+        "The file to write; a folder for bagit. By default csv and jsonl go to standard output.",
+        *("FILE", "--to"),
     ),
 ]
 Bom = Annotated[
-    bool, typer.Option("--bom", help="Begin csv with a byte order mark, so that Excel reads it as UTF-8.")
+    bool, options.option("Begin csv with a byte order mark, so that Excel reads it as UTF-8.", None, "--bom")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace FILE if it exists; a bag is never replaced.")
+    bool, options.option("Replace FILE if it exists; a bag is never replaced.", None, "--overwrite")
 ]
 
 
@@ -267,13 +264,6 @@ def _total(darkroom: Darkroom, wanted: Mapping[str, str]) -> int | None:
 
 @contextmanager
 def _bar(total: Callable[[], int | None], *, quiet: bool) -> Iterator[Callable[[], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = err()
-    if quiet or not console.is_terminal:
-        yield lambda: None
-        return
-    columns = (TextColumn("Exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=total())
-        yield lambda: progress.advance(task)
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task("Exporting", total=None if bar.disable else total())
+        yield lambda: bar.advance(task)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
 
 from receiver.cli import options
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import (
     Column,
-    api_json,
     cell,
     made_table,
     out,
@@ -27,11 +25,13 @@ if TYPE_CHECKING:
 
 Watch = Annotated[
     bool,
-    typer.Option("--watch", "-w", help="Follow them until Ctrl-C; into a pipe, print a line per change."),
+    options.option("Follow them until Ctrl-C; into a pipe, print a line per change.", None, "--watch", "-w"),
 ]
 UntilDone = Annotated[
     bool,
-    typer.Option("--until-done", help="Follow until all are finished; exit with 1 unless all are archived."),
+    options.option(
+        "Follow until all are finished; exit with 1 unless all are archived.", None, "--until-done"
+    ),
 ]
 
 _COLUMNS = (
@@ -72,7 +72,7 @@ def jobs(
             return
         found = list(darkroom.jobs(limit=limit, **wanted))
     if as_json:
-        print_json([api_json(job) for job in found])
+        print_json(found)
         return
     print_table(_COLUMNS, [_line(job) for job in found], nothing="No jobs match.")
     say_if_cut(len(found), limit)

@@ -1,39 +1,87 @@
-"""Define the command line: the table of commands, each with its examples."""
+"""Define the command line: the list of commands, with examples."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from typer.core import TyperCommand
 
-from receiver.cli import (
-    config,
-    demo,
-    download,
-    export,
-    jobs,
-    migrate_ledger,
-    notifications,
-    retry,
-    sandbox,
-    search,
-    serve,
-    show,
-    status,
-    submit,
-    usage,
-    version,
-    work,
-)
-from receiver.cli import help as help_
+from receiver.cli.config import config
+from receiver.cli.demo import demo
+from receiver.cli.download import download
+from receiver.cli.export import export
+from receiver.cli.help import help_
+from receiver.cli.jobs import jobs
+from receiver.cli.migrate_ledger import migrate_ledger
+from receiver.cli.notifications import app as notifications
 from receiver.cli.options import spread
 from receiver.cli.query_args import TextCommand
+from receiver.cli.retry import retry
+from receiver.cli.sandbox import sandbox
+from receiver.cli.search import search
+from receiver.cli.serve import serve
+from receiver.cli.show import show
+from receiver.cli.status import status
+from receiver.cli.submit import submit
+from receiver.cli.usage import usage
+from receiver.cli.version import version
+from receiver.cli.work import work
 
-_RUN, _MAKE, _FIND, _ABOUT = "Run Darkroom", "Make images", "Find images", "Status and help"
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Run Darkroom": (demo, serve, work, sandbox, config, migrate_ledger),
+    "Make images": (submit, jobs, show, retry),
+    "Find images": (search, download, export),
+    "Status and help": (status, usage, help_, version),
+}
+"""The commands, in the panels of `darkroom --help`."""
+
+EXAMPLES = """
+darkroom demo
+darkroom serve
+DARKROOM_API_TOKENS=me:admin:... darkroom serve --host 0.0.0.0
+darkroom work
+darkroom sandbox --latency 2,10 > .env
+darkroom config
+darkroom config --json
+darkroom migrate-ledger darkroom-data postgresql://darkroom:...@db.example/darkroom
+DARKROOM_DATABASE_URL=postgresql://... darkroom migrate-ledger
+darkroom submit "a red kite over the sea" --gateway apiframe --model imagen-4-fast --wait
+darkroom submit "a bowl of ramen" --gateway api-in-one --model imagen4 --seed 7 --download .
+darkroom submit --file prompts.csv --gateway apiframe --model imagen-4-fast --tag campaign=may
+darkroom jobs --status failed
+darkroom jobs --code image_expired --since 12h
+darkroom jobs --watch
+darkroom jobs --since 1h --until-done --json
+darkroom show 019a1b2c-3d4e-7f00-8000-000000000000
+darkroom retry 019a1b2c-3d4e-7f00-8000-000000000000
+darkroom retry --status failed --code image_expired --since 1d
+darkroom retry --code generation_failed --since 1d --resubmit --dry-run
+darkroom notifications --failed
+darkroom notifications replay --failed --since 7d
+darkroom notifications secret
+darkroom search ramen --seed 7
+darkroom search kite "red sky" -blurry model:imagen4 since:7d
+darkroom search --file picture.png
+darkroom search tag:campaign=may --facets
+darkroom download tag:campaign=may -blurry --to pictures
+darkroom download 019a1b2c-3d4e-7f00-8000-000000000000 --with-records
+darkroom download --all --to backup --name '{date}/{prompt:40}-{seed}-{index}.{ext}'
+darkroom export tag:campaign=may --format csv > may.csv
+darkroom export kite -blurry since:7d --to kites.zip
+darkroom export --all --format bagit --to everything
+darkroom status
+darkroom usage --by model --since 7d
+darkroom usage --tag campaign --gateway apiframe
+darkroom usage --by day --since 2026-11-01 --until 2026-12-01 --json
+darkroom help
+darkroom help search
+darkroom help submit
+darkroom version
+"""
 
 app = typer.Typer(
     name="darkroom",
@@ -48,7 +96,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's own signature
     if wanted:
-        version.version()
+        version()
         raise typer.Exit
 
 
@@ -65,116 +113,22 @@ def darkroom(
         typer.echo(context.get_help())
 
 
-def _examples(*lines: str) -> str:
+def _examples(name: str) -> str:
+    lines = re.findall(rf"^(?:.* )?darkroom {name}\b.*", EXAMPLES, re.MULTILINE)
     # The empty line between two examples keeps them on lines of their own in the help.
     shown = [f"  [bold]{escape(line)}[/bold]" for line in lines]
     return "\n\n".join(["Example:" if len(lines) == 1 else "Examples:", *shown])
 
 
-def _add(
-    panel: str, name: str, command: Callable[..., None], *examples: str, cls: type[TyperCommand] | None = None
-) -> None:
-    app.command(name, cls=cls, rich_help_panel=panel, epilog=_examples(*examples))(spread(command))
-
-
-_add(_RUN, "demo", demo.demo, "darkroom demo")
-_add(
-    _RUN,
-    "serve",
-    serve.serve,
-    "darkroom serve",
-    "DARKROOM_API_TOKENS=me:admin:... darkroom serve --host 0.0.0.0",
-)
-_add(_RUN, "work", work.work, "darkroom work")
-_add(_RUN, "sandbox", sandbox.sandbox, "darkroom sandbox --latency 2,10 > .env")
-_add(_RUN, "config", config.config, "darkroom config", "darkroom config --json")
-_add(
-    _RUN,
-    "migrate-ledger",
-    migrate_ledger.migrate_ledger,
-    "darkroom migrate-ledger darkroom-data postgresql://darkroom:...@db.example/darkroom",
-    "DARKROOM_DATABASE_URL=postgresql://... darkroom migrate-ledger",
-)
-_add(
-    _MAKE,
-    "submit",
-    submit.submit,
-    'darkroom submit "a red kite over the sea" --gateway apiframe --model imagen-4-fast --wait',
-    'darkroom submit "a bowl of ramen" --gateway api-in-one --model imagen4 --seed 7 --download .',
-    "darkroom submit --file prompts.csv --gateway apiframe --model imagen-4-fast --tag campaign=may",
-)
-_add(
-    _MAKE,
-    "jobs",
-    jobs.jobs,
-    "darkroom jobs --status failed",
-    "darkroom jobs --code image_expired --since 12h",
-    "darkroom jobs --watch",
-    "darkroom jobs --since 1h --until-done --json",
-)
-_add(_MAKE, "show", show.show, "darkroom show 019a1b2c-3d4e-7f00-8000-000000000000")
-_add(
-    _MAKE,
-    "retry",
-    retry.retry,
-    "darkroom retry 019a1b2c-3d4e-7f00-8000-000000000000",
-    "darkroom retry --status failed --code image_expired --since 1d",
-    "darkroom retry --code generation_failed --since 1d --resubmit --dry-run",
-)
-app.add_typer(
-    notifications.app,
-    name="notifications",
-    rich_help_panel=_MAKE,
-    epilog=_examples(
-        "darkroom notifications --failed",
-        "darkroom notifications replay --failed --since 7d",
-        "darkroom notifications secret",
-    ),
-)
-_add(
-    _FIND,
-    "search",
-    search.search,
-    "darkroom search ramen --seed 7",
-    'darkroom search kite "red sky" -blurry model:imagen4 since:7d',
-    "darkroom search --file picture.png",
-    "darkroom search tag:campaign=may --facets",
-    cls=TextCommand,
-)
-_add(
-    _FIND,
-    "download",
-    download.download,
-    "darkroom download tag:campaign=may -blurry --to pictures",
-    "darkroom download 019a1b2c-3d4e-7f00-8000-000000000000 --with-records",
-    "darkroom download --all --to backup --name '{date}/{prompt:40}-{seed}-{index}.{ext}'",
-    cls=TextCommand,
-)
-_add(
-    _FIND,
-    "export",
-    export.export,
-    "darkroom export tag:campaign=may --format csv > may.csv",
-    "darkroom export kite -blurry since:7d --to kites.zip",
-    "darkroom export --all --format bagit --to everything",
-    cls=TextCommand,
-)
-_add(
-    _ABOUT,
-    "status",
-    status.status,
-    "darkroom status",
-)
-_add(
-    _ABOUT,
-    "usage",
-    usage.usage,
-    "darkroom usage --by model --since 7d",
-    "darkroom usage --tag campaign --gateway apiframe",
-    "darkroom usage --by day --since 2026-11-01 --until 2026-12-01 --json",
-)
-_add(_ABOUT, "help", help_.help_, "darkroom help", "darkroom help search", "darkroom help submit")
-_add(_ABOUT, "version", version.version, "darkroom version")
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        name = command.__name__.strip("_").replace("_", "-")
+        cls = TextCommand if command in (search, download, export) else None
+        app.command(name, cls=cls, rich_help_panel=panel, epilog=_examples(name))(spread(command))
+    if panel == "Make images":
+        app.add_typer(
+            notifications, name="notifications", rich_help_panel=panel, epilog=_examples("notifications")
+        )
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from receiver.cli.connection import Json
-from receiver.cli.console import MISUSED, STOPPED, Column, cell, err, fail, print_json, print_table, say
+from receiver.cli.console import MISUSED, STOPPED, Column, cell, fail, print_json, print_table, progress, say
 from receiver.cli.serve import exit_on_error
 
 if TYPE_CHECKING:
@@ -136,15 +136,13 @@ def shown(url: URL) -> str:
 
 @contextmanager
 def _bar(rows: int) -> Iterator[Progress]:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
     from storage.transfer.transfer import STEPS
 
-    console = err()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=len(STEPS) * rows)
-        yield lambda step, table, more: progress.update(
+    with progress(TaskProgressColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("", total=len(STEPS) * rows)
+        yield lambda step, table, more: bar.update(
             task, advance=more, description=f"{step.capitalize()} {table}"
         )
 

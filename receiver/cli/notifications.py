@@ -16,7 +16,6 @@ from receiver.cli.connection import Connection, Json
 from receiver.cli.console import (
     MISUSED,
     Column,
-    api_json,
     cell,
     count,
     fail,
@@ -47,9 +46,7 @@ Ids = Annotated[
     list[str] | None,
     typer.Argument(metavar="ID", help="Ids of notifications; or use --failed.", show_default=False),
 ]
-Failed = Annotated[
-    bool, options.option("--failed", help="Those that could not be delivered.", panel=options.FILTERS)
-]
+Failed = Annotated[bool, options.filter_by("Those that could not be delivered.", None, "--failed")]
 
 _COLUMNS = (
     Column("NOTIFICATION"),
@@ -72,16 +69,9 @@ app = typer.Typer(
 class Filters:
     """The filters of notifications."""
 
-    job: Annotated[str | None, options.option(metavar="ID", help="Of this job.", panel=options.FILTERS)] = (
-        None
-    )
+    job: Annotated[str | None, options.filter_by("Of this job.", "ID")] = None
     since: Annotated[
-        str | None,
-        options.option(
-            metavar="WHEN",
-            help="Of jobs finished then or later: 7d, 12h, 2026-11-22 or an RFC 3339 time.",
-            panel=options.FILTERS,
-        ),
+        str | None, options.filter_by(f"Of jobs finished then or later: {options.WHEN}.", "WHEN")
     ] = None
 
     def query(self, state: State | None) -> dict[str, str]:
@@ -94,9 +84,7 @@ def notifications(
     context: typer.Context,
     *,
     failed: Failed = False,
-    state: Annotated[
-        State | None, options.option("--state", help="Those in this state.", panel=options.FILTERS)
-    ] = None,
+    state: Annotated[State | None, options.filter_by("Those in this state.", None, "--state")] = None,
     filters: Filters,
     limit: options.Limit = 20,
     as_json: Json = False,
@@ -111,7 +99,7 @@ def notifications(
         query = filters.query(State.FAILED if failed else state)
         found = list(darkroom.notifications(limit=limit, **query))
     if as_json:
-        print_json([api_json(one) for one in found])
+        print_json(found)
         return
     print_table(_COLUMNS, [_line(one) for one in found], nothing="No notifications match.")
     say_if_cut(len(found), limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from functools import wraps
+from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -16,14 +16,17 @@ from receiver.cli.batch_input import BadInput, flat
 from receiver.cli.console import MISUSED, fail
 
 FILTERS = "Filters"
-_JOB, _MANY, _AFTER = "The job", "Many jobs", "Afterwards"
-_WHEN = "7d, 12h, 2026-11-22 or an RFC 3339 time"
+WHEN = "7d, 12h, 2026-11-22 or an RFC 3339 time"
 
 
-def option(*names: str, metavar: str | None = None, panel: str | None = None, **more: Any) -> Any:
+def option(help_: str, metavar: str | None = None, *names: str, panel: str | None = None, **more: Any) -> Any:
     """Return a Typer option in a panel of the help; its default is shown only if `show_default` says so."""
     more.setdefault("show_default", False)
-    return typer.Option(*names, metavar=metavar, rich_help_panel=panel, **more)
+    return typer.Option(*names, help=help_, metavar=metavar, rich_help_panel=panel, **more)
+
+
+_of_job, _after = partial(option, panel="The job"), partial(option, panel="Afterwards")
+filter_by = partial(option, panel=FILTERS)
 
 
 def spread(command: Callable[..., None]) -> Callable[..., None]:
@@ -58,108 +61,61 @@ Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to dr
 File = Annotated[
     str | None,
     option(
-        "--file",
-        "-f",
-        metavar="FILE",
-        help="Submit a job for each row of a .csv or .jsonl file; - reads either from standard input. "
+        "Submit a job for each row of a .csv or .jsonl file; - reads either from standard input. "
         "Columns are named like the options; parameters and tags are `params.NAME` and `tags.NAME`.",
-        panel=_MANY,
+        *("FILE", "--file", "-f"),
+        panel="Many jobs",
     ),
 ]
+_KEY_HELP = "Sending the same key again returns the same job, and does not cost again."
+_PARAM_HELP = "Sent to the gateway unchanged; a value may be JSON, and a.b=1 means {a: {b: 1}}."
+_IGNORE_HELP = "Leave out what the gateway does not support, instead of failing; the record shows it."
+_NOTIFY_HELP = "Send a notification there when the job is finished; by default to DARKROOM_NOTIFY__URL."
+_GATEWAY_HELP = "Such as apiframe or api-in-one."
 
 
 @dataclass(frozen=True)
 class JobRequest:
     """The options of `darkroom submit` that describe the job."""
 
-    gateway: Annotated[
-        str | None,
-        option(
-            metavar="NAME",
-            help="Such as apiframe or api-in-one.",
-            panel=_JOB,
-            autocompletion=completion.gateways,
-        ),
-    ] = None
-    model: Annotated[str | None, option(metavar="NAME", help="The gateway's model name.", panel=_JOB)] = None
-    aspect_ratio: Annotated[str | None, option(metavar="W:H", help="Such as 16:9.", panel=_JOB)] = None
-    negative_prompt: Annotated[str | None, option(metavar="TEXT", help="What to avoid.", panel=_JOB)] = None
-    num_images: Annotated[int | None, option(metavar="N", help="How many images.", panel=_JOB)] = None
-    seed: Annotated[
-        str | None, option("--seed", metavar="SEED", help="If the gateway takes one.", panel=_JOB)
-    ] = None
-    param: Annotated[
-        list[str] | None,
-        option(
-            metavar="NAME=VALUE",
-            help="Sent to the gateway unchanged; a value may be JSON, and a.b=1 means {a: {b: 1}}.",
-            panel=_JOB,
-        ),
-    ] = None
-    tag: Annotated[
-        list[str] | None,
-        option(metavar="NAME=VALUE", help="A label of your own, to find the job by.", panel=_JOB),
-    ] = None
-    ignore_unsupported: Annotated[
-        bool,
-        option(
-            "--ignore-unsupported",
-            help="Leave out what the gateway does not support, instead of failing; the record shows it.",
-            panel=_JOB,
-        ),
-    ] = False
-    idempotency_key: Annotated[
-        str | None,
-        option(
-            metavar="KEY",
-            help="Sending the same key again returns the same job, and does not cost again.",
-            panel=_JOB,
-        ),
-    ] = None
-    notify_url: Annotated[
-        str | None,
-        option(
-            "--notify-url",
-            metavar="URL",
-            help="Where to send a notification when the job is finished; the default is the service's "
-            "DARKROOM_NOTIFY__URL.",
-            panel=_JOB,
-        ),
-    ] = None
+    gateway: Annotated[str | None, _of_job(_GATEWAY_HELP, "NAME", autocompletion=completion.gateways)] = None
+    model: Annotated[str | None, _of_job("The gateway's model name.", "NAME")] = None
+    aspect_ratio: Annotated[str | None, _of_job("Such as 16:9.", "W:H")] = None
+    negative_prompt: Annotated[str | None, _of_job("What to avoid.", "TEXT")] = None
+    num_images: Annotated[int | None, _of_job("How many images.", "N")] = None
+    seed: Annotated[str | None, _of_job("If the gateway takes one.", "SEED", "--seed")] = None
+    param: Annotated[list[str] | None, _of_job(_PARAM_HELP, "NAME=VALUE")] = None
+    tag: Annotated[list[str] | None, _of_job("A label of your own, to find the job by.", "NAME=VALUE")] = None
+    ignore_unsupported: Annotated[bool, _of_job(_IGNORE_HELP, None, "--ignore-unsupported")] = False
+    idempotency_key: Annotated[str | None, _of_job(_KEY_HELP, "KEY")] = None
+    notify_url: Annotated[str | None, _of_job(_NOTIFY_HELP, "URL", "--notify-url")] = None
 
 
-Wait = Annotated[bool, option("--wait", help="Wait until the job is archived or failed.", panel=_AFTER)]
-Timeout = Annotated[
-    float, option(metavar="SECONDS", min=0, help="How long to wait.", panel=_AFTER, show_default=True)
-]
+Wait = Annotated[bool, _after("Wait until the job is finished.", None, "--wait")]
+Timeout = Annotated[float, _after("How long to wait.", "SECONDS", min=0, show_default=True)]
 DownloadTo = Annotated[
-    Path | None,
-    option(
-        metavar="DIR", file_okay=False, help="Wait, then save the images there and check them.", panel=_AFTER
-    ),
+    Path | None, _after("Wait, then save the images there and check them.", "DIR", file_okay=False)
 ]
 
-Gateway = Annotated[
+Gateway = Annotated[str | None, filter_by(_GATEWAY_HELP, "NAME", autocompletion=completion.gateways)]
+Model = Annotated[str | None, filter_by("As requested, or as the gateway reported it.", "NAME")]
+Seed = Annotated[str | None, filter_by("As requested, or as the gateway reported it.", "SEED", "--seed")]
+JobId = Annotated[
+    str | None, filter_by("The job that made them.", "ID", "--job", autocompletion=completion.jobs)
+]
+Status = Annotated[
     str | None,
-    option(
-        metavar="NAME",
-        help="Such as apiframe or api-in-one.",
-        panel=FILTERS,
-        autocompletion=completion.gateways,
+    filter_by(
+        "queued, submitting, running, ready, archived, partial or failed.",
+        *("STATUS", "--status"),
+        autocompletion=completion.statuses,
     ),
 ]
-Model = Annotated[
-    str | None, option(metavar="NAME", help="As requested, or as the gateway reported it.", panel=FILTERS)
-]
-Since = Annotated[
-    str | None, option(metavar="WHEN", help=f"Jobs created then or later: {_WHEN}.", panel=FILTERS)
-]
-Until = Annotated[str | None, option(metavar="WHEN", help="Jobs created before then.", panel=FILTERS)]
-Tags = Annotated[
-    list[str] | None,
-    option("--tag", metavar="NAME=VALUE", help="A tag of the job; may be repeated.", panel=FILTERS),
-]
-Text = Annotated[str | None, option("--text", metavar="TEXT", help="Words in the prompt.", panel=FILTERS)]
+Code = Annotated[str | None, filter_by("The job's error code, such as image_expired.", "CODE", "--code")]
+Since = Annotated[str | None, filter_by(f"Jobs created then or later: {WHEN}.", "WHEN")]
+Until = Annotated[str | None, filter_by("Jobs created before then.", "WHEN")]
+Tags = Annotated[list[str] | None, filter_by("A tag of the job; may be repeated.", "NAME=VALUE", "--tag")]
+Text = Annotated[str | None, filter_by("Words in the prompt.", "TEXT", "--text")]
 
 
 class _Filters:
@@ -185,21 +141,9 @@ class JobFilters(_Filters):
 
     gateway: Gateway = None
     model: Model = None
-    status: Annotated[
-        str | None,
-        option(
-            "--status",
-            metavar="STATUS",
-            help="queued, submitting, running, ready, archived, partial or failed.",
-            autocompletion=completion.statuses,
-            panel=FILTERS,
-        ),
-    ] = None
+    status: Status = None
     q: Text = None
-    code: Annotated[
-        str | None,
-        option("--code", metavar="CODE", help="The job's error code, such as image_expired.", panel=FILTERS),
-    ] = None
+    code: Code = None
     since: Since = None
     until: Until = None
     tag: Tags = None
@@ -211,30 +155,20 @@ class ImageFilters(_Filters):
 
     gateway: Gateway = None
     model: Model = None
-    seed: Annotated[
-        str | None,
-        option("--seed", metavar="SEED", help="As requested, or as the gateway reported it.", panel=FILTERS),
-    ] = None
-    job: Annotated[
-        str | None,
-        option(
-            "--job",
-            metavar="ID",
-            help="The job that made them.",
-            panel=FILTERS,
-            autocompletion=completion.jobs,
-        ),
-    ] = None
+    seed: Seed = None
+    job: JobId = None
     since: Since = None
     until: Until = None
     tag: Tags = None
 
 
-Limit = Annotated[int, option("--limit", min=1, metavar="N", help="The most to show.", show_default=True)]
+Limit = Annotated[int, option("The most to show.", "N", "--limit", min=1, show_default=True)]
 AtOnce = Annotated[
-    int,
-    option("--jobs", metavar="N", min=1, max=32, help="How many downloads at once.", show_default=True),
+    int, option("How many downloads at once.", "N", "--jobs", min=1, max=32, show_default=True)
 ]
-Every = Annotated[bool, option("--all", help="Everything in the archive.")]
-DryRun = Annotated[bool, option("--dry-run", help="Only show what would be done, and change nothing.")]
-Yes = Annotated[bool, option("--yes", "-y", help="Do not ask for confirmation.")]
+Every = Annotated[bool, option("Everything in the archive.", None, "--all")]
+DryRun = Annotated[bool, option("Only show what would be done, and change nothing.", None, "--dry-run")]
+Yes = Annotated[bool, option("Do not ask for confirmation.", None, "--yes", "-y")]
+Port = Annotated[
+    int | None, option("Overrides DARKROOM_PORT; 0 picks a free one.", "PORT", "--port", min=0, max=65535)
+]

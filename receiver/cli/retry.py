@@ -29,10 +29,7 @@ JobIds = Annotated[
     ),
 ]
 Resubmit = Annotated[
-    bool,
-    typer.Option(
-        "--resubmit", help="Submit the jobs to the gateway again as new work, which may be charged again."
-    ),
+    bool, typer.Option("--resubmit", help="Submit the jobs again as new work, which may be charged again.")
 ]
 
 _COLUMNS = (
@@ -50,12 +47,8 @@ class Filters(options.JobFilters):
 
     status: Annotated[
         str | None,
-        options.option(
-            "--status",
-            metavar="STATUS",
-            help="failed or partial; by default both.",
-            autocompletion=completion.retried,
-            panel=options.FILTERS,
+        options.filter_by(
+            "failed or partial; by default both.", "STATUS", "--status", autocompletion=completion.retried
         ),
     ] = None
 

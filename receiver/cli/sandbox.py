@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from receiver.cli.console import MISUSED, fail, out, say
+from receiver.cli.options import option
 from receiver.cli.serve import port_message, stop_asked
 
 
 def sandbox(
     *,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, metavar="PORT", help="0 picks a free one.")
+        int, option("0 picks a free one.", "PORT", "--port", min=0, max=65535, show_default=True)
     ] = 8322,
     latency: Annotated[
-        str, typer.Option(metavar="MIN,MAX", help="Seconds that a job takes, from and to.")
+        str, option("Seconds that a job takes, from and to.", "MIN,MAX", show_default=True)
     ] = "0.3,1.2",
     dialect: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="Format of API in One callbacks: envelope, kie, kling, evolink or flat."
+        option(
+            "Format of API in One callbacks: envelope, kie, kling, evolink or flat.",
+            "NAME",
+            show_default=True,
         ),
     ] = "envelope",
     signature: Annotated[
-        str, typer.Option(metavar="NAME", help="Key of the Apiframe signature: raw, hex, or none.")
+        str, option("Key of the Apiframe signature: raw, hex, or none.", "NAME", show_default=True)
     ] = "raw",
 ) -> None:
     """Run stand-ins for the gateways on this machine: real HTTP, real images, no costs."""

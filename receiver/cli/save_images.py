@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Empty, SimpleQueue
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from receiver.cli.console import err
+from receiver.cli.console import progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -133,7 +131,6 @@ class Saving:
         self.failed: list[Failed] = []
         self._darkroom, self._folder, self._jobs, self._records = darkroom, folder, jobs, records
         self._names = None if template is None else Names(template)
-        self._stop = threading.Event()
 
     def run(self, outputs: Sequence[Output]) -> None:
         """Save every image; a file that exists with the right digest is not downloaded again.
@@ -141,81 +138,31 @@ class Saving:
         An image that fails does not stop the others. Raises ClientError if the service is down or refuses
         the token.
         """
-        todo: SimpleQueue[tuple[Output, str | None]] = SimpleQueue()
-        results: SimpleQueue[Saved | Failed | Exception] = SimpleQueue()
+        from receiver.export.prefetch import ahead
+
         # Not in the threads, so that another run gives the same names.
         names = self._names.give(outputs, self._folder) if self._names else [None] * len(outputs)
-        for one in zip(outputs, names, strict=True):
-            todo.put(one)
-        with _bar(len(outputs), sum(output.bytes for output in outputs)) as (progress, task):
-            work = (todo, results, progress, task)
-            threads = [
-                threading.Thread(target=self._work, args=work, daemon=True)
-                for _ in range(min(self._jobs, len(outputs)))
-            ]
-            for thread in threads:
-                thread.start()
-            try:
-                for number in range(len(outputs)):
-                    self._note(results.get())
-                    progress.update(task, done=number + 1)
-            finally:
-                self._end(threads)
-                self._note_rest(results)
+        work = zip(outputs, names, strict=True)
+        with _bar(len(outputs), sum(output.bytes for output in outputs)) as (bar, task):
+
+            def save(one: tuple[Output, str | None], stop: threading.Event) -> None:
+                self._save(*one, stop, lambda length: bar.advance(task, length))
+
+            for number, _ in enumerate(ahead(save, work, threads=self._jobs, stop_s=STOP_S), start=1):
+                bar.update(task, done=number)
         order = {output.id: number for number, output in enumerate(outputs)}
         self.saved.sort(key=lambda one: order[one.output.id])
 
-    def _note(self, result: Saved | Failed | Exception) -> None:
-        if isinstance(result, Exception):
-            raise result
-        if isinstance(result, Saved):
-            self.saved.append(result)
-        else:
-            self.failed.append(result)
-
-    def _note_rest(self, results: SimpleQueue[Saved | Failed | Exception]) -> None:
-        # After an interrupt, downloads that were complete still count.
-        while True:
-            try:
-                result = results.get_nowait()
-            except Empty:
-                return
-            if not isinstance(result, Exception):
-                self._note(result)
-
-    def _end(self, threads: Sequence[threading.Thread]) -> None:
-        self._stop.set()
-        deadline = monotonic() + STOP_S
-        for thread in threads:
-            thread.join(max(0.0, deadline - monotonic()))
-
-    def _work(
-        self,
-        todo: SimpleQueue[tuple[Output, str | None]],
-        results: SimpleQueue[Saved | Failed | Exception],
-        progress: Progress,
-        task: TaskID,
+    def _save(
+        self, output: Output, name: str | None, stop: threading.Event, advance: Callable[[int], None]
     ) -> None:
-        while not self._stop.is_set():
-            try:
-                output, name = todo.get_nowait()
-            except Empty:
-                return
-            try:
-                results.put(self._one(output, name, lambda length: progress.advance(task, length)))
-            except _Stopped:
-                return
-            except Exception as error:  # noqa: BLE001 - it goes to the thread that waits for it
-                results.put(error)
-
-    def _one(self, output: Output, name: str | None, advance: Callable[[int], None]) -> Saved | Failed:
         from receiver.client import ApiError, Damaged
 
         came = 0
 
         def on_bytes(length: int) -> None:
             nonlocal came
-            if self._stop.is_set():
+            if stop.is_set():
                 raise _Stopped
             came += length
             advance(length)
@@ -224,17 +171,12 @@ class Saving:
             path = self._download(output, name, on_bytes)
             if self._records:
                 write_record(self._darkroom, output, path)
-        except ApiError as error:
-            if error.status in {401, 403}:
+            self.saved.append(Saved(output, path, fetched=came > 0))
+        except (ApiError, Damaged, OSError) as error:
+            if isinstance(error, ApiError) and error.status in {401, 403}:
                 raise
-            failed = Failed(output, str(error))
-        except (Damaged, OSError) as error:
-            failed = Failed(output, str(error))
-        else:
-            advance(output.bytes - came)
-            return Saved(output, path, fetched=came > 0)
+            self.failed.append(Failed(output, str(error)))
         advance(output.bytes - came)
-        return failed
 
     def _download(self, output: Output, name: str | None, on_bytes: Callable[[int], None]) -> Path:
         try:
@@ -270,17 +212,8 @@ def write_record(darkroom: Darkroom, output: Output, path: Path) -> None:
 @contextmanager
 def _bar(images: int, length: int) -> Iterator[tuple[Progress, TaskID]]:
     """Show a progress bar over all bytes, with images done and time left."""
-    from rich import progress as bars
+    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    console = err()
-    columns = (
-        bars.TextColumn("{task.fields[done]} of {task.fields[images]}"),
-        bars.BarColumn(),
-        bars.DownloadColumn(),
-        bars.TransferSpeedColumn(),
-        bars.TimeRemainingColumn(),
-    )
-    with bars.Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        yield progress, progress.add_task("", total=length, done=0, images=images)
+    done = "{task.fields[done]} of {task.fields[images]}"
+    with progress(done, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
+        yield bar, bar.add_task("Downloading", total=length, done=0, images=images)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.text import Text
 
 from receiver.cli import options
@@ -15,7 +14,6 @@ from receiver.cli.connection import Connection, Json
 from receiver.cli.console import (
     MISUSED,
     Column,
-    api_json,
     cell,
     count,
     fail,
@@ -48,19 +46,16 @@ _OUTPUTS = (
 
 LocalFile = Annotated[
     Path | None,
-    typer.Option(
-        "--file",
-        "-f",
-        metavar="PICTURE",
-        help="Find this image file by its SHA-256; exits with 1 if it is not in the archive.",
+    options.option(
+        "Find this image file by its SHA-256; exits with 1 if it is not in the archive.",
+        *("PICTURE", "--file", "-f"),
         dir_okay=False,
-        show_default=False,
     ),
 ]
 ShowFacets = Annotated[
-    bool, typer.Option("--facets", help="Count the images found by gateway, model, day and tag.")
+    bool, options.option("Count the images found by gateway, model, day and tag.", None, "--facets")
 ]
-OnlyIds = Annotated[bool, typer.Option("--ids", help="Print only ids, for pipes.")]
+OnlyIds = Annotated[bool, options.option("Print only ids, for pipes.", None, "--ids")]
 
 
 def search(
@@ -69,7 +64,7 @@ def search(
     filters: options.ImageFilters,
     sha256: Annotated[
         str | None,
-        options.option("--sha256", metavar="HEX", help="Or its beginning.", panel=options.FILTERS),
+        options.filter_by("Or its beginning.", "HEX", "--sha256"),
     ] = None,
     file: LocalFile = None,
     facets: ShowFacets = False,
@@ -93,7 +88,7 @@ def search(
     if file is not None:
         _say_origin(file, found, wanted)
     if as_json:
-        print_json([api_json(output) for output in found])
+        print_json(found)
     elif ids:
         for output in found:
             out().print(cell(output.id))
@@ -158,7 +153,7 @@ def _output_line(output: Output, marked: Sequence[str]) -> Sequence[Text]:
 def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool) -> None:
     found = darkroom.facets(**wanted)
     if as_json:
-        print_json(api_json(found))
+        print_json(found)
         return
     kinds = {"GATEWAY": found.gateway, "MODEL": found.model, "DAY": found.day, "TAG": found.tag}
     for name, facets in kinds.items():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from receiver.cli import options
 from receiver.cli.console import FAILED, MISUSED, STOPPED, fail
 
 if TYPE_CHECKING:
@@ -29,37 +30,19 @@ class Only(StrEnum):
     API = "api"
 
 
-Port = Annotated[
-    int | None,
-    typer.Option(
-        "--port",
-        min=0,
-        max=65535,
-        metavar="PORT",
-        help="Overrides DARKROOM_PORT; 0 picks a free one.",
-        show_default=False,
-    ),
-]
-
-
 def serve(
     *,
-    host: Annotated[
-        str | None,
-        typer.Option("--host", metavar="HOST", help="Overrides DARKROOM_HOST.", show_default=False),
-    ] = None,
-    port: Port = None,
+    host: Annotated[str | None, options.option("Overrides DARKROOM_HOST.", "HOST", "--host")] = None,
+    port: options.Port = None,
     work: Annotated[
         bool, typer.Option("--work/--no-work", help="Also work on jobs, or leave that to `darkroom work`.")
     ] = True,
     only: Annotated[
         Only | None,
-        typer.Option(
-            "--only",
-            metavar="ROLE",
-            help="Serve one part only, and do no work: `callbacks`, which may face the internet and needs no "
+        options.option(
+            "Serve one part only, and do no work: `callbacks`, which may face the internet and needs no "
             "bucket, or `api`, with the gallery.",
-            show_default=False,
+            *("ROLE", "--only"),
         ),
     ] = None,
 ) -> None:

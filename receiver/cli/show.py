@@ -13,7 +13,6 @@ from receiver.cli import completion
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import (
     Column,
-    api_json,
     cell,
     out,
     print_facts,
@@ -50,7 +49,7 @@ def show(
         job = darkroom.job(output.job_id if output else id_)
         outputs = [output] if output else list(darkroom.search(job=job.id)) if job.outputs else []
     if as_json:
-        print_json(api_json(output or job))
+        print_json(output or job)
         return
     if output:
         print_facts(_image_facts(output))

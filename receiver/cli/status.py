@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import FAILED, Column, api_json, cell, count, out, print_json, print_table, say
+from receiver.cli.console import FAILED, Column, cell, count, out, print_json, print_table, say
 
 if TYPE_CHECKING:
     from receiver.client.reports import Circuit, Page, ServiceStatus
@@ -25,7 +25,7 @@ def status(*, as_json: Json = False, connection: Connection) -> None:
         found = darkroom.status()
         circuits = darkroom.gateways().circuits
     if as_json:
-        print_json(api_json(found))
+        print_json(found)
     else:
         print_status(found)
         for circuit in circuits:

@@ -29,13 +29,12 @@ from receiver.cli.console import (
     MISUSED,
     STOPPED,
     Column,
-    api_json,
     cell,
     count,
-    err,
     fail,
     print_json,
     print_table,
+    progress,
     say,
     status_cell,
 )
@@ -133,12 +132,12 @@ def _run(darkroom: Darkroom, sent: _Sent, *, wait_s: float | None, folder: Path 
     from receiver.client import ClientError
 
     try:
-        with _progress(len(sent.rows), waiting=wait_s is not None) as progress:
+        with progress(quiet=len(sent.rows) < 2 and wait_s is None) as bar:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
-            _send(darkroom, sent, progress)
+            _send(darkroom, sent, bar)
             if wait_s is not None:
-                _wait(darkroom, sent, progress, monotonic() + wait_s)
+                _wait(darkroom, sent, bar, monotonic() + wait_s)
         if folder is not None:
             _download(darkroom, sent, folder)
     except (KeyboardInterrupt, ClientError, OSError) as error:
@@ -150,26 +149,10 @@ def _run(darkroom: Darkroom, sent: _Sent, *, wait_s: float | None, folder: Path 
         raise
 
 
-def _progress(total: int, *, waiting: bool) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-    from rich.progress import TimeElapsedColumn as Elapsed
-
-    console = err()
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Elapsed(),
-    )
-    quiet = not console.is_terminal or (total < 2 and not waiting)
-    return Progress(*columns, console=console, transient=True, disable=quiet)
-
-
-def _send(darkroom: Darkroom, sent: _Sent, progress: Progress) -> None:
+def _send(darkroom: Darkroom, sent: _Sent, bar: Progress) -> None:
     from receiver.client import ApiError
 
-    task = progress.add_task("Submitting", total=len(sent.rows))
+    task = bar.add_task("Submitting", total=len(sent.rows))
     for number, row in enumerate(sent.rows):
         sent.begun = number + 1
         try:
@@ -181,14 +164,14 @@ def _send(darkroom: Darkroom, sent: _Sent, progress: Progress) -> None:
                 raise
             sent.faults += [f"line {row.line}: {part}" for part in [described(error)]]
         sent.answered = number + 1
-        progress.advance(task)
+        bar.advance(task)
 
 
-def _wait(darkroom: Darkroom, sent: _Sent, progress: Progress, deadline: float) -> None:
-    task = progress.add_task("Finishing ", total=len(sent.jobs))
+def _wait(darkroom: Darkroom, sent: _Sent, bar: Progress, deadline: float) -> None:
+    task = bar.add_task("Finishing ", total=len(sent.jobs))
     for number, job in sent.jobs.items():
         sent.jobs[number] = darkroom.wait(job.id, timeout_s=max(0.0, deadline - monotonic()))
-        progress.advance(task)
+        bar.advance(task)
 
 
 def _download(darkroom: Darkroom, sent: _Sent, folder: Path) -> None:
@@ -234,7 +217,7 @@ _COLUMNS = (
 def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
     jobs = list(sent.jobs.values())
     if as_json:
-        views = [api_json(job) for job in jobs]
+        views = jobs
         print_json(views if many else views[0])
     else:
         print_table(_COLUMNS, [_line(job, waited=waited) for job in jobs], nothing="Nothing was submitted.")

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from receiver.cli import options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import Column, api_json, cell, out, print_json, print_table, say
+from receiver.cli.console import Column, cell, out, print_json, print_table, say
 
 if TYPE_CHECKING:
     from receiver.client.reports import Spent, Usage
@@ -23,22 +23,16 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 
 By = Annotated[
     Literal["gateway", "model", "day", "tag"] | None,
-    options.option(help="What to group by; by default the gateway."),
+    options.option("What to group by; by default the gateway."),
 ]
-TagName = Annotated[str | None, options.option("--tag", metavar="NAME", help="Group by this tag's values.")]
+TagName = Annotated[str | None, options.option("Group by this tag's values.", "NAME", "--tag")]
 Since = Annotated[
     str | None,
-    options.option(
-        metavar="WHEN",
-        help="Jobs created then or later: 7d, 12h, 2026-11-22; by default the last 30 days.",
-        panel=options.FILTERS,
-    ),
+    options.filter_by("Jobs created then or later, such as 7d; by default the last 30 days.", "WHEN"),
 ]
 Limit = Annotated[
     int,
-    options.option(
-        min=1, max=1000, metavar="N", help="The most groups to show; days are all shown.", show_default=True
-    ),
+    options.option("The most groups to show; days are all shown.", "N", min=1, max=1000, show_default=True),
 ]
 
 
@@ -61,7 +55,7 @@ def usage(
     with connection.open() as darkroom:
         found = darkroom.usage(by=by, tag=tag, gateway=gateway, since=since, until=until, limit=limit)
     if as_json:
-        print_json(api_json(found))
+        print_json(found)
         return
     if not found.total.jobs:
         say(f"No jobs were created from {_minute(found.since)} to {_minute(found.until)} (UTC).")

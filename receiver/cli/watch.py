@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import RenderableType
 
-from receiver.cli.console import FAILED, STOPPED, api_json, out, plain, print_json_line, say
+from receiver.cli.console import FAILED, STOPPED, out, plain, print_json, say
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
@@ -129,7 +129,7 @@ class _Changes:
 
     def _print(self, job: Job) -> None:
         if self._as_json:
-            print_json_line(api_json(job))
+            print_json(job, indent=None)
             return
         error = f"  {job.error.code}" if job.error else ""
         line = f"{job.updated_at}  {job.id}  {job.status}{error}  {job.request.prompt}"

@@ -13,11 +13,10 @@ def work(
     port: Annotated[
         int | None,
         option(
-            "--port",
+            "Serve /healthz, /readyz and /metrics there; 0 picks a free one. By default, none.",
+            *("PORT", "--port"),
             min=0,
             max=65535,
-            metavar="PORT",
-            help="Serve /healthz, /readyz and /metrics there; 0 picks a free one. By default, none.",
         ),
     ] = None,
 ) -> None:

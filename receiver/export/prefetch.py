@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
+from time import monotonic
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -14,12 +15,16 @@ Result = TypeVar("Result")
 
 
 def ahead(
-    work: Callable[[Item, threading.Event], Result], items: Iterable[Item], *, threads: int
+    work: Callable[[Item, threading.Event], Result],
+    items: Iterable[Item],
+    *,
+    threads: int,
+    stop_s: float = 0,
 ) -> Iterator[Result]:
     """The results of `work` on each item, in the items' order; a few more are worked on meanwhile.
 
-    Raises what `work` raised. When this ends before its time, the event that `work` is given is set, and
-    nobody waits for work in hand: a thread that hangs does not keep the program from ending, as one of a
+    Raises what `work` raised. When this ends early, the event that `work` gets is set, and work in progress
+    has `stop_s` seconds to end: a thread that hangs does not keep the program from ending, as one of a
     ThreadPoolExecutor would.
     """
     stop = threading.Event()
@@ -34,8 +39,9 @@ def ahead(
             except BaseException as error:  # noqa: BLE001 - it goes to whoever waits for the result
                 future.set_exception(error)
 
-    for _ in range(threads):
-        threading.Thread(target=run, daemon=True).start()
+    running = [threading.Thread(target=run, daemon=True) for _ in range(threads)]
+    for thread in running:
+        thread.start()
     try:
         for item in items:
             future: Future[Result] = Future()
@@ -47,5 +53,8 @@ def ahead(
             yield waiting.popleft().result()
     finally:
         stop.set()
-        for _ in range(threads):
+        for _ in running:
             todo.put(None)
+        deadline = monotonic() + stop_s
+        for thread in running:
+            thread.join(max(0.0, deadline - monotonic()))

@@ -186,7 +186,7 @@ def test_failed_jobs_are_found_for_a_retry(live: Live, tmp_path: Path) -> None:
 def test_what_it_costs_is_shown_by_model(live: Live, menu: dict[str, Any], tmp_path: Path) -> None:
     shown = bash(live, tmp_path, block("run: usage"))
     assert menu["model"] in shown
-    assert "total" in shown
+    assert "Total" in shown
 
 
 def test_the_client_finds_images(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:
