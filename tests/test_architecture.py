@@ -33,9 +33,9 @@ def _module(path: Path) -> str:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """What a module imports of ours as it is loaded; imports inside functions do not count."""
+    """What a module imports of ours, anywhere: also for types only, and inside functions."""
     modules = {_module(file) for file in _files()}
-    for node in ast.parse(path.read_text()).body:
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in modules)
         if isinstance(node, ast.ImportFrom) and node.module:
