@@ -1,4 +1,4 @@
-"""An answer that costs something, asked for by anybody: found once, and given again for a moment."""
+"""Cache the result of a call for a moment: a TTL cache of one value."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from threading import Lock
 from time import monotonic
 from typing import Generic, TypeVar
 
-Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
 
-class TtlCache(Generic[Answer]):
-    """Calls `find` at most once in `seconds`, however many ask, and never twice at the same time."""
+class TtlCache(Generic[Value]):
+    """Calls `find` at most once in `ttl_s` seconds, and never twice at the same time. Thread-safe."""
 
-    def __init__(self, find: Callable[[], Answer], seconds: float) -> None:
+    def __init__(self, find: Callable[[], Value], ttl_s: float) -> None:
         self._find = find
-        self._seconds = seconds
+        self._ttl_s = ttl_s
         self._lock = Lock()
         self._found_at = float("-inf")
-        self._answer: Answer | None = None
+        self._value: Value | None = None
 
     def forget(self) -> None:
-        """Ask again next time, however recent the last answer is."""
+        """Expire the value, however recent it is."""
         self._found_at = float("-inf")
 
-    def __call__(self) -> Answer:
-        """The answer, a moment old, or older while a new one is being found; raises as `find` does."""
-        # Whoever comes while it is being found gets the last one: waiting would fill the threads.
-        known = self._answer
-        if monotonic() - self._found_at >= self._seconds and self._lock.acquire(blocking=known is None):
+    def __call__(self) -> Value:
+        """Return the value, or the expired one while another thread finds a new one; raise as `find` does."""
+        # Waiting for the new one would fill the threads.
+        known = self._value
+        if monotonic() - self._found_at >= self._ttl_s and self._lock.acquire(blocking=known is None):
             try:
-                if self._answer is None or monotonic() - self._found_at >= self._seconds:
-                    self._answer = self._find()
+                if self._value is None or monotonic() - self._found_at >= self._ttl_s:
+                    self._value = self._find()
                     self._found_at = monotonic()
             finally:
                 self._lock.release()
-        assert self._answer is not None
-        return self._answer
+        assert self._value is not None
+        return self._value

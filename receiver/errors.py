@@ -1,57 +1,57 @@
-"""Everything that can go wrong, as one tree.
+"""Every error of the service, as one tree.
 
 DarkroomError
-├── SettingsError            bad_settings            a setting is missing or wrong; nothing starts
-├── RequestError             (what a caller of the API got wrong)
-│   ├── InvalidRequest       invalid_request         one or more fields are wrong, each named
-│   ├── UnsupportedParameter unsupported_parameter   the gateway has no such parameter
-│   ├── UnknownGateway       unknown_gateway         not one of the configured gateways
-│   ├── BodyTooLarge         body_too_large          more bytes than the limit
-│   ├── TooSlow              too_slow                the body did not come in time
-│   ├── TooManyRequests      too_many_requests       more requests than this token or address may make
-│   ├── IdempotencyConflict  idempotency_conflict    the key was used for another request
-│   ├── NotRetryable         not_retryable           it is not failed or partial, or nothing can help
-│   ├── NeedsResubmit        needs_resubmit          only a new submission could help, which may cost credits
+├── SettingsError            bad_settings            a setting is missing or invalid; nothing starts
+├── RequestError             (the API request is wrong)
+│   ├── InvalidRequest       invalid_request         one or more fields are invalid, each named
+│   ├── UnsupportedParameter unsupported_parameter   the gateway or model does not support the parameter
+│   ├── UnknownGateway       unknown_gateway         the gateway is not configured here
+│   ├── BodyTooLarge         body_too_large          the body is over the limit
+│   ├── TooSlow              too_slow                the body did not arrive in time
+│   ├── TooManyRequests      too_many_requests       over the rate limit of this token or address
+│   ├── IdempotencyConflict  idempotency_conflict    the Idempotency-Key was used for another request
+│   ├── NotRetryable         not_retryable           the job is not failed or partial, or a retry cannot help
+│   ├── NeedsResubmit        needs_resubmit          only a new submission can help, which may cost credits
 │   ├── NoSuchThing          not_found               no such job, output or record
-│   ├── UnsatisfiableRange   unsatisfiable_range     the image has no bytes in the range asked for
+│   ├── UnsatisfiableRange   unsatisfiable_range     the image has no bytes in this range
 │   ├── NoThumbnail          no_thumbnail            the image cannot be decoded within the limits
-│   ├── Unauthorized         unauthorized            no token, or an unknown one
-│   ├── Forbidden            forbidden               the token's scope does not reach this far
-│   └── StaleForm            stale_form              sent from another session than its form
-├── CallbackError            (what a callback got wrong)
+│   ├── Unauthorized         unauthorized            no valid token or session
+│   ├── Forbidden            forbidden               the scope of the token does not allow this
+│   └── StaleForm            stale_form              the form belongs to another session
+├── CallbackError            (the callback is wrong; it is not stored)
 │   ├── BadToken             bad_token               forged, expired, for another gateway, or missing
-│   ├── BadSignature         bad_signature           the gateway's own signature does not fit
-│   ├── MalformedCallback    malformed_callback      not JSON, or not this gateway's shape
-│   ├── JobMismatch          job_mismatch            it speaks of another job than its URL
-│   ├── TooManyCallbacks     too_many_callbacks      its job has had as many as a job may have
-│   └── UnknownJob           unknown_job             a true token for a job that the ledger does not know
-├── GatewayError             (what a gateway answered, or did not)
-│   ├── GatewayRefused       gateway_refused         it will never take this request
-│   ├── GatewayUnauthorized  gateway_unauthorized    it does not accept our key
+│   ├── BadSignature         bad_signature           the gateway's signature does not match the body
+│   ├── MalformedCallback    malformed_callback      not JSON, or not in this gateway's format
+│   ├── JobMismatch          job_mismatch            the body is about another job than the URL
+│   ├── TooManyCallbacks     too_many_callbacks      the job has as many callbacks as a job may have
+│   └── UnknownJob           unknown_job             the token is valid, but its job is not in the ledger
+├── GatewayError             (the gateway refused, or did not respond)
+│   ├── GatewayRefused       gateway_refused         it refused this request for good
+│   ├── GatewayUnauthorized  gateway_unauthorized    it does not accept the API key
 │   ├── OutOfCredits         out_of_credits          the account has too few credits
-│   ├── RateLimited          rate_limited            it asks us to wait
-│   ├── GatewayUnavailable   gateway_unavailable     it could not be reached, or answered 5xx
-│   ├── OutcomeUnknown       outcome_unknown         sent, but the answer was lost
-│   ├── SubmittedBefore      submitted_before        it took this job at an earlier try, in other words
-│   ├── UnknownGatewayJob    unknown_gateway_job     it does not know the job that we ask about
-│   └── GarbledAnswer        garbled_answer          it answered something that cannot be read
-├── ImageError               (what came, or did not, where an image should be)
+│   ├── RateLimited          rate_limited            it asks to slow down
+│   ├── GatewayUnavailable   gateway_unavailable     it could not be reached, or returned 5xx
+│   ├── OutcomeUnknown       outcome_unknown         sent, but its response was lost
+│   ├── SubmittedBefore      submitted_before        it accepted an earlier try of this job with another body
+│   ├── UnknownGatewayJob    unknown_gateway_job     it does not know the job
+│   └── GarbledAnswer        garbled_answer          its response cannot be read
+├── ImageError               (the image could not be downloaded)
 │   ├── ImageExpired         image_expired           its link is dead: 403, 404, 410 and the like
-│   ├── ImageUnavailable     image_unavailable       it could not be reached, 5xx, or too slow
-│   ├── ForbiddenAddress     forbidden_address       its URL leads where no download may go
-│   ├── ImageTooLarge        image_too_large         more bytes or pixels than the limit
-│   ├── ImageTruncated       image_truncated         fewer bytes than announced
-│   └── NotAnImage           not_an_image            not PNG, JPEG, WebP or AVIF
-├── NotificationError        (what a notification met, on its way to your application)
-│   ├── ReceiverUnavailable  receiver_unavailable    it could not be reached, or did not answer in time
-│   ├── ReceiverRefused      receiver_refused        it answered something else than 2xx
-│   ├── ReceiverGone         receiver_gone           it answered 410: it wants no more, and none is sent again
-│   └── ReceiverForbidden    receiver_forbidden      its URL leads where no notification may go
-└── Unready                  unready                 the ledger or the bucket cannot take anything now
-    └── TooManyWaiting       too_many_waiting        as many requests wait for jobs as may at once
+│   ├── ImageUnavailable     image_unavailable       it could not be reached, returned 5xx, or was too slow
+│   ├── ForbiddenAddress     forbidden_address       its URL is not https, or its host or address not allowed
+│   ├── ImageTooLarge        image_too_large         it has more bytes or pixels than the limit
+│   ├── ImageTruncated       image_truncated         it has fewer bytes than announced
+│   └── NotAnImage           not_an_image            it is not PNG, JPEG, WebP or AVIF
+├── NotificationError        (the notification was not delivered)
+│   ├── EndpointUnavailable  receiver_unavailable    the endpoint could not be reached, or timed out
+│   ├── EndpointRefused      receiver_refused        it returned neither 2xx nor 410
+│   ├── EndpointGone         receiver_gone           it returned 410, so this notification is not retried
+│   └── EndpointForbidden    receiver_forbidden      its URL or address is not allowed
+└── Unready                  unready                 the ledger or the bucket cannot be used now
+    └── TooManyWaiting       too_many_waiting        too many requests wait for jobs at once
 
-Each class has a short `code`: the API's `code`, the metric's label, and what tests assert. `at_fault`
-says who can mend it: request, gateway, image, archive or operator.
+Each class has a short `code`: the API's `code`, the metric's label, and what tests assert. `at_fault` says
+where to fix it: request, gateway, image, archive or operator.
 """
 
 from __future__ import annotations
@@ -61,29 +61,29 @@ from typing import Any, ClassVar
 
 
 class DarkroomError(Exception):
-    """Root of the tree. `str(error)` says what to do, and is safe to show to a user."""
+    """Root of the tree. `str(error)` says what to do, and may be shown to a user."""
 
     code: ClassVar[str] = "internal"
     at_fault: ClassVar[str] = "operator"
     status: ClassVar[int] = 500
-    """The HTTP status with which the API answers it."""
+    """The HTTP status of the API's response."""
 
 
 class SettingsError(DarkroomError):
-    """A setting is missing or wrong; the message names it."""
+    """A setting is missing or invalid; the message names it."""
 
     code = "bad_settings"
 
 
 class RequestError(DarkroomError):
-    """What a caller of the API got wrong."""
+    """The API request is wrong."""
 
     at_fault = "request"
     status = 400
 
 
 class InvalidRequest(RequestError):
-    """One or more fields are wrong. `faults`: `{"field": ..., "message": ...}` for each."""
+    """One or more fields are invalid. `faults`: `{"field": ..., "message": ...}` for each."""
 
     code = "invalid_request"
     status = 422
@@ -94,33 +94,33 @@ class InvalidRequest(RequestError):
 
 
 class UnsupportedParameter(InvalidRequest):
-    """The gateway or model has no such parameter, and dropping it would falsify the record."""
+    """The gateway or model does not support a parameter, and dropping it would falsify the record."""
 
     code = "unsupported_parameter"
 
 
 class UnknownGateway(InvalidRequest):
-    """Not one of the gateways that are configured here."""
+    """The gateway is not configured here."""
 
     code = "unknown_gateway"
 
 
 class BodyTooLarge(RequestError):
-    """More bytes than this route takes."""
+    """The body is over the limit of its route."""
 
     code = "body_too_large"
     status = 413
 
 
 class TooSlow(RequestError):
-    """The body did not come in time."""
+    """The body did not arrive in time."""
 
     code = "too_slow"
     status = 408
 
 
 class TooManyRequests(RequestError):
-    """A token or address made more requests than it may. `retry_after_s`: until the next one."""
+    """A token or address is over its rate limit. `retry_after_s`: seconds until the next request."""
 
     code = "too_many_requests"
     status = 429
@@ -131,46 +131,46 @@ class TooManyRequests(RequestError):
 
 
 class IdempotencyConflict(RequestError):
-    """The same Idempotency-Key came with another body before."""
+    """The Idempotency-Key was used for another request."""
 
     code = "idempotency_conflict"
     status = 409
 
 
 class NotRetryable(RequestError):
-    """The job is not failed or partial, or what is missing of it cannot be had by any retry."""
+    """The job is not failed or partial, or no retry can get what is missing."""
 
     code = "not_retryable"
     status = 409
 
 
 class NeedsResubmit(RequestError):
-    """Only another submission could help, which the gateway may charge for; the caller must say so."""
+    """Only a new submission can help, which may cost credits; the caller must ask for it."""
 
     code = "needs_resubmit"
     status = 409
 
 
 class NoSuchThing(RequestError):
-    """No job or output has that id, or its job has no record yet; or no job has the id in a cursor."""
+    """No job, output or cursor has this id, or the job has no record yet."""
 
     code = "not_found"
     status = 404
 
 
 class UnsatisfiableRange(RequestError):
-    """The image has no bytes in the range that was asked for; it has `length` in all."""
+    """The image has no bytes in the requested range. `length`: bytes of the whole image."""
 
     code = "unsatisfiable_range"
     status = 416
 
     def __init__(self, length: int) -> None:
         self.length = length
-        super().__init__(f"The image has {length} bytes, and none in this range.")
+        super().__init__(f"The image has {length} bytes and none in this range.")
 
 
 class NoThumbnail(RequestError):
-    """The image cannot be decoded within the limits; the image itself can be had as it is."""
+    """The image cannot be decoded within the limits; the image itself can be downloaded."""
 
     code = "no_thumbnail"
     at_fault = "image"
@@ -178,35 +178,35 @@ class NoThumbnail(RequestError):
 
 
 class Unauthorized(RequestError):
-    """There was no bearer token, or one that nobody was given."""
+    """There is no valid token or session."""
 
     code = "unauthorized"
     status = 401
 
 
 class Forbidden(RequestError):
-    """The token is known, but its scope does not reach this far."""
+    """The scope of the token does not allow this."""
 
     code = "forbidden"
     status = 403
 
 
 class StaleForm(RequestError):
-    """A change was asked for by cookie, without the form token of its session: `X-CSRF-Token`."""
+    """A change was requested by cookie without the CSRF token of its session, `X-CSRF-Token`."""
 
     code = "stale_form"
     status = 403
 
 
 class CallbackError(DarkroomError):
-    """What a callback got wrong; nothing of it is kept."""
+    """The callback is wrong; it is not stored."""
 
     at_fault = "gateway"
     status = 400
 
 
 class BadToken(CallbackError):
-    """Forged, expired, or for another gateway. `reason` tells which, for the count, never the answer."""
+    """The token is forged, expired, missing or for another gateway. `reason` is counted, never returned."""
 
     code = "bad_token"
     status = 401
@@ -217,41 +217,41 @@ class BadToken(CallbackError):
 
 
 class BadSignature(CallbackError):
-    """The gateway's own signature is there and does not fit the body."""
+    """The gateway's signature does not match the body."""
 
     code = "bad_signature"
     status = 401
 
 
 class MalformedCallback(CallbackError):
-    """Not JSON, or not this gateway's shape."""
+    """The body is not JSON, or not in this gateway's format."""
 
     code = "malformed_callback"
 
 
 class JobMismatch(CallbackError):
-    """The body speaks of another gateway job than the one that its URL was made for."""
+    """The body is about another gateway job than the one that its URL was made for."""
 
     code = "job_mismatch"
     status = 409
 
 
 class TooManyCallbacks(CallbackError):
-    """Its job has as many different callbacks as a job may have; nothing more is kept of it."""
+    """The job has as many different callbacks as a job may have; no more are stored."""
 
     code = "too_many_callbacks"
     status = 429
 
 
 class UnknownJob(CallbackError):
-    """The token is true, but the ledger does not know its job."""
+    """The token is valid, but its job is not in the ledger."""
 
     code = "unknown_job"
     status = 404
 
 
 class GatewayError(DarkroomError):
-    """What a gateway answered, or did not."""
+    """The gateway refused, or did not respond."""
 
     at_fault = "gateway"
     status = 502
@@ -265,14 +265,14 @@ class GatewayError(DarkroomError):
 
 
 class GatewayRefused(GatewayError):
-    """The gateway will never take this request (400, 404, 413, 422); `details` are its own words."""
+    """The gateway refused this request for good (400, 404, 413, 422). `details`: its own words."""
 
     code = "gateway_refused"
     at_fault = "request"
 
 
 class GatewayUnauthorized(GatewayError):
-    """The gateway does not accept our key, or the account may not do this (401, 403)."""
+    """The gateway does not accept the API key, or the account may not do this (401, 403)."""
 
     code = "gateway_unauthorized"
     at_fault = "operator"
@@ -286,7 +286,7 @@ class OutOfCredits(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """The gateway asks us to wait `retry_after_s` seconds (429)."""
+    """The gateway asks to slow down, for `retry_after_s` seconds (429)."""
 
     code = "rate_limited"
 
@@ -296,19 +296,19 @@ class RateLimited(GatewayError):
 
 
 class GatewayUnavailable(GatewayError):
-    """It could not be reached, so it certainly took nothing; or it answered 5xx."""
+    """The gateway could not be reached, so it accepted nothing; or it returned 5xx."""
 
     code = "gateway_unavailable"
 
 
 class OutcomeUnknown(GatewayError):
-    """The request went out and no whole answer came back: it may have been taken."""
+    """The request was sent and its response was lost: it may have been accepted."""
 
     code = "outcome_unknown"
 
 
 class SubmittedBefore(GatewayError):
-    """It knows the job's idempotency key with another body (409): an earlier try was taken after all.
+    """The gateway knows the job's idempotency key with another body (409): it accepted an earlier try.
 
     The body of a try follows from the job and the settings, so PUBLIC_URL or SECRET_KEYS changed meanwhile.
     """
@@ -317,38 +317,38 @@ class SubmittedBefore(GatewayError):
 
 
 class UnknownGatewayJob(GatewayError):
-    """The gateway does not know the job that we ask about (404 on a poll)."""
+    """The gateway does not know the job (404 on a poll)."""
 
     code = "unknown_gateway_job"
 
 
 class GarbledAnswer(GatewayError):
-    """A success that cannot be read: not JSON, or no job id in it."""
+    """The gateway's response cannot be read: not JSON, or without a job id."""
 
     code = "garbled_answer"
 
 
 class ImageError(DarkroomError):
-    """What came, or did not, where an image should be."""
+    """The image could not be downloaded."""
 
     at_fault = "image"
     status = 502
 
 
 class ImageExpired(ImageError):
-    """The link is dead (403, 404, 410 and every other 4xx that waiting cannot mend); a fresh one may help."""
+    """The link is dead (403, 404, 410 and every 4xx that waiting does not fix); a fresh one may work."""
 
     code = "image_expired"
 
 
 class ImageUnavailable(ImageError):
-    """It could not be reached, answered 429 or 5xx, or came too slowly; it may come later."""
+    """The image host could not be reached, returned 429 or 5xx, or was too slow; it is retried."""
 
     code = "image_unavailable"
 
 
 class ForbiddenAddress(ImageError):
-    """The URL leads where no download may go: not https, a private address, a host not on the list."""
+    """The SSRF rules forbid the URL: not https, a private address, or a host not on the allow-list."""
 
     code = "forbidden_address"
 
@@ -360,7 +360,7 @@ class ImageTooLarge(ImageError):
 
 
 class ImageTruncated(ImageError):
-    """Fewer bytes came than were announced, or the image ends in the middle."""
+    """The image has fewer bytes than announced, or ends in the middle."""
 
     code = "image_truncated"
 
@@ -372,19 +372,19 @@ class NotAnImage(ImageError):
 
 
 class NotificationError(DarkroomError):
-    """What a notification met on its way. Messages name the host alone: a path may hold a secret."""
+    """The notification was not delivered. Messages name only the host: a path may hold a secret."""
 
     status = 502
 
 
 class EndpointUnavailable(NotificationError):
-    """It could not be reached, did not answer in time, or gave no answer that can be read."""
+    """The endpoint could not be reached, timed out, or returned a response that cannot be read."""
 
     code = "receiver_unavailable"
 
 
 class EndpointRefused(NotificationError):
-    """It answered neither 2xx nor 410. `retry_after_s`: how long it asks us to wait, if it does."""
+    """The endpoint returned neither 2xx nor 410. `retry_after_s`: how long it asks to wait, if it does."""
 
     code = "receiver_refused"
 
@@ -394,25 +394,25 @@ class EndpointRefused(NotificationError):
 
 
 class EndpointGone(NotificationError):
-    """It answered 410: it wants no more, so this one is given up at once."""
+    """The endpoint returned 410, so this notification is not retried."""
 
     code = "receiver_gone"
 
 
 class EndpointForbidden(NotificationError):
-    """The URL leads where no notification may go: a private address, or over plain http to a public one."""
+    """The SSRF rules forbid the URL: a private address, or plain http to a public one."""
 
     code = "receiver_forbidden"
 
 
 class Unready(DarkroomError):
-    """The ledger or the bucket cannot take anything now; try again later."""
+    """The ledger or the bucket cannot be used now; try again later."""
 
     code = "unready"
     status = 503
 
 
 class TooManyWaiting(Unready):
-    """As many requests wait for jobs as may at once; try again later."""
+    """Too many requests wait for jobs at once; try again later."""
 
     code = "too_many_waiting"

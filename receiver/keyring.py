@@ -1,4 +1,4 @@
-"""This installation's secrets: which there are, and its own keys, made once and kept in the data folder."""
+"""Read the secrets of this installation; create its own keys once, in the data folder."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ NOTIFY_FILE = "notify-secret"
 
 
 def secret_keys(settings: Settings) -> list[str]:
-    """The keys that sign callback URLs, oldest first. Raises SettingsError if the kept one cannot be used."""
+    """Return the keys that sign callback URLs, oldest first; raise SettingsError if the file is unusable."""
     return [key.get_secret_value() for key in settings.secret_keys] or [
         _kept(settings.data_dir, FILE, lambda: secrets.token_urlsafe(32))
     ]
 
 
 def notify_secrets(settings: Settings) -> list[str]:
-    """The secrets that sign notifications, oldest first: those that are set, or the one that is kept.
+    """Return the secrets that sign notifications, oldest first: those that are set, or the one in the file.
 
-    None with PostgreSQL if none are set: each replica would keep another one. Raises SettingsError if the
-    kept one cannot be used.
+    With PostgreSQL only those that are set: each replica would create its own. Raises SettingsError if the
+    file is unusable.
     """
     if settings.notify.secrets or settings.ledger_url.startswith("postgresql"):
         return [secret.get_secret_value() for secret in settings.notify.secrets]
     kept = _kept(settings.data_dir, NOTIFY_FILE, new_webhook_secret)
-    check_secret(STANDARD, kept, setting=f"What {settings.data_dir / NOTIFY_FILE} holds")
+    check_secret(STANDARD, kept, setting=f"The secret in {settings.data_dir / NOTIFY_FILE}")
     return [kept]
 
 
 def new_webhook_secret() -> str:
-    """A new secret, as the Standard Webhooks specification writes one: 32 random bytes."""
+    """Return a new secret in the format of the Standard Webhooks specification: 32 random bytes."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode('ascii')}"
 
 
 def all_forms(webhook_secrets: Iterable[str]) -> Iterator[str]:
-    """The secrets of notifications as they may be met: whole, and without the mark that they begin with."""
+    """Yield the secrets of notifications, with and without their prefix `whsec_`."""
     for secret in webhook_secrets:
         yield secret
         yield secret.removeprefix("whsec_")
 
 
 def every_secret(model: BaseModel) -> Iterator[str]:
-    """List every secret among the settings; of an API token and a URL also the secret part alone."""
+    """Yield every secret among the settings; of an API token and a URL also the secret part alone."""
     for name in type(model).model_fields:
         value = getattr(model, name)
         if isinstance(value, BaseModel):
@@ -81,12 +81,12 @@ def _kept(folder: Path, name: str, new: Callable[[], str]) -> str:
     except OSError as error:
         raise SettingsError(f"DARKROOM_DATA_DIR: {path} cannot be used: {error.strerror}.") from error
     if len(key) < 16:
-        raise SettingsError(f"{path} holds no key; delete it, and a new one is made.")
+        raise SettingsError(f"{path} holds no key. Delete it, and a new one is created.")
     return key
 
 
 def _make(path: Path, new: Callable[[], str]) -> None:
-    """Make the file once, whole or not at all, readable by its owner only."""
+    """Create the file once, atomically, readable by its owner only."""
     if path.exists():
         return
     # Not named by a process id: in two containers that share the folder, both may be process 1.

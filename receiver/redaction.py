@@ -1,10 +1,18 @@
-"""Take out of text what must not be kept: secrets, live callback tokens, and the queries of links.
+r"""Redact secrets, live callback tokens and the queries of links in text and JSON.
 
-Known secrets and our own tokens are found in whatever spelling JSON and URLs have for their characters, also
-in JSON within JSON. Secrets that are not ours, such as the webhook key that a gateway holds of its user, can
-only be known by the names of their fields.
+Known secrets and our own tokens are found in every spelling that JSON and URLs have for their characters,
+also in JSON within JSON. Other secrets, such as the webhook key of a gateway, are found by the names of
+their fields. A secret that was split, compressed or encrypted on purpose is not found.
 
-What stays impossible: to find a secret that somebody has taken apart, packed or enciphered on purpose.
+With the secret `s3cr/t`, `Redactor.text` does this:
+
+    https://cdn.example/a.png?X-Amz-Signature=0a1b      https://cdn.example/a.png?[removed]
+    key s3cr/t, key s3cr%2Ft, key s3cr\u002ft           key [removed], key [removed], key [removed]
+    {"webhook_token": "anything"}                       {"webhook_token": "[removed]"}
+    /callbacks/apiframe/WyJhcGlm.aV.Zx                  /callbacks/apiframe/[removed]
+
+The second line: `_plainly` spells each character of the text in its shortest way, where a plain search finds
+the secret; `_any_spelling` makes a pattern of all its spellings, which are masked in the text as it is.
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ from itsdangerous.exc import BadData
 MASK = "[removed]"
 
 SHORT = 100
-"""A text of no more characters is remembered for a while, with what became of it."""
+"""The results for texts of no more characters are cached."""
 
 # All repetitions are bounded and every pattern begins with what is seldom, so that hostile text costs little.
 _SLASH = r"(?:\\{0,8}/|%(?:25){0,4}2[Ff]|\\{1,8}u002[Ff])"
@@ -71,7 +79,7 @@ _BARE = re.compile(r"[A-Za-z0-9_-]*|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z?",
 
 
 class Redactor:
-    """Knows this installation's secrets, and takes them out of whatever is stored or logged."""
+    """Redacts the secrets of this installation in what is stored or logged. Thread-safe."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         known = {secret for secret in secrets if len(secret) >= 6}
@@ -87,14 +95,14 @@ class Redactor:
         self._literally = sorted((s for s in known if not set(s) & {'"', "\\"}), key=len, reverse=True)
 
         self._any = frozenset((*self._secrets, *self._literally))
-        # The same few paths, headers and reasons come again and again.
+        # The same few paths, headers and reasons recur.
         self._short = lru_cache(maxsize=512)(self._text)
 
     def __repr__(self) -> str:
         return "Redactor()"
 
     def secrets(self, text: str) -> str:
-        """Take out secrets and callback tokens, and leave the rest as it is."""
+        """Redact secrets and callback tokens; return the rest as it is."""
         text = _PLACE.sub(rf"\1{MASK}", _TOKEN.sub(_without_token, text))
         text = _INNER_FIELD.sub(_without_secret, _FIELD.sub(_without_secret, text))
         text = _BEARER.sub(rf"\1{MASK}", text)
@@ -108,7 +116,7 @@ class Redactor:
         return text
 
     def text(self, text: str) -> str:
-        """Take out secrets, callback tokens and the queries of links."""
+        """Redact secrets, callback tokens and the queries of links."""
         return self._short(text) if len(text) <= SHORT else self._text(text)
 
     def _text(self, text: str) -> str:
@@ -118,7 +126,7 @@ class Redactor:
         return _PARAMETER.sub(_without_secret, text)
 
     def body(self, raw: bytes) -> bytes:
-        """Take secrets and callback tokens out of a callback's body; byte for byte itself if it has none.
+        """Redact secrets and callback tokens in a callback's body; return the same bytes if it has none.
 
         JSON stays JSON. Links keep their queries: the images are still to be fetched. Of a list in a field
         named as a secret only the first text is seen, of an object in one only what is named so itself.
@@ -129,7 +137,7 @@ class Redactor:
         return raw if kept == bare else kept.encode("utf-8", "surrogateescape")
 
     def value(self, value: Any) -> Any:
-        """Do the same as `text` in every text of a JSON value, and mask fields that are named as secrets.
+        """Redact every text of a JSON value as `text` does, and mask the fields that are named as secrets.
 
         What JSON has no word for, such as an exception, becomes text.
         """
@@ -163,7 +171,7 @@ def _named_as_secret(name: str) -> bool:
 
 
 def _without_secret(found: re.Match[str]) -> str:
-    """What is left of a name and its value: the value is the last group, the name the second."""
+    """Mask a value by its name: the value is the last group, the name the second."""
     name, value = found[2], found[found.re.groups]
     parameter = found.re is _PARAMETER and _SIGNS.fullmatch(name)
     return found[1] + MASK if parameter or _is_secret(name, value) else found[0]
@@ -177,7 +185,7 @@ def _plainly(text: str) -> str:
 
 
 def _any_spelling(plain: str) -> str:
-    """A pattern for a text in any spelling that `_plainly` would bring to this one."""
+    """Return a pattern for a text in any spelling that `_plainly` would bring to this one."""
     return "".join(map(_any_spelling_of, plain))
 
 

@@ -1,4 +1,4 @@
-"""When things are tried, tried again, and given up. All in seconds."""
+"""Schedules: polls, retries with backoff and jitter, timeouts. All in seconds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ REMEMBERED_S = 5.0
 
 
 def system_clock() -> int:
-    """The time now, in milliseconds since 1970-01-01 UTC."""
+    """Return the time, in milliseconds since 1970-01-01 UTC."""
     return time.time_ns() // 1_000_000
 
 
 def age_s(since: int | None, clock: Clock) -> float:
-    """The seconds since a time in milliseconds; 0 if there is none."""
+    """Return the seconds since a time in milliseconds; 0 if there is none."""
     return 0 if since is None else max(0, clock() - since) / 1000
 
 
@@ -27,31 +27,31 @@ class Timing:
     """The schedules of a job's life. Jitter is only ever added, so nothing is tried too early."""
 
     callback_polls: tuple[float, ...] = (30, 60, 120, 300, 600, 1800)
-    """Where a callback is awaited: the waits between questions; the last one repeats."""
+    """The waits between polls of a job that awaits a callback; the last one repeats."""
     poll_only: float = 2
-    """Where none can come: the first wait, growing to five times that."""
+    """The first wait of a job that cannot have one, growing to five times that."""
     no_answer: float = 24 * 3600
-    """A job that is older than this without an answer has failed."""
+    """A job that has had no result for so long fails."""
     unconfirmed: float = 15 * 60
-    """How long a submission may stay unconfirmed where asking again would spend credits twice."""
+    """How long a submission may stay unconfirmed where sending it again could spend credits twice."""
     replay: float = 23 * 3600
-    """How long a gateway is trusted to know an idempotency key again; Apiframe says 24 hours."""
+    """How long a gateway is trusted to remember an idempotency key; Apiframe says 24 hours."""
     forgotten: float = 600
-    """A gateway that does not know a job is not believed before the job is this old."""
+    """How old a job must be before a gateway is believed that does not know it."""
     downloads: tuple[float, ...] = (0, 2, 10, 30, 120)
     """The waits before each try to download an image; then hourly."""
     downloads_later: float = 3600
     retention: float = 24 * 3600
-    """How long gateways keep images; after that there is nothing left to try."""
+    """How long gateways keep images; after that no retry can help."""
     backoff_first: float = 1
     backoff_most: float = 300
     pause_first: float = 30
-    """How long a gateway that wants another key or more credits is left alone; doubles up to `pause_most`."""
+    """How long a gateway is paused that wants another key or more credits; doubles up to `pause_most`."""
     pause_most: float = 300
     breaker_failures: int = 5
-    """After so many failures in a row a gateway or an image host is left alone."""
+    """After so many failures in a row the circuit of a gateway or image host opens."""
     breaker_first: float = 5
-    """For how long at first; doubles up to `backoff_most`."""
+    """How long it stays open at first; doubles up to `backoff_most`."""
     notify: tuple[float, ...] = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
     """The waits before each try to notify an application, after the one before it: 76 hours in all.
 
@@ -61,49 +61,49 @@ class Timing:
     """The largest share that is added to a wait, so that many jobs do not come back at once."""
 
     def poll_wait(self, polls: int, *, callback_expected: bool) -> float:
-        """How long to wait before question number `polls` (from 0), after the one before it."""
+        """Return the wait before poll number `polls` (from 0), after the one before it."""
         waits = self._poll_waits(callback_expected=callback_expected)
         return waits[min(polls, len(waits) - 1)]
 
     def poll_due(self, polls: int, *, callback_expected: bool) -> float:
-        """When question number `polls` (from 0) is due, after the gateway took the job."""
+        """Return when poll number `polls` (from 0) is due, after the gateway accepted the job."""
         waits = self._poll_waits(callback_expected=callback_expected)
         beyond = max(0, polls + 1 - len(waits))
         return sum(waits[: polls + 1]) + beyond * waits[-1]
 
     def _poll_waits(self, *, callback_expected: bool) -> tuple[float, ...]:
-        """The waits between questions; the last one repeats."""
+        """Return the waits between polls; the last one repeats."""
         if callback_expected:
             return self.callback_polls
         return tuple(self.poll_only * factor for factor in (1, 1.5, 2.25, 3.375, 5))
 
     def backoff(self, attempts: int) -> float:
-        """How long to wait after a failure that was not the job's fault; doubles each time."""
+        """Return the exponential backoff after a failure that was not the job's fault."""
         return self.later(min(self.backoff_first * 2 ** min(attempts, 20), self.backoff_most))
 
     def pause(self, failures: int) -> float:
-        """How long to leave a gateway alone that does not want us, after so many refusals in a row."""
+        """Return how long to pause a gateway after so many refusals in a row."""
         return self.later(min(self.pause_first * 2 ** min(failures - 1, 20), self.pause_most))
 
     def breaker_wait(self, failures: int) -> float:
-        """How long to leave something alone after so many failures in a row; 0 while they are too few."""
+        """Return how long a circuit stays open after so many failures in a row; 0 while it is closed."""
         beyond = failures - self.breaker_failures
         if beyond < 0:
             return 0
         return self.later(min(self.breaker_first * 2 ** min(beyond, 20), self.backoff_most))
 
     def outage_wait(self, since: float) -> float:
-        """How long to wait while something is away that was missed for `since` seconds; so it doubles."""
+        """Return the backoff while something has been unavailable for `since` seconds; so it doubles."""
         return self.later(min(max(since, self.backoff_first), self.backoff_most))
 
     def download_wait(self, attempts: int) -> float:
-        """How long to wait before trying to download again, after `attempts` tries."""
+        """Return the wait before the next download, after `attempts` tries."""
         if attempts < len(self.downloads):
             return self.later(self.downloads[attempts])
         return self.later(self.downloads_later)
 
     def notify_wait(self, attempts: int) -> float | None:
-        """How long to wait before notifying again, after `attempts` tries; None after the last one."""
+        """Return the wait before the next try to notify, after `attempts` tries; None after the last one."""
         return self.later(self.notify[attempts]) if attempts < len(self.notify) else None
 
     def later(self, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""Every setting, read once from the environment (prefix `DARKROOM_`, nested with `__`) or a `.env` file."""
+"""Read and validate every setting from the environment (`DARKROOM_`, nested with `__`) or a `.env` file."""
 
 from __future__ import annotations
 
@@ -34,41 +34,39 @@ class S3Settings(Group):
 
     endpoint: BaseUrl | None = Field(None, description="The S3-compatible server; unset means AWS.")
     public_endpoint: BaseUrl | None = Field(
-        None, description="The address of that server in links for people, if it differs from the above."
+        None, description="The address of that server in presigned links, if it differs from the above."
     )
     bucket: str | None = Field(None, description="The archive's bucket. Required.")
-    create_bucket: bool = Field(default=False, description="Make the bucket at start if it does not exist.")
-    prefix: KeyPrefix = Field(
-        "", description="Put before every key, for a bucket that is shared: `darkroom/`."
-    )
+    create_bucket: bool = Field(default=False, description="Create the bucket at start if it does not exist.")
+    prefix: KeyPrefix = Field("", description="Prefix of every key, for a shared bucket: `darkroom/`.")
     region: str | None = Field(None, description="The bucket's region; unset means the usual AWS chain.")
-    access_key: Secret | None = Field(None, description="Unset means the usual AWS chain.")
-    secret_key: Secret | None = Field(None, description="Belongs to the access key.")
+    access_key: Secret | None = Field(None, description="The access key; unset means the usual AWS chain.")
+    secret_key: Secret | None = Field(None, description="The secret key of that access key.")
     checksums: Literal["when_required", "when_supported"] = Field(
         "when_required",
-        description="boto3's own extra checksums, which some S3-compatible servers refuse; "
+        description="When boto3 adds checksums of its own, which some S3-compatible servers refuse; "
         "the SHA-256 of every image is sent either way.",
     )
     link_lifetime: int = Field(
-        900, ge=1, le=604800, description="Seconds that a presigned link to an image works."
+        900, ge=1, le=604800, description="Seconds that a presigned link to an image is valid."
     )
 
 
 class GatewaySettings(Group):
-    """One gateway; it is in use once its API key is set."""
+    """One gateway; it is on once its API key is set."""
 
-    api_key: Secret | None = Field(None, description="Your key; without it this gateway is off.")
+    api_key: Secret | None = Field(None, description="Your API key; without it this gateway is off.")
     base_url: Origin = Field("https://gateway.invalid", description="Where its API is, without a path.")
     confirm: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="Ask the gateway before believing a callback: unless its signature is valid (auto), "
-        "always, or never.",
+        description="Confirm callbacks with the gateway: unless their signature is valid (auto), always, "
+        "or never.",
     )
     concurrency: int = Field(
         4,
         ge=1,
         le=64,
-        description="Requests of one process to this gateway at the same time, and submissions of all.",
+        description="Most requests of one process to this gateway at once, and most submissions of all.",
     )
 
 
@@ -77,10 +75,10 @@ class ApiframeSettings(GatewaySettings):
 
     base_url: Origin = Field("https://api.apiframe.ai", description="Where its API is, without a path.")
     previous_api_keys: Secrets = Field(
-        default_factory=list, description="Keys replaced lately: callbacks signed with them still verify."
+        default_factory=list, description="Former API keys: callbacks signed with them are still accepted."
     )
     callback_field: Literal["webhookUrl", "webhook_url"] = Field(
-        "webhookUrl", description="How the submit request spells the callback URL."
+        "webhookUrl", description="The field of the submit request that holds the callback URL."
     )
 
 
@@ -98,50 +96,48 @@ class Gateways(Group):
 
 
 class CallbackSettings(Group):
-    """What comes in on callback URLs."""
+    """Callbacks."""
 
     lifetime: int = Field(172800, ge=60, description="Seconds that a callback URL is valid after submitting.")
     max_bytes: int = Field(
-        4194304, ge=1024, le=67108864, description="A callback's largest body; more is answered 413."
+        4194304, ge=1024, le=67108864, description="Largest body of a callback in bytes; more gets 413."
     )
 
 
 class DownloadSettings(Group):
-    """How images are fetched."""
+    """Downloads of images."""
 
     allow_networks: Networks = Field(
         default_factory=list,
-        description="Private networks that images may come from, and over plain http: `127.0.0.0/8`. "
-        "For development.",
+        description="Private networks that images may be downloaded from, also over plain http: "
+        "`127.0.0.0/8`. For development.",
     )
-    max_bytes: int = Field(67108864, ge=1024, description="An image's largest size in bytes.")
-    max_pixels: int = Field(100000000, ge=1, description="An image's largest width times height.")
-    timeout: float = Field(60, gt=0, description="Seconds that one download may take.")
+    max_bytes: int = Field(67108864, ge=1024, description="Largest image in bytes.")
+    max_pixels: int = Field(100000000, ge=1, description="Largest image in pixels, width times height.")
+    timeout: float = Field(60, gt=0, description="Longest time of one download, in seconds.")
 
 
 class WorkerSettings(Group):
-    """The part that submits, downloads and archives."""
+    """What submits, downloads and archives."""
 
     processes: int = Field(
         1,
         ge=0,
         le=64,
-        description="Processes of their own that do the work for `darkroom serve`; 0: threads do it, which "
-        "takes half the memory, and callbacks wait for them.",
+        description="Worker processes of `darkroom serve`; 0: threads of the server do the work, which takes "
+        "half the memory, and callbacks wait for them.",
     )
-    concurrency: int = Field(
-        8, ge=1, le=256, description="Jobs worked on at the same time in each process that works."
-    )
+    concurrency: int = Field(8, ge=1, le=256, description="Jobs that each worker process works on at once.")
     first_poll: float = Field(
-        30, gt=0, description="Seconds after submitting until a job whose callback is awaited is asked about."
+        30, gt=0, description="Seconds after submitting until a job that awaits a callback is polled."
     )
     poll_interval: float = Field(
-        2, gt=0, description="Seconds between questions without a public URL; grows to five times that."
+        2, gt=0, description="Seconds between polls without a public URL; grows to five times that."
     )
 
 
 class ReadySettings(Group):
-    """When `/readyz` says no."""
+    """When `/readyz` fails."""
 
     oldest_result: float = Field(
         21600,
@@ -152,63 +148,70 @@ class ReadySettings(Group):
 
 
 class LimitSettings(Group):
-    """What one token, one address and one connection may take of the service."""
+    """Limits of one API token, one address and one connection."""
 
-    api_token: int = Field(6000, ge=0, description="Requests a minute with one API token; 0: no limit.")
+    api_token: int = Field(
+        6000, ge=0, description="Rate limit: requests a minute with one API token; 0: no limit."
+    )
     callback_token: int = Field(
         600,
         ge=0,
-        description="Callbacks a minute for one job, each 64 KiB of a body counted as one more; 0: no limit.",
+        description="Rate limit: callbacks a minute for one job; each 64 KiB of a body count as one more; "
+        "0: no limit.",
     )
     bad_tokens: int = Field(
-        120, ge=0, description="Requests a minute without a valid token from one address; 0: no limit."
+        120,
+        ge=0,
+        description="Rate limit: requests a minute without a valid token from one address; 0: no limit.",
     )
     head_timeout: float = Field(
         15,
         gt=0,
-        description="Seconds until a connection must have sent the head of a request, and read its answer.",
+        description="Longest time to send the head of a request, and to read its response, in seconds.",
     )
-    body_timeout: float = Field(20, gt=0, description="Seconds that the body of a request may take.")
+    body_timeout: float = Field(
+        20, gt=0, description="Longest time to send the body of a request, in seconds."
+    )
     connections: int = Field(
-        2000, ge=10, description="Open connections; beyond them those without a request in hand are closed."
+        2000, ge=10, description="Most open connections; beyond that, idle ones are closed."
     )
     waiting: int = Field(
         1000,
         ge=1,
-        description="Requests that wait at once: `?wait=` and `/v1/events`; half of the connections at most.",
+        description="Most requests that wait at once, `?wait=` and events, up to half of the connections.",
     )
-    waiting_token: int = Field(400, ge=1, description="Requests with one API token that wait at once.")
+    waiting_token: int = Field(400, ge=1, description="Most requests with one API token that wait at once.")
 
 
 class NotifySettings(Group):
-    """How applications are told that a job of theirs is over."""
+    """Notifications: webhooks to your application when a job is finished."""
 
     url: Secret | None = Field(
-        None, description="Where notifications go of jobs that name no `notify_url`; unset: nowhere."
+        None, description="URL for the notifications of jobs without a `notify_url`; unset: none are sent."
     )
     secrets: WebhookSecrets = Field(
         default_factory=list,
         description="Sign notifications: `whsec_<base64>`, oldest first, and each of them signs. "
-        "Unset: one is made and kept in the data folder; `darkroom notifications secret` shows it.",
+        "Unset: one is created in the data folder; `darkroom notifications secret` shows it.",
     )
     allow_networks: Networks = Field(
         default_factory=list,
-        description="Private networks that notifications may go to, also over plain http: `127.0.0.0/8` for "
-        "an application on this machine.",
+        description="Private networks that notifications may be sent to, also over plain http: `127.0.0.0/8` "
+        "for an application on this machine.",
     )
     allow_hosts: Hosts = Field(
         default_factory=list,
-        description="The only hosts, with those below them, that notifications may go to besides; "
+        description="Allow-list of other hosts, with their subdomains, that notifications may be sent to; "
         "unset: any public host.",
     )
-    timeout: float = Field(15, gt=0, le=120, description="Seconds that a receiver has to answer.")
+    timeout: float = Field(15, gt=0, le=120, description="Seconds that the endpoint has to respond.")
     concurrency: int = Field(
-        8, ge=1, le=64, description="Notifications sent at the same time, to one host a quarter of them."
+        8, ge=1, le=64, description="Most notifications sent at once; to one host, a quarter of that."
     )
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """Every setting."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -226,35 +229,39 @@ class Settings(BaseSettings):
     )
     secret_keys: SigningKeys = Field(
         default_factory=list,
-        description="Sign the callback URLs; oldest first, the last one signs. "
-        "Unset: one is made and kept in the data folder.",
+        description="Keys that sign callback URLs; oldest first, the last one signs. "
+        "Unset: one is created in the data folder.",
     )
-    data_dir: Path = Field(Path("darkroom-data"), description="Where the SQLite ledger and the key are kept.")
+    data_dir: Path = Field(
+        Path("darkroom-data"), description="The data folder, for the SQLite ledger and the keys."
+    )
     database_url: Secret | None = Field(
         None, description="The ledger, as an SQLAlchemy URL; unset means SQLite in the data folder."
     )
     api_tokens: ApiTokens = Field(
         default_factory=list,
-        description="Who may use the API: `name:scope:token`, scopes read, submit (reads too) and admin. "
-        "Without any, it answers on loopback only.",
+        description="Tokens of the API: `name:scope:token`, scopes read, submit (reads too) and admin. "
+        "Without any, the API is open on loopback only.",
     )
     host: str = Field("127.0.0.1", description="The address to listen on.")
-    port: int = Field(8321, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    port: int = Field(8321, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
     trusted_proxies: Networks = Field(
         default_factory=list,
-        description="Networks of your reverse proxies, whose `X-Forwarded-For` is believed: `10.0.0.0/8`.",
+        description="Networks of your reverse proxies, whose `X-Forwarded-For` is trusted: `10.0.0.0/8`.",
     )
     key_template: KeyTemplate = Field(
         DEFAULT_TEMPLATE,
         description="Keys of the images: date, job_id, index, ext, gateway, model, sha256, tag:<name>. "
         "Other characters than letters, digits, `_`, `.` and `-` in a tag or model become `-`; a first part "
-        "that Darkroom keeps for itself, such as `records`, gets `_` before it. A part may have 200 bytes "
+        "that Darkroom reserves, such as `records`, gets `_` before it. A part may have 200 bytes "
         "and a key 1,000; a job that would need more is refused.",
     )
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="Log lines as JSON, or for people; auto chooses by whether a terminal is there."
+        "auto", description="Format of log lines: JSON, or text for people; auto chooses text in a terminal."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least to log.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lowest level to log."
+    )
     s3: S3Settings = S3Settings()
     gateways: Gateways = Gateways()
     callbacks: CallbackSettings = CallbackSettings()
@@ -266,32 +273,32 @@ class Settings(BaseSettings):
 
     @property
     def ledger_url(self) -> str:
-        """The ledger's SQLAlchemy URL."""
+        """Return the ledger's SQLAlchemy URL."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         return f"sqlite:///{self.data_dir / 'ledger.sqlite3'}"
 
 
 def load(**overrides: Any) -> Settings:
-    """Read the settings, overrides first; raise SettingsError that names each one that is wrong."""
+    """Read and validate the settings, overrides first; raise SettingsError that names each invalid one."""
     try:
         return Settings(**overrides)
     except (UnreadableSettings, UnicodeDecodeError) as error:
         raise SettingsError(f"The environment or .env cannot be read: {error}.") from None
     except ValidationError as error:
         faults = (f"  {variable(fault['loc'])}: {fault['msg']}" for fault in error.errors())
-        raise SettingsError("These settings are wrong:\n" + "\n".join(faults)) from None
+        raise SettingsError("These settings are invalid:\n" + "\n".join(faults)) from None
 
 
 def variable(path: tuple[int | str, ...]) -> str:
-    """The environment variable of a setting: `("s3", "bucket")` is DARKROOM_S3__BUCKET."""
+    """Return the environment variable of a setting: `("s3", "bucket")` is DARKROOM_S3__BUCKET."""
     return PREFIX + "__".join(str(part) for part in path if not isinstance(part, int)).upper()
 
 
 def require(settings: Settings, *, only_callbacks: bool = False) -> None:
     """Raise SettingsError that names every setting without which the service cannot run.
 
-    `only_callbacks`: it is to take callbacks in, and do nothing else.
+    `only_callbacks`: for the role that only receives callbacks.
     """
     missing = []
     if settings.ledger_url.startswith("postgresql") and not settings.secret_keys:

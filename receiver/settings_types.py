@@ -1,4 +1,4 @@
-"""The kinds of values that settings have, beyond plain texts and numbers, each with what is checked of it."""
+"""Types of settings: parse and validate networks, secrets, tokens, URLs and key templates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCOPES = ("read", "submit", "admin")
 
 
 class Group(BaseModel):
-    """Settings that share a name's beginning; an unknown name among them is an error."""
+    """A group of settings under one prefix; an unknown name in it is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,22 +48,22 @@ def _hosts(values: list[str]) -> list[str]:
 
 def _secret(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().strip():
-        raise ValueError("is empty: set it, or leave it out")
+        raise ValueError("is empty: set it or remove it")
     return value
 
 
 def _secrets(values: list[SecretStr]) -> list[SecretStr]:
     texts = [value.get_secret_value().strip() for value in values]
     if not all(texts):
-        raise ValueError("one of them is empty: take out the comma, or put in what is missing")
+        raise ValueError("one of them is empty: remove the comma or add the missing value")
     if len(set(texts)) < len(texts):
-        raise ValueError("one of them is there twice")
+        raise ValueError("one of them is given twice")
     return values
 
 
 def _keys(values: list[SecretStr]) -> list[SecretStr]:
     if any(len(value.get_secret_value()) < 16 for value in values):
-        raise ValueError("each key must have 16 characters or more")
+        raise ValueError("each key needs at least 16 characters")
     return values
 
 
@@ -89,13 +89,13 @@ class ApiToken(NamedTuple):
 
 
 def read_api_tokens(texts: Iterable[str]) -> list[ApiToken]:
-    """Parse API tokens; raises ValueError that says what is wrong with one of them, never its secret."""
+    """Parse API tokens; raise ValueError that says what is wrong with one, without its secret."""
     tokens = [_api_token(text) for text in texts]
     names, secrets = [token.name for token in tokens], [token.secret for token in tokens]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"the name {twice} is there twice; give each token a name of its own")
+        raise ValueError(f"the name {twice} is used twice; give each token its own name")
     if twice := next((token.name for token in tokens if secrets.count(token.secret) > 1), None):
-        raise ValueError(f"the token of {twice} is there twice; give each name a token of its own")
+        raise ValueError(f"the token of {twice} is used twice; give each name its own token")
     return tokens
 
 
@@ -107,7 +107,7 @@ def _api_token(text: str) -> ApiToken:
     if len(secret) < 16:
         raise ValueError(f"the token of {name} is too short; use 16 characters or more")
     if not re.fullmatch(r"[!-~]+", secret):
-        raise ValueError(f"the token of {name} has characters that no header can carry; use ASCII letters")
+        raise ValueError(f"the token of {name} has characters that a header cannot carry; use ASCII letters")
     return ApiToken(name, scope, secret)
 
 
@@ -147,7 +147,7 @@ Hosts = Annotated[
 ]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_listed), AfterValidator(_secrets)]
-"""None of them may be empty or there twice."""
+"""None may be empty or given twice."""
 SigningKeys = Annotated[Secrets, AfterValidator(_keys)]
 WebhookSecrets = Annotated[Secrets, AfterValidator(_webhook_secrets)]
 ApiTokens = Annotated[Secrets, AfterValidator(_tokens)]

@@ -1,10 +1,10 @@
-"""The signature schemes that gateways share, and the one by which we sign. Pure: the time is passed in.
+"""Verify and create webhook signatures: the schemes of the gateways, and our own. The time is passed in.
 
 HMAC-SHA256 and verbatim secrets.
 
 Standard Webhooks is written out here, not left to the package `standardwebhooks`: that reads the clock
-itself, gives up on an old timestamp before it looks at the signature, knows one secret at a time, drops
-what is not base64 from a secret, and answers hostile input with errors of other kinds than its own.
+itself, rejects an old timestamp before it looks at the signature, knows one secret at a time, drops
+what is not base64 from a secret, and raises other errors than its own at hostile input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Literal
 from receiver.errors import BadSignature, SettingsError
 
 MOST_HEADER = 4096
-"""The longest signature header, in characters, that is looked at: room for dozens of signatures."""
+"""The longest signature header in characters: room for dozens of signatures."""
 
 _SECONDS = re.compile(r"[0-9]{1,15}")
 # Printable ASCII without the full stop: with one in it, an id could be cut elsewhere than it was signed.
@@ -72,18 +72,18 @@ class Scheme:
     header: str
     encoding: Literal["hex", "base64"] = "hex"
     prefixes: tuple[str, ...] = ("",)
-    """What may stand before a signature, in any case; the first that fits is taken off."""
+    """Prefixes of a signature, in any case; the first that matches is removed."""
     separator: str | None = None
-    """What stands between several signatures, if there can be several."""
+    """The separator of several signatures, if there can be several."""
     id_header: str = ""
     time_header: str = ""
-    """Where the time of sending stands, in seconds since 1970 UTC."""
+    """The header with the time of sending, in seconds since 1970 UTC."""
     tolerance_s: int = 300
     """How far that time may be from now, either way, before the signature is stale."""
     decode: Callable[[str], bytes] = _text
     derive: Callable[[bytes], tuple[bytes, ...]] | None = None
     least: int = 8
-    """The fewest bytes that a secret may have; fewer are the rest of something cut off."""
+    """The fewest bytes of a secret; a shorter one was cut off."""
 
     def __post_init__(self) -> None:
         wanted = (self.content == "id.ts.body", self.content in {"id.ts.body", "task_id.ts"})
@@ -93,7 +93,7 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A signature that fits, and what it says."""
+    """A valid signature, and what it says."""
 
     key_index: int
     """Which of the secrets made it."""
@@ -110,7 +110,7 @@ class Signed:
 
     @property
     def proves_body(self) -> bool:
-        """Whether the body may be believed without asking the gateway."""
+        """Return whether the body may be trusted without asking the gateway."""
         return self.body_covered and not self.stale
 
 
@@ -156,7 +156,7 @@ def _keys(scheme: Scheme, secret: str, setting: str = "") -> tuple[bytes, ...]:
 
 
 def _given(scheme: Scheme, header: str) -> list[bytes]:
-    """Digests of the signatures in a header; those of other versions are passed over."""
+    """Return digests of the signatures in a header; skip those of other versions."""
     entries = header[:MOST_HEADER].split(scheme.separator) if scheme.separator else [header]
     found = [_without_prefix(scheme, entry.strip(" \t")) for entry in entries]
     if len(header) > MOST_HEADER or not any(found):
@@ -215,7 +215,7 @@ def verify(
     *,
     task_id: str | None = None,
 ) -> Signed | None:
-    """Check a callback's signature; None if it has none. Header names are in lower case.
+    """Verify a callback's signature; return None if it has none. Header names are in lower case.
 
     A signature counts if any of the secrets made it, so that keys can be changed while callbacks are on
     their way. `now_s` is in seconds since 1970 UTC. A true signature that is too old, or from the future, is
@@ -253,7 +253,7 @@ def verify(
 
 
 def sign(secrets: Sequence[str], message_id: str, sent_at_s: int, body: bytes) -> dict[str, str]:
-    """The headers of a Standard Webhooks message that every one of the secrets signs.
+    """Return the headers of a Standard Webhooks message, signed with each of the secrets.
 
     So a receiver that knows any of them can verify it, while one secret takes another's place. `sent_at_s` is
     when this very attempt is made, in seconds since 1970 UTC.

@@ -109,8 +109,8 @@ def test_an_open_api_is_not_put_where_others_reach_it(host: str, public_url: str
 @pytest.mark.parametrize(
     ("tokens", "said"),
     [
-        (["app:read:0123456789abcdef", "app:admin:fedcba9876543210"], "name app is there twice"),
-        (["one:read:0123456789abcdef", "two:admin:0123456789abcdef"], "token of one is there twice"),
+        (["app:read:0123456789abcdef", "app:admin:fedcba9876543210"], "name app is used twice"),
+        (["one:read:0123456789abcdef", "two:admin:0123456789abcdef"], "token of one is used twice"),
         (["app:read"], "token of app is too short"),
         (["a-token-alone-without-a-name"], "name:scope:token"),
         ([""], "name:scope:token"),
@@ -118,8 +118,8 @@ def test_an_open_api_is_not_put_where_others_reach_it(host: str, public_url: str
         (["app:write:0123456789abcdef"], "scope read, submit or admin"),
         (["app:read:0123456789abcde"], "token of app is too short"),
         (["app:read:"], "token of app is too short"),
-        (["app:read:0123456789 abcdef"], "no header can carry"),
-        (["app:read:0123456789abcdéf"], "no header can carry"),
+        (["app:read:0123456789 abcdef"], "a header cannot carry"),
+        (["app:read:0123456789abcdéf"], "a header cannot carry"),
     ],
 )
 def test_tokens_that_could_not_be_used_or_told_apart_are_refused(tokens: list[str], said: str) -> None:

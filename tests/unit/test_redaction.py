@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from receiver import redaction
 from receiver.redaction import MASK, Redactor
 
 redactor = Redactor(["afk_secret_key", "afk_secret_key_longer", "with space/+"])
@@ -21,6 +22,14 @@ redactor = Redactor(["afk_secret_key", "afk_secret_key_longer", "with space/+"])
 )
 def test_text_loses_its_secrets_only(text: str, kept: str) -> None:
     assert redactor.text(text) == kept
+
+
+def test_the_worked_example_is_true() -> None:
+    lines = [line.strip() for line in str(redaction.__doc__).splitlines()]
+    rows = [line.split("   ", 1) for line in lines if "   " in line]
+    assert len(rows) == 4
+    for text, kept in rows:
+        assert Redactor(["s3cr/t"]).text(text) == kept.strip()
 
 
 def test_json_loses_them_at_every_depth_and_in_fields_named_for_them() -> None:
