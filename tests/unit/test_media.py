@@ -311,7 +311,7 @@ class TestComplete:
 def archive() -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as zipped:
-        zipped.writestr("a.html", "<script>alert(1)</script>")
+        zipped.writestr(zipfile.ZipInfo("a.html"), "<script>alert(1)</script>")
     return file.getvalue()
 
 
