@@ -23,8 +23,8 @@ from receiver.gateways.client import GatewayClient
 from receiver.gateways.registry import configured
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
+from receiver.http.limits import Limits
 from receiver.http.middleware import handlers
-from receiver.http.rate_limit import Limits
 from receiver.http.routing import Served
 from receiver.http.server import Connections
 from receiver.http.sessions import Sessions

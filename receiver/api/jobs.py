@@ -24,7 +24,7 @@ from receiver.errors import (
     UnsupportedParameter,
 )
 from receiver.http.admission import Admission
-from receiver.http.body import read_body
+from receiver.http.limits import read_body
 from receiver.http.query import NoQuery
 from receiver.http.routing import Answer, Body, Header, Operation, Served, guarded
 from receiver.jobs.retry import Retrier

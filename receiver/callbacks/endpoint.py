@@ -30,9 +30,8 @@ from receiver.errors import (
     Unready,
 )
 from receiver.gateways.base import Gateway
-from receiver.http.body import LARGE, LargeBodies, read_body
+from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
 from receiver.http.query import NoQuery
-from receiver.http.rate_limit import Limits
 from receiver.http.routing import Answer, Body, Operation, Served
 from receiver.redaction import Redactor
 from receiver.schemas import responses

@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from receiver.errors import Forbidden, InvalidRequest
 from receiver.http.auth import host_of
-from receiver.http.body import read_body
+from receiver.http.limits import read_body
 
 MAX_FORM = 1024 * 1024
 """As much as the API takes; a form writes most letters of the world with nine bytes each."""

@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from receiver.errors import BodyTooLarge, InvalidRequest, TooSlow
-from receiver.http.body import refuse_announced
+from receiver.http.limits import refuse_announced
 from receiver.http.sessions import CSRF_FIELD
 
 FILE_FIELD = "file"

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from receiver.errors import StaleForm, Unauthorized
 from receiver.http.auth import Access, Caller
-from receiver.http.rate_limit import Limits
+from receiver.http.limits import Limits
 from receiver.http.sessions import CSRF_HEADER, Sessions
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})

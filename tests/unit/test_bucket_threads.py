@@ -16,8 +16,8 @@ import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
-from receiver.http.body import LARGE
 from receiver.http.bucket_threads import AT_ONCE, BucketTurns
+from receiver.http.limits import LARGE
 from receiver.resources import Factories
 from receiver.sandbox import SandboxServer
 from storage.archive.object_store import ObjectStore, ObjectStream

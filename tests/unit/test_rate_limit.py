@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from receiver.errors import TooManyRequests
-from receiver.http.body import LARGE, LargeBodies
-from receiver.http.rate_limit import Rate, address_key
+from receiver.http.limits import LARGE, LargeBodies, Rate, address_key
 from storage.models import Clock
 from tests.callbacks.test_callbacks import completed, running_job, signed
 from tests.support.live import IMAGEN, Live, Movable, Start, started

@@ -10,8 +10,8 @@ from starlette.responses import PlainTextResponse, Response
 
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
+from receiver.http.limits import Limits
 from receiver.http.query import NoQuery
-from receiver.http.rate_limit import Limits
 from receiver.http.routing import Answer, Operation, guarded
 from receiver.http.sessions import Sessions
 from receiver.schedule import system_clock

@@ -1,29 +1,36 @@
-"""How many requests one token or one address may make; judged before anything of a body is read."""
+"""Limit what requests may cost: a rate limit by token and address, the size and the time of a body."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
 from ipaddress import IPv6Address, ip_address
 from math import ceil
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
 
-from receiver.errors import TooManyRequests
+from receiver.errors import BodyTooLarge, TooManyRequests, TooSlow
 from storage.models import Clock
 
 MINUTE_MS = 60_000
 
 MOST_KEYS = 20_000
-"""How many keys a limit remembers, about 5 MB of them. Beyond that the one unseen for the longest time is
-forgotten, so that no number of addresses can fill the memory."""
+"""How many keys a rate limit remembers, about 5 MB of them. Beyond that the one unseen for the longest time
+is forgotten, so that no number of addresses can fill the memory."""
 
 COUNTED_BYTES = 64 * 1024
 """A callback counts as one request, and as one more for each of these that its body has."""
 
+LARGE = 64 * 1024
+"""Callbacks have a few kilobytes; a body with more bytes than this waits for its turn."""
+LARGE_AT_ONCE = 8
+"""Together with the size limit this bounds what the bodies of all callbacks can take of the memory."""
+
 
 class Rate:
-    """So many a minute for each key: a bucket that holds one minute's worth and fills up evenly.
+    """A rate limit for each key: a bucket that holds one minute's worth and refills evenly.
 
     Per key it remembers one number: when the bucket will be full again (GCRA, the leaky bucket as a meter).
     """
@@ -36,7 +43,7 @@ class Rate:
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many keys are remembered."""
+        """Return how many keys are remembered."""
         return len(self._full_at)
 
     def take(self, key: Hashable, message: str) -> None:
@@ -55,7 +62,7 @@ class Rate:
     def _spent(self, key: Hashable, now: int) -> float:
         full_at = self._full_at.get(key, 0.0)
         if full_at > now + MINUTE_MS:
-            # The clock was set back; that must not shut anybody out for longer than a minute.
+            # The clock was set back; that must not shut a caller out for longer than a minute.
             self._full_at[key] = full_at = now + MINUTE_MS
         return max(full_at, now)
 
@@ -68,12 +75,11 @@ class Rate:
 
 
 class Limits:
-    """The limits of the HTTP edge.
+    """The rate limits of the HTTP edge.
 
-    A request with a true token is counted for that token only: what others at its address do cannot shut
+    A request with a valid token is counted for that token only: what others at its address do cannot shut
     it out, for all callbacks may come through one proxy. What comes without one is counted by address, so
-    that strangers cost little time and few lines of log; that guessing is hopeless is owed to the length
-    of the tokens.
+    that strangers cost little time and few lines of log; the length of the tokens makes guessing hopeless.
     """
 
     def __init__(
@@ -96,11 +102,11 @@ class Limits:
         self._api.take(name, "This API token has made more requests than it may in a minute; wait a little.")
 
     def callback(self, job_id: str) -> None:
-        """Count a callback with a true token, or raise TooManyRequests. A token has one job."""
+        """Count a callback with a valid token, or raise TooManyRequests. A token has one job."""
         self._callbacks.take(job_id, "More callbacks came for this job than may in a minute; wait a little.")
 
     def callback_body(self, job_id: str, size: int) -> None:
-        """Count the body of a callback that was let in: large ones use the limit up sooner."""
+        """Count the body of a callback that was accepted: large ones use the limit up sooner."""
         self._callbacks.charge(job_id, size // COUNTED_BYTES)
 
     def stranger(self, connection: HTTPConnection) -> None:
@@ -124,3 +130,60 @@ def address_key(address: str) -> Hashable:
     if isinstance(found, IPv6Address):
         return int(found.ipv4_mapped) if found.ipv4_mapped else (6, int(found) >> 64)
     return int(found)
+
+
+async def read_body(
+    request: Request, limit: int, *, within_s: float, large: Callable[[], Awaitable[None]] | None = None
+) -> bytes:
+    """Return a body of at most `limit` bytes; it is never cut.
+
+    Raises BodyTooLarge as soon as it is announced or found to be longer, and TooSlow if it is not there
+    after `within_s` seconds. `large` is awaited before more than `LARGE` bytes are read; meanwhile the
+    sender is held back, and the time runs.
+    """
+    refuse_announced(request, limit)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(within_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise _too_large(limit)
+                if large is not None and len(body) > LARGE:
+                    await large()
+                    large = None
+    except TimeoutError:
+        raise TooSlow(f"The body must be here within {within_s:g} seconds.") from None
+    return bytes(body)
+
+
+def refuse_announced(request: Request, limit: int) -> None:
+    """Raise BodyTooLarge if the request itself says that its body is over the limit."""
+    announced = request.headers.get("content-length", "")
+    # Text of 20 digits or more is not worth a conversion.
+    if announced.isascii() and announced.isdigit() and (len(announced) > 19 or int(announced) > limit):
+        raise _too_large(limit)
+
+
+class LargeBodies:
+    """Limits how many large bodies are read at once, one per owner, so that no owner keeps others out."""
+
+    def __init__(self, at_once: int = LARGE_AT_ONCE) -> None:
+        self._free = asyncio.Semaphore(at_once)
+        self._owners: set[str] = set()
+
+    @asynccontextmanager
+    async def one_of(self, owner: str) -> AsyncIterator[None]:
+        """Wait for a turn and keep it; raise TooManyRequests if the owner has one already."""
+        if owner in self._owners:
+            raise TooManyRequests("One large body at a time, please; send this one again.")
+        self._owners.add(owner)
+        try:
+            async with self._free:
+                yield
+        finally:
+            self._owners.discard(owner)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body may have {limit} bytes at most.")
