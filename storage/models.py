@@ -68,6 +68,28 @@ class FoundBy(StrEnum):
     """Polled because no public URL was set, so no callback could come and none was missed."""
 
 
+class NotificationState(StrEnum):
+    """What became of a notification."""
+
+    OWED = "owed"
+    """Waiting to be sent, or to be sent again."""
+    DELIVERED = "delivered"
+    GIVEN_UP = "given_up"
+    """Every retry failed, or its receiver returned 410; a replay sends it again."""
+
+
+class UsageBy(StrEnum):
+    """What usage is grouped by."""
+
+    GATEWAY = "gateway"
+    MODEL = "model"
+    """As reported, or as requested where the gateway reports none."""
+    DAY = "day"
+    """In UTC, on which the job was created."""
+    TAG = "tag"
+    """A tag's value."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobRequest:
     """What a user asked a gateway for, in our words.

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from math import inf
 from time import monotonic
-from typing import Annotated, Any, Literal
 
 import structlog
-from pydantic import Field, TypeAdapter, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-
-# pydantic reads `typing.TypedDict` from Python 3.12 on only.
-from typing_extensions import TypedDict
 
 from receiver.api.query_params import EVENT_ID, EventQuery
 from receiver.api.subscriptions import Reset, Subscriber, Subscriptions
 from receiver.errors import TooManyWaiting
 from receiver.http.admission import Admission
 from receiver.http.routing import Answer, Header, Operation, Served, guarded
-from receiver.schemas.responses import JobId, OutputId, Time
+from receiver.schemas import events as schemas
 from storage.errors import StorageError
 from storage.ledger.events import Event, EventPosition
-from storage.models import Status, rfc3339
+from storage.models import rfc3339
 
 log = structlog.get_logger("darkroom.events")
 
@@ -42,44 +36,6 @@ NOWHERE = EventPosition(sys.maxsize)
 """A place that no ledger has."""
 
 
-class Moved(TypedDict):
-    """The data of `event: job`."""
-
-    job_id: JobId
-    gateway: str
-    at: Time
-    status: Annotated[str, Field(json_schema_extra={"enum": list(Status)})]
-    error_code: str | None
-
-
-class Archived(TypedDict):
-    """The data of `event: output`."""
-
-    job_id: JobId
-    gateway: str
-    at: Time
-    output_id: OutputId
-
-
-class Lapse(TypedDict):
-    """The data of `event: reset`."""
-
-    reason: Literal["forgotten", "unknown"]
-
-
-def _described(kind: str, data: Any) -> dict[str, Any]:
-    content = {"contentMediaType": "application/json", "contentSchema": TypeAdapter(data).json_schema()}
-    told = {"id": {"type": "string"}, "event": {"const": kind}, "data": {"type": "string", **content}}
-    return {"type": "object", "required": list(told), "properties": told}
-
-
-KINDS = {"job": Moved, "output": Archived, "reset": Lapse}
-SentEvent = Annotated[
-    dict[str, str],
-    WithJsonSchema({"oneOf": [_described(kind, data) for kind, data in KINDS.items()]}),
-]
-"""One event: before OpenAPI 3.2, the schema of a stream is that of each event."""
-
 LAST_EVENT_ID = Header(
     "Last-Event-ID",
     "The `id` of the last event that you have: the stream goes on after it. Browsers send it by themselves.",
@@ -90,7 +46,7 @@ EVENTS = Operation(
     scope="read",
     query=EventQuery,
     headers=(LAST_EVENT_ID,),
-    answers={200: Answer(Event, "Server-sent events; this is each of them.", media_types=(STREAM,))},
+    answers={200: Answer(schemas.SentEvent, "Server-sent events, each like this.", media_types=(STREAM,))},
     errors=(TooManyWaiting,),
 )
 
@@ -176,18 +132,21 @@ async def _frames(follower: Subscriber, wait_s: float | None) -> AsyncIterator[b
 
 def _frame(one: Event | Reset) -> str:
     if isinstance(one, Reset):
-        return _event("reset", one.place, Lapse(reason=one.why.value))
+        return _event("reset", one.place, schemas.Reset(reason=one.why.value))
     job_id, gateway, at = one.job_id, one.gateway, rfc3339(one.at)
     if one.output is not None:
         output_id = f"{job_id}.{one.output}"
-        return _event("output", one, Archived(job_id=job_id, gateway=gateway, at=at, output_id=output_id))
+        archived = schemas.OutputArchived(job_id=job_id, gateway=gateway, at=at, output_id=output_id)
+        return _event("output", one, archived)
     assert one.status is not None, "it is of a job or of an output"
-    moved = Moved(job_id=job_id, gateway=gateway, at=at, status=one.status, error_code=one.error_code)
+    moved = schemas.JobMoved(
+        job_id=job_id, gateway=gateway, at=at, status=one.status, error_code=one.error_code
+    )
     return _event("job", one, moved)
 
 
-def _event(kind: str, place: Event | EventPosition, data: Moved | Archived | Lapse) -> str:
-    return f"{_id(place)}event: {kind}\ndata: {json.dumps(data)}\n\n"
+def _event(kind: str, place: Event | EventPosition, data: schemas.EventData) -> str:
+    return f"{_id(place)}event: {kind}\ndata: {data.to_json().decode()}\n\n"
 
 
 def _id(place: Event | EventPosition | None) -> str:

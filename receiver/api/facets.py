@@ -1,27 +1,27 @@
-"""`GET /v1/facets`: how many outputs there are of each gateway, model, day and tag."""
+"""Serve `GET /v1/facets`: how many outputs there are of each gateway, model, day and tag."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from receiver.api.query_params import OutputFilters
+from receiver.api.responses import json_response
 from receiver.http.admission import Admission
 from receiver.http.routing import Answer, Operation, Served, guarded
-from receiver.schemas import responses
+from receiver.schemas.usage import Facets
 from storage.models import Clock
-from storage.search.facets import FacetCount, FacetCounts, Facets
+from storage.search import facets
 
 COUNT = Operation(
     "GET /v1/facets",
     "count_facets",
     scope="read",
     query=OutputFilters,
-    answers={200: Answer(responses.FacetCounts, "The counts.")},
+    answers={200: Answer(Facets, "The counts.")},
 )
 
 
@@ -29,7 +29,7 @@ COUNT = Operation(
 class Counting:
     """The counts beside a search."""
 
-    facets: Facets
+    facets: facets.Facets
     admission: Admission
     clock: Clock
 
@@ -44,19 +44,4 @@ class Counting:
         are counted, and `complete` says whether those were all.
         """
         counts = await run_in_threadpool(self.facets.read, query.wanted(self.clock()))
-        return JSONResponse(_view(counts))
-
-
-def _view(counts: FacetCounts) -> responses.FacetCounts:
-    return {
-        "counted": counts.counted,
-        "complete": counts.complete,
-        "gateway": _values(counts.gateway),
-        "model": _values(counts.model),
-        "day": _values(counts.day),
-        "tag": _values(counts.tag),
-    }
-
-
-def _values(counts: Sequence[FacetCount]) -> list[responses.FacetValue]:
-    return [{"value": one.value, "outputs": one.outputs} for one in counts]
+        return json_response(Facets.model_validate(counts))

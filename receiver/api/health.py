@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import structlog
 from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from receiver.api.responses import json_response
 from receiver.cache import TtlCache
 from receiver.errors import DarkroomError, Unready
 from receiver.http.query import NoQuery
 from receiver.http.routing import Answer, Operation, Served
-from receiver.schemas import responses
+from receiver.schemas.status import Alive, Readiness
 from storage.errors import StorageError
 from storage.models import Clock
 
@@ -27,15 +29,15 @@ HEALTHZ = Operation(
     "GET /healthz",
     "check_health",
     query=NoQuery,
-    answers={200: Answer(responses.Alive, "The process runs.")},
+    answers={200: Answer(Alive, "The process runs.")},
 )
 READYZ = Operation(
     "GET /readyz",
     "check_readiness",
     query=NoQuery,
     answers={
-        200: Answer(responses.Readiness, "Every part can be used."),
-        503: Answer(responses.Readiness, "A part cannot be used now."),
+        200: Answer(Readiness, "Every part can be used."),
+        503: Answer(Readiness, "A part cannot be used now."),
     },
 )
 
@@ -79,19 +81,14 @@ class Health:
 
     async def healthz(self, _request: Request) -> Response:
         """Answer that the process is alive."""
-        return JSONResponse({"status": "ok"})
+        return json_response(Alive(status="ok"))
 
     async def readyz(self, _request: Request) -> Response:
         """Answer whether every part can be used: 200, or 503 and what is wrong with which."""
         health = await to_thread.run_sync(self.ask, limiter=self._threads)
-        return JSONResponse(
-            {
-                "status": "ready" if health.ready else "not ready",
-                "checks": health.checks,
-                "warnings": health.warnings,
-            },
-            200 if health.ready else 503,
-        )
+        status: Literal["ready", "not ready"] = "ready" if health.ready else "not ready"
+        shown = Readiness(status=status, checks=health.checks, warnings=health.warnings)
+        return json_response(shown, 200 if health.ready else 503)
 
     def forget(self) -> None:
         """Ask again next time, however recent the last answer is."""

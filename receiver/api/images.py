@@ -22,7 +22,7 @@ from receiver.http.bucket_threads import BucketTurns
 from receiver.http.query import NoQuery
 from receiver.http.ranges import Part, known_already, wanted_part
 from receiver.http.routing import Answer, Header, Operation, Served, guarded
-from receiver.schemas import responses
+from receiver.schemas.types import OutputId
 from receiver.thumbnails.cache import RECIPE, Thumbnails
 from storage.archive.archive import Archive
 from storage.archive.object_store import ObjectStore
@@ -56,7 +56,7 @@ IMAGE = Operation(
     "GET /v1/outputs/{id}/image",
     "fetch_image",
     scope="read",
-    path={"id": responses.OutputId},
+    path={"id": OutputId},
     query=ImageQuery,
     headers=(IF_NONE_MATCH, RANGE, IF_RANGE),
     answers={
@@ -71,7 +71,7 @@ THUMBNAIL = Operation(
     "GET /v1/outputs/{id}/thumbnail",
     "fetch_thumbnail",
     scope="read",
-    path={"id": responses.OutputId},
+    path={"id": OutputId},
     query=NoQuery,
     headers=(IF_NONE_MATCH,),
     answers={
@@ -84,7 +84,7 @@ RECORD = Operation(
     "GET /v1/outputs/{id}/record",
     "show_record",
     scope="read",
-    path={"id": responses.OutputId},
+    path={"id": OutputId},
     query=NoQuery,
     answers={200: Answer(dict[str, Any], "The record, as it is in the bucket.")},
 )

@@ -1,4 +1,4 @@
-"""The routes under `/v1/notifications`: what applications were told, and telling them again."""
+"""Serve `/v1/notifications`: list webhooks to applications, and send one again."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from dataclasses import dataclass
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from receiver.api.jobs import LINK, listed
 from receiver.api.query_params import Moment
+from receiver.api.responses import LINK, json_response, page_response
 from receiver.http.admission import Admission
 from receiver.http.query import NoQuery, Query
 from receiver.http.routing import Answer, Operation, Served, guarded
 from receiver.query.times import read_moment
-from receiver.schemas import responses
-from storage.ledger.notifications import Notification, Notifications, State
-from storage.models import Clock, rfc3339
+from receiver.schemas.notification import Notification, NotificationPage
+from receiver.schemas.types import JobId, NotificationId
+from storage.ledger.notifications import Notifications
+from storage.models import Clock, NotificationState
 
 
 class NotificationQuery(Query):
     """Of `GET /v1/notifications`."""
 
-    job: responses.JobId | None = None
-    """The id of the job that they tell of."""
-    state: State | None = None
-    """What became of them."""
+    job: JobId | None = None
+    """The id of the job that they are about."""
+    state: NotificationState | None = None
+    """Their state: waiting to be sent, delivered, or failed after every retry."""
     since: Moment | None = None
-    """The job came to rest then or later: a date, an RFC 3339 time, or how long ago, such as `7d`."""
+    """The job finished then or later: a date, an RFC 3339 time, or how long ago, such as `7d`."""
     limit: int = Field(50, ge=1, le=500)
     """How many a page holds."""
-    cursor: responses.NotificationId | None = None
+    cursor: NotificationId | None = None
     """The `next_cursor` of the page before."""
 
 
@@ -41,26 +42,26 @@ LIST = Operation(
     "list_notifications",
     scope="read",
     query=NotificationQuery,
-    answers={200: Answer(responses.NotificationPage, "A page of notifications.", (LINK,))},
+    answers={200: Answer(NotificationPage, "A page of notifications.", (LINK,))},
 )
 REPLAY = Operation(
     "POST /v1/notifications/{id}/replay",
     "replay_notification",
     scope="submit",
-    path={"id": responses.NotificationId},
+    path={"id": NotificationId},
     query=NoQuery,
-    answers={200: Answer(responses.Notification, "The notification, owed again.")},
+    answers={200: Answer(Notification, "The notification, waiting to be sent.")},
 )
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationRoutes:
-    """What applications were told, for whoever wants to know, and to have it told again."""
+    """The routes under `/v1/notifications`."""
 
     notifications: Notifications
     admission: Admission
     owed: Callable[[], None]
-    """Called when one is to be sent again."""
+    """Called when one is due."""
     clock: Clock
 
     def routes(self) -> list[Served]:
@@ -78,33 +79,11 @@ class NotificationRoutes:
             limit=query.limit,
             cursor=query.cursor,
         )
-        return listed(request, "notifications", [notification_view(one) for one in page.rows], page)
+        shown = tuple(Notification.of(one) for one in page.rows)
+        return page_response(request, NotificationPage(notifications=shown, next_cursor=page.next_cursor))
 
     async def replay(self, request: Request, _query: NoQuery) -> Response:
-        """Send a notification again, whatever became of it, with its tries counted anew."""
+        """Send a notification again, even if it was delivered; its tries are counted from 0."""
         one = await run_in_threadpool(self.notifications.replay, request.path_params["id"])
         self.owed()
-        return JSONResponse(notification_view(one))
-
-
-def notification_view(one: Notification) -> responses.Notification:
-    """A notification as the API shows it."""
-    return {
-        "id": one.id,
-        "job_id": one.job_id,
-        "number": one.number,
-        "type": f"job.{one.status}",
-        "state": one.state,
-        "host": one.host,
-        "at": rfc3339(one.at),
-        "attempts": one.attempts,
-        "tried_at": _time(one.tried_at),
-        "next_attempt_at": _time(one.next_attempt_at),
-        "delivered_at": _time(one.delivered_at),
-        "code": one.code,
-        "message": one.message,
-    }
-
-
-def _time(ms: int | None) -> str | None:
-    return None if ms is None else rfc3339(ms)
+        return json_response(Notification.of(one))

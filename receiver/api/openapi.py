@@ -18,7 +18,8 @@ from receiver.api.docs.page import Reference
 from receiver.errors import DarkroomError
 from receiver.http.query import TAG_FILTER, NoQuery, Tagged
 from receiver.http.routing import Answer, Header, Operation, Served, adapter
-from receiver.schemas.responses import Message, Problem
+from receiver.schemas.notification import Message
+from receiver.schemas.problem import Problem
 
 ABOUT = """\
 Darkroom submits prompts to image gateways, and archives what they make.
@@ -126,6 +127,18 @@ class _Generator(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's own signature
         return False
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
+        made = super().model_schema(schema)
+        if made.get("additionalProperties") is True:
+            del made["additionalProperties"]
+        return made
+
+    def union_schema(self, schema: core_schema.UnionSchema) -> dict[str, Any]:
+        if schema.get("mode") == "left_to_right":
+            known = schema["choices"][0]
+            return self.generate_inner(known[0] if isinstance(known, tuple) else known)
+        return super().union_schema(schema)
 
     def dict_schema(self, schema: core_schema.DictSchema) -> dict[str, Any]:
         made = super().dict_schema(schema)

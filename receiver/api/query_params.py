@@ -18,11 +18,10 @@ from receiver.http.query import Query, Tagged
 from receiver.query.language import MAX_CHARS, combined, read_query_text
 from receiver.query.times import AGO, read_moment
 from receiver.schemas.requests import TagName, Text
-from receiver.schemas.responses import JobId, OutputId
-from storage.models import Status
+from receiver.schemas.types import JobId, OutputId
+from storage.models import Status, UsageBy
 from storage.search import usage
 from storage.search.filters import SearchFilter
-from storage.search.usage import By
 
 MAX_WAIT_S = 60
 MAX_FOLLOW_S = 86400
@@ -168,7 +167,7 @@ class EventQuery(Query):
 class UsageQuery(Query):
     """Of `GET /v1/usage`."""
 
-    by: By | None = None
+    by: UsageBy | None = None
     """What usage is told apart by; with `tag` it is that tag, and else the gateway."""
     tag: TagName | None = None
     """The name of the tag by whose values jobs are told apart."""
@@ -183,8 +182,8 @@ class UsageQuery(Query):
 
     def wanted(self, now: int) -> usage.UsageFilter:
         """The same in the ledger's words; `now` in milliseconds. Raises InvalidRequest."""
-        by = self.by or (By.TAG if self.tag else By.GATEWAY)
-        if (by is By.TAG) != (self.tag is not None):
+        by = self.by or (UsageBy.TAG if self.tag else UsageBy.GATEWAY)
+        if (by is UsageBy.TAG) != (self.tag is not None):
             told = "say which tag" if self.tag is None else f"goes with by=tag only, not with by={by}"
             raise InvalidRequest([{"field": "tag", "message": told}])
         since, until = self._time(now)

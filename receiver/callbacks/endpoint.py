@@ -34,7 +34,7 @@ from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
 from receiver.http.query import NoQuery
 from receiver.http.routing import Answer, Body, Operation, Served
 from receiver.redaction import Redactor
-from receiver.schemas import responses
+from receiver.schemas.problem import CallbackAccepted
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.deliveries import MAX_DELIVERIES, DeliveryResult, NewDelivery
 from storage.models import Clock, Delivery
@@ -55,7 +55,7 @@ CALLBACK = Operation(
     query=NoQuery,
     path={"gateway": str, "token": str},
     body=Body(Any, "What the gateway has to say, in its own words."),
-    answers={200: Answer(responses.Taken, "It is on disk.")},
+    answers={200: Answer(CallbackAccepted, "It is on disk.")},
     errors=(
         BadToken,
         BadSignature,

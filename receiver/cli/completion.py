@@ -28,16 +28,16 @@ def gateways(ctx: typer.Context, incomplete: str) -> Offer:
     """Complete the configured gateways; every known one if the service is down."""
 
     def asked(darkroom: Darkroom) -> Iterable[tuple[str, str]]:
-        return [(name, "") for name in darkroom.gateways().names]
+        return [(one.name, "") for one in darkroom.gateways().gateways]
 
     return matching(_ask(ctx, asked) or [(name, "") for name in GATEWAYS], incomplete)
 
 
 def statuses(incomplete: str) -> Offer:
     """Complete the states of a job."""
-    from receiver.client.models import STATUSES
+    from storage.models import Status
 
-    return matching([(status, "") for status in STATUSES], incomplete)
+    return matching([(status, "") for status in Status], incomplete)
 
 
 def retried(incomplete: str) -> Offer:

@@ -20,6 +20,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
 
+    from receiver.schemas.types import Resource
+
 FAILED, MISUSED, UNREACHABLE, STOPPED = 1, 2, 3, 130
 """Exit codes besides 0; `STOPPED` is that of Ctrl-C."""
 
@@ -72,9 +74,13 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
+def _fields(answer: Resource) -> dict[str, Any]:
+    return answer.model_dump(mode="json")
+
+
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print values and answers of the client as JSON; control characters are escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=lambda answer: dict(answer.raw))
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_fields)
     sys.stdout.write(escaped(text) + "\n")
     sys.stdout.flush()
 

@@ -31,8 +31,9 @@ from receiver.cli.status import print_status
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from receiver.client.models import Job, Output
     from receiver.demo.demo import Demo
+    from receiver.schemas.job import Job
+    from receiver.schemas.output import Output
 
 GIVE_UP_S = 120.0
 LOOK_S = 0.25
@@ -179,7 +180,7 @@ def _verify(demo: Demo, console: Console) -> list[str]:
             faults += demo.faults(output)
     if len(outputs) != IMAGES:
         faults.append(f"{count(len(outputs), 'image')} archived, not {IMAGES}")
-    if not demo.darkroom.status().total.balanced:
+    if not demo.darkroom.status().balanced:
         faults.append("not every accepted job is accounted for")
     return faults
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,7 @@ from receiver.cli.save_images import Saving
 if TYPE_CHECKING:
     from receiver.client import Darkroom
     from receiver.client.filenames import Template
-    from receiver.client.models import Output
+    from receiver.schemas.output import Output
 
 SHOWN = 10
 
@@ -113,8 +112,7 @@ def read_template(text: str | None) -> Template | None:
 def _listed(darkroom: Darkroom, wanted: dict[str, str]) -> list[Output]:
     console = err()
     with console.status("Looking for images ..."):
-        # Without the raw JSON, because there may be very many.
-        return [replace(output, raw={}) for output in darkroom.search(limit=None, **wanted)]
+        return list(darkroom.search(limit=None, **wanted))
 
 
 def _report(saving: Saving, *, as_json: bool) -> None:

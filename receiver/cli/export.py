@@ -21,9 +21,9 @@ from receiver.cli.query_args import Words, query_text
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
-    from receiver.client.models import Output
     from receiver.export.bundles import Fetched
     from receiver.export.tables import Rows
+    from receiver.schemas.output import Output
 
 
 class Format(StrEnum):

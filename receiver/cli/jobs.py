@@ -21,7 +21,7 @@ from receiver.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from receiver.client.models import Job
+    from receiver.schemas.job import Job
 
 Watch = Annotated[
     bool,

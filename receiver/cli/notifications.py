@@ -27,7 +27,7 @@ from receiver.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from receiver.client.reports import Notification
+    from receiver.schemas.notification import Notification
 
 
 class State(StrEnum):

@@ -15,7 +15,7 @@ from receiver.cli.console import MISUSED, Column, cell, count, fail, say, status
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
-    from receiver.client.models import Job
+    from receiver.schemas.job import Job
 
 RETRIED = ("failed", "partial")
 

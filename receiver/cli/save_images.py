@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from receiver.client import Darkroom
     from receiver.client.filenames import Template
-    from receiver.client.models import Output
+    from receiver.schemas.output import Output
 
 STOP_S = 1.0
 """How long downloads in flight may take to stop; partial files stay on disk."""

@@ -27,8 +27,8 @@ from receiver.cli.query_args import Words, query_text
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
-    from receiver.client.models import Output
-    from receiver.client.reports import Facet
+    from receiver.schemas.output import Output
+    from receiver.schemas.usage import FacetValue
 
 HIGHLIGHT = "bold black on yellow"
 
@@ -167,5 +167,5 @@ def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool
         say(f"Only the newest {found.counted} images were counted; there are more.", "dim")
 
 
-def _facet_line(facet: Facet) -> Sequence[Text]:
+def _facet_line(facet: FacetValue) -> Sequence[Text]:
     return cell(facet.value), cell(facet.outputs)

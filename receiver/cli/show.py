@@ -21,10 +21,10 @@ from receiver.cli.console import (
     size,
     status_cell,
 )
-from receiver.schemas.proof import proof
 
 if TYPE_CHECKING:
-    from receiver.client.models import Job, Output
+    from receiver.schemas.job import Job, TimelineEvent
+    from receiver.schemas.output import Output
 
 _TIMELINE = (Column("TIME"), Column("EVENT"), Column("DETAIL", long=True))
 _IMAGES = (Column("IMAGE"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", long=True))
@@ -72,6 +72,8 @@ def _image_facts(output: Output) -> Iterator[tuple[str, object]]:
 
 
 def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
+    from receiver.schemas.job import proof
+
     request, result = job.request, job.result
     yield "Job", job.id
     yield "Status", status_cell(job.status)
@@ -123,24 +125,23 @@ def _image_line(output: Output) -> tuple[Text, ...]:
     )
 
 
-def _event_line(event: Mapping[str, Any]) -> tuple[Text, ...]:
-    at, what = cell(event.get("at"), "dim"), str(event.get("event"))
-    match what:
-        case "moved":
-            return at, status_cell(str(event.get("status"))), Text("")
-        case "delivery":
-            told = f"signature {event.get('signature')}, effect: {event.get('effect') or 'none yet'}"
-            return at, cell("callback"), cell(f"{told}, body SHA-256 {str(event.get('body_sha256'))[:12]}")
-        case "attempt":
-            times = int(event.get("times") or 1)
-            told = f"{event.get('code')}: {event.get('message')}"
-            many = f" ({times} times since {event.get('first_at')})" if times > 1 else ""
-            return at, cell(event.get("step")), cell(told + many)
-        case "notified":
-            told = f"{event.get('state')}, tries: {event.get('attempts')}, {event.get('code') or 'no error'}"
+def _event_line(event: TimelineEvent) -> tuple[Text, ...]:
+    from receiver.schemas.job import Attempted, Delivered, Moved, Notified, Stored
+
+    at = cell(event.at, "dim")
+    match event:
+        case Moved():
+            return at, status_cell(event.status), Text("")
+        case Delivered():
+            told = f"signature {event.signature}, effect: {event.effect or 'none yet'}"
+            return at, cell("callback"), cell(f"{told}, body SHA-256 {event.body_sha256[:12]}")
+        case Attempted():
+            many = f" ({event.times} times since {event.first_at})" if event.times > 1 else ""
+            return at, cell(event.step), cell(f"{event.code}: {event.message}{many}")
+        case Notified():
+            told = f"{event.state}, tries: {event.attempts}, {event.code or 'no error'}"
             return at, cell("notified"), cell(told)
-        case "stored":
-            return at, cell("stored"), cell(event.get("output"))
+        case Stored():
+            return at, cell("stored"), cell(event.output)
         case _:
-            rest = {name: value for name, value in event.items() if name not in {"at", "event"}}
-            return at, cell(what), cell(_as_json(rest) or "")
+            return at, cell(event.event), cell(_as_json(event.model_extra or {}) or "")

@@ -12,7 +12,7 @@ from receiver.cli.connection import Connection, Json
 from receiver.cli.console import FAILED, Column, cell, count, out, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from receiver.client.reports import Circuit, Page, ServiceStatus
+    from receiver.schemas.status import Circuit, JobCounts, ServiceStatus
 
 
 def status(*, as_json: Json = False, connection: Connection) -> None:
@@ -28,28 +28,28 @@ def status(*, as_json: Json = False, connection: Connection) -> None:
         print_json(found)
     else:
         print_status(found)
-        for circuit in circuits:
+        for name, circuit in circuits:
             if circuit.state != "closed":
-                say(_paused(circuit), "yellow")
-    if not found.total.balanced:
+                say(_paused(name, circuit), "yellow")
+    if not found.balanced:
         raise typer.Exit(FAILED)
 
 
 def print_status(found: ServiceStatus) -> None:
     """Print job counts by gateway, and whether every accepted job is accounted for."""
-    pages = {**found.gateways, "Total": found.total}
+    pages: dict[str, JobCounts] = {**found.gateways, "Total": found}
     columns = (Column("JOBS"), *(Column(name, right=True) for name in pages))
     print_table(columns, _lines(list(pages.values())), nothing="")
-    out().print(Text(_verdict(found.total), "green" if found.total.balanced else "bold red"))
+    out().print(Text(_verdict(found), "green" if found.balanced else "bold red"))
 
 
-def _lines(pages: Sequence[Page]) -> Iterator[Sequence[Text]]:
+def _lines(pages: Sequence[JobCounts]) -> Iterator[Sequence[Text]]:
     for status in pages[0].counts:
         yield cell(status), *(cell(page.counts[status]) for page in pages)
     yield cell("accepted", "bold"), *(cell(page.accepted, "bold") for page in pages)
 
 
-def _verdict(total: Page) -> str:
+def _verdict(total: JobCounts) -> str:
     if not total.balanced:
         found = sum(total.counts.values())
         return f"NOT every accepted job is accounted for: {total.accepted} accepted, but {found} found."
@@ -61,6 +61,6 @@ def _verdict(total: Page) -> str:
     return text
 
 
-def _paused(circuit: Circuit) -> str:
+def _paused(name: str, circuit: Circuit) -> str:
     until = f" until {circuit.retry_at}" if circuit.retry_at else ""
-    return f"{circuit.name} is paused{until} ({circuit.code}): {circuit.message}"
+    return f"{name} is paused{until} ({circuit.code}): {circuit.message}"

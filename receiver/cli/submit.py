@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from receiver.client import Darkroom
-    from receiver.client.models import Job
+    from receiver.schemas.job import Job
 
 
 @dataclass(slots=True)

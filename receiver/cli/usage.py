@@ -13,7 +13,7 @@ from receiver.cli.connection import Connection, Json
 from receiver.cli.console import Column, cell, out, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from receiver.client.reports import Spent, Usage
+    from receiver.schemas.usage import Spent, Usage
 
 WIDEST = 30
 """Columns of the longest bar."""
@@ -87,7 +87,7 @@ def _head(found: Usage) -> str:
 
 
 def _lines(found: Usage) -> Iterator[tuple[Text, ...]]:
-    rows: list[tuple[str | None, Spent]] = list(found.groups)
+    rows: list[tuple[str | None, Spent]] = [(one.value, one) for one in found.groups]
     if found.others is not None:
         rows.append(("(others)", found.others))
     most = max((spent.credits or 0.0 for _, spent in rows), default=0.0)

@@ -15,7 +15,7 @@ from receiver.cli.console import FAILED, STOPPED, out, plain, print_json, say
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
-    from receiver.client.models import Job
+    from receiver.schemas.job import Job
 
 POLL_S = 2.0
 """Polling interval in seconds without a stream of events."""

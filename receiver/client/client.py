@@ -23,19 +23,11 @@ import httpx
 from receiver.client.download import Patience, digest_of, fetch
 from receiver.client.events import Event, listen
 from receiver.client.http import Http, Value
-from receiver.client.models import Job, Output, to_job, to_output, to_record
-from receiver.client.reports import (
-    Facets,
-    Gateways,
-    Notification,
-    ServiceStatus,
-    Usage,
-    to_facets,
-    to_gateways,
-    to_notification,
-    to_status,
-    to_usage,
-)
+from receiver.schemas.job import Job
+from receiver.schemas.notification import Notification
+from receiver.schemas.output import Output
+from receiver.schemas.status import Gateways, ServiceStatus
+from receiver.schemas.usage import Facets, Usage
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 HELD_S = 30.0
@@ -126,13 +118,13 @@ class Darkroom:
         }
         body = {name: value for name, value in asked.items() if value is not None}
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
-        return self._http.read(to_job, self._http.ask("POST", "/v1/jobs", json=body, headers=headers))
+        return self._http.resource(Job, "POST", "/v1/jobs", json=body, headers=headers)
 
     def job(self, job_id: str, wait: float = 0) -> Job:
         """Show one job, once it is finished or `wait` seconds have passed (60 at most)."""
         query = {"wait": wait} if wait else {}
         path = f"/v1/jobs/{quote(job_id, safe='')}"
-        return self._http.read(to_job, self._http.ask("GET", path, params=query, held_s=wait))
+        return self._http.resource(Job, "GET", path, params=query, held_s=wait)
 
     def wait(self, job_id: str, timeout_s: float) -> Job:
         """Show one job once it is finished, or as it is after `timeout_s` seconds: look at `finished`."""
@@ -149,7 +141,7 @@ class Darkroom:
         code `needs_resubmit` where nothing else could help, and `not_retryable` where nothing can.
         """
         path = f"/v1/jobs/{quote(job_id, safe='')}/retry"
-        return self._http.read(to_job, self._http.ask("POST", path, json={"resubmit": resubmit}))
+        return self._http.resource(Job, "POST", path, json={"resubmit": resubmit})
 
     def jobs(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Job]:
         """List jobs, newest first: `gateway`, `model`, `q`, `status`, `code`, `since`, `until`, or
@@ -157,7 +149,7 @@ class Darkroom:
 
         `limit` is how many to answer in all; pages are asked for as they are needed.
         """
-        return self._pages("jobs", to_job, limit, filters)
+        return self._pages("jobs", Job, limit, filters)
 
     def search(
         self, q: str | None = None, *, limit: int | None = None, **filters: str | None
@@ -170,35 +162,35 @@ class Darkroom:
         `q` is the query language; the filters are those of `GET /v1/outputs`, and all must hold. `limit` is
         how many to answer in all; pages are asked for as they are needed.
         """
-        return self._pages("outputs", to_output, limit, {"q": q, **filters})
+        return self._pages("outputs", Output, limit, {"q": q, **filters})
 
     def facets(self, q: str | None = None, **filters: str | None) -> Facets:
         """Count what `search` finds with the same words and filters: by gateway, model, day and tag."""
         query = {name: value for name, value in {"q": q, **filters}.items() if value is not None}
-        return self._http.read(to_facets, self._http.ask("GET", "/v1/facets", params=query))
+        return self._http.resource(Facets, "GET", "/v1/facets", params=query)
 
     def output(self, output_id: str) -> Output:
         """Show one output; `raw` has the job that made it."""
-        return self._http.read(to_output, self._http.ask("GET", _path(output_id)))
+        return self._http.resource(Output, "GET", _path(output_id))
 
     def notifications(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Notification]:
         """List what applications were told, of the newest job first: `job`, `state` (owed, delivered or
         given_up), `since`.
         """
-        return self._pages("notifications", to_notification, limit, filters)
+        return self._pages("notifications", Notification, limit, filters)
 
     def replay(self, notification_id: str) -> Notification:
         """Send a notification again, whatever became of it, with its tries counted anew."""
         path = f"/v1/notifications/{quote(notification_id, safe='')}/replay"
-        return self._http.read(to_notification, self._http.ask("POST", path))
+        return self._http.resource(Notification, "POST", path)
 
     def status(self) -> ServiceStatus:
         """Return the job counts, in total and by gateway."""
-        return self._http.read(to_status, self._http.ask("GET", "/v1/status"))
+        return self._http.resource(ServiceStatus, "GET", "/v1/status")
 
     def gateways(self) -> Gateways:
         """Show how the gateways are, and the hosts of their images."""
-        return self._http.read(to_gateways, self._http.ask("GET", "/v1/gateways"))
+        return self._http.resource(Gateways, "GET", "/v1/gateways")
 
     def usage(
         self,
@@ -219,7 +211,7 @@ class Darkroom:
         """
         asked = {"by": by, "tag": tag, "gateway": gateway, "since": since, "until": until, "limit": limit}
         query = {name: value for name, value in asked.items() if value is not None}
-        return self._http.read(to_usage, self._http.ask("GET", "/v1/usage", params=query))
+        return self._http.resource(Usage, "GET", "/v1/usage", params=query)
 
     def link(self, output_id: str) -> str:
         """A fresh presigned link to an output's image; anybody who has it can read the image for a while."""
@@ -240,7 +232,7 @@ class Darkroom:
 
     def record(self, output_id: str) -> Mapping[str, Any]:
         """The record of the job that made an output, as it is in the bucket."""
-        return self._http.read(to_record, self._http.ask("GET", f"{_path(output_id)}/record"))
+        return self._http.read(_record, self._http.ask("GET", f"{_path(output_id)}/record"))
 
     def thumbnail(self, output_id: str) -> bytes:
         """An output's thumbnail, in WebP; ApiError has the code `no_thumbnail` where none can be made."""
@@ -292,13 +284,17 @@ class Darkroom:
         return path
 
     def _pages(
-        self, name: str, read: Callable[[Any], Value], limit: int | None, filters: Mapping[str, str | None]
+        self, name: str, kind: type[Value], limit: int | None, filters: Mapping[str, str | None]
     ) -> Iterator[Value]:
-        return self._http.pages(name, read, limit=limit, filters=filters, page_size=self._page_size)
+        return self._http.pages(name, kind, limit=limit, filters=filters, page_size=self._page_size)
 
 
 def _path(output_id: str) -> str:
     return f"/v1/outputs/{quote(output_id, safe='')}"
+
+
+def _record(record: Any) -> Mapping[str, Any]:
+    return record if record["schema"] and record["outputs"] else {}
 
 
 def _below(name: str | Path) -> Path:

@@ -14,7 +14,7 @@ from typing import IO, Any
 from urllib.parse import quote
 
 from receiver.client.http import ApiError, ClientError, Damaged, Http, Unreachable
-from receiver.client.models import Output
+from receiver.schemas.output import Output
 
 PASSING = frozenset({429, 502, 503, 504})
 """Statuses after which the same request may well be answered."""

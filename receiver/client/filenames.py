@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
-from receiver.client.models import Output
+from receiver.schemas.output import Output
 
 FIELDS = ("id", "job_id", "index", "date", "gateway", "model", "seed", "sha256", "prompt", "ext")
 TAG = "tag."

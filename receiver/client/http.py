@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 
 import httpx
 
+from receiver.schemas.types import Resource
+
 UNSENDABLE = "The token, the idempotency key or a text has characters that cannot be sent."
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", bound=Resource)
+Parsed = TypeVar("Parsed")
 
 
 class ClientError(Exception):
@@ -81,7 +84,7 @@ class Http:
     def pages(
         self,
         name: str,
-        read: Callable[[Any], Value],
+        kind: type[Value],
         *,
         limit: int | None,
         filters: Mapping[str, str | None],
@@ -95,7 +98,7 @@ class Http:
             page = self.ask("GET", f"/v1/{name}", params=query)
             rows = self.read(lambda page: page[name], page)
             for row in rows:
-                yield self.read(read, row)
+                yield self.read(kind.model_validate, row)
             left = None if left is None else left - len(rows)
             query["cursor"] = page.get("next_cursor")
             if not query["cursor"]:
@@ -133,7 +136,11 @@ class Http:
                     raise self.stranger(f" (it sent more than {most} bytes)")
         return body
 
-    def read(self, read: Callable[[Any], Value], view: Any) -> Value:
+    def resource(self, kind: type[Value], method: str, path: str, **request: Any) -> Value:
+        """Send one request and parse the resource in its response."""
+        return self.read(kind.model_validate, self.ask(method, path, **request))
+
+    def read(self, read: Callable[[Any], Parsed], view: Any) -> Parsed:
         """Read an answer's JSON with `read`; what is not in Darkroom's shape raises Unreachable."""
         try:
             return read(view)

@@ -20,13 +20,14 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 from receiver.app import build
 from receiver.client import Darkroom
-from receiver.client.models import Job, Output
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
 from receiver.http.server import address, listen, served
 from receiver.redaction import Redactor
 from receiver.resources import Bucket
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.schemas.job import Job
+from receiver.schemas.output import Output
 from receiver.settings import (
     ApiframeSettings,
     ApiInOneSettings,

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from receiver.client import ApiError, Damaged, Darkroom
 from receiver.client.filenames import day_of
-from receiver.client.models import Output
 from receiver.export.prefetch import ahead
 from receiver.export.tables import CsvRows
+from receiver.schemas.output import Output
 
 MANIFEST = "manifest.csv"
 FATAL = frozenset({401, 403})

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from receiver.client.models import Output
+from receiver.schemas.output import Output
 
 FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the full-width ones, which spreadsheets read alike
 """What a spreadsheet takes for a formula if a cell begins with it, after spaces also:
@@ -48,10 +48,6 @@ def _field(name: str, kind: str = "text") -> Field:
     return Field(name, kind, lambda output: getattr(output, name))
 
 
-def _raw(name: str) -> Field:
-    return Field(name, "text", lambda output: output.raw.get(name))
-
-
 FIELDS = (
     _field("id"),
     _field("job_id"),
@@ -59,7 +55,7 @@ FIELDS = (
     _field("stored_at", "time"),
     _field("gateway"),
     _field("model"),
-    _raw("model_requested"),
+    _field("model_requested"),
     _field("prompt"),
     _field("seed"),
     _field("seed_requested"),
@@ -69,7 +65,7 @@ FIELDS = (
     _field("bytes", "number"),
     _field("sha256"),
     _field("key"),
-    _raw("version_id"),
+    _field("version_id"),
     _field("tags", "tags"),
 )
 
@@ -115,7 +111,7 @@ class JsonRows:
 
     def add(self, output: Output) -> None:
         """Write an output's line."""
-        self._file.write(self._shown(json.dumps(dict(output.raw), ensure_ascii=False)) + "\n")
+        self._file.write(self._shown(json.dumps(output.model_dump(mode="json"), ensure_ascii=False)) + "\n")
 
     def close(self) -> None:
         """Nothing is left to do."""

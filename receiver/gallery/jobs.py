@@ -18,9 +18,8 @@ from receiver.gallery.page import PageHandler, PageRequest
 from receiver.http.query import read_query
 from receiver.http.routing import adapter
 from receiver.jobs.retry import SAID_NO, Retrier
-from receiver.schemas.proof import proof
-from receiver.schemas.responses import JobId
-from receiver.schemas.views import timeline
+from receiver.schemas.job import proof, timeline
+from receiver.schemas.types import JobId
 from storage.ledger.job_counts import total
 from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications

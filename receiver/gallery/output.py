@@ -19,8 +19,7 @@ from receiver.gallery.page import PageHandler, PageRequest
 from receiver.gallery.rendering import pretty
 from receiver.http.bucket_threads import BucketTurns
 from receiver.http.sessions import Session
-from receiver.schemas.proof import proof
-from receiver.schemas.views import timeline
+from receiver.schemas.job import proof, timeline
 from storage.archive.archive import Archive
 from storage.errors import StorageError
 from storage.ledger.ledger import Ledger

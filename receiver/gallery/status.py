@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from receiver.api.health import Health
 from receiver.gallery.page import PageHandler, PageRequest
-from receiver.schemas.views import gateways_view, status_view
+from receiver.schemas.status import Gateways, ServiceStatus
 from storage.ledger.circuits import Circuits
 from storage.ledger.job_counts import total
 from storage.ledger.ledger import Ledger
@@ -36,12 +36,12 @@ class StatusPage:
     def show(self, visit: PageRequest) -> Response:
         """Show whether every accepted job is accounted for, and what is unhealthy."""
         pages, now = self.ledger.job_counts(), self.clock()
-        states = gateways_view(sorted(self.gateways), self.circuits.every(), now)
+        states = Gateways.of(sorted(self.gateways), self.circuits.every(), now)
         return visit.page(
             "status.html",
-            counts=status_view(total(list(pages.values())), pages, now),
+            counts=ServiceStatus.of_gateways(total(list(pages.values())), pages, now),
             statuses=[status.value for status in Status],
-            gateways=states["gateways"],
-            image_hosts=states["image_hosts"],
+            gateways=states.gateways,
+            image_hosts=states.image_hosts,
             health=self.health.ask(),
         )

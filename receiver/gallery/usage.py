@@ -16,14 +16,14 @@ from receiver.gallery import charts
 from receiver.gallery.page import PageHandler, PageRequest
 from receiver.http.query import read_query
 from receiver.query.language import with_key
-from storage.models import Clock, JobCounts, rfc3339
+from storage.models import Clock, JobCounts, UsageBy, rfc3339
 from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
-from storage.search.usage import DAY_MS, By, Usage, UsageReport
+from storage.search.usage import DAY_MS, Usage, UsageReport
 
 PERIODS = {"7": "7 days", "30": "30 days", "90": "90 days", "365": "A year"}
 USUAL = "30"
-KINDS = {By.DAY: "day", By.MODEL: "model", By.GATEWAY: "gateway", By.TAG: "tag"}
+KINDS = {UsageBy.DAY: "day", UsageBy.MODEL: "model", UsageBy.GATEWAY: "gateway", UsageBy.TAG: "tag"}
 IN_TABLE = 200
 """How many groups the table lists."""
 
@@ -47,7 +47,7 @@ class UsagePage:
         asked = self._asked(visit)
         faults: Sequence[Mapping[str, str]] = ()
         found: UsageReport | None = None
-        if asked["by"] != By.TAG or asked["tag"]:
+        if asked["by"] != UsageBy.TAG or asked["tag"]:
             try:
                 given = {name: value for name, value in asked.items() if value}
                 query = read_query(UsageQuery, QueryParams({**given, "limit": str(IN_TABLE)}))
@@ -78,14 +78,14 @@ class UsagePage:
         """Return the query as `GET /v1/usage` takes it; empty where not given."""
         today = self.clock() // DAY_MS * DAY_MS
         since = max(0, today - (int(self._days(visit)) - 1) * DAY_MS)
-        asked = {"by": visit.given("by") or By.DAY.value, "since": rfc3339(since)[:10]}
-        tag = visit.given("tag") if asked["by"] == By.TAG else None
+        asked = {"by": visit.given("by") or UsageBy.DAY.value, "since": rfc3339(since)[:10]}
+        tag = visit.given("tag") if asked["by"] == UsageBy.TAG else None
         return asked | {"gateway": visit.given("gateway") or "", "tag": tag or ""}
 
     def _chart(self, asked: Mapping[str, str], found: UsageReport | None) -> Any:
         if found is None or found.total.credits is None:
             return None
-        if asked["by"] == By.DAY:
+        if asked["by"] == UsageBy.DAY:
             return charts.days(found.groups)
         return charts.rows(found.groups, "without this tag")
 
@@ -102,8 +102,10 @@ def _where(asked: Mapping[str, str], value: str | None) -> str | None:
         return None
     by = asked["by"]
     key, sought = {
-        By.DAY.value: ("on", value),
-        By.TAG.value: ("tag", f"{asked['tag']}={value}"),
+        UsageBy.DAY.value: ("on", value),
+        UsageBy.TAG.value: ("tag", f"{asked['tag']}={value}"),
     }.get(by, (by, value))
     found = with_key("", key, sought)
-    return with_key(found, "gateway", asked["gateway"]) if asked["gateway"] and by != By.GATEWAY else found
+    return (
+        with_key(found, "gateway", asked["gateway"]) if asked["gateway"] and by != UsageBy.GATEWAY else found
+    )

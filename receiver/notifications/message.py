@@ -8,11 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from receiver import signatures
-from receiver.schemas import responses
-from receiver.schemas.views import job_view, output_view
+from receiver.schemas.notification import Message
 from storage.ledger.notifications import Notification
-from storage.models import Job, Output, rfc3339
-from storage.search.search import SearchHit
+from storage.models import Job, Output
 
 MAX_WHOLE_BYTES = 128 * 1024
 """A longer body goes without its long texts: receivers should not have to take more."""
@@ -28,15 +26,7 @@ def message_id(one: Notification) -> str:
 
 def body_of(one: Notification, job: Job, outputs: Sequence[Output]) -> bytes:
     """The body of a notification; the same bytes at each try."""
-    message: dict[str, Any] = {
-        "type": f"job.{one.status}",
-        "timestamp": rfc3339(one.at),
-        "data": {
-            "whole": True,
-            "job": job_view(job, [output.id for output in outputs]),
-            "outputs": [_output(SearchHit(output, job)) for output in outputs],
-        },
-    }
+    message = Message.of(one, job, outputs).model_dump(mode="json")
     body = _written(message)
     if len(body) <= MAX_WHOLE_BYTES:
         return body
@@ -51,10 +41,6 @@ def headers_of(one: Notification, body: bytes, secrets: Sequence[str], now: int)
         "User-Agent": f"Darkroom/{_version()}",
         **signatures.sign(secrets, message_id(one), now // 1000, body),
     }
-
-
-def _output(found: SearchHit) -> responses.NotifiedOutput:
-    return {**output_view(found), "image": f"/v1/outputs/{found.output.id}/image"}
 
 
 def _written(message: Any) -> bytes:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -27,7 +26,7 @@ from sqlalchemy import (
 from storage.errors import NotFound
 from storage.ledger.database import Database
 from storage.ledger.schema import notifications, outputs
-from storage.models import Clock, Status
+from storage.models import Clock, NotificationState, Status
 from storage.paging import Page
 from storage.urls import authority_of
 
@@ -42,16 +41,6 @@ _CHANGING = (
 OWED = notifications.c.next_attempt_at.is_not(None)
 """The condition of those that are to be sent, or sent again."""
 _GIVEN_UP = notifications.c.next_attempt_at.is_(None) & notifications.c.delivered_at.is_(None)
-
-
-class State(StrEnum):
-    """What became of a notification."""
-
-    OWED = "owed"
-    """To be sent, or to be sent again."""
-    DELIVERED = "delivered"
-    GIVEN_UP = "given_up"
-    """It was tried as often as it is, or its receiver wants no more. Somebody may ask for a replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +73,11 @@ class Notification:
         return f"{self.job_id}.{self.number}"
 
     @property
-    def state(self) -> State:
+    def state(self) -> NotificationState:
         """What became of it."""
         if self.next_attempt_at is not None:
-            return State.OWED
-        return State.GIVEN_UP if self.delivered_at is None else State.DELIVERED
+            return NotificationState.OWED
+        return NotificationState.GIVEN_UP if self.delivered_at is None else NotificationState.DELIVERED
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +132,7 @@ class Notifications:
         self,
         *,
         job_id: str | None = None,
-        state: State | None = None,
+        state: NotificationState | None = None,
         since: int | None = None,
         limit: int,
         cursor: str | None = None,
@@ -233,10 +222,11 @@ def parse_id(notification_id: str) -> tuple[str, int]:
     return job_id, int(number)
 
 
-_IN: Mapping[Literal[State.OWED, State.DELIVERED, State.GIVEN_UP], ColumnElement[bool]] = {
-    State.OWED: OWED,
-    State.DELIVERED: notifications.c.next_attempt_at.is_(None) & notifications.c.delivered_at.is_not(None),
-    State.GIVEN_UP: _GIVEN_UP,
+_IN: Mapping[NotificationState, ColumnElement[bool]] = {
+    NotificationState.OWED: OWED,
+    NotificationState.DELIVERED: notifications.c.next_attempt_at.is_(None)
+    & notifications.c.delivered_at.is_not(None),
+    NotificationState.GIVEN_UP: _GIVEN_UP,
 }
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal
-from enum import StrEnum
 from math import isfinite
 from typing import Any
 
@@ -22,6 +21,7 @@ from sqlalchemy import ColumnElement, func, select
 from storage.ledger.database import Database
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import jobs, outputs
+from storage.models import UsageBy
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -30,18 +30,6 @@ _EXACT = Context(prec=700)
 
 
 _COST = (jobs.c.credits, jobs.c.credits_estimated, jobs.c.credits_before, jobs.c.credits_before_estimated)
-
-
-class By(StrEnum):
-    """What usage is told apart by."""
-
-    GATEWAY = "gateway"
-    MODEL = "model"
-    """As reported, or as requested where the gateway reports none."""
-    DAY = "day"
-    """In UTC, on which the job was taken in."""
-    TAG = "tag"
-    """A tag's value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +70,7 @@ class Group:
 class UsageFilter:
     """Which jobs to add up: those taken in from `since` on and before `until` (milliseconds since 1970)."""
 
-    by: By
+    by: UsageBy
     since: int
     until: int
     gateway: str | None = None
@@ -113,7 +101,7 @@ class Usage:
         with self._database.read() as connection:
             rows = connection.execute(_query(wanted)).all()
         found = _grouped(rows)
-        if wanted.by is By.DAY:
+        if wanted.by is UsageBy.DAY:
             groups = [Group(_date(day), found.get(day, Spent())) for day in _days(wanted)]
             return UsageReport(groups, None, _together(groups))
         groups = sorted((Group(value, spent) for value, spent in found.items()), key=_rank)
@@ -135,13 +123,13 @@ def _query(wanted: UsageFilter) -> Any:
 
 def _value(wanted: UsageFilter) -> ColumnElement[Any]:
     match wanted.by:
-        case By.GATEWAY:
+        case UsageBy.GATEWAY:
             return jobs.c.gateway
-        case By.MODEL:
+        case UsageBy.MODEL:
             return func.coalesce(jobs.c.result_model, jobs.c.model)
-        case By.DAY:
+        case UsageBy.DAY:
             return jobs.c.created_at // DAY_MS
-        case By.TAG:
+        case UsageBy.TAG:
             assert wanted.tag is not None
             value: ColumnElement[Any] = jobs.c.tags[wanted.tag].as_string()
             return value

@@ -105,7 +105,7 @@ def test_its_bounds_are_those_that_are_checked(live: Live) -> None:
 def test_its_statuses_are_those_of_the_ledger(live: Live) -> None:
     schemas = document(live)["components"]["schemas"]
     assert schemas["Status"]["enum"] == list(Status)
-    assert set(Status) <= set(schemas["Page"]["properties"])
+    assert set(Status) <= set(schemas["JobCounts"]["properties"])
 
 
 def test_the_example_of_a_body_is_taken(filled: Filled) -> None:

@@ -140,12 +140,12 @@ def test_standard_input_may_be_json_lines(running: Running) -> None:
 def test_a_bad_row_is_named_before_anything_is_sent(running: Running, tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "fine"}\n{"prompt": ""}\n{"prompt": "x", "num_images": "two"}\n')
-    before = running.darkroom.status().total.accepted
+    before = running.darkroom.status().accepted
     done = running.darkroom_command("submit", "--file", str(file), *IMAGEN)
     assert done.returncode == 2
     assert "line 2: prompt" in done.stderr
     assert "line 3: num_images" in done.stderr
-    assert running.darkroom.status().total.accepted == before
+    assert running.darkroom.status().accepted == before
 
 
 def test_rows_that_the_service_refuses_do_not_stop_the_others(running: Running, tmp_path: Path) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from receiver.client import ApiError, Damaged, Darkroom, Unreachable
 from receiver.client.download import part_of
-from receiver.client.models import Output
+from receiver.schemas.output import Output
 from tests.cli.test_client import make
 from tests.faults import harm
 from tests.faults.proxy import Proxy
@@ -187,4 +186,4 @@ def test_a_file_that_is_spoiled_is_replaced_under_its_own_name(
     running: Running, output: Output, tmp_path: Path
 ) -> None:
     (tmp_path / output.file_name).write_bytes(b"spoiled")
-    assert whole(running.darkroom.download(replace(output, raw={}), tmp_path), output)
+    assert whole(running.darkroom.download(output, tmp_path), output)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ import bagit
 import pytest
 from pyarrow import parquet
 
-from receiver.client.models import Output
 from receiver.export.tables import GROUP, CsvRows, ParquetRows, harmless
+from receiver.schemas.output import Output
 from tests.faults import harm
 from tests.faults.proxy import Proxy
 from tests.support.running import Running, command, environment
@@ -53,7 +52,9 @@ def proxy(running: Running) -> Iterator[Proxy]:
 def test_json_lines_are_what_the_api_shows(running: Running, made: list[Output]) -> None:
     done = running.darkroom_command("export", TAG, "--format", "jsonl")
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [output.raw for output in made]
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        output.model_dump(mode="json") for output in made
+    ]
     assert done.stderr == "Exported 4 images.\n"
 
 
@@ -68,7 +69,7 @@ def test_csv_is_harmless_and_whole(running: Running, made: list[Output], tmp_pat
     for row, output in zip(rows, made, strict=True):
         for name, text in row.items():
             assert not text.startswith(tuple("=+-@"))
-            api = output.raw[name]
+            api = getattr(output, name)
             if name == "tags":
                 assert json.loads(text) == api
             else:
@@ -99,7 +100,7 @@ def test_csv_is_harmless_and_whole(running: Running, made: list[Output], tmp_pat
 def test_no_spreadsheet_runs_a_value(text: str, shown: str) -> None:
     assert harmless(text) == shown
     file = io.StringIO(newline="")
-    CsvRows(file).add(replace(OUTPUT, prompt=text))
+    CsvRows(file).add(OUTPUT.model_copy(update={"prompt": text}))
     _, row = csv.reader(io.StringIO(file.getvalue(), newline=""))
     assert row[7] == shown
 
@@ -115,7 +116,7 @@ def test_parquet_has_types(running: Running, made: list[Output], tmp_path: Path)
     assert types["tags"].startswith("map<string, string")
     for row, output in zip(table.to_pylist(), made, strict=True):
         at = datetime.fromisoformat(output.stored_at)
-        assert row == {name: output.raw[name] for name in row} | {
+        assert row == {name: getattr(output, name) for name in row} | {
             "stored_at": at,
             "tags": list(output.tags.items()),
         }
@@ -124,7 +125,7 @@ def test_parquet_has_types(running: Running, made: list[Output], tmp_path: Path)
 def test_parquet_is_written_in_groups(tmp_path: Path) -> None:
     rows = ParquetRows(tmp_path / "many.parquet")
     for number in range(GROUP + 1):
-        rows.add(replace(OUTPUT, index=number))
+        rows.add(OUTPUT.model_copy(update={"index": number}))
     rows.close()
     read = parquet.ParquetFile(tmp_path / "many.parquet")
     assert [read.metadata.row_group(number).num_rows for number in range(2)] == [GROUP, 1]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from receiver.cli.query_args import ids_or_text, query_text
 from receiver.cli.save_images import Names
 from receiver.client.filenames import Template
-from receiver.client.models import Output
+from receiver.schemas.output import Output
 from tests.faults import harm
 from tests.faults.proxy import Proxy
 from tests.faults.wire import Gone
@@ -150,7 +149,7 @@ def test_a_newer_output_takes_no_name_of_one_that_is_there(
 
 
 def test_of_two_with_the_same_bytes_each_keeps_its_name(made: list[Output], tmp_path: Path) -> None:
-    newest, middle, oldest = (replace(output, sha256=SHA256, bytes=4) for output in made)
+    newest, middle, oldest = (output.model_copy(update={"sha256": SHA256, "bytes": 4}) for output in made)
     template = Template("{prompt:12}.{ext}")
     names = Names(template).give([middle, oldest], tmp_path)
     for name in names:

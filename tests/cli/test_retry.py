@@ -13,6 +13,7 @@ import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
+from receiver.schemas.job import Attempted
 from tests.support.live import IMAGEN, started
 from tests.support.running import Running, command, data, environment
 
@@ -37,7 +38,7 @@ def made(running: Running, tag: str, fault: Any = GONE, number: int = 1) -> list
 def retried(running: Running, job_id: str) -> int:
     """How often somebody asked for a retry of a job."""
     timeline = running.darkroom.wait(job_id, 40).timeline
-    return sum(event["times"] for event in timeline if event.get("step") == "retry")
+    return sum(one.times for one in timeline if isinstance(one, Attempted) and one.step == "retry")
 
 
 def test_a_job_is_retried_by_its_id(running: Running) -> None:

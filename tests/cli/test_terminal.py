@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from receiver.client.models import Output
+from receiver.schemas.output import Output
 from tests.cli.test_client import make
 from tests.faults import harm
 from tests.faults.proxy import Proxy

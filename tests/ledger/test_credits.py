@@ -8,8 +8,8 @@ import pytest
 
 from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
-from storage.models import Attempt, Job, JobError, JobResult, Status
-from storage.search.usage import DAY_MS, By, Spent, Usage, UsageFilter
+from storage.models import Attempt, Job, JobError, JobResult, Status, UsageBy
+from storage.search.usage import DAY_MS, Spent, Usage, UsageFilter
 from tests.support.ledgers import Clock, add
 
 ASKED = Attempt.once("retry", "asked", "", 1)
@@ -27,7 +27,7 @@ def fails(ledger: Ledger, result: JobResult) -> Job:
 
 
 def spent(database: Database, clock: Clock) -> Spent:
-    within = UsageFilter(By.GATEWAY, clock.now - DAY_MS, clock.now + DAY_MS)
+    within = UsageFilter(UsageBy.GATEWAY, clock.now - DAY_MS, clock.now + DAY_MS)
     return Usage(database).read(within, limit=1).total
 
 

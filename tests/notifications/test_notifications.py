@@ -18,7 +18,7 @@ from sqlalchemy import insert
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from receiver.schedule import system_clock
-from receiver.schemas.responses import Message
+from receiver.schemas.notification import Message
 from storage.ledger.job_counts import count_accepted
 from storage.ledger.job_numbers import first_number
 from storage.ledger.notifications import Notifications, add_notification

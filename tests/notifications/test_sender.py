@@ -22,9 +22,8 @@ from receiver.keyring import new_webhook_secret
 from receiver.notifications.message import MAX_WHOLE_BYTES, body_of
 from receiver.notifications.transport import Poster
 from receiver.schedule import Timing, system_clock
-from storage.ledger.notifications import State
 from storage.ledger.outbox import Outbox
-from storage.models import Job, JobRequest, Output, Status
+from storage.models import Job, JobRequest, NotificationState, Output, Status
 from storage.urls import authority_of
 from tests.support.notifications import EXACT, SECRET, Answer, Application, application, desk, nobody, policy
 from tests.support.raw_server import PNG, Script, redirect, reply, serving
@@ -43,7 +42,7 @@ def test_a_notification_says_what_became_of_the_job_and_is_signed(tmp_path: Path
     with application() as app, desk(tmp_path) as at:
         job = at.rest(app.url)
         told = app.next()
-        assert at.delivered(job).state is State.DELIVERED
+        assert at.delivered(job).state is NotificationState.DELIVERED
     message = told.verified()
     assert message["type"] == "job.failed"
     assert message["data"]["whole"] is True
@@ -157,13 +156,13 @@ def test_it_is_given_up_after_the_last_try_and_can_be_replayed(tmp_path: Path) -
             at.tried(job, times)
             at.forward(wait_s)
         one = at.one(job)
-        assert (one.state, one.code, one.attempts) == (State.GIVEN_UP, "receiver_refused", 10)
+        assert (one.state, one.code, one.attempts) == (NotificationState.GIVEN_UP, "receiver_refused", 10)
         assert one.message == f"127.0.0.1:{app.port} answered 500."
         at.forward(30 * 86400)
         again = at.rest(app.url)
         at.delivered(again)
         assert at.one(job) == one, "nothing is sent that was given up"
-        assert at.notifications.replay(one.id).state is State.OWED
+        assert at.notifications.replay(one.id).state is NotificationState.OWED
         at.notifier.wake()
         assert (at.delivered(job).attempts, at.one(job).code) == (1, None)
         assert app.told.qsize() == 12
@@ -222,7 +221,7 @@ def test_a_sender_goes_on_after_a_fault_that_nobody_foresaw(tmp_path: Path) -> N
         job = at.rest(app.url)
         app.next()
         at.delivered(at.rest(app.url))
-        assert at.one(job).state is State.OWED
+        assert at.one(job).state is NotificationState.OWED
         at.forward(10)  # a try may take 5 s, and a lease is 5 s longer
         assert at.delivered(job).attempts == 1, "once its lease had run out"
 
@@ -273,7 +272,7 @@ def test_a_receiver_that_breaks_off_or_speaks_no_http_is_tried_again(tmp_path: P
         server = serve(scripts)
         jobs = [at.rest(server.url + path) for path in server.scripts]
         tried = [at.tried(job, 1) for job in jobs]
-    assert {(one.code, one.state) for one in tried} == {("receiver_unavailable", State.OWED)}
+    assert {(one.code, one.state) for one in tried} == {("receiver_unavailable", NotificationState.OWED)}
 
 
 def _endless(sock: socket.socket) -> None:
@@ -326,7 +325,7 @@ def test_what_was_sent_and_not_noted_is_sent_again_under_its_id(tmp_path: Path) 
         assert not dead.failed(one, "dead", "receiver_refused", "Late.", due_in_ms=1), (
             "who lost it is not heard"
         )
-        assert at.one(job).state is State.DELIVERED
+        assert at.one(job).state is NotificationState.DELIVERED
 
 
 def test_a_clock_that_is_set_back_strands_nothing(tmp_path: Path) -> None:
@@ -404,7 +403,7 @@ def test_a_desk_that_stops_gives_back_what_it_has_not_sent(tmp_path: Path) -> No
             job = at.rest(app.url)
             app.next()
             at.notifier.stop(0.05)
-            assert at.notifications.of_job(job.id)[0].state is State.OWED
+            assert at.notifications.of_job(job.id)[0].state is NotificationState.OWED
         with desk(tmp_path) as at:
             assert at.delivered(job).attempts == 1, "at once, and not when the lease had run out"
         until.set()

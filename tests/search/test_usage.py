@@ -20,8 +20,8 @@ from storage.ledger.database import Database
 from storage.ledger.job_numbers import first_number
 from storage.ledger.rows import new_job
 from storage.ledger.schema import jobs, outputs
-from storage.models import JobRequest, Output, Status
-from storage.search.usage import DAY_MS, By, Spent, Usage, UsageFilter
+from storage.models import JobRequest, Output, Status, UsageBy
+from storage.search.usage import DAY_MS, Spent, Usage, UsageFilter
 from tests.support.live import IMAGEN, ULTRA, Live
 from tests.support.running import Running, data
 from tests.support.sandbox import PROMPT
@@ -130,20 +130,20 @@ def told(found: Spent) -> tuple[int, int, int, Fraction | None, Fraction | None]
 
 def value_of(one: Paid, wanted: UsageFilter) -> str | None:
     match wanted.by:
-        case By.GATEWAY:
+        case UsageBy.GATEWAY:
             return one.gateway
-        case By.MODEL:
+        case UsageBy.MODEL:
             return one.reported or one.model
-        case By.DAY:
+        case UsageBy.DAY:
             return datetime.fromtimestamp(one.at / 1000, tz=UTC).strftime("%Y-%m-%d")
-        case By.TAG:
+        case UsageBy.TAG:
             return one.tags.get(wanted.tag or "")
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     paid=st.lists(PAID, max_size=25),
-    by=st.sampled_from(By),
+    by=st.sampled_from(UsageBy),
     tag=st.sampled_from(["a", "b.c", "x_y-z", "none"]),
     gateway=st.sampled_from([None, "apiframe"]),
     hours=st.tuples(st.integers(0, 95), st.integers(1, 96)).filter(lambda pair: pair[0] < pair[1]),
@@ -152,7 +152,7 @@ def value_of(one: Paid, wanted: UsageFilter) -> str | None:
 def test_the_sums_are_those_that_a_hand_would_make(
     ledger: Database,
     paid: list[Paid],
-    by: By,
+    by: UsageBy,
     tag: str,
     gateway: str | None,
     hours: tuple[int, int],
@@ -160,7 +160,7 @@ def test_the_sums_are_those_that_a_hand_would_make(
 ) -> None:
     fill(ledger, paid)
     since, until = (BEGIN + hour * 3600_000 for hour in hours)
-    wanted = UsageFilter(by, since, until, gateway, tag if by is By.TAG else None)
+    wanted = UsageFilter(by, since, until, gateway, tag if by is UsageBy.TAG else None)
     found = Usage(ledger).read(wanted, limit=limit)
 
     counted = [one for one in paid if since <= one.at < until and gateway in (None, one.gateway)]
@@ -170,7 +170,7 @@ def test_the_sums_are_those_that_a_hand_would_make(
     assert told(found.total) == spent(counted)
     named = {group.value: told(group.spent) for group in found.groups}
     assert len(named) == len(found.groups)
-    if by is By.DAY:
+    if by is UsageBy.DAY:
         assert list(named) == sorted(named, key=str)
         assert set(groups) <= set(named)
         assert found.others is None
@@ -185,14 +185,14 @@ def test_the_sums_are_those_that_a_hand_would_make(
 
 def test_ten_times_a_tenth_is_one(ledger: Database) -> None:
     fill(ledger, [Paid("apiframe", "m", None, {}, BEGIN + n, 0.1, False, 0) for n in range(10)])
-    found = Usage(ledger).read(UsageFilter(By.GATEWAY, BEGIN, BEGIN + DAY_MS), limit=10)
+    found = Usage(ledger).read(UsageFilter(UsageBy.GATEWAY, BEGIN, BEGIN + DAY_MS), limit=10)
     assert sum([0.1] * 10) != 1.0
     assert found.total.credits == 1
 
 
 def test_each_day_of_the_time_is_there_and_no_other(ledger: Database) -> None:
     fill(ledger, [Paid("apiframe", "m", None, {}, BEGIN + DAY_MS, 3.0, False, 1)])
-    found = Usage(ledger).read(UsageFilter(By.DAY, BEGIN + 1, BEGIN + 3 * DAY_MS), limit=1)
+    found = Usage(ledger).read(UsageFilter(UsageBy.DAY, BEGIN + 1, BEGIN + 3 * DAY_MS), limit=1)
     first = datetime.fromtimestamp(BEGIN / 1000, tz=UTC).date()
     assert [group.value for group in found.groups] == [
         first.replace(day=first.day + n).isoformat() for n in range(3)
@@ -277,8 +277,8 @@ def test_the_client_and_the_command_tell_the_same(running: Running) -> None:
         )
         assert darkroom.wait(job.id, 30).status == "archived"
         usage = darkroom.usage(tag="spent")
-        assert dict(usage.groups)["<b>🪁"].credits == 12
-        assert usage.total.jobs == sum(spent.jobs for _, spent in usage.groups)
+        assert {one.value: one.credits for one in usage.groups}["<b>🪁"] == 12
+        assert usage.total.jobs == sum(one.jobs for one in usage.groups)
         with pytest.raises(ApiError, match="say which tag"):
             darkroom.usage(by="tag")
     done = running.darkroom_command("usage", "--tag", "spent", "--json")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from pathvalidate import validate_filename
 
 from receiver.client.filenames import BadTemplate, Template, day_of, key_of, with_id
-from receiver.client.models import Output
+from receiver.schemas.output import Output
 
 OUTPUT = Output(
     id="01a201ee-8cc4-7255-b42d-d6cf39ac8954.1",
@@ -29,7 +28,8 @@ OUTPUT = Output(
     model="imagen4",
     prompt="A Red Kite, over the sea!",
     tags={"campaign": "May Sale"},
-    raw={},
+    model_requested="imagen4",
+    version_id=None,
 )
 EVERYTHING = "{date}/{gateway}/{model}/{tag.campaign}/{tag.none}/{prompt:40}-{seed}-{index}.{ext}"
 
@@ -40,12 +40,12 @@ def test_every_field_has_its_place() -> None:
     assert Template(EVERYTHING).name(OUTPUT) == name
     assert Template("{id}_{job_id}_{sha256:8}").name(OUTPUT) == f"{OUTPUT.id}_{OUTPUT.job_id}_1017830d"
     assert Template("{prompt:5}{{}}").name(OUTPUT) == "a-red{}", "no dash is left at the end"
-    assert Template("{seed}.{ext}").name(replace(OUTPUT, seed="7")) == "7.png"
+    assert Template("{seed}.{ext}").name(OUTPUT.model_copy(update={"seed": "7"})) == "7.png"
 
 
 def test_the_day_is_that_of_the_job_as_in_keys() -> None:
     assert day_of(OUTPUT) == "2026-11-22"
-    assert day_of(replace(OUTPUT, job_id="not-one")) == "2026-11-23"
+    assert day_of(OUTPUT.model_copy(update={"job_id": "not-one"})) == "2026-11-23"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_day_is_that_of_the_job_as_in_keys() -> None:
     ],
 )  # fmt: skip
 def test_hostile_prompts_become_plain_names(text: str, name: str) -> None:
-    made = Template("{prompt}").name(replace(OUTPUT, prompt=text))
+    made = Template("{prompt}").name(OUTPUT.model_copy(update={"prompt": text}))
     assert made == name
     validate_filename(made, platform="universal", max_len=255)
 
@@ -94,15 +94,16 @@ HOSTILE = st.text(
 def test_no_output_gets_a_name_out_of_its_folder(
     prompt: str, tag: str, model: str, key: str, seed: str, job: str
 ) -> None:
-    hostile = replace(
-        OUTPUT,
-        prompt=prompt,
-        tags={"campaign": tag},
-        model=model,
-        key=key,
-        seed=seed,
-        job_id=job,
-        stored_at=job,
+    hostile = OUTPUT.model_copy(
+        update={
+            "prompt": prompt,
+            "tags": {"campaign": tag},
+            "model": model,
+            "key": key,
+            "seed": seed,
+            "job_id": job,
+            "stored_at": job,
+        }
     )
     for template in (
         EVERYTHING,

@@ -1,0 +1,302 @@
+"""Define a job in JSON: its request, its result, its error and its timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from receiver.schemas.types import (
+    NEWER_TOO,
+    AtFault,
+    Count,
+    Digest,
+    JobId,
+    NotificationId,
+    OutputId,
+    Resource,
+    Time,
+    absent,
+    time,
+)
+from storage.models import FoundBy, NotificationState, Status, Verdict, rfc3339
+
+if TYPE_CHECKING:
+    from storage import models
+    from storage.ledger.notifications import Notification
+
+StatusValue = Annotated[Status | str, NEWER_TOO, Field(examples=["archived"])]
+StateValue = Annotated[NotificationState | str, NEWER_TOO, Field(examples=["delivered"])]
+ModelName = Annotated[str, Field(examples=["imagen-4-fast"])]
+Prompt = Annotated[str, Field(examples=["a red kite over a grey harbour"])]
+Tags = Annotated[Mapping[str, str], Field(examples=[{"campaign": "autumn"}])]
+GatewayName = Annotated[str, Field(examples=["apiframe"])]
+
+
+class JobRequest(Resource):
+    """What a job was submitted with."""
+
+    model: ModelName
+    prompt: Prompt
+    negative_prompt: str | None
+    aspect_ratio: Annotated[str | None, Field(examples=["16:9"])]
+    num_images: Annotated[int | None, Field(examples=[1])]
+    seed: str | None
+    """As text, because some seeds are texts and some numbers exceed 2^53."""
+    params: Annotated[Mapping[str, Any], Field(examples=[{}])]
+    tags: Tags
+    ignored: Annotated[tuple[str, ...], Field(examples=[[]])]
+    """Parameters that the gateway does not have, left out because the request allowed it."""
+
+
+class JobResult(Resource):
+    """What the gateway reported of a job; null where it reported nothing."""
+
+    model: Annotated[str | None, Field(examples=["imagen-4-fast"])]
+    seed: str | None
+    credits: Annotated[float | None, Field(examples=[4.0])]
+    credits_estimated: bool
+    """Whether `credits` comes from the gateway's price list and not from its response."""
+    credits_before: Annotated[float, Field(ge=0, examples=[0.0])]
+    """Cost of earlier submissions of the job, as far as known; not included in `credits`, and usually 0."""
+
+
+class JobError(Resource):
+    """Why a job failed, is partial, or is being tried again."""
+
+    code: Annotated[str, Field(examples=["gateway_unavailable"])]
+    """A short word; the list of errors has them all."""
+    message: Annotated[str, Field(examples=["It answered 503."])]
+    at_fault: AtFault
+    """Who can fix it."""
+    details: Annotated[Mapping[str, Any] | None, Field(examples=[None])]
+    """The gateway's own description of the error, field by field, where it gave one."""
+
+
+class Moved(Resource):
+    """The job reached a status."""
+
+    at: Time
+    event: Literal["moved"]
+    status: StatusValue
+
+
+class Attempted(Resource):
+    """A step was tried, once or several times in a row with the same outcome."""
+
+    at: Time
+    """When it was last tried."""
+    event: Literal["attempt"]
+    step: Annotated[str, Field(examples=["send"])]
+    """What was tried: `send`, `ask`, `download`, `archive` or `retry`."""
+    code: Annotated[str, Field(examples=["gateway_unavailable"])]
+    """The outcome: `taken` (submitted), `running`, `succeeded`, `failed`, `asked` (a retry), or an error's
+    code."""
+    message: Annotated[str, Field(examples=["It answered 503."])]
+    first_at: Time
+    times: Annotated[Count, Field(examples=[1])]
+
+    @classmethod
+    def of(cls, attempt: models.Attempt) -> Attempted:
+        """Build it from an entry of the ledger's attempt log."""
+        return cls(
+            at=rfc3339(attempt.last_at),
+            event="attempt",
+            step=attempt.step,
+            code=attempt.code,
+            message=attempt.message,
+            first_at=rfc3339(attempt.first_at),
+            times=attempt.times,
+        )
+
+
+class Delivered(Resource):
+    """A callback was verified and recorded."""
+
+    at: Time
+    event: Literal["delivery"]
+    id: Annotated[str, Field(examples=["019a9f3e-6a07-7f1c-8d55-0c1b2a394857"])]
+    signature: Annotated[Verdict | str, NEWER_TOO]
+    """The result of checking the gateway's own signature."""
+    effect: Annotated[str | None, Field(examples=["ready"])]
+    """What it changed: `progress`, `hint` (unsigned, so the gateway is asked), `ready`, `failed`, `late` or
+    `mismatch`; null until it is processed."""
+    body_sha256: Digest
+
+    @classmethod
+    def of(cls, delivery: models.Delivery) -> Delivered:
+        """Build it from a recorded delivery."""
+        return cls(
+            at=rfc3339(delivery.received_at),
+            event="delivery",
+            id=delivery.id,
+            signature=delivery.signature,
+            effect=delivery.effect,
+            body_sha256=delivery.body_sha256,
+        )
+
+
+class Stored(Resource):
+    """An image was stored."""
+
+    at: Time
+    event: Literal["stored"]
+    output: OutputId
+
+
+class Notified(Resource):
+    """Your application was notified that the job is finished, or will be."""
+
+    at: Time
+    """When it was last tried, or since when it is waiting to be sent."""
+    event: Literal["notified"]
+    notification: NotificationId
+    state: StateValue
+    attempts: Annotated[Count, Field(examples=[1])]
+    code: str | None
+    """Why the last try failed; null if it did not."""
+
+    @classmethod
+    def of(cls, one: Notification) -> Notified:
+        """Build it from a notification in the ledger."""
+        return cls(
+            at=rfc3339(one.tried_at or one.at),
+            event="notified",
+            notification=one.id,
+            state=one.state,
+            attempts=one.attempts,
+            code=one.code,
+        )
+
+
+class NewerEvent(Resource):
+    """An entry of a timeline that only a newer service knows."""
+
+    at: str
+    event: str
+
+
+KnownEvent = Annotated[Moved | Attempted | Delivered | Stored | Notified, Field(discriminator="event")]
+TimelineEvent = KnownEvent | NewerEvent
+
+
+class Job(Resource):
+    """One submission to one gateway."""
+
+    id: JobId
+    gateway: GatewayName
+    gateway_job_id: Annotated[str | None, Field(examples=["3b241101-e2bb-4255-8caf-4136c566a962"])]
+    """The gateway's own id for it, once known."""
+    status: StatusValue
+    request: JobRequest
+    result: JobResult
+    error: Annotated[JobError | None, Field(examples=[None])]
+    outputs: tuple[OutputId, ...]
+    found_by: Annotated[Annotated[FoundBy | str, NEWER_TOO] | None, Field(examples=["callback"])]
+    """How its result was received: by a callback or by polling."""
+    attempts: Annotated[Count, Field(examples=[1])]
+    """How often its current step was tried."""
+    next_attempt_at: Time | None
+    """When the current step is tried next; null once the job is finished."""
+    submission: Annotated[Count, Field(examples=[1])]
+    """How often it was submitted, or will be: more than once only after a retry with `resubmit`."""
+    request_id: Annotated[str | None, Field(examples=["019a9f3e5c1c7d80a1b2c3d4e5f60718"])]
+    """The id of the API request that created it; every log line about the job has it."""
+    created_at: Time
+    updated_at: Time
+    timeline: tuple[Annotated[TimelineEvent, NEWER_TOO], ...] = absent(())
+    """What happened to it, oldest first, with its 200 newest callbacks; only where one job is shown."""
+
+    @classmethod
+    def of(cls, job: models.Job, outputs: Sequence[str], timeline: Sequence[TimelineEvent] = ()) -> Job:
+        """Build it from a job of the ledger and the ids of its outputs."""
+        request, result, error = job.request, job.result, job.error
+        return cls.trusted(
+            id=job.id,
+            gateway=job.gateway,
+            gateway_job_id=job.gateway_job_id,
+            status=job.status,
+            request=JobRequest.trusted(
+                model=request.model,
+                prompt=request.prompt,
+                negative_prompt=request.negative_prompt,
+                aspect_ratio=request.aspect_ratio,
+                num_images=request.num_images,
+                seed=request.seed,
+                params=request.params,
+                tags=request.tags,
+                ignored=request.ignored,
+            ),
+            result=JobResult.trusted(
+                model=result.model,
+                seed=result.seed,
+                credits=result.credits,
+                credits_estimated=result.credits_estimated,
+                credits_before=job.credits_before,
+            ),
+            error=None if error is None else JobError.model_validate(error),
+            outputs=tuple(outputs),
+            found_by=job.found_by,
+            attempts=job.attempts,
+            next_attempt_at=time(job.next_attempt_at),
+            submission=job.submission,
+            request_id=job.request_id,
+            created_at=rfc3339(job.created_at),
+            updated_at=rfc3339(job.updated_at),
+            timeline=tuple(timeline),
+        )
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is archived, partial or failed, and stays so unless a retry is requested."""
+        return self.status in FINISHED
+
+
+FINISHED = frozenset(status for status in Status if status.terminal)
+
+
+class JobPage(Resource):
+    """Some jobs, newest first."""
+
+    jobs: tuple[Job, ...]
+    next_cursor: Annotated[JobId | None, Field(examples=[None])]
+    """The `cursor` of the next page; null on the last one."""
+
+
+def timeline(
+    job: models.Job,
+    deliveries: Sequence[models.Delivery],
+    outputs: Sequence[models.Output],
+    notifications: Sequence[Notification],
+) -> list[TimelineEvent]:
+    """Return everything that happened to a job, oldest first."""
+    events: list[TimelineEvent] = [
+        Moved(at=rfc3339(at), event="moved", status=status) for status, at in job.moves
+    ]
+    events += [Attempted.of(attempt) for attempt in job.attempt_log]
+    events += [Delivered.of(delivery) for delivery in deliveries]
+    events += [Stored(at=rfc3339(one.stored_at), event="stored", output=one.id) for one in outputs]
+    events += [Notified.of(one) for one in notifications]
+    # Times are all in one form, so they sort as text.
+    return sorted(events, key=lambda event: event.at)
+
+
+def proof(events: Iterable[TimelineEvent], found_by: str | None) -> str:
+    """Return how a job's completion was proven, in words; empty while it is not.
+
+    `events` is the job's timeline, oldest first.
+    """
+    applied = [one for one in events if isinstance(one, Delivered) and one.effect in {"ready", "failed"}]
+    if applied:
+        if applied[-1].signature == Verdict.VALID:
+            return "by a callback with the gateway's valid signature"
+        return "by a callback on the job's signed URL, without a signature of the gateway"
+    return PROOFS.get(found_by or "", "")
+
+
+PROOFS: Mapping[str, str] = {
+    FoundBy.CALLBACK: "by a callback on the job's signed URL, confirmed by asking the gateway",
+    FoundBy.POLL: "by asking the gateway; no callback came",
+    FoundBy.POLL_ONLY: "by asking the gateway; callbacks are off without DARKROOM_PUBLIC_URL",
+}

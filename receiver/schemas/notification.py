@@ -1,0 +1,112 @@
+"""Define a notification in JSON: how its delivery goes, and the body that an application receives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from receiver.schemas.job import Job, StateValue
+from receiver.schemas.output import Output
+from receiver.schemas.types import Count, JobId, NotificationId, Resource, Time, time
+from storage.models import rfc3339
+
+if TYPE_CHECKING:
+    from storage import models
+    from storage.ledger import notifications
+
+
+class Notification(Resource):
+    """A webhook to your application: one for each time that a job finished."""
+
+    id: NotificationId
+    """`<job id>.<number>`; its messages have `webhook-id: msg_<job id>_<number>`."""
+    job_id: JobId
+    number: Annotated[Count, Field(examples=[1])]
+    """Which of its job's notifications it is, from 1; a job that is retried finishes again."""
+    type: Annotated[str, Field(examples=["job.archived"])]
+    """Such as `job.archived`."""
+    state: StateValue
+    """`owed`: waiting to be sent. `given_up`: every retry failed."""
+    host: Annotated[str, Field(examples=["app.example.com"])]
+    """Where it goes. The rest of the URL is not shown, since it may hold a secret."""
+    at: Time
+    """When the job finished."""
+    attempts: Annotated[Count, Field(examples=[1])]
+    """Tries since then, or since the last replay."""
+    tried_at: Time | None
+    next_attempt_at: Annotated[Time | None, Field(examples=[None])]
+    delivered_at: Time | None
+    code: str | None
+    """Why the last try failed; null if it did not."""
+    message: str | None
+
+    @classmethod
+    def of(cls, one: notifications.Notification) -> Notification:
+        """Build it from a notification of the ledger."""
+        return cls(
+            id=one.id,
+            job_id=one.job_id,
+            number=one.number,
+            type=f"job.{one.status}",
+            state=one.state,
+            host=one.host,
+            at=rfc3339(one.at),
+            attempts=one.attempts,
+            tried_at=time(one.tried_at),
+            next_attempt_at=time(one.next_attempt_at),
+            delivered_at=time(one.delivered_at),
+            code=one.code,
+            message=one.message,
+        )
+
+
+class NotificationPage(Resource):
+    """Some notifications, those of the newest job first."""
+
+    notifications: tuple[Notification, ...]
+    next_cursor: Annotated[NotificationId | None, Field(examples=[None])]
+    """The `cursor` of the next page; null on the last one."""
+
+
+class NotifiedOutput(Output):
+    """One archived image, as a notification has it."""
+
+    image: Annotated[str, Field(description="The path of the image at your Darkroom.")]
+
+
+class NotificationData(Resource):
+    """The job as it was when it finished."""
+
+    whole: bool
+    """False if long texts were left out; `GET /v1/jobs/{id}` has them."""
+    job: Job
+    outputs: tuple[NotifiedOutput, ...]
+
+
+class Message(Resource):
+    """The body of a notification, by the Standard Webhooks specification."""
+
+    type: Literal["job.archived", "job.partial", "job.failed"]
+    timestamp: Time
+    """When the job finished."""
+    data: NotificationData
+
+    @classmethod
+    def of(
+        cls, one: notifications.Notification, job: models.Job, outputs: Sequence[models.Output]
+    ) -> Message:
+        """Build the body of a notification from the job as it was then, and its outputs."""
+        return cls(
+            type=f"job.{one.status}",
+            timestamp=rfc3339(one.at),
+            data=NotificationData(
+                whole=True,
+                job=Job.of(job, [output.id for output in outputs]),
+                outputs=tuple(
+                    NotifiedOutput.of(output, job, image=f"/v1/outputs/{output.id}/image")
+                    for output in outputs
+                ),
+            ),
+        )

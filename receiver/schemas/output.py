@@ -1,0 +1,85 @@
+"""Define an output in JSON: one archived image, and what made it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import Field
+
+from receiver.schemas.job import GatewayName, Job, ModelName, Prompt, Tags
+from receiver.schemas.types import JOB_EXAMPLE, Count, Digest, JobId, OutputId, Resource, Time, absent
+from storage.models import rfc3339
+
+if TYPE_CHECKING:
+    from storage import models
+
+
+class Output(Resource):
+    """One archived image, and what made it."""
+
+    id: OutputId
+    job_id: JobId
+    index: Count
+    """Its place among the job's images, from 0."""
+    key: Annotated[str, Field(examples=[f"images/2026/11/22/{JOB_EXAMPLE}/0.png"])]
+    """Where it is in the bucket."""
+    sha256: Digest
+    """Of its bytes, the same in the bucket as they came from the gateway."""
+    bytes: Annotated[Count, Field(examples=[482_113])]
+    media_type: Annotated[str, Field(examples=["image/png"])]
+    width: Annotated[Count, Field(examples=[2816])]
+    height: Annotated[Count, Field(examples=[1536])]
+    seed: str | None
+    """The gateway's own; null if it gave none. Never derived, never guessed."""
+    seed_requested: str | None
+    stored_at: Time
+    gateway: GatewayName
+    model: ModelName
+    """As reported, or as requested where the gateway reports none."""
+    model_requested: ModelName
+    prompt: Prompt
+    tags: Tags
+    version_id: str | None
+    """The object's version, where the bucket keeps versions."""
+    job: Job | None = absent()
+    """The job that made it; only where one output is shown."""
+
+    @classmethod
+    def of(cls, output: models.Output, made_by: models.Job, /, **more: Any) -> Self:
+        """Build it from an output of the ledger and its job; `more` are values of further fields."""
+        request = made_by.request
+        return cls.trusted(
+            id=output.id,
+            job_id=output.job_id,
+            index=output.index,
+            key=output.key,
+            sha256=output.sha256,
+            bytes=output.bytes,
+            media_type=output.media_type,
+            width=output.width,
+            height=output.height,
+            seed=output.seed,
+            seed_requested=request.seed,
+            stored_at=rfc3339(output.stored_at),
+            gateway=made_by.gateway,
+            model=made_by.result.model or request.model,
+            model_requested=request.model,
+            prompt=request.prompt,
+            tags=request.tags,
+            version_id=output.version_id,
+            **{"job": None, **more},
+        )
+
+    @property
+    def file_name(self) -> str:
+        """`<output id>.<extension>`, and never a path, whatever the service sent."""
+        return re.sub(r"[^\w.-]", "_", f"{self.id}.{self.key.rpartition('.')[2]}")
+
+
+class OutputPage(Resource):
+    """Some outputs, those of the newest job first."""
+
+    outputs: tuple[Output, ...]
+    next_cursor: Annotated[OutputId | None, Field(examples=[None])]
+    """The `cursor` of the next page; null on the last one."""

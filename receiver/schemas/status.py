@@ -1,0 +1,151 @@
+"""Define the service's status in JSON: job counts, gateways with their circuit breakers, and health."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from receiver.schemas.job import GatewayName
+from receiver.schemas.types import NEWER_TOO, AtFault, Count, Resource, Time, time
+from storage.models import Status, rfc3339
+
+if TYPE_CHECKING:
+    from storage import models
+
+
+class JobCounts(Resource):
+    """How many jobs of one gateway are in each state."""
+
+    # `ServiceStatus` inherits these, and docstrings of fields are not inherited.
+    accepted: Annotated[int, Field(ge=0, description="Every job ever accepted.", examples=[128])]
+    queued: Count
+    submitting: Count
+    running: Annotated[Count, Field(examples=[2])]
+    ready: Annotated[Count, Field(examples=[1])]
+    archived: Annotated[Count, Field(examples=[121])]
+    partial: Annotated[Count, Field(examples=[1])]
+    failed: Annotated[Count, Field(examples=[3])]
+    balanced: Annotated[bool, Field(description="Whether every accepted job is accounted for.")]
+    found_by_polling: Annotated[int, Field(ge=0, description="Results whose callback never came.")]
+    oldest_unfinished_age_s: Annotated[
+        float | None, Field(ge=0, description="Null if every job is finished.", examples=[4.2])
+    ]
+
+    @classmethod
+    def of(cls, counts: models.JobCounts, now: int, **more: Any) -> Self:
+        """Build it from the ledger's counts at `now` (milliseconds); `more` are values of further fields."""
+        oldest = counts.oldest_unfinished_at
+        return cls(
+            **{status.value: counts.counts[status] for status in Status},
+            accepted=counts.accepted,
+            balanced=counts.balanced,
+            found_by_polling=counts.found_by_polling,
+            oldest_unfinished_age_s=None if oldest is None else max(0.0, (now - oldest) / 1000),
+            **more,
+        )
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many jobs are in each state, in the order of a job's life."""
+        return {status.value: getattr(self, status) for status in Status}
+
+
+class ServiceStatus(JobCounts):
+    """How many jobs are in each state, in total and by gateway."""
+
+    gateways: Annotated[Mapping[str, JobCounts], Field(description="The same counts for each gateway.")]
+
+    @classmethod
+    def of_gateways(cls, total: models.JobCounts, by: Mapping[str, models.JobCounts], now: int) -> Self:
+        """Build it from the counts of all jobs, and of each gateway's."""
+        return cls.of(
+            total, now, gateways={name: JobCounts.of(counts, now) for name, counts in sorted(by.items())}
+        )
+
+
+class Circuit(Resource):
+    """The circuit breaker of a gateway or an image host that failed recently."""
+
+    state: Annotated[Literal["closed", "open", "half_open"] | str, NEWER_TOO]
+    """`closed`: failures are counted. `open`: requests are paused. `half_open`: one request may pass."""
+    step: Annotated[str, Field(examples=["send"])]
+    """What failed there last: `send`, `ask` or `download`."""
+    code: Annotated[str, Field(examples=["gateway_unavailable"])]
+    message: Annotated[str, Field(examples=["It answered 503."])]
+    at_fault: AtFault
+    failures: Annotated[Count, Field(examples=[5])]
+    """Failures in a row."""
+    since: Time
+    """When the first of them was."""
+    retry_at: Time | None
+    """When the next request is let through; null while it is closed."""
+
+    @classmethod
+    def of(cls, circuit: models.Circuit, now: int) -> Circuit:
+        """Build it from the ledger's circuit, as it is at `now` (milliseconds)."""
+        return cls(
+            state=circuit.state(now),
+            step=circuit.step,
+            code=circuit.code,
+            message=circuit.message,
+            at_fault=circuit.at_fault,
+            failures=circuit.failures,
+            since=rfc3339(circuit.since),
+            retry_at=time(circuit.retry_at),
+        )
+
+
+class GatewayState(Resource):
+    """A gateway that is configured here, and its circuit breaker if it failed recently."""
+
+    name: GatewayName
+    circuit: Circuit | None
+
+
+class ImageHost(Resource):
+    """An image host that failed recently."""
+
+    name: Annotated[str, Field(examples=["images.example.com"])]
+    circuit: Circuit
+
+
+class Gateways(Resource):
+    """The state of the gateways and their image hosts."""
+
+    gateways: tuple[GatewayState, ...]
+    image_hosts: tuple[ImageHost, ...]
+
+    @classmethod
+    def of(cls, names: Sequence[str], circuits: Iterable[models.Circuit], now: int) -> Gateways:
+        """Build it from the gateways' names and the ledger's circuits, as they are at `now`."""
+        found = {(one.kind, one.name): Circuit.of(one, now) for one in circuits}
+        return cls(
+            gateways=tuple(GatewayState(name=name, circuit=found.get(("gateway", name))) for name in names),
+            image_hosts=tuple(
+                ImageHost(name=name, circuit=one) for (kind, name), one in found.items() if kind != "gateway"
+            ),
+        )
+
+    @property
+    def circuits(self) -> tuple[tuple[str, Circuit], ...]:
+        """The gateways and image hosts that failed recently: name and circuit breaker of each."""
+        failed = [(one.name, one.circuit) for one in self.gateways if one.circuit]
+        return (*failed, *((one.name, one.circuit) for one in self.image_hosts))
+
+
+class Alive(Resource):
+    """The process runs."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Resource):
+    """Whether every part can be used now."""
+
+    status: Literal["ready", "not ready"]
+    checks: Annotated[Mapping[str, str], Field(examples=[{"ledger": "ok", "archive": "ok", "results": "ok"}])]
+    """`ok` for each part, or what is wrong with it."""
+    warnings: Annotated[Mapping[str, str], Field(examples=[{}])]
+    """What an operator should know although work continues, such as a paused gateway."""
