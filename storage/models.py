@@ -13,7 +13,7 @@ Clock = Callable[[], int]
 
 
 class Status(StrEnum):
-    """Where a job is in its life; the diagram is in the README."""
+    """Where a job is in its life; the diagram is in `darkroom help life`."""
 
     QUEUED = "queued"
     SUBMITTING = "submitting"

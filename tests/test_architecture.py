@@ -1,4 +1,4 @@
-"""The shape of the code, held to what the README says of it."""
+"""The shape of the code, held to what the design says of it."""
 
 from __future__ import annotations
 

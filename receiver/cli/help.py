@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.resources import files
@@ -73,7 +74,7 @@ def topics() -> Mapping[str, Callable[[], None]]:
 
 
 def _print_guide(file: Traversable) -> None:
-    _print_markdown(file.read_text(encoding="utf-8"))
+    _print_markdown(re.sub(r"<!--.*?-->\n*", "", file.read_text(encoding="utf-8")))
 
 
 def _print_gateways() -> None:

@@ -16,15 +16,15 @@ from receiver import errors
 from receiver.cli.config import settings_table
 from receiver.errors import DarkroomError
 from receiver.query.language import GUIDE
-from receiver.schemas.requests import SubmitBody
 from receiver.telemetry.metric_list import METRICS
 from tests.support.processes import ROOT
 
 PAGES: Mapping[str, Sequence[str]] = {
-    "README.md": (
-        "settings", "body", "language", "answers", "job errors", "notification errors", "metrics",
-    ),
-}  # fmt: skip
+    "deploy/SETTINGS.md": ("settings",),
+    "deploy/METRICS.md": ("metrics",),
+    "deploy/ERRORS.md": ("answers", "job errors", "notification errors"),
+    "receiver/api/docs/topics/search.md": ("language",),
+}
 """The tables of each page."""
 
 OF_JOBS: Mapping[str, tuple[str, str]] = {
@@ -60,11 +60,6 @@ def code(text: str | None) -> str:
 def settings_rows() -> Iterator[tuple[str, ...]]:
     for row in settings_table():
         yield code(row.variable), code(row.default), row.help
-
-
-def body_rows() -> Iterator[tuple[str, ...]]:
-    for name, field in SubmitBody.model_fields.items():
-        yield code(name), "yes" if field.is_required() else "", field.description or ""
 
 
 def meanings() -> dict[str, str]:
@@ -118,7 +113,6 @@ def language_rows() -> Iterator[tuple[str, ...]]:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "settings": lambda: table("variable | default | what it is for", settings_rows()),
-    "body": lambda: table("field | needed | what it is", body_rows()),
     "language": lambda: table("such as | finds", language_rows()),
     "answers": lambda: table("code | status | meaning", answer_rows()),
     "job errors": lambda: table("code | at fault | meaning", job_error_rows()),

@@ -14,7 +14,9 @@ from receiver.cli.main import app
 from tests.deploy.watched import alerts, anchors
 from tests.support.running import ROOT
 
-PAGES = {str(path.relative_to(ROOT)): path for path in (ROOT / "README.md", *(ROOT / "deploy").rglob("*.md"))}
+TOPICS = ROOT / "receiver" / "api" / "docs" / "topics"
+FILES = (ROOT / "README.md", *(ROOT / "deploy").rglob("*.md"), *TOPICS.glob("*.md"))
+PAGES = {str(path.relative_to(ROOT)): path for path in FILES}
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""The table of what was done to the service and what became of it, which the README quotes."""
+"""The table of what was done to the service and what became of it, which deploy/FAULTS.md quotes."""
 
 from __future__ import annotations
 
