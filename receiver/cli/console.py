@@ -29,7 +29,7 @@ PIPED_WIDTH = 2000
 """The width in columns without a terminal: what goes into a pipe must not be cut."""
 
 GAP = 2
-LEAST_WIDTH = 12
+LEAST_WIDTH = 16
 """The least width of a column that is narrowed."""
 
 _SPACES = re.compile(r"[\t\n\v\f\r\u0085\u2028\u2029]+")
@@ -55,6 +55,8 @@ def plain(text: str) -> str:
 
 def cell(value: object, style: str = "") -> Text:
     """Return an untrusted value as text without markup; None is a dash."""
+    if isinstance(value, Text):
+        return value
     return Text("-", "dim") if value is None else Text(plain(str(value)), style)
 
 
@@ -94,12 +96,13 @@ def escaped(text: str) -> str:
 class Column:
     """A column of a table. `room`: the least width of a terminal in which it is shown.
 
-    In a narrow terminal a `long` column is cut; the others wrap, so that ids stay whole.
+    Where space is short a `long` column is cut, and a `wrapped` one continues on the next line.
     """
 
     name: str
     room: int = 0
     long: bool = False
+    wrapped: bool = False
     right: bool = False
 
 
@@ -116,15 +119,21 @@ def print_table(
 
 
 def made_table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], console: Console) -> Table:
-    """Return a table that fits the width of the console."""
+    """Return a table that fits the width of the console, or else a list of each row's facts.
+
+    Ids are never cut in either.
+    """
     shown = [number for number, column in enumerate(columns) if column.room <= console.width]
+    widths = _widths(columns, rows, shown, console.width)
+    if sum(widths) + GAP * (len(shown) - 1) > console.width:
+        return _facts([(columns[number].name, row[number]) for number in shown] for row in rows)
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", pad_edge=False)
-    for number, width in zip(shown, _widths(columns, rows, shown, console.width), strict=True):
+    for number, width in zip(shown, widths, strict=True):
         column = columns[number]
         table.add_column(
             column.name,
-            no_wrap=column.long,
-            overflow="ellipsis" if column.long else "fold",
+            no_wrap=not column.wrapped,
+            overflow="fold" if column.wrapped else "ellipsis",
             justify="right" if column.right else "left",
             width=width,
         )
@@ -138,22 +147,29 @@ def _widths(
 ) -> list[int]:
     widths = [max([len(columns[n].name), *(row[n].cell_len for row in rows)]) for n in shown]
     over = sum(widths) + GAP * (len(shown) - 1) - room
-    # First the long ones, and then the widest: an id that is wrapped is still whole.
-    for place in sorted(range(len(shown)), key=lambda n: (not columns[shown[n]].long, -widths[n])):
-        narrow = min(widths[place], max(LEAST_WIDTH, widths[place] - max(over, 0)))
-        over -= widths[place] - narrow
-        widths[place] = narrow
+    for place, number in enumerate(shown):
+        if columns[number].long or columns[number].wrapped:
+            narrow = min(widths[place], max(LEAST_WIDTH, widths[place] - max(over, 0)))
+            over -= widths[place] - narrow
+            widths[place] = narrow
     return widths
+
+
+def _facts(records: Iterable[Iterable[tuple[str, Text]]]) -> Table:
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for number, record in enumerate(records):
+        if number:
+            table.add_row()
+        for name, value in record:
+            table.add_row(name, value)
+    return table
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Print names with their values; long values wrap."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts:
-        table.add_row(name, value if isinstance(value, Text) else cell(value))
-    out().print(table)
+    out().print(_facts([[(name, cell(value)) for name, value in facts]]))
 
 
 def progress(*columns: str | ProgressColumn, quiet: bool = False) -> Progress:

@@ -34,7 +34,7 @@ To = Annotated[Path, options.option("Where to save the files.", "DIR", file_okay
 Name = Annotated[
     str | None,
     options.option(
-        "File names, such as [bold]{date}/{prompt:40}-{seed}-{index}.{ext}[/bold]. Fields: id, job_id, "
+        "File names, such as [bold]{prompt:40}-{seed}.{ext}[/bold]. Fields: id, job_id, "
         "index, date, gateway, model, seed, sha256, prompt, tag.NAME, ext. An existing file is never "
         "replaced: the id is added to the name.",
         *("TEMPLATE", "--name"),
@@ -122,8 +122,11 @@ def _report(saving: Saving, *, as_json: bool) -> None:
         for one in saving.saved:
             out().print(cell(one.path), soft_wrap=True)
     new = [one for one in saving.saved if one.fetched]
-    fetched = f"{len(new)} downloaded ({size(sum(one.output.bytes for one in new))})"
-    say(f"{count(len(saving.saved), 'image')}: {fetched}, {len(saving.saved) - len(new)} already saved.")
+    old = len(saving.saved) - len(new)
+    say(
+        f"Downloaded {count(len(new), 'image')} ({size(sum(one.output.bytes for one in new))})"
+        f"{f'; {old} already saved' if old else ''}."
+    )
     if saving.failed:
         lines = [f"  {one.output.id}: {one.why}" for one in saving.failed[:SHOWN]]
         more = [f"  and {len(saving.failed) - SHOWN} more"] if len(saving.failed) > SHOWN else []

@@ -44,7 +44,7 @@ AsFormat = Annotated[
     options.option(
         "csv, jsonl and parquet are tables; zip and bagit contain the images and records too. By default "
         "the extension of FILE decides.",
-        *(None, "--format"),
+        *("FORMAT", "--format"),
     ),
 ]
 ToFile = Annotated[

@@ -69,7 +69,7 @@ darkroom search --file picture.png
 darkroom search tag:campaign=may --facets
 darkroom download tag:campaign=may -blurry --to pictures
 darkroom download 019a1b2c-3d4e-7f00-8000-000000000000 --with-records
-darkroom download --all --to backup --name '{date}/{prompt:40}-{seed}-{index}.{ext}'
+darkroom download --all --to backup --name '{date}/{prompt:40}-{seed}.{ext}'
 darkroom export tag:campaign=may --format csv > may.csv
 darkroom export kite -blurry since:7d --to kites.zip
 darkroom export --all --format bagit --to everything

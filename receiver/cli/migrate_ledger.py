@@ -1,4 +1,4 @@
-"""`darkroom migrate-ledger`: from the SQLite ledger to PostgreSQL."""
+"""`darkroom migrate-ledger`: move the ledger from SQLite to PostgreSQL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ From = Annotated[
     str | None,
     typer.Argument(
         metavar="FROM",
-        help="The SQLite ledger: its file, the data folder that it is in, or its URL.",
+        help="The SQLite ledger: its file, its data folder, or its URL.",
         show_default="the one in DARKROOM_DATA_DIR",
     ),
 ]
@@ -37,8 +37,8 @@ To = Annotated[
     str | None,
     typer.Argument(
         metavar="TO",
-        help="The URL of an empty PostgreSQL database, which its user must own. In the variable instead of "
-        "here it stands in no list of processes.",
+        help="The URL of an empty PostgreSQL database, owned by its user. Better set the variable: other "
+        "users of this machine can see the arguments of a command.",
         show_default="DARKROOM_DATABASE_URL",
     ),
 ]
@@ -47,9 +47,8 @@ To = Annotated[
 def migrate_ledger(source: From = None, target: To = None, *, as_json: Json = False) -> None:
     """Move the ledger from SQLite to PostgreSQL: copy it, and compare every row.
 
-    Stop Darkroom before. The old ledger stays as it is. After Ctrl-C, or whatever broke it off, give the
-    same command again: it goes on from there. Until all is copied and found to be the same, no service
-    starts on the new one.
+    Stop Darkroom first. The old ledger is not changed. An interrupted move continues where it stopped: run
+    the same command again. Until everything is copied and compared, no service starts on the new ledger.
     """
     with exit_on_error():
         from receiver.settings import load
@@ -68,7 +67,7 @@ def migrate_ledger(source: From = None, target: To = None, *, as_json: Json = Fa
 
 
 def _path(given: str | None, settings: Settings) -> Path:
-    """The file of a ledger, of which its URL or its folder may be given."""
+    """Return the file of a ledger, given as a file, folder or URL."""
     if given is None:
         return settings.data_dir / FILE
     kind, colon, _ = given.partition("://")
@@ -98,7 +97,7 @@ def _url(given: str | None, settings: Settings) -> URL:
             MISUSED,
         )
     if "@" in url.database or "@" in (url.host or ""):
-        fail("In TO, signs such as @ : / in the password have to be percent-encoded: %40 %3A %2F.", MISUSED)
+        fail("In TO, percent-encode characters such as @ : / in the password: %40 %3A %2F.", MISUSED)
     if find_spec("psycopg") is None:
         fail("PostgreSQL needs psycopg, which is not installed: pip install 'psycopg[binary]>=3.2'.")
     return url.set(drivername="postgresql+psycopg")
@@ -120,17 +119,17 @@ def _move(path: Path, url: URL) -> Moved:
                 return move(source, target, clock=system_clock, told=told)
             except Unavailable as error:
                 fail(
-                    f"{shown(url)}: {error} See that it runs and has such a database, "
+                    f"{shown(url)}: {error} Check that the server runs and has this database, "
                     "and that user and password are right. "
-                    "What was copied is kept; the same command goes on from there."
+                    "What was copied is kept: run the same command again to continue."
                 )
             except KeyboardInterrupt:
-                say("\nStopped. What was copied is kept; the same command goes on from there.")
+                say("\nStopped. What was copied is kept: run the same command again to continue.")
                 raise typer.Exit(STOPPED) from None
 
 
 def shown(url: URL) -> str:
-    """Where a database is, for people: without user, password and options."""
+    """Describe where a database is, without user, password and options."""
     return f"{url.database} at {url.host or 'this machine'}{f':{url.port}' if url.port else ''}"
 
 
@@ -148,7 +147,7 @@ def _bar(rows: int) -> Iterator[Progress]:
 
 
 def next_steps(settings: Settings, path: Path) -> list[str]:
-    """What an operator does after a move, so that everything goes on where it was."""
+    """Return what an operator has to do after a move."""
     from receiver.keyring import FILE as KEY_FILE
     from receiver.keyring import NOTIFY_FILE
 
@@ -158,7 +157,7 @@ def next_steps(settings: Settings, path: Path) -> list[str]:
         KEY_FILE,
         "DARKROOM_SECRET_KEYS",
         [key.get_secret_value() for key in settings.secret_keys],
-        "what signed the callback URLs of the jobs under way",
+        "it signed the callback URLs of unfinished jobs",
     )
     notify = _secret_step(
         path,
@@ -166,11 +165,11 @@ def next_steps(settings: Settings, path: Path) -> list[str]:
         NOTIFY_FILE,
         "DARKROOM_NOTIFY__SECRETS",
         [secret.get_secret_value() for secret in settings.notify.secrets],
-        "what signs your notifications",
+        "it signs your notifications",
     )
     unknown = (
-        "DARKROOM_SECRET_KEYS as it was, or what secret-key in the old data folder holds; with another key "
-        "callbacks of the jobs under way are refused."
+        "DARKROOM_SECRET_KEYS as before, or the content of secret-key in the old data folder: with another "
+        "key, callbacks of unfinished jobs are refused."
     )
     moved = f"mv {quote(str(path))} {quote(f'{path}.moved')}"
     return [
@@ -178,15 +177,15 @@ def next_steps(settings: Settings, path: Path) -> list[str]:
         f"Give it {keys or unknown}",
         *([f"Give it {notify}"] if notify else []),
         "Start it; `darkroom status` must show every accepted job accounted for.",
-        "Never start it on the old ledger again, which would send queued jobs a second time. Put that away, "
-        f"and keep it until the new database is backed up: {moved}",
+        "Never start it on the old ledger again: that would submit queued jobs a second time. Rename the old "
+        f"ledger, and keep it until the new database is backed up: {moved}",
     ]
 
 
 def _secret_step(
     path: Path, settings: Settings, name: str, variable: str, given: list[str], what: str
 ) -> str | None:
-    """How a secret that Darkroom kept in a file is given on PostgreSQL; None if there is no such file."""
+    """Return how to pass a secret of a file with PostgreSQL; None if there is no such file."""
     file = next((f / name for f in (path.parent, settings.data_dir) if (f / name).is_file()), None)
     if file is None:
         return None
@@ -202,11 +201,11 @@ def _show(path: Path, url: URL, moved: Moved) -> None:
     rows = [[cell(name), cell(f"{one.rows:,}"), cell(one.sha256)] for name, one in moved.tables.items()]
     if moved.before is None:
         print_table(columns, rows, nothing="")
-        say(f"\n{path} was copied to {shown(url)}, and every row is the same there.", "green")
+        say(f"\n{path} was copied to {shown(url)}, and every row is identical.", "green")
     else:
         from storage.models import rfc3339
 
-        say(f"{path} was moved to {shown(url)} already, at {rfc3339(moved.before)}. Nothing was changed.")
+        say(f"{path} was already moved to {shown(url)}, at {rfc3339(moved.before)}. Nothing was changed.")
 
 
 def _as_json(path: Path, url: URL, moved: Moved, seconds: float, steps: list[str]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def secret() -> None:
 
 app.callback(invoke_without_command=True)(options.spread(notifications))
 app.command()(options.spread(replay))
-app.command()(secret)
+app.command()(options.spread(secret))
 
 
 def _line(one: Notification) -> Sequence[Text]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from receiver.schemas.job import Job, TimelineEvent
     from receiver.schemas.output import Output
 
-_TIMELINE = (Column("TIME"), Column("EVENT"), Column("DETAIL", long=True))
-_IMAGES = (Column("IMAGE"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", long=True))
+_TIMELINE = (Column("TIME"), Column("EVENT"), Column("DETAIL", wrapped=True))
+_IMAGES = (Column("IMAGE"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", wrapped=True))
 
 
 def show(
@@ -83,11 +83,11 @@ def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
     if proven := proof(job.timeline, job.found_by):
         yield "Proof", proven
     yield "Gateway", job.gateway
-    yield "Gateway job id", job.gateway_job_id
+    yield "Gateway id", job.gateway_job_id
     yield "Model", _requested_and_reported(request.model, result.model)
     yield "Prompt", request.prompt
     optional = {
-        "Negative prompt": request.negative_prompt,
+        "Avoid": request.negative_prompt,
         "Aspect ratio": request.aspect_ratio,
         "Images": request.num_images,
         "Parameters": _as_json(request.params),
@@ -99,7 +99,7 @@ def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
     if result.credits is not None:
         yield "Credits", f"{result.credits:g}{' (estimated)' if result.credits_estimated else ''}"
     if result.credits_before:
-        yield "Credits before", f"{result.credits_before:g} for earlier submissions"
+        yield "Earlier", f"{result.credits_before:g} credits for earlier submissions"
     yield "Created", job.created_at
     yield "Updated", job.updated_at
 

@@ -219,12 +219,15 @@ def test_a_prompt_cannot_reach_the_terminal(running: Running, made: Made, argume
     assert "\u202e" not in shown
 
 
-@pytest.mark.parametrize("width", ["80", "120"])
+@pytest.mark.parametrize("width", ["50", "80", "120"])
 def test_ids_are_never_cut(running: Running, made: Made, width: str) -> None:
     forced = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": width}
     shown = running.darkroom_command("search", "--tag", "for=cli", **forced).stdout
     assert made.output["id"] in shown
     assert "\x1b[1m" in shown
+    shown = running.darkroom_command("show", made.output["id"], **forced).stdout
+    assert made.output["id"] in shown
+    assert made.job["gateway_job_id"] in shown
 
 
 def test_download_checks_and_does_not_repeat(running: Running, made: Made, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_one_that_fails_does_not_keep_the_others(
     done = command("download", "tag:for=find", "--to", str(tmp_path), DARKROOM_URL=proxy.url)
     assert done.returncode == 1
     assert f"{made[1].id}: gone" in done.stderr
-    assert "2 images: 2 downloaded" in done.stderr
+    assert "Downloaded 2 images" in done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {made[0].file_name, made[2].file_name}
 
 
@@ -198,7 +198,7 @@ def test_ctrl_c_is_answered_and_the_rest_comes_later(
     assert "2 of 3 saved. Run the command again to continue" in told
     proxy.disarm()
     done = command(*arguments, DARKROOM_URL=proxy.url)
-    assert "3 images: 1 downloaded" in done.stderr
+    assert "Downloaded 1 image" in done.stderr
 
 
 def test_a_service_that_goes_away_is_told_with_what_was_saved(
@@ -215,7 +215,7 @@ def test_a_service_that_goes_away_is_told_with_what_was_saved(
             "download", "tag:for=find", "--to", str(tmp_path), "--jobs", "1", DARKROOM_URL=proxy.url
         )
     assert done.returncode == 3
-    assert "2 images: 2 downloaded" in done.stderr
+    assert "Downloaded 2 images" in done.stderr
 
 
 def test_an_image_that_submit_cannot_save_is_told(proxy: Proxy, tmp_path: Path) -> None:

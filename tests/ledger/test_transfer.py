@@ -253,7 +253,7 @@ def test_ctrl_c_says_that_it_can_go_on(folder: Path, postgres_url: str) -> None:
         with in_terminal(*asked, folder=folder) as terminal:
             terminal.read(until="Copying terms")
             assert terminal.interrupt() == 130
-    assert "the same command goes on from there" in terminal.shown()
+    assert "run the same command again to continue" in terminal.shown()
     assert command("migrate-ledger", str(folder), postgres_url).returncode == 0
 
 
