@@ -49,7 +49,7 @@ from storage.models import Clock, Job, Status
 if TYPE_CHECKING:
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader, DownloadPolicy
-    from receiver.http.bucket_threads import BucketTurns
+    from receiver.http.bucket_threads import BucketThreads
     from receiver.jobs.circuit_breaker import CircuitBreaker
     from receiver.jobs.submit import Submitter
     from receiver.jobs.worker import Step
@@ -219,13 +219,13 @@ def _api(
     from receiver.api.openapi import Described
     from receiver.api.usage import UsageApi
     from receiver.gallery.routes import gallery
-    from receiver.http.bucket_threads import BucketTurns
+    from receiver.http.bucket_threads import BucketThreads
     from storage.search.facets import Facets
     from storage.search.search import Search
     from storage.search.usage import Usage
 
     settings, admission, clock, database = base.settings, base.admission, base.clock, base.resources.database
-    search, facets, usage, turns = Search(database), Facets(database), Usage(database), BucketTurns()
+    search, facets, usage, turns = Search(database), Facets(database), Usage(database), BucketThreads()
     store, archive = jobs.bucket.store, jobs.bucket.archive
     thumbnails = _thumbnails(base, store, turns)
 
@@ -259,7 +259,7 @@ def _api(
     return Web([*described.routes, *pages.routes()], pages.handlers(handlers()), thumbnails)
 
 
-def _thumbnails(base: _Base, store: ObjectStore, turns: BucketTurns) -> Thumbnails:
+def _thumbnails(base: _Base, store: ObjectStore, turns: BucketThreads) -> Thumbnails:
     from receiver.thumbnails.cache import RECIPE, Thumbnails
     from receiver.thumbnails.pool import Thumbnailer
     from storage.archive.thumbnails import ThumbnailStore

@@ -18,9 +18,9 @@ from receiver.api.filenames import EXTENSIONS, file_name
 from receiver.api.query_params import ImageQuery
 from receiver.errors import NoSuchThing, NoThumbnail, UnsatisfiableRange
 from receiver.http.admission import Admission
-from receiver.http.bucket_threads import BucketTurns
+from receiver.http.bucket_threads import BucketThreads
 from receiver.http.query import NoQuery
-from receiver.http.ranges import Part, known_already, wanted_part
+from receiver.http.ranges import ByteRange, is_not_modified, requested_range
 from receiver.http.routing import Answer, Header, Operation, Served, guarded
 from receiver.schemas.types import OutputId
 from receiver.thumbnails.cache import RECIPE, Thumbnails
@@ -98,7 +98,7 @@ class Links:
     store: ObjectStore
     archive: Archive
     thumbnails: Thumbnails
-    bucket: BucketTurns
+    bucket: BucketThreads
     admission: Admission
     lifetime_s: int
     """How long a presigned link works."""
@@ -121,18 +121,20 @@ class Links:
         output = found.output
         etag = f'"{output.sha256}"'
         headers = KEPT | {"etag": etag, "accept-ranges": "bytes"}
-        if known_already(request.headers, etag):
+        if is_not_modified(request.headers, etag):
             return Response(status_code=304, headers=headers)
         headers["content-disposition"] = _disposition(found, "attachment" if query.download else "inline")
         # What may be shown is decided here and not by the ledger, which may be rebuilt from any bucket.
         headers["content-type"] = _media_type(output)
         # Ranges are for GET only: RFC 9110, 14.2.
         part = (
-            None if request.method == "HEAD" else wanted_part(request.headers, length=output.bytes, etag=etag)
+            None
+            if request.method == "HEAD"
+            else requested_range(request.headers, length=output.bytes, etag=etag)
         )
         headers["content-length"] = str(part.length if part else output.bytes)
         if part is not None:
-            headers["content-range"] = part.told
+            headers["content-range"] = part.content_range
         if request.method == "HEAD":
             return Response(headers=headers)
         return await self.bucket.run(partial(self._streamed, output, part, headers))
@@ -146,7 +148,7 @@ class Links:
         # Weak, because another version of the encoder may make other bytes of the same image.
         etag = f'W/"{found.output.sha256}.{RECIPE}"'
         headers = KEPT | {"etag": etag}
-        if known_already(request.headers, etag):
+        if is_not_modified(request.headers, etag):
             return Response(status_code=304, headers=headers)
         made = await self.thumbnails.get(found.output)
         headers["content-disposition"] = _disposition(found, "inline", ending="-thumbnail.webp")
@@ -177,9 +179,9 @@ class Links:
             method="HEAD" if request.method == "HEAD" else "GET",
         )
 
-    def _streamed(self, output: Output, part: Part | None, headers: Mapping[str, str]) -> Response:
+    def _streamed(self, output: Output, part: ByteRange | None, headers: Mapping[str, str]) -> Response:
         opened = ExitStack()
-        asked = None if part is None else part.asked
+        asked = None if part is None else part.range
         stream = opened.enter_context(self.store.stream(output.key, byte_range=asked))
         with opened:
             check_length(stream, output, part.length if part else output.bytes)

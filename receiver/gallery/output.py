@@ -17,7 +17,7 @@ from receiver.gallery import search_box
 from receiver.gallery.forms import NOTHING
 from receiver.gallery.page import PageHandler, PageRequest
 from receiver.gallery.rendering import pretty
-from receiver.http.bucket_threads import BucketTurns
+from receiver.http.bucket_threads import BucketThreads
 from receiver.http.sessions import Session
 from receiver.schemas.job import proof, timeline
 from storage.archive.archive import Archive
@@ -41,7 +41,7 @@ class Detail:
     ledger: Ledger
     notifications: Notifications
     archive: Archive
-    bucket: BucketTurns
+    bucket: BucketThreads
     clock: Clock
 
     def routes(self) -> list[Route]:

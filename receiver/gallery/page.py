@@ -79,7 +79,7 @@ class PageRequest:
 
 
 Handler = Callable[[PageRequest], Response]
-"""Returns the response. Runs in a thread, so it may read the ledger; the bucket only by `BucketTurns`."""
+"""Returns the response. Runs in a thread, so it may read the ledger; the bucket only by `BucketThreads`."""
 
 
 class PageRoute(Route):

@@ -23,7 +23,7 @@ from receiver.gallery.sign_in import SigningIn
 from receiver.gallery.status import StatusPage
 from receiver.gallery.submit import SubmitPage
 from receiver.gallery.usage import UsagePage
-from receiver.http.bucket_threads import BucketTurns
+from receiver.http.bucket_threads import BucketThreads
 from storage.archive.archive import Archive
 from storage.search.facets import Facets
 from storage.search.usage import Usage
@@ -62,7 +62,7 @@ def gallery(
     usage: Usage,
     archive: Archive,
     health: Health,
-    bucket: BucketTurns,
+    bucket: BucketThreads,
     *,
     public_url: str | None,
     max_upload: int,

@@ -1,4 +1,4 @@
-"""What every HTTP request passes: server, middleware, routing, authentication, rate limits, bodies, ranges.
+"""Serve HTTP: server, middleware, routing, authentication, sessions, limits, ranges.
 
 Knows no resource: `api/`, `gallery/` and `callbacks/` import it, never the reverse.
 """

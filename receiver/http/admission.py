@@ -1,4 +1,4 @@
-"""Let a request in, or not: who it comes from, how many that one may make, and how far its token reaches."""
+"""Authenticate, rate limit and authorize a request, before anything of its body is read."""
 
 from __future__ import annotations
 
@@ -12,24 +12,22 @@ from receiver.http.limits import Limits
 from receiver.http.sessions import CSRF_HEADER, Sessions
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
-"""They change nothing, so a session's cookie alone is enough for them."""
+"""They change nothing, so a session's cookie alone is enough to authenticate them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What every route under `/v1` asks first, before anything of a body is read."""
+    """Admits requests to the routes under `/v1`, by a bearer token or a session's cookie."""
 
     access: Access
     limits: Limits
     sessions: Sessions
 
     def admit(self, request: Request, scope: str) -> None:
-        """Admit a request, or raise Unauthorized, TooManyRequests, Forbidden or StaleForm.
+        """Set `request.state.caller`, or raise Unauthorized, TooManyRequests, Forbidden or StaleForm.
 
-        From then on `request.state.caller` says who it comes from.
-
-        It comes with a bearer token, or from a page of the gallery with the cookie of a session. By cookie it
-        may change something only if a header has the session's form token, which no other site knows.
+        With a cookie, a request may change something only if a header has the session's CSRF token, which no
+        other site knows.
         """
         try:
             caller = self._caller(request)

@@ -1,4 +1,4 @@
-"""The threads in which the HTTP edge waits for the bucket, apart from those that everything else needs."""
+"""Run blocking bucket reads in a bounded pool of threads, apart from those of all other requests."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from anyio import CapacityLimiter, to_thread
 
 from receiver.errors import Unready
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 AT_ONCE = 16
-"""How many of them there are: what a hanging bucket takes hold of, and no more."""
+"""How many threads a bucket that hangs can block."""
 MOST_WAITING = 256
-"""How many may wait for one of them; whoever comes then is told to come back. A page of a gallery has 100."""
+"""How many calls may wait for a thread; more are refused. A page of the gallery has 100."""
 
 
-class BucketTurns:
-    """Runs what reads the bucket, so much of it at a time; for one event loop."""
+class BucketThreads:
+    """A bounded pool of threads for reads of the bucket; for one event loop."""
 
     def __init__(self, *, at_once: int = AT_ONCE, most_waiting: int = MOST_WAITING) -> None:
-        """Beyond `at_once` calls the next ones wait, and beyond `most_waiting` of those they are refused."""
+        """Run `at_once` calls, let `most_waiting` more wait, and refuse those beyond."""
         self._threads = CapacityLimiter(at_once)
         self._most = at_once + most_waiting
         self._inside = 0
 
-    async def run(self, call: Callable[[], Answer]) -> Answer:
-        """Call it in its turn. Raises Unready where too many wait already, and what it raises."""
+    async def run(self, call: Callable[[], Result]) -> Result:
+        """Return what a call returns. Raises Unready if too many wait already, and what the call raises."""
         if self._inside >= self._most:
-            raise Unready("The bucket is slow, and many wait for it; ask again in a moment.")
+            raise Unready("The bucket is slow, and many requests wait for it; try again in a moment.")
         self._inside += 1
         try:
             return await to_thread.run_sync(call, limiter=self._threads)
@@ -37,9 +37,9 @@ class BucketTurns:
             self._inside -= 1
 
     async def each(self, chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
-        """Pass on what is read, a turn for each chunk: nobody who reads slowly keeps a thread meanwhile.
+        """Yield chunks, each read in a thread of its own turn: a slow client holds no thread meanwhile.
 
-        What has begun is never refused. Raises what reading raises.
+        Never refuses, because the response has begun. Raises what reading raises.
         """
 
         def following() -> bytes | None:

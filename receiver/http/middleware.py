@@ -1,4 +1,4 @@
-"""What every HTTP answer has in common: a request id, a line in the log, safe headers, problem details."""
+"""Middleware and error handlers of every response: request id, access log, safe headers, problem details."""
 
 from __future__ import annotations
 
@@ -36,15 +36,17 @@ SAFE_HEADERS = {
     "cache-control": "no-store",
 }
 _SAFE = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
+UNEXPECTED = "Something went wrong here; the log has it under this request id."
+RETRY = {"retry-after": "5"}
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
 
 
 class RequestMiddleware:
-    """The outermost layer: gives each request an id, adds safe headers, logs one line, and measures.
+    """The outermost middleware: sets a request id, adds safe headers, logs one line, and measures.
 
-    What is over its limit is only counted: whoever sends it must not be able to fill the log.
+    Requests over their rate limit are only counted, so that they cannot fill the log.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -53,7 +55,7 @@ class RequestMiddleware:
         self._over_limit = Tally(log, "requests over their limit")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection."""
+        """Handle a request, by the ASGI protocol."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -61,7 +63,7 @@ class RequestMiddleware:
         request.state.request_id = request_id = _request_id(request)
         began, status, started = perf_counter(), 500, False
 
-        async def answer(message: Message) -> None:
+        async def respond(message: Message) -> None:
             nonlocal status, started
             if message["type"] == "http.response.start":
                 status, started = message["status"], True
@@ -73,20 +75,20 @@ class RequestMiddleware:
 
         with structlog.contextvars.bound_contextvars(request=request_id):
             try:
-                await self._app(scope, receive, answer)
+                await self._app(scope, receive, respond)
             except ClientDisconnect:
                 status = 499
             except Exception:
                 log.exception("request failed")
                 if started:
                     raise
-                await _unexpected()(scope, receive, answer)
+                await problem(500, DarkroomError.code, UNEXPECTED)(scope, receive, respond)
             finally:
                 seconds = perf_counter() - began
-                self._tell(request, status, seconds)
+                self._log(request, status, seconds)
                 self._measure(scope, status, seconds)
 
-    def _tell(self, request: Request, status: int, seconds: float) -> None:
+    def _log(self, request: Request, status: int, seconds: float) -> None:
         if status == TooManyRequests.status:
             self._over_limit.add()
             return
@@ -99,7 +101,7 @@ class RequestMiddleware:
         )
 
     def _measure(self, scope: Scope, status: int, seconds: float) -> None:
-        # The template and never the path, which a stranger can make up, and which may hold a token.
+        # The template and never the path, which anyone can make up, and which may hold a token.
         route = getattr(scope.get("route"), "path_format", "none")
         method = scope["method"] if scope["method"] in METHODS else "other"
         self._metrics.count("darkroom_http_requests_total", route=route, method=method, status=str(status))
@@ -109,7 +111,7 @@ class RequestMiddleware:
 
 
 def shown_path(path: str) -> str:
-    """A path as it may be logged: a callback URL without its token, and nothing that could forge a line."""
+    """Redact a path for the log: without the token of a callback URL, and unable to forge a line."""
     shown = _TOKEN_PATH.sub(r"\1[token]", path)[:300]
     return shown if shown.isprintable() else ascii(shown)
 
@@ -117,28 +119,15 @@ def shown_path(path: str) -> str:
 def problem(
     status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
-    """An error as RFC 9457 problem details, with our short code."""
-    return JSONResponse(
-        problem_content(status, code, detail) | more,
-        status_code=status,
-        headers=headers,
-        media_type="application/problem+json",
-    )
-
-
-def problem_content(status: int, code: str, detail: str) -> dict[str, Any]:
-    """What every error says, as plain values."""
+    """Return an error response with RFC 9457 problem details and our short code."""
     title = code.replace("_", " ").capitalize()
-    return {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
+    content = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail} | more
+    return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 
 def handlers() -> dict[Any, ExceptionHandler]:
-    """How each kind of error is answered."""
-    return {
-        DarkroomError: _ours,
-        StorageError: _storage,
-        HTTPException: http_problem,
-    }
+    """Return the exception handlers of the application."""
+    return {DarkroomError: _ours, StorageError: _storage, HTTPException: http_problem}
 
 
 async def _ours(_request: Request, error: Exception) -> Response:
@@ -147,7 +136,7 @@ async def _ours(_request: Request, error: Exception) -> Response:
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     if isinstance(error, Unready):
-        headers["retry-after"] = "5"
+        headers |= RETRY
     if isinstance(error, TooManyRequests):
         headers["retry-after"] = str(error.retry_after_s)
     if isinstance(error, TooSlow):
@@ -162,16 +151,14 @@ async def _storage(_request: Request, error: Exception) -> Response:
     if isinstance(error, NotFound):
         return problem(404, "not_found", str(error))
     if isinstance(error, TookTooLong):
-        log.warning("a question was broken off", why=str(error))
-        return problem(503, Unready.code, str(error), headers={"retry-after": "5"})
+        log.warning("a query was cancelled", why=str(error))
+        return problem(503, Unready.code, str(error), headers=RETRY)
     log.error("storage failed", why=str(error))
-    return problem(
-        503, Unready.code, "The ledger or the bucket did not answer.", headers={"retry-after": "5"}
-    )
+    return problem(503, Unready.code, "The ledger or the bucket did not answer.", headers=RETRY)
 
 
 async def http_problem(request: Request, error: Exception) -> Response:
-    """Answer what the router refuses: a path that is not there, or a method that it does not take."""
+    """Return the response for an unknown path, or a method that the path does not take."""
     assert isinstance(error, HTTPException)
     codes = {404: "not_found", 405: "method_not_allowed"}
     code = codes.get(error.status_code, "bad_request")
@@ -182,16 +169,10 @@ async def http_problem(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """Every method of a path. Starlette itself would name those of the first route only."""
+    """Return every method of a path. Starlette itself would name those of the first route only."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return {method for route in here for method in route.methods or ()}
-
-
-def _unexpected() -> Response:
-    return problem(
-        500, DarkroomError.code, "Something went wrong here; the log has it under this request id."
-    )
 
 
 def _request_id(request: Request) -> str:

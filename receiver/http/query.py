@@ -18,23 +18,23 @@ TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
 
 
 class Query(BaseModel):
-    """A route's query parameters. Those not named here are refused."""
+    """The query parameters of a route. Refuses those that it does not name."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
 
 class NoQuery(Query):
-    """The route takes no parameters."""
+    """No query parameters."""
 
 
 class Tagged(Query):
-    """A query that may also ask for tags, each as `tag.<name>`."""
+    """Query parameters with filters by tag, each as `tag.<name>`."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[TagFilter, Text]
 
     def tags(self) -> dict[str, str]:
-        """The value wanted of each tag."""
+        """Return the value of each tag to filter by."""
         return {name.removeprefix("tag."): value for name, value in (self.model_extra or {}).items()}
 
 
@@ -42,7 +42,7 @@ AnyQuery = TypeVar("AnyQuery", bound=Query)
 
 
 def read_query(kind: type[AnyQuery], given: QueryParams) -> AnyQuery:
-    """Read a query; raise InvalidRequest that names every parameter that is wrong, unknown or repeated."""
+    """Parse a query; raise InvalidRequest that names every invalid, unknown or repeated parameter."""
     counts = Counter(name for name, _ in given.multi_items())
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise InvalidRequest([{"field": name, "message": "may be given once only"} for name in repeated])

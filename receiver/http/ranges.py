@@ -1,4 +1,4 @@
-"""Pure: what a request for a representation asks for, by its Range and conditional headers (RFC 9110)."""
+"""Parse Range, If-Range and If-None-Match headers (RFC 9110). Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from starlette.datastructures import Headers
 
 from receiver.errors import UnsatisfiableRange
 
-# One range; several, and what cannot be read, are answered with the whole: section 14.2 allows it.
+# One range; for several, and for an invalid one, the whole is sent: section 14.2 allows it.
 _RANGE = re.compile(r"bytes=[ \t]*(?:([0-9]{1,100})-([0-9]{0,100})|-([0-9]{1,100}))[ \t]*", re.IGNORECASE)
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Some bytes of a representation: from `first` to `last`, both of them included."""
+class ByteRange:
+    """A range of bytes of a representation, from `first` to `last` inclusive."""
 
     first: int
     last: int
@@ -24,26 +24,26 @@ class Part:
 
     @property
     def length(self) -> int:
-        """How many bytes."""
+        """Its size in bytes."""
         return self.last - self.first + 1
 
     @property
-    def asked(self) -> str:
-        """As the Range header asks for it."""
+    def range(self) -> str:
+        """Its `Range` header."""
         return f"bytes={self.first}-{self.last}"
 
     @property
-    def told(self) -> str:
-        """As the Content-Range header tells it."""
+    def content_range(self) -> str:
+        """Its `Content-Range` header."""
         return f"bytes {self.first}-{self.last}/{self.of}"
 
 
-def wanted_part(headers: Headers, *, length: int, etag: str) -> Part | None:
-    """The part that a GET asks for; None if it is the whole. Raises UnsatisfiableRange.
+def requested_range(headers: Headers, *, length: int, etag: str) -> ByteRange | None:
+    """Return the range that a GET requests; None for the whole. Raises UnsatisfiableRange.
 
     `etag` is the strong one of the representation, quoted. A Range whose If-Range names anything else is for
-    a representation that is not here any more, and counts for nothing (section 13.1.5); a date in If-Range
-    cannot be compared, because none is ever sent.
+    an earlier representation and is ignored (section 13.1.5), and so is a date in If-Range, because no
+    Last-Modified is ever sent.
     """
     given = headers.getlist("range")
     if len(given) != 1 or headers.get("if-range", etag).strip() != etag:
@@ -53,9 +53,9 @@ def wanted_part(headers: Headers, *, length: int, etag: str) -> Part | None:
         return None
     first, last, suffix = found.groups()
     if suffix is not None:
-        part = Part(max(0, length - int(suffix)), length - 1, length)
+        part = ByteRange(max(0, length - int(suffix)), length - 1, length)
     else:
-        part = Part(int(first), min(int(last), length - 1) if last else length - 1, length)
+        part = ByteRange(int(first), min(int(last), length - 1) if last else length - 1, length)
         if last and int(last) < int(first):
             return None
     if part.first > part.last:
@@ -63,8 +63,8 @@ def wanted_part(headers: Headers, *, length: int, etag: str) -> Part | None:
     return part
 
 
-def known_already(headers: Headers, etag: str) -> bool:
-    """Whether If-None-Match has this tag among its own, compared weakly (section 13.1.2), or is `*`."""
+def is_not_modified(headers: Headers, etag: str) -> bool:
+    """Return whether If-None-Match has this tag, compared weakly (section 13.1.2), or is `*`."""
     given = ",".join(headers.getlist("if-none-match")).strip()
     opaque = etag.removeprefix("W/")
     return given == "*" or any(tag.removeprefix("W/") == opaque for tag in _TAG.findall(given))

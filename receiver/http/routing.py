@@ -1,7 +1,7 @@
-"""A route together with what it takes and answers, so that the service and `/openapi.json` say the same.
+"""Declare routes with their parameters, responses and errors, for the service and `/openapi.json` alike.
 
 A new route is an `Operation` beside its handler and one line in `routes()` of its part. The handler's
-docstring says what it does; a new kind of answer is a type in `receiver/schemas/responses.py`, a new
+docstring describes it; a new kind of response is a type in `receiver/schemas/responses.py`, a new
 parameter a field in `receiver/api/query_params.py`.
 """
 
@@ -41,13 +41,13 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header of a request or of an answer. `kind` is any type that pydantic can check and describe."""
+    """A header of a request or a response. `kind` is any type that pydantic can validate."""
 
     name: str
     meaning: str
     kind: Any = str
     always: bool = True
-    """Whether an answer always has it; in a request no header is needed."""
+    """Whether a response always has it; in a request no header is required."""
 
     def read(self, headers: Mapping[str, str]) -> str | None:
         """Its value in a request, if it is there; raise InvalidRequest if it is wrong."""
@@ -73,7 +73,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The body that a route takes. `kind` is any type that pydantic can describe."""
+    """The body of a request. `kind` is any type that pydantic can describe."""
 
     kind: Any
     meaning: str
@@ -82,7 +82,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[AnyQuery]):
-    """What one route takes, and everything that it may answer.
+    """The parameters, responses and errors of one route.
 
     `at` is the method and the path. `path` has the type of each part of the path that is in braces.
     `errors` are those that only this route has; `every_error` adds those that follow from the rest.
@@ -90,23 +90,23 @@ class Operation(Generic[AnyQuery]):
 
     at: str
     name: str
-    """Its name in a generated client."""
+    """Its operationId: the name in a generated client."""
     answers: Mapping[int, Answer]
     query: type[AnyQuery]
     scope: str | None = None
-    """The scope that a token needs; None if the route is open to all."""
+    """The scope that a token needs; None if the route is public."""
     path: Mapping[str, Any] = field(default_factory=dict)
     headers: tuple[Header, ...] = ()
     body: Body | None = None
     errors: tuple[type[DarkroomError], ...] = ()
 
     def every_error(self) -> set[type[DarkroomError]]:
-        """All that the route may answer instead."""
+        """Return every error that the route may respond with."""
         errors: set[type[DarkroomError]] = {DarkroomError, *self.errors}
         if self.body is not None:
             errors |= {BodyTooLarge, TooSlow}
         if self.scope is not None:
-            # Whatever is guarded reads or writes the ledger.
+            # A guarded route reads or writes the ledger.
             errors |= {Unauthorized, TooManyRequests, InvalidRequest, Unready}
             if not self.at.startswith("GET "):
                 errors.add(StaleForm)
@@ -118,7 +118,7 @@ class Operation(Generic[AnyQuery]):
 
 
 class Served(Route):
-    """A route that knows its operation. The docstring of its endpoint says what it does."""
+    """A route with its operation. The docstring of its endpoint is its description."""
 
     def __init__(self, operation: Operation[Any], endpoint: Endpoint) -> None:
         method, _, path = operation.at.partition(" ")
@@ -163,7 +163,7 @@ def _awaitable(handler: Callable[..., Any]) -> Callable[..., Awaitable[Response]
 
 @cache
 def adapter(kind: Any) -> TypeAdapter[Any]:
-    """What checks and describes a type."""
+    """Return the validator of a type, cached."""
     return TypeAdapter(kind)
 
 

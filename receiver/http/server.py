@@ -1,4 +1,4 @@
-"""Run the service over HTTP: in the foreground until a signal comes, or in a thread beside something else."""
+"""Run the HTTP server: in the foreground until a signal, or in a thread."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from receiver.http.connection_limits import ConnectionLimiter, allowed, limited
 log = structlog.get_logger("darkroom.serving")
 
 GRACE_S = 4
-"""How long answers in hand may take once a stop was asked for; `Service.stop` adds about as much."""
+"""How long responses may take after a stop was requested; `Service.stop` adds about as much."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which sends waiting requests home as it stops, and ends with 0 when a signal stopped it."""
+    """uvicorn's server, but it cancels waiting requests as it stops, and exits with 0 after a signal."""
 
     def __init__(self, config: uvicorn.Config, *, started: Callable[[], None], stopping: Callable[[], None]):
         super().__init__(config)
-        self._tell_started = started
-        self._tell_stopping = stopping
+        self._on_started = started
+        self._on_stopping = stopping
 
     def handle_exit(self, sig: int, _frame: FrameType | None) -> None:
         """Stop cleanly at SIGTERM and SIGINT; at once at a second SIGINT."""
@@ -40,19 +40,19 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
+        """Start, and call `started`."""
         await super().startup(sockets)
         if self.started:
-            self._tell_started()
+            self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Send those home who wait, then let the rest finish."""
-        self._tell_stopping()
+        """Cancel the requests that wait, and let the rest finish."""
+        self._on_stopping()
         await super().shutdown(sockets)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take an address; port 0 takes a free port. Raises OSError if it is not to be had."""
+    """Bind a socket; port 0 picks a free port. Raises OSError if the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     try:
@@ -65,14 +65,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(listener: socket.socket) -> str:
-    """The URL under which a listener is reached."""
+    """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """What connections are held to, and whose `X-Forwarded-For` is believed."""
+    """The limits of connections, and whose `X-Forwarded-For` is believed."""
 
     most: int
     """How many may be open."""
@@ -87,13 +87,13 @@ class Servable(Protocol):
 
     @property
     def connections(self) -> Connections:
-        """What its connections are held to."""
+        """The limits of its connections."""
 
     def cancel_waiters(self) -> None:
-        """Answer those who wait, because a stop was asked for."""
+        """Respond to the requests that wait, because a stop was requested."""
 
     def limit_waiters(self, connections: int) -> None:
-        """Let no more wait than leave some of so many connections for others."""
+        """Let no more requests wait than leave some of so many connections for others."""
 
 
 class Application(Servable, Protocol):
@@ -112,7 +112,7 @@ def serve(service: Servable, app: Starlette, listener: socket.socket) -> None:
 
 @contextmanager
 def served(service: Application, listener: socket.socket, *, work: bool = True) -> Iterator[str]:
-    """Serve from a thread as long as the context lasts; gives the URL."""
+    """Serve from a thread within the context; yields the URL."""
     url = address(listener)
     started = threading.Event()
     server = _server(service, service.asgi(work=work), started=started.set)

@@ -1,8 +1,8 @@
-"""Sessions of the gallery: an API token, shown once, is exchanged for a signed cookie.
+"""Sign and verify the session cookies of the gallery, for which an API token is exchanged, and CSRF tokens.
 
-Nothing is kept on the server, so that every replica knows every session. A session names its token by a
-mark: when the token is taken out of `DARKROOM_API_TOKENS`, its sessions end, and its scope is always the
-token's present one.
+No session is kept on the server, so that every replica knows every session. A session names its token by a
+hash: when the token is removed from `DARKROOM_API_TOKENS`, its sessions end, and its scope is always the
+present scope of the token.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ IDLE_S = 12 * 3600
 MOST_S = 7 * 24 * 3600
 """How long it lasts at most; then the token is asked for again."""
 RENEW_S = 15 * 60
-"""A cookie is made anew once it is older than this."""
+"""A cookie is renewed once it is older than this."""
 CLOCK_SLACK_S = 3600
 """How far in the future a cookie may have been made: a clock may have been set back since."""
 
@@ -41,7 +41,7 @@ FORM_SALT = "darkroom.form.v1"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Somebody who is signed in, or who comes over loopback where no token is needed. Times are seconds."""
+    """A signed-in caller, or one over loopback where no token is needed. Times are seconds."""
 
     caller: Caller
     mark: str
@@ -53,7 +53,7 @@ class Session:
 
 
 class Sessions:
-    """Begins, reads and ends sessions. `secret_keys` are oldest first: the last signs, all verify."""
+    """Begins, verifies and ends sessions. `secret_keys` are oldest first: the last signs, all verify."""
 
     def __init__(self, access: Access, secret_keys: Sequence[str], clock: Clock) -> None:
         self._access = access
@@ -63,26 +63,26 @@ class Sessions:
         self._forms = Signer(list(secret_keys), salt=FORM_SALT, digest_method=hashlib.sha256)
 
     def cookie_of(self, request: Request) -> str | None:
-        """The cookie that a request came with, if any."""
+        """Return the session cookie of a request, if any."""
         return request.cookies.get(COOKIE)
 
     def begin(self, token: str, *, secure: bool) -> Session:
-        """Exchange an API token for a session; raise Unauthorized if it is nobody's."""
+        """Exchange an API token for a session; raise Unauthorized if it is unknown."""
         known = self._access.known(token)
         if known is None:
-            raise Unauthorized("This is none of the tokens of DARKROOM_API_TOKENS.")
+            raise Unauthorized("This is not one of the tokens in DARKROOM_API_TOKENS.")
         now = self._now()
         return Session(known.caller, known.mark, secrets.token_urlsafe(12), now, now, secure)
 
     def loopback(self, caller: Caller) -> Session:
-        """The session of everybody who comes over loopback where there are no tokens; it has no cookie."""
+        """Return the session of a caller over loopback where there are no tokens; it has no cookie."""
         return Session(caller, "", "", 0, 0, secure=False)
 
     def read(self, cookie: str) -> Session:
-        """Whose session a cookie is for; raise Unauthorized if it is over, forged, or its token is gone."""
+        """Return the session of a cookie; raise Unauthorized if expired, forged, or its token is gone."""
         session = self._read(cookie) if len(cookie) <= MAX_COOKIE_CHARS else None
         if session is None or not self._lasts(session):
-            raise Unauthorized("The session is over; sign in again.")
+            raise Unauthorized("The session has expired; sign in again.")
         return session
 
     def _read(self, cookie: str) -> Session | None:
@@ -96,19 +96,19 @@ class Sessions:
             return None
 
     def form_token(self, session: Session) -> str:
-        """What a form of this session carries, so that no other site and no other session can send it."""
+        """Return the CSRF token of a session's forms: no other site and no other session knows it."""
         return self._forms.get_signature(self._signed(session)).decode()
 
     def proves(self, session: Session, form_token: str) -> bool:
-        """Whether this is a form token of this session."""
+        """Return whether this is the CSRF token of this session."""
         return self._forms.verify_signature(self._signed(session), form_token.encode("utf-8", "replace"))
 
-    def keep(self, session: Session, answer: Response) -> None:
-        """Send the cookie of a session that has just begun."""
+    def keep(self, session: Session, response: Response) -> None:
+        """Set the cookie of a session."""
         value = self._cookies.dumps(
             [session.mark, session.nonce, session.began, session.used, int(session.secure)]
         )
-        answer.set_cookie(
+        response.set_cookie(
             COOKIE,
             str(value),
             max_age=IDLE_S,
@@ -118,17 +118,17 @@ class Sessions:
             samesite="lax",
         )
 
-    def renew(self, session: Session, answer: Response) -> None:
-        """Send its cookie anew if it has grown old, unless the answer says already what becomes of it."""
-        if any(line.startswith(f"{COOKIE}=") for line in answer.headers.getlist("set-cookie")):
+    def renew(self, session: Session, response: Response) -> None:
+        """Set its cookie again if it is old, unless the response sets or deletes it already."""
+        if any(line.startswith(f"{COOKIE}=") for line in response.headers.getlist("set-cookie")):
             return
         now = self._now()
         if session.mark and now - session.used >= RENEW_S:
-            self.keep(replace(session, used=now), answer)
+            self.keep(replace(session, used=now), response)
 
-    def end(self, answer: Response) -> None:
-        """Take the cookie back."""
-        answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+    def end(self, response: Response) -> None:
+        """Delete the cookie."""
+        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
 
     def _lasts(self, session: Session) -> bool:
         now = self._now()
@@ -143,10 +143,10 @@ class Sessions:
 
 
 def came_over_https(request: Request, public_url: str | None) -> bool:
-    """Whether a request came over https, as far as this side of a proxy can tell.
+    """Return whether a request came over https, as far as this side of a proxy can see.
 
-    A browser that sends a form says in `Origin` how it came. It may be believed here: to lie about it could
-    only keep the liar's own cookie off plain http.
+    A browser that sends a form names the scheme in `Origin`. To trust it is safe here: a false one could only
+    keep the sender's own cookie off plain http.
     """
     public = urlsplit(public_url or "")
     asked = host_of(str(request.url))

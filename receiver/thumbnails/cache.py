@@ -14,7 +14,7 @@ import structlog
 from anyio import CapacityLimiter, to_thread
 
 from receiver.errors import NoThumbnail, Unready
-from receiver.http.bucket_threads import BucketTurns
+from receiver.http.bucket_threads import BucketThreads
 from receiver.thumbnails.pool import Thumbnailer
 from storage.archive.object_store import ObjectStore
 from storage.archive.thumbnails import ThumbnailStore
@@ -42,7 +42,7 @@ class Thumbnails:
         store: ObjectStore,
         kept: ThumbnailStore,
         thumbnailer: Thumbnailer,
-        bucket: BucketTurns,
+        bucket: BucketThreads,
         *,
         max_pixels: int,
         most_waiting: int = MOST_WAITING,

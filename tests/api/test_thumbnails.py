@@ -13,7 +13,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, ClassVar, cast
 
 from receiver.errors import NoThumbnail, Unready
-from receiver.http.bucket_threads import BucketTurns
+from receiver.http.bucket_threads import BucketThreads
 from receiver.thumbnails.cache import REMEMBERED_S, SPOOL_BYTES, Thumbnails
 from receiver.thumbnails.pool import Thumbnailer
 from storage.archive.keys import Keys
@@ -68,7 +68,7 @@ def archived(store: ObjectStore, data: bytes, index: int = 0, pixels: tuple[int,
 @contextmanager
 def thumbnails(store: ObjectStore, thumbnailer: Thumbnailer, **more: Any) -> Iterator[Thumbnails]:
     made = Thumbnails(
-        store, ThumbnailStore(store, Keys(), "1"), thumbnailer, BucketTurns(), max_pixels=10**8, **more
+        store, ThumbnailStore(store, Keys(), "1"), thumbnailer, BucketThreads(), max_pixels=10**8, **more
     )
     yield made
     made.close()

@@ -16,7 +16,7 @@ import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
-from receiver.http.bucket_threads import AT_ONCE, BucketTurns
+from receiver.http.bucket_threads import AT_ONCE, BucketThreads
 from receiver.http.limits import LARGE
 from receiver.resources import Factories
 from receiver.sandbox import SandboxServer
@@ -137,7 +137,7 @@ def _everything_else_is_answered(made: Made) -> None:
 
 def test_who_comes_when_too_many_wait_is_told_to_come_back() -> None:
     async def many() -> list[Any]:
-        turns, go_on = BucketTurns(at_once=2, most_waiting=3), threading.Event()
+        turns, go_on = BucketThreads(at_once=2, most_waiting=3), threading.Event()
         asked = [asyncio.create_task(turns.run(go_on.wait)) for _ in range(8)]
         try:
             await asyncio.wait(asked[5:], timeout=10)
@@ -163,7 +163,7 @@ def test_chunks_come_in_order_and_what_goes_wrong_is_told() -> None:
     found: list[bytes] = []
 
     async def read() -> None:
-        async for chunk in BucketTurns(at_once=1).each(chunks()):
+        async for chunk in BucketThreads(at_once=1).each(chunks()):
             found.append(chunk)
 
     with pytest.raises(OSError, match="broken off"):

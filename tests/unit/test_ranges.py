@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 
 from receiver.errors import UnsatisfiableRange
-from receiver.http.ranges import known_already, wanted_part
+from receiver.http.ranges import is_not_modified, requested_range
 
 ETAG = '"abc"'
 
@@ -33,10 +33,10 @@ def asked(*ranges: str, **more: str) -> Headers:
     ],
 )
 def test_one_range_is_served(value: str, first: int, last: int) -> None:
-    part = wanted_part(asked(value), length=1000, etag=ETAG)
+    part = requested_range(asked(value), length=1000, etag=ETAG)
     assert part is not None
     assert (part.first, part.last, part.length) == (first, last, last - first + 1)
-    assert (part.asked, part.told) == (f"bytes={first}-{last}", f"bytes {first}-{last}/1000")
+    assert (part.range, part.content_range) == (f"bytes={first}-{last}", f"bytes {first}-{last}/1000")
 
 
 @pytest.mark.parametrize(
@@ -48,18 +48,20 @@ def test_one_range_is_served(value: str, first: int, last: int) -> None:
     ],
 )  # fmt: skip
 def test_several_ranges_and_what_cannot_be_read_get_the_whole(value: str) -> None:
-    assert wanted_part(Headers({"range": value.encode().decode("latin-1")}), length=1000, etag=ETAG) is None
+    assert (
+        requested_range(Headers({"range": value.encode().decode("latin-1")}), length=1000, etag=ETAG) is None
+    )
 
 
 def test_two_range_headers_get_the_whole() -> None:
-    assert wanted_part(asked("bytes=0-1", "bytes=0-1"), length=1000, etag=ETAG) is None
-    assert wanted_part(asked(), length=1000, etag=ETAG) is None
+    assert requested_range(asked("bytes=0-1", "bytes=0-1"), length=1000, etag=ETAG) is None
+    assert requested_range(asked(), length=1000, etag=ETAG) is None
 
 
 @pytest.mark.parametrize("value", ["bytes=1000-", "bytes=1000-2000", "bytes=-0", "bytes=" + "9" * 100 + "-"])
 def test_a_range_behind_the_end_is_refused_with_the_length(value: str) -> None:
     with pytest.raises(UnsatisfiableRange) as caught:
-        wanted_part(asked(value), length=1000, etag=ETAG)
+        requested_range(asked(value), length=1000, etag=ETAG)
     assert caught.value.length == 1000
 
 
@@ -74,12 +76,12 @@ def test_a_range_behind_the_end_is_refused_with_the_length(value: str) -> None:
     ],
 )
 def test_a_range_of_something_else_gets_the_whole(if_range: str, partial: bool) -> None:
-    part = wanted_part(asked("bytes=0-9", if_range=if_range), length=1000, etag=ETAG)
+    part = requested_range(asked("bytes=0-9", if_range=if_range), length=1000, etag=ETAG)
     assert (part is not None) == partial
 
 
 def test_if_range_spares_a_refusal() -> None:
-    assert wanted_part(asked("bytes=5000-", if_range='"other"'), length=1000, etag=ETAG) is None
+    assert requested_range(asked("bytes=5000-", if_range='"other"'), length=1000, etag=ETAG) is None
 
 
 @pytest.mark.parametrize(
@@ -100,11 +102,11 @@ def test_if_range_spares_a_refusal() -> None:
     ],
 )
 def test_if_none_match(value: str, known: bool) -> None:
-    assert known_already(Headers({"if-none-match": value}), ETAG) == known
-    assert known_already(Headers({"if-none-match": value}), f"W/{ETAG}") == known
+    assert is_not_modified(Headers({"if-none-match": value}), ETAG) == known
+    assert is_not_modified(Headers({"if-none-match": value}), f"W/{ETAG}") == known
 
 
 def test_if_none_match_may_stand_in_several_headers() -> None:
     both = Headers(raw=[(b"if-none-match", b'"x"'), (b"if-none-match", b'"abc"')])
-    assert known_already(both, ETAG)
-    assert not known_already(Headers(), ETAG)
+    assert is_not_modified(both, ETAG)
+    assert not is_not_modified(Headers(), ETAG)
