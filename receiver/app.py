@@ -5,7 +5,7 @@ What only some roles need is imported where it is connected, so that no process 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, TypedDict
 
@@ -18,9 +18,7 @@ from receiver.asgi import Part, Web, routes_of
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
 from receiver.callbacks.tokens import CallbackUrls
-from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
-from receiver.gateways.registry import configured
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
 from receiver.http.limits import Limits
@@ -34,7 +32,7 @@ from receiver.redaction import Redactor
 from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
 from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Role, Service
-from receiver.settings import Settings, require
+from receiver.settings import Settings, require, variable
 from receiver.telemetry.metrics import Metrics
 from storage.archive.keys import Keys
 from storage.errors import StorageError
@@ -164,7 +162,7 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     settings, resources, clock, metrics = base.settings, base.resources, base.clock, base.metrics
     ledger, gateways, events = resources.ledger, resources.gateways, Events(resources.database)
     client = httpx.Client(timeout=httpx.Timeout(30, connect=10), trust_env=False, follow_redirects=False)
-    concurrency = {name: ours.concurrency for name, ours in configured(settings).items()}
+    concurrency = {name: ours.concurrency for name, ours in settings.gateways.configured().items()}
     sender = base.factories.sender(client, concurrency)
     breaker = CircuitBreaker(base.circuits, timing, resources.redactor, clock)
     waiting, each = settings.limits.waiting, settings.limits.waiting_token
@@ -293,7 +291,7 @@ def _steps(
     from receiver.jobs.reconcile import Reconciler
 
     ledger, gateways = base.resources.ledger, base.resources.gateways
-    confirm = {name: ours.confirm for name, ours in configured(base.settings).items()}
+    confirm = {name: ours.confirm for name, ours in base.settings.gateways.configured().items()}
     overview = BulkPoller(base.backlog, sender, shared["clock"])
     reconciler = Reconciler(ledger, gateways, sender, confirm=confirm, overview=overview, **shared)
     collector = Archiver(ledger, bucket.archive, downloader, reconciler, gateways, **shared)
@@ -356,7 +354,7 @@ def _admission(settings: Settings, clock: Clock, *, api: bool) -> Admission:
 def _health(base: _Base, jobs: JobParts | None) -> Health:
     ledger, clock = base.resources.ledger, base.clock
     if jobs is None:
-        return Health({"ledger": ledger.ping}, [lambda: _unproven(base.resources.gateways)])
+        return Health({"ledger": ledger.ping}, [lambda: _unverified(base.settings)])
     from receiver.notifications.sender import warnings_of
 
     limit_s = base.settings.ready.oldest_result
@@ -365,11 +363,15 @@ def _health(base: _Base, jobs: JobParts | None) -> Health:
     return Health(checks, [jobs.breaker.warnings, warnings_of(base.notifications, clock)])
 
 
-def _unproven(gateways: Mapping[str, Gateway]) -> dict[str, str]:
-    if "apiframe" in gateways:
-        return {}
-    key = "DARKROOM_GATEWAYS__APIFRAME__API_KEY"
-    return {"apiframe": f"Its callbacks are refused here: {key}, with which they are signed, is not set."}
+def _unverified(settings: Settings) -> dict[str, str]:
+    """Return a warning for each gateway whose callbacks cannot be verified without its API key."""
+    gateways = type(settings.gateways).model_fields
+    keys = {name.replace("_", "-"): variable(("gateways", name, "api_key")) for name in gateways}
+    without = settings.gateways.every().keys() - settings.gateways.verifiers().keys()
+    return {
+        name: f"Its callbacks are refused: set {keys[name]}, the key with which they are signed."
+        for name in without
+    }
 
 
 def _wakeup(database: Database, metrics: Metrics) -> WakeupChannel:

@@ -14,7 +14,6 @@ from receiver.callbacks.tokens import CallbackTokens
 from receiver.errors import EndpointForbidden, SettingsError
 from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
-from receiver.gateways.registry import adapters, proving
 from receiver.keyring import all_forms, every_secret, notify_secrets, secret_keys
 from receiver.redaction import Redactor
 from receiver.settings import Settings
@@ -78,7 +77,7 @@ def open_resources(
     `only_callbacks`: the gateways are those whose callbacks can be verified, whether or not they have a key.
     """
     keys = secret_keys(settings)
-    gateways = proving(settings) if only_callbacks else adapters(settings)
+    gateways = settings.gateways.verifiers() if only_callbacks else settings.gateways.adapters()
     redactor = Redactor([*every_secret(settings), *keys, *all_forms(webhook_secrets)])
     database = factories.database(settings.ledger_url)
     return Resources(

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettings
 
 from receiver.errors import SettingsError
+from receiver.gateways.registry import Gateways
 from receiver.settings_types import (
     ApiTokens,
     BaseUrl,
@@ -18,9 +19,7 @@ from receiver.settings_types import (
     KeyPrefix,
     KeyTemplate,
     Networks,
-    Origin,
     Secret,
-    Secrets,
     SigningKeys,
     WebhookSecrets,
 )
@@ -50,49 +49,6 @@ class S3Settings(Group):
     link_lifetime: int = Field(
         900, ge=1, le=604800, description="Seconds that a presigned link to an image is valid."
     )
-
-
-class GatewaySettings(Group):
-    """One gateway; it is on once its API key is set."""
-
-    api_key: Secret | None = Field(None, description="Your API key; without it this gateway is off.")
-    base_url: Origin = Field("https://gateway.invalid", description="Where its API is, without a path.")
-    confirm: Literal["auto", "always", "never"] = Field(
-        "auto",
-        description="Confirm callbacks with the gateway: unless their signature is valid (auto), always, "
-        "or never.",
-    )
-    concurrency: int = Field(
-        4,
-        ge=1,
-        le=64,
-        description="Most requests of one process to this gateway at once, and most submissions of all.",
-    )
-
-
-class ApiframeSettings(GatewaySettings):
-    """Apiframe."""
-
-    base_url: Origin = Field("https://api.apiframe.ai", description="Where its API is, without a path.")
-    previous_api_keys: Secrets = Field(
-        default_factory=list, description="Former API keys: callbacks signed with them are still accepted."
-    )
-    callback_field: Literal["webhookUrl", "webhook_url"] = Field(
-        "webhookUrl", description="The field of the submit request that holds the callback URL."
-    )
-
-
-class ApiInOneSettings(GatewaySettings):
-    """API in One."""
-
-    base_url: Origin = Field("https://apiin.one", description="Where its API is, without a path.")
-
-
-class Gateways(Group):
-    """The gateways."""
-
-    apiframe: ApiframeSettings = ApiframeSettings()
-    api_in_one: ApiInOneSettings = ApiInOneSettings()
 
 
 class CallbackSettings(Group):
@@ -319,9 +275,7 @@ def _missing_for_the_rest(settings: Settings) -> list[str]:
         missing.append("  DARKROOM_NOTIFY__SECRETS: with PostgreSQL every replica needs the same secrets")
     if (settings.s3.access_key is None) != (settings.s3.secret_key is None):
         missing.append("  DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY: set both, or neither")
-    if not any(gateway.api_key for gateway in (settings.gateways.apiframe, settings.gateways.api_in_one)):
-        missing.append(
-            "  DARKROOM_GATEWAYS__APIFRAME__API_KEY or DARKROOM_GATEWAYS__API_IN_ONE__API_KEY: "
-            "the key of at least one gateway"
-        )
+    if not settings.gateways.configured():
+        keys = (variable(("gateways", name, "api_key")) for name in type(settings.gateways).model_fields)
+        missing.append(f"  {' or '.join(keys)}: the key of at least one gateway")
     return missing

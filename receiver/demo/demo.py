@@ -22,20 +22,16 @@ from receiver.app import build
 from receiver.client import Darkroom
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
+from receiver.gateways.api_in_one import ApiInOneSettings
+from receiver.gateways.apiframe import ApiframeSettings
+from receiver.gateways.registry import Gateways
 from receiver.http.server import address, listen, served
 from receiver.redaction import Redactor
 from receiver.resources import Bucket
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schemas.job import Job
 from receiver.schemas.output import Output
-from receiver.settings import (
-    ApiframeSettings,
-    ApiInOneSettings,
-    DownloadSettings,
-    Gateways,
-    S3Settings,
-    Settings,
-)
+from receiver.settings import DownloadSettings, S3Settings, Settings
 from receiver.telemetry import logs
 from storage.ledger.ledger import Ledger
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+from pydantic import Field
 
 from receiver.errors import MalformedCallback
 from receiver.gateways import parsing, refusals, requests, task_shapes
-from receiver.gateways.base import Completion, Gateway, Submission
+from receiver.gateways.base import Completion, Gateway, GatewaySettings, Submission
+from receiver.settings_types import Origin
 from storage.models import Job, JobRequest
 
 SETTINGS = "DARKROOM_GATEWAYS__API_IN_ONE"
@@ -39,6 +41,16 @@ _TAKEN = {
     "num_images": "give it as the field num_images, so that the archive knows it",
     "aspect_ratio": "give it as the field aspect_ratio, so that the archive knows it",
 }
+
+
+class ApiInOneSettings(GatewaySettings):
+    """API in One."""
+
+    base_url: Origin = Field("https://apiin.one", description="Where its API is, without a path.")
+
+    def adapter(self) -> ApiInOne:
+        """Return the adapter."""
+        return ApiInOne(self.key, self.base_url)
 
 
 class ApiInOne(Gateway):

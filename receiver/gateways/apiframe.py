@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import httpx
+from pydantic import Field
 
 from receiver import signatures
 from receiver.errors import BadSignature, MalformedCallback, SubmittedBefore
 from receiver.gateways import parsing, refusals, requests
 from receiver.gateways.apiframe_models import BY_MODEL, FAMILIES, Family
-from receiver.gateways.base import Completion, Gateway, JobList, State, Submission
+from receiver.gateways.base import Completion, Gateway, GatewaySettings, JobList, State, Submission
+from receiver.settings_types import Origin, Secrets
 from storage.models import ImageRef, Job, JobRequest, Verdict
 
 SETTINGS = "DARKROOM_GATEWAYS__APIFRAME"
@@ -34,6 +36,25 @@ _CORE = {
     "webhook_url": "is set by Darkroom",
     "webhookEvents": "is set by Darkroom",
 }
+
+
+class ApiframeSettings(GatewaySettings):
+    """Apiframe."""
+
+    signs_with_key = True
+
+    base_url: Origin = Field("https://api.apiframe.ai", description="Where its API is, without a path.")
+    previous_api_keys: Secrets = Field(
+        default_factory=list, description="Former API keys: callbacks signed with them are still accepted."
+    )
+    callback_field: Literal["webhookUrl", "webhook_url"] = Field(
+        "webhookUrl", description="The field of the submit request that holds the callback URL."
+    )
+
+    def adapter(self) -> Apiframe:
+        """Return the adapter."""
+        previous = [key.get_secret_value() for key in self.previous_api_keys]
+        return Apiframe(self.key, previous, self.base_url, self.callback_field)
 
 
 class Apiframe(Gateway):

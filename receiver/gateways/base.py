@@ -1,4 +1,4 @@
-"""The `Gateway` base class of the adapters, and the neutral values that they read.
+"""The `Gateway` base class of the adapters and of their settings, and the neutral values that they read.
 
 An adapter does no I/O: it builds `httpx.Request` values and reads `httpx.Response` values, so that every
 odd response of a gateway is a short test without a server.
@@ -10,11 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import httpx
+from pydantic import Field
 
+from receiver.settings_types import Group, Origin, Secret
 from storage.models import ImageRef, Job, JobRequest, Verdict
+
+NO_KEY = "none"
 
 
 class State(StrEnum):
@@ -127,3 +131,33 @@ class Gateway(ABC):
         Jobs that cannot be parsed are left out, and polled one by one.
         """
         raise NotImplementedError(response.request.url.path)
+
+
+class GatewaySettings(Group, ABC):
+    """One gateway; it is on once its API key is set."""
+
+    signs_with_key: ClassVar[bool] = False
+    """Whether it signs callbacks with the API key, so that they cannot be verified without one."""
+
+    api_key: Secret | None = Field(None, description="Your API key; without it this gateway is off.")
+    base_url: Origin = Field("https://gateway.invalid", description="Where its API is, without a path.")
+    confirm: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Confirm callbacks with the gateway: unless their signature is valid (auto), always, "
+        "or never.",
+    )
+    concurrency: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Most requests of one process to this gateway at once, and most submissions of all.",
+    )
+
+    @abstractmethod
+    def adapter(self) -> Gateway:
+        """Return the adapter. Without a key it sends nothing: it only verifies callbacks."""
+
+    @property
+    def key(self) -> str:
+        """Return the API key; without one a word that no gateway accepts."""
+        return self.api_key.get_secret_value() if self.api_key else NO_KEY

@@ -1,49 +1,38 @@
-"""The registry of gateways: each has a line here, its settings, and a file of its own."""
+"""The registry of gateways: each has a line here, and a file of its own with its settings and adapter."""
 
 from __future__ import annotations
 
-from receiver.gateways.api_in_one import ApiInOne
-from receiver.gateways.apiframe import Apiframe
-from receiver.gateways.base import Gateway
-from receiver.settings import ApiframeSettings, ApiInOneSettings, GatewaySettings, Settings
-
-NO_KEY = "none"
-"""Instead of a key, in an adapter that sends nothing."""
+from receiver.gateways.api_in_one import ApiInOneSettings
+from receiver.gateways.apiframe import ApiframeSettings
+from receiver.gateways.base import Gateway, GatewaySettings
+from receiver.settings_types import Group
 
 
-def configured(settings: Settings) -> dict[str, GatewaySettings]:
-    """Return the settings of the gateways that have a key, by name."""
-    every: dict[str, GatewaySettings] = {
-        "apiframe": settings.gateways.apiframe,
-        "api-in-one": settings.gateways.api_in_one,
-    }
-    return {name: ours for name, ours in every.items() if ours.api_key}
+class Gateways(Group):
+    """The gateways."""
 
+    apiframe: ApiframeSettings = ApiframeSettings()
+    api_in_one: ApiInOneSettings = ApiInOneSettings()
 
-def adapters(settings: Settings) -> dict[str, Gateway]:
-    """Return an adapter for each gateway that has a key."""
-    return {name: _adapter(ours) for name, ours in configured(settings).items()}
+    def every(self) -> dict[str, GatewaySettings]:
+        """Return the settings of every gateway, by its name in URLs and the ledger."""
+        return {name.replace("_", "-"): getattr(self, name) for name in type(self).model_fields}
 
+    def configured(self) -> dict[str, GatewaySettings]:
+        """Return the settings of the gateways that have an API key, by name."""
+        return {name: ours for name, ours in self.every().items() if ours.api_key}
 
-def proving(settings: Settings) -> dict[str, Gateway]:
-    """Return an adapter for each gateway whose callbacks can be verified here. They send nothing.
+    def adapters(self) -> dict[str, Gateway]:
+        """Return an adapter for each gateway that has an API key."""
+        return {name: ours.adapter() for name, ours in self.configured().items()}
 
-    Apiframe signs with the API key, so without that it is not among them. API in One signs nothing: the
-    token in the URL is the proof, and no key is needed.
-    """
-    return {"api-in-one": ApiInOne(NO_KEY), **adapters(settings)}
+    def verifiers(self) -> dict[str, Gateway]:
+        """Return an adapter for each gateway whose callbacks can be verified here. They send nothing.
 
-
-def _adapter(ours: GatewaySettings) -> Gateway:
-    assert ours.api_key is not None
-    key = ours.api_key.get_secret_value()
-    if isinstance(ours, ApiframeSettings):
-        return Apiframe(
-            key,
-            previous_api_keys=[previous.get_secret_value() for previous in ours.previous_api_keys],
-            base_url=ours.base_url,
-            callback_field=ours.callback_field,
-        )
-    if isinstance(ours, ApiInOneSettings):
-        return ApiInOne(key, base_url=ours.base_url)
-    raise AssertionError(f"no adapter for {type(ours).__name__}")
+        A gateway that signs nothing needs no API key for that: the token in the URL is the proof.
+        """
+        return {
+            name: ours.adapter()
+            for name, ours in self.every().items()
+            if ours.api_key or not ours.signs_with_key
+        }

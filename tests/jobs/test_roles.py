@@ -16,10 +16,12 @@ from receiver.app import build
 from receiver.callbacks.tokens import CallbackTokens
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import BadSignature, BadToken
+from receiver.gateways.apiframe import ApiframeSettings
+from receiver.gateways.registry import Gateways
 from receiver.sandbox import SandboxServer
 from receiver.schedule import system_clock
 from receiver.service import Role
-from receiver.settings import ApiframeSettings, Gateways, Settings
+from receiver.settings import Settings
 from tests.support.live import IMAGEN, ULTRA
 from tests.support.processes import Process, environment, free_port, serving, working
 from tests.support.running import command
