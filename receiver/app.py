@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import httpx
 import structlog
@@ -18,7 +18,6 @@ from receiver.asgi import Part, Web, routes_of
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
 from receiver.callbacks.tokens import CallbackUrls
-from receiver.gateways.client import GatewayClient
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
 from receiver.http.limits import Limits
@@ -26,9 +25,8 @@ from receiver.http.middleware import handlers
 from receiver.http.routing import Served
 from receiver.http.server import Connections
 from receiver.http.sessions import Sessions
-from receiver.jobs.metrics import Measured, from_ledger, from_pauses, from_process, from_results
+from receiver.jobs.metrics import from_ledger, from_pauses, from_process, from_results
 from receiver.keyring import secret_keys
-from receiver.redaction import Redactor
 from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
 from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Role, Service
@@ -42,15 +40,15 @@ from storage.ledger.database import Database
 from storage.ledger.events import KEPT_MS, Events
 from storage.ledger.notifications import Notifications
 from storage.ledger.wakeup import Topic, WakeupChannel
-from storage.models import Clock, Job, Status
+from storage.models import Clock, Job
 
 if TYPE_CHECKING:
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader, DownloadPolicy
     from receiver.http.bucket_threads import BucketThreads
-    from receiver.jobs.circuit_breaker import CircuitBreaker
+    from receiver.jobs.context import JobContext
+    from receiver.jobs.steps import Steps
     from receiver.jobs.submit import Submitter
-    from receiver.jobs.worker import Step
     from receiver.notifications.sender import Notifier
     from receiver.notifications.url_policy import NotifyPolicy
     from receiver.thumbnails.cache import Thumbnails
@@ -153,7 +151,7 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader
     from receiver.jobs.circuit_breaker import CircuitBreaker
-    from receiver.jobs.cleanup import Housekeeper
+    from receiver.jobs.context import JobContext
     from receiver.jobs.retry import Retrier
     from receiver.jobs.submit import Submitter
     from receiver.jobs.worker import Worker
@@ -167,23 +165,20 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     breaker = CircuitBreaker(base.circuits, timing, resources.redactor, clock)
     waiting, each = settings.limits.waiting, settings.limits.waiting_token
     subscriptions = Subscriptions(events, metrics, most=waiting, most_each=each)
-    shared = _Shared(
-        breaker=breaker, redactor=resources.redactor, timing=timing, clock=clock, metrics=metrics
+    context = JobContext(
+        ledger, gateways, sender, breaker, resources.redactor, timing=timing, clock=clock, metrics=metrics
     )
-    urls, key_faults = CallbackUrls(settings.public_url, resources.tokens), bucket.keys.faults
-    submitter = Submitter(ledger, gateways, sender, urls, **shared, notify=policy, key_faults=key_faults)
+    urls = CallbackUrls(settings.public_url, resources.tokens)
+    submitter = Submitter(context, urls, policy.check, policy.default, bucket.keys.faults)
     downloader = Downloader(_download_policy(settings))
     notifier = _notifier(base, policy, timing)
-    steps = notifier.after(_steps(base, bucket, sender, submitter, downloader, shared))
     worker = Worker(
-        ledger,
-        Measured(metrics, base.backlog).steps(steps),
+        context,
+        _steps(base, bucket, submitter, downloader, context).run,
         concurrency=settings.worker.concurrency,
-        sending=sender.limits,
-        clock=clock,
-        moved=_moved(subscriptions, base.wakeup),
-        full=sender.full,
-        metrics=metrics,
+        moved=_moved(subscriptions, notifier, base.wakeup),
+        result_callback_at=base.backlog.result_callback_at,
+        forget=lambda: events.forget(clock() - KEPT_MS),
     )
     metrics.watch(from_ledger(ledger, base.backlog, clock))
     metrics.watch(from_results(base.backlog.oldest_ready_at, clock))
@@ -194,13 +189,12 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
         sender=sender,
         breaker=breaker,
         submitter=submitter,
-        retrier=Retrier(ledger, gateways, clock),
+        retrier=Retrier(context),
         downloader=downloader,
         worker=worker,
         threads=settings.worker.concurrency,
         processes=WorkerProcesses(settings.worker.processes, base.wakeup),
         subscriptions=subscriptions,
-        cleanup=Housekeeper({"events forgotten": lambda: events.forget(clock() - KEPT_MS)}, metrics),
         notifier=notifier,
     )
 
@@ -267,54 +261,18 @@ def _thumbnails(base: _Base, store: ObjectStore, turns: BucketThreads) -> Thumbn
     return Thumbnails(store, kept, pool, turns, max_pixels=base.settings.download.max_pixels)
 
 
-class _Shared(TypedDict):
-    """What every step of a job's life is given."""
-
-    breaker: CircuitBreaker
-    redactor: Redactor
-    timing: Timing
-    clock: Clock
-    metrics: Metrics
-
-
 def _steps(
-    base: _Base,
-    bucket: Bucket,
-    sender: GatewayClient,
-    submitter: Submitter,
-    downloader: Downloader,
-    shared: _Shared,
-) -> dict[Status, Step]:
-    """What comes next for a job, by where it is."""
+    base: _Base, bucket: Bucket, submitter: Submitter, downloader: Downloader, context: JobContext
+) -> Steps:
     from receiver.jobs.archive import Archiver
     from receiver.jobs.bulk_poll import BulkPoller
     from receiver.jobs.reconcile import Reconciler
+    from receiver.jobs.steps import Steps
 
-    ledger, gateways = base.resources.ledger, base.resources.gateways
     confirm = {name: ours.confirm for name, ours in base.settings.gateways.configured().items()}
-    overview = BulkPoller(base.backlog, sender, shared["clock"])
-    reconciler = Reconciler(ledger, gateways, sender, confirm=confirm, overview=overview, **shared)
-    collector = Archiver(ledger, bucket.archive, downloader, reconciler, gateways, **shared)
-
-    def queued(job: Job, worker: str) -> Job:
-        # A submission that seemed to fail may have been taken all the same; then its callback says so.
-        if job.moved_at(Status.SUBMITTING) is not None and ledger.pending_deliveries(job.id):
-            shared["breaker"].not_sent(job.gateway)
-            job = ledger.move(job, Status.SUBMITTING, worker, keep_lease=True)
-            return reconciler.advance(job, worker)
-        return submitter.send(job, worker)
-
-    def submitting(job: Job, worker: str) -> Job:
-        if ledger.pending_deliveries(job.id):
-            return reconciler.advance(job, worker)
-        return submitter.recover(job, worker)
-
-    return {
-        Status.QUEUED: queued,
-        Status.SUBMITTING: submitting,
-        Status.RUNNING: reconciler.advance,
-        Status.READY: collector.collect,
-    }
+    overview = BulkPoller(base.backlog, context.sender, context.clock)
+    reconciler = Reconciler(context, confirm, overview)
+    return Steps(context, submitter, reconciler, Archiver(context, bucket.archive, downloader, reconciler))
 
 
 def _notifier(base: _Base, policy: NotifyPolicy, timing: Timing) -> Notifier:
@@ -383,12 +341,14 @@ def _wakeup(database: Database, metrics: Metrics) -> WakeupChannel:
     return WakeupChannel(database, lost)
 
 
-def _moved(subscriptions: Subscriptions, wakeup: WakeupChannel) -> Callable[[str], None]:
-    """Return what is called with a job's id after it has moved."""
+def _moved(subscriptions: Subscriptions, notifier: Notifier, wakeup: WakeupChannel) -> Callable[[Job], None]:
+    """Return what is called with a job after each of its steps."""
 
-    def moved(job_id: str) -> None:
-        subscriptions.moved(job_id)
+    def moved(job: Job) -> None:
+        subscriptions.moved(job.id)
         wakeup.notify(Topic.EVENTS)
+        if job.status.terminal and job.notify_url is not None:
+            notifier.wake()
 
     return moved
 

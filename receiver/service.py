@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from receiver.download.downloader import Downloader
     from receiver.gateways.client import GatewayClient
     from receiver.jobs.circuit_breaker import CircuitBreaker
-    from receiver.jobs.cleanup import Housekeeper
     from receiver.jobs.retry import Retrier
     from receiver.jobs.submit import Submitter
     from receiver.jobs.worker import Worker
@@ -70,14 +69,12 @@ class JobParts:
     """Those of the worker in each process that works."""
     processes: WorkerProcesses
     subscriptions: Subscriptions
-    cleanup: Housekeeper
     notifier: Notifier
 
     def start(self, metrics: Metrics, *, work: bool) -> None:
         """Start the background threads and, if `work`, the worker."""
         own = self.threads if work else 0
         metrics.watch(lambda: {"darkroom_worker_slots": own + self.threads * self.processes.running})
-        self.cleanup.start()
         if work:
             self.worker.start()
             self.notifier.start()
@@ -88,7 +85,6 @@ class JobParts:
             self.worker.stop(STOP_S)
             self.notifier.stop(NOTIFY_STOP_S)
         self.processes.stop(STOP_S + NOTIFY_STOP_S + JOIN_S)
-        self.cleanup.stop(JOIN_S)
         self.downloader.close()
         self.client.close()
         if work:

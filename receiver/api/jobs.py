@@ -215,7 +215,7 @@ class Api:
     async def gateways(self, _request: Request, _query: NoQuery) -> Response:
         """Show the state of the gateways and their image hosts."""
         circuits = await run_in_threadpool(self.circuits.every)
-        names = sorted(self.submitter.gateways)
+        names = sorted(self.submitter.context.gateways)
         return json_response(Gateways.of(names, circuits, self.clock()))
 
     async def _body(self, request: Request) -> bytes:

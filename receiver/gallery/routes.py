@@ -82,7 +82,7 @@ def gallery(
             FindByFile(frame, search, max_upload),
             JobsPages(frame, ledger, search, notifications, api.retrier, counts, api.queued, clock),
             SubmitPage(frame, api.submitter, ledger, search, facets, api.queued),
-            StatusPage(frame, ledger, api.circuits, health, list(api.submitter.gateways), clock),
+            StatusPage(frame, ledger, api.circuits, health, list(api.submitter.context.gateways), clock),
             UsagePage(frame, usage, facets, counts, clock),
         ],
     )

@@ -102,7 +102,7 @@ class SubmitPage:
 
     @property
     def _gateways(self) -> Mapping[str, Gateway]:
-        return self.submitter.gateways
+        return self.submitter.context.gateways
 
     def _usual(self) -> dict[str, str]:
         """Return the gateway and model of the last job, the likeliest choice."""

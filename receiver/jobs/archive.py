@@ -1,4 +1,4 @@
-"""Bring a ready job's images into the archive, and close the job."""
+"""Download a ready job's images into the archive, write its record, and finish the job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from receiver.download.downloader import Downloader
-from receiver.download.ssrf import parse_target
+from receiver.download.ssrf import Target, parse_target
 from receiver.errors import (
     ForbiddenAddress,
     GatewayError,
@@ -20,104 +20,90 @@ from receiver.errors import (
     ImageUnavailable,
     Unready,
 )
-from receiver.gateways.base import Gateway
-from receiver.jobs.circuit_breaker import CircuitBreaker
+from receiver.jobs.context import JobContext
+from receiver.jobs.outcomes import Move, Outcome, Postpone
 from receiver.jobs.reconcile import Reconciler
-from receiver.redaction import Redactor
-from receiver.schedule import Timing
-from receiver.telemetry.metrics import Metrics
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
-from storage.errors import Conflict, Corrupt, LeaseLost, Misconfigured, Unavailable
-from storage.ledger.ledger import Ledger
-from storage.models import Attempt, Clock, Job, JobError, JobRequest, JobResult, Output, Status
+from storage.errors import Conflict, Corrupt, Misconfigured, Unavailable
+from storage.models import Attempt, Job, JobError, JobResult, Output, Status
 
-log = structlog.get_logger("darkroom.collect")
+log = structlog.get_logger("darkroom.archive")
 
-MAY_MEND = (ImageUnavailable, ImageTruncated)
-"""What may be well the next time, by whatever chance: tried again as long as the gateway keeps the image."""
-HOPELESS = (ForbiddenAddress, ImageTooLarge)
-"""What no other try can change."""
+MAY_PASS = (ImageUnavailable, ImageTruncated)
+"""Errors that may pass by themselves: tried again as long as the gateway keeps the image."""
+FINAL = (ForbiddenAddress, ImageTooLarge)
+"""Errors that no other try can change."""
 
 
 class _CircuitOpen(ImageUnavailable):
-    """The image was not asked for, because its host is left alone for `wait_ms` milliseconds."""
+    """The image was not downloaded, because the circuit of its host is open for `wait_ms` milliseconds."""
 
     def __init__(self, host: str, wait_ms: int) -> None:
         self.wait_ms = wait_ms
-        super().__init__(f"{host} failed too often and is left alone for now.")
+        super().__init__(f"{host} is paused after too many failures.")
 
 
 @dataclass(frozen=True, slots=True)
 class Archiver:
     """The last step of a job's life. Thread-safe."""
 
-    ledger: Ledger
+    context: JobContext
     archive: Archive
     downloader: Downloader
     reconciler: Reconciler
-    gateways: Mapping[str, Gateway]
-    breaker: CircuitBreaker
-    redactor: Redactor
-    timing: Timing
-    clock: Clock
-    metrics: Metrics
 
-    def collect(self, job: Job, worker: str) -> Job:
-        """Download and archive what is missing; close the job, or leave it for another try."""
+    def run(self, job: Job) -> Outcome:
+        """Download and store the images that are missing; then write the record, or wait for another try."""
         try:
             failures = self._fetch_missing(job)
             if self._wants_fresh_links(job, failures):
                 job, failures = self._fetch_by_fresh_links(job, failures)
-            if failures and (wait := self._wait(job, failures)) is not None:
-                return self._later(job, worker, failures, wait)
-            return self._close(job, worker, self._without_stored(job, failures))
+            if failures and (wait_s := self._wait_s(job, failures)) is not None:
+                return self._later(job, failures, wait_s)
+            return self._close(job, self._without_stored(job, failures))
         except (Unavailable, Misconfigured, Unready) as error:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
             log.warning("not archived yet", why=str(error))
-            return self._wait_for_storage(job, worker, error)
-        except LeaseLost:
-            raise
-        except Corrupt as error:
-            if job.attempts + 1 < len(self.timing.downloads):
-                # Bytes may be damaged on the way; that is what the digests are for.
-                wait = self.timing.download_wait(job.attempts + 1)
-                attempt = self._attempt("archive", "archive_corrupt", error)
-                return self.ledger.postpone(job, worker, due_in_ms=int(wait * 1000), attempts=[attempt])
-            return self._fail_loudly(job, worker, error)
-        except Conflict as error:
-            return self._fail_loudly(job, worker, error)
+            return self._wait_for_storage(job, error)
+        except (Corrupt, Conflict) as error:
+            return self._contradicted(job, error)
 
-    def _later(self, job: Job, worker: str, failures: Mapping[int, ImageError], wait: float) -> Job:
-        """Leave the job for another try; where nothing was tried, that costs it none."""
-        left_alone = [failure for failure in failures.values() if isinstance(failure, _CircuitOpen)]
-        tried = len(left_alone) < len(failures)
-        wait_ms = int(wait * 1000) if tried else min(failure.wait_ms for failure in left_alone)
-        return self.ledger.postpone(
-            job,
-            worker,
-            due_in_ms=wait_ms,
+    def _later(self, job: Job, failures: Mapping[int, ImageError], wait_s: float) -> Postpone:
+        """Try again later; where every host was paused, that is no try."""
+        paused = [failure.wait_ms for failure in failures.values() if isinstance(failure, _CircuitOpen)]
+        tried = len(paused) < len(failures)
+        return Postpone(
+            int(wait_s * 1000) if tried else min(paused),
             counts_as_attempt=tried,
             attempts=self._attempts(failures),
             result=job.result,
             error=self._reason(failures),
         )
 
-    def _wait_for_storage(self, job: Job, worker: str, error: Exception) -> Job:
-        """Wait for ever, rarer and rarer; that is no try of the images, and costs them none."""
-        since = (self.clock() - (job.moved_at(Status.READY) or job.created_at)) / 1000
-        return self.ledger.postpone(
-            job,
-            worker,
-            due_in_ms=int(self.timing.outage_wait(since) * 1000),
+    def _wait_for_storage(self, job: Job, error: Exception) -> Postpone:
+        """Wait for ever, with backoff; that is no try of the images, and costs them none."""
+        since_s = (self.context.clock() - (job.moved_at(Status.READY) or job.created_at)) / 1000
+        return Postpone(
+            int(self.context.timing.outage_wait(since_s) * 1000),
             counts_as_attempt=False,
             attempts=[self._attempt("archive", "storage_unavailable", error)],
             result=job.result,
-            error=JobError("storage_unavailable", self.redactor.text(str(error)), "operator"),
+            error=JobError("storage_unavailable", self._text(str(error)), "operator"),
         )
 
+    def _contradicted(self, job: Job, error: Corrupt | Conflict) -> Outcome:
+        """Fail a job whose images the archive contradicts; bytes may be damaged on the way, so try again."""
+        timing, following = self.context.timing, job.attempts + 1
+        code = "archive_conflict" if isinstance(error, Conflict) else "archive_corrupt"
+        attempts = [self._attempt("archive", code, error)]
+        if isinstance(error, Corrupt) and following < len(timing.downloads):
+            return Postpone(int(timing.download_wait(following) * 1000), attempts=attempts)
+        log.error("archive contradicts", why=str(error))
+        return Move(Status.FAILED, error=JobError(code, str(error), "archive"), attempts=attempts)
+
     def _fetch_missing(self, job: Job) -> dict[int, ImageError]:
-        have = {output.index for output in self.ledger.outputs(job.id)}
+        have = {output.index for output in self.context.ledger.outputs(job.id)}
         failures: dict[int, ImageError] = {}
         for index in range(len(job.result.images)):
             if index in have:
@@ -130,59 +116,62 @@ class Archiver:
         return failures
 
     def _without_stored(self, job: Job, failures: Mapping[int, ImageError]) -> dict[int, ImageError]:
-        """Adopt what earlier tries stored of the images that failed; returns the failures that remain."""
+        """Adopt what earlier tries stored of the images that failed; return the failures that remain."""
         missing = dict(failures)
         for index in failures:
             image = job.result.images[index]
             seed = image.seed or _only_seed(job.result)
             with self._storing():
                 output = self.archive.find_image(
-                    job, index, seed=seed, source_url=self._shown(image.url), now=self.clock()
+                    job, index, seed=seed, source_url=self._shown(image.url), now=self.context.clock()
                 )
             if output is not None:
                 log.warning("kept the image of an earlier try: it cannot be downloaded", index=index)
                 self._note(job, output)
-                self.metrics.count("darkroom_images_archived_total", gateway=job.gateway)
+                self._count("darkroom_images_archived_total", job)
                 del missing[index]
         return missing
 
     def _shown(self, url: str) -> str | None:
         try:
-            return self.redactor.text(parse_target(url).source_url)
+            return self._text(parse_target(url).source_url)
         except ForbiddenAddress:
             return None
 
     def _note(self, job: Job, output: Output) -> None:
         """Note an output, unless a worker that lost its lease noted another image of this submission."""
         try:
-            self.ledger.add_output(output)
+            self.context.ledger.add_output(output)
         except Conflict:
-            known = next(one for one in self.ledger.outputs(job.id) if one.index == output.index)
+            known = next(one for one in self.context.ledger.outputs(job.id) if one.index == output.index)
             if not self.archive.names(job, known):
                 raise
             log.warning("kept the image of another worker", index=output.index, key=known.key)
 
     @contextmanager
-    def _host(self, host: str) -> Iterator[None]:
-        """Keep the circuit of an image's host; raises _LeftAlone while it is open."""
-        if (wait_ms := self.breaker.host_waits_ms(host)) > 0:
+    def _host(self, target: Target) -> Iterator[None]:
+        """Open or close the circuit of an image's host; raise _CircuitOpen while it is open."""
+        breaker, host = self.context.breaker, target.host
+        if (wait_ms := breaker.host_waits_ms(host)) > 0:
             raise _CircuitOpen(host, wait_ms)
         try:
             yield
         except ImageError as error:
             if not self.downloader.closed:
-                self.breaker.host_answered(host, error)
+                breaker.host_answered(host, error)
             raise
-        self.breaker.host_answered(host, None)
+        breaker.host_answered(host, None)
 
     def _fetch(self, job: Job, index: int) -> Output:
         image = job.result.images[index]
-        hosts = self.gateways[job.gateway].image_hosts if job.gateway in self.gateways else ()
+        gateway = self.context.gateways.get(job.gateway)
+        target = parse_target(image.url)
         with ExitStack() as opened:
-            target = parse_target(image.url)
-            with self._host(target.host), self._counted(job.gateway):
-                fetched = opened.enter_context(self.downloader.fetch(target, hosts=hosts))
-            self.metrics.count("darkroom_download_bytes_total", fetched.bytes, gateway=job.gateway)
+            with self._host(target), self._counted(job):
+                fetched = opened.enter_context(
+                    self.downloader.fetch(target, hosts=gateway.image_hosts if gateway else ())
+                )
+            self._count("darkroom_download_bytes_total", job, fetched.bytes)
             new = NewImage(
                 index=index,
                 file=fetched.file,
@@ -191,34 +180,35 @@ class Archiver:
                 facts=fetched.facts,
                 declared_type=fetched.declared_type,
                 seed=image.seed or _only_seed(job.result),
-                source_url=self.redactor.text(fetched.source_url),
-                downloaded_at=self.clock(),
+                source_url=self._text(fetched.source_url),
+                downloaded_at=self.context.clock(),
             )
             with self._storing():
-                output = self.archive.store_image(job, new, now=self.clock())
+                output = self.archive.store_image(job, new, now=self.context.clock())
         if output.sha256 != new.sha256:
             log.warning("kept the image of an earlier try: its host gave other bytes", index=index)
-        self.metrics.count("darkroom_images_archived_total", gateway=job.gateway)
-        self.metrics.count("darkroom_archived_bytes_total", output.bytes, gateway=job.gateway)
+        self._count("darkroom_images_archived_total", job)
+        self._count("darkroom_archived_bytes_total", job, output.bytes)
         log.info("archived image", index=index, key=output.key, bytes=output.bytes)
         return output
 
     @contextmanager
-    def _counted(self, gateway: str) -> Iterator[None]:
+    def _counted(self, job: Job) -> Iterator[None]:
+        metrics = self.context.metrics
         try:
-            with self.metrics.timed("darkroom_download_seconds", gateway=gateway):
+            with metrics.timed("darkroom_download_seconds", gateway=job.gateway):
                 yield
         except (ImageError, Unready) as error:
-            self.metrics.count("darkroom_downloads_total", gateway=gateway, outcome=error.code)
+            metrics.count("darkroom_downloads_total", gateway=job.gateway, outcome=error.code)
             raise
-        self.metrics.count("darkroom_downloads_total", gateway=gateway, outcome="done")
+        metrics.count("darkroom_downloads_total", gateway=job.gateway, outcome="done")
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
         try:
             yield
         except (Unavailable, Misconfigured, Corrupt, Conflict) as error:
-            self.metrics.count("darkroom_store_errors_total", kind=_kind(error))
+            self.context.metrics.count("darkroom_store_errors_total", kind=_kind(error))
             raise
 
     def _fetch_by_fresh_links(
@@ -229,7 +219,7 @@ class Archiver:
         except GatewayError as error:
             log.warning("no fresh link", code=error.code, why=str(error))
             # Whether the image is gone is not known before the gateway has answered.
-            unknown = ImageUnavailable(f"Its link is dead, and there is no fresh one yet: {error}")
+            unknown = ImageUnavailable(f"The link has expired, and there is no fresh one yet: {error}")
             return job, {
                 index: unknown if isinstance(failure, ImageExpired) else failure
                 for index, failure in failures.items()
@@ -239,84 +229,74 @@ class Archiver:
         job = replace(job, result=replace(job.result, images=completion.images))
         return job, self._fetch_missing(job)
 
-    def _wait(self, job: Job, failures: Mapping[int, ImageError]) -> float | None:
-        """Seconds until another try is worth it; None if none is."""
-        if all(isinstance(failure, HOPELESS) for failure in failures.values()):
+    def _wait_s(self, job: Job, failures: Mapping[int, ImageError]) -> float | None:
+        """Return the seconds until another try is worth it; None if none is."""
+        if all(isinstance(failure, FINAL) for failure in failures.values()):
             return None
-        tries = job.attempts + 1
+        timing, tries = self.context.timing, job.attempts + 1
         since = job.moved_at(Status.READY) or job.created_at
-        if self.clock() - since > self.timing.retention * 1000:
+        if self.context.clock() - since > timing.retention * 1000:
             return None
-        if tries >= len(self.timing.downloads) and not self._may_come_back(failures):
+        # An expired link, though fresh, or bytes that are no image each time will not get better.
+        may_pass = any(isinstance(failure, MAY_PASS) for failure in failures.values())
+        if tries >= len(timing.downloads) and not may_pass:
             return None
-        return self.timing.download_wait(tries)
-
-    def _may_come_back(self, failures: Mapping[int, ImageError]) -> bool:
-        # A link that is dead even when fresh, or bytes that are no image every time, will not mend.
-        return any(isinstance(failure, MAY_MEND) for failure in failures.values())
+        return timing.download_wait(tries)
 
     def _wants_fresh_links(self, job: Job, failures: Mapping[int, ImageError]) -> bool:
-        """Whether to ask for fresh links: at once if one is dead, after some tries if any does not work."""
-        patient = job.attempts + 1 < len(self.timing.downloads)
-        kinds = (ImageExpired,) if patient else (ImageExpired, *MAY_MEND)
+        """Return whether to ask for fresh links: at once if one expired, after some tries if any fails."""
+        patient = job.attempts + 1 < len(self.context.timing.downloads)
+        kinds = (ImageExpired,) if patient else (ImageExpired, *MAY_PASS)
         tried = [failure for failure in failures.values() if not isinstance(failure, _CircuitOpen)]
         return any(isinstance(failure, kinds) for failure in tried)
 
-    def _close(self, job: Job, worker: str, failures: Mapping[int, ImageError]) -> Job:
-        outputs = self.ledger.outputs(job.id)
+    def _close(self, job: Job, failures: Mapping[int, ImageError]) -> Move:
+        ledger, attempts = self.context.ledger, self._attempts(failures)
+        outputs = ledger.outputs(job.id)
         missing = self._reason(failures) if failures else None
         if not outputs:
-            return self.ledger.move(
-                job, Status.FAILED, worker, error=missing, attempts=self._attempts(failures)
-            )
+            return Move(Status.FAILED, error=missing, attempts=attempts)
         to = Status.PARTIAL if failures else Status.ARCHIVED
-        gateway = self.gateways.get(job.gateway)
         document = record_document(
             job,
             outputs,
-            self.ledger.deliveries(job.id),
-            closing=(to, self.clock()),
+            ledger.deliveries(job.id),
+            closing=(to, self.context.clock()),
             missing=missing,
-            seed_supported=None if gateway is None else "seed" not in gateway.unsupported(_seeded(job)),
+            seed_supported=self._seed_supported(job),
         )
         with self._storing():
             written = self.archive.write_record(job, document)
         log.info("archived", gateway=job.gateway, status=to, images=len(outputs), record=written.key)
-        return self.ledger.move(
-            job, to, worker, error=missing, records=written.number, attempts=self._attempts(failures)
-        )
+        return Move(to, error=missing, records=written.number, attempts=attempts)
+
+    def _seed_supported(self, job: Job) -> bool | None:
+        gateway = self.context.gateways.get(job.gateway)
+        seeded = replace(job.request, seed=job.request.seed or "0")
+        return None if gateway is None else "seed" not in gateway.unsupported(seeded)
 
     def _attempt(self, step: str, code: str, error: Exception) -> Attempt:
-        return Attempt.once(step, code, self.redactor.text(str(error)), self.clock())
+        return Attempt.once(step, code, self._text(str(error)), self.context.clock())
 
     def _attempts(self, failures: Mapping[int, ImageError]) -> list[Attempt]:
         return [self._attempt("download", error.code, error) for _, error in sorted(failures.items())]
 
     def _reason(self, failures: Mapping[int, ImageError]) -> JobError:
-        index, error = min(failures.items())
+        _, error = min(failures.items())
         names = ", ".join(str(index) for index in sorted(failures))
-        message = f"Image {names} could not be had: {self.redactor.text(str(failures[index]))}"
+        message = f"Image {names} could not be downloaded: {self._text(str(error))}"
         return JobError(error.code, message, error.at_fault)
 
-    def _fail_loudly(self, job: Job, worker: str, error: Conflict | Corrupt) -> Job:
-        log.error("archive contradicts", why=str(error))
-        code = "archive_conflict" if isinstance(error, Conflict) else "archive_corrupt"
-        return self.ledger.move(
-            job,
-            Status.FAILED,
-            worker,
-            error=JobError(code, str(error), "archive"),
-            attempts=[self._attempt("archive", code, error)],
-        )
+    def _text(self, text: str) -> str:
+        return self.context.redactor.text(text)
+
+    def _count(self, name: str, job: Job, amount: float = 1) -> None:
+        self.context.metrics.count(name, amount, gateway=job.gateway)
 
 
 def _only_seed(result: JobResult) -> str | None:
     # One seed for several images is the job's, not any image's: it would not make that image again.
     return result.seed if len(result.images) == 1 else None
-
-
-def _seeded(job: Job) -> JobRequest:
-    return replace(job.request, seed=job.request.seed or "0")
 
 
 def _kind(error: Exception) -> str:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
 from storage.ledger.leases import ClaimBudget
-from storage.models import Job
+from storage.models import Job, Status
 
 OTHERS = ""
-"""The lane of jobs whose gateway is not configured here any more."""
+"""The share of jobs whose gateway is not configured here any more."""
 
 
 class FairShare:
-    """Counts the jobs in hand by gateway. Thread-safe.
+    """The share of each gateway: all threads but a few that are kept for each other one. Thread-safe.
 
-    Each gateway may hold all threads but a few that are kept for each other one; and of its own share one
-    is always left for talking to it, however many of its images are slow to come.
+    Of a share one thread is always left for talking to the gateway, however slow its images are.
     """
 
     def __init__(self, gateways: Collection[str], threads: int, sending: Mapping[str, int]) -> None:
@@ -28,43 +27,40 @@ class FairShare:
         kept = max(1, threads // (2 * len(self._gateways))) if self._gateways else 0
         self._share = max(1, threads - kept * (len(self._gateways) - 1))
         self._images = max(1, self._share - 1)
-        self._held: Counter[str] = Counter()
-        self._collecting: Counter[str] = Counter()
+        self._downloading: Counter[str] = Counter()
         self._lock = Lock()
 
-    def room(self, free: int, full: Collection[str]) -> ClaimBudget:
-        """What can be claimed now for so many free threads; gateways that hold least come first."""
+    def budget(self, free: int, held: Sequence[Job], full: Collection[str]) -> ClaimBudget:
+        """Return what so many free threads may claim; the gateways of the fewest jobs held come first.
+
+        Gateways that are `full` can be sent nothing now.
+        """
+        in_hand = Counter(self._of(job) for job in held)
+        first = sorted(self._gateways, key=lambda gateway: in_hand[gateway])
         with self._lock:
-            no_images = [gateway for gateway in self._gateways if self._collecting[gateway] >= self._images]
-            left = {gateway: self._share - self._held[gateway] for gateway in (*self._gateways, OTHERS)}
-        others = left.pop(OTHERS)
-        first = sorted(left, key=lambda gateway: -left[gateway])
+            no_images = [gateway for gateway in self._gateways if self._downloading[gateway] >= self._images]
         return ClaimBudget(
-            free, {gateway: left[gateway] for gateway in first}, others, full, no_images, self._sending
+            free,
+            {gateway: self._share - in_hand[gateway] for gateway in first},
+            self._share - in_hand[OTHERS],
+            full,
+            no_images,
+            self._sending,
         )
 
-    def enter(self, job: Job) -> None:
-        """Count a job that is in hand from now on."""
-        with self._lock:
-            self._held[self._lane(job)] += 1
-
-    def leave(self, job: Job) -> None:
-        """Count it no more."""
-        with self._lock:
-            self._held[self._lane(job)] -= 1
-
     @contextmanager
-    def collecting(self, job: Job) -> Iterator[bool]:
-        """Take a place for fetching a job's images for the block, if one is free; gives whether it was."""
-        lane = self._lane(job)
+    def downloading(self, job: Job) -> Iterator[bool]:
+        """Reserve a thread for the images of a ready job; yield whether one was free. Others need none."""
+        share = self._of(job)
         with self._lock:
-            free = self._collecting[lane] < self._images
-            self._collecting[lane] += free
+            free = job.status is not Status.READY or self._downloading[share] < self._images
+            taken = free and job.status is Status.READY
+            self._downloading[share] += taken
         try:
             yield free
         finally:
             with self._lock:
-                self._collecting[lane] -= free
+                self._downloading[share] -= taken
 
-    def _lane(self, job: Job) -> str:
+    def _of(self, job: Job) -> str:
         return job.gateway if job.gateway in self._gateways else OTHERS

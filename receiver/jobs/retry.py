@@ -1,17 +1,15 @@
-"""Put a failed or partial job back to work, where it need not be paid for again, because somebody asked."""
+"""Retry a failed or partial job on request: ask its gateway again, or submit it anew where that is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from receiver.errors import MalformedCallback, NeedsResubmit, NotRetryable
-from receiver.gateways.base import Gateway
+from receiver.jobs.context import JobContext
 from storage.errors import Conflict
-from storage.ledger.ledger import Ledger
-from storage.models import REOPENS, Attempt, Clock, Job, Status
+from storage.models import REOPENS, Attempt, Job, Status
 
 log = structlog.get_logger("darkroom.retry")
 
@@ -23,19 +21,17 @@ SAID_NO = frozenset({"generation_failed"})
 class Retrier:
     """Reopens jobs. Thread-safe."""
 
-    ledger: Ledger
-    gateways: Mapping[str, Gateway]
-    clock: Clock
+    context: JobContext
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
-        """Put one job back to work, and answer it as it is then.
+        """Put one job back to work; return it as it is then.
 
         Its gateway is asked for the result once more, which costs nothing. With `resubmit` the job is sent to
         the gateway again, which may be charged again. Raises NotFound; NotRetryable, if the job is not failed
         or partial, or has images that a new submission would contradict; and NeedsResubmit, if asking cannot
         help.
         """
-        job = self.ledger.job(job_id)
+        job = self.context.ledger.job(job_id)
         if job.status not in REOPENS:
             raise NotRetryable(f"The job is {job.status}; only one that is failed or partial can be retried.")
         if resubmit:
@@ -54,7 +50,7 @@ class Retrier:
         return self._reopen(job, Status.RUNNING, "Asked for again.", theirs)
 
     def _submit_again(self, job: Job) -> Job:
-        if self.ledger.outputs(job.id):
+        if self.context.ledger.outputs(job.id):
             raise NotRetryable(
                 "Some images of this job are archived, and a new submission would make others. "
                 "Retry it without resubmit, or submit it as a new job."
@@ -63,20 +59,20 @@ class Retrier:
         return self._reopen(job, Status.QUEUED, f"To be sent again{was}.", None)
 
     def _reopen(self, job: Job, to: Status, why: str, theirs: str | None) -> Job:
-        attempt = Attempt.once("retry", "asked", why, self.clock())
+        attempt = Attempt.once("retry", "asked", why, self.context.clock())
         try:
-            reopened = self.ledger.reopen(job, to, attempt, gateway_job_id=theirs)
+            reopened = self.context.ledger.reopen(job, to, attempt, gateway_job_id=theirs)
         except Conflict as error:
             raise NotRetryable(str(error)) from error
         log.info("reopened", job=job.id, gateway=job.gateway, was=job.status, to=to)
         return reopened
 
     def _told(self, job: Job) -> str | None:
-        """The gateway's id of a job that only came with a callback, perhaps after the job was given up."""
-        gateway = self.gateways.get(job.gateway)
+        """The gateway's id of a job that only came with a callback, perhaps after the job had failed."""
+        gateway = self.context.gateways.get(job.gateway)
         if gateway is None or job.submission > 1:
             return None
-        for delivery in reversed(self.ledger.deliveries(job.id)):
+        for delivery in reversed(self.context.ledger.deliveries(job.id)):
             try:
                 told = gateway.read_callback(delivery.body).gateway_job_id
             except MalformedCallback:

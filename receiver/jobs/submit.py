@@ -1,4 +1,4 @@
-"""Take a job in, send it to its gateway, and record what the gateway answered."""
+"""Accept a job, submit it to its gateway, and decide by the gateway's answer."""
 
 from __future__ import annotations
 
@@ -30,43 +30,70 @@ from receiver.errors import (
     UnsupportedParameter,
 )
 from receiver.gateways.base import Gateway, Submission
-from receiver.gateways.client import BUSY_MS, GatewayClient, not_configured
-from receiver.jobs.circuit_breaker import CircuitBreaker
-from receiver.notifications.url_policy import NotifyPolicy
-from receiver.redaction import Redactor
-from receiver.schedule import Timing
-from receiver.telemetry.metrics import Metrics
+from receiver.gateways.client import BUSY_MS, not_configured
+from receiver.jobs.context import JobContext
+from receiver.jobs.outcomes import Begin, Move, Outcome, Postpone
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
 from storage.ledger.ledger import Ledger
-from storage.models import Attempt, Clock, Job, JobError, JobRequest, Status
+from storage.models import Attempt, Job, JobError, JobRequest, Status
 
 RENEWED_MS = 12 * 3600 * 1000
-"""After so long a wait for an operator a submission's callback URL is made anew."""
+"""After so long a wait for an operator a submission gets a new callback URL."""
 
 UNCERTAIN = frozenset(kind.code for kind in (OutcomeUnknown, GarbledAnswer, SubmittedBefore))
 """Error codes of a submission after which the gateway may still have accepted it."""
 
-NOTE_WAITS_S = (0.1, 0.5, 2.0)
+RETRY_AFTER_S = (0.1, 0.5, 2.0)
+"""The waits before a write is tried again that notes a gateway's answer to a submission."""
 
-Noted = TypeVar("Noted")
+Written = TypeVar("Written")
 
 log = structlog.get_logger("darkroom.submit")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The outcome of a request that the gateway cannot be asked to answer again: its write is retried."""
+
+    outcome: Move | Postpone
+
+    def write(self, ledger: Ledger, job: Job, worker: str) -> Job:
+        """Write it; if the lease is lost, keep the gateway's job id for the worker that has the job now."""
+        theirs = self.outcome.options.get("gateway_job_id")
+        request_id = self.outcome.options.get("gateway_request_id")
+        try:
+            return _retry(lambda: self.outcome.write(ledger, job, worker))
+        except LeaseLost:
+            if theirs is not None:
+                _retry(lambda: ledger.note_submission(job, theirs, request_id))
+            raise
+        except Conflict:
+            if theirs is None:
+                raise
+            message = f"{job.gateway} answered with the id of another job of ours, {theirs}."
+            error = JobError("gateway_job_taken", message, "gateway")
+            return Move(Status.FAILED, error=error).write(ledger, job, worker)
+
+
+def _retry(write: Callable[[], Written]) -> Written:
+    for wait_s in RETRY_AFTER_S:
+        try:
+            return write()
+        except Unavailable as error:
+            log.warning("ledger does not answer; trying again", why=str(error), wait_s=wait_s)
+            sleep(wait_s)
+    return write()
 
 
 @dataclass(frozen=True, slots=True)
 class Submitter:
     """The first step of a job's life. Thread-safe. `key_faults` is `Keys.faults` of the archive's keys."""
 
-    ledger: Ledger
-    gateways: Mapping[str, Gateway]
-    sender: GatewayClient
+    context: JobContext
     urls: CallbackUrls
-    breaker: CircuitBreaker
-    redactor: Redactor
-    timing: Timing
-    clock: Clock
-    metrics: Metrics
-    notify: NotifyPolicy
+    check_notify_url: Callable[[str], None]
+    """Raises EndpointForbidden for a URL that may not be notified."""
+    notify_default: str | None
     key_faults: Callable[[str, JobRequest], Sequence[Mapping[str, str]]]
 
     def accept(
@@ -79,31 +106,31 @@ class Submitter:
         notify_url: str | None = None,
         request_id: str | None = None,
     ) -> tuple[Job, bool]:
-        """Check a job and put it in the ledger. Answers the job, and whether it is new.
+        """Validate a job and put it in the ledger; return it, and whether it is new.
 
         Raises UnknownGateway, UnsupportedParameter or InvalidRequest, each naming every field that is
         wrong, and IdempotencyConflict.
         """
-        gateway = self.gateways.get(gateway_name)
+        gateway = self.context.gateways.get(gateway_name)
         if gateway is None:
-            known = ", ".join(sorted(self.gateways)) or "none"
+            known = ", ".join(sorted(self.context.gateways)) or "none"
             fault = {"field": "gateway", "message": f"not configured here; these are: {known}"}
             raise UnknownGateway([fault])
         request = _expressible(gateway, request, ignore=ignore_unsupported)
         if faults := [*gateway.faults(request), *self.key_faults(gateway_name, request)]:
             raise InvalidRequest(faults)
         try:
-            self.notify.check(notify_url or "")
+            self.check_notify_url(notify_url or "")
         except EndpointForbidden as error:
             raise InvalidRequest([{"field": "notify_url", "message": str(error)}]) from error
         try:
-            job, new = self.ledger.add_job(
+            job, new = self.context.ledger.add_job(
                 str(uuid_utils.uuid7()),
                 gateway_name,
                 request,
                 idempotency_key=idempotency_key,
                 notify_url=notify_url,
-                notify_default=self.notify.default,
+                notify_default=self.notify_default,
                 request_id=request_id,
             )
         except Conflict as error:
@@ -111,67 +138,69 @@ class Submitter:
         log.info("accepted", job=job.id, gateway=job.gateway, new=new)
         return job, new
 
-    def send(self, job: Job, worker: str) -> Job:
-        """Send a queued job. A refusal fails it; anything passing puts it back in the queue."""
-        gateway = self.gateways.get(job.gateway)
+    def send(self, job: Job, begin: Begin) -> Outcome:
+        """Submit a queued job. A refusal fails it; after a passing error it is queued again."""
+        gateway, breaker = self.context.gateways.get(job.gateway), self.context.breaker
         if gateway is None:
-            return self.ledger.postpone(job, worker, due_in_ms=60_000, error=not_configured(job))
-        if (wait_ms := self.breaker.sending_waits_ms(gateway.name)) > 0:
-            return self.ledger.postpone(job, worker, due_in_ms=wait_ms, counts_as_attempt=False)
-        if perhaps_taken(job) and self.clock() - job.began_at > self.timing.replay * 1000:
-            return self._give_up(job, worker)
-        with self.sender.reserve(gateway.name) as free, suppress(Crowded):
+            return Postpone(60_000, error=not_configured(job))
+        if (wait_ms := breaker.sending_waits_ms(gateway.name)) > 0:
+            return Postpone(wait_ms, counts_as_attempt=False)
+        if perhaps_taken(job) and self._since(job.began_at) > self.context.timing.replay:
+            return self._unconfirmed(job)
+        with self.context.sender.reserve(gateway.name) as free, suppress(Crowded):
             if free:
-                return self._send(job, worker, gateway)
-        self.breaker.not_sent(gateway.name)
-        return self.ledger.postpone(job, worker, due_in_ms=BUSY_MS, counts_as_attempt=False)
+                return self._send(job, gateway, begin)
+        breaker.not_sent(gateway.name)
+        return Postpone(BUSY_MS, counts_as_attempt=False)
 
-    def recover(self, job: Job, worker: str) -> Job:
-        """Go on with a submission whose outcome nobody recorded."""
-        gateway = self.gateways.get(job.gateway)
+    def recover(self, job: Job) -> Outcome:
+        """Go on with a submission whose answer was never recorded."""
+        gateway = self.context.gateways.get(job.gateway)
         if job.gateway_job_id is not None:
             # Kept by a worker that had lost its lease when the answer came.
-            return self.ledger.move(job, Status.RUNNING, worker, keep_lease=True)
+            return Move(Status.RUNNING, keep_lease=True)
         taken = job.error is not None and job.error.code == SubmittedBefore.code
         if gateway is not None and gateway.idempotent and not taken:
-            lost = Attempt.once("send", OutcomeUnknown.code, "Its answer was never recorded.", self.clock())
-            return self.ledger.move(job, Status.QUEUED, worker, keep_lease=True, attempts=[lost])
-        return self._wait_or_give_up(job, worker, job.error)
+            lost = self._attempt(OutcomeUnknown.code, "Its answer was never recorded.")
+            return Move(Status.QUEUED, keep_lease=True, attempts=[lost])
+        return self._await_callback(job, job.error)
 
-    def _send(self, job: Job, worker: str, gateway: Gateway) -> Job:
+    def _send(self, job: Job, gateway: Gateway, begin: Begin) -> Outcome:
+        breaker = self.context.breaker
         if not sent_before(job):
             # Its callback URL lives, and its day begins, when it is first sent: it may have waited for long.
-            job = replace(job, submission_at=self.clock())
+            job = replace(job, submission_at=self.context.clock())
         url = self.urls.make(job)
         request = gateway.submit_request(job, url)
         # In the ledger before it is on the wire: after a crash we know that it may have been sent.
-        job = self.ledger.move(
-            job,
+        move = Move(
             Status.SUBMITTING,
-            worker,
             keep_lease=True,
-            at_most=self.sender.limits[gateway.name],
+            at_most=self.context.sender.limits[gateway.name],
             callback_expected=url is not None,
-            sent=self.redactor.value(_body(request)),
+            sent=self.context.redactor.value(_body(request)),
             submission_at=job.began_at,
             error=None,
         )
+        job = begin(move)
         try:
             submission = self._exchange(gateway, request)
         except GatewayError as error:
             log.warning("submission failed", gateway=job.gateway, code=error.code, why=str(error))
-            self.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome=error.code)
-            failed, sent = error, job
-            self._firmly(lambda: self.breaker.gateway_failed(gateway.name, "send", failed))
-            return self._firmly(lambda: self._not_taken(sent, worker, gateway, failed))
-        self.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome="accepted")
-        job = self._taken(job, worker, submission)
-        self.breaker.gateway_answered(gateway.name, "send")
-        return job
+            self._count(gateway, error.code)
+            failed = error
+            _retry(lambda: breaker.gateway_failed(gateway.name, "send", failed))
+            return Answered(_retry(lambda: self._not_taken(job, gateway, failed)))
+        self._count(gateway, "accepted")
+        with suppress(Unavailable):
+            # The answer must be noted, whether or not its circuit could be closed.
+            breaker.gateway_answered(gateway.name, "send")
+        return Answered(self._taken(job, submission))
 
     def _exchange(self, gateway: Gateway, request: httpx.Request) -> Submission:
-        with self.metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="submit"):
-            response = self.sender.send(request)
+        metrics = self.context.metrics
+        with metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="submit"):
+            response = self.context.sender.send(request)
         try:
             return gateway.read_submission(response)
         except GatewayUnavailable as error:
@@ -180,113 +209,89 @@ class Submitter:
             # A 5xx does not say that the job was not taken.
             raise OutcomeUnknown(str(error), request_id=error.request_id) from error
 
-    def _taken(self, job: Job, worker: str, submission: Submission) -> Job:
+    def _taken(self, job: Job, submission: Submission) -> Move:
         log.info("submitted", gateway=job.gateway, gateway_job=submission.gateway_job_id)
-        due_in = self.timing.poll_due(0, callback_expected=job.callback_expected)
-        told = f"{job.gateway} took it as {submission.gateway_job_id}."
-        attempt = Attempt.once("send", "taken", self.redactor.text(told), self.clock())
+        due_in = self.context.timing.poll_due(0, callback_expected=job.callback_expected)
+        said = self.context.redactor.text(f"Submitted; {job.gateway} calls it {submission.gateway_job_id}.")
+        return Move(
+            Status.RUNNING,
+            due_in_ms=int(due_in * 1000),
+            attempts=[self._attempt("taken", said)],
+            gateway_job_id=submission.gateway_job_id,
+            gateway_request_id=submission.request_id,
+        )
 
-        def note() -> Job:
-            return self.ledger.move(
-                job,
-                Status.RUNNING,
-                worker,
-                due_in_ms=int(due_in * 1000),
-                attempts=[attempt],
-                gateway_job_id=submission.gateway_job_id,
-                gateway_request_id=submission.request_id,
-            )
-
-        try:
-            return self._firmly(note)
-        except LeaseLost:
-            # Another worker goes on with the job, and could not ask for this answer again.
-            self._firmly(
-                lambda: self.ledger.note_submission(job, submission.gateway_job_id, submission.request_id)
-            )
-            raise
-        except Conflict:
-            error = JobError(
-                "gateway_job_taken",
-                f"{job.gateway} answered with the id of another job of ours, {submission.gateway_job_id}.",
-                "gateway",
-            )
-            return self.ledger.move(job, Status.FAILED, worker, error=error)
-
-    def _firmly(self, note: Callable[[], Noted]) -> Noted:
-        """Try harder than usual to write down what a gateway answered: it cannot be asked for it again."""
-        for wait_s in NOTE_WAITS_S:
-            try:
-                return note()
-            except Unavailable as error:
-                log.warning("ledger does not answer; trying again", why=str(error), wait_s=wait_s)
-                sleep(wait_s)
-        return note()
-
-    def _not_taken(self, job: Job, worker: str, gateway: Gateway, error: GatewayError) -> Job:
-        details = self.redactor.value(error.details) if error.details else None
-        reason = JobError(error.code, self.redactor.text(str(error)), error.at_fault, details)
-        attempt = Attempt.once("send", error.code, reason.message, self.clock())
+    def _not_taken(self, job: Job, gateway: Gateway, error: GatewayError) -> Move | Postpone:
+        redactor, timing = self.context.redactor, self.context.timing
+        details = redactor.value(error.details) if error.details else None
+        reason = JobError(error.code, redactor.text(str(error)), error.at_fault, details)
+        attempt = self._attempt(error.code, reason.message)
         if isinstance(error, GatewayRefused):
-            return self.ledger.move(job, Status.FAILED, worker, error=reason, attempts=[attempt])
+            return Move(Status.FAILED, error=reason, attempts=[attempt])
         unknown = isinstance(error, OutcomeUnknown | GarbledAnswer) and not gateway.idempotent
         if unknown or isinstance(error, SubmittedBefore):
-            return self._wait_or_give_up(job, worker, reason, attempt)
-        # What only an operator can mend is waited for, as long as it takes.
+            return self._await_callback(job, reason, attempt)
+        # For what only an operator can fix there is no limit.
         passing = error.at_fault != "operator"
-        if passing and self.clock() - job.began_at > self.timing.no_answer * 1000:
-            return self.ledger.move(job, Status.FAILED, worker, error=reason, attempts=[attempt])
-        due_in_ms = max(self._backoff_ms(job, error), self.breaker.sending_waits_ms(gateway.name))
-        return self.ledger.move(
-            job,
+        if passing and self._since(job.began_at) > timing.no_answer:
+            return Move(Status.FAILED, error=reason, attempts=[attempt])
+        return Move(
             Status.QUEUED,
-            worker,
-            due_in_ms=due_in_ms,
+            due_in_ms=max(self._backoff_ms(job, error), self.context.breaker.sending_waits_ms(gateway.name)),
             error=reason,
             attempts=[attempt],
             submission_at=self._began_at(job, passing=passing),
         )
 
     def _began_at(self, job: Job, *, passing: bool) -> int:
-        """When the life of this submission's callback URL begins: anew for one that had to wait for long.
+        """Return when the life of a submission's callback URL begins: now, for one that waited for long.
 
         A gateway that refuses our key or wants credits has not taken it, so its next try may have another
         URL; the old one would run out while it waits. Not so if an earlier try may have been taken.
         """
-        now = self.clock()
+        now = self.context.clock()
         waited = not passing and now - job.began_at > RENEWED_MS
         return now if waited and not perhaps_taken(job) else job.began_at
 
     def _backoff_ms(self, job: Job, error: GatewayError) -> int:
-        """How long this job waits by its own schedule; the end of a pause is not its own."""
+        """Return how long this job waits by its own schedule; the end of a pause is not its own."""
         if error.at_fault == "operator":
             return 0
-        wait = self.timing.backoff(job.attempts)
+        timing = self.context.timing
+        wait = timing.backoff(job.attempts)
         if isinstance(error, RateLimited):
-            wait = max(wait, self.timing.later(error.retry_after_s))
+            wait = max(wait, timing.later(error.retry_after_s))
         return int(wait * 1000)
 
-    def _wait_or_give_up(
-        self, job: Job, worker: str, reason: JobError | None, attempt: Attempt | None = None
-    ) -> Job:
-        """Never send twice what may have been taken: wait for its callback, and then fail."""
-        since = job.moved_at(Status.SUBMITTING) or job.created_at
-        most_ms = int(self.timing.unconfirmed * 1000)
+    def _await_callback(
+        self, job: Job, reason: JobError | None, attempt: Attempt | None = None
+    ) -> Move | Postpone:
+        """Never send again what may have been taken: wait for its callback, and fail after the deadline."""
+        most_s = self.context.timing.unconfirmed
         # Never longer, though the clock may have been set back since.
-        left_ms = min(since + most_ms - self.clock(), most_ms)
+        left_s = min(most_s - self._since(job.moved_at(Status.SUBMITTING) or job.created_at), most_s)
         attempts = [attempt] if attempt else []
-        if left_ms > 0:
-            return self.ledger.postpone(job, worker, due_in_ms=left_ms, error=reason, attempts=attempts)
-        return self._give_up(job, worker, attempts)
+        if left_s > 0:
+            return Postpone(int(left_s * 1000), error=reason, attempts=attempts)
+        return self._unconfirmed(job, attempts)
 
-    def _give_up(self, job: Job, worker: str, attempts: Sequence[Attempt] = ()) -> Job:
+    def _unconfirmed(self, job: Job, attempts: Sequence[Attempt] = ()) -> Move:
         message = (
-            f"{job.gateway} never said whether it took the job. It was not sent again, because that "
+            f"{job.gateway} never said whether it accepted the job. It was not sent again, because that "
             "could have been charged twice; look into the gateway's own list of jobs."
         )
         log.error("submission unconfirmed", gateway=job.gateway)
         error = JobError("submission_unconfirmed", message, "gateway")
-        return self.ledger.move(job, Status.FAILED, worker, error=error, attempts=attempts)
+        return Move(Status.FAILED, error=error, attempts=attempts)
+
+    def _since(self, then: int) -> float:
+        return (self.context.clock() - then) / 1000
+
+    def _attempt(self, code: str, message: str) -> Attempt:
+        return Attempt.once("send", code, message, self.context.clock())
+
+    def _count(self, gateway: Gateway, outcome: str) -> None:
+        self.context.metrics.count("darkroom_submissions_total", gateway=gateway.name, outcome=outcome)
 
 
 def sent_before(job: Job) -> bool:

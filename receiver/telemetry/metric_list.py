@@ -177,7 +177,7 @@ _LEDGER = (
     _read("darkroom_deliveries_waiting", "Callbacks on disk that were not applied to their job yet."),
     _counter(
         "darkroom_ledger_errors_total", "Uses of the ledger that failed, by the part that needed it.",
-        _label("part", "intake", "worker", "notifier", "metrics", "events", "housekeeper", "bell"),
+        _label("part", "intake", "worker", "notifier", "metrics", "events", "bell"),
     ),
 )  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -15,7 +14,6 @@ from starlette.types import Message
 from receiver.api.event_tail import GAP_S, RECENT, EventBuffer
 from receiver.api.subscriptions import TAKEN, Reset, Subscriptions
 from receiver.http.auth import Caller
-from receiver.jobs.cleanup import Housekeeper
 from receiver.telemetry.metrics import Metrics
 from storage.errors import Unavailable
 from storage.ledger.database import Database
@@ -323,26 +321,3 @@ def test_an_empty_ledger_has_forgotten_nothing(events: Counted) -> None:
         assert events.since(beginning, limit=9).lost is None
     assert events.since(EventPosition(1), limit=9).lost is LostReason.UNKNOWN
     assert events.forget(10) == 0
-
-
-def test_the_housekeeper_does_its_chores_at_once_and_again(database: Database, events: Counted) -> None:
-    put(database, 2500, at=10)
-    put(database, 1, at=90)
-    done = threading.Semaphore(0)
-    failing = iter([True, False])
-
-    def forget() -> int:
-        if next(failing, False):
-            raise Unavailable("The ledger is away.")
-        done.release()
-        return events.forget(50)
-
-    keeper = Housekeeper({"events forgotten": forget}, Metrics(["apiframe"]), every_s=0.05)
-    keeper.start()
-    try:
-        for _ in range(5):  # three pieces, nothing left, and then once more
-            assert done.acquire(timeout=20)
-        assert left(events) == [2501]
-    finally:
-        keeper.stop(20)
-    assert not keeper._thread.is_alive()

@@ -145,8 +145,7 @@ class Process:
 
     def claim(self, many: int) -> None:
         """Take so many due jobs in hand, as a worker does."""
-        room = self.parts.worker._lanes.room(many, self.parts.sender.full())
-        for job in self.ledger.claim(self.name, room):
+        for job in self.ledger.claim(self.name, self.parts.worker.budget(many, [])):
             # Where its own lease ran out, the step that is under way goes on.
             self.hand.setdefault(job.id, job)
 
@@ -252,16 +251,16 @@ class World:
         dead.close()
 
     def step(self, who: int, job: Job) -> None:
-        """Let a process do one step of a job that it has in hand, as `Worker._see_through` does."""
+        """Let a process do one step of a job that it has in hand, as `Worker.work` does."""
         process = self.processes[who]
         worker = process.parts.worker
         try:
-            held = worker._step(job)
+            held = worker.run_step(job)
         except LeaseLost:
             del process.hand[job.id]
         except Conflict as error:
             self.refused.append(f"{job.status} {job.id}: {error}")
-            worker._set_aside(job)
+            worker.set_aside(job)
             del process.hand[job.id]
         except StorageError:
             del process.hand[job.id]

@@ -79,7 +79,7 @@ def test_1_a_job_is_in_the_ledger_before_its_gateway_is_called_and_its_id_is_the
 ) -> None:
     """1: a job is in the ledger before its gateway is called, and a repeated submit is not charged twice.
 
-    Upheld by `Submitter._send` (receiver/jobs/submit.py): the move to submitting, committed before
+    Upheld by `Submitter._send` (receiver/jobs/submit.py): the move to submitting, committed by `begin` before
     `_exchange`; and by `Apiframe.submit` (receiver/gateways/apiframe.py): the header Idempotency-Key.
     """
     sender, seen = witness(tmp_path)
@@ -96,7 +96,7 @@ def test_2_a_gateway_without_idempotency_is_not_called_twice_after_a_lost_answer
 ) -> None:
     """2: where a gateway has no idempotency, what it may have taken is never sent again by itself.
 
-    Upheld by `Submitter._not_taken` (receiver/jobs/submit.py): `unknown`, and `_wait_or_give_up` for it; and
+    Upheld by `Submitter._not_taken` (receiver/jobs/submit.py): `unknown`, and `_await_callback` for it; and
     by `Submitter._exchange`: a 5xx becomes OutcomeUnknown.
     """
     sender, seen = witness(tmp_path)
@@ -123,7 +123,7 @@ def test_2_nor_after_a_crash_while_it_was_being_called(start: Start, tmp_path: P
 
 
 def test_2_and_its_callback_alone_heals_it(start: Start, tmp_path: Path) -> None:
-    """Upheld by `submitting` in `_steps` (receiver/app.py): `pending_deliveries`, before `recover`."""
+    """Upheld by `Steps.run` (receiver/jobs/steps.py): `_called_back`, before `recover`."""
     sender, seen = witness(tmp_path)
     job = start(factories=Factories(sender=sender)).make(ULTRA, fault={"fault": "lost_answer", "times": 1})
     assert (job["status"], len(seen)) == ("archived", 1)
@@ -227,8 +227,8 @@ def test_6_the_record_is_written_after_the_images_and_the_job_is_archived_after_
 ) -> None:
     """6: first all images, then the record, then the job is archived.
 
-    Upheld by `Collector.collect` and `_close` (receiver/jobs/archive.py): `_fetch_missing`, `write_record`
-    and `move`, in this order.
+    Upheld by `Archiver.run` and `_close` (receiver/jobs/archive.py): `_fetch_missing`, `write_record`, and
+    the Move that `_close` returns, in this order.
     """
     written: list[tuple[str, list[Any]]] = []
 
@@ -294,7 +294,7 @@ def test_6_what_somebody_stored_before_is_compared_and_never_replaced(
 def test_7_the_bytes_are_the_gateways_own(live: Live, params: dict[str, Any]) -> None:
     """7: original bytes are never re-encoded, and metadata is never written into them.
 
-    Upheld by `Collector._fetch` (receiver/jobs/archive.py), which hands the downloaded file itself on, and by
+    Upheld by `Archiver._fetch` (receiver/jobs/archive.py), which hands the downloaded file itself on, and by
     `Archive.store_image` (storage/archive/archive.py), which stores that file: let either open and save it as
     an image.
     """

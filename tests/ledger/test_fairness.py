@@ -13,14 +13,14 @@ import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.jobs.fair_share import FairShare
-from receiver.jobs.worker import Worker
+from receiver.jobs.outcomes import Begin, Outcome, Postpone
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schedule import system_clock
-from receiver.telemetry.metrics import Metrics
 from storage.ledger.ledger import Ledger
 from storage.models import ImageRef, Job, JobRequest, JobResult, Status
 from tests.support.ledgers import add
 from tests.support.live import IMAGEN, ULTRA, Live, Movable, Start, started
+from tests.support.workers import worker
 
 
 @contextmanager
@@ -146,35 +146,28 @@ def test_a_job_that_is_due_again_before_its_step_is_over_is_done_at_once(ledger:
     done = threading.Event()
     steps: list[str] = []
 
-    def step(job: Job, name: str) -> Job:
-        steps.append(name)
-        if len(steps) > 1:
-            done.set()
-            return ledger.postpone(job, name, due_in_ms=3_600_000)
-        back = ledger.postpone(job, name, due_in_ms=0)
-        for _ in range(500):
-            if ledger.job(job.id).leased_by == name:
-                break
-            worker.wake()
-            done.wait(0.01)
-        return back
+    def step(job: Job, _begin: Begin) -> Outcome:
+        steps.append(job.id)
+        if len(steps) == 1:
+            return Postpone(0)
+        done.set()
+        return Postpone(3_600_000)
 
-    worker = Worker(
-        ledger,
-        dict.fromkeys((Status.QUEUED,), step),
-        concurrency=2,
-        sending={"apiframe": 4},
-        clock=system_clock,
-        moved=lambda _job_id: None,
-        full=lambda: (),
-        metrics=Metrics(["apiframe"]),
-    )
-    worker.start()
+    def moved(job: Job) -> None:
+        """Hold the first step up until the job was claimed again."""
+        for _ in range(500):
+            if len(steps) > 1 or ledger.job(job.id).leased_by == working.name:
+                return
+            working.wake()
+            done.wait(0.01)
+
+    working = worker(ledger, step, moved=moved)
+    working.start()
     try:
         assert done.wait(10), "left lying until its lease ran out"
     finally:
-        worker.stop(2)
-        worker.join(2)
+        working.stop(2)
+        working.join(2)
 
 
 def test_a_gateways_own_words_are_kept_with_a_job_that_it_refuses(start: Start) -> None:
@@ -217,28 +210,28 @@ def _count(path: str, asked: dict[str, int]) -> None:
         asked["list" if path == "/v2/jobs" else "job"] += path.startswith("/v2/jobs")
 
 
-def a_job(gateway: str) -> Job:
+def a_job(gateway: str, status: Status = Status.READY) -> Job:
     request = JobRequest(model="m", prompt="p")
-    return Job("id", gateway, Status.QUEUED, request, created_at=0, updated_at=0, next_attempt_at=0)
+    return Job("id", gateway, status, request, created_at=0, updated_at=0, next_attempt_at=0)
 
 
 def test_every_gateway_keeps_a_share_of_the_threads() -> None:
-    lanes = FairShare(["a", "b"], 8, {})
-    for _ in range(6):
-        lanes.enter(a_job("a"))
-    room = lanes.room(2, full=())
-    assert (room.of("a"), room.of("b")) == (0, 6)
-    assert next(iter(room.by_gateway)) == "b"
-    lanes.leave(a_job("a"))
-    assert lanes.room(3, full=()).of("a") == 1
+    shares = FairShare(["a", "b"], 8, {})
+    budget = shares.budget(2, [a_job("a")] * 6, full=())
+    assert (budget.of("a"), budget.of("b")) == (0, 6)
+    assert next(iter(budget.by_gateway)) == "b"
+    assert shares.budget(3, [a_job("a")] * 5, full=()).of("a") == 1
 
 
 def test_fetching_images_leaves_a_thread_for_talking_to_the_gateway() -> None:
-    lanes = FairShare(["a"], 3, {})
-    with lanes.collecting(a_job("a")) as first, lanes.collecting(a_job("a")) as second:
-        with lanes.collecting(a_job("a")) as third:
+    shares = FairShare(["a"], 3, {})
+    with shares.downloading(a_job("a")) as first, shares.downloading(a_job("a")) as second:
+        with shares.downloading(a_job("a")) as third:
             assert (first, second, third) == (True, True, False)
-        with lanes.collecting(a_job("gone")) as other:
+        assert shares.budget(1, [], full=()).no_images == ["a"]
+        with shares.downloading(a_job("a", Status.RUNNING)) as talking:
+            assert talking
+        with shares.downloading(a_job("gone")) as other:
             assert other
-    with lanes.collecting(a_job("a")) as again:
+    with shares.downloading(a_job("a")) as again:
         assert again

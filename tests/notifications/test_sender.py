@@ -10,19 +10,22 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from standardwebhooks import WebhookVerificationError
 
+from receiver.api.subscriptions import Subscriptions
+from receiver.app import _moved
 from receiver.download.ssrf import parse_target
 from receiver.keyring import new_webhook_secret
 from receiver.notifications.message import MAX_WHOLE_BYTES, body_of
 from receiver.notifications.transport import Poster
 from receiver.schedule import Timing, system_clock
+from storage.ledger.events import Events
 from storage.ledger.outbox import Outbox
+from storage.ledger.wakeup import WakeupChannel
 from storage.models import Job, JobRequest, NotificationState, Output, Status
 from storage.urls import authority_of
 from tests.support.notifications import EXACT, SECRET, Answer, Application, application, desk, nobody, policy
@@ -409,20 +412,13 @@ def test_a_desk_that_stops_gives_back_what_it_has_not_sent(tmp_path: Path) -> No
         until.set()
 
 
-def _given(after: Job, _job: Job, _worker: str) -> Job:
-    return after
-
-
-def test_the_step_that_ends_a_job_wakes_the_notifier_and_no_other_does(tmp_path: Path) -> None:
+def test_only_a_finished_job_that_asked_for_it_wakes_the_notifier(tmp_path: Path) -> None:
     with desk(tmp_path, start=False) as at:
+        database = at.notifications._database
+        subscriptions = Subscriptions(Events(database), at.metrics, most=9, most_each=9)
+        moved = _moved(subscriptions, at.notifier, WakeupChannel(database, lambda _error: None))
         told, untold = at.rest("https://app.example/hook"), at.rest(None)
-        woken = at.notifier._wake
-        for after, wakes in (
-            (told, True),
-            (untold, False),
-            (replace(told, status=Status.RUNNING), False),
-        ):
-            woken.clear()
-            (step,) = at.notifier.after({Status.READY: partial(_given, after)}).values()
-            assert step(told, "w") == after
-            assert woken.is_set() is wakes
+        for after, wakes in ((told, True), (untold, False), (replace(told, status=Status.RUNNING), False)):
+            at.notifier._wake.clear()
+            moved(after)
+            assert at.notifier._wake.is_set() is wakes

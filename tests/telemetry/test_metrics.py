@@ -25,16 +25,16 @@ from starlette.routing import Route
 from receiver.cache import TtlCache
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.http.middleware import RequestMiddleware, handlers
-from receiver.jobs.metrics import Measured, from_ledger, from_pauses, from_results
+from receiver.jobs.metrics import from_ledger, from_pauses, from_results
 from receiver.sandbox import SandboxServer
 from receiver.schedule import system_clock
 from receiver.telemetry.metric_list import METRICS
 from receiver.telemetry.metrics import Metrics
-from storage.errors import Conflict, LeaseLost, Unavailable
+from storage.errors import Unavailable
 from storage.ledger.backlog import Backlog, Waiting
 from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
-from storage.models import FoundBy, Job, Status
+from storage.models import Status
 from tests.callbacks.test_callbacks import completed, signed
 from tests.support.ledgers import Clock, offer, running
 from tests.support.live import FAST, IMAGEN, ULTRA, Live, Start, started
@@ -370,60 +370,6 @@ def test_what_waits_is_counted_without_reading_every_row(opened: tuple[Ledger, B
     assert len(plans) >= 3
     # The indexes of unfinished jobs may be read whole: they hold nothing else.
     assert [plan for plan in plans if plan.startswith("SCAN") and "INDEX ix_jobs_" not in plan] == []
-
-
-def moved(job: Job, *statuses: Status, **changes: object) -> Job:
-    moves = job.moves + tuple((status, job.updated_at) for status in statuses)
-    return replace(job, status=statuses[-1], moves=moves, **changes)  # type: ignore[arg-type]
-
-
-def test_steps_are_measured(opened: tuple[Ledger, Backlog, Clock]) -> None:
-    ledger, backlog, clock = opened
-    metrics = Metrics(["apiframe"])
-    measured = Measured(metrics, backlog)
-    inside: list[float | None] = []
-    job = running(ledger)
-
-    def step(job: Job, _worker: str) -> Job:
-        inside.append(value(metrics.page(), "darkroom_worker_jobs"))
-        ready = moved(job, Status.READY, found_by=FoundBy.CALLBACK)
-        return replace(moved(ready, Status.ARCHIVED), updated_at=clock.now + 4000)
-
-    after = measured.steps({Status.RUNNING: step})[Status.RUNNING](job, "w")
-    assert after.status is Status.ARCHIVED
-    assert (inside, value(metrics.page(), "darkroom_worker_jobs")) == ([1], 0)
-    shown = metrics.page()
-    for status in (Status.READY, Status.ARCHIVED):
-        assert value(shown, "darkroom_moves_total", gateway="apiframe", status=status) == 1
-    assert value(shown, "darkroom_moves_total", gateway="apiframe", status="running") == 0
-    assert value(shown, "darkroom_results_total", gateway="apiframe", found_by="callback") == 1
-    assert value(shown, "darkroom_result_to_archive_seconds_sum", gateway="apiframe") == 4
-    assert value(shown, "darkroom_step_seconds_count", status="running") == 1
-
-
-@pytest.mark.parametrize(
-    ("error", "name", "labels"),
-    [
-        (LeaseLost("gone"), "darkroom_leases_lost_total", {}),
-        (Unavailable("away"), "darkroom_ledger_errors_total", {"part": "worker"}),
-        (Conflict("no such move"), "darkroom_steps_failed_total", {"status": "running"}),
-        (RuntimeError("unforeseen"), "darkroom_steps_failed_total", {"status": "running"}),
-    ],
-)
-def test_a_step_that_fails_is_counted_and_fails(
-    opened: tuple[Ledger, Backlog, Clock], error: Exception, name: str, labels: dict[str, str]
-) -> None:
-    ledger, backlog, _ = opened
-    metrics = Metrics(["apiframe"])
-    measured = Measured(metrics, backlog)
-
-    def step(_job: Job, _worker: str) -> Job:
-        raise error
-
-    with pytest.raises(type(error)):
-        measured.steps({Status.RUNNING: step})[Status.RUNNING](running(ledger), "w")
-    assert value(metrics.page(), name, **labels) == 1
-    assert value(metrics.page(), "darkroom_worker_jobs") == 0
 
 
 def test_results_that_wait_and_gateways_that_are_paused_are_shown() -> None:

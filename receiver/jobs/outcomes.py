@@ -1,0 +1,75 @@
+"""Describe what a step of a job's life decided: `Move` or `Postpone`; the worker writes it with its lease."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Unpack
+
+from storage.ledger.ledger import Ledger
+from storage.ledger.rows import Changes
+from storage.models import Attempt, Job, Status
+
+
+class Outcome(Protocol):
+    """What shall become of a job after a step."""
+
+    def write(self, ledger: Ledger, job: Job, worker: str) -> Job:
+        """Write it to the ledger; raise LeaseLost, Conflict or Unavailable as `Ledger.move` does."""
+
+
+class _Options(Changes, total=False):
+    applied: Mapping[str, str]
+    attempts: Sequence[Attempt]
+
+
+class MoveOptions(_Options, total=False):
+    """The keyword arguments of `Ledger.move`."""
+
+    due_in_ms: int
+    keep_lease: bool
+    at_most: int
+
+
+class PostponeOptions(_Options, total=False):
+    """The keyword arguments of `Ledger.postpone`."""
+
+    counts_as_attempt: bool
+    ignore_callbacks: bool
+
+
+@dataclass(init=False, slots=True)
+class Move:
+    """Move a job to another status; with `keep_lease` the worker goes on with its next step at once."""
+
+    to: Status
+    options: MoveOptions
+
+    def __init__(self, to: Status, **options: Unpack[MoveOptions]) -> None:
+        self.to, self.options = to, options
+
+    def write(self, ledger: Ledger, job: Job, worker: str) -> Job:
+        """Write it to the ledger."""
+        return ledger.move(job, self.to, worker, **self.options)
+
+
+@dataclass(init=False, slots=True)
+class Postpone:
+    """Leave a job in its status until it is due again in `due_in_ms` milliseconds."""
+
+    due_in_ms: int
+    options: PostponeOptions
+
+    def __init__(self, due_in_ms: int, **options: Unpack[PostponeOptions]) -> None:
+        self.due_in_ms, self.options = due_in_ms, options
+
+    def write(self, ledger: Ledger, job: Job, worker: str) -> Job:
+        """Write it to the ledger."""
+        return ledger.postpone(job, worker, due_in_ms=self.due_in_ms, **self.options)
+
+
+Begin = Callable[[Move], Job]
+"""Commits a move that must be durable before a step goes on; raises LeaseLost or Crowded."""
+
+Step = Callable[[Job, Begin], Outcome]
+"""Decides what shall become of a job, around one piece of I/O."""

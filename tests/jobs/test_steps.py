@@ -1,0 +1,189 @@
+"""What each step of a job's life decides, as tables: nothing is written but what a step begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from receiver.callbacks.tokens import CallbackTokens, CallbackUrls
+from receiver.gateways.api_in_one import ApiInOne
+from receiver.gateways.apiframe import Apiframe
+from receiver.gateways.base import Gateway
+from receiver.jobs.bulk_poll import BulkPoller
+from receiver.jobs.outcomes import Move, Outcome, Postpone
+from receiver.jobs.reconcile import Reconciler
+from receiver.jobs.submit import Answered, Submitter
+from storage.errors import LeaseLost, Unavailable
+from storage.ledger.backlog import Backlog
+from storage.ledger.database import Database
+from storage.ledger.ledger import Ledger
+from storage.models import Job, Status
+from tests.support.ledgers import Clock, add
+from tests.support.workers import job_context
+
+GATEWAYS: dict[str, Gateway] = {"apiframe": Apiframe("afk_key"), "api-in-one": ApiInOne("aio_key")}
+ACCEPTED = {"apiframe": {"jobId": "theirs"}, "api-in-one": {"code": 200, "data": {"task_id": "theirs"}}}
+QUEUED, RUNNING, READY, FAILED = Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")) as database:
+        yield Ledger(database, Clock())
+
+
+class Answer(httpx.BaseTransport):
+    """Gives one answer, or none; `begun` as it was when the request left."""
+
+    def __init__(self, answer: httpx.Response | None) -> None:
+        self.answer = answer
+        self.moves: list[Move] = []
+        self.begun: list[Status] | None = None
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.begun = [move.to for move in self.moves]
+        if self.answer is None:
+            raise httpx.ReadTimeout("", request=request)
+        return self.answer
+
+
+def submitted(ledger: Ledger, gateway: str, answer: Answer) -> Outcome:
+    """Decide on a queued job by what its gateway answers."""
+    job = add(ledger, gateway=gateway)
+    context = job_context(ledger, GATEWAYS, answer)
+    urls = CallbackUrls(
+        "https://archive.example", CallbackTokens(["k" * 40], max_age_s=60, clock=ledger._clock)
+    )
+    submitter = Submitter(context, urls, lambda _url: None, None, lambda _gateway, _request: ())
+
+    def begin(move: Move) -> Job:
+        answer.moves.append(move)
+        moves = (*job.moves, (Status.SUBMITTING, ledger._clock()))
+        return replace(job, status=Status.SUBMITTING, moves=moves, callback_expected=True)
+
+    return submitter.send(job, begin)
+
+
+def taken(gateway: str) -> httpx.Response:
+    return httpx.Response(200, json=ACCEPTED[gateway])
+
+
+@pytest.mark.parametrize(
+    ("gateway", "answer", "to", "code"),
+    [
+        ("apiframe", taken("apiframe"), RUNNING, None),
+        ("apiframe", httpx.Response(429, headers={"retry-after": "7"}), QUEUED, "rate_limited"),
+        ("apiframe", httpx.Response(401), QUEUED, "gateway_unauthorized"),
+        ("apiframe", httpx.Response(400, json={"message": "no"}), FAILED, "gateway_refused"),
+        ("apiframe", httpx.Response(503), QUEUED, "gateway_unavailable"),
+        ("apiframe", None, QUEUED, "outcome_unknown"),
+        ("api-in-one", taken("api-in-one"), RUNNING, None),
+        ("api-in-one", httpx.Response(429), QUEUED, "rate_limited"),
+        ("api-in-one", httpx.Response(500), None, "outcome_unknown"),
+        ("api-in-one", httpx.Response(200, content=b"<html>"), None, "garbled_answer"),
+        ("api-in-one", None, None, "outcome_unknown"),
+    ],
+)
+def test_submission(
+    ledger: Ledger, gateway: str, answer: httpx.Response | None, to: Status | None, code: str | None
+) -> None:
+    """`to` is None where it stays submitting: it may have been accepted and must not be sent again."""
+    wire = Answer(answer)
+    outcome = submitted(ledger, gateway, wire)
+    assert isinstance(outcome, Answered)
+    assert wire.begun == [Status.SUBMITTING], "committed before the request left"
+    decided = outcome.outcome
+    assert (decided.to if isinstance(decided, Move) else None) == to
+    error = decided.options.get("error")
+    assert (error and error.code) == code
+    assert decided.options.get("gateway_job_id") == ("theirs" if to is RUNNING else None)
+    (attempt,) = decided.options["attempts"]
+    assert (attempt.step, attempt.code) == ("send", code or "taken")
+
+
+def test_nothing_is_sent_without_a_free_slot(ledger: Ledger) -> None:
+    wire = Answer(taken("apiframe"))
+    context = job_context(ledger, GATEWAYS, wire)
+    context.sender._free["apiframe"] = 0
+    submitter = Submitter(context, CallbackUrls(None, None), lambda _url: None, None, lambda *_: ())  # type: ignore[arg-type]
+    assert submitter.send(add(ledger), wire.moves.append) == Postpone(250, counts_as_attempt=False)  # type: ignore[arg-type]
+    assert wire.begun is None
+
+
+def at_gateway(ledger: Ledger) -> Job:
+    add(ledger)
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    return ledger.move(job, RUNNING, "w", keep_lease=True, gateway_job_id="theirs")
+
+
+IMAGE = {"url": "https://cdn.example/1.png"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "to", "code"),
+    [
+        ({"jobId": "theirs", "status": "COMPLETED", "result": {"images": [IMAGE]}}, READY, None),
+        ({"jobId": "theirs", "status": "COMPLETED", "result": {"images": []}}, FAILED, "no_images"),
+        ({"jobId": "theirs", "status": "FAILED", "error": "no"}, FAILED, "generation_failed"),
+        ({"jobId": "theirs", "status": "PROCESSING"}, None, None),
+        ({"jobId": "another", "status": "PROCESSING"}, None, "garbled_answer"),
+        (None, None, "outcome_unknown"),
+    ],
+)
+def test_poll(ledger: Ledger, answer: Any, to: Status | None, code: str | None) -> None:
+    response = None if answer is None else httpx.Response(200, json=answer)
+    context = job_context(ledger, GATEWAYS, Answer(response))
+    backlog = Backlog(ledger._database, ledger._clock)
+    poller = BulkPoller(backlog, context.sender, context.clock)
+    reconciler = Reconciler(context, {"apiframe": "auto"}, poller)
+    job = at_gateway(ledger)
+    assert isinstance(reconciler.advance(job), Postpone), "it is not due yet"
+    ledger._clock.now += 31_000  # type: ignore[attr-defined]
+    outcome = reconciler.advance(job)
+    assert isinstance(outcome, Move | Postpone)
+    assert (outcome.to if isinstance(outcome, Move) else None) == to
+    error = outcome.options.get("error")
+    assert (error and error.code) == code
+    assert ledger.job(job.id) == job, "nothing is written"
+
+
+class TestAnswered:
+    """The write of a gateway's answer to a submission, which it cannot be asked for again."""
+
+    outcome = Answered(Move(RUNNING, gateway_job_id="theirs"))
+
+    def submitting(self, ledger: Ledger, job_id: str = "job-1") -> Job:
+        add(ledger, job_id)
+        (job,) = ledger.claim("w", 1)
+        return ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+
+    def test_keeps_the_id_though_the_lease_was_lost(self, ledger: Ledger) -> None:
+        job = self.submitting(ledger)
+        with pytest.raises(LeaseLost):
+            self.outcome.write(ledger, job, "another")
+        assert (ledger.job(job.id).status, ledger.job(job.id).gateway_job_id) == (job.status, "theirs")
+
+    def test_fails_a_job_with_the_id_of_another(self, ledger: Ledger) -> None:
+        self.outcome.write(ledger, self.submitting(ledger), "w")
+        after = self.outcome.write(ledger, self.submitting(ledger, "job-2"), "w")
+        assert (after.status, after.error and after.error.code) == (FAILED, "gateway_job_taken")
+
+    def test_retries_while_the_ledger_is_away(self, ledger: Ledger) -> None:
+        away = iter([True, False])
+
+        class Shaky(Ledger):
+            def move(self, *args: Any, **more: Any) -> Job:
+                if next(away):
+                    raise Unavailable("away")
+                return super().move(*args, **more)
+
+        job = self.submitting(ledger)
+        shaky = Shaky(ledger._database, ledger._clock)
+        assert self.outcome.write(shaky, job, "w").status is RUNNING
