@@ -125,6 +125,10 @@ def _image_line(output: Output) -> tuple[Text, ...]:
     )
 
 
+_NO_ERROR = ("taken", "asked", "running", "succeeded")
+"""Codes of attempts whose message says it all."""
+
+
 def _event_line(event: TimelineEvent) -> tuple[Text, ...]:
     from receiver.schemas.job import Attempted, Delivered, Moved, Notified, Stored
 
@@ -137,7 +141,8 @@ def _event_line(event: TimelineEvent) -> tuple[Text, ...]:
             return at, cell("callback"), cell(f"{told}, body SHA-256 {event.body_sha256[:12]}")
         case Attempted():
             many = f" ({event.times} times since {event.first_at})" if event.times > 1 else ""
-            return at, cell(event.step), cell(f"{event.code}: {event.message}{many}")
+            told = event.message if event.code in _NO_ERROR else f"{event.code}: {event.message}"
+            return at, cell(event.step), cell(told + many)
         case Notified():
             told = f"{event.state}, tries: {event.attempts}, {event.code or 'no error'}"
             return at, cell("notified"), cell(told)

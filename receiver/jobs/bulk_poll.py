@@ -1,4 +1,4 @@
-"""Ask a gateway about many jobs with one request, where it has a list of them and many are due."""
+"""Poll many jobs with one request, where a gateway has a list of jobs and many are due."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from receiver.gateways.client import GatewayClient
 from storage.ledger.backlog import Backlog
 from storage.models import Clock, Job
 
-log = structlog.get_logger("darkroom.overview")
+log = structlog.get_logger("darkroom.bulk_poll")
 
 MANY = 5
-"""With fewer jobs due, each is asked about by itself."""
+"""With fewer jobs due, each is polled by itself."""
 FRESH_MS = 5_000
 """How long a list is good for jobs that came due before it was made."""
 MAX_PAGES = 10
-"""A job that is not among so many of the newest is asked about by itself."""
+"""A job that is not among so many of the newest is polled by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class _List:
 
 
 class BulkPoller:
-    """The lists that gateways gave lately. Thread-safe."""
+    """A cache of the lists that gateways gave lately. Thread-safe."""
 
     def __init__(self, backlog: Backlog, sender: GatewayClient, clock: Clock) -> None:
         self._backlog = backlog
@@ -41,10 +41,10 @@ class BulkPoller:
         self._lock = Lock()
 
     def find(self, gateway: Gateway, job: Job) -> Completion | None:
-        """What a list says of a job; None if there is no list of use, or it does not settle the job.
+        """Return what a list says of a job; None if there is no list of use, or it does not settle the job.
 
-        Raises GatewayError if the gateway is not well. A list that it refuses or garbles says nothing of the
-        jobs: each is then asked about by itself.
+        Raises GatewayError if the gateway is broken. A list that it refuses or garbles says nothing of the
+        jobs: each is then polled by itself.
         """
         if gateway.list_request(None) is None or job.gateway_job_id is None:
             return None
@@ -74,7 +74,7 @@ class BulkPoller:
             raise
         except GatewayError as error:
             log.warning("list not read", gateway=gateway.name, code=error.code, why=str(error))
-        log.info("asked about many", gateway=gateway.name, jobs=len(completions))
+        log.info("polled in bulk", gateway=gateway.name, jobs=len(completions))
         return _List(made_at, completions)
 
     def _pages(self, gateway: Gateway) -> Iterator[JobList]:

@@ -1,9 +1,8 @@
-"""Decide when a gateway or an image host is left alone, so that one that is broken holds up nothing else.
+"""Keep a circuit breaker for each gateway and image host, so that one that is broken holds up nothing else.
 
-A gateway that refuses our key or wants credits is paused at once, and one that asks for time gets it; one
-that cannot be reached, or an image host, after some failures in a row. When the time has passed one try is
-let through: if it succeeds everything goes on, if not the wait grows. The state is in the ledger, so it
-outlives a restart and holds for every worker.
+A circuit is closed while its gateway or host works. It opens after failures in a row, or at once where a
+gateway refuses our key, wants credits or asks for time. After its pause it is half-open: one try is let
+through, which closes it or opens it for longer. The state is in the ledger, for every worker and restart.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ log = structlog.get_logger("darkroom.breaker")
 Step = Literal["send", "ask", "download"]
 
 PAUSING = (GatewayUnauthorized, OutOfCredits)
-"""What only an operator can mend."""
+"""What only an operator can fix."""
 OUTAGE = (GatewayUnavailable, OutcomeUnknown, GarbledAnswer)
-"""What says that a gateway is not well; any other answer says that it is."""
+"""What says that a gateway is broken; any other answer says that it works."""
 PAUSED = frozenset(kind.code for kind in PAUSING)
 
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """Keeps the circuits. Thread-safe."""
+    """The circuits. Thread-safe."""
 
     circuits: Circuits
     timing: Timing
@@ -51,62 +50,62 @@ class CircuitBreaker:
     clock: Clock
 
     def asking_waits_ms(self, gateway: str) -> int:
-        """How long nothing may be asked of a gateway from now, in milliseconds; 0 if it may be."""
+        """Return how long a gateway may not be polled from now, in milliseconds; 0 if it may."""
         circuit = self.circuits.read("gateway", gateway)
         if circuit is None or circuit.code == OutOfCredits.code or circuit.retry_at is None:
             return 0
         return max(0, circuit.retry_at - self.clock())
 
     def sending_waits_ms(self, gateway: str) -> int:
-        """How long nothing may be sent to a gateway from now, in milliseconds; 0 if it may be."""
+        """Return how long nothing may be submitted to a gateway from now, in milliseconds; 0 if it may."""
         circuit = self.circuits.read("gateway", gateway)
         return 0 if circuit is None or circuit.retry_at is None else max(0, circuit.retry_at - self.clock())
 
     def not_sent(self, gateway: str) -> None:
-        """A submission that was let through came to nothing before it was sent: another one may go."""
+        """Let another try through a half-open circuit: the one that was let through was not sent."""
         if self.circuits.read("gateway", gateway) is not None:
             self.circuits.end_probe("gateway", gateway)
 
     def gateway_answered(self, gateway: str, step: Step) -> None:
-        """A gateway answered as it should."""
+        """Close the circuit of a gateway that answered as it should."""
         circuit = self.circuits.read("gateway", gateway)
         # Asking costs no credits and may need another right, so it does not disprove what sending met.
         if circuit is not None and (step in {"send", circuit.step} or circuit.code not in PAUSED):
             self._close(circuit)
 
     def gateway_failed(self, gateway: str, step: Step, error: GatewayError) -> None:
-        """A gateway answered with an error, or not at all."""
+        """Count a failure of a gateway: an error, or no answer at all."""
         if isinstance(error, (*PAUSING, *OUTAGE, RateLimited)):
             self._failed("gateway", gateway, step, error)
         else:
             self.gateway_answered(gateway, step)
 
     def host_waits_ms(self, host: str) -> int:
-        """How long nothing may be fetched from an image host, in milliseconds; 0 if it may be."""
+        """Return how long nothing may be downloaded from a host, in milliseconds; 0 if it may."""
         circuit = self.circuits.read("image_host", host)
         if circuit is None or circuit.retry_at is None:
             return 0
         waits = max(circuit.retry_at, circuit.probe_until or 0) - self.clock()
         if waits > 0:
             return waits
-        # It is time to see how it is, for one of those who wait.
+        # Half-open: one try is let through.
         return 0 if self.circuits.begin_probe("image_host", host) else int(self.timing.breaker_first * 1000)
 
     def host_answered(self, host: str, error: ImageError | None) -> None:
-        """An image host gave an image, or the error that came instead."""
+        """Close the circuit of an image host, or count a failure."""
         if isinstance(error, ImageUnavailable):
             self._failed("image_host", host, "download", error)
         elif (circuit := self.circuits.read("image_host", host)) is not None:
             self._close(circuit)
 
     def paused(self) -> dict[str, str]:
-        """The gateways that are left alone, each with the code of the reason."""
+        """Return the paused gateways, each with the error code of the reason."""
         return {circuit.name: circuit.code for circuit in self._open() if circuit.kind == "gateway"}
 
     def warnings(self) -> dict[str, str]:
-        """What an operator should know: each gateway or image host that is left alone, and why."""
+        """Return a warning for each open circuit: why, and until when it is paused."""
         return {
-            circuit.name: f"{circuit.message} Left alone until {rfc3339(circuit.retry_at)}, then tried again."
+            circuit.name: f"{circuit.message} Paused until {rfc3339(circuit.retry_at)}, then tried again."
             for circuit in self._open()
             if circuit.retry_at is not None
         }
@@ -147,9 +146,9 @@ class CircuitBreaker:
 
     def _following(self, first: Circuit, before: Circuit | None, error: DarkroomError, now: int) -> Circuit:
         if before is not None and before.retry_at is not None and before.retry_at > now:
-            # One of several that were under way when it opened: they are one failure, not several.
+            # Requests that were under way when it opened are one failure, not several.
             return before
-        # What only an operator can mend and what passes by itself are counted apart.
+        # What only an operator can fix and what passes by itself are counted apart.
         goes_on = before is not None and (before.code in PAUSED) == (first.code in PAUSED)
         if before is not None and goes_on:
             first = replace(first, failures=before.failures + 1, since=before.since)

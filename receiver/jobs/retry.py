@@ -40,14 +40,14 @@ class Retrier:
         if theirs is None:
             raise NeedsResubmit(
                 f"{job.gateway} gave no id for this job, so it cannot be asked about it. "
-                "To send it again, which may be charged, say resubmit."
+                "Resubmit it to send it again, which may be charged."
             )
         if job.error is not None and job.error.code in SAID_NO:
             raise NeedsResubmit(
                 f"{job.gateway} said that this job failed, and would only say so again. "
-                "To send it again, which may be charged, say resubmit."
+                "Resubmit it to send it again, which may be charged."
             )
-        return self._reopen(job, Status.RUNNING, "Asked for again.", theirs)
+        return self._reopen(job, Status.RUNNING, "Retried: the gateway is asked again.", theirs)
 
     def _submit_again(self, job: Job) -> Job:
         if self.context.ledger.outputs(job.id):
@@ -56,7 +56,7 @@ class Retrier:
                 "Retry it without resubmit, or submit it as a new job."
             )
         was = f", in place of {job.gateway_job_id}" if job.gateway_job_id else ""
-        return self._reopen(job, Status.QUEUED, f"To be sent again{was}.", None)
+        return self._reopen(job, Status.QUEUED, f"Resubmitted{was}.", None)
 
     def _reopen(self, job: Job, to: Status, why: str, theirs: str | None) -> Job:
         attempt = Attempt.once("retry", "asked", why, self.context.clock())

@@ -139,7 +139,7 @@ class Notifier(LeasedPool[Notification]):
 
 
 def from_notifications(notifications: Notifications, clock: Clock) -> Read:
-    """Read how the notifications stand, a few seconds old at most."""
+    """Read the counts of notifications, a few seconds old at most."""
     known = TtlCache(notifications.counts, REMEMBERED_S)
 
     def read() -> Mapping[str, float]:
@@ -154,20 +154,20 @@ def from_notifications(notifications: Notifications, clock: Clock) -> Read:
 
 
 def warnings_of(notifications: Notifications, clock: Clock) -> Callable[[], Mapping[str, str]]:
-    """Warn of receivers that do not take what they are sent, and of what was given up in the last day."""
+    """Warn of applications that refuse their notifications, and of those that failed in the last day."""
 
     def warnings() -> Mapping[str, str]:
-        failing, given_up = notifications.failing(least=TROUBLED, given_up_since=clock() - LATELY_MS)
-        told = {
-            f"notifications to {host}": f"{number} were not taken at {TROUBLED} tries or more, and are tried "
-            "again. `darkroom notifications` says why."
-            for host, number in failing.items()
+        retrying, failed = notifications.failing(least=TROUBLED, given_up_since=clock() - LATELY_MS)
+        found = {
+            f"notifications to {host}": f"{number} failed {TROUBLED} times or more and are retried. "
+            "`darkroom notifications` says why."
+            for host, number in retrying.items()
         }
-        if given_up:
-            told["notifications"] = (
-                f"{given_up} were given up in the last 24 hours. `darkroom notifications --failed` lists "
+        if failed:
+            found["notifications"] = (
+                f"{failed} failed for good in the last 24 hours. `darkroom notifications --failed` lists "
                 "them, and `darkroom notifications replay` sends them again."
             )
-        return told
+        return found
 
     return warnings

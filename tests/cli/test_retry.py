@@ -175,10 +175,10 @@ def test_show_tells_every_try(running: Running) -> None:
     running.darkroom.wait(job_id, 40)
     lines = running.darkroom_command("show", job_id).stdout.splitlines()
     for step, told in (
-        ("send", "taken: api-in-one took it as"),
-        ("ask", "succeeded: api-in-one was asked"),
+        ("send", "Submitted; api-in-one calls it "),
+        ("ask", "Asked api-in-one: it succeeded."),
         ("download", "image_expired: "),
-        ("retry", "asked: Asked for again."),
+        ("retry", "Retried: "),
     ):
         assert any(f" {step} " in line and told in line for line in lines), (step, lines)
     assert any("download" in line and " times since 20" in line for line in lines), "repetitions are counted"

@@ -31,7 +31,7 @@ OF_JOBS: Mapping[str, tuple[str, str]] = {
     "no_answer": ("gateway", "no result came in 24 hours"),
     "submission_unconfirmed": ("gateway", "it never said whether it took the job; not sent again"),
     "generation_failed": ("gateway", "it says that the job failed; the message has its words"),
-    "no_images": ("gateway", "it says that the job succeeded, but names no image"),
+    "no_images": ("gateway", "it says that the job succeeded, but no images were produced"),
     "archive_conflict": ("archive", "other bytes are under the key of this image or record"),
     "archive_corrupt": ("archive", "what was read back is not what was stored"),
     "gateway_job_taken": ("gateway", "it answered with the id of another job of ours"),

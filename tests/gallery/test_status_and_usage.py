@@ -95,7 +95,7 @@ def test_status_says_when_a_job_is_unaccounted_for(live: Live, visitor: Visitor)
 def test_a_gateway_that_is_not_well_is_told_with_the_reason(
     live: Live, visitor: Visitor, wait_ms: int | None, probe_ms: int | None, said: str
 ) -> None:
-    now = live.parts.submitter.clock()
+    now = live.parts.submitter.context.clock()
     message = f"The account has too few credits {HOSTILE}"
     circuit = Circuit("gateway", "apiframe", "send", "out_of_credits", message, "operator", 3, now, None)
     circuit = replace(circuit, retry_at=None if wait_ms is None else now + wait_ms, probe_until=probe_ms)

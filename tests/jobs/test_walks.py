@@ -60,7 +60,7 @@ def test_prompt_from_api_to_gateway(walking: Walking) -> None:
 
 def test_image_url_from_completion_to_archive(walking: Walking) -> None:
     """From the step that archives a completed job to the archive; shall become 8."""
-    with walking(Archiver.collect, Archive.store_image, one_thread=True) as (live, walk):
+    with walking(Archiver.run, Archive.store_image, one_thread=True) as (live, walk):
         walk.armed = True
         live.submit(IMAGEN)
     assert 5 <= len(walk.modules) <= 15, walk.modules

@@ -90,7 +90,7 @@ def test_a_paused_gateway_is_told_everywhere_and_goes_on_when_it_is_well(
             live.service.health.forget()
             told = live.http.get("/readyz")
             assert told.status_code == 200
-            assert "Left alone until" in told.json()["warnings"]["apiframe"]
+            assert "Paused until" in told.json()["warnings"]["apiframe"]
             assert f'darkroom_gateway_paused{{code="{code}",gateway="apiframe"}} 1.0' in (
                 live.http.get("/metrics").text
             )

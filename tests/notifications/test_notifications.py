@@ -182,7 +182,7 @@ def test_what_is_given_up_is_seen_and_replayed_by_command(notifying: Live, tmp_p
         gone = [settled(notifying, job_id, "given_up")["id"] for job_id in ids]
         assert {one["code"] for one in listed(notifying, state="given_up")} == {"receiver_gone"}
         notifying.service.health.forget()
-        assert "3 were given up" in notifying.http.get("/readyz").json()["warnings"]["notifications"]
+        assert "3 failed for good" in notifying.http.get("/readyz").json()["warnings"]["notifications"]
         page = notifying.service.metrics.page()
         assert value(page, "darkroom_notifications_failed") == 3
         assert (value(page, "darkroom_notifications_total", outcome="receiver_gone") or 0) >= 3
