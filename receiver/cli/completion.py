@@ -26,11 +26,8 @@ Offer = list[tuple[str, str]]
 
 def gateways(ctx: typer.Context, incomplete: str) -> Offer:
     """Complete the configured gateways; every known one if the service is down."""
-
-    def asked(darkroom: Darkroom) -> Iterable[tuple[str, str]]:
-        return [(one.name, "") for one in darkroom.gateways().gateways]
-
-    return matching(_ask(ctx, asked) or [(name, "") for name in GATEWAYS], incomplete)
+    found = _ask(ctx, lambda darkroom: [(one.name, "") for one in darkroom.gateways().gateways])
+    return matching(found or [(name, "") for name in GATEWAYS], incomplete)
 
 
 def statuses(incomplete: str) -> Offer:
@@ -52,11 +49,7 @@ def jobs(ctx: typer.Context, incomplete: str) -> Offer:
 
 def failed_jobs(ctx: typer.Context, incomplete: str) -> Offer:
     """Complete the newest jobs that failed."""
-
-    def asked(darkroom: Darkroom) -> Iterable[tuple[str, str]]:
-        return [(job.id, job.request.prompt) for job in darkroom.jobs(limit=OFFERED, status="failed")]
-
-    return matching(_ask(ctx, asked), incomplete)
+    return matching(_ask(ctx, lambda darkroom: _jobs(darkroom, status="failed")), incomplete)
 
 
 def jobs_and_outputs(ctx: typer.Context, incomplete: str) -> Offer:
@@ -70,8 +63,10 @@ def jobs_and_outputs(ctx: typer.Context, incomplete: str) -> Offer:
     return matching(_ask(ctx, asked), incomplete)
 
 
-def _jobs(darkroom: Darkroom) -> Offer:
-    return [(job.id, f"{job.status}: {job.request.prompt}") for job in darkroom.jobs(limit=OFFERED)]
+def _jobs(darkroom: Darkroom, **filters: str) -> Offer:
+    return [
+        (job.id, f"{job.status}: {job.request.prompt}") for job in darkroom.jobs(limit=OFFERED, **filters)
+    ]
 
 
 def _ask(ctx: typer.Context, ask: Callable[[Darkroom], Iterable[tuple[str, str]]]) -> Offer:

@@ -191,16 +191,6 @@ def say_if_cut(shown: int, limit: int) -> None:
         say(f"Only the newest {limit} are shown; use --limit to see more.", "dim")
 
 
-def size(length: int) -> str:
-    """Format a number of bytes."""
-    amount, unit = float(length), "B"
-    for following in ("kB", "MB", "GB", "TB"):
-        if amount < 1000:
-            break
-        amount, unit = amount / 1000, following
-    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
-
-
 def count(number: int, noun: str) -> str:
     """Format a number with its noun: `1 image`, `2 images`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

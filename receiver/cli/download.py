@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.filesize import decimal
 
 from receiver.cli import completion, options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import FAILED, MISUSED, STOPPED, cell, count, err, fail, out, print_json, say, size
+from receiver.cli.console import FAILED, MISUSED, STOPPED, cell, count, err, fail, out, print_json, say
 from receiver.cli.query_args import ids_or_text, query_text
 from receiver.cli.save_images import Saving
 
@@ -124,7 +125,7 @@ def _report(saving: Saving, *, as_json: bool) -> None:
     new = [one for one in saving.saved if one.fetched]
     old = len(saving.saved) - len(new)
     say(
-        f"Downloaded {count(len(new), 'image')} ({size(sum(one.output.bytes for one in new))})"
+        f"Downloaded {count(len(new), 'image')} ({decimal(sum(one.output.bytes for one in new))})"
         f"{f'; {old} already saved' if old else ''}."
     )
     if saving.failed:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,10 +20,11 @@ from receiver.cli.console import FAILED, MISUSED, STOPPED, count, escaped, fail,
 from receiver.cli.query_args import Words, query_text
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from receiver.client import Darkroom
-    from receiver.export.bundles import Fetched
+    from receiver.export.bundles import Bundle, Fetched
     from receiver.export.tables import Rows
-    from receiver.schemas.output import Output
 
 
 class Format(StrEnum):
@@ -93,10 +94,10 @@ def export(
             fail(f"{to} already exists{'; --overwrite replaces it' if replaceable else ''}.", MISUSED)
     if bom and kind is not Format.CSV:
         fail("--bom only works with csv.", MISUSED)
-    run = _Run(to, jobs=jobs, bom=bom, overwrite=overwrite)
     with connection.open() as darkroom:
+        run = _Run(darkroom, wanted, to, jobs=jobs, bom=bom, overwrite=overwrite)
         try:
-            run(darkroom, wanted, kind)
+            run(kind)
         except KeyboardInterrupt:
             bag = kind is Format.BAGIT
             kept = "Run the same command again to continue." if bag else "Nothing was kept."
@@ -117,28 +118,41 @@ def _format(form: Format | None, to: Path | None) -> Format:
 class _Run:
     """One export, with its counts."""
 
-    def __init__(self, to: Path | None, *, jobs: int, bom: bool, overwrite: bool) -> None:
-        self._to, self._jobs, self._bom, self._overwrite = to, jobs, bom, overwrite
+    def __init__(
+        self,
+        darkroom: Darkroom,
+        wanted: Mapping[str, str],
+        to: Path | None,
+        *,
+        jobs: int,
+        bom: bool,
+        overwrite: bool,
+    ) -> None:
+        self._darkroom, self._wanted, self._to, self._jobs = darkroom, wanted, to, jobs
+        self._encoding, self._overwrite = "utf-8-sig" if bom else "utf-8", overwrite
+        self._on_terminal = to is None and sys.stdout.isatty()
         self._done = 0
         self._failed: list[str] = []
 
-    def __call__(self, darkroom: Darkroom, wanted: Mapping[str, str], kind: Format) -> None:
+    def __call__(self, kind: Format) -> None:
         """Write the file in the requested format."""
-        with _bar(
-            lambda: _total(darkroom, wanted), quiet=self._to is None and sys.stdout.isatty()
-        ) as advance:
-            outputs = darkroom.search(limit=None, **wanted)
+        with progress(quiet=self._on_terminal) as bar:
+            total = None if bar.disable else _total(self._darkroom, self._wanted)
+            task = bar.add_task("Exporting", total=total)
             match kind:
                 case Format.CSV | Format.JSONL:
                     with self._text() as file:
-                        self._rows(self._table(kind, file), outputs, advance)
+                        self._rows(self._table(kind, file), bar, task)
                 case Format.PARQUET:
                     with self._draft() as path:
-                        self._rows(_parquet(path), outputs, advance)
+                        self._rows(_parquet(path), bar, task)
                 case Format.ZIP:
-                    self._zip(darkroom, outputs, advance)
+                    from receiver.export.bundles import open_zip
+
+                    with self._draft() as path, open_zip(path) as bundle:
+                        self._fill(bundle, bar, task)
                 case Format.BAGIT:
-                    self._bag(darkroom, outputs, advance, wanted)
+                    self._bag(bar, task)
 
     def report(self) -> None:
         """Print how much was exported; exit with 1 if an image could not be downloaded."""
@@ -150,77 +164,63 @@ class _Run:
             say("\n".join([*self._failed[:SHOWN], *more]), "red")
             raise typer.Exit(FAILED)
 
-    def _rows(self, rows: Rows, outputs: Iterator[Output], advance: Callable[[], None]) -> None:
-        for output in outputs:
+    def _rows(self, rows: Rows, bar: Progress, task: TaskID) -> None:
+        for output in self._darkroom.search(limit=None, **self._wanted):
             rows.add(output)
             self._done += 1
-            advance()
+            bar.advance(task)
         rows.close()
 
     def _table(self, kind: Format, file: IO[str]) -> Rows:
         from receiver.export.tables import CsvRows, JsonRows
 
-        terminal = self._to is None and sys.stdout.isatty()
         if kind is Format.JSONL:
-            return JsonRows(file, shown=escaped if terminal else str)
-        return CsvRows(file, shown=plain if terminal else str)
+            return JsonRows(file, shown=escaped if self._on_terminal else str)
+        return CsvRows(file, shown=plain if self._on_terminal else str)
 
-    def _zip(self, darkroom: Darkroom, outputs: Iterator[Output], advance: Callable[[], None]) -> None:
-        from receiver.export.bundles import fill, open_zip
+    def _fill(self, bundle: Bundle, bar: Progress, task: TaskID) -> None:
+        from receiver.export.bundles import fill
 
-        with self._draft() as path, open_zip(path) as bundle:
-            fill(bundle, darkroom, outputs, jobs=self._jobs, done=lambda got: self._note(got, advance))
+        def done(got: Fetched) -> None:
+            self._done += 1
+            if got.why is not None:
+                self._failed.append(f"  {got.output.id}: {got.why}")
+            bar.advance(task)
 
-    def _bag(
-        self,
-        darkroom: Darkroom,
-        outputs: Iterator[Output],
-        advance: Callable[[], None],
-        wanted: Mapping[str, str],
-    ) -> None:
-        from receiver.export.bundles import Bag, fill
+        outputs = self._darkroom.search(limit=None, **self._wanted)
+        fill(bundle, self._darkroom, outputs, jobs=self._jobs, done=done)
+
+    def _bag(self, bar: Progress, task: TaskID) -> None:
+        from receiver.export.bundles import Bag
 
         assert self._to is not None
-        part = _part(self._to)
-        bag = Bag(part)
-        try:
-            fill(bag, darkroom, outputs, jobs=self._jobs, done=lambda got: self._note(got, advance))
-        finally:
-            bag.close()
-        query = " ".join(f"{name}={value}" for name, value in wanted.items()) or "everything"
-        info = {
-            "Bag-Software-Agent": "darkroom export",
-            "Bagging-Date": datetime.now(UTC).date().isoformat(),
-            "External-Description": f"Archived images of the Darkroom at {darkroom.url}, found by {query}",
-        }
-        bag.finish(info)
+        part = self._to.with_name(f".{self._to.name}.part")
+        with closing(Bag(part)) as bag:
+            self._fill(bag, bar, task)
+        query = " ".join(f"{name}={value}" for name, value in self._wanted.items()) or "everything"
+        description = f"Archived images of the Darkroom at {self._darkroom.url}, found by {query}"
+        bag.finish(
+            {
+                "Bag-Software-Agent": "darkroom export",
+                "Bagging-Date": datetime.now(UTC).date().isoformat(),
+                "External-Description": description,
+            }
+        )
         part.rename(self._to)
-
-    def _note(self, got: Fetched, advance: Callable[[], None]) -> None:
-        self._done += 1
-        if got.why is not None:
-            self._failed.append(f"  {got.output.id}: {got.why}")
-        advance()
 
     @contextmanager
     def _text(self) -> Iterator[IO[str]]:
         if self._to is None:
             file = io.TextIOWrapper(
-                sys.stdout.buffer, "utf-8", newline="", errors="replace", write_through=True
+                sys.stdout.buffer, self._encoding, newline="", errors="replace", write_through=True
             )
             try:
-                self._begin(file)
                 yield file
             finally:
                 file.detach()
             return
-        with self._draft() as path, path.open("w", encoding="utf-8", newline="", errors="replace") as file:
-            self._begin(file)
-            yield file
-
-    def _begin(self, file: IO[str]) -> None:
-        if self._bom:
-            file.write("\ufeff")
+        with self._draft() as path, path.open("w", -1, self._encoding, "replace", "") as text:
+            yield text
 
     @contextmanager
     def _draft(self) -> Iterator[Path]:
@@ -235,10 +235,6 @@ class _Run:
             appear(draft, self._to, over=self._overwrite)
         finally:
             draft.unlink(missing_ok=True)
-
-
-def _part(to: Path) -> Path:
-    return to.with_name(f".{to.name}.part")
 
 
 def _parquet(path: Path) -> Rows:
@@ -260,10 +256,3 @@ def _total(darkroom: Darkroom, wanted: Mapping[str, str]) -> int | None:
         # If something is wrong, the export itself fails.
         return None
     return facets.counted if facets.complete else None
-
-
-@contextmanager
-def _bar(total: Callable[[], int | None], *, quiet: bool) -> Iterator[Callable[[], None]]:
-    with progress(quiet=quiet) as bar:
-        task = bar.add_task("Exporting", total=None if bar.disable else total())
-        yield lambda: bar.advance(task)

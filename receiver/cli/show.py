@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 from rich.text import Text
 
 from receiver.cli import completion
@@ -18,7 +19,6 @@ from receiver.cli.console import (
     print_facts,
     print_json,
     print_table,
-    size,
     status_cell,
 )
 
@@ -66,7 +66,7 @@ def _image_facts(output: Output) -> Iterator[tuple[str, object]]:
     yield "Image", output.id
     yield "Key", output.key
     yield "SHA-256", output.sha256
-    yield "Format", f"{output.media_type}, {output.width}x{output.height}, {size(output.bytes)}"
+    yield "Format", f"{output.media_type}, {output.width}x{output.height}, {decimal(output.bytes)}"
     yield "Seed", output.seed
     yield "Stored", output.stored_at
 
@@ -120,7 +120,7 @@ def _image_line(output: Output) -> tuple[Text, ...]:
     return (
         cell(output.id),
         cell(f"{output.width}x{output.height}"),
-        cell(size(output.bytes)),
+        cell(decimal(output.bytes)),
         cell(output.sha256),
     )
 

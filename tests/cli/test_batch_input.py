@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from receiver.cli.batch_input import BadInput, Row, check, nested, read_any, read_csv, read_json_lines
-from receiver.cli.console import plain, size
+from receiver.cli.console import plain
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,6 @@ def test_a_parameter_may_be_json_or_text(pair: str, value: dict[str, Any]) -> No
 )
 def test_text_from_outside_is_made_plain(text: str, shown: str) -> None:
     assert plain(text) == shown
-
-
-@pytest.mark.parametrize(
-    ("length", "shown"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456, "123 kB"), (5_400_000, "5.4 MB")],
-)
-def test_sizes_are_for_people(length: int, shown: str) -> None:
-    assert size(length) == shown
 
 
 @pytest.mark.parametrize("key", [2, "", "clé", "a b", "line\nend", "x" * 256])
