@@ -1,13 +1,13 @@
-"""The webhook endpoint: believe nothing unproven, answer 2xx only for what is on disk."""
+"""Authenticate, verify and record callbacks: the webhook endpoint. Returns 200 only for what is on disk."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from time import perf_counter
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import structlog
 import uuid_utils
@@ -39,9 +39,6 @@ from receiver.telemetry.metrics import Metrics
 from storage.ledger.deliveries import MAX_DELIVERIES, DeliveryResult, NewDelivery
 from storage.models import Clock, Delivery
 
-P = ParamSpec("P")
-Result = TypeVar("Result")
-
 log = structlog.get_logger("darkroom.callbacks")
 
 KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
@@ -49,12 +46,12 @@ KEPT_PREFIXES = ("x-webhook-", "webhook-")
 
 
 CALLBACK = Operation(
-    # `token:path`, so that even a mangled token gets the one plain answer that all bad ones get.
+    # `token:path`, so that even a mangled token gets the same response as every bad one.
     "POST /callbacks/{gateway}/{token:path}",
     "take_callback",
     query=NoQuery,
     path={"gateway": str, "token": str},
-    body=Body(Any, "What the gateway has to say, in its own words."),
+    body=Body(Any, "The gateway's report on the job, in its own format."),
     answers={200: Answer(CallbackAccepted, "It is on disk.")},
     errors=(
         BadToken,
@@ -70,7 +67,7 @@ CALLBACK = Operation(
 
 
 class Callbacks:
-    """`POST /callbacks/{gateway}/{token}`, the only route that must be public."""
+    """Serves `POST /callbacks/{gateway}/{token}`, the only route that must be public."""
 
     def __init__(
         self,
@@ -104,19 +101,19 @@ class Callbacks:
         name, token = request.path_params["gateway"], request.path_params["token"]
         began, outcome = perf_counter(), "internal"
         try:
-            # Before the body is read, so that a stranger cannot make us hold one.
-            bearing = self._authenticate(request, name, token)
+            # Before the body is read, so that a stranger cannot make us keep one in memory.
+            claims = self._authenticate(request, name, token)
             async with AsyncExitStack() as held:
-                body = await self._body(request, bearing.job_id, held)
+                body = await self._body(request, claims.job_id, held)
                 # A large body takes long enough to read that other requests would notice.
-                apart = run_in_threadpool if len(body) > LARGE else _here
-                offer = await apart(self._offer, name, bearing, request.headers, body)
-                receipt = await self._intake.take(offer)
-            _refuse(receipt)
-            outcome = receipt.value
+                verify = partial(self._verified, name, claims, request.headers, body)
+                delivery = await run_in_threadpool(verify) if len(body) > LARGE else verify()
+                result = await self._intake.take(delivery)
+            _raise_unless_recorded(result)
+            outcome = result.value
         except DarkroomError as error:
             outcome = error.code
-            self._tell_refusal(name, error)
+            self._log_refusal(name, error)
             raise
         except ClientDisconnect:
             outcome = "disconnected"
@@ -124,11 +121,11 @@ class Callbacks:
         finally:
             self._metrics.count("darkroom_callbacks_total", gateway=name, outcome=outcome)
         self._metrics.observe("darkroom_callback_seconds", perf_counter() - began, gateway=name)
-        log.info("callback", job=bearing.job_id, gateway=name, receipt=receipt)
+        log.info("callback", job=claims.job_id, gateway=name, result=result)
         # Exactly 200, because some senders take any other 2xx for a failure.
-        return JSONResponse({"status": receipt})
+        return JSONResponse({"status": result})
 
-    def _tell_refusal(self, name: str, error: DarkroomError) -> None:
+    def _log_refusal(self, name: str, error: DarkroomError) -> None:
         if isinstance(error, TooManyRequests):
             return
         reason = error.reason if isinstance(error, BadToken) else None
@@ -138,18 +135,18 @@ class Callbacks:
 
     def _authenticate(self, request: Request, name: str, token: str) -> CallbackClaims:
         try:
-            bearing = self._proven(name, token)
+            claims = self._claims(name, token)
         except BadToken:
             self._limits.stranger(request)
             raise
-        self._limits.callback(bearing.job_id)
-        return bearing
+        self._limits.callback(claims.job_id)
+        return claims
 
-    def _proven(self, name: str, token: str) -> CallbackClaims:
-        bearing = self._tokens.read(token, name)
+    def _claims(self, name: str, token: str) -> CallbackClaims:
+        claims = self._tokens.read(token, name)
         if name not in self._gateways:
             raise BadToken("foreign")
-        return bearing
+        return claims
 
     async def _body(self, request: Request, job_id: str, held: AsyncExitStack) -> bytes:
         large = partial(held.enter_async_context, self._large.one_of(job_id))
@@ -163,23 +160,23 @@ class Callbacks:
         self._limits.callback_body(job_id, len(body))
         return body
 
-    def _offer(
-        self, name: str, bearing: CallbackClaims, headers: Mapping[str, str], body: bytes
+    def _verified(
+        self, name: str, claims: CallbackClaims, headers: Mapping[str, str], body: bytes
     ) -> NewDelivery:
         gateway = self._gateways[name]
-        verdict = gateway.verify(headers, body)
+        signature = gateway.verify(headers, body)
         completion = gateway.read_callback(body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
-            job_id=bearing.job_id,
+            job_id=claims.job_id,
             gateway=name,
             received_at=self._clock(),
             headers=self._kept(headers),
             body=self._redactor.body(body),
             body_sha256=hashlib.sha256(body).hexdigest(),
-            signature=verdict,
+            signature=signature,
         )
-        return NewDelivery(delivery, completion.gateway_job_id, bearing.submission)
+        return NewDelivery(delivery, completion.gateway_job_id, claims.submission)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -189,14 +186,10 @@ class Callbacks:
         }
 
 
-async def _here(work: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    return work(*args, **kwargs)
-
-
-def _refuse(receipt: DeliveryResult) -> None:
-    if receipt is DeliveryResult.MISMATCH:
-        raise JobMismatch("The body speaks of another job than this URL was made for.")
-    if receipt is DeliveryResult.UNKNOWN_JOB:
+def _raise_unless_recorded(result: DeliveryResult) -> None:
+    if result is DeliveryResult.MISMATCH:
+        raise JobMismatch("The body is about another job than this URL was made for.")
+    if result is DeliveryResult.UNKNOWN_JOB:
         raise UnknownJob("The ledger does not know the job of this URL.")
-    if receipt is DeliveryResult.TOO_MANY:
+    if result is DeliveryResult.TOO_MANY:
         raise TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")

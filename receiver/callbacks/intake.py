@@ -1,4 +1,4 @@
-"""Take deliveries into the ledger in batches: many callbacks, one commit, then their answers."""
+"""Write deliveries to the ledger in batches: a group commit, and then the responses."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ log = structlog.get_logger("darkroom.intake")
 
 BATCH = 256
 REST_S = 0.003
-"""How long it rests after a commit of several: a commit costs the same for one as for many, and more come."""
+"""Pause after a commit of several: a commit costs the same for one as for many, and more come."""
 
 WAITING = 8192
-"""How many callbacks may wait for a commit; beyond that a sender is asked to come again."""
+"""How many callbacks may wait for a commit; more are refused, to be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A callback that waits to be written, and whoever waits for its answer, on the loop that it runs on."""
+    """A delivery in the queue, and the future of its result, on the event loop of its request."""
 
-    offer: NewDelivery
-    answer: asyncio.Future[DeliveryResult]
+    delivery: NewDelivery
+    result: asyncio.Future[DeliveryResult]
 
 
 class Intake:
-    """One thread that writes what callers have offered."""
+    """A thread that writes queued deliveries."""
 
     def __init__(self, ledger: Ledger, arrived: Callable[[], None], metrics: Metrics) -> None:
-        """`arrived` is called after each commit that brought something new."""
+        """`arrived` is called after each commit with a new delivery."""
         self._ledger = ledger
         self._arrived = arrived
         self._metrics = metrics
@@ -48,29 +48,29 @@ class Intake:
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is waiting, and end."""
+        """Write what is queued, and end the thread."""
         self._stopping.set()
         self._waiting.put(None)
         self._thread.join()
 
-    async def take(self, offer: NewDelivery) -> DeliveryResult:
-        """Hand in a verified callback, and wait until it is durable; raises Unready if it is not.
+    async def take(self, delivery: NewDelivery) -> DeliveryResult:
+        """Write a verified delivery and return when it is durable; raises Unready if it is not.
 
-        Whoever is cancelled before it is written will not find it in the ledger.
+        If cancelled before, it is not written.
         """
         if self.waiting() >= WAITING:
             self._metrics.count("darkroom_callbacks_unwritten_total", reason="full")
             raise Unready("Too many callbacks are waiting to be written.")
-        answer: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
-        self._waiting.put(_Waiting(offer, answer))
-        return await answer
+        result: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
+        self._waiting.put(_Waiting(delivery, result))
+        return await result
 
     def waiting(self) -> int:
-        """How many callbacks wait for a commit."""
+        """Return how many callbacks wait for a commit."""
         return self._waiting.qsize()
 
     def _run(self) -> None:
@@ -95,10 +95,10 @@ class Intake:
         return batch, False
 
     def _write(self, batch: list[_Waiting]) -> None:
-        # A sender that went away has cancelled; its callback is not written either.
-        batch = [one for one in batch if not one.answer.cancelled()]
+        # The request of a client that disconnected is cancelled; its callback is not written either.
+        batch = [one for one in batch if not one.result.cancelled()]
         try:
-            receipts = self._ledger.add_deliveries([one.offer for one in batch])
+            results = self._ledger.add_deliveries([one.delivery for one in batch])
         except StorageError as error:
             log.error("callbacks not written", callbacks=len(batch), why=str(error))
             self._refuse(batch, error)
@@ -108,30 +108,30 @@ class Intake:
             self._refuse(batch, error)
             return
         self._metrics.observe("darkroom_intake_batch_callbacks", len(batch))
-        _tell(batch, receipts)
-        if DeliveryResult.ACCEPTED in receipts:
+        _resolve(batch, results)
+        if DeliveryResult.ACCEPTED in results:
             self._arrived()
 
     def _refuse(self, batch: list[_Waiting], error: Exception) -> None:
         self._metrics.count("darkroom_callbacks_unwritten_total", len(batch), reason="ledger")
         self._metrics.count("darkroom_ledger_errors_total", part="intake")
-        _tell(batch, [error] * len(batch))
+        _resolve(batch, [error] * len(batch))
 
 
-def _tell(batch: Sequence[_Waiting], outcomes: Sequence[DeliveryResult | Exception]) -> None:
-    """Answer those who wait: all of a batch in one turn of their loop, for each turn costs a system call."""
+def _resolve(batch: Sequence[_Waiting], outcomes: Sequence[DeliveryResult | Exception]) -> None:
+    """Set the results of a batch in one turn of the event loop, for each turn costs a system call."""
     if batch:
-        with suppress(RuntimeError):  # the loop is closed, so nobody waits any more
-            batch[0].answer.get_loop().call_soon_threadsafe(_settle, batch, outcomes)
+        with suppress(RuntimeError):  # the loop is closed
+            batch[0].result.get_loop().call_soon_threadsafe(_settle, batch, outcomes)
 
 
 def _settle(batch: Sequence[_Waiting], outcomes: Sequence[DeliveryResult | Exception]) -> None:
     for one, outcome in zip(batch, outcomes, strict=True):
-        if one.answer.done():
+        if one.result.done():
             continue
         if isinstance(outcome, DeliveryResult):
-            one.answer.set_result(outcome)
+            one.result.set_result(outcome)
             continue
         unready = Unready("The callback could not be written; send it again.")
         unready.__cause__ = outcome
-        one.answer.set_exception(unready)
+        one.result.set_exception(unready)

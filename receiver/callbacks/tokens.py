@@ -1,4 +1,4 @@
-"""The tokens in callback URLs. Pure: the clock is passed in."""
+"""Sign and verify the tokens in callback URLs. Pure: the clock is passed in."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)", re.ASCI
 
 
 class _ClockedSigner(TimestampSigner):
-    """A signer whose time is the clock that it is given."""
+    """A signer with a clock of its own."""
 
     def __init__(self, *args: Any, clock: Clock, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,7 +44,7 @@ class _ClockedSigner(TimestampSigner):
 
 
 class CallbackClaims(NamedTuple):
-    """What a callback token was made for."""
+    """The claims of a callback token."""
 
     job_id: str
     submission: int
@@ -52,18 +52,18 @@ class CallbackClaims(NamedTuple):
 
 
 class _PlainSerializer(URLSafeTimedSerializer):
-    """Never compresses, so that no token ever needs to be decompressed."""
+    """Serializes without compression, so that no token is ever decompressed."""
 
     def dump_payload(self, obj: Any) -> bytes:
         return base64_encode(super(URLSafeSerializerMixin, self).dump_payload(obj))
 
 
 class CallbackTokens:
-    """Makes and reads the tokens in callback URLs. A token names a gateway and a job; it hides neither.
+    """Signs and verifies the tokens in callback URLs. A token names a gateway and a job; it hides neither.
 
     `secret_keys` are oldest first: the last one signs, all of them verify. A token is good for
-    `max_age_s` seconds, the last one included. It may be used any number of times: gateways repeat
-    themselves, and the ledger sees to it that a repetition changes nothing.
+    `max_age_s` seconds, the last one included. It may be used any number of times: gateways send
+    callbacks again, and the ledger drops duplicates.
     """
 
     def __init__(self, secret_keys: Sequence[str], *, max_age_s: int, clock: Clock) -> None:
@@ -83,8 +83,8 @@ class CallbackTokens:
         """Sign a token of fewer than 300 characters; raises ValueError if the names do not fit in one.
 
         `submission` is which submission of the job it is for. `made_at` (milliseconds) is when its life
-        begins, now by default. One submission's token must be the same each time it is made: a gateway takes
-        one with another callback URL for another one, and answers 409 to its idempotency key.
+        begins, now by default. One submission's token must be the same each time it is made: to a
+        gateway, another callback URL is another request, and it returns 409 for its idempotency key.
         """
         serializer = self._serializer if made_at is None else self._made_at(lambda: made_at)
         token = serializer.dumps([gateway, job_id] if submission == 1 else [gateway, job_id, submission])
@@ -93,7 +93,7 @@ class CallbackTokens:
         return token
 
     def read(self, token: str, gateway: str) -> CallbackClaims:
-        """Answer what a token was made for.
+        """Return the claims of a valid token.
 
         Raises BadToken, and nothing else, whatever it is given. Its reason is `missing`, `forged`,
         `foreign` (made for another gateway) or `expired`.
@@ -140,7 +140,7 @@ class CallbackUrls:
 
 
 def _check_shape(token: str) -> None:
-    """Refuse what no token of ours looks like, before anything is decoded."""
+    """Raise BadToken for what no token of ours looks like, before anything is decoded."""
     found = _SHAPE.fullmatch(token) if len(token) <= MAX_TOKEN_CHARS else None
     if found is None:
         raise BadToken("forged")

@@ -329,7 +329,7 @@ class World:
 
         callbacks = process.service.callbacks
         try:
-            offer = callbacks._offer(gateway, callbacks._proven(gateway, token), headers, body)
+            offer = callbacks._verified(gateway, callbacks._claims(gateway, token), headers, body)
         except DarkroomError as error:
             return error.code
         before = self.everything() if self.plan is None else None
