@@ -1,4 +1,4 @@
-"""What waits in the ledger, for whoever watches over it. Small answers, from the indexes alone."""
+"""Count what waits in the ledger, for metrics and scheduling; from the indexes alone."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from storage.ledger.database import Database
 from storage.ledger.schema import BEGUN, UNFINISHED, deliveries, jobs
 from storage.models import Clock, Status
 
-TELLING = (Status.READY.value, "hint")
-"""The effects of a delivery that told of a result, by itself or by making us ask."""
+DECISIVE = (Status.READY.value, "hint")
+"""The effects of a delivery that brought a result, by itself or by making us poll."""
 
-_TOLD = select(func.min(deliveries.c.received_at)).where(
-    deliveries.c.job_id == bindparam("job"), deliveries.c.effect.in_(TELLING)
+_FIRST_RESULT = select(func.min(deliveries.c.received_at)).where(
+    deliveries.c.job_id == bindparam("job"), deliveries.c.effect.in_(DECISIVE)
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How much work lies in the ledger now."""
+    """How much work is in the ledger."""
 
     jobs_due: int
-    """Jobs whose next step is due, those that a worker has in hand included."""
+    """Jobs whose next step is due, leased ones included."""
     deliveries: int
-    """Callbacks that were recorded, and not applied to their job yet."""
+    """Callbacks that were recorded and not applied to their job yet."""
 
 
 class Backlog:
-    """Reads how much is waiting. Thread-safe; raises Unavailable if the database does not answer."""
+    """Read how much is waiting. Thread-safe; raises Unavailable if the database does not answer."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -37,7 +37,7 @@ class Backlog:
 
     def read(self) -> Waiting:
         """Count what is waiting now."""
-        # Counted by halves, because each half has an index and both together have none.
+        # Counted by halves, because each half has an index and their union has none.
         now = self._clock()
         halves = [select(func.count()).where(half, jobs.c.next_attempt_at <= now) for half in UNFINISHED]
         # Only jobs that are not finished have such deliveries.
@@ -50,7 +50,7 @@ class Backlog:
             return Waiting(due, connection.scalar(unapplied) or 0)
 
     def many_due(self, gateway: str, many: int) -> bool:
-        """Whether at least so many jobs that a gateway has are to be asked about now, held or not."""
+        """Return whether at least so many running jobs of a gateway are due to be polled, leased or not."""
         due = select(jobs.c.id).where(
             BEGUN,
             jobs.c.gateway == gateway,
@@ -62,14 +62,14 @@ class Backlog:
             return (connection.scalar(found) or 0) >= many
 
     def oldest_ready_at(self) -> int | None:
-        """Since when the result that has waited longest to be archived is known; None if none waits."""
+        """Return when the job that has been ready longest became so; None if none is ready."""
         waiting = select(func.min(jobs.c.ready_at)).where(BEGUN, jobs.c.status == Status.READY)
         with self._database.read() as connection:
             oldest: int | None = connection.scalar(waiting)
         return oldest
 
     def result_callback_at(self, job_id: str) -> int | None:
-        """When the first callback came that told of a job's result (milliseconds); None if none did."""
+        """Return when the first callback with a job's result came (milliseconds); None if none did."""
         with self._database.autocommit() as connection:
-            told: int | None = connection.scalar(_TOLD, {"job": job_id})
-        return told
+            received_at: int | None = connection.scalar(_FIRST_RESULT, {"job": job_id})
+        return received_at

@@ -1,4 +1,4 @@
-"""Open the ledger's database: transactions, migrations."""
+"""Open the ledger's database: transactions, timeouts, migrations, errors."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ HEAD = "0005"
 """The newest migration; a test holds it against `migrations/versions/`."""
 
 STEPS = 50_000
-"""How many steps of SQLite's virtual machine there are between two looks at the clock."""
+"""How many steps of SQLite's virtual machine there are between two checks of a deadline."""
 
 TURN = 0x6461726B
-"""The advisory lock that whoever migrates a PostgreSQL ledger holds."""
+"""The advisory lock that a migration of a PostgreSQL ledger holds."""
 
 MOVING = "moving"
-"""What stands in the place of the schema's version while a ledger is being copied there."""
+"""The schema version of a ledger that is only partly copied."""
+
+SLOW = "This query takes too long; ask for less at a time."
 
 CANCELED = "57014"
-"""What PostgreSQL calls a statement that took longer than it may."""
+"""PostgreSQL's SQLSTATE of a statement that exceeded its timeout."""
 
 
 class Database:
-    """A pool of connections, and the two ways to use one: to read, and to write."""
+    """A pool of connections, with transactions to read or to write."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # SQLite has one writer at a time, and whoever finds it busy sleeps ever longer before looking again.
-        # Threads of one process need not: they take turns here, and are woken when it is theirs.
+        # SQLite has one writer at a time and polls for its lock with growing pauses. Threads of one process
+        # need not: a lock of ours wakes the next one.
         self._turn = Lock() if engine.dialect.name == "sqlite" else None
         self._closed = False
 
     @classmethod
     def open(cls, url: str) -> Database:
-        """Connect, and bring the schema up to date.
+        """Connect, and migrate the schema to the newest version.
 
         Raises Misconfigured if the URL cannot be used, Unavailable if the database does not answer.
         """
@@ -65,10 +67,10 @@ class Database:
 
     @classmethod
     def connect(cls, url: str, *, alone: bool = False) -> Database:
-        """Connect, whatever schema is there; raises Misconfigured if the URL cannot be used.
+        """Connect without a migration; raises Misconfigured if the URL cannot be used.
 
-        `alone` is for SQLite: from its first use until it is closed nobody else can open the ledger, and that
-        use fails with Unavailable if somebody has it open. There is one connection only.
+        `alone` is for SQLite: one connection, which locks every other process out from its first use until
+        it is closed. That use raises Unavailable if another process has the ledger open.
         """
         try:
             parsed = make_url(url)
@@ -80,8 +82,8 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction that may write. It commits at the end of the block, durably, or not at all."""
-        with _translated(), self._in_turn(), self._connected() as connection, connection.begin():
+        """Open a transaction that may write. It commits at the end of the block, durably, or not at all."""
+        with _translate_errors(), self._in_turn(), self._connected() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -98,33 +100,33 @@ class Database:
 
     @contextmanager
     def read(self, *, within_s: float | None = None) -> Iterator[Connection]:
-        """A connection for reading only; it never waits for a writer on SQLite.
+        """Open a transaction that reads one snapshot; on SQLite it never waits for a writer.
 
-        `within_s`: how long all that is read may take; then it is broken off, and TookTooLong raised.
+        `within_s`: the time limit for all of it; after that TookTooLong is raised.
         """
-        with _translated(), self._connected() as plain:
+        with _translate_errors(), self._connected() as plain:
             connection = plain.execution_options(darkroom_read=True)
             if self.shared:
-                # What is read together is of one moment, as it is on SQLite.
+                # A snapshot for all statements, as on SQLite.
                 connection = connection.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
                 )
             if within_s is None:
                 yield connection
                 return
-            limited = _ended_by_server if self.shared else _broken_off
+            limited = _limited_by_server if self.shared else _limited_by_client
             with limited(connection, monotonic() + within_s):
                 yield connection
 
     @property
     def shared(self) -> bool:
-        """Whether processes on other machines may use it too."""
+        """Whether processes on other machines may use it too: whether it is PostgreSQL."""
         return self._turn is None
 
     @contextmanager
     def own_connection(self) -> Iterator[Any]:
-        """The driver's own connection, apart from the pool, where each statement is a transaction."""
-        with _translated():
+        """Open a driver's connection outside of the pool, where each statement is a transaction."""
+        with _translate_errors():
             pooled = self._engine.raw_connection()
         connection: Any = pooled.driver_connection
         pooled.detach()
@@ -135,15 +137,15 @@ class Database:
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
-        """A connection for one statement that reads: `read` without the cost of a transaction."""
-        with _translated(), self._connected() as plain:
+        """Open a connection for one statement that reads: `read` without the cost of a transaction."""
+        with _translate_errors(), self._connected() as plain:
             if self.shared:
                 yield plain.execution_options(isolation_level="AUTOCOMMIT")
             else:
                 yield plain.execution_options(darkroom_autocommit=True)
 
     def migrate(self) -> None:
-        """Apply the migrations that this database lacks; raise Misconfigured if it is newer than we are."""
+        """Apply the missing migrations; raises Misconfigured if the schema is newer than this program's."""
         with self.read() as connection:
             if _is_current(connection):
                 return
@@ -154,9 +156,9 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
-        with _may_make_tables(), self.write() as connection:
+        with _may_change_tables(), self.write() as connection:
             if self.shared:
-                # Several may be started together; the others find nothing left to do.
+                # Of several processes that start together, one migrates and the others wait.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
             if not _is_current(connection):
@@ -164,7 +166,7 @@ class Database:
                 command.upgrade(config, "head")
 
     def close(self) -> None:
-        """Close every connection; one that is still in use is closed by whoever uses it."""
+        """Close every connection; one that is in use is closed when it is given back."""
         self._closed = True
         self._engine.dispose()
 
@@ -179,7 +181,7 @@ class Database:
 
 
 def inserted(connection: Connection, statement: Insert) -> bool:
-    """Insert, unless another transaction was faster; answers whether it was done."""
+    """Insert a row; returns False if a row with its key is there already."""
     try:
         with connection.begin_nested():
             connection.execute(statement)
@@ -189,12 +191,12 @@ def inserted(connection: Connection, statement: Insert) -> bool:
 
 
 @contextmanager
-def _may_make_tables() -> Iterator[None]:
+def _may_change_tables() -> Iterator[None]:
     try:
         yield
     except (ProgrammingError, NotSupportedError) as error:
         raise Misconfigured(
-            "The ledger's tables could not be made or changed. The user of DARKROOM_DATABASE_URL has to own "
+            "The ledger's tables could not be created or changed. The user of DARKROOM_DATABASE_URL must own "
             "the database, and the server has to offer the extension pg_trgm: "
             f"{str(error.orig).splitlines()[0]}."
         ) from error
@@ -205,8 +207,8 @@ def _is_current(connection: Connection) -> bool:
     at = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
     if at == MOVING:
         raise Misconfigured(
-            "A ledger is being moved to this database, and is not whole yet. "
-            "Give the same `darkroom migrate-ledger` again."
+            "A ledger is being moved to this database, and the copy is not complete yet. "
+            "Run the same `darkroom migrate-ledger` again."
         )
     if at is not None and at > HEAD:
         raise Misconfigured(f"The ledger is of a newer Darkroom (schema {at}, ours is {HEAD}); upgrade.")
@@ -214,7 +216,7 @@ def _is_current(connection: Connection) -> bool:
 
 
 @contextmanager
-def _broken_off(connection: Connection, deadline: float) -> Iterator[None]:
+def _limited_by_client(connection: Connection, deadline: float) -> Iterator[None]:
     driver: Any = connection.connection.dbapi_connection
     driver.set_progress_handler(lambda: monotonic() > deadline, STEPS)
     try:
@@ -222,13 +224,13 @@ def _broken_off(connection: Connection, deadline: float) -> Iterator[None]:
     except DBAPIError as error:
         if monotonic() <= deadline:
             raise
-        raise TookTooLong("This question takes too long to answer; ask for less at a time.") from error
+        raise TookTooLong(SLOW) from error
     finally:
         driver.set_progress_handler(None, 0)
 
 
 @contextmanager
-def _ended_by_server(connection: Connection, deadline: float) -> Iterator[None]:
+def _limited_by_server(connection: Connection, deadline: float) -> Iterator[None]:
     left_ms = max(1, int((deadline - monotonic()) * 1000))
     connection.execute(text(f"SET LOCAL statement_timeout = {left_ms}"))
     try:
@@ -236,11 +238,11 @@ def _ended_by_server(connection: Connection, deadline: float) -> Iterator[None]:
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != CANCELED:
             raise
-        raise TookTooLong("This question takes too long to answer; ask for less at a time.") from error
+        raise TookTooLong(SLOW) from error
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translate_errors() -> Iterator[None]:
     try:
         yield
     except PoolTimeout as error:
@@ -248,5 +250,5 @@ def _translated() -> Iterator[None]:
     except (IntegrityError, ProgrammingError, NotSupportedError, DataError):
         raise
     except DBAPIError as error:
-        # Locked, full, read-only, unreachable, no database at all: whatever it is, it is not the caller's.
+        # Locked, full, read-only, unreachable, no database at all: none of it is the caller's fault.
         raise Unavailable(f"The ledger's database did not answer: {type(error.orig).__name__}.") from error

@@ -1,4 +1,4 @@
-"""How callbacks are taken into the ledger: which are new, and whom they wake."""
+"""Insert callbacks as deliveries: deduplicate them, check whose they are, and make their jobs due."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from storage.ledger.schema import deliveries, jobs
 from storage.models import Delivery, Status
 
 DECIDED = frozenset({Status.READY, Status.ARCHIVED, Status.PARTIAL, Status.FAILED})
-"""Where a job no longer listens: a callback that comes now is kept, and changes nothing."""
+"""Statuses in which a callback is kept, and changes nothing."""
 
 
 class DeliveryResult(StrEnum):
-    """What became of a callback that was offered to the ledger."""
+    """What became of a callback."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
     MISMATCH = "mismatch"
-    """It speaks of another gateway job than its job's own."""
+    """It names another gateway job than its job's own."""
     UNKNOWN_JOB = "unknown_job"
     TOO_MANY = "too_many"
     """Its job has as many deliveries as a job may have."""
 
 
 MAX_DELIVERIES = 1000
-"""How many different callbacks one job may have: with more, whoever has its URL could fill the disk."""
+"""How many different callbacks one job may have, so that its URL cannot be used to fill the disk."""
 
 
 _LINK = re.compile(rb"https?(?::|%3a|\\u003a)[^\s\"]+", re.IGNORECASE)
@@ -55,7 +55,7 @@ _FIELDS = tuple(field.name for field in fields(Delivery))
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What a batch needs to know of a job."""
+    """The columns of a job that a batch needs."""
 
     gateway_job_id: str | None
     status: Status
@@ -64,7 +64,7 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class NewDelivery:
-    """A verified callback on its way into the ledger, and the gateway job id that its body names."""
+    """A verified callback to insert, and the gateway job id that its body names."""
 
     delivery: Delivery
     gateway_job_id: str | None
@@ -75,7 +75,7 @@ class NewDelivery:
 _LOCK = (
     select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
     .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
-    # In one order by everybody, so that two batches can never wait for each other.
+    # Always in one order, so that two batches can never deadlock.
     .order_by(jobs.c.id)
     .with_for_update()
 )
@@ -94,15 +94,15 @@ _ALL = (
 )
 _PENDING = _ALL.where(deliveries.c.applied_at.is_(None))
 _BODIES = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == bindparam("job"))
-_FRESH = update(deliveries).where(deliveries.c.applied_at.is_(None))
-_APPLY = _FRESH.where(deliveries.c.id == bindparam("one"))
-_LET_BE = _FRESH.where(deliveries.c.job_id == bindparam("job"))
+_UNAPPLIED = update(deliveries).where(deliveries.c.applied_at.is_(None))
+_APPLY = _UNAPPLIED.where(deliveries.c.id == bindparam("one"))
+_APPLY_ALL = _UNAPPLIED.where(deliveries.c.job_id == bindparam("job"))
 
 
 def insert_deliveries(
     connection: Connection, offers: Sequence[NewDelivery], now: int
 ) -> list[DeliveryResult]:
-    """Insert the offers that are new, wake their jobs, and answer what became of each."""
+    """Insert the offers that are new, make their jobs due, and return the result of each."""
     known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
     seen = _seen_bodies(connection, known)
     receipts = [_judge(connection, offer, known, seen) for offer in offers]
@@ -117,9 +117,9 @@ def insert_deliveries(
 
 
 def scrub(connection: Connection, job_id: str) -> None:
-    """Take the queries out of the links in a job's deliveries, which may open images to whoever reads them.
+    """Redact the queries of the links in a job's deliveries, which may be presigned.
 
-    Done once the job needs them no more; the digest of the body as it came stays.
+    Done once the job needs them no more; the digest of the original body stays.
     """
     for delivery_id, body in connection.execute(_BODIES, {"job": job_id}).all():
         if (kept := without_queries(body)) != body:
@@ -127,9 +127,9 @@ def scrub(connection: Connection, job_id: str) -> None:
 
 
 def without_queries(body: bytes) -> bytes:
-    """Replace the query of every http link in some text, whether or not it is escaped as URLs or JSON do."""
-    # Each link is matched once and cut by hand: a pattern that looks for the question mark would try
-    # every place where a link could begin, which takes minutes on a hostile body.
+    """Redact the query of every http link in some text, plain or escaped as URLs or JSON do."""
+    # Each link is matched once and cut by hand: a pattern with the question mark in it would backtrack
+    # for minutes on a hostile body.
     return _LINK.sub(lambda link: _cut(link[0]), body)
 
 
@@ -161,7 +161,7 @@ def _judge(
     job = known.get(delivery.job_id)
     if job is None or offer.submission > job.submission:
         return DeliveryResult.UNKNOWN_JOB
-    # What speaks of an earlier submission cannot be compared any more, and changes nothing.
+    # A callback of an earlier submission cannot be compared any more, and changes nothing.
     if offer.submission == job.submission and not _same_job(connection, offer, job.gateway_job_id):
         return DeliveryResult.MISMATCH
     if delivery.body_sha256 in seen[delivery.job_id]:
@@ -175,7 +175,7 @@ def _judge(
 def _same_job(connection: Connection, offer: NewDelivery, theirs: str | None) -> bool:
     if offer.gateway_job_id is None or theirs is not None:
         return offer.gateway_job_id in {theirs, None}
-    # The callback overtook the answer to our submission; its id may at least not be another job's.
+    # The callback overtook the response to our submission; its id must at least not be another job's.
     taken = (jobs.c.gateway == offer.delivery.gateway) & (jobs.c.gateway_job_id == offer.gateway_job_id)
     return connection.scalar(select(jobs.c.id).where(taken)) is None
 
@@ -189,15 +189,15 @@ def _row(offer: NewDelivery, job: _Known, now: int) -> dict[str, Any]:
 
 
 def of_job(connection: Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
-    """List the deliveries of a job, or those that were not applied yet, in the order they came."""
+    """Return the deliveries of a job, or only the pending ones, in the order they came."""
     rows = connection.execute(_PENDING if only_pending else _ALL, {"job": job_id})
     return [to_delivery(row) for row in rows.mappings()]
 
 
 def newest_of_job(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
-    """List the newest deliveries of a job, and whichever decided it, without their bodies (`b""`).
+    """Return the newest deliveries of a job, and those that decided it, in the order they came.
 
-    They are in the order they came. All the bodies of a job may be gigabytes.
+    Without their bodies (`b""`): all the bodies of a job may be gigabytes.
     """
     columns = [column for column in deliveries.c if column is not deliveries.c.body]
     rest = case((deliveries.c.effect.in_(["ready", "failed"]), 0), else_=1)
@@ -212,15 +212,15 @@ def newest_of_job(connection: Connection, job_id: str, limit: int) -> list[Deliv
 
 
 def pending(job_id: str | BindParameter[str]) -> Exists:
-    """Whether a job has deliveries that were not applied yet."""
+    """Return the condition that a job has deliveries that were not applied yet."""
     return exists().where(deliveries.c.job_id == job_id, deliveries.c.applied_at.is_(None))
 
 
 def mark_applied(connection: Connection, delivery_id: str, effect: str, now: int) -> None:
-    """Note what a delivery changed, unless that was noted before."""
+    """Set what a delivery changed, unless that is set already."""
     connection.execute(_APPLY, {"one": delivery_id, "applied_at": now, "effect": effect})
 
 
 def mark_late(connection: Connection, job_id: str, now: int) -> None:
-    """Note of all other deliveries of a job that they change nothing any more."""
-    connection.execute(_LET_BE, {"job": job_id, "applied_at": now, "effect": "late"})
+    """Mark all pending deliveries of a job as late: they change nothing."""
+    connection.execute(_APPLY_ALL, {"job": job_id, "applied_at": now, "effect": "late"})

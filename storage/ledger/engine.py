@@ -1,85 +1,51 @@
-"""How the ledger's database is connected to: the settings of SQLite's and PostgreSQL's connections."""
+"""Configure the pool of connections to SQLite (WAL) or PostgreSQL."""
 
 from __future__ import annotations
 
-import select
 import sqlite3
-from math import inf
 from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.pool import ConnectionPoolEntry
 
 BUSY_TIMEOUT_MS = 5_000
-"""How long a write waits for another one: gateways give up on a callback after five to ten seconds."""
+"""How long a write waits for a lock: gateways time out a callback after five to ten seconds."""
 
 BUSY_LOOK_MS = 2
-"""After so long SQLite says that another process writes."""
+"""How long one try to begin a write waits inside SQLite."""
 
 POOL = {"pool_size": 8, "max_overflow": 12, "pool_timeout": BUSY_TIMEOUT_MS / 1000}
 """How many connections to PostgreSQL one process keeps, how many more it opens when all are in use, and how
-long somebody waits for one; a server has room for 100, if nobody has changed that."""
+long a thread waits for one. A server's default limit is 100."""
 
 CONNECT_S = 5
-"""How long a connection to PostgreSQL may take to be made."""
-
-RESTED_S = 1.0
-"""A connection to PostgreSQL that was not used for so long is tried out before it is used."""
+"""The timeout for connecting to PostgreSQL."""
 
 NAME = "darkroom"
-"""What PostgreSQL calls those who are connected, in `pg_stat_activity`."""
+"""The application name in PostgreSQL's `pg_stat_activity`."""
 
 CACHE_KIB = 8 * 1024
-"""What one connection to SQLite keeps of the database in memory, at most; few are in use at one time."""
+"""The page cache of one connection to SQLite, at most; few are in use at one time."""
 
 
 def make_engine(url: URL, *, alone: bool) -> Engine:
-    """Make the pool of connections to a ledger's database; nothing is connected yet.
+    """Return a pool of connections to a ledger's database; it connects on first use.
 
-    `alone` is for SQLite: one connection, and from its first use on nobody else has the ledger open.
+    `alone` is for SQLite: one connection, which from its first use on locks every other process out.
     """
     if url.get_backend_name() == "sqlite":
         return _sqlite(url, alone=alone)
     if url.drivername in {"postgresql", "postgres"}:
         url = url.set(drivername="postgresql+psycopg")
-    # A server that is gone without a word is noticed, and one that is locked is not waited for any longer
-    # than the sender of a callback waits for us.
+    # A dead peer is noticed, and a lock is not waited for longer than the sender of a callback waits for us.
     limits = f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
     reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000, "options": limits}
-    told = {"application_name": NAME, **reach}
-    engine = create_engine(url, pool_use_lifo=True, connect_args=told, **POOL)
-    event.listen(engine, "checkin", _put_back)
-    event.listen(engine, "checkout", _taken_out)
-    return engine
-
-
-def _put_back(_connection: Any, record: ConnectionPoolEntry) -> None:
-    record.info["rests_since"] = monotonic()
-
-
-def _taken_out(connection: Any, record: ConnectionPoolEntry, _pooled: object) -> None:
-    """Try out a connection that has rested, or on which the server has said something, such as that it goes.
-
-    Then the pool makes another one. Not each of them (`pool_pre_ping`), because that costs as much as a small
-    question does.
-    """
-    if connection is None:
-        return
-    spoken = select.poll()
-    spoken.register(connection.fileno(), select.POLLIN)
-    if monotonic() - record.info.get("rests_since", inf) < RESTED_S and not spoken.poll(0):
-        return
-    try:
-        connection.execute("SELECT 1")
-        connection.rollback()
-    except Exception as error:
-        raise DisconnectionError from error
+    arguments = {"application_name": NAME, **reach}
+    return create_engine(url, pool_use_lifo=True, pool_pre_ping=True, connect_args=arguments, **POOL)
 
 
 def _sqlite(url: URL, *, alone: bool) -> Engine:
-    # Threads are what limits connections here; a pool that ran dry would only be a second, hidden limit.
+    # Threads limit connections here; a pool that ran dry would only be a second, hidden limit.
     size = {"pool_size": 1, "max_overflow": 0} if alone else {"pool_size": 32, "max_overflow": -1}
     engine = create_engine(url, connect_args={"check_same_thread": False}, pool_use_lifo=True, **size)
     if alone:
@@ -90,8 +56,8 @@ def _sqlite(url: URL, *, alone: bool) -> Engine:
 
 
 def _lock_out(connection: Any, _record: object) -> None:
-    # Whoever has a ledger in WAL mode open holds a shared lock on its file, which keeps this one out until
-    # the last of them is gone: https://www.sqlite.org/pragma.html#pragma_locking_mode
+    # Every process that has a ledger in WAL mode open holds a shared lock on its file, which keeps this one
+    # out until the last of them is gone: https://www.sqlite.org/pragma.html#pragma_locking_mode
     connection.execute("PRAGMA locking_mode=EXCLUSIVE")
 
 
@@ -105,7 +71,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
             "journal_mode=WAL",
             "synchronous=FULL",  # an acknowledged callback survives a power loss
             "foreign_keys=ON",
-            "secure_delete=ON",  # what was taken out of a row is not left in the file
+            "secure_delete=ON",  # what was deleted from a row is not left in the file
             f"cache_size=-{CACHE_KIB}",
         ):
             connection.execute(f"PRAGMA {pragma}")
@@ -125,8 +91,8 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _begin_to_write(connection: Connection) -> None:
-    # SQLite tells nobody when another process has written. Left to itself it looks ever more rarely, and
-    # finds one that writes all the time at it each time; so it is asked often.
+    # SQLite polls for the write lock with growing pauses, and so loses each time to a process that writes
+    # all the time; short tries get it.
     deadline = monotonic() + BUSY_TIMEOUT_MS / 1000
     driver: Any = connection.connection.dbapi_connection
     driver.execute(f"PRAGMA busy_timeout={BUSY_LOOK_MS}")
@@ -134,13 +100,13 @@ def _begin_to_write(connection: Connection) -> None:
         while monotonic() < deadline and not _begun(driver):
             pass
         if not driver.in_transaction:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # which says what is wrong
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # raises what is wrong
     finally:
         driver.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
 
 
 def _begun(driver: Any) -> bool:
-    """Begin to write; answers whether it could be done, or what hinders it is not another writer."""
+    """Try to begin a write; returns False while another writer has the lock."""
     try:
         driver.execute("BEGIN IMMEDIATE")
     except sqlite3.DatabaseError as error:

@@ -1,4 +1,4 @@
-"""Count jobs: how many were accepted, and how many are in each state."""
+"""Count jobs: how many were accepted, and how many are in each status."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _COUNT = text(
 
 
 def count_accepted(connection: Connection, gateway: str) -> None:
-    """Count one job more that was accepted, apart from the jobs themselves."""
+    """Count one more accepted job, in a table of its own: so a lost or doubled job shows."""
     connection.execute(_COUNT, {"gateway": gateway})
 
 
 def count_jobs(connection: Connection) -> dict[str, JobCounts]:
-    """Count jobs by state, for each gateway ever used."""
+    """Count jobs by status, for each gateway ever used."""
     where = (jobs.c.gateway, jobs.c.status, jobs.c.found_by)
     counts = select(*where, func.count()).group_by(*where)
     halves = [
@@ -31,24 +31,24 @@ def count_jobs(connection: Connection) -> dict[str, JobCounts]:
     ]
     unfinished = union_all(*halves).subquery()
     oldest = select(unfinished.c.gateway, func.min(unfinished.c.at)).group_by(unfinished.c.gateway)
-    taken = connection.execute(select(accepted.c.gateway, accepted.c.jobs)).all()
+    all_accepted = connection.execute(select(accepted.c.gateway, accepted.c.jobs)).all()
     rows = connection.execute(counts).all()
     ages = {row[0]: row[1] for row in connection.execute(oldest)}
-    return {gateway: _page(gateway, number, rows, ages) for gateway, number in taken}
+    return {gateway: _of_gateway(gateway, number, rows, ages) for gateway, number in all_accepted}
 
 
-def total(pages: Sequence[JobCounts]) -> JobCounts:
-    """Add pages up into one."""
-    ages = [page.oldest_unfinished_at for page in pages if page.oldest_unfinished_at is not None]
+def total(each: Sequence[JobCounts]) -> JobCounts:
+    """Add up the counts of several gateways."""
+    ages = [one.oldest_unfinished_at for one in each if one.oldest_unfinished_at is not None]
     return JobCounts(
-        accepted=sum(page.accepted for page in pages),
-        counts={status: sum(page.counts[status] for page in pages) for status in Status},
-        found_by_polling=sum(page.found_by_polling for page in pages),
+        accepted=sum(one.accepted for one in each),
+        counts={status: sum(one.counts[status] for one in each) for status in Status},
+        found_by_polling=sum(one.found_by_polling for one in each),
         oldest_unfinished_at=min(ages, default=None),
     )
 
 
-def _page(gateway: str, number: int, rows: Sequence[Any], ages: Mapping[str, int]) -> JobCounts:
+def _of_gateway(gateway: str, number: int, rows: Sequence[Any], ages: Mapping[str, int]) -> JobCounts:
     mine = [(Status(status), found_by, count) for name, status, found_by, count in rows if name == gateway]
     return JobCounts(
         accepted=number,

@@ -1,4 +1,4 @@
-"""Every write to the ledger, in the words of a job's life."""
+"""Write to the ledger: accept jobs, add deliveries and outputs, claim, move, postpone, reopen."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any, Unpack
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from storage.errors import Conflict, LeaseLost, NotFound
+from storage.errors import Conflict, LeaseLost, NotFound, Unavailable
 from storage.ledger import circuits, job_counts, leases
-from storage.ledger.accept import accept_once
 from storage.ledger.database import Database, inserted
 from storage.ledger.deliveries import (
     DECIDED,
@@ -23,11 +23,12 @@ from storage.ledger.deliveries import (
     scrub,
 )
 from storage.ledger.events import note_move, note_output
+from storage.ledger.job_numbers import NEXT_NUMBER, of_moment
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
 from storage.ledger.rows import Changes, new_job, request_digest, to_job, to_output
 from storage.ledger.schema import jobs, outputs
-from storage.ledger.search_index import index_output, index_result, pieces_of
+from storage.ledger.search_index import index_job, index_output, index_result, pieces_of
 from storage.ledger.transitions import (
     CHANGE,
     CHANGE_AND_LISTEN,
@@ -41,7 +42,12 @@ from storage.models import Attempt, Clock, Delivery, Job, JobCounts, JobRequest,
 LEASE_MS = 30_000
 """How long a worker holds a job without renewing."""
 
-# Made once: to put a statement together takes longer than to run it.
+TIES = 100
+"""How often a job is inserted again after another writer took its number in the same millisecond."""
+
+# Built once: to build a statement takes longer than to run it.
+_INSERT = insert(jobs).values(number=NEXT_NUMBER).returning(jobs)
+_SAME_KEY = select(jobs).where(jobs.c.idempotency_key == bindparam("key"))
 _LOCK = select(jobs.c.id).where(jobs.c.id == bindparam("the_id")).with_for_update()
 _JOB = select(jobs).where(jobs.c.id == bindparam("id"))
 _OUTPUTS = select(outputs).where(outputs.c.job_id == bindparam("job")).order_by(outputs.c.index)
@@ -54,7 +60,7 @@ class Ledger:
     """
 
     def __init__(self, database: Database, clock: Clock, *, lease_ms: int = LEASE_MS) -> None:
-        """`lease_ms`: how long a worker that is not heard of any more keeps its jobs, in milliseconds."""
+        """`lease_ms`: after how long a lease that is not renewed expires, in milliseconds."""
         self._database = database
         self._clock = clock
         self.lease_ms = lease_ms
@@ -70,9 +76,9 @@ class Ledger:
         notify_default: str | None = None,
         request_id: str | None = None,
     ) -> tuple[Job, bool]:
-        """Accept a job: it is queued, and due now. Answers the job, and whether it is new.
+        """Accept a job: it is queued, and due now. Returns the job, and whether it is new.
 
-        The same idempotency key with the same request answers the job of the first time; with another one it
+        The same idempotency key with the same request returns the job of the first time; with another one it
         raises Conflict. `notify_url` is as asked: None means `notify_default`, and an empty text nowhere.
         """
         row = new_job(job_id, gateway, request, self._clock()) | {
@@ -81,38 +87,50 @@ class Ledger:
             "notify_url": notify_default if notify_url is None else notify_url or None,
             "request_id": request_id,
         }
-        return accept_once(self._database, row, pieces_of(row["prompt_folded"]))
+        pieces = pieces_of(row["prompt_folded"])  # which takes a while: not in a transaction
+        for _ in range(TIES):
+            try:
+                with self._database.write() as connection:
+                    return _accept(connection, row, pieces)
+            except IntegrityError:
+                # Two at once: of one key, of one id, or of one millisecond, who then had the same number.
+                with self._database.read() as connection:
+                    if earlier := _same_key(connection, row):
+                        return earlier, False
+                    if connection.scalar(select(jobs.c.id).where(jobs.c.id == row["id"])) is not None:
+                        raise
+        raise Unavailable("Too many jobs came at once.")
 
     def job(self, job_id: str) -> Job:
-        """Read one job; raise NotFound."""
+        """Return one job; raises NotFound."""
         with self._database.autocommit() as connection:
             return _job(connection, job_id)
 
     def add_deliveries(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
-        """Take callbacks in, all in one durable transaction, and wake the jobs that they speak of."""
+        """Insert callbacks in one durable transaction, and make their jobs due; returns each result."""
         now = self._clock()
         with self._database.write() as connection:
             return insert_deliveries(connection, offers, now)
 
     def claim(self, worker: str, room: ClaimBudget | int) -> list[Job]:
-        """Lease the jobs that have been due longest, so that no other worker touches them meanwhile."""
+        """Lease the jobs that have been due longest to a worker."""
         room = ClaimBudget(room) if isinstance(room, int) else room
         now = self._clock()
         with self._database.write() as connection:
             return leases.claim(connection, worker, room, now=now, lease_ms=self.lease_ms)
 
     def next_due(self, room: ClaimBudget | None = None) -> int | None:
-        """When the earliest job that nobody holds is due; None if there is none, or no room for it."""
+        """Return when the earliest job without a lease is due; None if there is none, or no room for it."""
         with self._database.read() as connection:
             return leases.next_due(connection, room or ClaimBudget(1), self._clock())
 
     def renew(self, worker: str, job_ids: Iterable[str]) -> None:
-        """Hold on to jobs that are still being worked on."""
+        """Renew the leases of jobs that are still being worked on."""
         with self._database.write() as connection:
             leases.renew(connection, worker, job_ids, self._clock() + self.lease_ms)
 
     def repair_clock_skew(self) -> int:
-        """Make due what a clock that was since set back had put off; answers how many jobs that were."""
+        """Make due what a clock that was since set back had put off; returns how many jobs that were."""
         with self._database.write() as connection:
             return leases.repair_clock_skew(connection, self._clock(), self.lease_ms)
 
@@ -129,13 +147,13 @@ class Ledger:
         at_most: int | None = None,
         **changes: Unpack[Changes],
     ) -> Job:
-        """Move a job on, and mark the deliveries that moved it (`applied`: delivery id to effect).
+        """Move a job to another status, and mark the deliveries that moved it (`applied`: id to effect).
 
-        `attempts` are what was tried to get there; they go into the job's log. `at_most` so many jobs of its
-        gateway may be in hand where it goes to, among all workers.
+        `attempts` go into the job's log. `at_most` limits how many jobs of its gateway may be leased in the
+        new status, among all workers.
 
-        Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the job any more, and
-        Crowded if as many are there already as may be.
+        Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the lease any more,
+        and Crowded if as many are there already as may be.
         """
         values = columns_of_move(job, to, changes, attempts, self._clock())
         lasting = keep_lease and not to.terminal
@@ -153,11 +171,10 @@ class Ledger:
         ignore_callbacks: bool = False,
         **changes: Unpack[Changes],
     ) -> Job:
-        """Leave a job where it is and let it go until it is due again.
+        """Keep a job's status, release its lease, and make it due later.
 
-        `counts_as_attempt` says whether that was a try, which is counted, or only a look. While
-        `ignore_callbacks`, callbacks that are waiting to be applied do not make it due any sooner: for when
-        they cannot be applied now.
+        `counts_as_attempt`: whether that was a try of the step, which is counted for the backoff. With
+        `ignore_callbacks`, pending callbacks do not make it due sooner: for when they cannot be applied now.
         """
         now = self._clock()
         values = columns_of_postponement(job, changes, attempts, now, counts_as_attempt=counts_as_attempt)
@@ -166,14 +183,14 @@ class Ledger:
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=False)
 
     def release(self, worker: str) -> None:
-        """Let go of every job that a worker holds, as it stops."""
+        """Release the lease of every job that a worker holds, as it stops."""
         with self._database.write() as connection:
             leases.release(connection, worker)
 
     def note_submission(self, job: Job, gateway_job_id: str, request_id: str | None) -> bool:
-        """Keep what a gateway answered a worker that has lost its lease meanwhile, if it is still news.
+        """Keep a gateway's response to a worker that has lost its lease; returns whether it was new.
 
-        Whoever holds the job goes on with it. Answers whether it was kept.
+        The worker that holds the job goes on with it.
         """
         waiting = jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]) & jobs.c.gateway_job_id.is_(None)
         mine = update(jobs).where(jobs.c.id == job.id, jobs.c.submission == job.submission, waiting)
@@ -182,16 +199,16 @@ class Ledger:
             return connection.execute(news).rowcount == 1
 
     def knows(self, gateway: str, gateway_job_id: str) -> bool:
-        """Whether a job of ours is known to be that one of its gateway's."""
+        """Return whether a job of ours has this id at its gateway."""
         same = (jobs.c.gateway == gateway) & (jobs.c.gateway_job_id == gateway_job_id)
         with self._database.read() as connection:
             return connection.scalar(select(jobs.c.id).where(same)) is not None
 
     def reopen(self, job: Job, to: Status, attempt: Attempt, *, gateway_job_id: str | None = None) -> Job:
-        """Take a job out of a terminal state, because somebody asked for it; it is due now.
+        """Move a job out of a terminal status, as a user's retry; it is due now.
 
-        To queued it begins a new submission, which knows nothing of the gateway's job before. Raises Conflict
-        if that is not legal, if another job has that gateway job id, or if the job has moved meanwhile.
+        To queued it begins a new submission, without the gateway's job before. Raises Conflict if that is
+        not legal, if another job has that gateway job id, or if the job has moved meanwhile.
         """
         values = columns_of_reopening(job, to, attempt, self._clock()) | {"gateway_job_id": gateway_job_id}
         unmoved = (jobs.c.status == job.status) & (jobs.c.updated_at == job.updated_at)
@@ -214,7 +231,7 @@ class Ledger:
         keep_lease: bool,
         at_most: int | None = None,
     ) -> Job:
-        # One reading of the clock for all of a change, so that its times agree.
+        # One time for all of a change.
         now = values["updated_at"]
         if not keep_lease:
             values |= {"leased_by": None, "leased_until": None}
@@ -224,7 +241,7 @@ class Ledger:
         known |= {"now": now, "later": now + due_in_ms}
         with self._database.write() as connection:
             if self._database.shared:
-                # Locked before anything is read, so that a callback comes either wholly before or after this.
+                # Locked before anything is read, so that a callback comes either before or after all of this.
                 connection.execute(_LOCK, known)
             if at_most is not None:
                 leases.must_have_room(connection, job.gateway, status, at_most, now)
@@ -237,25 +254,22 @@ class Ledger:
             with unique_id():
                 row = connection.execute(change, known | values).mappings().one_or_none()
             if row is None:
-                raise LeaseLost(f"Job {job.id} is not held by this worker any more.")
-            _tell(connection, row, values)
+                raise LeaseLost(f"This worker no longer has the lease of job {job.id}.")
+            _propagate(connection, row, values)
             return to_job(row)
 
     def pending_deliveries(self, job_id: str) -> list[Delivery]:
-        """List the deliveries of a job that were not applied yet, in the order they came."""
+        """Return the deliveries of a job that were not applied yet, in the order they came."""
         with self._database.autocommit() as connection:
             return of_job(connection, job_id, only_pending=True)
 
     def deliveries(self, job_id: str) -> list[Delivery]:
-        """List all deliveries of a job, in the order they came."""
+        """Return all deliveries of a job, in the order they came."""
         with self._database.autocommit() as connection:
             return of_job(connection, job_id)
 
     def add_output(self, output: Output) -> None:
-        """Note an image that is in the archive; again is the same as once.
-
-        Raises Conflict if the job has another image at that index.
-        """
+        """Insert an archived image; idempotent. Raises Conflict if the job has another one at that index."""
         here = (outputs.c.job_id == output.job_id) & (outputs.c.index == output.index)
         with self._database.write() as connection:
             if not inserted(connection, insert(outputs).values(asdict(output))):
@@ -265,27 +279,27 @@ class Ledger:
                 return
             row = connection.execute(_JOB, {"id": output.job_id}).mappings().one()
             note_output(connection, row, output)
-            # Last, because others wait for the rows in which it counts.
+            # Last, because other writers wait for the counters that it changes.
             index_output(connection, row, output)
 
     def outputs(self, job_id: str) -> list[Output]:
-        """List the outputs of a job by index."""
+        """Return the outputs of a job by index."""
         with self._database.autocommit() as connection:
             return [to_output(row) for row in connection.execute(_OUTPUTS, {"job": job_id}).mappings()]
 
     def job_counts(self) -> dict[str, JobCounts]:
-        """Count jobs by state, for each gateway ever used."""
+        """Count jobs by status, for each gateway ever used."""
         with self._database.read() as connection:
             return job_counts.count_jobs(connection)
 
     def ping(self) -> None:
-        """Prove that the ledger can be written now; raise Unavailable otherwise."""
+        """Check that the ledger can be written now; raises Unavailable otherwise."""
         with self._database.write() as connection:
-            circuits.try_out(connection)
+            circuits.write_probe_row(connection)
 
 
-def _tell(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -> None:
-    """Keep up what else speaks of a job that has just changed."""
+def _propagate(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -> None:
+    """Write what follows from a change of a job: search index, events, the outbox of notifications."""
     if "result_model" in changed:
         index_result(connection, job)
     if "status" in changed:
@@ -299,3 +313,27 @@ def _job(connection: Connection, job_id: str) -> Job:
     if row is None:
         raise NotFound(f"There is no job {job_id}.")
     return to_job(row)
+
+
+def _accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tuple[Job, bool]:
+    """Insert a job, its search index and its event, unless its idempotency key was used before."""
+    if earlier := _same_key(connection, row):
+        return earlier, False
+    new = connection.execute(_INSERT, {**row, **of_moment(row["created_at"])}).mappings().one()
+    index_job(connection, new, pieces)
+    note_move(connection, new, new["created_at"])
+    # Last, because other writers wait for the counter that it changes.
+    job_counts.count_accepted(connection, row["gateway"])
+    return to_job(new), True
+
+
+def _same_key(connection: Connection, row: Mapping[str, Any]) -> Job | None:
+    """Return the earlier job with this row's key; raises Conflict if that was another request."""
+    if row["idempotency_key"] is None:
+        return None
+    earlier = connection.execute(_SAME_KEY, {"key": row["idempotency_key"]}).mappings().one_or_none()
+    if earlier is None:
+        return None
+    if earlier["request_sha256"] != row["request_sha256"]:
+        raise Conflict("This Idempotency-Key was used for another request.")
+    return to_job(earlier)

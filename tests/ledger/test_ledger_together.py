@@ -14,12 +14,11 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from storage.errors import Crowded, LeaseLost, TookTooLong, Unavailable
-from storage.ledger import horizon
 from storage.ledger.circuits import Circuits
 from storage.ledger.database import HEAD, Database
 from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.engine import BUSY_TIMEOUT_MS
-from storage.ledger.events import Events
+from storage.ledger.events import GAP_S, Events, SafePosition
 from storage.ledger.job_counts import total
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import Ledger
@@ -179,14 +178,14 @@ def test_a_gap_that_nobody_will_fill_is_passed(database: Database) -> None:
 def test_a_transaction_that_never_ends_does_not_hold_up_events_for_ever(database: Database) -> None:
     now = [0.0]
     reader, ledger = Events(database), Ledger(database, Clock())
-    reader._horizon = horizon.Horizon(lambda: now[0])
+    reader._safe = SafePosition(lambda: now[0])
     add(ledger, "job-1")
     before = reader.newest().id
     with database.write() as slow:
         slow.execute(insert(events).values(at=1, job_id="slow", gateway="g", status="queued"))
         add(ledger, "job-2")
         assert reader.after(before, limit=9) == []
-        now[0] = horizon.GAP_S + 1
+        now[0] = GAP_S + 1
         assert [one.job_id for one in reader.after(before, limit=9)] == ["job-2"]
 
 
