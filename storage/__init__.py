@@ -1,10 +1,10 @@
-"""What Darkroom keeps: the ledger (SQL: jobs, deliveries, outputs) and the archive (bucket: images, records).
+"""Persistence: the ledger (SQL: jobs, deliveries, outputs) and the archive (bucket: images, records).
 
     models, errors, paging, text, urls     leaves
     ledger/     every write to the database, and its schema and migrations
     search/     every query over jobs and outputs
     archive/    objects and records in the bucket
-    media/      what an image is, from its first bytes
+    media/      type, size and completeness of an image
     transfer/   move a ledger from SQLite to PostgreSQL
 
 Imports nothing of `receiver`.

@@ -1,13 +1,14 @@
-"""The only errors that callers of `storage` see.
+"""The tree of errors that `storage` raises.
 
 StorageError
 ├── NotFound       no such job, output, delivery or object
-├── Conflict       it exists already and differs, or the move is not legal from where the job is
-│   ├── LeaseLost  the worker does not hold the job any more
-│   └── Crowded    as many jobs of its gateway are there already as may be
-├── Unavailable    the database or the object store did not answer; trying again later may help
-├── Misconfigured  it answered, and will go on refusing until somebody changes a setting
-└── Corrupt        bytes are not what they were said to be
+├── Conflict       it exists already and differs, or the move is not legal from the job's status
+│   ├── LeaseLost  the worker's lease of the job has expired
+│   └── Crowded    the limit of jobs of its gateway is reached
+├── Unavailable    the database or the object store is unavailable; retry later
+│   └── TookTooLong  a query exceeded its time limit
+├── Misconfigured  it refuses, and will until a setting is changed
+└── Corrupt        a digest, a length or a format is wrong
 """
 
 
@@ -20,28 +21,28 @@ class NotFound(StorageError):
 
 
 class Conflict(StorageError):
-    """Something else is already there, or the job has moved on meanwhile."""
+    """Something else is there already, or the job has moved meanwhile."""
 
 
 class LeaseLost(Conflict):
-    """The worker does not hold the job any more; another one goes on with it."""
+    """The worker's lease of the job has expired; another worker goes on with it."""
 
 
 class Crowded(Conflict):
-    """As many jobs of its gateway are there already as may be; the job stays where it is."""
+    """The limit of jobs of its gateway in that status is reached; the job stays where it is."""
 
 
 class Unavailable(StorageError):
-    """The database or the object store did not answer as it should; try again later."""
+    """The database or the object store is unavailable; retry later."""
 
 
 class TookTooLong(Unavailable):
-    """A question that the database could not answer within the time that one may take."""
+    """A query exceeded its time limit."""
 
 
 class Misconfigured(StorageError):
-    """A setting is wrong: no such bucket, no permission, a wrong key. Trying again changes nothing."""
+    """A setting is wrong: no such bucket, no permission, a wrong key. Retrying does not help."""
 
 
 class Corrupt(StorageError):
-    """Bytes are not what they were said to be: a digest, a length or a format differs."""
+    """Bytes are not what was expected: a digest, a length or a format is wrong."""

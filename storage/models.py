@@ -1,4 +1,9 @@
-"""What is remembered, as plain values, and the moves that a job may make."""
+"""Jobs, deliveries, outputs and circuits as plain values, and the state machine of a job.
+
+    queued -> submitting -> running -> ready -> archived | partial | failed
+
+`MOVES` has every legal move, and `REOPENS` those of a retry. Times are milliseconds since 1970 UTC.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 Clock = Callable[[], int]
-"""Answers the time now, in milliseconds since 1970-01-01 UTC."""
+"""Returns the time now, in milliseconds since 1970-01-01 UTC."""
 
 
 class Status(StrEnum):
@@ -25,34 +30,34 @@ class Status(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether a job rests here until somebody asks for a retry."""
+        """Whether only a retry can move a job on from here."""
         return not MOVES[self]
 
 
-# Two tables, so that no step of a job's life can ever take it out of a terminal state by itself.
+# Two tables, so that no step of a job's life can take it out of a terminal status.
 MOVES: Mapping[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED}),
-    # Back to queued: the gateway certainly did not take it. To ready: its callback overtook its answer.
+    # Back to queued: the gateway certainly did not accept it. To ready: its callback overtook the response.
     Status.SUBMITTING: frozenset({Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED}),
-    # To partial: what a retry was to complete is there no more, and what was archived before still is.
+    # To partial: a retry found nothing more, and what was archived before still is.
     Status.RUNNING: frozenset({Status.READY, Status.PARTIAL, Status.FAILED}),
     Status.READY: frozenset({Status.ARCHIVED, Status.PARTIAL, Status.FAILED}),
     Status.ARCHIVED: frozenset(),
     Status.PARTIAL: frozenset(),
     Status.FAILED: frozenset(),
 }
-"""The legal moves of a job's own life; `Ledger.move` refuses every other."""
+"""The legal moves of a job; `Ledger.move` refuses every other."""
 
 REOPENS: Mapping[Status, frozenset[Status]] = {
-    # To running: the gateway is asked for the result, once more. To queued: it is paid for, once more.
+    # To running: the gateway is polled for the result again. To queued: it is paid for again.
     Status.FAILED: frozenset({Status.QUEUED, Status.RUNNING}),
     Status.PARTIAL: frozenset({Status.RUNNING}),
 }
-"""The moves that somebody must ask for; `Ledger.reopen` refuses every other."""
+"""The legal moves of a retry that a user asked for; `Ledger.reopen` refuses every other."""
 
 
 class Verdict(StrEnum):
-    """What a gateway's own signature on a callback said."""
+    """The result of verifying a gateway's own signature on a callback."""
 
     VALID = "valid"
     ABSENT = "absent"
@@ -60,16 +65,16 @@ class Verdict(StrEnum):
 
 
 class FoundBy(StrEnum):
-    """How a job's completion reached us."""
+    """How a job's completion was found."""
 
     CALLBACK = "callback"
     POLL = "poll"
     POLL_ONLY = "poll_only"
-    """Polled because no public URL was set, so no callback could come and none was missed."""
+    """Polled because no public URL is set, so that no callback could come."""
 
 
 class NotificationState(StrEnum):
-    """What became of a notification."""
+    """Where a notification is in its life."""
 
     OWED = "owed"
     """Waiting to be sent, or to be sent again."""
@@ -92,10 +97,10 @@ class UsageBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a user asked a gateway for, in our words.
+    """What a user asked a gateway for, with the same field names for every gateway.
 
-    `seed` is text because some gateways take text, and some numbers exceed 2^53. `params` go to the
-    gateway as they are. `ignored` names the parameters that the user allowed us to drop.
+    `seed` is text because some gateways take text, and some numbers exceed 2^53. `params` go to the gateway
+    unchanged. `ignored` names the parameters that the user allowed us to drop.
     """
 
     model: str
@@ -111,7 +116,7 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image that a gateway says it made: where it is now, and its own seed if the gateway gave one."""
+    """An image that a gateway reported: where it is now, and its own seed if there is one."""
 
     url: str
     seed: str | None = None
@@ -119,7 +124,7 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What the gateway reported of a job; every field may be unknown."""
+    """What the gateway reported of a job; None is unknown."""
 
     model: str | None = None
     seed: str | None = None
@@ -127,7 +132,7 @@ class JobResult:
     credits_estimated: bool = False
     images: tuple[ImageRef, ...] = ()
     reply: Mapping[str, Any] | None = None
-    """The gateway's answer that decided the job, with secrets and URL queries removed."""
+    """The gateway's response or callback that decided the job, with secrets and URL queries redacted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +143,17 @@ class JobError:
     message: str
     at_fault: str
     details: Mapping[str, Any] | None = None
-    """The gateway's own words for what is wrong, field by field, where it gave them."""
+    """The gateway's own message for each field, where it gave them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try of a step, or several in a row that came out the same. Times are milliseconds since 1970."""
+    """One try of a step, or several in a row with the same result."""
 
     step: str
     """`send`, `ask`, `download`, `archive` or `retry`."""
     code: str
-    """What came back: `taken`, `running`, `succeeded`, `failed`, `asked` (a retry), or an error's code."""
+    """The result: `taken`, `running`, `succeeded`, `failed`, `asked` (a retry), or an error's code."""
     message: str
     first_at: int
     last_at: int
@@ -156,13 +161,13 @@ class Attempt:
 
     @classmethod
     def once(cls, step: str, code: str, message: str, at: int) -> Attempt:
-        """One try."""
+        """Return one try."""
         return cls(step, code, message, at, at)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One submission to one gateway. Times are milliseconds since 1970 UTC."""
+    """One submission to one gateway."""
 
     id: str
     gateway: str
@@ -173,41 +178,41 @@ class Job:
     next_attempt_at: int | None
     """When the next step is due; None once the job is terminal."""
     attempts: int = 0
-    """How often the present step was tried; starts again from 0 with each move."""
+    """How often the present step was tried; reset to 0 by each move."""
     idempotency_key: str | None = None
     request_sha256: str = ""
-    """Of what was asked, to tell the same request from another one under the same idempotency key."""
+    """Digest of the request: another one under the same idempotency key is a conflict."""
     notify_url: str | None = None
     gateway_job_id: str | None = None
     gateway_request_id: str | None = None
     callback_expected: bool = False
     sent: Mapping[str, Any] | None = None
-    """The body of the request as it was sent, with secrets and the callback token removed."""
+    """The body of the request as it was sent, with secrets and the callback token redacted."""
     result: JobResult = JobResult()
     found_by: FoundBy | None = None
     error: JobError | None = None
     leased_by: str | None = None
     leased_until: int | None = None
     request_id: str | None = None
-    """The id of the API request that brought it, which the log has in every line about it."""
+    """The id of the API request that created it, which is in every log line about it."""
     submission: int = 1
-    """Which submission of it this is: a retry that may be paid for again is the next one."""
+    """Number of the submission: a retry that is paid for again is the next one."""
     credits_before: float = 0.0
     credits_before_estimated: float = 0.0
-    """What earlier submissions were charged, as far as known, and the part of it that is from price lists."""
+    """What earlier submissions were charged, as far as known, and the part of it from price lists."""
     submission_at: int | None = None
-    """When this submission was first sent, or asked for; None before the first."""
+    """When this submission was first sent, or requested by a retry; None before the first."""
     ready_at: int | None = None
-    """Since when its images are known, and may die; None before."""
+    """When it became ready, so that its image links may expire; None before."""
     records: int = 0
-    """How many records the archive has of it: one, and one more for each retry that found more."""
+    """How many records the archive has: one, and one more for each retry that found more."""
     attempt_log: tuple[Attempt, ...] = ()
     moves: tuple[tuple[Status, int], ...] = ()
-    """Each status the job has been in and when it came there, oldest first."""
+    """Each status the job has had and since when, oldest first."""
 
     @property
     def submission_id(self) -> str:
-        """The idempotency key of this submission: the job's id, and from the second on its number."""
+        """The idempotency key at the gateway: the job's id, and from the second submission on its number."""
         return self.id if self.submission == 1 else f"{self.id}.{self.submission}"
 
     @property
@@ -217,17 +222,17 @@ class Job:
 
     @property
     def reopened(self) -> bool:
-        """Whether a retry put it where it is, and nothing has moved it since."""
+        """Whether its last move was a retry."""
         return len(self.moves) > 1 and self.moves[-2][0].terminal
 
     def moved_at(self, status: Status) -> int | None:
-        """When the job last came to a status, or None if it never did."""
+        """Return when the job last moved to a status, or None if it never did."""
         return next((at for moved, at in reversed(self.moves) if moved == status), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """What is known of a gateway or an image host that failed lately. Times are milliseconds since 1970."""
+    """The circuit breaker of a gateway or an image host that failed lately."""
 
     kind: Literal["gateway", "image_host"]
     name: str
@@ -241,16 +246,16 @@ class Circuit:
     since: int
     """When the first of them was."""
     retry_at: int | None
-    """While open: when one try is let through. None while it is closed, and failures are only counted."""
+    """While open: when it becomes half-open. None while closed, when failures are only counted."""
     probe_until: int | None = None
-    """Until when the one try that was let through has the way to itself."""
+    """While half-open: until when the one probe that may pass blocks all others."""
 
     def blocks(self, now: int) -> bool:
-        """Whether nothing may pass now."""
+        """Return whether nothing may pass now."""
         return self.retry_at is not None and max(self.retry_at, self.probe_until or 0) > now
 
     def state(self, now: int) -> Literal["closed", "open", "half_open"]:
-        """`closed` (failures are counted), `open` (left alone), or `half_open` (one try is let through)."""
+        """Return `closed` (failures are counted), `open` (blocked), or `half_open` (one probe may pass)."""
         if self.retry_at is None:
             return "closed"
         return "open" if self.retry_at > now else "half_open"
@@ -271,12 +276,12 @@ class Delivery:
     signature: Verdict
     applied_at: int | None = None
     effect: str | None = None
-    """What it changed: `progress`, `hint` (the gateway was asked), `ready`, `failed`, `late`, `mismatch`."""
+    """What it changed: `progress`, `hint` (the gateway was polled), `ready`, `failed`, `late`, `mismatch`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One generated image of a job, as it lies in the archive."""
+    """One generated image of a job, as it is in the archive."""
 
     job_id: str
     index: int
@@ -296,13 +301,13 @@ class Output:
 
     @property
     def id(self) -> str:
-        """The output's name everywhere outside: `<job id>.<index>`."""
+        """The public id: `<job id>.<index>`."""
         return f"{self.job_id}.{self.index}"
 
 
 @dataclass(frozen=True, slots=True)
 class JobCounts:
-    """How many jobs are where. They balance when every job accepted is in exactly one place."""
+    """How many jobs are in each status. They balance when every accepted job is in exactly one."""
 
     accepted: int
     counts: Mapping[Status, int]
@@ -311,11 +316,11 @@ class JobCounts:
 
     @property
     def balanced(self) -> bool:
-        """Whether `accepted` is the sum of the places."""
+        """Whether `accepted` is the sum over all statuses."""
         return self.accepted == sum(self.counts.values())
 
 
 def rfc3339(ms: int) -> str:
-    """A time as it is shown outside: `2026-11-22T10:00:00.123Z`."""
+    """Format a time by RFC 3339: `2026-11-22T10:00:00.123Z`."""
     moment = datetime.fromtimestamp(ms / 1000, tz=UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

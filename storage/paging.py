@@ -1,4 +1,4 @@
-"""Return rows page by page: keyset paging, by the id of the last row instead of an offset."""
+"""A page of rows by keyset paging: the cursor is the id of the last row, not an offset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Row]):
-    """Some rows, and the cursor that asks for the next ones; None on the last page."""
+    """Rows, and the cursor of the next page; None on the last page."""
 
     rows: Sequence[Row]
     next_cursor: str | None

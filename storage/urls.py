@@ -1,4 +1,4 @@
-"""One spelling for each host, so that however a URL is written, the same host is known as the same."""
+"""Normalize hosts of URLs, so that each host has one spelling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httpx
 
 
 def authority_of(url: str) -> str:
-    """Host and port of a URL that was checked when it was given; the port only if it is not the scheme's own.
+    """Return host and port of a validated URL; the port only if it is not the scheme's default.
 
     The host is in lower case and ASCII (IDNA 2008), without a trailing dot; an IPv6 address is in its short
     form (RFC 5952), and an IPv4-mapped one is the IPv4 address that it is.
@@ -22,5 +22,5 @@ def authority_of(url: str) -> str:
 
 
 def origin_of(url: str) -> str:
-    """Scheme, host and port of such a URL: what may be kept and shown, for the rest may hold a secret."""
+    """Return scheme, host and port of such a URL, which may be shown: the rest may hold a secret."""
     return f"{httpx.URL(url).scheme}://{authority_of(url)}"

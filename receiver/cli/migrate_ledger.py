@@ -116,7 +116,7 @@ def _move(path: Path, url: URL) -> Moved:
             _bar(rows) as told,
         ):
             try:
-                return move(source, target, clock=system_clock, told=told)
+                return move(source, target, clock=system_clock, progress=told)
             except Unavailable as error:
                 fail(
                     f"{shown(url)}: {error} Check that the server runs and has this database, "

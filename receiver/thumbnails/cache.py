@@ -134,7 +134,7 @@ class Thumbnails:
 
     def _keep(self, output: Output, made: bytes) -> None:
         try:
-            self._kept.keep(output, made)
+            self._kept.save(output, made)
         except StorageError as error:
             log.warning("a thumbnail could not be kept", output=output.id, why=str(error))
 

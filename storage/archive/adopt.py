@@ -1,7 +1,7 @@
 """Adopt an image that an earlier try of the same job stored, and that the ledger does not know of.
 
-A worker may be killed between the write of an image and the ledger's commit. Its next try may get other
-bytes, because some hosts encode an image anew for each download, or none, because the link died meanwhile.
+A worker may be killed between the write of an image and the ledger's commit. The next try may get other
+bytes, because some hosts re-encode an image for each download, or none, because the link has expired.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ JOB, INDEX, SHA256, THEIRS = (
     "darkroom-gateway-job-id",
 )
 MAX_BYTES = 1024**3
-"""Larger objects are not looked into."""
+"""Larger objects are not read."""
 MAX_LISTED = 10_000
-"""How many keys are looked through for one image and one extension."""
+"""How many keys are listed for one image and one extension."""
 _SPOOL_BYTES = 1024**2
-# The limit was kept when it was stored, and no pixel is decoded here.
+# The limit was checked when it was stored, and no pixel is decoded here.
 _ANY = 2**63
 _UNKNOWN = "\0"
 """Stands for the digest in a key, where no key can have it."""
@@ -40,7 +40,7 @@ _UNKNOWN = "\0"
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A stored image of a job: the object, and what its bytes say."""
+    """A stored image of a job: the object, and the facts from its bytes."""
 
     stored: StoredObject
     sha256: str
@@ -49,7 +49,7 @@ class Adopted:
 
 
 def marks(job: Job, index: int, sha256: str) -> dict[str, str]:
-    """Returns the user metadata of an image's object: whose it is, and what it must hold.
+    """Return the user metadata of an image's object: its job, its index and its SHA-256.
 
     The gateway's own id of the job is there because a submission that a restored ledger sends again makes
     another image under the same key; percent-encoded, for metadata is ASCII.
@@ -59,12 +59,12 @@ def marks(job: Job, index: int, sha256: str) -> dict[str, str]:
 
 
 def adopt(store: ObjectStore, keys: Keys, job: Job, index: int, key: str) -> Adopted | None:
-    """Returns the image under a key, if this submission of the job stored it; None if that is not proven.
+    """Return the image under a key, if this submission of the job stored it; None if that is not proven.
 
-    Its metadata must name the job, the index, and a digest that its bytes have; and the key must be the one
-    that this submission gives to an image of these bytes, so that none is taken from an earlier submission.
-    Objects without the gateway's job id are from before it was noted. Raises NotFound; Corrupt if the store
-    contradicts itself; Unavailable if there is no room here to look into it.
+    Its metadata must name the job, the index, and the digest of its bytes; and the key must be the one that
+    this submission gives to an image of these bytes, so that none is adopted from an earlier submission.
+    Old objects have no gateway's job id. Raises NotFound; Corrupt if the store contradicts itself;
+    Unavailable if the disk is full.
     """
     stored = store.head(key)
     claimed = _claimed(job, index, stored.metadata)
@@ -84,9 +84,9 @@ def adopt(store: ObjectStore, keys: Keys, job: Job, index: int, key: str) -> Ado
 
 
 def find(store: ObjectStore, keys: Keys, job: Job, index: int) -> Adopted | None:
-    """Returns an image that this submission stored under any key that its template allows; None if none is.
+    """Return an image that this submission stored under any key that its template allows; None if none.
 
-    An object that fails the store's own checksum does not count. The search ends after `MAX_LISTED` keys.
+    An object that fails the store's own checksum is skipped. The search ends after `MAX_LISTED` keys.
     """
     for key in _candidates(store, keys, job, index):
         try:
@@ -106,7 +106,7 @@ def _candidates(store: ObjectStore, keys: Keys, job: Job, index: int) -> Iterato
 
 
 def _claimed(job: Job, index: int, metadata: Mapping[str, str]) -> str | None:
-    """Returns the digest that an object's metadata names; None if it is not this image's."""
+    """Return the digest in an object's metadata; None if that is not this image's."""
     said = {name.lower(): value for name, value in metadata.items()}
     if (claimed := said.get(SHA256)) is None:
         return None
@@ -125,5 +125,5 @@ def _copy(store: ObjectStore, key: str, file: BinaryIO) -> tuple[str, int]:
             try:
                 file.write(chunk)
             except OSError as error:
-                raise Unavailable(f"There is no room here to look into {key}: {error.strerror}.") from error
+                raise Unavailable(f"There is no disk space to read {key}: {error.strerror}.") from error
     return digest.hexdigest(), size

@@ -1,4 +1,4 @@
-"""How a job lies in the bucket: its images first, its record last, each read back before it counts."""
+"""Write a job to the bucket, create-only: its images first, its record last, each read back to verify it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_RECORD_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class NewImage:
-    """A downloaded image on its way into the archive. `file` can be read from its start."""
+    """A downloaded image to store. `file` is read from its start."""
 
     index: int
     file: BinaryIO
@@ -37,33 +37,32 @@ class NewImage:
 
 @dataclass(frozen=True, slots=True)
 class WrittenRecord:
-    """Where a record is, and which one of its job's it is, from 1."""
+    """The key of a record, and its number among its job's, from 1."""
 
     key: str
     number: int
 
 
 class Archive:
-    """Writes images and records create-only. Every method raises Unavailable while the store is away."""
+    """Write and read images and records. Every method raises Unavailable while the store is."""
 
     def __init__(self, store: ObjectStore, keys: Keys, *, trust_checksums: bool) -> None:
-        """`trust_checksums`: the store was seen to refuse a false SHA-256 and to give a true one back.
+        """`trust_checksums`: the store checks SHA-256 and returns it, as `conformance.probe` found.
 
-        Otherwise each image is read back in full to compare it.
+        Otherwise each image is read back in full to verify it.
         """
         self._store = store
         self._keys = keys
         self._trust_checksums = trust_checksums
 
     def store_image(self, job: Job, image: NewImage, *, now: int) -> Output:
-        """Store one image and prove that it is there; storing the same bytes again is no error.
+        """Store one image and verify it by its digest; idempotent.
 
-        Where an earlier try of this submission stored other bytes under its key, those stay and the output
-        is theirs: its digest is not the new image's then. A key with {ext} or {sha256} in it may differ
-        between two such tries; then both objects stay, and no record names the first.
+        If an earlier try of this submission stored other bytes under its key, those stay and the output is
+        theirs: its digest is not the new image's then. A key with {ext} or {sha256} in it may differ between
+        two such tries; then both objects stay, and no record names the first.
 
-        Raises Conflict if an object from elsewhere is under its key, and Corrupt if what is read back
-        differs.
+        Raises Conflict if an object from elsewhere has its key, and Corrupt if the verification fails.
         """
         key = self._keys.image(job, image.index, extension=image.facts.extension, sha256=image.sha256)
         try:
@@ -83,7 +82,7 @@ class Archive:
     def find_image(
         self, job: Job, index: int, *, seed: str | None, source_url: str | None, now: int
     ) -> Output | None:
-        """Returns the output of an image that an earlier try of this submission stored, without downloading.
+        """Return the output of an image that an earlier try of this submission stored; None if there is none.
 
         For an image that cannot be downloaded any more; it costs one listing for each file extension.
         """
@@ -93,12 +92,12 @@ class Archive:
         return _adopted_output(job, index, adopted, seed=seed, source_url=source_url, now=now)
 
     def names(self, job: Job, output: Output) -> bool:
-        """Returns whether an output lies where this submission of the job puts it."""
+        """Return whether an output has the key that this submission of the job gives it."""
         extension = next(kind.extension for kind in KINDS if kind.media_type == output.media_type)
         return output.key == self._keys.image(job, output.index, extension=extension, sha256=output.sha256)
 
     def _stored_before(self, job: Job, image: NewImage, key: str, now: int) -> Output:
-        """Returns the output of what a worker that was cut off, or another one, stored under the key."""
+        """Return the output of what another worker, or a killed one, stored under the key."""
         try:
             return _output(job, image, self._compare(key, image, Conflict, "holds another image"), now)
         except Conflict:
@@ -110,11 +109,11 @@ class Archive:
         )
 
     def write_record(self, job: Job, document: Mapping[str, Any]) -> WrittenRecord:
-        """Write a job's next record, read it back, and answer where it is.
+        """Write a job's next record, and read it back to verify it.
 
-        Nothing is ever written over: what a retry found stands in a record of its own, which names the one
-        that it supersedes. A record of the same outputs that is there already stands, and one of fewer of
-        them is superseded: both are from a worker that was cut off. Any other one raises Conflict.
+        Nothing is ever overwritten: what a retry found goes into a record of its own, which names the one
+        that it supersedes. An existing record of the same outputs stays, and one of fewer of them is
+        superseded: both are from a killed worker. Any other one raises Conflict.
         """
         number = job.records + 1
         while True:
@@ -130,7 +129,7 @@ class Archive:
             number += 1
 
     def _put_record(self, job: Job, key: str, document: Mapping[str, Any]) -> bool:
-        """Write a record and read it back; answers whether it was not there before."""
+        """Write a record and read it back; returns False if one is there already."""
         body = json.dumps(document, ensure_ascii=False, indent=2).encode()
         try:
             self._store.put_new(
@@ -148,11 +147,11 @@ class Archive:
         return True
 
     def read_record(self, job: Job) -> dict[str, Any]:
-        """Read a job's latest record; raise NotFound, or Corrupt if it is not one."""
+        """Return a job's latest record; raises NotFound, or Corrupt if it is not one."""
         return self._read(self.record_key(job))
 
     def record_key(self, job: Job) -> str:
-        """Where a job's latest record is; where its first one will be, if it has none."""
+        """Return the key of a job's latest record, or of its first one if it has none yet."""
         return self._keys.record(job, max(1, job.records))
 
     def _read(self, key: str) -> dict[str, Any]:
@@ -168,7 +167,7 @@ class Archive:
         stored = self._store.head(key)
         sha256, size = stored.sha256, stored.bytes
         if not self._trust_checksums or (sha256, size) != (image.sha256, image.bytes):
-            # What the store only says is enough to agree, and not to contradict: then the bytes decide.
+            # The store's word is enough to agree, but not to contradict: then the bytes decide.
             sha256, size = self._store.digest(key)
         if (sha256, size) != (image.sha256, image.bytes):
             raise wrong(f"{key} {what}: SHA-256 {sha256}, not {image.sha256}.")
@@ -176,7 +175,7 @@ class Archive:
 
 
 def _claims(document: Mapping[str, Any]) -> frozenset[tuple[int, str, str]]:
-    # What two records of one job must agree on; times may differ if a worker was cut off in between.
+    # What two records of one job must agree on; times may differ if a worker was killed in between.
     return frozenset(
         (output["index"], output["key"], output["sha256"]) for output in document.get("outputs", [])
     )
@@ -216,7 +215,7 @@ def _adopted_output(
         stored_at=now,
         seed=seed,
         source_url=source_url,
-        # Nothing is left of its download but that it ended just before the object was written.
+        # Its download ended just before the object was written; nothing else is known of it.
         downloaded_at=adopted.stored.modified_at,
         version_id=adopted.stored.version_id,
     )

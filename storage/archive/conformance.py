@@ -1,4 +1,4 @@
-"""Find out what a store keeps to, by trying it out with small objects that are taken away again."""
+"""Probe a store for what it supports: create-only puts (If-None-Match) and SHA-256 checksums."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from storage.errors import Conflict, Corrupt, StorageError
 BODY = b"darkroom"
 
 LEFT_BEHIND_MS = 3_600_000
-"""A probe this much older than the newest one was left by a process that was killed."""
+"""A probe this much older than the newest one was left by a killed process."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """What a store was seen to do; stores that speak S3 differ in this, and some ignore it in silence."""
+    """What a store was seen to do; S3-compatible stores differ, and some ignore headers silently."""
 
     create_only: bool
-    """A second `put_new` of a key is refused."""
+    """A second `put_new` of a key is refused (conditional put)."""
     checks_sha256: bool
     """A `put_new` whose bytes do not have the SHA-256 that it names is refused."""
     returns_sha256: bool
-    """`head` gives the SHA-256 back."""
+    """`head` returns the SHA-256."""
 
 
 def probe(store: ObjectStore, prefix: str = "darkroom-probes/") -> StoreFacts:
-    """Write, read and delete below a prefix, and answer what the store honoured.
+    """Write, read and delete small objects below a prefix; returns what the store supports.
 
-    What a process that was killed in the middle of this left there is deleted too: only objects with the
-    exact key and size of a probe, and older than `LEFT_BEHIND_MS`.
+    What a killed process left there is deleted too: only objects with the exact key and size of a probe,
+    and older than `LEFT_BEHIND_MS`.
     """
     key = f"{prefix}{secrets.token_hex(8)}"
     body, damaged = BODY, f"{key}-damaged"
@@ -54,7 +54,7 @@ def probe(store: ObjectStore, prefix: str = "darkroom-probes/") -> StoreFacts:
 
 
 def _sweep(store: ObjectStore, prefix: str, newest: str) -> None:
-    # Measured against our own probe, so that only the store's clock counts.
+    # Compared with our own probe, so that only the store's clock counts.
     # Anything else may be an image or a file of another program, and stays.
     shape = re.compile(re.escape(prefix) + r"[0-9a-f]{16}(-damaged)?")
     found = [each for each in store.list(prefix) if each.bytes == len(BODY) and shape.fullmatch(each.key)]

@@ -1,4 +1,4 @@
-"""Make the keys of images, records and thumbnails in the bucket."""
+"""Build the keys of images, records and thumbnails in the bucket, from a template."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ TAG = "tag:"
 NONE = "none"
 
 RESERVED = frozenset({"records", "thumbnails", "darkroom-probes", "manifests", "trash"})
-"""First parts of keys under which no image may be: what Darkroom itself keeps is there, or will be."""
+"""First parts of keys that images may not have: Darkroom's own objects are there, or will be."""
 
 MOST_BYTES = 1000
-"""Of a whole key in UTF-8. S3's limit is 1,024:
+"""The limit of a whole key in UTF-8. S3's limit is 1,024:
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html"""
 MOST_PART_BYTES = 200
-"""Of what is between two slashes. Stores that keep objects as files take 255, and may add an ending."""
+"""The limit between two slashes. Stores that keep objects as files allow 255, and may add a suffix."""
 MOST_PREFIX_BYTES = 500
 MOST_VALUE_BYTES = 128
-"""Of one tag or model in a key: with an id or a SHA-256 and an extension it fits into one part."""
+"""The limit of one tag or model: with an id or a SHA-256 and an extension it fits into one part."""
 MOST_VALUE_CHARACTERS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Makes the keys of images and records.
+    """Build the keys of images and records.
 
     `template` may use date, job_id, index, ext, gateway, model, sha256 and `tag:<name>` in braces. It must
-    use job_id and index, so that no two outputs can ever share a key. Raises ValueError if it, or the
-    prefix, cannot be used.
+    use job_id and index, so that no two outputs can share a key. Raises ValueError if it, or the prefix, is
+    not valid.
     """
 
     prefix: str = ""
@@ -48,7 +48,7 @@ class Keys:
             raise ValueError(f"it makes keys that are too long: {too_long[0]['message']}")
 
     def image(self, job: Job, index: int, *, extension: str, sha256: str) -> str:
-        """Return the key of an output's image. It follows from the job alone: a second try finds the first.
+        """Return the key of an output's image. It depends on the job alone, so a second try finds the first.
 
         A second submission makes other images, so its number is part of `job_id`: `<job id>.2`.
         A first part that is reserved gets `_` before it, and a part that ends in a dot `_` after it.
@@ -56,11 +56,11 @@ class Keys:
         return self.prefix + "/".join(text for text, _ in self._parts(job, index, extension, sha256))
 
     def faults(self, gateway: str, request: JobRequest) -> list[dict[str, str]]:
-        """List what would make the keys of a job's images too long: `{"field": ..., "message": ...}` each.
+        """Validate that the keys of a job's images are not too long: `{"field": ..., "message": ...}` each.
 
-        Asked before a job is accepted; later, no tag of it can be changed. Each value is cut at 64 characters
-        and 128 bytes, never inside a character, so one alone fits. Several in one part are refused, not cut
-        further: then a value is cut the same way wherever it stands, and a key can be foretold from it.
+        Before a job is accepted; later, its tags cannot be changed. Each value is cut at 64 characters and
+        128 bytes, never inside a character, so one alone fits. Several in one part are refused, not cut
+        further: then a value is cut the same way everywhere, and a key can be predicted from it.
         """
         job = Job("0" * 36, gateway, Status.QUEUED, request, 0, 0, None, submission=9999)
         parts = list(self._parts(job, 9999, "jpeg", "0" * 64))
@@ -73,7 +73,7 @@ class Keys:
         return []
 
     def record(self, job: Job, number: int = 1) -> str:
-        """The key of a job's record; always in the same place, so that a rebuild needs only the bucket.
+        """Return the key of a job's record; always in the same place, so a rebuild needs only the bucket.
 
         From the second on its number is part of it: `<job id>.2.json`.
         """
@@ -81,11 +81,11 @@ class Keys:
         return f"{self.prefix}records/{_day(job)}/{job.id}{suffix}.json"
 
     def thumbnail(self, output_id: str) -> str:
-        """The key of an output's thumbnail, which is derived and may be deleted at any time."""
+        """Return the key of an output's thumbnail, which is derived and may be deleted at any time."""
         return f"{self.prefix}thumbnails/{output_id}.webp"
 
     def _parts(self, job: Job, index: int, extension: str, sha256: str) -> Iterator[tuple[str, list[str]]]:
-        """Yield what each part of the template becomes, and which fields it uses; `{date}` has slashes."""
+        """Yield each part of the template, filled in, and the fields that it uses; `{date}` has slashes."""
         values = _values(job, index, extension, sha256)
         for number, part in enumerate(self.template.split("/")):
             named = _named(part)
@@ -112,11 +112,9 @@ def _check_template(template: str) -> None:
     first, *_ = parts = template.split("/")
     if first.casefold() in RESERVED:
         kept = ", ".join(f"'{name}/'" for name in sorted(RESERVED))
-        raise ValueError(f"it may not start with any of {kept}, which Darkroom keeps for itself")
+        raise ValueError(f"it may not start with any of {kept}, which Darkroom uses itself")
     if "" in parts or ".." in template or not template.isprintable():
-        raise ValueError(
-            "it may not start or end with '/', have '//' or '..' in it, or characters that cannot be seen"
-        )
+        raise ValueError("it may not start or end with '/', have '//' or '..' in it, or invisible characters")
 
 
 def _values(job: Job, index: int, extension: str, sha256: str) -> Mapping[str, str]:

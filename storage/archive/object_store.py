@@ -1,4 +1,4 @@
-"""The object store, over boto3. Keys are whole keys; how a job lies in the bucket is `archive`'s matter."""
+"""Read and write objects in an S3 bucket with boto3: create-only puts, checksums, presigned URLs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """What the store says of an object. `list` knows its key, bytes, etag and time only."""
+    """An object's metadata. `list` returns its key, bytes, etag and time only."""
 
     key: str
     bytes: int
     etag: str
     sha256: str | None = None
-    """Hex digest of the whole object, as the store keeps it; None if it keeps none."""
+    """Hex digest of the whole object, from the store; None if it has none."""
     version_id: str | None = None
     content_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class ObjectStream:
-    """An object on its way out. `object.bytes` is its whole size, `length` that of all `chunks`."""
+    """An open object. `object.bytes` is its whole size, `length` that of all `chunks`."""
 
     object: StoredObject
     length: int
@@ -48,14 +48,14 @@ class ObjectStream:
 
 
 class ObjectStore:
-    """One bucket; threads may share it.
+    """One bucket. Thread-safe.
 
-    Every method raises Unavailable if the store does not answer or is in trouble, and Misconfigured if it
-    will go on refusing. No message holds a key, a secret or a signed link.
+    Every method raises Unavailable if the store is unavailable, and Misconfigured if it refuses until a
+    setting is changed. No message holds an access key, a secret or a presigned URL.
     """
 
     def __init__(self, client: S3Client, links: S3Client, *, bucket: str, on_aws: bool) -> None:
-        """Use `connect`. `links` signs for the address that people see."""
+        """Use `connect`. `links` presigns for the public endpoint."""
         self._client = client
         self._links = links
         self._bucket = bucket
@@ -74,11 +74,11 @@ class ObjectStore:
         checksums: s3.Checksums = "when_supported",
         max_connections: int = 32,
     ) -> ObjectStore:
-        """Get ready to use a bucket; nothing is sent before the first call.
+        """Create the clients of a bucket; nothing is sent before the first call.
 
-        Without an endpoint it is on AWS; without keys or region the usual AWS chain is asked for them.
+        Without an endpoint it is on AWS; without keys or region the usual AWS chain provides them.
         """
-        with s3.translated("the bucket", bucket=bucket, endpoint=endpoint or "AWS"):
+        with s3.translate_errors("the bucket", bucket=bucket, endpoint=endpoint or "AWS"):
             session = Session(access_key, secret_key, region_name=region)
             config = s3.client_config(
                 path_style=endpoint is not None, checksums=checksums, connections=max_connections
@@ -100,12 +100,12 @@ class ObjectStore:
             self._create()
         except NotFound as error:
             raise Misconfigured(
-                f"{self._endpoint} answers, but not as an object store does: check DARKROOM_S3__ENDPOINT."
+                f"{self._endpoint} responds, but not as an object store: check DARKROOM_S3__ENDPOINT."
             ) from error
 
     def ping(self) -> None:
-        """Prove that the bucket answers now; raise as `check` does."""
-        # Not HeadBucket: an answer to HEAD has no body, so nothing would tell a wrong key from a missing one.
+        """Check that the bucket responds now; raises as `check` does."""
+        # Not HeadBucket: a response to HEAD has no body, so a wrong key would look like a missing bucket.
         with self._errors("the bucket"):
             self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
 
@@ -119,10 +119,10 @@ class ObjectStore:
         content_type: str,
         metadata: Mapping[str, str],
     ) -> StoredObject:
-        """Write an object that is not there yet, with the whole of a seekable file; `sha256` in hex.
+        """Write an object create-only (If-None-Match), with the whole of a seekable file; `sha256` in hex.
 
-        Raises Conflict if the key is taken: perhaps by an earlier try of this write whose answer was lost.
-        Raises Corrupt if the file does not have that size, or if the store finds another digest.
+        Raises Conflict if the key exists: perhaps from an earlier try of this write whose response was lost.
+        Raises Corrupt if the file does not have that size, or if the store finds another checksum.
         """
         if (actual := file.seek(0, os.SEEK_END)) != size:
             raise Corrupt(f"{key} would have {actual} bytes, not {size}.")
@@ -142,25 +142,25 @@ class ObjectStore:
                     IfNoneMatch="*",
                 )
 
-        answer = s3.patiently(put)
+        answer = s3.retry_contended(put)
         facts = {**answer, "ContentType": content_type, "Metadata": dict(metadata)}
         return _stored(key, facts, size)
 
     def head(self, key: str) -> StoredObject:
-        """Ask what the store knows of an object; raise NotFound."""
+        """Return an object's metadata; raises NotFound."""
         with self._errors(key):
             answer = self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
         return _stored(key, answer, answer["ContentLength"])
 
     def read(self, key: str, *, max_bytes: int) -> bytes:
-        """Read a small object; raise NotFound, or Corrupt if it is larger or fails the store's checksum."""
+        """Return a small object; raises NotFound, or Corrupt if larger or failing the store's checksum."""
         with self.stream(key) as stream:
             if stream.length > max_bytes:
                 raise Corrupt(f"{key} has {stream.length} bytes; at most {max_bytes} were expected.")
             return b"".join(stream.chunks)
 
     def digest(self, key: str) -> tuple[str, int]:
-        """Read a whole object and answer its SHA-256 in hex and its size; raise NotFound or Corrupt."""
+        """Read a whole object; returns its SHA-256 in hex and its size; raises NotFound or Corrupt."""
         digest, size = hashlib.sha256(), 0
         with self.stream(key) as stream:
             for chunk in stream.chunks:
@@ -170,10 +170,10 @@ class ObjectStore:
 
     @contextmanager
     def stream(self, key: str, *, byte_range: str | None = None) -> Iterator[ObjectStream]:
-        """Open an object, or the part that `byte_range` names as HTTP's Range header does: `bytes=0-99`.
+        """Open an object, or a part of it; `byte_range` is as in HTTP's Range header: `bytes=0-99`.
 
-        Raises NotFound or NoSuchRange on opening; the chunks raise Unavailable if the store breaks off, and
-        Corrupt if the whole was read and the store's own checksum does not fit. Leave it to close it.
+        Raises NotFound or NoSuchRange on opening; the chunks raise Unavailable if the connection breaks, and
+        Corrupt if the whole was read and fails the store's own checksum.
         """
         with self._errors(key):
             wanted: dict[str, Any] = {"Range": byte_range} if byte_range else {}
@@ -185,7 +185,7 @@ class ObjectStore:
             yield ObjectStream(_stored(key, answer, size), length, content_range, chunks)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Go through the objects below a prefix, in the order of their keys, page by page."""
+        """Yield the objects below a prefix, in the order of their keys, page by page."""
         with self._errors(prefix or "the bucket"):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             for page in pages:
@@ -203,10 +203,10 @@ class ObjectStore:
         disposition: Literal["inline", "attachment"] = "inline",
         method: Literal["GET", "HEAD"] = "GET",
     ) -> str:
-        """Make a link with which anyone can GET the object for `expires_s` seconds (a week at most).
+        """Return a presigned URL of the object, valid for `expires_s` seconds (a week at most).
 
-        Nothing is sent, so nobody asks whether the object is there. The link is a secret while it lives, and
-        good for one `method` only. For the names see `s3.content_disposition`.
+        Nothing is sent, so the object may not exist. The URL is a secret while it is valid, and for one
+        `method` only. For the names see `s3.content_disposition`.
         """
         wanted = {"Bucket": self._bucket, "Key": key}
         if filename is not None or disposition != "inline":
@@ -218,7 +218,7 @@ class ObjectStore:
             return self._links.generate_presigned_url(asked, Params=wanted, ExpiresIn=expires_s)
 
     def delete(self, key: str) -> None:
-        """Remove a probe or something derived; no error if it is not there."""
+        """Delete a probe or something derived; no error if it is not there."""
         with self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
@@ -227,7 +227,7 @@ class ObjectStore:
         return self._client.meta.endpoint_url
 
     def _errors(self, what: str) -> AbstractContextManager[None]:
-        return s3.translated(what, bucket=self._bucket, endpoint=self._endpoint)
+        return s3.translate_errors(what, bucket=self._bucket, endpoint=self._endpoint)
 
     def _chunks(self, key: str, read: Callable[[int], bytes]) -> Iterator[bytes]:
         with self._errors(key):
@@ -240,7 +240,7 @@ class ObjectStore:
         if self._on_aws and region != "us-east-1":  # AWS wants it named, except for this one
             place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
         with self._errors("the bucket"):
-            # Another replica was faster, or it is somebody else's: the list tells.
+            # Another replica was faster, or it is another account's: `ping` tells.
             taken = self._client.exceptions
             with suppress(taken.BucketAlreadyOwnedByYou, taken.BucketAlreadyExists):
                 self._client.create_bucket(Bucket=self._bucket, **place)

@@ -20,12 +20,12 @@ def record_document(
     missing: JobError | None,
     seed_supported: bool | None,
 ) -> dict[str, Any]:
-    """Say everything that is known of a finished job, as its record does.
+    """Return the record of a finished job, with everything that is known of it.
 
-    `closing` is the move that follows once the record is stored, and when; `missing` says why there are
+    `closing` is the move that follows once the record is stored, and its time; `missing` says why there are
     fewer outputs than the gateway made.
 
-    Readers ignore fields that they do not know; the meaning of a field never changes.
+    Readers ignore unknown fields; the meaning of a field never changes.
     """
     return {
         "schema": SCHEMA,
@@ -39,7 +39,7 @@ def record_document(
             "submission": job.submission,
             "submitted_at": None if job.submission_at is None else rfc3339(job.submission_at),
             "request_id": job.request_id,
-            # Its host alone, for the rest may hold a secret; what was asked for is in the request's digest.
+            # Without path and query, which may hold a secret; the request's digest covers them.
             "notify_url": job.notify_url and origin_of(job.notify_url),
             "tags": dict(job.request.tags),
             "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
@@ -92,7 +92,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
-    # Those of this result: a retry may have asked the gateway again for what a callback once told.
+    # Only callbacks of this result: a retry may have polled for what an earlier callback reported.
     since = job.moved_at(Status.READY) or 0
     by_callback = any(one.effect == "ready" and (one.applied_at or 0) >= since for one in deliveries)
     return {

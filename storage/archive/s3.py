@@ -1,4 +1,4 @@
-"""How S3 is spoken to, and what its errors mean: the one place that knows."""
+"""Configure boto3, and translate its errors into the storage errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READ_TIMEOUT_S = 30
 ATTEMPTS = 3
 CONTENTION_WAITS_S = (0.05, 0.2, 0.8)
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and the words of other servers.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and those of other servers.
 DIGEST_CODES = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 )
@@ -48,23 +48,23 @@ class NoSuchBucket(Misconfigured):
 
 
 class NoSuchRange(NotFound):
-    """The object is there, but has no bytes in the range that was asked for."""
+    """The object has no bytes in the requested range."""
 
 
 class Contended(Unavailable):
-    """Another write of the same key is under way; S3 says to try again."""
+    """Another write of the same key is in progress; S3 says to retry."""
 
 
 @contextmanager
-def translated(what: str, *, bucket: str, endpoint: str) -> Iterator[None]:
-    """Turn whatever boto3 raises into a StorageError that says what to do about `what`.
+def translate_errors(what: str, *, bucket: str, endpoint: str) -> Iterator[None]:
+    """Translate every error of boto3 into a StorageError that says what to do about `what`.
 
-    No message repeats the store's own words, which may echo an access key.
+    No message repeats the store's own message, which may echo an access key.
     """
     try:
         yield
     except boto.ClientError as error:
-        raise _answer(error, what, bucket, endpoint) from error
+        raise _error_for(error, what, bucket, endpoint) from error
     except LOGIN_ERRORS as error:
         raise Misconfigured(
             f"There are no usable keys for the object store ({type(error).__name__}): "
@@ -72,32 +72,32 @@ def translated(what: str, *, bucket: str, endpoint: str) -> Iterator[None]:
         ) from error
     except (boto.ParamValidationError, boto.EndpointProviderError, ValueError) as error:
         raise Misconfigured(
-            f"The object store cannot be asked for {what} ({type(error).__name__}): "
+            f"The object store cannot be used for {what} ({type(error).__name__}): "
             "check DARKROOM_S3__ENDPOINT, DARKROOM_S3__REGION and DARKROOM_S3__BUCKET."
         ) from error
     except boto.FlexibleChecksumError as error:
-        raise Corrupt(f"{what} came back with bytes that do not fit the store's own checksum.") from error
+        raise Corrupt(f"{what} came back with bytes that fail the store's own checksum.") from error
     except (boto.BotoCoreError, ResponseParserError) as error:
         raise Unavailable(
-            f"{endpoint} did not answer as an object store should ({type(error).__name__}) "
+            f"{endpoint} did not respond as an object store should ({type(error).__name__}) "
             f"about {what}; DARKROOM_S3__ENDPOINT says where it is."
         ) from error
 
 
-def _answer(error: boto.ClientError, what: str, bucket: str, endpoint: str) -> StorageError:
+def _error_for(error: boto.ClientError, what: str, bucket: str, endpoint: str) -> StorageError:
     code = str(error.response.get("Error", {}).get("Code", "unknown"))[:64]
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = f"The object store at {endpoint} answered {status} {code} about {what}"
+    said = f"The object store at {endpoint} responded {status} {code} to a request for {what}"
     if code in DIGEST_CODES:
-        return Corrupt(f"{what} did not arrive with the digest that was announced ({code}).")
+        return Corrupt(f"{what} did not arrive with the announced checksum ({code}).")
     if code in BUSY_CODES or status == 429 or (status >= 500 and status != 501):
-        return Unavailable(f"{said}; it is in trouble or overloaded.")
+        return Unavailable(f"{said}; it has a fault or is overloaded.")
     if code in REGION_CODES or status in (301, 307):
         return Misconfigured(f"{said}: set DARKROOM_S3__REGION to the region of the bucket.")
     if code == "NoSuchBucket":
         return NoSuchBucket(
             f"There is no bucket {bucket!r}: set DARKROOM_S3__BUCKET to one that exists, or "
-            "DARKROOM_S3__CREATE_BUCKET=true to let Darkroom make it."
+            "DARKROOM_S3__CREATE_BUCKET=true to let Darkroom create it."
         )
     if code == "RequestTimeTooSkewed":
         return Misconfigured(f"{said}: the clock of this machine is wrong.")
@@ -114,22 +114,22 @@ def _by_status(status: int, said: str, what: str) -> StorageError:
         case 404:
             return NotFound(f"The object store has no {what}.")
         case 409:
-            return Contended(f"{said}: another write of it is under way.")
+            return Contended(f"{said}: another write of it is in progress.")
         case 412:
             return Conflict(f"{what} is there already.")
         case 416:
             return NoSuchRange(f"{what} has no bytes in that range.")
     return Misconfigured(
-        f"{said}; it does not do something that Darkroom needs. "
+        f"{said}; it lacks something that Darkroom needs. "
         "DARKROOM_S3__CHECKSUMS=when_required helps with some servers."
     )
 
 
 def client_config(*, path_style: bool, checksums: Checksums, connections: int) -> Config:
-    """Say how boto3 behaves: signatures, addresses, checksums, retries, timeouts."""
+    """Return boto3's configuration: signatures, addresses, checksums, retries, timeouts."""
     return Config(
         signature_version="s3v4",
-        # `virtual` and not `auto`: links to AWS then name the region's host and need no redirect.
+        # `virtual` and not `auto`: URLs of AWS then have the region's host and need no redirect.
         s3={"addressing_style": "path" if path_style else "virtual"},
         request_checksum_calculation=checksums,
         response_checksum_validation=checksums,
@@ -141,8 +141,8 @@ def client_config(*, path_style: bool, checksums: Checksums, connections: int) -
     )
 
 
-def patiently(put: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Try again a few times while another write of the same key is under way; then raise Contended."""
+def retry_contended(put: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Retry with backoff while another write of the same key is in progress; then raise Contended."""
     for wait_s in CONTENTION_WAITS_S:
         try:
             return put()
@@ -152,8 +152,8 @@ def patiently(put: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
 
 
 def whole_sha256(facts: Mapping[str, Any]) -> str | None:
-    """Read an answer's SHA-256 of the whole object, in hex, if there is one."""
-    # The digest of a multipart upload is one of digests, and ends in the number of parts: `...-3`.
+    """Parse a response's SHA-256 of the whole object, in hex; None if it has none."""
+    # The checksum of a multipart upload is one of checksums, and ends in the number of parts: `...-3`.
     try:
         digest = base64.b64decode(facts.get("ChecksumSHA256", ""), validate=True)
     except binascii.Error:
@@ -162,9 +162,9 @@ def whole_sha256(facts: Mapping[str, Any]) -> str | None:
 
 
 def content_disposition(disposition: str, filename: str | None, plain: str | None = None) -> str:
-    """Write a Content-Disposition value: RFC 6266 with RFC 8187, so that a name may be in any script.
+    """Return a Content-Disposition value: RFC 6266 with RFC 8187, so that a name may be in any script.
 
-    `plain` is the name for clients that know ASCII only; by default the same with `_` for all that is not.
+    `plain` is the name for clients that only take ASCII; by default the same with `_` for other characters.
     """
     if filename is None:
         return disposition

@@ -1,4 +1,4 @@
-"""Thumbnails as they lie in the bucket: derived, written once, and made anew whenever they do not fit."""
+"""Cache thumbnails in the bucket: derived, written once, and deleted when outdated."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class ThumbnailStore:
     """The thumbnails in the bucket. Thread-safe; raises Unavailable as the store does."""
 
     def __init__(self, store: ObjectStore, keys: Keys, recipe: str) -> None:
-        """`recipe` names how thumbnails are made now: those that were made otherwise count for nothing."""
+        """`recipe` is a version of how thumbnails are made: those of another one are outdated."""
         self._store = store
         self._keys = keys
         self.recipe = recipe
 
     def read(self, output: Output) -> bytes | None:
-        """Read the thumbnail of an output; None if there is none that fits. One that does not is deleted."""
+        """Return the thumbnail of an output; None if there is none. An outdated one is deleted."""
         key = self._keys.thumbnail(output.id)
         try:
             with self._store.stream(key) as stream:
-                metadata, said = stream.object.metadata, self._metadata(output)
-                # A store that keeps no metadata says nothing against it.
+                metadata, ours = stream.object.metadata, self._metadata(output)
+                # Some stores keep no metadata: then it is trusted.
                 if stream.length <= MAX_BYTES and all(
-                    metadata.get(name, said[name]) == said[name] for name in said
+                    metadata.get(name, ours[name]) == ours[name] for name in ours
                 ):
                     return b"".join(stream.chunks)
         except NotFound:
@@ -41,8 +41,8 @@ class ThumbnailStore:
         self._store.delete(key)
         return None
 
-    def keep(self, output: Output, thumbnail: bytes) -> None:
-        """Store a thumbnail; whoever was faster has stored one as good."""
+    def save(self, output: Output, thumbnail: bytes) -> None:
+        """Store a thumbnail, unless another process was faster."""
         try:
             self._store.put_new(
                 self._keys.thumbnail(output.id),

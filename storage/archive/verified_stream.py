@@ -1,4 +1,4 @@
-"""An archived image on its way out: what the bucket holds, held to what was archived."""
+"""Verify length and SHA-256 of an archived image while it is streamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from storage.models import Output
 
 
 def check_length(stream: ObjectStream, output: Output, length: int) -> None:
-    """Raise Corrupt where the store has an object of another size, or gives more or less than `length`."""
+    """Raise Corrupt if the object has another size, or the stream is not of `length` bytes."""
     if (stream.object.bytes, stream.length) != (output.bytes, length):
         raise Corrupt(
             f"{output.key} has {stream.object.bytes} bytes, of which {stream.length} came; "
@@ -20,9 +20,9 @@ def check_length(stream: ObjectStream, output: Output, length: int) -> None:
 
 
 def verified_chunks(stream: ObjectStream, output: Output) -> Iterator[bytes]:
-    """The chunks of a whole image, the last of them only once the digest of all was found to be right.
+    """Yield the chunks of a whole image, the last of them only after the digest of all was verified.
 
-    So whoever passes them on never ends as if wrong bytes were complete. Raises Corrupt.
+    So a response never completes with wrong bytes. Raises Corrupt.
     """
     digest, last = hashlib.sha256(), b""
     for chunk in stream.chunks:

@@ -1,4 +1,4 @@
-"""Which jobs a worker gets: those that have been due longest, of every gateway its share."""
+"""Claim jobs by lease: those that have been due longest, a share of each gateway, with SKIP LOCKED."""
 
 from __future__ import annotations
 
@@ -45,41 +45,39 @@ _CONDITIONS: Mapping[_Half, ColumnElement[bool]] = {
     _Half.BEGUN_NO_IMAGES: BEGUN & (jobs.c.status != Status.READY),
 }
 
-IN_TURN = 0x73656E64
-"""The advisory locks that whoever begins to send to a gateway holds on PostgreSQL."""
+SEND_LOCK = 0x73656E64
+"""The advisory locks, one for each gateway, of workers that begin to send on PostgreSQL."""
 
 SKEW_MS = 60_000
-"""How far the clocks of machines that share a ledger may be apart. More, and a clock was set back."""
+"""How far the clocks of machines that share a ledger may differ; a larger step is a clock set back."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimBudget:
-    """How many jobs a worker can take now."""
+    """How many jobs a worker can claim now."""
 
     jobs: int
     """In all."""
     by_gateway: Mapping[str, int] = field(default_factory=dict)
-    """Of each gateway, in the order in which they are to be served."""
+    """Of each gateway, in the order in which they are served."""
     others: int | None = None
-    """Of each gateway that is not named; None if there is no other limit."""
+    """Of each gateway that `by_gateway` does not name; None if there is no other limit."""
     full: Collection[str] = ()
-    """Gateways that can be sent nothing now: what is queued for them is left alone."""
+    """Gateways that cannot be sent to now: their queued jobs are not claimed."""
     no_images: Collection[str] = ()
-    """Gateways none of whose images can be fetched now: what is ready there is left alone."""
-
+    """Gateways none of whose images can be fetched now: their ready jobs are not claimed."""
     sending: Mapping[str, int] = field(default_factory=dict)
-    """How many jobs of each gateway may be sent at once, by all workers together; others without limit."""
+    """How many jobs of each gateway may be sent at once, by all workers; others without limit."""
 
     def of(self, gateway: str) -> int:
-        """How many jobs of one gateway there is room for."""
+        """Return how many jobs of one gateway may be claimed."""
         return self.by_gateway.get(gateway, self.jobs if self.others is None else self.others)
 
 
 def claim(connection: Connection, worker: str, room: ClaimBudget, *, now: int, lease_ms: int) -> list[Job]:
-    """Lease due jobs, gateway by gateway, so that no gateway's backlog stands before another's jobs.
+    """Lease due jobs, gateway by gateway, so that no gateway's backlog delays another's jobs.
 
-    What is queued for a gateway whose circuit is open stays where it is; when its time has come, one
-    submission is let through to see how the gateway is.
+    Queued jobs of a gateway whose circuit is open are not claimed; of a half-open one, one job is its probe.
     """
     claimed: list[Job] = []
     open_now = circuits.of_gateways(connection)
@@ -99,7 +97,7 @@ def claim(connection: Connection, worker: str, room: ClaimBudget, *, now: int, l
         if circuit is None or circuit.retry_at is None or blocked:
             claimed += lease(gateway, limit, _halves(room, gateway, queued=not blocked), queued)
             continue
-        # Asked first: of several workers that see it is time for one, the others find it taken.
+        # First, so that of several workers only one gets the probe.
         if circuits.begin_probe(connection, "gateway", gateway, now=now, probe_ms=lease_ms):
             probes = lease(gateway, 1, _halves(room, gateway, queued=True), 1)
             if not any(job.status is Status.QUEUED for job in probes):
@@ -112,7 +110,7 @@ def claim(connection: Connection, worker: str, room: ClaimBudget, *, now: int, l
 
 
 def next_due(connection: Connection, room: ClaimBudget, now: int) -> int | None:
-    """When the earliest job that nobody holds, and that there is room for, is due; None if there is none."""
+    """Return when the earliest job without a lease that fits the budget is due; None if there is none."""
     times = []
     open_now = circuits.of_gateways(connection)
     for gateway in _gateways(connection, room):
@@ -124,47 +122,49 @@ def next_due(connection: Connection, room: ClaimBudget, now: int) -> int | None:
         times.append(_earliest(connection, gateway, _halves(room, gateway, queued=not blocked)))
         if circuit is not None and circuit.retry_at is not None and not full:
             waiting = _earliest(connection, gateway, (_Half.QUEUED,))
-            # What is queued there is due when the circuit lets it pass, however long it has waited.
+            # Queued jobs are due when the circuit lets one pass, however long they have waited.
             passes_at = max(circuit.retry_at, circuit.probe_until or 0)
             times.append(None if waiting is None else max(waiting, passes_at))
     return min((time for time in times if time is not None), default=None)
 
 
 def renew(connection: Connection, worker: str, job_ids: Iterable[str], until: int) -> None:
-    """Hold on to jobs that are still being worked on."""
+    """Renew the leases of jobs that are still being worked on."""
     kept = held(worker).where(jobs.c.id.in_(list(job_ids)))
     connection.execute(kept.values(leased_until=until))
 
 
 def release(connection: Connection, worker: str) -> None:
-    """Let go of every job that a worker holds."""
+    """Release every lease that a worker holds."""
     for half in UNFINISHED:
         connection.execute(held(worker).where(half).values(leased_by=None, leased_until=None))
 
 
 def repair_clock_skew(connection: Connection, now: int, lease_ms: int) -> int:
-    """Make due what was put off, or leased, by a clock that has since been set back; answers how many.
+    """Make due what was put off, or leased, by a clock that has since been set back; returns how many.
 
-    A row that was written in the future tells of it. Without this its job would rest until the clock is
-    again where it was, and then wait as long again, because its moves are in the future too: they are said
-    to be of now. The same goes for notifications, and for gateways and image hosts that were left alone.
+    Its rows were written in the future. Their jobs would wait until the clock is there again, and then as
+    long again, because their moves are in the future too: those are set to now. Notifications and circuits
+    are repaired the same way.
     """
     circuits.repair_clock_skew(connection, now, SKEW_MS)
     notifications.repair_clock_skew(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
-    # Before their rows are said to be of now. Nothing is counted from the moves of a job that is queued.
+    # Before the rows themselves are set to now. Nothing depends on the moves of a queued job.
     _end_moves_by(connection, (BEGUN, jobs.c.updated_at > ahead), now)
-    healed = 0
+    repaired = 0
     for half in UNFINISHED:
         stuck = update(jobs).where(half, jobs.c.leased_until > ahead + lease_ms)
         freed = connection.execute(stuck.values(leased_by=None, leased_until=None)).rowcount
         future = update(jobs).where(half, jobs.c.updated_at > ahead)
-        healed += max(freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount)
-    return healed
+        repaired += max(
+            freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount
+        )
+    return repaired
 
 
 def _end_moves_by(connection: Connection, which: Sequence[ColumnElement[bool]], now: int) -> None:
-    # Locked as they are read: a move that somebody makes meanwhile must not be written over.
+    # Locked as they are read: a concurrent move must not be overwritten.
     found = select(jobs.c.id, jobs.c.moves).where(*which).order_by(jobs.c.id).with_for_update()
     for job_id, moves in connection.execute(found).all():
         values = {"moves": [[status, min(at, now)] for status, at in moves]}
@@ -172,35 +172,35 @@ def _end_moves_by(connection: Connection, which: Sequence[ColumnElement[bool]], 
 
 
 def held(worker: str) -> Update:
-    """An update of what a worker holds, and of nothing else."""
+    """Return an update of the jobs that a worker holds."""
     return update(jobs).where(jobs.c.leased_by == worker)
 
 
 def must_have_room(connection: Connection, gateway: str, status: Status, most: int, now: int) -> None:
-    """Raise Crowded unless fewer than `most` jobs of a gateway are in hand in a status.
+    """Raise Crowded unless fewer than `most` jobs of a gateway are leased in a status.
 
-    For the transaction that brings one more there: others wait until it is over.
+    For the transaction that moves one more there: others wait until it is over.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(_ALONE, {"turn": IN_TURN, "gateway": gateway})
-    if _in_hand(connection, gateway, status, now) >= most:
-        raise Crowded(f"{most} jobs of {gateway} are {status} already, which is as many as may be at once.")
+        connection.execute(_LOCK_GATEWAY, {"turn": SEND_LOCK, "gateway": gateway})
+    if _count_leased(connection, gateway, status, now) >= most:
+        raise Crowded(f"{most} jobs of {gateway} are {status} already, which is the limit.")
 
 
 def _slots(connection: Connection, room: ClaimBudget, gateway: str, now: int) -> int:
-    """How many more jobs of a gateway may be sent now."""
+    """Return how many more jobs of a gateway may be sent now."""
     if gateway in room.full:
         return 0
     if (most := room.sending.get(gateway)) is None:
         return room.jobs
-    return most - _in_hand(connection, gateway, Status.SUBMITTING, now)
+    return most - _count_leased(connection, gateway, Status.SUBMITTING, now)
 
 
-def _in_hand(connection: Connection, gateway: str, status: Status, now: int) -> int:
+def _count_leased(connection: Connection, gateway: str, status: Status, now: int) -> int:
     return connection.scalar(_HELD, {"of_gateway": gateway, "of_status": status, "now": now}) or 0
 
 
-_ALONE = text("SELECT pg_advisory_xact_lock(:turn, hashtext(:gateway))")
+_LOCK_GATEWAY = text("SELECT pg_advisory_xact_lock(:turn, hashtext(:gateway))")
 _HELD = select(func.count()).where(
     jobs.c.gateway == bindparam("of_gateway"),
     jobs.c.status == bindparam("of_status"),
@@ -223,14 +223,14 @@ _FREE = (
 
 @cache
 def _leasing(halves: _Halves) -> Update:
-    """Lease the jobs of a gateway that have been due longest, and that nobody holds.
+    """Build the statement that leases the free jobs of a gateway that have been due longest.
 
-    Made once for each sort of claim: to put it together takes longer than to run it.
+    Cached for each sort of claim: to build it takes longer than to run it.
     """
     due = union_all(*map(_due, halves)).subquery()
     longest = select(due.c.id).order_by(due.c.next_attempt_at).limit(bindparam("most"))
-    # Locked here, since a union cannot be. What another worker locked in between is left to that one, and
-    # what it took in between is no longer free when it is looked at again under the lock.
+    # Locked here, since a union cannot be. SKIP LOCKED leaves out what another worker is claiming, and what
+    # it has claimed in between is no longer free when the condition is checked again under the lock.
     free = select(jobs.c.id).where(jobs.c.id.in_(longest), *_FREE).with_for_update(skip_locked=True)
     return update(jobs).where(jobs.c.id.in_(free)).returning(jobs)
 
@@ -238,7 +238,7 @@ def _leasing(halves: _Halves) -> Update:
 def _due(half: _Half) -> Select[Any]:
     query = select(jobs.c.id, jobs.c.next_attempt_at).where(_CONDITIONS[half], *_FREE)
     query = query.where(jobs.c.gateway == bindparam("of_gateway"))
-    # In a subquery of its own, because SQLite takes no limit inside of a union.
+    # In a subquery, because SQLite takes no limit inside a union.
     most: BindParameter[int] = bindparam("most_queued" if half is _Half.QUEUED else "most")
     return select(query.order_by(jobs.c.next_attempt_at).limit(most).subquery())
 
@@ -256,6 +256,6 @@ def _next(half: _Half) -> Select[Any]:
 
 
 def _halves(room: ClaimBudget, gateway: str, *, queued: bool) -> _Halves:
-    """What may be claimed of a gateway."""
+    """Return which jobs of a gateway may be claimed."""
     begun = _Half.BEGUN_NO_IMAGES if gateway in room.no_images else _Half.BEGUN
     return (_Half.QUEUED, begun) if queued else (begun,)

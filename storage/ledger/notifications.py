@@ -1,7 +1,7 @@
-"""What applications are owed: a notification for each time that a job of theirs came to rest.
+"""Add, list and replay notifications: one for each time that a job becomes terminal (outbox pattern).
 
-Those of one job are sent in the order in which it came to rest: the next one waits until the one before was
-taken or given up.
+Those of one job are sent in order: the next one waits until the one before was delivered or has failed for
+good.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _CHANGING = (
     *("credits_before", "credits_before_estimated"),
     *("error_code", "error_message", "error_at_fault", "error_details"),
 )
-"""What a retry changes of a job: kept as it was, so that each try tells the same, whatever came later."""
+"""What a retry changes of a job: a copy is kept, so that each delivery attempt sends the same."""
 
 OWED = notifications.c.next_attempt_at.is_not(None)
-"""The condition of those that are to be sent, or sent again."""
+"""The condition of pending ones: to be sent, or sent again."""
 _GIVEN_UP = notifications.c.next_attempt_at.is_(None) & notifications.c.delivered_at.is_(None)
 
 
@@ -51,15 +51,15 @@ class Notification:
     number: int
     """Which of its job's it is, from 1."""
     url: str = field(repr=False)
-    """Where it goes, whole: neither to be shown nor logged, since it may hold a secret."""
+    """The whole URL: never shown nor logged, since it may hold a secret."""
     host: str
-    """Host and port of the URL, in one spelling: by it, those to one host are counted."""
+    """Host and port of the URL, normalized: the key of the limit for each host."""
     status: Status
-    """Where the job had come to."""
+    """The terminal status of the job."""
     at: int
-    """When it came there."""
+    """When the job reached it."""
     attempts: int
-    """How often it was tried, since it was owed or asked for again."""
+    """How often it was tried, since it was added or replayed."""
     next_attempt_at: int | None
     tried_at: int | None
     delivered_at: int | None
@@ -69,12 +69,12 @@ class Notification:
 
     @property
     def id(self) -> str:
-        """Its name everywhere outside: `<job id>.<number>`."""
+        """The public id: `<job id>.<number>`."""
         return f"{self.job_id}.{self.number}"
 
     @property
     def state(self) -> NotificationState:
-        """What became of it."""
+        """Pending, delivered or failed."""
         if self.next_attempt_at is not None:
             return NotificationState.OWED
         return NotificationState.GIVEN_UP if self.delivered_at is None else NotificationState.DELIVERED
@@ -82,7 +82,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class NotificationCounts:
-    """How things stand with all of them together."""
+    """Counts of all notifications."""
 
     owed: int
     given_up: int
@@ -90,23 +90,20 @@ class NotificationCounts:
 
 
 Failing = Mapping[str, int]
-"""How many notifications wait at each host that did not take them."""
+"""Pending notifications by host, of hosts whose deliveries failed."""
 
 
 class Notifications:
-    """All notifications, to be looked at and asked for again.
-
-    Thread-safe; raises Unavailable as `Ledger` does.
-    """
+    """List, count and replay notifications. Thread-safe; raises Unavailable as `Ledger` does."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     def replay(self, notification_id: str) -> Notification:
-        """Owe it again from now on, whatever became of it, with its tries counted anew; raise NotFound.
+        """Make a notification pending again, due now, with its attempts counted from 0; raises NotFound.
 
-        A try in flight goes on, and how it ends is not noted: it would take back what was asked for here.
+        An attempt in flight goes on, but its result is not recorded: that would undo the replay.
         """
         job_id, number = parse_id(notification_id)
         now = self._clock()
@@ -122,7 +119,7 @@ class Notifications:
         return to_notification(row)
 
     def of_job(self, job_id: str) -> list[Notification]:
-        """List those of a job, in the order in which it came to rest."""
+        """Return those of a job, oldest first."""
         mine = select(notifications).where(notifications.c.job_id == job_id)
         with self._database.read() as connection:
             rows = connection.execute(mine.order_by(notifications.c.number)).mappings()
@@ -137,10 +134,10 @@ class Notifications:
         limit: int,
         cursor: str | None = None,
     ) -> Page[Notification]:
-        """List them, those of the newest job first and of each job the latest first.
+        """Return a page of them by keyset paging: the newest job first, and of each job the latest first.
 
-        `since`: the job came to rest then or later (milliseconds). Raises NotFound if `cursor` is not the id
-        of a notification.
+        `since`: the job finished then or later (milliseconds). Raises NotFound if `cursor` is not the id of a
+        notification.
         """
         columns = notifications.c
         conditions: list[ColumnElement[bool]] = [] if state is None else [_IN[state]]
@@ -160,17 +157,16 @@ class Notifications:
         return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
     def counts(self) -> NotificationCounts:
-        """Count them."""
+        """Count pending and failed ones."""
         owed = select(func.count(), func.min(notifications.c.at)).where(OWED)
         with self._database.read() as connection:
             number, oldest = connection.execute(owed).one()
             return NotificationCounts(number, connection.scalar(_counted(_GIVEN_UP)) or 0, oldest)
 
     def failing(self, *, least: int, given_up_since: int) -> tuple[Failing, int]:
-        """What somebody should look at.
+        """Return how many are pending at each host after `least` attempts, and how many failed for good.
 
-        How many are owed at each host that failed to take them `least` times, and how many were given up
-        since then (milliseconds).
+        Those that failed since `given_up_since` (milliseconds) are counted.
         """
         tried = select(notifications.c.host, func.count()).where(OWED, notifications.c.attempts >= least)
         lately = _counted(_GIVEN_UP, notifications.c.updated_at >= given_up_since)
@@ -181,9 +177,9 @@ class Notifications:
 
 
 def add_notification(connection: Connection, job: RowMapping, at: int) -> None:
-    """Owe a notification of a job that has just come to rest, in the transaction that moves it.
+    """Add a notification of a job that has just become terminal, in the transaction that moves it.
 
-    `job` is its row. Without a `notify_url` nothing is owed.
+    `job` is its row. Without a `notify_url` nothing is added.
     """
     if job["notify_url"] is None:
         return
@@ -207,7 +203,7 @@ def add_notification(connection: Connection, job: RowMapping, at: int) -> None:
 
 
 def repair_clock_skew(connection: Connection, now: int, skew_ms: int) -> None:
-    """Make due what was put off by a clock that has since been set back, and end leases that it made."""
+    """Make due what was put off by a clock that has since been set back, and end the leases of that time."""
     ahead = now + skew_ms
     put_off = update(notifications).where(OWED, notifications.c.updated_at > ahead)
     free = {"leased_by": None, "leased_until": None}
@@ -215,7 +211,7 @@ def repair_clock_skew(connection: Connection, now: int, skew_ms: int) -> None:
 
 
 def parse_id(notification_id: str) -> tuple[str, int]:
-    """Take `<job id>.<number>` apart; raise NotFound if it is not that."""
+    """Parse `<job id>.<number>`; raises NotFound if it is not that."""
     job_id, _, number = notification_id.rpartition(".")
     if not job_id or not number.isascii() or not number.isdigit() or len(number) > 6:
         raise NotFound(f"There is no notification {notification_id}.")
@@ -231,7 +227,7 @@ _IN: Mapping[NotificationState, ColumnElement[bool]] = {
 
 
 def is_one(one: Notification) -> ColumnElement[bool]:
-    """The condition that fits one notification."""
+    """Return the condition that selects one notification."""
     return and_(notifications.c.job_id == one.job_id, notifications.c.number == one.number)
 
 
@@ -243,5 +239,5 @@ _FIELDS = tuple(Notification.__dataclass_fields__)
 
 
 def to_notification(row: RowMapping) -> Notification:
-    """Read a row of `notifications`."""
+    """Convert a row of `notifications`."""
     return Notification(**{**{name: row[name] for name in _FIELDS}, "status": Status(row["status"])})

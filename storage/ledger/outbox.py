@@ -1,4 +1,4 @@
-"""The sender's side of notifications: which one is next, what it says, and what became of it."""
+"""Claim notifications from the outbox by lease, and record the result of each delivery attempt."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from storage.models import Clock, Job, Output
 
 
 class Outbox:
-    """The notifications that are to be sent. Thread-safe; raises Unavailable as `Ledger` does."""
+    """The pending notifications. Thread-safe; raises Unavailable as `Ledger` does."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     def next_due(self, full: Collection[str] = ()) -> int | None:
-        """When the earliest one is due that nobody holds, and whose host is not `full`; None if none is."""
+        """Return when the earliest one without a lease, and whose host is not `full`, is due; or None."""
         free = func.coalesce(notifications.c.leased_until, 0) <= self._clock()
         waiting = select(notifications.c.next_attempt_at).where(OWED, *_elsewhere(full), free, _first())
         with self._database.read() as connection:
@@ -33,10 +33,10 @@ class Outbox:
     def claim(
         self, sender: str, room: int, *, per_host: int, held: Collection[Notification], lease_ms: int
     ) -> list[Notification]:
-        """Lease the ones that have been due longest: `room` at most, and `per_host` of each host.
+        """Lease those that have been due longest: `room` at most, and `per_host` of each host.
 
-        `held`: those that the sender has already. None of their jobs is leased, even if it was replayed, or
-        its lease ran out because the clock was set forward: what is being sent ends first.
+        `held`: those that the sender has already. No other one of their jobs is leased, even after a replay
+        or an expired lease: what is being sent ends first.
         """
         now, in_hand = self._clock(), Counter(one.host for one in held)
         busy = {one.job_id for one in held}
@@ -46,21 +46,21 @@ class Outbox:
                 full = [host for host, number in in_hand.items() if number >= per_host]
                 due = _due(now, full, busy).limit(room - len(claimed))
                 rows = connection.execute(due.with_for_update(of=notifications, skip_locked=True)).mappings()
-                taken = []
+                fitting = []
                 for one in map(to_notification, rows):
                     if in_hand[one.host] < per_host:
                         in_hand[one.host] += 1
-                        taken.append(one)
-                if not taken:
+                        fitting.append(one)
+                if not fitting:
                     break
-                for one in taken:
+                for one in fitting:
                     lease = {"leased_by": sender, "leased_until": now + lease_ms, "updated_at": now}
                     connection.execute(update(notifications).where(is_one(one)).values(lease))
-                claimed += taken
+                claimed += fitting
         return claimed
 
     def content(self, one: Notification) -> tuple[Job, list[Output]]:
-        """The job that a notification tells of, and its outputs, as they were when it came to rest."""
+        """Return the notification's job and outputs, as they were when the job became terminal."""
         then = select(jobs, notifications.c.job.label("then"), notifications.c.outputs.label("had"))
         joined = then.join_from(notifications, jobs).where(is_one(one))
         with self._database.read() as connection:
@@ -70,9 +70,9 @@ class Outbox:
             return to_job(row | row["then"]), [to_output(output) for output in had]
 
     def delivered(self, one: Notification) -> None:
-        """Note that it was taken; also if another sender has it by now, for it was taken all the same.
+        """Record a delivery, also if another sender has the lease by now.
 
-        Not if it was let go of meanwhile, as a replay does: then it is sent once more.
+        Not if the lease was released meanwhile, as a replay does: then it is sent once more.
         """
         now = self._clock()
         leased = notifications.c.leased_by.is_not(None)
@@ -83,9 +83,9 @@ class Outbox:
     def failed(
         self, one: Notification, sender: str, code: str, message: str, *, due_in_ms: int | None
     ) -> bool:
-        """Note a try that failed, and when the next one is due; None gives the notification up.
+        """Record a failed attempt, and when the next one is due; with None there is no further one.
 
-        Answers whether that was noted: not if another sender has it now, or it was replayed meanwhile.
+        Returns whether it was recorded: not if another sender has the lease, or after a replay.
         """
         now = self._clock()
         next_at = None if due_in_ms is None else now + due_in_ms
@@ -95,7 +95,7 @@ class Outbox:
             return connection.execute(held.values(values)).rowcount == 1
 
     def release(self, sender: str) -> None:
-        """Let go of everything that a sender holds, as it stops."""
+        """Release every lease of a sender, as it stops."""
         held = update(notifications).where(OWED, notifications.c.leased_by == sender)
         with self._database.write() as connection:
             connection.execute(held.values(leased_by=None, leased_until=None))

@@ -1,4 +1,4 @@
-"""Between the ledger's rows and the values of `storage.models`, both ways."""
+"""Convert rows of the ledger to values of `storage.models`, and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from storage.models import (
 from storage.text import fold
 
 _REQUEST = ("model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed", "params", "tags")
-_AS_THEY_ARE = (
+_SAME_NAME = (
     "id",
     "gateway",
     "created_at",
@@ -58,7 +58,7 @@ MAX_ATTEMPTS = 40
 
 
 class Changes(TypedDict, total=False):
-    """What a step of a job's life may set on it."""
+    """What a step may set on a job."""
 
     gateway_job_id: str | None
     gateway_request_id: str | None
@@ -72,7 +72,7 @@ class Changes(TypedDict, total=False):
 
 
 def from_changes(changes: Changes) -> dict[str, Any]:
-    """Turn changes into the columns of `jobs` that they set."""
+    """Return the columns of `jobs` that changes set."""
     columns: dict[str, Any] = {
         name: value for name, value in changes.items() if name not in {"result", "error"}
     }
@@ -97,7 +97,7 @@ def from_changes(changes: Changes) -> dict[str, Any]:
 
 
 def new_job(job_id: str, gateway: str, request: JobRequest, now: int) -> dict[str, Any]:
-    """The columns of a job that is queued, and due now."""
+    """Return the columns of a job that is queued, and due now."""
     return {
         "id": job_id,
         "gateway": gateway,
@@ -119,7 +119,7 @@ def to_job(row: RowMapping) -> Job:
     """Read a row of `jobs`."""
     code = row["error_code"]
     return Job(
-        **{name: row[name] for name in _AS_THEY_ARE},
+        **{name: row[name] for name in _SAME_NAME},
         status=Status(row["status"]),
         request=JobRequest(**{name: row[name] for name in _REQUEST}, ignored=tuple(row["ignored"])),
         result=JobResult(
@@ -154,10 +154,10 @@ def to_circuit(row: RowMapping) -> Circuit:
     return Circuit(**row)
 
 
-def extended(log: Sequence[Attempt], news: Sequence[Attempt]) -> list[list[Any]]:
-    """A job's log of attempts with some more, as it is kept; what repeats the last entry is counted there.
+def append_attempts(log: Sequence[Attempt], news: Sequence[Attempt]) -> list[list[Any]]:
+    """Append to a job's log of attempts; a repetition of the last entry is counted there.
 
-    A job that was tried very often keeps how it began, and the latest.
+    Beyond `MAX_ATTEMPTS` the first quarter and the latest stay.
     """
     entries = list(log)
     for attempt in news:
@@ -172,6 +172,6 @@ def extended(log: Sequence[Attempt], news: Sequence[Attempt]) -> list[list[Any]]
 
 
 def request_digest(gateway: str, request: JobRequest, notify_url: str | None) -> str:
-    """Digest what was asked for, so that one idempotency key cannot stand for two requests."""
+    """Return a digest of a request, by which a reused idempotency key is checked."""
     asked = json.dumps([gateway, asdict(request), notify_url], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(asked.encode()).hexdigest()

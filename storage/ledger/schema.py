@@ -1,4 +1,4 @@
-"""The ledger's tables. Times are milliseconds since 1970 UTC; seeds are text; digests are hex."""
+"""Define the ledger's tables and indexes. Times are milliseconds since 1970 UTC; digests are hex."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", String(36), primary_key=True),
-    # The job's place among all, by which lists are ordered and cut: see storage/ledger/job_numbers.py.
+    # The key of keyset paging: see storage/ledger/job_numbers.py.
     Column("number", BigInteger, nullable=False, server_default="0"),
     Column("gateway", String(64), nullable=False),
     Column("status", String(16), nullable=False),
@@ -62,7 +62,7 @@ jobs = Table(
     Column("result_seed", Text),
     Column("credits", Float),
     Column("credits_estimated", Boolean, nullable=False),
-    # What earlier submissions were charged, as far as that is known, and how much of it is from price lists.
+    # What earlier submissions were charged, as far as known, and how much of it is from price lists.
     Column("credits_before", Float, nullable=False, server_default="0"),
     Column("credits_before_estimated", Float, nullable=False, server_default="0"),
     Column("images", JSON, nullable=False),
@@ -73,7 +73,7 @@ jobs = Table(
     Column("error_at_fault", String(16)),
     Column("error_details", JSON(none_as_null=True)),
     Column("attempts", Integer, nullable=False),
-    # NULL once the job is terminal, which keeps finished jobs out of the index that claims walk.
+    # NULL once the job is terminal, which keeps finished jobs out of the index that claims use.
     Column("next_attempt_at", BigInteger),
     Column("leased_by", String(64)),
     Column("leased_until", BigInteger),
@@ -95,14 +95,14 @@ jobs = Table(
 
 QUEUED = jobs.c.status == literal("queued", literal_execute=True)
 BEGUN = (jobs.c.status != literal("queued", literal_execute=True)) & jobs.c.next_attempt_at.is_not(None)
-"""What waits to be sent, and what was sent and is not finished: the two halves of the unfinished jobs.
+"""The unfinished jobs in two halves: to be sent, and sent.
 
-Claims walk one gateway and one half at a time, so that no backlog stands before other jobs, and finished
-jobs cost nothing. The words stand in the statements themselves, or SQLite would not see which index fits.
+Claims read one gateway and one half at a time, so that no backlog delays other jobs, and finished jobs cost
+nothing. The words are literals in the statements, or SQLite would not use the partial index.
 """
 
 UNFINISHED = (QUEUED, BEGUN)
-"""Both halves; to be asked one after the other, since no index serves both at once."""
+"""Both halves; queried one after the other, since each has its own index."""
 
 for _half, _jobs in (
     ("queued", "status = 'queued'"),
@@ -129,7 +129,7 @@ deliveries = Table(
     Column("signature", String(16), nullable=False),
     Column("applied_at", BigInteger),
     Column("effect", String(16)),
-    # The same body for the same job is the same callback, however often it is sent.
+    # Idempotency: the same body for the same job is the same callback, however often it is sent.
     UniqueConstraint("job_id", "body_sha256"),
 )
 
@@ -161,7 +161,7 @@ accepted = Table(
 )
 
 circuits = Table(
-    # Only of what failed lately: a row goes with the first success.
+    # Circuit breakers of what failed lately: a row is deleted at the first success.
     "circuits",
     metadata,
     Column("kind", String(16), primary_key=True),
@@ -177,7 +177,7 @@ circuits = Table(
 )
 
 terms = Table(
-    # What a job is found by beside its prompt: `model:imagen4`, `seed:7`, `tag:campaign=menu`.
+    # The search index beside prompts: `model:imagen4`, `seed:7`, `tag:campaign=menu`.
     "terms",
     metadata,
     Column("term", Text, primary_key=True),
@@ -196,11 +196,10 @@ tallies = Table(
 )
 
 GRAMS = "grams"
-"""What words of prompts are looked up in, made by each database in its own way: see
-storage/ledger/search_index.py."""
+"""The word index of prompts, FTS5 or trigrams: see storage/ledger/search_index.py."""
 
 events = Table(
-    # What happened lately, in the order in which it was written; old ones are let go.
+    # Moves and outputs of the last day, in the order in which they were written.
     "events",
     metadata,
     # SQLite numbers rows by itself only where this is an INTEGER, which is as large there.
@@ -208,7 +207,7 @@ events = Table(
     Column("at", BigInteger, nullable=False),
     Column("job_id", String(36), nullable=False),
     Column("gateway", String(64), nullable=False),
-    # Of a job that moved, where to; of an output, which.
+    # Of a move, the new status; of an output, its index.
     Column("status", String(16)),
     Column("output", Integer),
     Column("error_code", String(64)),
@@ -217,21 +216,21 @@ events = Table(
 )
 
 notifications = Table(
-    # What an application is owed: one for each time that a job came to rest, in that order.
+    # The outbox: one for each time that a job became terminal, in that order.
     "notifications",
     metadata,
     Column("job_id", String(36), ForeignKey("jobs.id"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("url", Text, nullable=False),
-    # Host and port of the URL: what is slow or away there must not hold up others.
+    # Host and port of the URL: a slow host must not delay the others.
     Column("host", Text, nullable=False),
     Column("status", String(16), nullable=False),
     Column("at", BigInteger, nullable=False),
-    # What a retry changes of a job, as it was then, and the indexes of the outputs that it had.
+    # The columns of the job that a retry changes, as they were, and the indexes of its outputs.
     Column("job", JSON, nullable=False),
     Column("outputs", JSON, nullable=False),
     Column("attempts", Integer, nullable=False),
-    # NULL once it was taken, or given up.
+    # NULL once it was delivered, or has failed for good.
     Column("next_attempt_at", BigInteger),
     Column("leased_by", String(64)),
     Column("leased_until", BigInteger),

@@ -1,11 +1,11 @@
-"""What search looks things up in, kept up in the transaction that writes them.
+"""Maintain the search index, in the transaction that writes what is indexed: FTS5, trigrams, terms, counts.
 
-Prompts are found by every piece of one, two or three characters that they hold: SQLite's own trigram
-tokenizer cannot answer a word of two characters, which is most words in Chinese and Japanese. FTS5 keeps the
-pieces as sorted lists of job numbers, so several words are one merge, newest first.
+On SQLite prompts are found by every piece of one, two or three characters: FTS5's own trigram tokenizer finds
+no word of two characters, which is most words in Chinese and Japanese. FTS5 keeps the pieces as sorted lists
+of job numbers, so several words are one merge, newest first.
 
-PostgreSQL's `pg_trgm` looks words of three characters and more up in a copy of the prompts. It is a table of
-its own, because a job's row is written anew at each of its moves, and all pieces of its prompt would be too.
+On PostgreSQL `pg_trgm` finds words of three characters and more in a copy of the prompts. It is a table of
+its own, because each move of a job rewrites its row, and would rewrite all trigrams of its prompt too.
 """
 
 from __future__ import annotations
@@ -41,26 +41,23 @@ INDEX_WORDS = text(
     f"INSERT INTO {GRAMS} (number, folded) "  # noqa: S608 - our name
     "SELECT number, prompt_folded FROM jobs WHERE number BETWEEN :first AND :last"
 )
-"""Makes the prompts of jobs that were copied to PostgreSQL findable; jobs from one number to another."""
+"""Indexes the prompts of jobs that were copied to PostgreSQL, from one number to another."""
 
 WRONG_WORDS = text(
     f"SELECT number FROM jobs FULL JOIN {GRAMS} USING (number) "  # noqa: S608 - our name
     "WHERE prompt_folded IS DISTINCT FROM folded ORDER BY number LIMIT 1"
 )
-"""The number of a job on PostgreSQL whose prompt is not findable as it should be; no row if all are."""
+"""Selects the number of a job on PostgreSQL whose prompt is not indexed right; no row if all are."""
 
 HAS_IMAGE = "has:image"
-"""The term of every job that has an output, so that searches for images pass by all others."""
+"""The term of every job that has an output, so that searches for images skip all others."""
 
 MOST_PIECES = 24
 """About how many pieces of one long word are looked up."""
 
 
 def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
-    """Make a job findable by what it was asked for with; `job` is its row, and was just inserted.
-
-    `pieces` are those of its folded prompt.
-    """
+    """Index a job's request; `job` is its row, which was just inserted, `pieces` are of `pieces_of`."""
     if connection.dialect.name == "sqlite":
         connection.execute(_ADD_GRAMS, {"number": job["number"], "pieces": pieces})
     else:
@@ -72,13 +69,13 @@ def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
 
 
 def index_result(connection: Connection, job: RowMapping) -> None:
-    """Make a job findable by what its gateway reported, where that is something else."""
-    told = [("model", job["result_model"], job["model"]), ("seed", job["result_seed"], job["seed"])]
-    _add(connection, job["number"], ((kind, value) for kind, value, asked in told if value != asked))
+    """Index what a job's gateway reported, where that differs from the request."""
+    reported = [("model", job["result_model"], job["model"]), ("seed", job["result_seed"], job["seed"])]
+    _add(connection, job["number"], ((kind, value) for kind, value, asked in reported if value != asked))
 
 
 def index_output(connection: Connection, job: RowMapping, output: Output) -> None:
-    """Make a job findable by one of its images, and count that image; it was just inserted."""
+    """Index and count an image that was just inserted."""
     size = f"{output.width}x{output.height}"
     kinds = (("has", "image"), ("seed", output.seed), ("type", output.media_type), ("size", size))
     _add(connection, job["number"], kinds)
@@ -88,33 +85,33 @@ def index_output(connection: Connection, job: RowMapping, output: Output) -> Non
         ("day", day(job["number"])),
         *(("tag", f"{name}={value}") for name, value in job["tags"].items()),
     ]
-    # In one order by everybody, so that two can never wait for each other.
+    # Always in one order, so that two transactions can never deadlock.
     connection.execute(_COUNT, [{"facet": facet, "value": value} for facet, value in sorted(counted)])
 
 
 def term(kind: str, value: str) -> str:
-    """What a job is found by: `kind` is gateway, model, seed, tag (`name=value`), type, size or has."""
+    """Return an index term; `kind` is gateway, model, seed, tag (`name=value`), type, size or has."""
     return f"{kind}:{value}"
 
 
 def day(number: int) -> str:
-    """The day, in UTC, on which the job with this number was taken in: `2026-11-22`."""
+    """Return the day, in UTC, on which the job with this number was accepted: `2026-11-22`."""
     return datetime.fromtimestamp(time_of(number) / 1000, tz=UTC).date().isoformat()
 
 
 def pieces_of(folded: str) -> str:
-    """All pieces of a folded prompt, each once, as words for the index."""
+    """Return all pieces of a folded prompt, each once, as words for FTS5."""
     shorter = {folded[n : n + size] for size in (1, 2) for n in range(len(folded) - size + 1)}
     return " ".join(sorted(_word(piece) for piece in shorter | set(_threes(folded))))
 
 
 def lookup(folded_words: Iterable[str]) -> str:
-    """The question to the index that finds every prompt with these folded words, and perhaps some more."""
+    """Return the FTS5 query for every prompt with these folded words, and perhaps some more."""
     pieces: dict[str, None] = {}
     for word in folded_words:
         threes = list(_threes(word)) if len(word) > 2 else [word]
-        # Those that cover the word are enough: each more is one more list to go through, and what they find
-        # is compared with the whole word anyway.
+        # Those that cover the word are enough: each more is one more list to merge, and hits are compared
+        # with the whole word anyway.
         step = max(3, -(-len(threes) // MOST_PIECES))
         pieces |= dict.fromkeys([*threes[::step], threes[-1]])
     return " ".join(_word(piece) for piece in pieces)
@@ -125,7 +122,7 @@ def _threes(folded: str) -> Iterator[str]:
 
 
 def _word(piece: str) -> str:
-    # In hexadecimal, so that a space, a quote and a letter are all the same to the tokenizer.
+    # In hexadecimal, so that the tokenizer treats a space and a quote like a letter.
     return piece.encode("utf-8", "surrogatepass").hex()
 
 

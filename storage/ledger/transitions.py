@@ -1,4 +1,4 @@
-"""What a move sets on a job, and what leaving it where it is sets."""
+"""Compute the columns that a move, a postponement or a retry sets on a job."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import Conflict
 from storage.ledger.deliveries import pending
-from storage.ledger.rows import Changes, extended, from_changes
+from storage.ledger.rows import Changes, append_attempts, from_changes
 from storage.ledger.schema import jobs
 from storage.models import MOVES, REOPENS, Attempt, Job, JobResult, Status
 
 MAX_MOVES = 60
-"""Of a job that has more, the times that it was sent and fell back are forgotten, the first ones first."""
+"""Of a job with more, the oldest rounds of `submitting` and back to `queued` are dropped."""
 
 _EXACT = Context(prec=700)
 """Enough digits for every sum of 64-bit numbers."""
@@ -29,18 +29,18 @@ CHANGE = (
     .where(jobs.c.leased_by == bindparam("the_worker"))
     .returning(jobs)
 )
-"""Set columns of a job that is where it is thought to be (`the_status`), and held by `the_worker`."""
+"""Set columns of a job that is still in `the_status` and leased by `the_worker`."""
 
 CHANGE_AND_LISTEN = CHANGE.values(
     next_attempt_at=case((pending(bindparam("the_id")), bindparam("now")), else_=bindparam("later"))
 )
-"""The same, and due `later`; or `now`, if a callback came in the meantime."""
+"""The same, and due `later`; or `now`, if it has a pending callback."""
 
 
 def columns_of_move(
     job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int
 ) -> dict[str, Any]:
-    """The columns that a move of a job's own life sets; raises Conflict if it is not legal."""
+    """Return the columns that a move sets; raises Conflict if it is not legal."""
     if to not in MOVES[job.status]:
         raise Conflict(f"A job cannot move from {job.status} to {to}.")
     values = _changed(job, changes) | {
@@ -48,7 +48,7 @@ def columns_of_move(
         "attempts": _attempts_after(job, to),
         "updated_at": now,
         "moves": _moves(job, to, now),
-        "attempt_log": extended(job.attempt_log, attempts),
+        "attempt_log": append_attempts(job.attempt_log, attempts),
     }
     if to is Status.READY:
         values["ready_at"] = now
@@ -60,13 +60,13 @@ def columns_of_move(
 def columns_of_postponement(
     job: Job, changes: Changes, attempts: Sequence[Attempt], now: int, *, counts_as_attempt: bool
 ) -> dict[str, Any]:
-    """The columns that leaving a job where it is sets."""
+    """Return the columns that a postponement sets."""
     values = _changed(job, changes) | {"attempts": job.attempts + counts_as_attempt, "updated_at": now}
-    return values | ({"attempt_log": extended(job.attempt_log, attempts)} if attempts else {})
+    return values | ({"attempt_log": append_attempts(job.attempt_log, attempts)} if attempts else {})
 
 
 def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any]:
-    """The columns that taking a job out of a terminal state sets; raises Conflict if it is not legal."""
+    """Return the columns that a retry of a terminal job sets; raises Conflict if it is not legal."""
     if to not in REOPENS.get(job.status, ()):
         raise Conflict(f"A job that is {job.status} cannot be put back to {to}.")
     values: dict[str, Any] = from_changes({"error": None}) | {
@@ -75,10 +75,10 @@ def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> di
         "next_attempt_at": now,
         "updated_at": now,
         "moves": _moves(job, to, now),
-        "attempt_log": extended(job.attempt_log, [attempt]),
+        "attempt_log": append_attempts(job.attempt_log, [attempt]),
     }
     if to is Status.QUEUED:
-        # A new submission, which knows nothing of the gateway's job before.
+        # A new submission, without the gateway's job before.
         sent = job.moved_at(Status.SUBMITTING) is not None
         values |= {"submission": job.submission + sent, "submission_at": now, "found_by": None}
         values |= {"gateway_request_id": None, "sent": None, "reply": None}
@@ -87,7 +87,7 @@ def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> di
 
 
 def _changed(job: Job, changes: Changes) -> dict[str, Any]:
-    """The columns that changes set, but what is known of the credits is never given up for less."""
+    """Return the columns that changes set; known credits are never overwritten by less certain ones."""
     columns, known = from_changes(changes), job.result
     if (news := changes.get("result")) is not None and _certainty(news) < _certainty(known):
         columns |= {"credits": known.credits, "credits_estimated": known.credits_estimated}
@@ -95,14 +95,14 @@ def _changed(job: Job, changes: Changes) -> dict[str, Any]:
 
 
 def _certainty(result: JobResult) -> int:
-    """What a gateway reported goes before an estimate, and both before nothing."""
+    """Rank what is known of credits: reported by the gateway, estimated, unknown."""
     if result.credits is None:
         return 0
     return 1 if result.credits_estimated else 2
 
 
 def _paid_before(job: Job) -> dict[str, Any]:
-    """The columns that keep what a job was charged, when its next submission begins."""
+    """Return the columns that keep what a job was charged before its next submission."""
     amount, estimated = job.result.credits or 0.0, job.result.credits_estimated
     return {
         "credits_before": _plus(job.credits_before, amount),
@@ -121,12 +121,12 @@ def _plus(one: float, other: float) -> float:
 def _moves(job: Job, to: Status, now: int) -> list[list[Any]]:
     moves = [[moved, at] for moved, at in job.moves] + [[to, now]]
     if len(moves) > MAX_MOVES:
-        _forget_a_turn(moves)
+        _drop_a_round(moves)
     return moves
 
 
-def _forget_a_turn(moves: list[list[Any]]) -> None:
-    """Forget the first time that the job was sent and fell back; what is left is as legal as it was."""
+def _drop_a_round(moves: list[list[Any]]) -> None:
+    """Drop the first round of `submitting` and back to `queued`; the rest are still legal moves."""
     for n in range(1, len(moves) - 1):
         if (moves[n][0], moves[n + 1][0]) == (Status.SUBMITTING, Status.QUEUED):
             del moves[n : n + 2]
@@ -134,7 +134,7 @@ def _forget_a_turn(moves: list[list[Any]]) -> None:
 
 
 def _attempts_after(job: Job, to: Status) -> int:
-    # Sending and falling back are tries of one step, so that they back off together.
+    # `submitting` and back to `queued` are tries of one step, with one backoff.
     if to is Status.QUEUED:
         return job.attempts + 1
     return job.attempts if to is Status.SUBMITTING else 0

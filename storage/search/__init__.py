@@ -1,1 +1,1 @@
-"""Queries over jobs and outputs: filters, paging, facets and sums of credits. Reads only."""
+"""Queries over jobs and outputs: filters, keyset paging, facets and usage. Reads only."""

@@ -1,4 +1,4 @@
-"""How many outputs there are of each gateway, model, day and tag, among all or among what is wanted."""
+"""Count outputs by facet: gateway, model, day and tag, of the whole archive or of a search."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from storage.search.planner import plan
 from storage.search.search import WITHIN_S, images_wanted
 
 MOST_JOBS = 5_000
-"""Of how many jobs outputs are counted, the newest of those that are wanted; more would make a page wait."""
+"""How many jobs, the newest that match, are counted; more would make a page slow."""
 
 MOST_VALUES = 20
-"""How many values of a facet are told."""
+"""How many values of a facet are returned."""
 
 FACETS = ("gateway", "model", "day", "tag")
 
@@ -37,12 +37,12 @@ class FacetCount:
 
 @dataclass(frozen=True, slots=True)
 class FacetCounts:
-    """The values of each facet: the commonest first, days from the latest on."""
+    """The values of each facet: the most frequent first, days from the latest on."""
 
     counted: int
     """How many outputs were counted."""
     complete: bool
-    """Whether those are all that are wanted; otherwise they are the newest ones."""
+    """Whether those are all that match; otherwise they are the newest ones."""
     gateway: Sequence[FacetCount]
     model: Sequence[FacetCount]
     day: Sequence[FacetCount]
@@ -50,19 +50,19 @@ class FacetCounts:
 
 
 class Facets:
-    """Reads counts by facet. Thread-safe; raises Unavailable if the database does not answer."""
+    """Read counts by facet. Thread-safe; raises Unavailable if the database does not answer."""
 
     def __init__(self, database: Database, *, most_jobs: int = MOST_JOBS) -> None:
-        """`most_jobs`: of how many of the jobs that are wanted outputs are counted."""
+        """`most_jobs`: how many of the jobs that match are counted."""
         self._database = database
         self._most_jobs = most_jobs
 
     def read(self, wanted: SearchFilter) -> FacetCounts:
-        """Count what is wanted; the whole archive is counted already, so that costs nothing."""
+        """Return the counts of a search; those of the whole archive are stored, and cost nothing."""
         with self._database.read(within_s=WITHIN_S) as connection:
             if wanted == SearchFilter():
                 return _everything(connection)
-            query = _looked_at(connection, wanted).limit(self._most_jobs + 1)
+            query = _matching(connection, wanted).limit(self._most_jobs + 1)
             rows = connection.execute(query).all()
         return _counted(rows[: self._most_jobs], complete=len(rows) <= self._most_jobs)
 
@@ -75,7 +75,7 @@ def _everything(connection: Connection) -> FacetCounts:
         rows = connection.execute(query.order_by(order, tallies.c.value).limit(MOST_VALUES))
         found[facet] = [FacetCount(value, number) for value, number in rows]
     counted = select(func.coalesce(func.sum(tallies.c.outputs), 0)).where(tallies.c.facet == "gateway")
-    # PostgreSQL adds up whole numbers to one that JSON does not have.
+    # PostgreSQL's sum of integers is a Decimal.
     return FacetCounts(int(connection.scalar(counted) or 0), complete=True, **found)
 
 
@@ -87,11 +87,11 @@ def _counted(rows: Sequence[Any], *, complete: bool) -> FacetCounts:
         counts["day"][day(number)] += images
         for name, value in json.loads(tags).items():
             counts["tag"][f"{name}={value}"] += images
-    found = {facet: _told(facet, counts[facet]) for facet in FACETS}
+    found = {facet: _facet_counts(facet, counts[facet]) for facet in FACETS}
     return FacetCounts(counts["gateway"].total(), complete=complete, **found)
 
 
-def _looked_at(connection: Connection, wanted: SearchFilter) -> Any:
+def _matching(connection: Connection, wanted: SearchFilter) -> Any:
     way = plan(connection, wanted, with_images=True)
     images = (
         select(func.count())
@@ -106,7 +106,7 @@ def _looked_at(connection: Connection, wanted: SearchFilter) -> Any:
     return query.order_by(way.number.desc())
 
 
-def _told(facet: str, counts: Counter[str]) -> list[FacetCount]:
+def _facet_counts(facet: str, counts: Counter[str]) -> list[FacetCount]:
     by_value = sorted(counts.items(), reverse=facet == "day")
     order = by_value if facet == "day" else sorted(by_value, key=lambda one: -one[1])
     return [FacetCount(value, number) for value, number in order[:MOST_VALUES] if number]

@@ -1,7 +1,7 @@
-"""Which index a search walks along, so that it reads little more than what it answers.
+"""Choose the index plan of a search, so that it reads little more than it returns.
 
-One index leads to jobs, newest first, and whatever else is wanted is checked on their rows. The one to take
-is the rarest of what is wanted, so a few entries of each are counted before.
+One index gives jobs, newest first, and the other conditions are checked on their rows. The best one is that
+of the rarest condition, so up to `FEW` entries of each are counted before.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from storage.search.filters import SearchFilter
 from storage.text import fold
 
 FEW = 3000
-"""As many rows are read and checked within the time that a page may take; more than that are not counted."""
+"""So many rows can be read and checked in the time of a page; counting stops there."""
 
 _grams = table(GRAMS, column("rowid", BigInteger))
 _prompts = table(GRAMS, column("number", BigInteger), column("folded", Text))
-"""The same name on PostgreSQL, where it is another table."""
+"""The table of that name on PostgreSQL."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
-    """Where the rows of jobs come from, by which number they are ordered, and what leads there."""
+    """The rows of jobs to read, the number that orders them, and the conditions on the index."""
 
     rows: FromClause
     number: ColumnElement[int]
@@ -49,15 +49,15 @@ class IndexPlan:
 
 
 class CrossJoin(Join):
-    """A join whose left side is walked, and whose right side is looked up."""
+    """A join that scans its left side and looks up its right side."""
 
     inherit_cache = True
 
 
 @compiles(CrossJoin, "sqlite")
 def _cross(join: CrossJoin, compiler: Any, **kw: Any) -> str:
-    # SQLite keeps the order of a cross join (https://sqlite.org/optoverview.html, section 7.3); without
-    # statistics it would guess which side is the smaller one.
+    # SQLite keeps the order of a cross join (https://sqlite.org/optoverview.html, section 7.3); otherwise,
+    # without statistics, it would guess which side is smaller.
     kw |= {"from_linter": None, "asfrom": True}
     left = compiler.process(join.left, **kw)
     right = compiler.process(join.right, **kw)
@@ -65,7 +65,7 @@ def _cross(join: CrossJoin, compiler: Any, **kw: Any) -> str:
 
 
 def plan(connection: Connection, wanted: SearchFilter, *, with_images: bool) -> IndexPlan:
-    """Choose the way to the jobs that may be wanted. `with_images`: only to those that have an output."""
+    """Return the index plan of a search. `with_images`: only of jobs that have an output."""
     if wanted.sha256 is not None:
         digests = select(outputs.c.job_id).where(*where.of_images(SearchFilter(sha256=wanted.sha256)))
         return IndexPlan(jobs, jobs.c.number, [jobs.c.id.in_(digests)])
@@ -79,21 +79,21 @@ def plan(connection: Connection, wanted: SearchFilter, *, with_images: bool) -> 
     rarest = min(known, default=(FEW, HAS_IMAGE if with_images else None))
     if wanted.words and rarest[0] >= FEW:
         words = [fold(word) for word in wanted.words]
-        return _by_pieces(words) if connection.dialect.name == "sqlite" else _by_words(words)
+        return _by_fts5(words) if connection.dialect.name == "sqlite" else _by_trigrams(words)
     if rarest[1] is None:
         return IndexPlan(jobs, jobs.c.number, [])
     rows = CrossJoin(terms, jobs, jobs.c.number == terms.c.number)
     return IndexPlan(rows, terms.c.number, [terms.c.term == rarest[1]])
 
 
-def _by_pieces(words: Sequence[str]) -> IndexPlan:
+def _by_fts5(words: Sequence[str]) -> IndexPlan:
     match = text(f"{GRAMS} MATCH :pieces").bindparams(pieces=lookup(words))
     rows = CrossJoin(_grams, jobs, jobs.c.number == _grams.c.rowid)
     return IndexPlan(rows, _grams.c.rowid, [match])  # type: ignore[list-item]
 
 
-def _by_words(words: Sequence[str]) -> IndexPlan:
-    # How rare they are PostgreSQL can tell: it looks them up, or walks along the newest.
+def _by_trigrams(words: Sequence[str]) -> IndexPlan:
+    # PostgreSQL has statistics: it uses the trigram index, or scans from the newest on.
     rows = _prompts.join(jobs, jobs.c.number == _prompts.c.number)
     found = [_prompts.c.folded.contains(word, autoescape=True) for word in words]
     return IndexPlan(rows, _prompts.c.number, found)

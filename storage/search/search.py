@@ -1,7 +1,7 @@
-"""Every read that pages: jobs and outputs, newest first, by what made them.
+"""Search jobs and outputs, newest first, with keyset paging.
 
-Pages are cut by the number of the job, not by offset, so that a page costs the same however deep it lies and
-nothing is skipped or repeated while new jobs arrive. A cursor is the id of the last row that was answered.
+Pages begin at a job number, not at an offset, so that a page costs the same however deep it is, and nothing
+is skipped or repeated while new jobs arrive. A cursor is the id of the last row of a page.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from storage.search import where
 from storage.search.filters import SearchFilter
 from storage.search.planner import IndexPlan, plan
 
-MOST_TOLD = 200
-"""How many callbacks of one job are told of; it may have five times as many."""
+MOST_DELIVERIES = 200
+"""How many callbacks of one job are returned; it may have five times as many."""
 
 WITHIN_S = 10.0
-"""How long a question may take: whoever asks one that reads everything must not hold up the others."""
+"""The time limit of a query: one that reads everything must not delay the others."""
 
 
 def _without(*long: str) -> Sequence[ColumnElement[Any]]:
-    """A job's columns, with nothing in those that are long and that a list does not show."""
+    """Return a job's columns, with empty values for the long ones that a list does not show."""
     empty: dict[str, Any] = {"params": {}, "images": [], "moves": [], "attempt_log": []}
     return [
         (literal(empty[column.name], column.type) if column.name in empty else null()).label(column.name)
@@ -54,20 +54,19 @@ class SearchHit:
 
 
 class Search:
-    """Reads pages of the ledger. Thread-safe.
+    """Read pages of jobs and outputs. Thread-safe.
 
-    The jobs of a page know what they were asked for with, what came of it and where they are, but not how
-    they came there: no moves, attempts, images, request as sent, or gateway's reply. Those of a page of
-    outputs have no `params` and no details of an error either.
+    The jobs of a page have no moves, attempts, images, `sent` or reply; those of a page of outputs have no
+    `params` and no details of an error either.
     """
 
     def __init__(self, database: Database, *, within_s: float = WITHIN_S) -> None:
-        """`within_s`: how long one page may take; beyond it TookTooLong is raised."""
+        """`within_s`: the time limit of one page; beyond it TookTooLong is raised."""
         self._database = database
         self._within_s = within_s
 
     def jobs(self, wanted: SearchFilter, *, limit: int, cursor: str | None = None) -> Page[Job]:
-        """List jobs, newest first. Raises NotFound if the cursor is not the id of a job."""
+        """Return a page of jobs, newest first. Raises NotFound if the cursor is not the id of a job."""
         with self._database.read(within_s=self._within_s) as connection:
             way = plan(connection, wanted, with_images=False)
             query = _jobs(_OF_JOBS, way, wanted).limit(limit + 1)
@@ -81,7 +80,7 @@ class Search:
         return _page(rows, limit, [job.id for job in rows])
 
     def outputs(self, wanted: SearchFilter, *, limit: int, cursor: str | None = None) -> Page[SearchHit]:
-        """List outputs, those of the newest job first.
+        """Return a page of outputs, those of the newest job first.
 
         Raises ValueError if the cursor is not an output's id, and NotFound if there is no such job.
         """
@@ -122,7 +121,7 @@ class Search:
             return [f"{row.job_id}.{row.index}" for row in connection.execute(query)]
 
     def output(self, output_id: str) -> SearchHit:
-        """Read one output, with all that is known of its job; raise NotFound."""
+        """Return one output with its whole job; raises NotFound."""
         try:
             job_id, index = parse_output_id(output_id)
         except ValueError:
@@ -135,13 +134,13 @@ class Search:
             raise NotFound(f"There is no output {output_id}.")
         return SearchHit(to_output(output), to_job(job))
 
-    def deliveries(self, job_id: str, *, limit: int = MOST_TOLD) -> list[Delivery]:
-        """List the newest callbacks of a job and those that decided it, oldest first, without bodies."""
+    def deliveries(self, job_id: str, *, limit: int = MOST_DELIVERIES) -> list[Delivery]:
+        """Return the newest callbacks of a job and those that decided it, oldest first, without bodies."""
         with self._database.read() as connection:
             return newest_of_job(connection, job_id, limit)
 
     def output_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
-        """List the ids of the outputs of some jobs, by job."""
+        """Return the ids of the outputs of some jobs, by job."""
         columns = select(outputs.c.job_id, outputs.c.index).where(outputs.c.job_id.in_(job_ids))
         ids: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
         with self._database.read() as connection:
@@ -151,7 +150,7 @@ class Search:
 
 
 def parse_output_id(output_id: str) -> tuple[str, int]:
-    """Take `<job id>.<index>` apart; raise ValueError if it is not that."""
+    """Parse `<job id>.<index>`; raises ValueError if it is not that."""
     job_id, _, index = output_id.rpartition(".")
     if not job_id or not index.isascii() or not index.isdigit() or len(index) > 6:
         raise ValueError("not an output id")
@@ -173,12 +172,12 @@ def _conditions(way: IndexPlan, wanted: SearchFilter) -> where.Conditions:
 
 
 def images_wanted(wanted: SearchFilter) -> where.Conditions:
-    """The conditions on an output, given its job."""
+    """Return the conditions on an output, given its job."""
     return [*where.of_images(wanted), *where.of_seed(wanted, with_images=True)]
 
 
 def _having(images: where.Conditions) -> ColumnElement[bool]:
-    """That a job has an output that is wanted."""
+    """Return the condition that a job has an output that matches."""
     return exists().where(outputs.c.job_id == jobs.c.id, *images).correlate(jobs)
 
 

@@ -1,10 +1,9 @@
-"""What was spent: credits, jobs and images of a time, by gateway, model, day or a tag's values.
+"""Sum credits, jobs and images of a period, by gateway, model, day or a tag's values.
 
-Credits are added up exactly: each amount is taken as the shortest decimal number that stands for it, which
-is the one that the gateway wrote, and decimal numbers are added without rounding. Only the sum is rounded,
-to the nearest number of 64 bits when it is shown, so ten times 0.1 are 1. A job whose credits nobody
-reported or published has none, not zero: it is counted, and its cost is in no sum. Of a job that was
-submitted more than once, what each submission cost is added, as far as it is known.
+Credits are added exactly: each amount is read as its shortest decimal number, which is the one that the
+gateway wrote, and decimal numbers are added without rounding. Only the sum is rounded, to the nearest 64-bit
+number when it is shown, so ten times 0.1 are 1. A job whose credits are unknown is counted, but is in no sum.
+Of a job that was submitted more than once, the known costs of all submissions are added.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ _COST = (jobs.c.credits, jobs.c.credits_estimated, jobs.c.credits_before, jobs.c
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What some jobs cost and made. The jobs whose latest cost is known are `jobs - unknown`."""
+    """Cost and images of some jobs. The jobs whose latest cost is known are `jobs - unknown`."""
 
     jobs: int = 0
-    """All that were taken in."""
+    """All that were accepted."""
     unknown: int = 0
-    """Those of them whose latest credits are not known, at least not yet."""
+    """Those whose latest credits are not known, or not yet."""
     outputs: int = 0
     """Archived images."""
     credits: Decimal | None = None
-    """In the gateways' credits, which are not the same at each; None where no job's are known."""
+    """In each gateway's own credits; None where no job's are known."""
     estimated: Decimal | None = None
-    """The part of `credits` that comes from price lists and not from gateways; None if none does."""
+    """The part of `credits` that is estimated from price lists; None if none is."""
 
     def __add__(self, other: Spent) -> Spent:
-        """Both together."""
+        """Return the sum of both."""
         return Spent(
             self.jobs + other.jobs,
             self.unknown + other.unknown,
@@ -60,7 +59,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The jobs that have one thing in common. `value` is None for jobs without the tag."""
+    """The jobs with one value. `value` is None for jobs without the tag."""
 
     value: str | None
     spent: Spent
@@ -68,7 +67,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Which jobs to add up: those taken in from `since` on and before `until` (milliseconds since 1970)."""
+    """Which jobs to sum: accepted from `since` on and before `until` (milliseconds since 1970)."""
 
     by: UsageBy
     since: int
@@ -80,7 +79,7 @@ class UsageFilter:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """The groups, and all of them together; `others` are those beyond the limit, where there are any."""
+    """The groups and their total; `others` is the sum of those beyond the limit, if there are any."""
 
     groups: Sequence[Group]
     others: Spent | None
@@ -88,25 +87,25 @@ class UsageReport:
 
 
 class Usage:
-    """Adds up what the ledger knows of the jobs of a time. Thread-safe."""
+    """Sum the jobs of a period. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def read(self, wanted: UsageFilter, *, limit: int) -> UsageReport:
-        """Add up. Every day of the time comes, in order; of other groups `limit`, most credits first.
+        """Return every day of the period, in order; of other groups `limit`, most credits first.
 
-        The work grows with the number of jobs and days in that time, and with nothing else.
+        The cost grows with the number of jobs and days in the period only.
         """
         with self._database.read() as connection:
             rows = connection.execute(_query(wanted)).all()
         found = _grouped(rows)
         if wanted.by is UsageBy.DAY:
             groups = [Group(_date(day), found.get(day, Spent())) for day in _days(wanted)]
-            return UsageReport(groups, None, _together(groups))
+            return UsageReport(groups, None, _sum(groups))
         groups = sorted((Group(value, spent) for value, spent in found.items()), key=_rank)
         rest = groups[limit:]
-        return UsageReport(groups[:limit], _together(rest) if rest else None, _together(groups))
+        return UsageReport(groups[:limit], _sum(rest) if rest else None, _sum(groups))
 
 
 def _query(wanted: UsageFilter) -> Any:
@@ -140,7 +139,7 @@ def _grouped(rows: Iterable[Any]) -> dict[Any, Spent]:
     for value, amount, estimated, before, guessed_before, number, made in rows:
         paid = _times(amount, number)
         now = Spent(number, 0 if paid is not None else number, int(made), paid, paid if estimated else None)
-        # Nothing is known of what was never charged for, so zero is no amount here.
+        # Zero means that nothing is known of earlier submissions.
         earlier = Spent(
             credits=_times(before or None, number), estimated=_times(guessed_before or None, number)
         )
@@ -167,10 +166,10 @@ def _date(day: int) -> str:
 
 
 def _rank(group: Group) -> tuple[Decimal, int, str]:
-    # Ties by jobs, then by name, so that the same question is answered in the same order.
+    # Ties by jobs, then by name, so that the order is stable.
     paid = group.spent.credits
     return Decimal(1) if paid is None else -paid, -group.spent.jobs, group.value or ""
 
 
-def _together(groups: Iterable[Group]) -> Spent:
+def _sum(groups: Iterable[Group]) -> Spent:
     return sum((group.spent for group in groups), Spent())

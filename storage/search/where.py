@@ -1,4 +1,4 @@
-"""What must hold of a job and of an output to be what somebody wants, as conditions on their rows."""
+"""Build the WHERE conditions of a search, on rows of jobs and of outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Conditions = list[ColumnElement[bool]]
 
 
 def of_jobs(wanted: SearchFilter) -> Conditions:
-    """The conditions on a job's own row, those on its time and its seed left out."""
+    """Return the conditions on a job's row, without those on its time and its seed."""
     held: Conditions = [_contains(word) for word in wanted.words]
     held += [~_contains(word) for word in wanted.without]
     held += [_tagged(name, value) for name, value in wanted.tags.items()]
@@ -35,11 +35,11 @@ def of_jobs(wanted: SearchFilter) -> Conditions:
 
 
 def of_images(wanted: SearchFilter) -> Conditions:
-    """The conditions on an output's row, its seed left out."""
+    """Return the conditions on an output's row, without those on its seed."""
     held: Conditions = []
     if wanted.sha256 is not None:
         start = wanted.sha256.lower()
-        held.append(outputs.c.sha256.between(start, start + "g"))  # a range, which an index can answer
+        held.append(outputs.c.sha256.between(start, start + "g"))  # a range, for which there is an index
     if wanted.media_type is not None:
         held.append(outputs.c.media_type == wanted.media_type)
     for name, (least, most) in wanted.between.items():
@@ -49,7 +49,7 @@ def of_images(wanted: SearchFilter) -> Conditions:
 
 
 def of_seed(wanted: SearchFilter, *, with_images: bool) -> Conditions:
-    """The conditions on the seed: a job was asked for with it, or its gateway reported it, of it or an image.
+    """Return the conditions on the seed: requested, or reported of a job or of an image.
 
     Of an output `with_images`; otherwise of a job that may have none.
     """
@@ -59,7 +59,7 @@ def of_seed(wanted: SearchFilter, *, with_images: bool) -> Conditions:
 
 
 def numbers(wanted: SearchFilter, column: ColumnElement[int]) -> Conditions:
-    """The conditions on the time, as a range of numbers."""
+    """Return the conditions on the time, as a range of job numbers."""
     held: Conditions = []
     if wanted.since is not None:
         held.append(column >= first_number(wanted.since))
@@ -74,20 +74,20 @@ def _contains(word: str) -> ColumnElement[bool]:
 
 
 class Contains(FunctionElement[bool]):
-    """Whether a text stands somewhere in another: `Contains(whole, part)`."""
+    """Whether a text contains another: `Contains(whole, part)`."""
 
     inherit_cache = True
     type = Boolean()
 
 
 @compiles(Contains)
-def _position(stands: Contains, compiler: Any, **kw: Any) -> str:
-    return f"strpos({compiler.process(stands.clauses, **kw)}) > 0"
+def _position(contains: Contains, compiler: Any, **kw: Any) -> str:
+    return f"strpos({compiler.process(contains.clauses, **kw)}) > 0"
 
 
 @compiles(Contains, "sqlite")
-def _instr(stands: Contains, compiler: Any, **kw: Any) -> str:
-    return f"instr({compiler.process(stands.clauses, **kw)}) > 0"
+def _instr(contains: Contains, compiler: Any, **kw: Any) -> str:
+    return f"instr({compiler.process(contains.clauses, **kw)}) > 0"
 
 
 def _tagged(name: str, value: str) -> ColumnElement[bool]:

@@ -1,1 +1,1 @@
-"""Copy a ledger from SQLite to PostgreSQL and compare the two."""
+"""Move a ledger from SQLite to PostgreSQL: copy it, and compare the two."""

@@ -1,4 +1,4 @@
-"""Whether two ledgers hold the same: a digest of each table, and where two of them differ first.
+"""Compare two ledgers: a digest of each table, and the first difference.
 
 Rows are read as the service reads them, in the order of their keys, and without leases, which a move ends.
 """
@@ -28,50 +28,50 @@ from sqlalchemy import (
 from storage.ledger.schema import jobs, metadata
 
 TABLES: Sequence[Table] = metadata.sorted_tables
-"""Every table that is kept alike on all databases, those first that others point to."""
+"""Every table that is the same on all databases; those that others refer to come first."""
 
 LEASES = frozenset({"leased_by", "leased_until"})
-"""The columns that are empty after a move, so that jobs go on at once."""
+"""The columns that are empty in the copy, so that jobs go on at once."""
 
 FETCHED = 2_000
 """Rows fetched at once; fewer where they hold whole bodies of requests."""
 
 Progress = Callable[[str, str, int], None]
-"""Called as it goes on: with the step, the table, and how many rows more were dealt with."""
+"""Called with the step, the table, and how many more rows were processed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a table holds: how many rows, and the SHA-256 of all of them in the order of their keys."""
+    """A table's number of rows, and the SHA-256 of all of them in the order of their keys."""
 
     rows: int
     sha256: str
 
 
 def key_of(table: Table) -> Sequence[Column[Any]]:
-    """The columns by which a table is walked. Jobs are by their number, the same on every database."""
+    """Return the columns that order a table. Jobs are ordered by number, the same on every database."""
     return [jobs.c.number] if table is jobs else list(table.primary_key)
 
 
 def fetched(table: Table) -> int:
-    """How many rows of a table to fetch at once."""
+    """Return how many rows of a table to fetch at once."""
     return 50 if any(isinstance(column.type, LargeBinary) for column in table.c) else FETCHED
 
 
-def digest(connection: Connection, table: Table, told: Progress, step: str, *, leases: bool) -> Digest:
-    """Read a whole table. Without `leases`, those that there are count as ended."""
+def digest(connection: Connection, table: Table, progress: Progress, step: str, *, leases: bool) -> Digest:
+    """Return the digest of a whole table. Without `leases`, they are read as empty."""
     sha256, rows = hashlib.sha256(), 0
     for row in _walk(connection, table, leases=leases):
         sha256.update(repr(tuple(row)).encode("utf-8", "surrogatepass"))
         rows += 1
         if rows % FETCHED == 0:
-            told(step, table.name, FETCHED)
-    told(step, table.name, rows % FETCHED)
+            progress(step, table.name, FETCHED)
+    progress(step, table.name, rows % FETCHED)
     return Digest(rows, sha256.hexdigest())
 
 
 def first_difference(ours: Connection, theirs: Connection, table: Table) -> str:
-    """Say where a copy (`theirs`) differs first; leases of `ours` count as ended."""
+    """Describe the first difference of a copy (`theirs`); leases of `ours` are read as empty."""
     with (
         closing(_walk(ours, table, leases=False)) as one,
         closing(_walk(theirs, table, leases=True)) as other,
@@ -92,12 +92,12 @@ def _first_difference(table: Table, ours: Iterator[Row[Any]], theirs: Iterator[R
 
 
 def label(table: Table, row: Sequence[Any]) -> str:
-    """A row's name for people: its primary key."""
+    """Return a row's primary key as text."""
     return " ".join(str(value) for value in _values(table, table.primary_key, row))
 
 
 def key_in(table: Table, row: Sequence[Any]) -> list[Any]:
-    """The key of a row."""
+    """Return the key of a row."""
     return _values(table, key_of(table), row)
 
 
@@ -110,7 +110,7 @@ def _walk(connection: Connection, table: Table, *, leases: bool) -> Generator[Ro
 
 
 def _bytewise(connection: Connection, column: Column[Any]) -> ColumnElement[Any]:
-    """Texts in the order of their bytes, as SQLite has them; PostgreSQL has the order of some language."""
+    """Order texts by their bytes, as SQLite does; PostgreSQL would use the order of a language."""
     plain = connection.dialect.name == "sqlite" or not isinstance(column.type, String)
     return column if plain else collate(column, "C")
 

@@ -1,7 +1,6 @@
-"""Copy the tables of a ledger from SQLite to PostgreSQL, in batches that are whole or not there at all.
+"""Copy the tables of a ledger from SQLite to PostgreSQL, in batches of one transaction each.
 
-How far it came stands in the copy itself and changes with each batch, so that a copy that was broken off, in
-whatever way, goes on.
+The progress is stored in the copy itself with each batch, so that an interrupted copy can be resumed.
 """
 
 from __future__ import annotations
@@ -39,29 +38,26 @@ BATCH = 5_000
 BATCH_BYTES = 16 * 2**20
 """About how many bytes of texts and bodies there are in one transaction at most."""
 
-AGAIN = "To begin anew, drop the new database, create it again, and give the command again."
+AGAIN = "To start over, drop the new database, create it again, and run the command again."
 
 moved_here = Table(
-    # Only in a ledger that was copied there: one row, of what it is a copy of, and how far that came.
+    # Only in a copy: one row, of what it is a copy of, and how far it is.
     "moved_here",
     MetaData(),
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("schema", String(32), nullable=False),
-    # Of each table of the ledger that it is a copy of: rows and sha256.
+    # Of each table of the original: rows and sha256.
     Column("source", JSON, nullable=False),
-    # The table that is being copied, and the key of its last row that was.
+    # The table that is being copied, and the key of its last copied row.
     Column("place", JSON(none_as_null=True)),
     Column("finished_at", BigInteger),
 )
 
 
 def copy_all(
-    reading: Connection, target: Database, place: Mapping[str, Any] | None, told: Progress, batch: int
+    reading: Connection, target: Database, place: Mapping[str, Any] | None, progress: Progress, batch: int
 ) -> None:
-    """Copy every table, from a place on.
-
-    Raises Misconfigured if PostgreSQL cannot keep a row, and names that row.
-    """
+    """Copy every table, from a place on. Raises Misconfigured, naming a row that PostgreSQL cannot store."""
     names = [table.name for table in TABLES]
     for table in TABLES[names.index(place["table"]) if place else 0 :]:
         after = place["after"] if place and place["table"] == table.name else None
@@ -70,11 +66,11 @@ def copy_all(
                 _write(connection, table, rows)
                 here = {"table": table.name, "after": key_in(table, rows[-1])}
                 connection.execute(update(moved_here).values(place=here))
-            told("copying", table.name, len(rows))
+            progress("copying", table.name, len(rows))
 
 
 def _raw(reading: Connection, table: Table, after: Sequence[Any] | None) -> Iterator[Row[Any]]:
-    """The rows behind a key, with values as the driver has them: JSON stays the very text that it is."""
+    """Yield the rows behind a key, with the driver's values: JSON stays the same text."""
     columns: list[Any] = [
         null() if one.name in LEASES else type_coerce(one, NullType()).label(one.name) for one in table.c
     ]
@@ -108,32 +104,32 @@ def _write(connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> No
     number = 0
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for number, row in enumerate(rows):  # noqa: B007 - tells which one it was
+            for number, row in enumerate(rows):  # noqa: B007 - says which one failed
                 copy.write_row(row)
     except (errors.DataError, errors.IntegrityError) as error:
         _refuse(error, table, rows, number)
     except errors.Error as error:
         raise Unavailable(f"The new database did not answer: {type(error).__name__}.") from error
     if table is jobs:
-        # Made of the jobs, in the way of PostgreSQL, and not copied.
+        # The search index is not copied but built from the jobs.
         first, last = (key_in(table, row)[0] for row in (rows[0], rows[-1]))
         connection.execute(INDEX_WORDS, {"first": first, "last": last})
 
 
 def _refuse(error: Any, table: Table, rows: Sequence[Row[Any]], number: int) -> NoReturn:
-    """Say which row cannot be kept, and why, without what is in it."""
+    """Raise an error that names the row and the reason, without the row's content."""
     context = re.search(r"^COPY \S+, line (\d+)(?:, column (\w+))?", error.diag.context or "", re.MULTILINE)
     row = rows[int(context[1]) - 1 if context else number]
     column = context[2] if context else _with_nul(table, row)
     why = error.diag.message_primary or str(error).splitlines()[0]
     raise Misconfigured(
-        f"PostgreSQL cannot keep {table.name} {label(table, row)}{f', column {column}' if column else ''}: "
-        f"{why.rstrip('.')}. The old ledger is as it was; mend that row there. {AGAIN}"
+        f"PostgreSQL cannot store {table.name} {label(table, row)}{f', column {column}' if column else ''}: "
+        f"{why.rstrip('.')}. The old ledger is unchanged; correct that row there. {AGAIN}"
     ) from error
 
 
 def _with_nul(table: Table, row: Sequence[Any]) -> str | None:
-    """The column that holds a NUL, which the driver refuses before the server sees it."""
+    """Return the column that holds a NUL, which the driver refuses before the server sees it."""
     for column, value in zip(table.c, row, strict=True):
         if isinstance(value, str) and "\0" in value:
             return column.name

@@ -1,8 +1,8 @@
 """Move a ledger from SQLite to PostgreSQL: copy it, compare both, and only then open the copy to services.
 
-What both ledgers must hold is known before anything is copied, and is kept in the copy: a later run goes on
-only if the old ledger is still the very same. While it is being read nobody else can open it; and the copy
-has no version that a service would start on until it was found to be equal.
+The digests of the old ledger are taken first and stored in the copy: a later run resumes only if they are
+still the same. While it is read no other process can open it; and the copy has no schema version that a
+service would start on until it was found to be equal.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from storage.transfer.compare import TABLES, Digest, Progress, digest, first_dif
 from storage.transfer.copy import AGAIN, BATCH, copy_all, moved_here
 
 STEPS = ("reading", "copying", "comparing")
-"""Every row is dealt with once in each."""
+"""Every row is processed once in each."""
 
 GONE_S = 10.0
-"""How long a connection may take to go whose process was killed."""
+"""How long the connection of a killed process may take to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A ledger that was moved."""
+    """The result of a move."""
 
     tables: Mapping[str, Digest]
-    """What both ledgers hold, by table."""
+    """The digests of both ledgers, by table."""
     before: int | None
-    """When that had been finished already; None if it is now."""
+    """When an earlier run had finished the move; None if this one did."""
 
 
 def open_alone(path: Path) -> Database:
-    """Open a SQLite ledger that is to be moved, and bring it up to date; nobody else can open it meanwhile.
+    """Open a SQLite ledger exclusively, and migrate it.
 
-    Raises Misconfigured if there is none, and Conflict if somebody has it open.
+    Raises Misconfigured if there is none, and Conflict if another process has it open.
     """
     if not path.is_file():
         raise Misconfigured(f"There is no ledger at {path}.")
@@ -70,12 +70,12 @@ def _update(database: Database, path: Path) -> None:
             raise Conflict(
                 f"{path} is in use. Stop every `darkroom serve` and `darkroom work` on it first."
             ) from None
-        raise Misconfigured(f"{path} is no ledger, or cannot be written.") from error
-    raise Misconfigured(f"{path} is no ledger of Darkroom.")
+        raise Misconfigured(f"{path} is not a ledger, or cannot be written.") from error
+    raise Misconfigured(f"{path} is not a ledger of Darkroom.")
 
 
 def rows_of(source: Database) -> int:
-    """How many rows there are to move."""
+    """Count the rows to move."""
     with source.read() as connection:
         return sum(connection.scalar(select(func.count()).select_from(table)) or 0 for table in TABLES)
 
@@ -85,32 +85,32 @@ def move(
     target: Database,
     *,
     clock: Callable[[], int],
-    told: Progress,
+    progress: Progress,
     batch: int = BATCH,
     wait_s: float = GONE_S,
 ) -> Moved:
-    """Copy everything, compare both, and open the copy to services; goes on where it was broken off.
+    """Copy everything, compare both, and open the copy to services; resumes an interrupted move.
 
-    `source` is of `open_alone`; `target` is PostgreSQL, connected to whatever schema is there. `told` is
-    called with one of `STEPS` as it goes on. `wait_s`: how long others may take to let go of `target`.
+    `source` is of `open_alone`; `target` is PostgreSQL, connected without a migration. `progress` is called
+    with one of `STEPS`. `wait_s`: how long other connections to `target` may take to end.
 
     Raises Conflict if `target` is in use, or holds anything but a copy of this ledger as it is now; Corrupt
-    if the ledgers differ afterwards; Misconfigured if a row cannot be kept there.
+    if the ledgers differ afterwards; Misconfigured if a row cannot be stored there.
     """
     _prepare(target, wait_s)
     with source.read() as reading:
-        found = _digests(reading, told, "reading", leases=False)
+        found = _digests(reading, progress, "reading", leases=False)
         finished_at, place = _begin(target, found)
         if finished_at is not None:
             return Moved(found, finished_at)
-        copy_all(reading, target, place, told, batch)
-        _compare(reading, target, found, told)
+        copy_all(reading, target, place, progress, batch)
+        _compare(reading, target, found, progress)
     _finish(target, clock())
     return Moved(found, None)
 
 
 def _prepare(target: Database, wait_s: float) -> None:
-    """Before anything takes long: see that the target can be used and nobody uses it, and make its tables."""
+    """Check first that the target is usable and not in use, and create its tables."""
     with target.read() as connection:
         if connection.scalar(text("SHOW server_encoding")) != "UTF8":
             raise Misconfigured("The new database has to be made with ENCODING 'UTF8'.")
@@ -121,18 +121,18 @@ def _prepare(target: Database, wait_s: float) -> None:
         target.migrate()
     with target.read() as connection:
         if not inspect(connection).has_table(moved_here.name):
-            _empty(connection)
+            _check_empty(connection)
 
 
 def _begin(target: Database, found: Mapping[str, Digest]) -> tuple[int | None, Mapping[str, Any] | None]:
-    """Make the target the copy of this ledger; answers when it was finished, and how far it came."""
+    """Begin or resume a copy; returns when it was finished, if it was, and how far it is."""
     source = {name: asdict(one) for name, one in found.items()}
     with target.write() as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
         moved_here.create(connection, checkfirst=True)
         earlier = connection.execute(select(moved_here)).one_or_none()
         if earlier is None:
-            _empty(connection)
+            _check_empty(connection)
             connection.execute(insert(moved_here).values(id=1, schema=HEAD, source=source))
             connection.execute(text("UPDATE alembic_version SET version_num = :at"), {"at": MOVING})
             return None, None
@@ -141,13 +141,13 @@ def _begin(target: Database, found: Mapping[str, Digest]) -> tuple[int | None, M
                 f"The new database holds a copy of another ledger, or of this one before it changed. {AGAIN}"
             )
         if earlier.finished_at is None and earlier.schema != HEAD:
-            raise Conflict(f"This copy was begun by another version of Darkroom. {AGAIN}")
+            raise Conflict(f"This copy was started by another version of Darkroom. {AGAIN}")
         return earlier.finished_at, earlier.place
 
 
-def _compare(reading: Connection, target: Database, found: Mapping[str, Digest], told: Progress) -> None:
+def _compare(reading: Connection, target: Database, found: Mapping[str, Digest], progress: Progress) -> None:
     with target.read() as connection:
-        copied = _digests(connection, told, "comparing", leases=True)
+        copied = _digests(connection, progress, "comparing", leases=True)
         for table in TABLES:
             ours, theirs = found[table.name], copied[table.name]
             if ours != theirs:
@@ -164,34 +164,34 @@ def _finish(target: Database, now: int) -> None:
     with target.write() as connection:
         newest = select(func.max(events.c.id)).scalar_subquery()
         sequence = func.pg_get_serial_sequence(events.name, events.c.id.name)
-        # The next event's id follows the newest one's: whoever follows the events goes on without a gap.
+        # The next event's id follows the newest one's, so that readers of events see no gap.
         connection.execute(select(func.setval(sequence, newest)).where(newest.is_not(None)))
         connection.execute(text("UPDATE alembic_version SET version_num = :at"), {"at": HEAD})
         connection.execute(update(moved_here).values(finished_at=now))
-        # Or the first questions would be answered as if all tables were small.
+        # Or the first queries would be planned as if all tables were small.
         connection.execute(text("ANALYZE"))
 
 
-def _digests(connection: Connection, told: Progress, step: str, *, leases: bool) -> dict[str, Digest]:
-    return {table.name: digest(connection, table, told, step, leases=leases) for table in TABLES}
+def _digests(connection: Connection, progress: Progress, step: str, *, leases: bool) -> dict[str, Digest]:
+    return {table.name: digest(connection, table, progress, step, leases=leases) for table in TABLES}
 
 
-def _empty(connection: Connection) -> None:
-    """Raises Conflict if there is anything in the ledger."""
+def _check_empty(connection: Connection) -> None:
+    """Raise Conflict if there is anything in the ledger."""
     for table in TABLES:
         if connection.scalar(select(select(table).exists())):
             raise Conflict("The new database holds another ledger already. Create an empty one for this.")
 
 
 def _await_alone(target: Database, wait_s: float) -> None:
-    """Raises Conflict if another Darkroom is connected, and stays so."""
+    """Raise Conflict if another Darkroom stays connected."""
     others = text(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
         "AND pid <> pg_backend_pid() AND application_name = :name"
     )
     deadline = monotonic() + wait_s
     while True:
-        # In a transaction of its own each time, because what is seen of the others does not change in one.
+        # In a new transaction each time, because within one the statistics do not change.
         with target.read() as connection:
             if not connection.scalar(others, {"name": NAME}):
                 return

@@ -113,7 +113,7 @@ def moved(
     wait_s: float = GONE_S,
 ) -> Moved:
     with closing(open_alone(path)) as source, closing(Database.connect(url)) as target:
-        return move(source, target, clock=lambda: 99, told=told, batch=batch, wait_s=wait_s)
+        return move(source, target, clock=lambda: 99, progress=told, batch=batch, wait_s=wait_s)
 
 
 def content(database: Database) -> dict[str, list[tuple[object, ...]]]:

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that `storage.ledger.database` hands over."""
+"""Run the migrations, as Alembic's entry, on the connection that `storage.ledger.database` passes."""
 
 from alembic import context
 

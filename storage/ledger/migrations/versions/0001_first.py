@@ -1,4 +1,4 @@
-"""The first tables: jobs, deliveries, outputs, and the count of what was accepted."""
+"""Create the first tables: jobs, deliveries, outputs, and the count of accepted jobs."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What retries need: a log of attempts, numbered submissions and records, and circuits."""
+"""Add what retries need: a log of attempts, numbered submissions and records, circuits."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Added one by one and not in a batch, which on SQLite would write the whole table anew.
+    # Added one by one and not in a batch, which on SQLite would rewrite the whole table.
     for column in (
         sa.Column("error_details", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("attempt_log", sa.JSON(), nullable=False, server_default="[]"),

@@ -1,4 +1,4 @@
-"""What finding and telling need: numbers, terms, tallies, pieces of prompts; events; notifications; costs."""
+"""Add the search index (numbers, terms, tallies, FTS5), events, notifications and earlier costs."""
 
 from collections import Counter
 

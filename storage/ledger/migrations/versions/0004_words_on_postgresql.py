@@ -1,4 +1,4 @@
-"""What words are looked up in on PostgreSQL; SQLite has had its own since 0003."""
+"""Add the trigram index on PostgreSQL; SQLite has had FTS5 since 0003."""
 
 from alembic import op
 

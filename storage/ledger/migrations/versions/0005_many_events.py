@@ -1,4 +1,4 @@
-"""Events are numbered on beyond 2,147,483,647 on PostgreSQL, as they always were on SQLite."""
+"""Give events 64-bit ids on PostgreSQL, as they have on SQLite."""
 
 from alembic import op
 
