@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from storage.models import Attempt, Delivery, Job, JobError, Output, Status, rfc3339
@@ -67,28 +68,12 @@ def record_document(
 
 
 def _asked(job: Job) -> dict[str, Any]:
-    request = job.request
-    return {
-        "model": request.model,
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "aspect_ratio": request.aspect_ratio,
-        "num_images": request.num_images,
-        "seed": request.seed,
-        "params": dict(request.params),
-        "ignored": list(request.ignored),
-    }
+    return {name: value for name, value in asdict(job.request).items() if name != "tags"}
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:
-    return {
-        "step": attempt.step,
-        "code": attempt.code,
-        "message": attempt.message,
-        "first_at": rfc3339(attempt.first_at),
-        "last_at": rfc3339(attempt.last_at),
-        "times": attempt.times,
-    }
+    times = {"first_at": rfc3339(attempt.first_at), "last_at": rfc3339(attempt.last_at)}
+    return asdict(attempt) | times
 
 
 def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
@@ -114,18 +99,8 @@ def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
 
 
 def _output_entry(output: Output) -> dict[str, Any]:
-    return {
-        "index": output.index,
-        "key": output.key,
-        "sha256": output.sha256,
-        "bytes": output.bytes,
-        "media_type": output.media_type,
-        "declared_type": output.declared_type,
-        "width": output.width,
-        "height": output.height,
-        "seed": output.seed,
-        "source_url": output.source_url,
+    times = {
         "downloaded_at": output.downloaded_at and rfc3339(output.downloaded_at),
         "stored_at": rfc3339(output.stored_at),
-        "version_id": output.version_id,
     }
+    return {name: value for name, value in asdict(output).items() if name != "job_id"} | times

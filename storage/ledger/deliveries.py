@@ -8,19 +8,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    Connection,
-    Exists,
-    LargeBinary,
-    bindparam,
-    case,
-    exists,
-    insert,
-    literal,
-    select,
-    update,
-)
+import sqlalchemy as sa
 
 from storage.ledger.rows import to_delivery
 from storage.ledger.schema import deliveries, jobs
@@ -73,34 +61,34 @@ class NewDelivery:
 
 
 _LOCK = (
-    select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
-    .where(jobs.c.id.in_(bindparam("ids", expanding=True)))
+    sa.select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
+    .where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)))
     # Always in one order, so that two batches can never deadlock.
     .order_by(jobs.c.id)
     .with_for_update()
 )
-_SEEN = select(deliveries.c.job_id, deliveries.c.body_sha256).where(
-    deliveries.c.job_id.in_(bindparam("ids", expanding=True))
+_SEEN = sa.select(deliveries.c.job_id, deliveries.c.body_sha256).where(
+    deliveries.c.job_id.in_(sa.bindparam("ids", expanding=True))
 )
-_INSERT = insert(deliveries)
-_WAKE = update(jobs).where(
-    jobs.c.id.in_(bindparam("ids", expanding=True)), jobs.c.next_attempt_at > bindparam("now")
+_INSERT = sa.insert(deliveries)
+_WAKE = sa.update(jobs).where(
+    jobs.c.id.in_(sa.bindparam("ids", expanding=True)), jobs.c.next_attempt_at > sa.bindparam("now")
 )
-_WAKE = _WAKE.values(next_attempt_at=bindparam("now"))
+_WAKE = _WAKE.values(next_attempt_at=sa.bindparam("now"))
 _ALL = (
-    select(deliveries)
-    .where(deliveries.c.job_id == bindparam("job"))
+    sa.select(deliveries)
+    .where(deliveries.c.job_id == sa.bindparam("job"))
     .order_by(deliveries.c.received_at, deliveries.c.id)
 )
 _PENDING = _ALL.where(deliveries.c.applied_at.is_(None))
-_BODIES = select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == bindparam("job"))
-_UNAPPLIED = update(deliveries).where(deliveries.c.applied_at.is_(None))
-_APPLY = _UNAPPLIED.where(deliveries.c.id == bindparam("one"))
-_APPLY_ALL = _UNAPPLIED.where(deliveries.c.job_id == bindparam("job"))
+_BODIES = sa.select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == sa.bindparam("job"))
+_UNAPPLIED = sa.update(deliveries).where(deliveries.c.applied_at.is_(None))
+_APPLY = _UNAPPLIED.where(deliveries.c.id == sa.bindparam("one"))
+_APPLY_ALL = _UNAPPLIED.where(deliveries.c.job_id == sa.bindparam("job"))
 
 
 def insert_deliveries(
-    connection: Connection, offers: Sequence[NewDelivery], now: int
+    connection: sa.Connection, offers: Sequence[NewDelivery], now: int
 ) -> list[DeliveryResult]:
     """Insert the offers that are new, make their jobs due, and return the result of each."""
     known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
@@ -116,14 +104,14 @@ def insert_deliveries(
     return receipts
 
 
-def scrub(connection: Connection, job_id: str) -> None:
+def scrub(connection: sa.Connection, job_id: str) -> None:
     """Redact the queries of the links in a job's deliveries, which may be presigned.
 
     Done once the job needs them no more; the digest of the original body stays.
     """
     for delivery_id, body in connection.execute(_BODIES, {"job": job_id}).all():
         if (kept := without_queries(body)) != body:
-            connection.execute(update(deliveries).where(deliveries.c.id == delivery_id).values(body=kept))
+            connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(body=kept))
 
 
 def without_queries(body: bytes) -> bytes:
@@ -140,14 +128,14 @@ def _cut(link: bytes) -> bytes:
     return link[: mark.end()] + b"[removed]"
 
 
-def _lock_jobs(connection: Connection, job_ids: set[str]) -> dict[str, _Known]:
+def _lock_jobs(connection: sa.Connection, job_ids: set[str]) -> dict[str, _Known]:
     return {
         job_id: _Known(theirs, Status(status), submission)
         for job_id, theirs, status, submission in connection.execute(_LOCK, {"ids": sorted(job_ids)})
     }
 
 
-def _seen_bodies(connection: Connection, job_ids: Iterable[str]) -> dict[str, set[str]]:
+def _seen_bodies(connection: sa.Connection, job_ids: Iterable[str]) -> dict[str, set[str]]:
     seen: dict[str, set[str]] = {job_id: set() for job_id in job_ids}
     for job_id, sha256 in connection.execute(_SEEN, {"ids": list(job_ids)}):
         seen[job_id].add(sha256)
@@ -155,7 +143,7 @@ def _seen_bodies(connection: Connection, job_ids: Iterable[str]) -> dict[str, se
 
 
 def _judge(
-    connection: Connection, offer: NewDelivery, known: Mapping[str, _Known], seen: Mapping[str, set[str]]
+    connection: sa.Connection, offer: NewDelivery, known: Mapping[str, _Known], seen: Mapping[str, set[str]]
 ) -> DeliveryResult:
     delivery = offer.delivery
     job = known.get(delivery.job_id)
@@ -172,12 +160,12 @@ def _judge(
     return DeliveryResult.ACCEPTED
 
 
-def _same_job(connection: Connection, offer: NewDelivery, theirs: str | None) -> bool:
+def _same_job(connection: sa.Connection, offer: NewDelivery, theirs: str | None) -> bool:
     if offer.gateway_job_id is None or theirs is not None:
         return offer.gateway_job_id in {theirs, None}
     # The callback overtook the response to our submission; its id must at least not be another job's.
     taken = (jobs.c.gateway == offer.delivery.gateway) & (jobs.c.gateway_job_id == offer.gateway_job_id)
-    return connection.scalar(select(jobs.c.id).where(taken)) is None
+    return connection.scalar(sa.select(jobs.c.id).where(taken)) is None
 
 
 def _row(offer: NewDelivery, job: _Known, now: int) -> dict[str, Any]:
@@ -188,21 +176,21 @@ def _row(offer: NewDelivery, job: _Known, now: int) -> dict[str, Any]:
     return row | ({"applied_at": now, "effect": "late"} if late else {})
 
 
-def of_job(connection: Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
+def of_job(connection: sa.Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
     """Return the deliveries of a job, or only the pending ones, in the order they came."""
     rows = connection.execute(_PENDING if only_pending else _ALL, {"job": job_id})
     return [to_delivery(row) for row in rows.mappings()]
 
 
-def newest_of_job(connection: Connection, job_id: str, limit: int) -> list[Delivery]:
+def newest_of_job(connection: sa.Connection, job_id: str, limit: int) -> list[Delivery]:
     """Return the newest deliveries of a job, and those that decided it, in the order they came.
 
     Without their bodies (`b""`): all the bodies of a job may be gigabytes.
     """
     columns = [column for column in deliveries.c if column is not deliveries.c.body]
-    rest = case((deliveries.c.effect.in_(["ready", "failed"]), 0), else_=1)
+    rest = sa.case((deliveries.c.effect.in_(["ready", "failed"]), 0), else_=1)
     newest = (
-        select(*columns, literal(b"", LargeBinary).label("body"))
+        sa.select(*columns, sa.literal(b"", sa.LargeBinary).label("body"))
         .where(deliveries.c.job_id == job_id)
         .order_by(rest, deliveries.c.received_at.desc(), deliveries.c.id.desc())
         .limit(limit)
@@ -211,16 +199,16 @@ def newest_of_job(connection: Connection, job_id: str, limit: int) -> list[Deliv
     return sorted(found, key=lambda one: (one.received_at, one.id))
 
 
-def pending(job_id: str | BindParameter[str]) -> Exists:
+def pending(job_id: str | sa.BindParameter[str]) -> sa.Exists:
     """Return the condition that a job has deliveries that were not applied yet."""
-    return exists().where(deliveries.c.job_id == job_id, deliveries.c.applied_at.is_(None))
+    return sa.exists().where(deliveries.c.job_id == job_id, deliveries.c.applied_at.is_(None))
 
 
-def mark_applied(connection: Connection, delivery_id: str, effect: str, now: int) -> None:
+def mark_applied(connection: sa.Connection, delivery_id: str, effect: str, now: int) -> None:
     """Set what a delivery changed, unless that is set already."""
     connection.execute(_APPLY, {"one": delivery_id, "applied_at": now, "effect": effect})
 
 
-def mark_late(connection: Connection, job_id: str, now: int) -> None:
+def mark_late(connection: sa.Connection, job_id: str, now: int) -> None:
     """Mark all pending deliveries of a job as late: they change nothing."""
     connection.execute(_APPLY_ALL, {"job": job_id, "applied_at": now, "effect": "late"})

@@ -8,19 +8,7 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    Connection,
-    Select,
-    Update,
-    bindparam,
-    func,
-    select,
-    text,
-    union_all,
-    update,
-)
+import sqlalchemy as sa
 
 from storage.errors import Crowded
 from storage.ledger import circuits, notifications
@@ -39,7 +27,7 @@ class _Half(Enum):
 
 _Halves = tuple[_Half, ...]
 
-_CONDITIONS: Mapping[_Half, ColumnElement[bool]] = {
+_CONDITIONS: Mapping[_Half, sa.ColumnElement[bool]] = {
     _Half.QUEUED: QUEUED,
     _Half.BEGUN: BEGUN,
     _Half.BEGUN_NO_IMAGES: BEGUN & (jobs.c.status != Status.READY),
@@ -74,7 +62,7 @@ class ClaimBudget:
         return self.by_gateway.get(gateway, self.jobs if self.others is None else self.others)
 
 
-def claim(connection: Connection, worker: str, room: ClaimBudget, *, now: int, lease_ms: int) -> list[Job]:
+def claim(connection: sa.Connection, worker: str, room: ClaimBudget, *, now: int, lease_ms: int) -> list[Job]:
     """Lease due jobs, gateway by gateway, so that no gateway's backlog delays another's jobs.
 
     Queued jobs of a gateway whose circuit is open are not claimed; of a half-open one, one job is its probe.
@@ -109,7 +97,7 @@ def claim(connection: Connection, worker: str, room: ClaimBudget, *, now: int, l
     return claimed
 
 
-def next_due(connection: Connection, room: ClaimBudget, now: int) -> int | None:
+def next_due(connection: sa.Connection, room: ClaimBudget, now: int) -> int | None:
     """Return when the earliest job without a lease that fits the budget is due; None if there is none."""
     times = []
     open_now = circuits.of_gateways(connection)
@@ -128,19 +116,19 @@ def next_due(connection: Connection, room: ClaimBudget, now: int) -> int | None:
     return min((time for time in times if time is not None), default=None)
 
 
-def renew(connection: Connection, worker: str, job_ids: Iterable[str], until: int) -> None:
+def renew(connection: sa.Connection, worker: str, job_ids: Iterable[str], until: int) -> None:
     """Renew the leases of jobs that are still being worked on."""
     kept = held(worker).where(jobs.c.id.in_(list(job_ids)))
     connection.execute(kept.values(leased_until=until))
 
 
-def release(connection: Connection, worker: str) -> None:
+def release(connection: sa.Connection, worker: str) -> None:
     """Release every lease that a worker holds."""
     for half in UNFINISHED:
         connection.execute(held(worker).where(half).values(leased_by=None, leased_until=None))
 
 
-def repair_clock_skew(connection: Connection, now: int, lease_ms: int) -> int:
+def repair_clock_skew(connection: sa.Connection, now: int, lease_ms: int) -> int:
     """Make due what was put off, or leased, by a clock that has since been set back; returns how many.
 
     Its rows were written in the future. Their jobs would wait until the clock is there again, and then as
@@ -154,29 +142,29 @@ def repair_clock_skew(connection: Connection, now: int, lease_ms: int) -> int:
     _end_moves_by(connection, (BEGUN, jobs.c.updated_at > ahead), now)
     repaired = 0
     for half in UNFINISHED:
-        stuck = update(jobs).where(half, jobs.c.leased_until > ahead + lease_ms)
+        stuck = sa.update(jobs).where(half, jobs.c.leased_until > ahead + lease_ms)
         freed = connection.execute(stuck.values(leased_by=None, leased_until=None)).rowcount
-        future = update(jobs).where(half, jobs.c.updated_at > ahead)
+        future = sa.update(jobs).where(half, jobs.c.updated_at > ahead)
         repaired += max(
             freed, connection.execute(future.values(next_attempt_at=now, updated_at=now)).rowcount
         )
     return repaired
 
 
-def _end_moves_by(connection: Connection, which: Sequence[ColumnElement[bool]], now: int) -> None:
+def _end_moves_by(connection: sa.Connection, which: Sequence[sa.ColumnElement[bool]], now: int) -> None:
     # Locked as they are read: a concurrent move must not be overwritten.
-    found = select(jobs.c.id, jobs.c.moves).where(*which).order_by(jobs.c.id).with_for_update()
+    found = sa.select(jobs.c.id, jobs.c.moves).where(*which).order_by(jobs.c.id).with_for_update()
     for job_id, moves in connection.execute(found).all():
         values = {"moves": [[status, min(at, now)] for status, at in moves]}
-        connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+        connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
 
 
-def held(worker: str) -> Update:
+def held(worker: str) -> sa.Update:
     """Return an update of the jobs that a worker holds."""
-    return update(jobs).where(jobs.c.leased_by == worker)
+    return sa.update(jobs).where(jobs.c.leased_by == worker)
 
 
-def must_have_room(connection: Connection, gateway: str, status: Status, most: int, now: int) -> None:
+def must_have_room(connection: sa.Connection, gateway: str, status: Status, most: int, now: int) -> None:
     """Raise Crowded unless fewer than `most` jobs of a gateway are leased in a status.
 
     For the transaction that moves one more there: others wait until it is over.
@@ -187,7 +175,7 @@ def must_have_room(connection: Connection, gateway: str, status: Status, most: i
         raise Crowded(f"{most} jobs of {gateway} are {status} already, which is the limit.")
 
 
-def _slots(connection: Connection, room: ClaimBudget, gateway: str, now: int) -> int:
+def _slots(connection: sa.Connection, room: ClaimBudget, gateway: str, now: int) -> int:
     """Return how many more jobs of a gateway may be sent now."""
     if gateway in room.full:
         return 0
@@ -196,62 +184,62 @@ def _slots(connection: Connection, room: ClaimBudget, gateway: str, now: int) ->
     return most - _count_leased(connection, gateway, Status.SUBMITTING, now)
 
 
-def _count_leased(connection: Connection, gateway: str, status: Status, now: int) -> int:
+def _count_leased(connection: sa.Connection, gateway: str, status: Status, now: int) -> int:
     return connection.scalar(_HELD, {"of_gateway": gateway, "of_status": status, "now": now}) or 0
 
 
-_LOCK_GATEWAY = text("SELECT pg_advisory_xact_lock(:turn, hashtext(:gateway))")
-_HELD = select(func.count()).where(
-    jobs.c.gateway == bindparam("of_gateway"),
-    jobs.c.status == bindparam("of_status"),
-    jobs.c.leased_until > bindparam("now"),
+_LOCK_GATEWAY = sa.text("SELECT pg_advisory_xact_lock(:turn, hashtext(:gateway))")
+_HELD = sa.select(sa.func.count()).where(
+    jobs.c.gateway == sa.bindparam("of_gateway"),
+    jobs.c.status == sa.bindparam("of_status"),
+    jobs.c.leased_until > sa.bindparam("now"),
 )
 
 
-def _gateways(connection: Connection, room: ClaimBudget) -> list[str]:
+def _gateways(connection: sa.Connection, room: ClaimBudget) -> list[str]:
     used = connection.scalars(_USED).all()
     named = [gateway for gateway in room.by_gateway if gateway in used]
     return named + [gateway for gateway in used if gateway not in room.by_gateway]
 
 
-_USED = select(accepted.c.gateway)
+_USED = sa.select(accepted.c.gateway)
 _FREE = (
-    jobs.c.next_attempt_at <= bindparam("now"),
-    func.coalesce(jobs.c.leased_until, 0) <= bindparam("now"),
+    jobs.c.next_attempt_at <= sa.bindparam("now"),
+    sa.func.coalesce(jobs.c.leased_until, 0) <= sa.bindparam("now"),
 )
 
 
 @cache
-def _leasing(halves: _Halves) -> Update:
+def _leasing(halves: _Halves) -> sa.Update:
     """Build the statement that leases the free jobs of a gateway that have been due longest.
 
     Cached for each sort of claim: to build it takes longer than to run it.
     """
-    due = union_all(*map(_due, halves)).subquery()
-    longest = select(due.c.id).order_by(due.c.next_attempt_at).limit(bindparam("most"))
+    due = sa.union_all(*map(_due, halves)).subquery()
+    longest = sa.select(due.c.id).order_by(due.c.next_attempt_at).limit(sa.bindparam("most"))
     # Locked here, since a union cannot be. SKIP LOCKED leaves out what another worker is claiming, and what
     # it has claimed in between is no longer free when the condition is checked again under the lock.
-    free = select(jobs.c.id).where(jobs.c.id.in_(longest), *_FREE).with_for_update(skip_locked=True)
-    return update(jobs).where(jobs.c.id.in_(free)).returning(jobs)
+    free = sa.select(jobs.c.id).where(jobs.c.id.in_(longest), *_FREE).with_for_update(skip_locked=True)
+    return sa.update(jobs).where(jobs.c.id.in_(free)).returning(jobs)
 
 
-def _due(half: _Half) -> Select[Any]:
-    query = select(jobs.c.id, jobs.c.next_attempt_at).where(_CONDITIONS[half], *_FREE)
-    query = query.where(jobs.c.gateway == bindparam("of_gateway"))
+def _due(half: _Half) -> sa.Select[Any]:
+    query = sa.select(jobs.c.id, jobs.c.next_attempt_at).where(_CONDITIONS[half], *_FREE)
+    query = query.where(jobs.c.gateway == sa.bindparam("of_gateway"))
     # In a subquery, because SQLite takes no limit inside a union.
-    most: BindParameter[int] = bindparam("most_queued" if half is _Half.QUEUED else "most")
-    return select(query.order_by(jobs.c.next_attempt_at).limit(most).subquery())
+    most: sa.BindParameter[int] = sa.bindparam("most_queued" if half is _Half.QUEUED else "most")
+    return sa.select(query.order_by(jobs.c.next_attempt_at).limit(most).subquery())
 
 
-def _earliest(connection: Connection, gateway: str, halves: _Halves) -> int | None:
+def _earliest(connection: sa.Connection, gateway: str, halves: _Halves) -> int | None:
     times = [connection.scalar(_next(half), {"of_gateway": gateway}) for half in halves]
     return min((time for time in times if time is not None), default=None)
 
 
 @cache
-def _next(half: _Half) -> Select[Any]:
-    waiting = select(jobs.c.next_attempt_at).where(_CONDITIONS[half], jobs.c.leased_by.is_(None))
-    waiting = waiting.where(jobs.c.gateway == bindparam("of_gateway"))
+def _next(half: _Half) -> sa.Select[Any]:
+    waiting = sa.select(jobs.c.next_attempt_at).where(_CONDITIONS[half], jobs.c.leased_by.is_(None))
+    waiting = waiting.where(jobs.c.gateway == sa.bindparam("of_gateway"))
     return waiting.order_by(jobs.c.next_attempt_at).limit(1)
 
 

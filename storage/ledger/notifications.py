@@ -10,18 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    RowMapping,
-    Select,
-    and_,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+import sqlalchemy as sa
 
 from storage.errors import NotFound
 from storage.ledger.database import Database
@@ -107,7 +96,7 @@ class Notifications:
         """
         job_id, number = parse_id(notification_id)
         now = self._clock()
-        again = update(notifications).where(
+        again = sa.update(notifications).where(
             notifications.c.job_id == job_id, notifications.c.number == number
         )
         values = {"next_attempt_at": now, "attempts": 0, "delivered_at": None, "updated_at": now}
@@ -120,7 +109,7 @@ class Notifications:
 
     def of_job(self, job_id: str) -> list[Notification]:
         """Return those of a job, oldest first."""
-        mine = select(notifications).where(notifications.c.job_id == job_id)
+        mine = sa.select(notifications).where(notifications.c.job_id == job_id)
         with self._database.read() as connection:
             rows = connection.execute(mine.order_by(notifications.c.number)).mappings()
             return [to_notification(row) for row in rows]
@@ -140,7 +129,7 @@ class Notifications:
         notification.
         """
         columns = notifications.c
-        conditions: list[ColumnElement[bool]] = [] if state is None else [_IN[state]]
+        conditions: list[sa.ColumnElement[bool]] = [] if state is None else [_IN[state]]
         if job_id is not None:
             conditions.append(columns.job_id == job_id)
         if since is not None:
@@ -148,9 +137,9 @@ class Notifications:
         if cursor is not None:
             last, number = parse_id(cursor)
             conditions.append(
-                or_(columns.job_id < last, and_(columns.job_id == last, columns.number < number))
+                sa.or_(columns.job_id < last, sa.and_(columns.job_id == last, columns.number < number))
             )
-        query = select(notifications).where(*conditions).limit(limit + 1)
+        query = sa.select(notifications).where(*conditions).limit(limit + 1)
         with self._database.read() as connection:
             rows = connection.execute(query.order_by(columns.job_id.desc(), columns.number.desc()))
             found = [to_notification(row) for row in rows.mappings()]
@@ -158,7 +147,7 @@ class Notifications:
 
     def counts(self) -> NotificationCounts:
         """Count pending and failed ones."""
-        owed = select(func.count(), func.min(notifications.c.at)).where(OWED)
+        owed = sa.select(sa.func.count(), sa.func.min(notifications.c.at)).where(OWED)
         with self._database.read() as connection:
             number, oldest = connection.execute(owed).one()
             return NotificationCounts(number, connection.scalar(_counted(_GIVEN_UP)) or 0, oldest)
@@ -168,7 +157,9 @@ class Notifications:
 
         Those that failed since `given_up_since` (milliseconds) are counted.
         """
-        tried = select(notifications.c.host, func.count()).where(OWED, notifications.c.attempts >= least)
+        tried = sa.select(notifications.c.host, sa.func.count()).where(
+            OWED, notifications.c.attempts >= least
+        )
         lately = _counted(_GIVEN_UP, notifications.c.updated_at >= given_up_since)
         with self._database.read() as connection:
             rows = connection.execute(tried.group_by(notifications.c.host).order_by(notifications.c.host))
@@ -176,7 +167,7 @@ class Notifications:
             return hosts, connection.scalar(lately) or 0
 
 
-def add_notification(connection: Connection, job: RowMapping, at: int) -> None:
+def add_notification(connection: sa.Connection, job: sa.RowMapping, at: int) -> None:
     """Add a notification of a job that has just become terminal, in the transaction that moves it.
 
     `job` is its row. Without a `notify_url` nothing is added.
@@ -184,8 +175,8 @@ def add_notification(connection: Connection, job: RowMapping, at: int) -> None:
     if job["notify_url"] is None:
         return
     mine = notifications.c.job_id == job["id"]
-    number = (connection.scalar(select(func.max(notifications.c.number)).where(mine)) or 0) + 1
-    made = select(outputs.c.index).where(outputs.c.job_id == job["id"]).order_by(outputs.c.index)
+    number = (connection.scalar(sa.select(sa.func.max(notifications.c.number)).where(mine)) or 0) + 1
+    made = sa.select(outputs.c.index).where(outputs.c.job_id == job["id"]).order_by(outputs.c.index)
     row = {
         "job_id": job["id"],
         "number": number,
@@ -199,13 +190,13 @@ def add_notification(connection: Connection, job: RowMapping, at: int) -> None:
         "next_attempt_at": at,
         "updated_at": at,
     }
-    connection.execute(insert(notifications).values(row))
+    connection.execute(sa.insert(notifications).values(row))
 
 
-def repair_clock_skew(connection: Connection, now: int, skew_ms: int) -> None:
+def repair_clock_skew(connection: sa.Connection, now: int, skew_ms: int) -> None:
     """Make due what was put off by a clock that has since been set back, and end the leases of that time."""
     ahead = now + skew_ms
-    put_off = update(notifications).where(OWED, notifications.c.updated_at > ahead)
+    put_off = sa.update(notifications).where(OWED, notifications.c.updated_at > ahead)
     free = {"leased_by": None, "leased_until": None}
     connection.execute(put_off.values(next_attempt_at=now, updated_at=now, **free))
 
@@ -218,7 +209,7 @@ def parse_id(notification_id: str) -> tuple[str, int]:
     return job_id, int(number)
 
 
-_IN: Mapping[NotificationState, ColumnElement[bool]] = {
+_IN: Mapping[NotificationState, sa.ColumnElement[bool]] = {
     NotificationState.OWED: OWED,
     NotificationState.DELIVERED: notifications.c.next_attempt_at.is_(None)
     & notifications.c.delivered_at.is_not(None),
@@ -226,18 +217,18 @@ _IN: Mapping[NotificationState, ColumnElement[bool]] = {
 }
 
 
-def is_one(one: Notification) -> ColumnElement[bool]:
+def is_one(one: Notification) -> sa.ColumnElement[bool]:
     """Return the condition that selects one notification."""
-    return and_(notifications.c.job_id == one.job_id, notifications.c.number == one.number)
+    return sa.and_(notifications.c.job_id == one.job_id, notifications.c.number == one.number)
 
 
-def _counted(*where: ColumnElement[bool]) -> Select[Any]:
-    return select(func.count()).select_from(notifications).where(*where)
+def _counted(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(sa.func.count()).select_from(notifications).where(*where)
 
 
 _FIELDS = tuple(Notification.__dataclass_fields__)
 
 
-def to_notification(row: RowMapping) -> Notification:
+def to_notification(row: sa.RowMapping) -> Notification:
     """Convert a row of `notifications`."""
     return Notification(**{**{name: row[name] for name in _FIELDS}, "status": Status(row["status"])})

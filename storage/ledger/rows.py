@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, astuple, fields, replace
 from typing import Any, TypedDict
 
 from sqlalchemy import RowMapping
@@ -26,32 +26,9 @@ from storage.models import (
 )
 from storage.text import fold
 
-_REQUEST = ("model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed", "params", "tags")
-_SAME_NAME = (
-    "id",
-    "gateway",
-    "created_at",
-    "updated_at",
-    "next_attempt_at",
-    "attempts",
-    "idempotency_key",
-    "request_sha256",
-    "notify_url",
-    "gateway_job_id",
-    "gateway_request_id",
-    "callback_expected",
-    "sent",
-    "leased_by",
-    "leased_until",
-    "request_id",
-    "submission",
-    "credits_before",
-    "credits_before_estimated",
-    "submission_at",
-    "ready_at",
-    "records",
-)
-
+_REQUEST = tuple(field.name for field in fields(JobRequest) if field.name != "ignored")
+_CONVERTED = {"status", "request", "result", "found_by", "error", "attempt_log", "moves"}
+_SAME_NAME = tuple(field.name for field in fields(Job) if field.name not in _CONVERTED)
 
 MAX_ATTEMPTS = 40
 """How many entries a job's log of attempts has at most."""
@@ -134,7 +111,7 @@ def to_job(row: RowMapping) -> Job:
         error=JobError(code, row["error_message"], row["error_at_fault"], row["error_details"])
         if code
         else None,
-        attempt_log=tuple(Attempt(*fields) for fields in row["attempt_log"]),
+        attempt_log=tuple(Attempt(*entry) for entry in row["attempt_log"]),
         moves=tuple((Status(status), at) for status, at in row["moves"]),
     )
 

@@ -2,26 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    literal,
-    text,
-)
+import sqlalchemy as sa
 
-metadata = MetaData(
+metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s",
@@ -30,71 +13,71 @@ metadata = MetaData(
     }
 )
 
-FAULTY = text("error_code IS NOT NULL")
+FAULTY = sa.text("error_code IS NOT NULL")
 
-jobs = Table(
+jobs = sa.Table(
     "jobs",
     metadata,
-    Column("id", String(36), primary_key=True),
+    sa.Column("id", sa.String(36), primary_key=True),
     # The key of keyset paging: see storage/ledger/job_numbers.py.
-    Column("number", BigInteger, nullable=False, server_default="0"),
-    Column("gateway", String(64), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("idempotency_key", String(255), unique=True),
-    Column("request_sha256", String(64), nullable=False),
-    Column("model", Text, nullable=False),
-    Column("prompt", Text, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("gateway", sa.String(64), nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("idempotency_key", sa.String(255), unique=True),
+    sa.Column("request_sha256", sa.String(64), nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("prompt", sa.Text, nullable=False),
     # As `storage.text` folds it, because databases fold ASCII only, or each in its own way.
-    Column("prompt_folded", Text, nullable=False),
-    Column("negative_prompt", Text),
-    Column("aspect_ratio", Text),
-    Column("num_images", Integer),
-    Column("seed", Text),
-    Column("params", JSON, nullable=False),
-    Column("tags", JSON, nullable=False),
-    Column("ignored", JSON, nullable=False),
-    Column("notify_url", Text),
-    Column("gateway_job_id", String(255)),
-    Column("gateway_request_id", String(255)),
-    Column("callback_expected", Boolean, nullable=False),
-    Column("sent", JSON(none_as_null=True)),
-    Column("result_model", Text),
-    Column("result_seed", Text),
-    Column("credits", Float),
-    Column("credits_estimated", Boolean, nullable=False),
+    sa.Column("prompt_folded", sa.Text, nullable=False),
+    sa.Column("negative_prompt", sa.Text),
+    sa.Column("aspect_ratio", sa.Text),
+    sa.Column("num_images", sa.Integer),
+    sa.Column("seed", sa.Text),
+    sa.Column("params", sa.JSON, nullable=False),
+    sa.Column("tags", sa.JSON, nullable=False),
+    sa.Column("ignored", sa.JSON, nullable=False),
+    sa.Column("notify_url", sa.Text),
+    sa.Column("gateway_job_id", sa.String(255)),
+    sa.Column("gateway_request_id", sa.String(255)),
+    sa.Column("callback_expected", sa.Boolean, nullable=False),
+    sa.Column("sent", sa.JSON(none_as_null=True)),
+    sa.Column("result_model", sa.Text),
+    sa.Column("result_seed", sa.Text),
+    sa.Column("credits", sa.Float),
+    sa.Column("credits_estimated", sa.Boolean, nullable=False),
     # What earlier submissions were charged, as far as known, and how much of it is from price lists.
-    Column("credits_before", Float, nullable=False, server_default="0"),
-    Column("credits_before_estimated", Float, nullable=False, server_default="0"),
-    Column("images", JSON, nullable=False),
-    Column("reply", JSON(none_as_null=True)),
-    Column("found_by", String(16)),
-    Column("error_code", String(64)),
-    Column("error_message", Text),
-    Column("error_at_fault", String(16)),
-    Column("error_details", JSON(none_as_null=True)),
-    Column("attempts", Integer, nullable=False),
+    sa.Column("credits_before", sa.Float, nullable=False, server_default="0"),
+    sa.Column("credits_before_estimated", sa.Float, nullable=False, server_default="0"),
+    sa.Column("images", sa.JSON, nullable=False),
+    sa.Column("reply", sa.JSON(none_as_null=True)),
+    sa.Column("found_by", sa.String(16)),
+    sa.Column("error_code", sa.String(64)),
+    sa.Column("error_message", sa.Text),
+    sa.Column("error_at_fault", sa.String(16)),
+    sa.Column("error_details", sa.JSON(none_as_null=True)),
+    sa.Column("attempts", sa.Integer, nullable=False),
     # NULL once the job is terminal, which keeps finished jobs out of the index that claims use.
-    Column("next_attempt_at", BigInteger),
-    Column("leased_by", String(64)),
-    Column("leased_until", BigInteger),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-    Column("moves", JSON, nullable=False),
-    Column("attempt_log", JSON, nullable=False, server_default="[]"),
-    Column("request_id", String(64)),
-    Column("submission", Integer, nullable=False, server_default="1"),
-    Column("submission_at", BigInteger),
-    Column("ready_at", BigInteger),
-    Column("records", Integer, nullable=False, server_default="0"),
-    UniqueConstraint("gateway", "gateway_job_id"),
-    Index("ix_jobs_gateway_status", "gateway", "status", "found_by"),
-    Index("ix_jobs_status_number", "status", "number"),
-    Index("ix_jobs_error_number", "error_code", "number", sqlite_where=FAULTY, postgresql_where=FAULTY),
-    Index("ix_jobs_number", "number", unique=True),
+    sa.Column("next_attempt_at", sa.BigInteger),
+    sa.Column("leased_by", sa.String(64)),
+    sa.Column("leased_until", sa.BigInteger),
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("moves", sa.JSON, nullable=False),
+    sa.Column("attempt_log", sa.JSON, nullable=False, server_default="[]"),
+    sa.Column("request_id", sa.String(64)),
+    sa.Column("submission", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("submission_at", sa.BigInteger),
+    sa.Column("ready_at", sa.BigInteger),
+    sa.Column("records", sa.Integer, nullable=False, server_default="0"),
+    sa.UniqueConstraint("gateway", "gateway_job_id"),
+    sa.Index("ix_jobs_gateway_status", "gateway", "status", "found_by"),
+    sa.Index("ix_jobs_status_number", "status", "number"),
+    sa.Index("ix_jobs_error_number", "error_code", "number", sqlite_where=FAULTY, postgresql_where=FAULTY),
+    sa.Index("ix_jobs_number", "number", unique=True),
 )
 
-QUEUED = jobs.c.status == literal("queued", literal_execute=True)
-BEGUN = (jobs.c.status != literal("queued", literal_execute=True)) & jobs.c.next_attempt_at.is_not(None)
+QUEUED = jobs.c.status == sa.literal("queued", literal_execute=True)
+BEGUN = (jobs.c.status != sa.literal("queued", literal_execute=True)) & jobs.c.next_attempt_at.is_not(None)
 """The unfinished jobs in two halves: to be sent, and sent.
 
 Claims read one gateway and one half at a time, so that no backlog delays other jobs, and finished jobs cost
@@ -108,145 +91,147 @@ for _half, _jobs in (
     ("queued", "status = 'queued'"),
     ("begun", "status <> 'queued' AND next_attempt_at IS NOT NULL"),
 ):
-    Index(
+    sa.Index(
         f"ix_jobs_{_half}",
         jobs.c.gateway,
         jobs.c.next_attempt_at,
-        sqlite_where=text(_jobs),
-        postgresql_where=text(_jobs),
+        sqlite_where=sa.text(_jobs),
+        postgresql_where=sa.text(_jobs),
     )
 
-deliveries = Table(
+deliveries = sa.Table(
     "deliveries",
     metadata,
-    Column("id", String(36), primary_key=True),
-    Column("job_id", String(36), ForeignKey("jobs.id"), nullable=False),
-    Column("gateway", String(64), nullable=False),
-    Column("received_at", BigInteger, nullable=False),
-    Column("headers", JSON, nullable=False),
-    Column("body", LargeBinary, nullable=False),
-    Column("body_sha256", String(64), nullable=False),
-    Column("signature", String(16), nullable=False),
-    Column("applied_at", BigInteger),
-    Column("effect", String(16)),
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("job_id", sa.String(36), sa.ForeignKey("jobs.id"), nullable=False),
+    sa.Column("gateway", sa.String(64), nullable=False),
+    sa.Column("received_at", sa.BigInteger, nullable=False),
+    sa.Column("headers", sa.JSON, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+    sa.Column("body_sha256", sa.String(64), nullable=False),
+    sa.Column("signature", sa.String(16), nullable=False),
+    sa.Column("applied_at", sa.BigInteger),
+    sa.Column("effect", sa.String(16)),
     # Idempotency: the same body for the same job is the same callback, however often it is sent.
-    UniqueConstraint("job_id", "body_sha256"),
+    sa.UniqueConstraint("job_id", "body_sha256"),
 )
 
-outputs = Table(
+outputs = sa.Table(
     "outputs",
     metadata,
-    Column("job_id", String(36), ForeignKey("jobs.id"), primary_key=True),
-    Column("index", Integer, primary_key=True, autoincrement=False),
-    Column("key", Text, nullable=False, unique=True),
-    Column("sha256", String(64), nullable=False, index=True),
-    Column("bytes", BigInteger, nullable=False),
-    Column("media_type", String(32), nullable=False),
-    Column("declared_type", Text),
-    Column("width", Integer, nullable=False),
-    Column("height", Integer, nullable=False),
-    Column("seed", Text),
-    Column("source_url", Text),
-    Column("downloaded_at", BigInteger),
-    Column("stored_at", BigInteger, nullable=False),
-    Column("version_id", Text),
+    sa.Column("job_id", sa.String(36), sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("index", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("key", sa.Text, nullable=False, unique=True),
+    sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("media_type", sa.String(32), nullable=False),
+    sa.Column("declared_type", sa.Text),
+    sa.Column("width", sa.Integer, nullable=False),
+    sa.Column("height", sa.Integer, nullable=False),
+    sa.Column("seed", sa.Text),
+    sa.Column("source_url", sa.Text),
+    sa.Column("downloaded_at", sa.BigInteger),
+    sa.Column("stored_at", sa.BigInteger, nullable=False),
+    sa.Column("version_id", sa.Text),
 )
 
-accepted = Table(
+accepted = sa.Table(
     # Counted apart from the jobs themselves, so that a job lost or doubled shows.
     "accepted",
     metadata,
-    Column("gateway", String(64), primary_key=True),
-    Column("jobs", BigInteger, nullable=False),
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("jobs", sa.BigInteger, nullable=False),
 )
 
-circuits = Table(
+circuits = sa.Table(
     # Circuit breakers of what failed lately: a row is deleted at the first success.
     "circuits",
     metadata,
-    Column("kind", String(16), primary_key=True),
-    Column("name", String(255), primary_key=True),
-    Column("step", String(16), nullable=False),
-    Column("code", String(64), nullable=False),
-    Column("message", Text, nullable=False),
-    Column("at_fault", String(16), nullable=False),
-    Column("failures", Integer, nullable=False),
-    Column("since", BigInteger, nullable=False),
-    Column("retry_at", BigInteger),
-    Column("probe_until", BigInteger),
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("name", sa.String(255), primary_key=True),
+    sa.Column("step", sa.String(16), nullable=False),
+    sa.Column("code", sa.String(64), nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("at_fault", sa.String(16), nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Column("retry_at", sa.BigInteger),
+    sa.Column("probe_until", sa.BigInteger),
 )
 
-terms = Table(
+terms = sa.Table(
     # The search index beside prompts: `model:imagen4`, `seed:7`, `tag:campaign=menu`.
     "terms",
     metadata,
-    Column("term", Text, primary_key=True),
-    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("term", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
 
-tallies = Table(
+tallies = sa.Table(
     # How many outputs there are of each gateway, model, day and tag, counted as they are added.
     "tallies",
     metadata,
-    Column("facet", String(16), primary_key=True),
-    Column("value", Text, primary_key=True),
-    Column("outputs", BigInteger, nullable=False),
-    Index("ix_tallies_facet_outputs", "facet", "outputs"),
+    sa.Column("facet", sa.String(16), primary_key=True),
+    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("outputs", sa.BigInteger, nullable=False),
+    sa.Index("ix_tallies_facet_outputs", "facet", "outputs"),
 )
 
 GRAMS = "grams"
 """The word index of prompts, FTS5 or trigrams: see storage/ledger/search_index.py."""
 
-events = Table(
+events = sa.Table(
     # Moves and outputs of the last day, in the order in which they were written.
     "events",
     metadata,
     # SQLite numbers rows by itself only where this is an INTEGER, which is as large there.
-    Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    Column("at", BigInteger, nullable=False),
-    Column("job_id", String(36), nullable=False),
-    Column("gateway", String(64), nullable=False),
+    sa.Column(
+        "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
+    ),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("job_id", sa.String(36), nullable=False),
+    sa.Column("gateway", sa.String(64), nullable=False),
     # Of a move, the new status; of an output, its index.
-    Column("status", String(16)),
-    Column("output", Integer),
-    Column("error_code", String(64)),
-    Index("ix_events_at", "at"),
+    sa.Column("status", sa.String(16)),
+    sa.Column("output", sa.Integer),
+    sa.Column("error_code", sa.String(64)),
+    sa.Index("ix_events_at", "at"),
     sqlite_autoincrement=True,
 )
 
-notifications = Table(
+notifications = sa.Table(
     # The outbox: one for each time that a job became terminal, in that order.
     "notifications",
     metadata,
-    Column("job_id", String(36), ForeignKey("jobs.id"), primary_key=True),
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("url", Text, nullable=False),
+    sa.Column("job_id", sa.String(36), sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("url", sa.Text, nullable=False),
     # Host and port of the URL: a slow host must not delay the others.
-    Column("host", Text, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("at", BigInteger, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
     # The columns of the job that a retry changes, as they were, and the indexes of its outputs.
-    Column("job", JSON, nullable=False),
-    Column("outputs", JSON, nullable=False),
-    Column("attempts", Integer, nullable=False),
+    sa.Column("job", sa.JSON, nullable=False),
+    sa.Column("outputs", sa.JSON, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
     # NULL once it was delivered, or has failed for good.
-    Column("next_attempt_at", BigInteger),
-    Column("leased_by", String(64)),
-    Column("leased_until", BigInteger),
-    Column("updated_at", BigInteger, nullable=False),
-    Column("tried_at", BigInteger),
-    Column("delivered_at", BigInteger),
-    Column("code", String(64)),
-    Column("message", Text),
+    sa.Column("next_attempt_at", sa.BigInteger),
+    sa.Column("leased_by", sa.String(64)),
+    sa.Column("leased_until", sa.BigInteger),
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+    sa.Column("tried_at", sa.BigInteger),
+    sa.Column("delivered_at", sa.BigInteger),
+    sa.Column("code", sa.String(64)),
+    sa.Column("message", sa.Text),
 )
 for _name, _columns, _which in (
     ("due", ("next_attempt_at", "host"), "next_attempt_at IS NOT NULL"),
     ("given_up", ("job_id", "number"), "next_attempt_at IS NULL AND delivered_at IS NULL"),
 ):
-    Index(
+    sa.Index(
         f"ix_notifications_{_name}",
         *(notifications.c[_column] for _column in _columns),
-        sqlite_where=text(_which),
-        postgresql_where=text(_which),
+        sqlite_where=sa.text(_which),
+        postgresql_where=sa.text(_which),
     )

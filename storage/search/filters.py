@@ -38,5 +38,5 @@ class SearchFilter:
     between: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
     """The least and the most, both included, of an image's `width`, `height` or `bytes`."""
     excluded: tuple[tuple[str, str], ...] = ()
-    """Conditions that must not hold: kinds and values. Kinds are `gateway`, `model`, `seed`, `status`, `type`,
-    and `tag` with the value `name=value`."""
+    """Conditions that must not hold: kinds and values. Kinds are `gateway`, `model`, `seed`, `status`,
+    `type`, and `tag` with the value `name=value`."""

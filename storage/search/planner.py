@@ -10,19 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    FromClause,
-    Join,
-    Text,
-    column,
-    func,
-    select,
-    table,
-    text,
-)
+import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from storage.ledger.schema import GRAMS, jobs, outputs, terms
@@ -34,8 +22,8 @@ from storage.text import fold
 FEW = 3000
 """So many rows can be read and checked in the time of a page; counting stops there."""
 
-_grams = table(GRAMS, column("rowid", BigInteger))
-_prompts = table(GRAMS, column("number", BigInteger), column("folded", Text))
+_grams = sa.table(GRAMS, sa.column("rowid", sa.BigInteger))
+_prompts = sa.table(GRAMS, sa.column("number", sa.BigInteger), sa.column("folded", sa.Text))
 """The table of that name on PostgreSQL."""
 
 
@@ -43,12 +31,12 @@ _prompts = table(GRAMS, column("number", BigInteger), column("folded", Text))
 class IndexPlan:
     """The rows of jobs to read, the number that orders them, and the conditions on the index."""
 
-    rows: FromClause
-    number: ColumnElement[int]
+    rows: sa.FromClause
+    number: sa.ColumnElement[int]
     conditions: where.Conditions
 
 
-class CrossJoin(Join):
+class CrossJoin(sa.Join):
     """A join that scans its left side and looks up its right side."""
 
     inherit_cache = True
@@ -64,10 +52,10 @@ def _cross(join: CrossJoin, compiler: Any, **kw: Any) -> str:
     return f"{left} CROSS JOIN {right} ON {compiler.process(join.onclause, **kw)}"
 
 
-def plan(connection: Connection, wanted: SearchFilter, *, with_images: bool) -> IndexPlan:
+def plan(connection: sa.Connection, wanted: SearchFilter, *, with_images: bool) -> IndexPlan:
     """Return the index plan of a search. `with_images`: only of jobs that have an output."""
     if wanted.sha256 is not None:
-        digests = select(outputs.c.job_id).where(*where.of_images(SearchFilter(sha256=wanted.sha256)))
+        digests = sa.select(outputs.c.job_id).where(*where.of_images(SearchFilter(sha256=wanted.sha256)))
         return IndexPlan(jobs, jobs.c.number, [jobs.c.id.in_(digests)])
     if wanted.job is not None:
         return IndexPlan(jobs, jobs.c.number, [])
@@ -87,7 +75,7 @@ def plan(connection: Connection, wanted: SearchFilter, *, with_images: bool) -> 
 
 
 def _by_fts5(words: Sequence[str]) -> IndexPlan:
-    match = text(f"{GRAMS} MATCH :pieces").bindparams(pieces=lookup(words))
+    match = sa.text(f"{GRAMS} MATCH :pieces").bindparams(pieces=lookup(words))
     rows = CrossJoin(_grams, jobs, jobs.c.number == _grams.c.rowid)
     return IndexPlan(rows, _grams.c.rowid, [match])  # type: ignore[list-item]
 
@@ -111,13 +99,13 @@ def _terms(wanted: SearchFilter) -> Iterator[str]:
         yield term("size", f"{width}x{height}")
 
 
-def _count_of_status(connection: Connection, wanted: SearchFilter) -> int:
+def _count_of_status(connection: sa.Connection, wanted: SearchFilter) -> int:
     kinds = [jobs.c.status == wanted.status] if wanted.status else []
     kinds += [jobs.c.error_code == wanted.code] if wanted.code else []
-    there = select(jobs.c.number).where(*kinds, *where.numbers(wanted, jobs.c.number)).limit(FEW)
-    return connection.scalar(select(func.count()).select_from(there.subquery())) or 0
+    there = sa.select(jobs.c.number).where(*kinds, *where.numbers(wanted, jobs.c.number)).limit(FEW)
+    return connection.scalar(sa.select(sa.func.count()).select_from(there.subquery())) or 0
 
 
-def _count(connection: Connection, wanted: SearchFilter, one: str) -> int:
-    entries = select(terms.c.number).where(terms.c.term == one, *where.numbers(wanted, terms.c.number))
-    return connection.scalar(select(func.count()).select_from(entries.limit(FEW).subquery())) or 0
+def _count(connection: sa.Connection, wanted: SearchFilter, one: str) -> int:
+    entries = sa.select(terms.c.number).where(terms.c.term == one, *where.numbers(wanted, terms.c.number))
+    return connection.scalar(sa.select(sa.func.count()).select_from(entries.limit(FEW).subquery())) or 0

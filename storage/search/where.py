@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, and_, exists, func, literal, or_
+import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -13,7 +13,7 @@ from storage.ledger.schema import jobs, outputs
 from storage.search.filters import SearchFilter
 from storage.text import fold
 
-Conditions = list[ColumnElement[bool]]
+Conditions = list[sa.ColumnElement[bool]]
 
 
 def of_jobs(wanted: SearchFilter) -> Conditions:
@@ -26,7 +26,7 @@ def of_jobs(wanted: SearchFilter) -> Conditions:
     if wanted.gateway is not None:
         held.append(jobs.c.gateway == wanted.gateway)
     if wanted.model is not None:
-        held.append(or_(jobs.c.model == wanted.model, jobs.c.result_model == wanted.model))
+        held.append(sa.or_(jobs.c.model == wanted.model, jobs.c.result_model == wanted.model))
     if wanted.status is not None:
         held.append(jobs.c.status == wanted.status)
     if wanted.code is not None:
@@ -58,7 +58,7 @@ def of_seed(wanted: SearchFilter, *, with_images: bool) -> Conditions:
     return held + [~_seeded(value, with_images=with_images) for value in excluded]
 
 
-def numbers(wanted: SearchFilter, column: ColumnElement[int]) -> Conditions:
+def numbers(wanted: SearchFilter, column: sa.ColumnElement[int]) -> Conditions:
     """Return the conditions on the time, as a range of job numbers."""
     held: Conditions = []
     if wanted.since is not None:
@@ -68,16 +68,16 @@ def numbers(wanted: SearchFilter, column: ColumnElement[int]) -> Conditions:
     return held
 
 
-def _contains(word: str) -> ColumnElement[bool]:
+def _contains(word: str) -> sa.ColumnElement[bool]:
     # Not LIKE, which SQLite matches far more slowly, and only with a limit on the pattern.
-    return Contains(jobs.c.prompt_folded, literal(fold(word)))
+    return Contains(jobs.c.prompt_folded, sa.literal(fold(word)))
 
 
 class Contains(FunctionElement[bool]):
     """Whether a text contains another: `Contains(whole, part)`."""
 
     inherit_cache = True
-    type = Boolean()
+    type = sa.Boolean()
 
 
 @compiles(Contains)
@@ -90,24 +90,24 @@ def _instr(contains: Contains, compiler: Any, **kw: Any) -> str:
     return f"instr({compiler.process(contains.clauses, **kw)}) > 0"
 
 
-def _tagged(name: str, value: str) -> ColumnElement[bool]:
-    tag: ColumnElement[bool] = jobs.c.tags[name].as_string() == value
+def _tagged(name: str, value: str) -> sa.ColumnElement[bool]:
+    tag: sa.ColumnElement[bool] = jobs.c.tags[name].as_string() == value
     return tag
 
 
-def _differs(kind: str, value: str) -> ColumnElement[bool]:
+def _differs(kind: str, value: str) -> sa.ColumnElement[bool]:
     if kind == "tag":
         name, _, text = value.partition("=")
-        return func.coalesce(jobs.c.tags[name].as_string() != text, True)
+        return sa.func.coalesce(jobs.c.tags[name].as_string() != text, True)
     if kind == "model":
-        return and_(jobs.c.model != value, func.coalesce(jobs.c.result_model != value, True))
+        return sa.and_(jobs.c.model != value, sa.func.coalesce(jobs.c.result_model != value, True))
     return jobs.c[kind] != value
 
 
-def _seeded(seed: str, *, with_images: bool) -> ColumnElement[bool]:
-    of_image: ColumnElement[bool] = func.coalesce(outputs.c.seed == seed, False)
+def _seeded(seed: str, *, with_images: bool) -> sa.ColumnElement[bool]:
+    of_image: sa.ColumnElement[bool] = sa.func.coalesce(outputs.c.seed == seed, False)
     if not with_images:
-        of_image = exists().where(outputs.c.job_id == jobs.c.id, outputs.c.seed == seed).correlate(jobs)
-    return or_(
-        of_image, *(func.coalesce(column == seed, False) for column in (jobs.c.seed, jobs.c.result_seed))
+        of_image = sa.exists().where(outputs.c.job_id == jobs.c.id, outputs.c.seed == seed).correlate(jobs)
+    return sa.or_(
+        of_image, *(sa.func.coalesce(column == seed, False) for column in (jobs.c.seed, jobs.c.result_seed))
     )

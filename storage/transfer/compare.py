@@ -12,22 +12,11 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    LargeBinary,
-    Row,
-    String,
-    Table,
-    collate,
-    null,
-    select,
-)
+import sqlalchemy as sa
 
 from storage.ledger.schema import jobs, metadata
 
-TABLES: Sequence[Table] = metadata.sorted_tables
+TABLES: Sequence[sa.Table] = metadata.sorted_tables
 """Every table that is the same on all databases; those that others refer to come first."""
 
 LEASES = frozenset({"leased_by", "leased_until"})
@@ -48,17 +37,19 @@ class Digest:
     sha256: str
 
 
-def key_of(table: Table) -> Sequence[Column[Any]]:
+def key_of(table: sa.Table) -> Sequence[sa.Column[Any]]:
     """Return the columns that order a table. Jobs are ordered by number, the same on every database."""
     return [jobs.c.number] if table is jobs else list(table.primary_key)
 
 
-def fetched(table: Table) -> int:
+def fetched(table: sa.Table) -> int:
     """Return how many rows of a table to fetch at once."""
-    return 50 if any(isinstance(column.type, LargeBinary) for column in table.c) else FETCHED
+    return 50 if any(isinstance(column.type, sa.LargeBinary) for column in table.c) else FETCHED
 
 
-def digest(connection: Connection, table: Table, progress: Progress, step: str, *, leases: bool) -> Digest:
+def digest(
+    connection: sa.Connection, table: sa.Table, progress: Progress, step: str, *, leases: bool
+) -> Digest:
     """Return the digest of a whole table. Without `leases`, they are read as empty."""
     sha256, rows = hashlib.sha256(), 0
     for row in _walk(connection, table, leases=leases):
@@ -70,7 +61,7 @@ def digest(connection: Connection, table: Table, progress: Progress, step: str, 
     return Digest(rows, sha256.hexdigest())
 
 
-def first_difference(ours: Connection, theirs: Connection, table: Table) -> str:
+def first_difference(ours: sa.Connection, theirs: sa.Connection, table: sa.Table) -> str:
     """Describe the first difference of a copy (`theirs`); leases of `ours` are read as empty."""
     with (
         closing(_walk(ours, table, leases=False)) as one,
@@ -79,7 +70,7 @@ def first_difference(ours: Connection, theirs: Connection, table: Table) -> str:
         return _first_difference(table, one, other)
 
 
-def _first_difference(table: Table, ours: Iterator[Row[Any]], theirs: Iterator[Row[Any]]) -> str:
+def _first_difference(table: sa.Table, ours: Iterator[sa.Row[Any]], theirs: Iterator[sa.Row[Any]]) -> str:
     for here, there in zip_longest(ours, theirs):
         if there is None or (here is not None and _bytes(table, here) < _bytes(table, there)):
             return f"{table.name} {label(table, here)} is missing in the copy"
@@ -91,34 +82,34 @@ def _first_difference(table: Table, ours: Iterator[Row[Any]], theirs: Iterator[R
     return f"{table.name} differs in how its values are written"
 
 
-def label(table: Table, row: Sequence[Any]) -> str:
+def label(table: sa.Table, row: Sequence[Any]) -> str:
     """Return a row's primary key as text."""
     return " ".join(str(value) for value in _values(table, table.primary_key, row))
 
 
-def key_in(table: Table, row: Sequence[Any]) -> list[Any]:
+def key_in(table: sa.Table, row: Sequence[Any]) -> list[Any]:
     """Return the key of a row."""
     return _values(table, key_of(table), row)
 
 
-def _walk(connection: Connection, table: Table, *, leases: bool) -> Generator[Row[Any], None, None]:
-    columns = [null().label(one.name) if one.name in LEASES and not leases else one for one in table.c]
+def _walk(connection: sa.Connection, table: sa.Table, *, leases: bool) -> Generator[sa.Row[Any], None, None]:
+    columns = [sa.null().label(one.name) if one.name in LEASES and not leases else one for one in table.c]
     ordered = [_bytewise(connection, column) for column in key_of(table)]
-    query = select(*columns).order_by(*ordered)
+    query = sa.select(*columns).order_by(*ordered)
     with connection.execute(query, execution_options={"yield_per": fetched(table)}) as rows:
         yield from rows
 
 
-def _bytewise(connection: Connection, column: Column[Any]) -> ColumnElement[Any]:
+def _bytewise(connection: sa.Connection, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     """Order texts by their bytes, as SQLite does; PostgreSQL would use the order of a language."""
-    plain = connection.dialect.name == "sqlite" or not isinstance(column.type, String)
-    return column if plain else collate(column, "C")
+    plain = connection.dialect.name == "sqlite" or not isinstance(column.type, sa.String)
+    return column if plain else sa.collate(column, "C")
 
 
-def _bytes(table: Table, row: Sequence[Any]) -> list[Any]:
+def _bytes(table: sa.Table, row: Sequence[Any]) -> list[Any]:
     return [value.encode() if isinstance(value, str) else value for value in key_in(table, row)]
 
 
-def _values(table: Table, columns: Iterable[Column[Any]], row: Sequence[Any]) -> list[Any]:
+def _values(table: sa.Table, columns: Iterable[sa.Column[Any]], row: Sequence[Any]) -> list[Any]:
     names = [column.name for column in table.c]
     return [row[names.index(column.name)] for column in columns]

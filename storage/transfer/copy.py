@@ -9,22 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Column,
-    Connection,
-    Integer,
-    MetaData,
-    Row,
-    String,
-    Table,
-    null,
-    select,
-    tuple_,
-    type_coerce,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.types import NullType
 
 from storage.errors import Misconfigured, Unavailable
@@ -40,22 +25,22 @@ BATCH_BYTES = 16 * 2**20
 
 AGAIN = "To start over, drop the new database, create it again, and run the command again."
 
-moved_here = Table(
+moved_here = sa.Table(
     # Only in a copy: one row, of what it is a copy of, and how far it is.
     "moved_here",
-    MetaData(),
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("schema", String(32), nullable=False),
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("schema", sa.String(32), nullable=False),
     # Of each table of the original: rows and sha256.
-    Column("source", JSON, nullable=False),
+    sa.Column("source", sa.JSON, nullable=False),
     # The table that is being copied, and the key of its last copied row.
-    Column("place", JSON(none_as_null=True)),
-    Column("finished_at", BigInteger),
+    sa.Column("place", sa.JSON(none_as_null=True)),
+    sa.Column("finished_at", sa.BigInteger),
 )
 
 
 def copy_all(
-    reading: Connection, target: Database, place: Mapping[str, Any] | None, progress: Progress, batch: int
+    reading: sa.Connection, target: Database, place: Mapping[str, Any] | None, progress: Progress, batch: int
 ) -> None:
     """Copy every table, from a place on. Raises Misconfigured, naming a row that PostgreSQL cannot store."""
     names = [table.name for table in TABLES]
@@ -65,25 +50,26 @@ def copy_all(
             with target.write() as connection:
                 _write(connection, table, rows)
                 here = {"table": table.name, "after": key_in(table, rows[-1])}
-                connection.execute(update(moved_here).values(place=here))
+                connection.execute(sa.update(moved_here).values(place=here))
             progress("copying", table.name, len(rows))
 
 
-def _raw(reading: Connection, table: Table, after: Sequence[Any] | None) -> Iterator[Row[Any]]:
+def _raw(reading: sa.Connection, table: sa.Table, after: Sequence[Any] | None) -> Iterator[sa.Row[Any]]:
     """Yield the rows behind a key, with the driver's values: JSON stays the same text."""
     columns: list[Any] = [
-        null() if one.name in LEASES else type_coerce(one, NullType()).label(one.name) for one in table.c
+        sa.null() if one.name in LEASES else sa.type_coerce(one, NullType()).label(one.name)
+        for one in table.c
     ]
     key = key_of(table)
-    query = select(*columns).order_by(*key)
+    query = sa.select(*columns).order_by(*key)
     if after is not None:
-        query = query.where(tuple_(*key) > tuple_(*after))
+        query = query.where(sa.tuple_(*key) > sa.tuple_(*after))
     with reading.execute(query, execution_options={"yield_per": fetched(table)}) as rows:
         yield from rows
 
 
-def _batches(rows: Iterator[Row[Any]], most: int) -> Iterator[list[Row[Any]]]:
-    some: list[Row[Any]] = []
+def _batches(rows: Iterator[sa.Row[Any]], most: int) -> Iterator[list[sa.Row[Any]]]:
+    some: list[sa.Row[Any]] = []
     length = 0
     for row in rows:
         some.append(row)
@@ -95,7 +81,7 @@ def _batches(rows: Iterator[Row[Any]], most: int) -> Iterator[list[Row[Any]]]:
         yield some
 
 
-def _write(connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> None:
+def _write(connection: sa.Connection, table: sa.Table, rows: Sequence[sa.Row[Any]]) -> None:
     quote = connection.dialect.identifier_preparer.quote
     columns = ", ".join(quote(column.name) for column in table.c)
     statement = f"COPY {quote(table.name)} ({columns}) FROM STDIN"
@@ -116,7 +102,7 @@ def _write(connection: Connection, table: Table, rows: Sequence[Row[Any]]) -> No
         connection.execute(INDEX_WORDS, {"first": first, "last": last})
 
 
-def _refuse(error: Any, table: Table, rows: Sequence[Row[Any]], number: int) -> NoReturn:
+def _refuse(error: Any, table: sa.Table, rows: Sequence[sa.Row[Any]], number: int) -> NoReturn:
     """Raise an error that names the row and the reason, without the row's content."""
     context = re.search(r"^COPY \S+, line (\d+)(?:, column (\w+))?", error.diag.context or "", re.MULTILINE)
     row = rows[int(context[1]) - 1 if context else number]
@@ -128,7 +114,7 @@ def _refuse(error: Any, table: Table, rows: Sequence[Row[Any]], number: int) -> 
     ) from error
 
 
-def _with_nul(table: Table, row: Sequence[Any]) -> str | None:
+def _with_nul(table: sa.Table, row: Sequence[Any]) -> str | None:
     """Return the column that holds a NUL, which the driver refuses before the server sees it."""
     for column, value in zip(table.c, row, strict=True):
         if isinstance(value, str) and "\0" in value:

@@ -110,7 +110,7 @@ def test_of_fifty_writers_at_once_one_wins(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("size", [10, 9 * MIB])
 def test_bytes_without_their_digest_are_refused_and_not_kept(either: ObjectStore, size: int) -> None:
-    with pytest.raises(Corrupt, match="digest"):
+    with pytest.raises(Corrupt, match="checksum"):
         put(either, "key", bytes(size), sha256=sha256(b"other"))
     with pytest.raises(NotFound):
         either.head("key")
@@ -396,7 +396,7 @@ def answers(s3_access: S3Access) -> Iterator[Any]:
     [
         (400, "RequestTimeout", Unavailable, "RequestTimeout"),
         (429, "TooManyRequests", Unavailable, "overloaded"),
-        (500, "InternalError", Unavailable, "in trouble"),
+        (500, "InternalError", Unavailable, "has a fault"),
         (503, "SlowDown", Unavailable, "SlowDown"),
         (507, "XMinioStorageFull", Unavailable, "XMinioStorageFull"),
         (400, "ExpiredToken", Misconfigured, "DARKROOM_S3__ACCESS_KEY"),

@@ -395,7 +395,7 @@ def test_what_is_no_ledger_is_not_touched(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "others")) as others:
         others.execute("CREATE TABLE t (x)")
     for name in ("text", "others"):
-        with pytest.raises(Misconfigured, match="no ledger"):
+        with pytest.raises(Misconfigured, match="not a ledger"):
             open_alone(tmp_path / name)
     with closing(sqlite3.connect(tmp_path / "others")) as others:
         assert others.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
