@@ -406,7 +406,7 @@ def answers(s3_access: S3Access) -> Iterator[Any]:
         (400, "AuthorizationHeaderMalformed", Misconfigured, "DARKROOM_S3__REGION"),
         (400, "InvalidArgument", Misconfigured, "DARKROOM_S3__CHECKSUMS"),
         (501, "NotImplemented", Misconfigured, "DARKROOM_S3__CHECKSUMS"),
-        (400, "XAmzContentChecksumMismatch", Corrupt, "digest"),
+        (400, "XAmzContentChecksumMismatch", Corrupt, "checksum"),
         (412, "PreconditionFailed", Conflict, "there already"),
         (409, "ConditionalRequestConflict", Unavailable, "another write"),
         (404, "NoSuchBucket", Misconfigured, "DARKROOM_S3__BUCKET"),

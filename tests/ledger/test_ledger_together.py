@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import insert, select, text
 
-from storage.errors import Crowded, LeaseLost, TookTooLong, Unavailable
+from storage.errors import Crowded, TookTooLong, Unavailable
 from storage.ledger.circuits import Circuits
 from storage.ledger.database import HEAD, Database
 from storage.ledger.deliveries import DeliveryResult
@@ -111,18 +111,6 @@ def test_no_job_is_leased_to_two_workers(peers: Sequence[Ledger]) -> None:
     rest = [job.id for job in peers[0].claim("late", 60)]
     everything = [job_id for mine in (*got.values(), rest) for job_id in mine]
     assert sorted(everything) == sorted(f"job-{number}" for number in range(60))
-
-
-def test_a_lease_that_ran_out_is_taken_over_and_the_first_holder_is_told(
-    peers: Sequence[Ledger], clock: Clock
-) -> None:
-    add(peers[0])
-    (job,) = peers[0].claim("gone", 1)
-    assert peers[1].claim("other", 1) == []
-    clock.now += peers[0].lease_ms + 1
-    assert [taken.id for taken in peers[1].claim("other", 1)] == ["job-1"]
-    with pytest.raises(LeaseLost):
-        peers[0].move(job, Status.SUBMITTING, "gone")
 
 
 def test_the_same_callback_at_the_same_instant_is_taken_once(peers: Sequence[Ledger]) -> None:

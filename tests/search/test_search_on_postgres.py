@@ -95,7 +95,7 @@ def test_a_user_who_may_not_make_tables_is_told_so(postgres: Postgres) -> None:
         connection.execute("DROP ROLE IF EXISTS guest")
         connection.execute("CREATE ROLE guest LOGIN")
     url = postgres.url(name).replace("//postgres@", "//guest@")
-    with pytest.raises(Misconfigured, match="DARKROOM_DATABASE_URL has to own the database"):
+    with pytest.raises(Misconfigured, match="DARKROOM_DATABASE_URL must own the database"):
         Database.open(url)
 
 
