@@ -1,11 +1,12 @@
-"""`darkroom demo`: what it shows while it works, and what it says at the end."""
+"""The command `darkroom demo`: progress, a check of every image, and what to try next."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,7 @@ from receiver.cli.console import (
     print_table,
     status_cell,
 )
+from receiver.cli.options import LOCAL
 from receiver.cli.serve import exit_on_error, stop_asked
 from receiver.cli.status import print_status
 
@@ -37,10 +39,10 @@ if TYPE_CHECKING:
 
 GIVE_UP_S = 120.0
 LOOK_S = 0.25
-"""How often the display is renewed, in seconds."""
+"""Seconds between two looks at the jobs."""
 
 KEY_ROOM = 150
-"""Columns that the terminal must have for the keys to stand in the table; else they are listed below it."""
+"""Width of a terminal whose table has the keys; in a narrower one they are listed below."""
 
 _COLUMNS = (
     Column("PROMPT", long=True),
@@ -55,20 +57,25 @@ _COLUMNS = (
 
 def demo(
     *,
-    leave: Annotated[bool, typer.Option("--exit", help="Stop at the end, also where a terminal is.")] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop at the end, also in a terminal.")] = False,
     folder: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", file_okay=False, help="Where everything is kept.")
+        Path, typer.Option("--dir", metavar="DIR", file_okay=False, help="Where all data is stored.")
     ] = Path("darkroom-demo"),
     port: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--port", min=0, max=65535, metavar="PORT", help="Where the service listens; 0 takes a free port."
+            "--port",
+            min=0,
+            max=65535,
+            metavar="PORT",
+            help="Where the service listens; 0 takes a free port.",
+            show_default="8321, or a free port if that is in use",
         ),
-    ] = 0,
+    ] = None,
 ) -> None:
-    """Try it now: prompts go in, images come out, on this machine alone, and every byte is checked.
+    """Try Darkroom now: submit prompts, archive their images, and check every byte, all on this machine.
 
-    Starts a real S3 server, the sandbox that stands in for the gateways, and Darkroom, all on loopback.
+    Starts a real S3 server, the sandbox (a stand-in for the gateways) and Darkroom, all on loopback.
     It needs no account and no settings, and uses none that you have.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -88,9 +95,15 @@ def demo(
 
 
 def _show(demo: Demo, console: Console, *, stay: bool) -> None:
-    console.print(f"Darkroom is at {demo.url}. Its log: {_near(demo.folder / 'demo.log')}", soft_wrap=True)
+    from receiver.demo.demo import PORT
+
+    if demo.port_in_use:
+        console.print(f"Port {PORT} is in use, so Darkroom takes another one.", style="yellow")
+    log = _near(demo.folder / "demo.log")
+    console.print(f"Darkroom listens on {demo.url}. Its log: {log}", soft_wrap=True)
     _work(demo, console)
-    faults = _verify(demo, console)
+    with console.status("Comparing all copies of every image ...") if console.is_terminal else nullcontext():
+        faults = _verify(demo)
     outputs = demo.outputs()
     print_table(_COLUMNS, [_line(output) for output in outputs], nothing="No image was archived.")
     if console.width < KEY_ROOM:
@@ -98,15 +111,31 @@ def _show(demo: Demo, console: Console, *, stay: bool) -> None:
     console.print()
     print_status(demo.darkroom.status())
     if faults:
-        fail("\n".join(["The demo did not end as it should:", *faults]), FAILED)
-    verified = f"Verified {count(len(outputs), 'image')}: for each, the gateway's bytes, the object in S3, "
-    console.print(Text(f"{verified}the record, the ledger and the file have the same SHA-256.", "green"))
-    console.print()
-    _say_where(demo, outputs, console, stay=stay)
-    if stay:
-        stopped = stop_asked()
-        console.print("\nIt goes on serving until you press Ctrl-C.", style="bold")
-        stopped.wait()
+        fail("\n".join(["The demo found faults:", *faults]), FAILED)
+    verified = (
+        f"Verified {count(len(outputs), 'image')}: the SHA-256 of each is the same at the gateway, in S3, "
+    )
+    console.print(Text(f"{verified}in the record, in the ledger and in the file.", "green"))
+    console.print(f"Image files: {_near(demo.images)}", soft_wrap=True)
+    if not stay:
+        console.print("To look around while it runs, start `darkroom demo` in a terminal, without --exit.")
+        return
+    stopped = stop_asked()
+    console.print("\nDarkroom runs until you press Ctrl-C.", style="bold")
+    console.print(Text("\n".join(_what_to_try(demo.url, outputs[0].job_id))), soft_wrap=True)
+    stopped.wait()
+
+
+def _what_to_try(url: str, job_id: str) -> Iterator[str]:
+    """Yield the gallery's address and three commands that work as they are in another terminal."""
+    found = shutil.which("darkroom")
+    here = "darkroom" if found and Path(sys.argv[0]).samefile(found) else f"{sys.executable} -m receiver"
+    where = "" if url == LOCAL else f" --url {url}"
+    yield f"Gallery: {url}/"
+    yield "To try in another terminal:"
+    yield f"  {here} search ramen seed:42{where}"
+    yield f"  {here} show {job_id}{where}"
+    yield f'  {here} submit "a lighthouse at dusk" --gateway apiframe --model imagen-4-fast --wait{where}'
 
 
 def _work(demo: Demo, console: Console) -> None:
@@ -129,7 +158,8 @@ def _work(demo: Demo, console: Console) -> None:
 
 
 @contextmanager
-def _display(console: Console, total: int) -> Iterator[tuple[Progress, _Show]]:
+def _display(console: Console, total: int) -> Iterator[tuple[Progress, Callable[[Sequence[Job]], None]]]:
+    """Yield a progress bar, and a function that shows the jobs below it; in a terminal only."""
     from rich.live import Live
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -138,22 +168,10 @@ def _display(console: Console, total: int) -> Iterator[tuple[Progress, _Show]]:
     )
     if not console.is_terminal:
         console.print(f"Submitting {count(total, 'job')} and waiting for their images ...")
-        yield progress, _Show(None, progress)
+        yield progress, lambda _jobs: None
         return
     with Live(console=console, refresh_per_second=10, transient=True) as live:
-        yield progress, _Show(live.update, progress)
-
-
-class _Show:
-    """Puts the bar and the state of each job on the screen."""
-
-    def __init__(self, update: object, progress: Progress) -> None:
-        self._update = update
-        self._progress = progress
-
-    def __call__(self, jobs: Sequence[Job]) -> None:
-        if callable(self._update):
-            self._update(Group(self._progress, _states(jobs)))
+        yield progress, lambda jobs: live.update(Group(progress, _states(jobs)))
 
 
 def _states(jobs: Sequence[Job]) -> Table:
@@ -166,7 +184,7 @@ def _states(jobs: Sequence[Job]) -> Table:
     return table
 
 
-def _verify(demo: Demo, console: Console) -> list[str]:
+def _verify(demo: Demo) -> list[str]:
     from receiver.demo.demo import IMAGES
 
     faults: list[str] = []
@@ -175,19 +193,13 @@ def _verify(demo: Demo, console: Console) -> list[str]:
             why = f": {job.error.code}: {job.error.message}" if job.error else ""
             faults.append(f"job {job.id} is {job.status}{why}")
     outputs = demo.outputs()
-    with console.status("Comparing every image wherever it is ...") if console.is_terminal else _nothing():
-        for output in outputs:
-            faults += demo.faults(output)
+    for output in outputs:
+        faults += demo.faults(output)
     if len(outputs) != IMAGES:
         faults.append(f"{count(len(outputs), 'image')} archived, not {IMAGES}")
     if not demo.darkroom.status().balanced:
         faults.append("not every accepted job is accounted for")
     return faults
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def _line(output: Output) -> Sequence[Text]:
@@ -206,44 +218,13 @@ def _line(output: Output) -> Sequence[Text]:
 def _list_keys(outputs: Sequence[Output], console: Console) -> None:
     from receiver.demo.demo import BUCKET
 
-    console.print(Text(f"\nTheir keys in the bucket {BUCKET}, by SHA-256:", "bold"))
+    console.print(Text(f"\nKeys in the bucket {BUCKET}, by SHA-256:", "bold"))
     for output in outputs:
         console.print(Text(f"{output.sha256[:12]}  {output.key}"), soft_wrap=True)
 
 
-def _say_where(demo: Demo, outputs: Sequence[Output], console: Console, *, stay: bool) -> None:
-    from receiver.demo.demo import BUCKET
-
-    console.print(f"The images as files: {_near(demo.images)}", soft_wrap=True)
-    if not stay:
-        console.print("To look at its gallery while it runs: `darkroom demo` in a terminal, without --exit.")
-        return
-    first = outputs[0]
-    key, _ = demo.record(first.job_id)
-    aws = (
-        f"AWS_ACCESS_KEY_ID={demo.s3.access_key} AWS_SECRET_ACCESS_KEY={demo.s3.secret_key} "
-        f"AWS_DEFAULT_REGION=us-east-1 aws --endpoint-url {demo.s3.endpoint}"
-    )
-    ways = {
-        "The gallery, in a browser": f"{demo.url}/",
-        "The API, as a page to read": f"{demo.url}/docs",
-        "The first image, in a browser (a presigned link, fresh for 15 minutes)": demo.darkroom.link(
-            first.id
-        ),
-        "Everything in the bucket": f"{aws} s3 ls --recursive s3://{BUCKET}/",
-        "What made it, as its record tells": f"{aws} s3 cp s3://{BUCKET}/{key} -",
-        "Find images by their prompt and seed": f"darkroom search ramen seed:42 --url {demo.url}",
-        "Everything about a job, and how it was proven": f"darkroom show {first.job_id} --url {demo.url}",
-        "What the gateways' stand-in was asked": f"curl {demo.sandbox.url}/sandbox/jobs",
-    }
-    for what, how in ways.items():
-        console.print()
-        console.print(Text(what, "bold"))
-        console.print(Text(how), soft_wrap=True)
-
-
 def _near(path: Path) -> str:
-    """A path as it is written from here."""
+    """Return a path relative to the current folder, if it is in it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -138,7 +138,7 @@ class Saving:
         An image that fails does not stop the others. Raises ClientError if the service is down or refuses
         the token.
         """
-        from receiver.export.prefetch import ahead
+        from receiver.export.prefetch import prefetched
 
         # Not in the threads, so that another run gives the same names.
         names = self._names.give(outputs, self._folder) if self._names else [None] * len(outputs)
@@ -148,7 +148,7 @@ class Saving:
             def save(one: tuple[Output, str | None], stop: threading.Event) -> None:
                 self._save(*one, stop, lambda length: bar.advance(task, length))
 
-            for number, _ in enumerate(ahead(save, work, threads=self._jobs, stop_s=STOP_S), start=1):
+            for number, _ in enumerate(prefetched(save, work, threads=self._jobs, stop_s=STOP_S), start=1):
                 bar.update(task, done=number)
         order = {output.id: number for number, output in enumerate(outputs)}
         self.saved.sort(key=lambda one: order[one.output.id])

@@ -1,13 +1,15 @@
-"""The demo: a real S3 server, the sandbox and the service on this machine, prompts, and a check of it all.
+"""Run the demo: an S3 server, the sandbox and the service on loopback, prompts, and a check of every image.
 
-It reads no environment variable and no `.env`, so it cannot reach a real bucket or a real gateway.
+It ignores environment variables and `.env`, so it cannot reach a real bucket or a real gateway.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ from receiver.telemetry import logs
 from storage.ledger.ledger import Ledger
 
 BUCKET = "darkroom-demo"
+PORT: int = Settings.model_fields["port"].default
+"""Where the README's examples and the commands look for the service."""
 TAG = "demo"
 
 _RAMEN = "A photorealistic bowl of ramen with steam rising, side lighting, food photography"
@@ -70,13 +74,13 @@ PROMPTS = (
     _ramen("imagen4", aspect_ratio="4:3", seed=42, negative_prompt="blurry, cartoon, text"),
     _ramen("imagen4-ultra", aspect_ratio="3:4", seed=2026, num_images=4),
 )
-"""The examples of the two gateways' own pages, as `Darkroom.submit` takes them."""
+"""The examples of the two gateways' own pages, as arguments of `Darkroom.submit`."""
 
 IMAGES = sum(prompt.get("num_images", 1) for prompt in PROMPTS)
 
 
 class DemoSettings(Settings):
-    """Settings that are given in the program, and come from nowhere else."""
+    """Settings that come from the arguments only."""
 
     @classmethod
     def settings_customise_sources(
@@ -87,16 +91,18 @@ class DemoSettings(Settings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave the environment and `.env` out."""
+        """Ignore the environment and `.env`."""
         return (init_settings,)
 
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """Everything that the demo runs. `run` marks this run's jobs among those of earlier ones."""
+    """The parts of a running demo. `run` is the tag of this run's jobs, which are beside earlier runs'."""
 
     folder: Path
     url: str
+    port_in_use: bool
+    """Whether PORT was in use, so that `url` has another one."""
     run: str
     s3: EmbeddedS3
     sandbox: SandboxServer
@@ -106,34 +112,28 @@ class Demo:
 
     @property
     def images(self) -> Path:
-        """Where the images are as files."""
+        """The folder of the downloaded images."""
         return self.folder / "images"
 
     def submit(self) -> Iterator[Job]:
-        """Submit the prompts, one after the other."""
+        """Submit the prompts one by one."""
         for prompt in PROMPTS:
             yield self.darkroom.submit(**prompt, tags={TAG: self.run})
 
     def jobs(self) -> list[Job]:
-        """This run's jobs as they stand, in the order of the prompts."""
+        """Return this run's jobs, in the order of the prompts."""
         return list(self.darkroom.jobs(limit=None, **{f"tag.{TAG}": self.run}))[::-1]
 
     def outputs(self) -> list[Output]:
-        """This run's outputs, in the order of the prompts."""
+        """Return this run's outputs, in the order of the prompts."""
         found = list(self.darkroom.search(limit=None, **{f"tag.{TAG}": self.run}))
         return sorted(found, key=lambda output: (output.job_id, output.index))
 
-    def record(self, job_id: str) -> tuple[str, dict[str, Any]]:
-        """A job's record in the bucket: its key, and what it says."""
-        job = self.ledger.job(job_id)
-        archive = self.bucket.archive
-        return archive.record_key(job), archive.read_record(job)
-
     def faults(self, output: Output) -> list[str]:
-        """Compare an output wherever it is: sandbox, ledger, record, S3 and file. Empty if all agree."""
-        gateway_job = self.ledger.job(output.job_id).gateway_job_id
-        drawn = sha256(self.sandbox.image_bytes(gateway_job or "", output.index)).hexdigest()
-        _, record = self.record(output.job_id)
+        """Compare an output's copies in sandbox, ledger, record, S3 and file; return what differs."""
+        job = self.ledger.job(output.job_id)
+        drawn = sha256(self.sandbox.image_bytes(job.gateway_job_id or "", output.index)).hexdigest()
+        record = self.bucket.archive.read_record(job)
         entry = next(entry for entry in record["outputs"] if entry["index"] == output.index)
         stored, length = self.bucket.store.digest(output.key)
         file = self.darkroom.download(output, self.images)
@@ -149,23 +149,23 @@ class Demo:
             if digest != output.sha256
         ]
         if (entry["key"], length) != (output.key, output.bytes):
-            wrong.append(f"{output.id}: {output.key} is not as long as was recorded, or not where")
+            wrong.append(f"{output.id}: {output.key} has another length or key than its record")
         return wrong
 
 
 @contextmanager
-def running_demo(folder: Path, *, port: int = 0) -> Iterator[Demo]:
-    """Start everything on free ports of 127.0.0.1, and stop it all at the end.
+def running_demo(folder: Path, *, port: int | None = 0) -> Iterator[Demo]:
+    """Start everything on 127.0.0.1, and stop it at the end. `port` None takes PORT, or a free one.
 
     Raises Unready if another demo runs in the folder, SettingsError if the S3 server is not installed, and
-    OSError if the port is taken or the folder cannot be written.
+    OSError if the port is in use or the folder cannot be written.
     """
     _forget_the_user()
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(_alone_in(folder))
-        listener = stack.enter_context(listen("127.0.0.1", port))
+        listener = stack.enter_context(listener_for(port))
         log = stack.enter_context((folder / "demo.log").open("a", encoding="utf-8"))
         _log_to(log, Redactor())
         s3 = stack.enter_context(EmbeddedS3(folder / "s3"))
@@ -175,8 +175,19 @@ def running_demo(folder: Path, *, port: int = 0) -> Iterator[Demo]:
         _log_to(log, service.resources.redactor)
         url = stack.enter_context(served(service, listener))
         darkroom = stack.enter_context(Darkroom(url))
-        ledger = service.resources.ledger
-        yield Demo(folder, url, secrets.token_hex(4), s3, sandbox, ledger, service.jobs.bucket, darkroom)
+        ledger, bucket = service.resources.ledger, service.jobs.bucket
+        port_in_use = port is None and not url.endswith(f":{PORT}")
+        yield Demo(folder, url, port_in_use, secrets.token_hex(4), s3, sandbox, ledger, bucket, darkroom)
+
+
+def listener_for(port: int | None, usual: int = PORT) -> socket.socket:
+    """Listen on a port; None takes the usual one, or a free one if that is in use. Raises OSError."""
+    try:
+        return listen("127.0.0.1", usual if port is None else port)
+    except OSError as error:
+        if port is not None or error.errno != errno.EADDRINUSE:
+            raise
+        return listen("127.0.0.1", 0)
 
 
 def _settings(folder: Path, url: str, s3: EmbeddedS3, sandbox: SandboxServer) -> Settings:
@@ -200,7 +211,7 @@ def _settings(folder: Path, url: str, s3: EmbeddedS3, sandbox: SandboxServer) ->
 
 
 def _forget_the_user() -> None:
-    """Make this process blind to AWS profiles, keys and proxies: all that it may use is on loopback."""
+    """Remove AWS profiles, keys and proxies from this process's environment: it may use loopback only."""
     for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
         del os.environ[name]
     os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "no_proxy": "*"}
@@ -219,5 +230,5 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _log_to(file: TextIO, redactor: Redactor) -> None:
-    # The screen belongs to the progress display.
+    # Not to the screen, where the progress is.
     logs.configure("json", "info", redactor, stream=file)

@@ -1,7 +1,7 @@
-"""A real S3 server of our own, on loopback only: SeaweedFS, for the demo, development and tests.
+"""Run SeaweedFS, a real S3 server, as a child process on loopback: for the demo, development and tests.
 
 SeaweedFS is several servers in one process (master, volume, filer, S3, admin), each with an HTTP and a gRPC
-port. All are bound to 127.0.0.1; the S3, filer and volume servers refuse whoever has no key.
+port. All are bound to 127.0.0.1; the S3, filer and volume servers refuse requests without a key.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ HOST = "127.0.0.1"
 SERVERS = ("master", "volume", "filer", "s3", "admin")
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 5.0
-"""Longer, and it waits for its own idle connections; what was acknowledged is in its files by then."""
+"""After that it only waits for idle connections; what it acknowledged is in its files."""
 LOCK_WITHIN_S = 2.0
-"""A server whose parent was killed is given this long to be gone."""
+"""How long a server whose parent was killed may take to exit."""
 STARTS = 5
 PORT_TAKEN = ("is not available", "address already in use")
 LOG_LINES = 8
 MEMORY = "384MiB"
-"""Where Go starts to collect harder; without it, large images leave it at 500 MiB."""
+"""Go's soft memory limit; without it, large images leave it at 500 MiB."""
 
-# Run before the server, in its process: ask Linux to kill it when our thread ends, however that comes about.
+# Runs before the server, in its process: Linux kills it when our thread ends, however that happens.
 # What it acknowledged is in its files by then. A `preexec_fn` may deadlock where there are threads.
-# Elsewhere than on Linux there is no such thing: if we are killed, the server stays until somebody ends it.
+# Other systems have no such signal: if we are killed, the server keeps running.
 LAUNCH = """
 import ctypes, os, sys
 if sys.platform == "linux":
@@ -57,9 +57,9 @@ if os.getppid() == int(sys.argv[1]):
 class EmbeddedS3:
     """A SeaweedFS server that lives as long as a `with` block, or from `start` to `stop`.
 
-    Everything it keeps is under `data_dir`, and a later server on the same directory has the same objects;
-    keys and ports are new each time, unless `port` fixes that of S3. It ends with the thread that started
-    it. Its own session keeps a Ctrl-C in the terminal from ending it before we do.
+    Its data is in `data_dir`, and a later server on the same folder has the same objects; keys and ports
+    are new each time, unless `port` fixes that of S3. It ends with the thread that started it. It has a
+    session of its own, so that Ctrl-C in the terminal does not end it before us.
     """
 
     def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
@@ -82,7 +82,7 @@ class EmbeddedS3:
 
     @property
     def endpoint(self) -> str:
-        """Where S3 is served, once started: `http://127.0.0.1:PORT`."""
+        """The S3 endpoint, once started: `http://127.0.0.1:PORT`."""
         return f"http://{HOST}:{self._ports['s3.port']}"
 
     @property
@@ -92,7 +92,7 @@ class EmbeddedS3:
 
     @property
     def log(self) -> Path:
-        """The file with what the server says."""
+        """The server's log file."""
         return self.data_dir / "server.log"
 
     def start(self) -> None:
@@ -112,7 +112,7 @@ class EmbeddedS3:
             raise
 
     def stop(self) -> None:
-        """End the server: politely, then not. Does nothing if it does not run."""
+        """Stop the server: SIGTERM, then SIGKILL. Does nothing if it does not run."""
         self._end_process()
         if self._lock >= 0:
             os.close(self._lock)
@@ -136,7 +136,7 @@ class EmbeddedS3:
         deadline = time.monotonic() + LOCK_WITHIN_S
         while True:
             try:
-                # The server inherits it, so that it holds as long as either of us lives.
+                # The server inherits the lock, so it is held as long as either process lives.
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
@@ -154,9 +154,9 @@ class EmbeddedS3:
         raise self._unready("found no free ports")
 
     def _try_start(self, binary: Path) -> bool:
-        """Start once; answer False if a port was taken by somebody else meanwhile."""
+        """Start once; return False if another process took a port meanwhile."""
         notes = self.data_dir / "ports.json"
-        # Cut off in the middle of a write, it names nothing that could be cleaned up.
+        # A file that was cut off in a write names nothing to clean up.
         with suppress(FileNotFoundError, ValueError):
             _remove_sockets(json.loads(notes.read_text()))
         self._ports = _free_ports(self._port)
@@ -166,7 +166,7 @@ class EmbeddedS3:
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), str(binary), *self._arguments()],
                 cwd=self.data_dir,
-                # Nothing of ours may configure it: it reads AWS_* and WEED_* variables and files at HOME.
+                # It would read AWS_* and WEED_* variables and files at HOME.
                 env={"HOME": str(self.data_dir), "PATH": os.defpath, "GOMEMLIMIT": MEMORY},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -182,7 +182,7 @@ class EmbeddedS3:
         raise self._unready("ended at once" if self._process.poll() is not None else "did not come up")
 
     def _becomes_ready(self, process: subprocess.Popen[bytes]) -> bool:
-        # A request signed with our own keys, so that no other server on that port can be taken for ours.
+        # A request signed with our own keys, which another server on that port would refuse.
         store = ObjectStore.connect(
             bucket="no-such-bucket",
             endpoint=self.endpoint,
@@ -211,7 +211,7 @@ class EmbeddedS3:
         lines = "".join(f'[{name}]\nkey = "{secrets.token_hex(32)}"\n' for name in signing)
         _write_private(self.data_dir / "security.toml", lines)
         for old in (self.data_dir / "data").glob("m[0-9]*"):
-            shutil.rmtree(old)  # the master's own notes, kept by port; it learns all of it from the volumes
+            shutil.rmtree(old)  # the master's state, by port; it rebuilds it from the volumes
 
     def _arguments(self) -> list[str]:
         data = self.data_dir / "data"
@@ -245,7 +245,7 @@ class EmbeddedS3:
 
 
 def find_binary() -> Path:
-    """Find SeaweedFS: from its Python package, beside Python, or on the PATH. Raises SettingsError."""
+    """Return SeaweedFS's path: in its Python package, beside Python, or on PATH. Raises SettingsError."""
     for path in _candidates():
         if path.is_file() and os.access(path, os.X_OK):
             return path
@@ -264,7 +264,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _free_ports(fixed: int | None) -> dict[str, int]:
-    """Choose a port for each server, HTTP and gRPC; they stay open together so that none is chosen twice."""
+    """Return a free port for each server, HTTP and gRPC; all are open at once, so that they differ."""
     names = [f"{server}.port{kind}" for server in SERVERS for kind in ("", ".grpc")]
     listeners: dict[str, socket.socket] = {}
     try:
@@ -288,7 +288,7 @@ def _get(port: int, path: str) -> bytes:
 
 
 def _remove_sockets(ports: dict[str, int]) -> None:
-    """Remove what a server leaves in /tmp, where it makes sockets named by its ports."""
+    """Remove the sockets that a server leaves in /tmp, named by its ports."""
     for name, port in ports.items():
         server = name.replace(".port.grpc", "-grpc").replace(".port", "")
         Path(f"/tmp/seaweedfs-{server}-{port}.sock").unlink(missing_ok=True)  # noqa: S108

@@ -1,4 +1,4 @@
-"""Outputs with their images and records: one ZIP file, or a folder as in BagIt (RFC 8493)."""
+"""Write outputs with their images and records: as a ZIP file, or as a BagIt folder (RFC 8493)."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from typing import Any, Protocol
 
 from receiver.client import ApiError, Damaged, Darkroom
 from receiver.client.filenames import day_of
-from receiver.export.prefetch import ahead
+from receiver.export.prefetch import prefetched
 from receiver.export.tables import CsvRows
 from receiver.schemas.output import Output
 
 MANIFEST = "manifest.csv"
 FATAL = frozenset({401, 403})
-"""Answers after which no other request is worth sending."""
+"""HTTP statuses after which no other request can succeed."""
 
 
 class Bundle(Protocol):
-    """Where images and records are put, each under a path with `/`."""
+    """A writer of images and records, each under a path with `/`."""
 
     @property
     def folder(self) -> Path:
-        """Where images are downloaded to; those that are there already are not fetched again."""
+        """The folder for downloads; images that are there already are not downloaded again."""
 
     def put_image(self, name: str, path: Path, output: Output) -> None:
-        """Take an image in that lies at `path`, below `folder`."""
+        """Add an image from `path`, below `folder`."""
 
     def put_file(self, name: str, path: Path) -> None:
-        """Take another file in, which stays the caller's."""
+        """Add a copy of another file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An output that was fetched: where its image is, and its job's record, unless that came before.
+    """A downloaded output: its image's path, and its job's record, unless an earlier output had it.
 
-    `why` says why there is no image, and is None if there is one.
+    `why` is the error if there is no image.
     """
 
     output: Output
@@ -61,10 +61,10 @@ def fill(
     jobs: int,
     done: Callable[[Fetched], None],
 ) -> None:
-    """Put every output with its record into a bundle, and at the end a table of them all.
+    """Write every output with its record into a bundle, and at the end a table of them all.
 
-    `jobs` images are fetched at once. `done` is told of each output, also of those that could not be had:
-    they are left out, and stand in the table without a file.
+    `jobs` images are downloaded at once. `done` is called for each output, also for failed ones: those are
+    in the table without a file.
     """
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / MANIFEST
@@ -91,16 +91,16 @@ def _places(output: Output) -> tuple[str, str]:
 
 
 def _in_order(darkroom: Darkroom, outputs: Iterable[Output], folder: Path, jobs: int) -> Iterator[Fetched]:
-    """Fetch outputs, a few ahead, and answer them in their order."""
+    """Yield downloaded outputs in order; a few are prefetched."""
 
     def fetch(task: tuple[Output, bool], stop: threading.Event) -> Fetched:
         return _fetch(darkroom, task[0], folder, stop, record=task[1])
 
-    return ahead(fetch, _firsts(outputs), threads=jobs)
+    return prefetched(fetch, _firsts(outputs), threads=jobs)
 
 
 def _firsts(outputs: Iterable[Output]) -> Iterator[tuple[Output, bool]]:
-    """Outputs, and whether each is the first of its job: those of a job follow each other."""
+    """Yield outputs, and whether each is the first of its job: those of a job follow each other."""
     job = None
     for output in outputs:
         yield output, output.job_id != job
@@ -130,20 +130,20 @@ def _fetch(
 
 
 class Zip:
-    """A ZIP file, in which images are stored as they are; ZIP64 where it is large."""
+    """A ZIP file with uncompressed images; ZIP64 where it is large."""
 
     def __init__(self, file: zipfile.ZipFile, folder: Path) -> None:
         self.folder = folder
         self._file = file
 
     def put_image(self, name: str, path: Path, output: Output) -> None:
-        """Copy an image in, and remove the file it was in."""
+        """Add an image, and remove its file."""
         at = datetime.fromisoformat(output.stored_at)
         self._copy(name, path, at)
         path.unlink()
 
     def put_file(self, name: str, path: Path) -> None:
-        """Copy another file in."""
+        """Add a copy of another file."""
         self._copy(name, path, datetime.fromtimestamp(path.stat().st_mtime).astimezone())
 
     def _copy(self, name: str, path: Path, at: datetime) -> None:
@@ -157,7 +157,7 @@ class Zip:
 
 @contextmanager
 def open_zip(draft: Path) -> Iterator[Zip]:
-    """Write a ZIP file; images wait beside it until they are copied in."""
+    """Write a ZIP file; downloads are in a temporary folder beside it until they are added."""
     with (
         tempfile.TemporaryDirectory(
             prefix=f".{draft.name}.", dir=draft.parent, ignore_cleanup_errors=True
@@ -168,9 +168,9 @@ def open_zip(draft: Path) -> Iterator[Zip]:
 
 
 class Bag:
-    """A bag: a folder whose manifest has the SHA-256 of every file below `data/`.
+    """A BagIt folder, whose manifest has the SHA-256 of every file below `data/`.
 
-    What an earlier run left in the folder is gone on with.
+    A run continues with the files of an earlier one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -182,18 +182,18 @@ class Bag:
         self._manifest = (folder / "manifest-sha256.txt").open("w", encoding="utf-8")
 
     def put_image(self, name: str, path: Path, output: Output) -> None:
-        """Note an image, which lies in its place already and was checked."""
+        """Add an image, which is in its place already and was verified."""
         self._note(name, output.sha256, path.stat().st_size)
 
     def put_file(self, name: str, path: Path) -> None:
-        """Copy another file in."""
+        """Add a copy of another file."""
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
         self._note(name, _sha256(target), target.stat().st_size)
 
     def finish(self, info: Mapping[str, str]) -> None:
-        """Write what makes it a bag; `info` goes into `bag-info.txt`."""
+        """Write the tag files; `info` goes into `bag-info.txt`."""
         self._manifest.close()
         if self._old:
             self._clean()
@@ -207,7 +207,7 @@ class Bag:
         (self._root / "tagmanifest-sha256.txt").write_text(tags, encoding="utf-8")
 
     def close(self) -> None:
-        """Let go of the files that are open; for a run that is cut short."""
+        """Close the open files, after a run that was cut short."""
         self._manifest.close()
 
     def _note(self, name: str, sha256: str, length: int) -> None:
@@ -216,7 +216,7 @@ class Bag:
         self._files += 1
 
     def _clean(self) -> None:
-        """Remove what an earlier run left and this one does not have."""
+        """Remove the files of an earlier run that this one does not have."""
         text = (self._root / "manifest-sha256.txt").read_text(encoding="utf-8")
         ours = {line.partition("  ")[2] for line in text.splitlines()}
         for path in sorted(self.folder.rglob("*"), reverse=True):

@@ -1,4 +1,4 @@
-"""Work on what comes next while what came before is still being used, in order."""
+"""Prefetch results in threads while earlier ones are used, in order."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ahead(
+def prefetched(
     work: Callable[[Item, threading.Event], Result],
     items: Iterable[Item],
     *,
     threads: int,
     stop_s: float = 0,
 ) -> Iterator[Result]:
-    """The results of `work` on each item, in the items' order; a few more are worked on meanwhile.
+    """Yield the results of `work` on each item, in order; up to twice as many as threads are prefetched.
 
-    Raises what `work` raised. When this ends early, the event that `work` gets is set, and work in progress
-    has `stop_s` seconds to end: a thread that hangs does not keep the program from ending, as one of a
-    ThreadPoolExecutor would.
+    Raises what `work` raised. If this ends early, the event that `work` gets is set, and work in progress has
+    `stop_s` seconds to end. Daemon threads, because those of a ThreadPoolExecutor would keep the program from
+    exiting while a download hangs.
     """
     stop = threading.Event()
     todo: SimpleQueue[tuple[Item, Future[Result]] | None] = SimpleQueue()
@@ -36,7 +36,7 @@ def ahead(
             item, future = task
             try:
                 future.set_result(work(item, stop))
-            except BaseException as error:  # noqa: BLE001 - it goes to whoever waits for the result
+            except BaseException as error:  # noqa: BLE001 - raised again by `result`
                 future.set_exception(error)
 
     running = [threading.Thread(target=run, daemon=True) for _ in range(threads)]

@@ -1,4 +1,4 @@
-"""Outputs as rows: CSV, JSON lines and Parquet, written as they come."""
+"""Write outputs as rows of CSV, JSON lines or Parquet, streaming."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import IO, Any, Protocol
 from receiver.schemas.output import Output
 
 FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the full-width ones, which spreadsheets read alike
-"""What a spreadsheet takes for a formula if a cell begins with it, after spaces also:
+"""Beginnings of formulas in spreadsheets, after spaces also (CSV injection):
 https://owasp.org/www-community/attacks/CSV_Injection"""
 
 GROUP = 5000
-"""Rows that a Parquet file has in one group, and that are in memory until it is full."""
+"""Rows of a Parquet row group, which are in memory until it is full."""
 
 
 class NoParquet(Exception):
@@ -25,7 +25,7 @@ class NoParquet(Exception):
 
 
 class Rows(Protocol):
-    """Takes outputs one by one; `close` writes what is still to be written."""
+    """A writer of rows; `close` writes what is buffered."""
 
     def add(self, output: Output) -> None:
         """Write an output's row."""
@@ -36,7 +36,7 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column: its name, the kind of its values, and where they are. Any value may be None."""
+    """A column: its name, type, and value, which may be None."""
 
     name: str
     kind: str
@@ -71,12 +71,12 @@ FIELDS = (
 
 
 class CsvRows:
-    """CSV as in RFC 4180; tags are JSON. Values that a spreadsheet would run get a quote in front."""
+    """CSV (RFC 4180); tags are JSON. Values that a spreadsheet would run get a quote in front."""
 
     def __init__(
         self, file: IO[str], *, shown: Callable[[str], str] = str, more: tuple[str, ...] = ()
     ) -> None:
-        """`shown` is applied to every text, `more` are columns whose values `add` is given."""
+        """`shown` is applied to every text; `more` are columns whose values `add` gets."""
         self._writer = csv.writer(file)
         self._shown = shown
         self._writer.writerow([*(field.name for field in FIELDS), *more])
@@ -87,7 +87,7 @@ class CsvRows:
         self._writer.writerow([*values, *more])
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: no row is buffered."""
 
     def _cell(self, value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -96,13 +96,13 @@ class CsvRows:
 
 
 def harmless(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
+    """Return a text that no spreadsheet runs as a formula."""
     first = text.lstrip(" ")[:1] or text[:1]
     return f"'{text}" if first in FORMULA and first else text
 
 
 class JsonRows:
-    """JSON lines: each output as the API shows it."""
+    """JSON lines: each output as the API returns it."""
 
     def __init__(self, file: IO[str], *, shown: Callable[[str], str] = str) -> None:
         """`shown` is applied to every line, and may only write characters as JSON escapes."""
@@ -114,7 +114,7 @@ class JsonRows:
         self._file.write(self._shown(json.dumps(output.model_dump(mode="json"), ensure_ascii=False)) + "\n")
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: no row is buffered."""
 
 
 class ParquetRows:
@@ -139,7 +139,7 @@ class ParquetRows:
         self._waiting: list[dict[str, Any]] = []
 
     def add(self, output: Output) -> None:
-        """Take an output in; it is written once its group is full."""
+        """Add an output's row; it is written once its group is full."""
         self._waiting.append({field.name: _typed(field, field.value(output)) for field in FIELDS})
         if len(self._waiting) >= GROUP:
             self._flush()

@@ -1,10 +1,10 @@
-"""The query language: one for the API's `q`, the command line and the gallery.
+"""Parse the query language into a SearchFilter: for the API's `q`, the command line and the gallery.
 
     red kite "grey harbour" -cartoon model:imagen-4 tag:campaign=spring since:7d width:>=1024
 
-Every condition must hold. What has no known key before its colon is looked for in the prompt, so that prompts
-can be pasted: `16:9`, `https://...`, `--ar`, `*` and `AND` are words like any other. `GUIDE` has an example
-of everything.
+All conditions must hold. Text without a known key before its colon is searched for in the prompt, so that
+prompts can be pasted: `16:9`, `https://...`, `--ar`, `*` and `AND` are plain words. `GUIDE` has an example of
+everything.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from storage.text import fold
 MAX_CHARS = 1000
 MAX_WORDS = 32
 MAX_FOLDED = 2_000
-"""What one word may come to: some single signs stand for whole phrases."""
-IN_QUOTES = "to look for the very words, put them in quotes"
+"""Longest word after folding: some single characters fold to whole phrases."""
+IN_QUOTES = "to search for the words themselves, put them in quotes"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key of the language. `accepts` ends the sentence "it takes ..."; `asks` names what it is about."""
+    """A key of the language. `accepts` ends the sentence "it takes ..."; `asks` are the filter's fields."""
 
-    read: values.Reader
+    read: values.Parser
     accepts: str
     asks: frozenset[str]
     excludes: bool = False
-    """Whether `-key:value` can be asked."""
+    """Whether `-key:value` is allowed."""
 
 
-def _key(read: values.Reader, accepts: str, *asks: str, excludes: bool = False) -> Key:
+def _key(read: values.Parser, accepts: str, *asks: str, excludes: bool = False) -> Key:
     return Key(read, accepts, frozenset(asks), excludes)
 
 
@@ -65,13 +65,13 @@ KEYS: Mapping[str, Key] = {
 }
 
 GUIDE: Sequence[tuple[str, str]] = (
-    ("red kite", "both stand somewhere in the prompt: in any case, script, width, also within a word"),
-    ('"red kite"', "exactly this stands in the prompt; so do quotes make a plain word of `seed:1`"),
-    ('-cartoon -"oil painting"', "neither stands in the prompt"),
-    ("model:imagen-4", "the model, as asked for or as reported"),
-    ("seed:42", "the seed, as asked for or as reported"),
+    ("red kite", "both words are in the prompt: in any case, script or width, also within a word"),
+    ('"red kite"', "exactly this phrase is in the prompt; quotes also make `seed:1` a plain word"),
+    ('-cartoon -"oil painting"', "neither is in the prompt"),
+    ("model:imagen-4", "the model, as requested or as reported"),
+    ("seed:42", "the seed, as requested or as reported"),
     ("gateway:apiframe", "the gateway"),
-    ('tag:campaign="spring sale"', "a tag and its value; several tags may be asked for"),
+    ('tag:campaign="spring sale"', "a tag and its value; several tags are possible"),
     ("status:archived", "the job's status"),
     ("code:no_answer", "the code of the job's error"),
     ("job:01a201ee-8cc4-7255-b42d-d6cf39ac8954", "the outputs of that job"),
@@ -79,44 +79,44 @@ GUIDE: Sequence[tuple[str, str]] = (
     ("size:1024x768", "exactly that wide and high"),
     (
         "width:>=1024 height:512..1024",
-        "bounds, which are included; also `<`, `<=`, `>` and plain `width:1024`",
+        "bounds, included; also `<`, `<=`, `>` and plain `width:1024`",
     ),
     ("bytes:<1.5MB", "the size of the file; kB and MB are 1000 and 1000000, KiB and MiB 1024 and 1048576"),
-    ("since:7d until:12h", "when the job was taken in: how long ago, a date, or an RFC 3339 time"),
-    ("on:2026-11-22", "taken in on that day, UTC"),
+    ("since:7d until:12h", "when the job was created: how long ago, a date, or an RFC 3339 time"),
+    ("on:2026-11-22", "created on that day, UTC"),
     ("sha256:1017830d", "the digest of the image, or its beginning; also `sha:`"),
     ("-model:imagen-4 -tag:campaign=menu", "not that; also for `gateway`, `seed`, `status` and `type`"),
 )
-"""Examples of everything that can be asked, and what each asks for."""
+"""Examples of everything in the language, and what each means."""
 
 
 def read_query_text(text: str, now: int) -> SearchFilter:
-    """Read a query text; `now`, in milliseconds, is what `7d` counts from.
+    """Parse a query text; `now`, in milliseconds, is what `7d` counts from.
 
-    A quote that is not closed reaches to the end. Raises InvalidRequest whose faults name each key that has a
-    value it does not take, or comes twice; also where there are too many characters or words.
+    A quote that is not closed reaches to the end. Raises InvalidRequest with a fault for each key that has an
+    invalid value or comes twice, and for too many characters or words.
     """
     if len(text) > MAX_CHARS:
         raise _invalid([f"may have {MAX_CHARS} characters at most"])
-    reading = _Reading(now)
+    parse = _Parse(now)
     for item in split(text, KEYS):
-        reading.take(item)
-    return reading.wanted()
+        parse.take(item)
+    return parse.result()
 
 
 def with_key(text: str, key: str, value: str) -> str:
-    """Ask in a query text for this value of a key, instead of any other; of a tag it is `name=value`.
+    """Return a query text with this value of a key instead of any other; of a tag it is `name=value`.
 
-    What contradicts it gives way: `since` and `until` to `on`, `width` to `size`, and the other way round.
-    Other tags stay. `value` must be one that the key takes.
+    Conflicting keys are removed: `since` and `until` for `on`, `width` for `size`, and the reverse. Other
+    tags stay. `value` must be valid for the key.
     """
-    kept = [item.source for item in split(text, KEYS) if not _gives_way(item, key, value)]
+    kept = [item.source for item in split(text, KEYS) if not _conflicts(item, key, value)]
     name, equals, rest = value.partition("=") if key == "tag" else ("", "", value)
     return " ".join([*kept, f"{key}:{name}{equals}{plain_or_quoted(rest)}"])
 
 
 def without_key(text: str, key: str, tag: str | None = None) -> str:
-    """Ask in a query text no more for a value of a key; of tags only for that name, if one is given."""
+    """Return a query text without a key; of tags, only without that name, if one is given."""
     kept = [
         item.source
         for item in split(text, KEYS)
@@ -129,9 +129,9 @@ def without_key(text: str, key: str, tag: str | None = None) -> str:
 
 
 def combined(asked: SearchFilter, given: SearchFilter) -> SearchFilter:
-    """Want both what a query text asks for and what parameters beside it ask for.
+    """Combine the filter of a query text with that of the other parameters.
 
-    Raises InvalidRequest that names each parameter whose condition the query text has as well.
+    Raises InvalidRequest with a fault for each parameter whose condition the query text has as well.
     """
     changes: dict[str, Any] = {}
     twice: list[str] = []
@@ -146,14 +146,12 @@ def combined(asked: SearchFilter, given: SearchFilter) -> SearchFilter:
                 twice.append(field.name)
             changes[field.name] = theirs
     if twice:
-        raise InvalidRequest(
-            [{"field": name, "message": "is asked for in q as well; give one"} for name in twice]
-        )
+        raise InvalidRequest([{"field": name, "message": "is in q as well; give one"} for name in twice])
     return replace(asked, **changes)
 
 
-class _Reading:
-    """What was read of a query text so far, and what is wrong with it."""
+class _Parse:
+    """The parsed part of a query text, and its faults."""
 
     def __init__(self, now: int) -> None:
         self._now = now
@@ -166,7 +164,7 @@ class _Reading:
         self._faults: list[str] = []
 
     def take(self, item: Item) -> None:
-        """Take the next part in."""
+        """Add the next item."""
         if item.key is None:
             if item.text:
                 self._count += 1
@@ -187,8 +185,8 @@ class _Reading:
             can = ", ".join(name for name, key in KEYS.items() if key.excludes)
             self._faults.append(f"{item.key} cannot be excluded, as {can} can; {IN_QUOTES}")
 
-    def wanted(self) -> SearchFilter:
-        """All of it; raise InvalidRequest if something is wrong."""
+    def result(self) -> SearchFilter:
+        """Return the filter. Raises InvalidRequest if there are faults."""
         if self._count > MAX_WORDS:
             self._faults.append(f"may have {MAX_WORDS} words at most")
         if any(len(fold(word)) > MAX_FOLDED for word in (*self._words, *self._without)):
@@ -204,13 +202,13 @@ class _Reading:
 
     def _want(self, item: Item, slots: values.Slots) -> None:
         if earlier := next((self._by[slot] for slot in slots if slot in self._by), None):
-            self._faults.append(f"{earlier[:60]} and {item.source[:60]} ask for the same; give one")
+            self._faults.append(f"{earlier[:60]} and {item.source[:60]} mean the same; give one")
             return
         self._slots |= slots
         self._by |= dict.fromkeys(slots, item.source)
 
 
-def _gives_way(item: Item, key: str, value: str) -> bool:
+def _conflicts(item: Item, key: str, value: str) -> bool:
     if item.key is None or KEYS[item.key].asks.isdisjoint(KEYS[key].asks):
         return False
     if item.minus:

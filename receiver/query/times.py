@@ -1,4 +1,4 @@
-"""Times as people and programs give them: a date, a moment, or how long ago."""
+"""Parse times: a date, an RFC 3339 time, or how long ago."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 AGO = "^([0-9]{1,6})([smhdw])$"
-"""How long ago: a number and its unit."""
+"""The pattern of `7d`: a number and its unit, ago."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -14,9 +14,9 @@ EXAMPLES = "such as 7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z"
 
 
 def read_moment(text: str, now: int) -> int:
-    """Read `7d` (that long ago), `2026-11-22` (its beginning, UTC) or an RFC 3339 time, as milliseconds.
+    """Parse `7d` (that long ago), `2026-11-22` (its beginning, UTC) or an RFC 3339 time, as milliseconds.
 
-    `now` is in milliseconds. Raises ValueError that says what can be read.
+    `now` is in milliseconds. Raises ValueError with a message for users.
     """
     if found := re.fullmatch(AGO, text, re.ASCII):
         return max(0, now - int(timedelta(**{_UNITS[found[2]]: int(found[1])}).total_seconds() * 1000))

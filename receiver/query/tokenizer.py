@@ -1,7 +1,7 @@
-"""The words, phrases and `key:value` that a query text is made of, and the text made of them again.
+"""Tokenize a query text into words, phrases and `key:value`, and quote them again.
 
-Nothing here knows what a key means. Full-width spaces, colons, quotes and minus signs, as input methods
-for Chinese and Japanese type them, are the same as their narrow forms.
+Full-width spaces, colons, quotes and minus signs, as input methods for Chinese and Japanese type them, are
+the same as their narrow forms.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from unicodedata import normalize
 
 STRAIGHT = '"＂'  # noqa: RUF001 - the full-width one too
-"""Quotes that open and close alike; two in a row within a phrase stand for one."""
+"""Quotes that open and close alike; two in a row within a phrase are an escaped one."""
 CURLY = "“”„‟"
-"""Quotes of which any closes what any has opened: what opens in one language closes in another."""
+"""Quotes of which any closes any: what opens in one language closes in another."""
 QUOTES = STRAIGHT + CURLY
 MINUS = "-－"  # noqa: RUF001 - likewise
 
@@ -25,7 +25,7 @@ _TAG = re.compile(rf"[^\s{QUOTES}=＝]*[=＝](?=[{QUOTES}])")  # noqa: RUF001 - 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One part of a query text.
+    """One token of a query text.
 
     `source` is how it was written, with a quote closed that was left open. `key` is one of the known keys
     in lower case; None for a word or a phrase. `text` is the word, phrase or value without its quotes.
@@ -38,7 +38,7 @@ class Item:
 
 
 def split(text: str, keys: Container[str]) -> Iterator[Item]:
-    """Take a query text apart. A quote that is not closed reaches to the end of the text."""
+    """Yield the tokens of a query text. A quote that is not closed reaches to the end of the text."""
     at = 0
     while at < len(text):
         if text[at].isspace():
@@ -49,12 +49,12 @@ def split(text: str, keys: Container[str]) -> Iterator[Item]:
 
 
 def quoted(text: str) -> str:
-    """Write a text as a phrase: it stands for exactly these characters, whatever they are."""
+    """Return a text as a phrase in quotes, which escape any characters."""
     return '"' + "".join(char * 2 if char in STRAIGHT else char for char in text) + '"'
 
 
 def plain_or_quoted(value: str) -> str:
-    """Write the value of a key, in quotes if it would be read as something else without them."""
+    """Return the value of a key, in quotes where it needs them."""
     plain = value and value[0] not in QUOTES and _WORD.fullmatch(value)
     return value if plain else quoted(value)
 
@@ -77,13 +77,13 @@ def _item(text: str, start: int, keys: Container[str]) -> tuple[Item, int]:
 
 
 def _excludes(text: str, at: int) -> bool:
-    """Whether a minus stands here and belongs to what follows: `- x` and `--ar` are words of prompts."""
+    """Return whether a minus here excludes what follows: `- x` and `--ar` are words of prompts."""
     following = text[at + 1 : at + 2]
     return text[at] in MINUS and following not in MINUS and not following.isspace()
 
 
 def _phrase(text: str, start: int) -> tuple[str, int, str]:
-    """Read a phrase from its opening quote: what is in it, where it ends, and the quote that it lacks."""
+    """Parse a phrase from its opening quote: its content, its end, and the closing quote that it lacks."""
     straight = text[start] in STRAIGHT
     chars: list[str] = []
     closers, at = STRAIGHT if straight else CURLY, start + 1

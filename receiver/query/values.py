@@ -1,7 +1,7 @@
-"""The values that keys of the query language take, read: each reader answers what is wanted of which slot.
+"""Parse the values of the query language's keys: each parser returns conditions by slot.
 
-A slot is where a condition stands in `storage.search.filters.Wanted`: a field, or a field and a name within
-it. Every reader raises ValueError on what it does not take.
+A slot is a place in `storage.search.filters.SearchFilter`: a field, or a field and a name within it. Every
+parser raises ValueError on an invalid value.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from receiver.query.times import read_moment
 from storage.models import Status
 
 Slots = dict[tuple[str, ...], Any]
-Reader = Callable[[str, int], Slots]
-"""Reads a value; the time now, in milliseconds, is what `7d` counts from."""
+Parser = Callable[[str, int], Slots]
+"""Parses a value; `7d` counts from the time now, in milliseconds."""
 
 DAY_MS = 86_400_000
 MEDIA_TYPES = {
@@ -45,8 +45,8 @@ _UNITS = {"": 1, "b": 1} | {
 }  # fmt: skip
 
 
-def exactly(field: str) -> Reader:
-    """A value that is compared as it is."""
+def exactly(field: str) -> Parser:
+    """Parse a value that is compared as it is."""
 
     def read(value: str, _now: int) -> Slots:
         if not value:
@@ -57,7 +57,7 @@ def exactly(field: str) -> Reader:
 
 
 def tag(value: str, _now: int) -> Slots:
-    """`name=value`."""
+    """Parse `name=value`."""
     name, equals, wanted = value.replace("＝", "=", 1).partition("=")  # noqa: RUF001 - the full-width one
     if not (_TAG_NAME.fullmatch(name) and equals and wanted):
         raise ValueError("not name=value")
@@ -65,12 +65,12 @@ def tag(value: str, _now: int) -> Slots:
 
 
 def status(value: str, _now: int) -> Slots:
-    """A status, in any case."""
+    """Parse a status, in any case."""
     return {("status",): Status(narrow(value))}
 
 
 def media_type(value: str, _now: int) -> Slots:
-    """`png`, `jpg`, `jpeg`, `webp`, `avif` or the media type itself."""
+    """Parse `png`, `jpg`, `jpeg`, `webp`, `avif` or the media type itself."""
     name = narrow(value).removeprefix("image/")
     if name not in MEDIA_TYPES:
         raise ValueError("not a type")
@@ -85,7 +85,7 @@ def digest(value: str, _now: int) -> Slots:
     return {("sha256",): found}
 
 
-def moment(field: str) -> Reader:
+def moment(field: str) -> Parser:
     """A time, or how long ago."""
 
     def read(value: str, now: int) -> Slots:
@@ -102,7 +102,7 @@ def day(value: str, _now: int) -> Slots:
 
 
 def size(value: str, _now: int) -> Slots:
-    """`1024x768`: exactly that wide and high."""
+    """Parse `1024x768`: exactly that width and height."""
     found = re.fullmatch(r"([0-9]{1,9})\s*[x×*]\s*([0-9]{1,9})", narrow(value))  # noqa: RUF001 - meant
     if not found:
         raise ValueError("not a size")
@@ -110,8 +110,8 @@ def size(value: str, _now: int) -> Slots:
     return {("between", "width"): (wide, wide), ("between", "height"): (high, high)}
 
 
-def number(field: str, *, units: bool = False) -> Reader:
-    """`1024`, `>=1024`, `<1024`, `512..1024`; with `units` also `1.5MB` and the like."""
+def number(field: str, *, units: bool = False) -> Parser:
+    """Parse `1024`, `>=1024`, `<1024`, `512..1024`; with `units` also `1.5MB` and the like."""
 
     def read(value: str, _now: int) -> Slots:
         text = narrow(value).replace("≥", ">=").replace("≤", "<=")
@@ -124,12 +124,12 @@ def number(field: str, *, units: bool = False) -> Reader:
 
 
 def narrow(value: str) -> str:
-    """What is typed wide, or in capitals, or with space around it, as the readers of fixed words take it."""
+    """Normalize width, case and surrounding space, for fixed words."""
     return normalize("NFKC", value).casefold().strip()
 
 
 def _bounds(text: str, *, units: bool) -> tuple[int | None, int | None]:
-    """Inclusive bounds in whole numbers, from numbers that need not be whole."""
+    """Return inclusive bounds in whole numbers, from numbers that need not be whole."""
     if found := _RANGE.fullmatch(text):
         low, high = _number(found[1], found[2], units=units), _number(found[3], found[4], units=units)
         return ceil(low), floor(high)

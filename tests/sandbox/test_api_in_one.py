@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,26 +14,8 @@ from tests.support.callback_receiver import CallbackReceiver
 from tests.support.sandbox import FAST, PROMPT, ask_one, connect, take_one
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(FAST) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(sandbox: SandboxServer) -> Iterator[httpx.Client]:
-    with connect(sandbox, authorization="Bearer aio_sandbox") as client:
-        yield client
-
-
-@pytest.fixture
-def receiver() -> Iterator[CallbackReceiver]:
-    with CallbackReceiver() as receiver:
-        yield receiver
-
-
-def test_a_task_is_taken_and_completes(sandbox: SandboxServer, client: httpx.Client) -> None:
-    answer = ask_one(client, seed=1234, num_images=2, negative_prompt="people", aspect_ratio="3:4")
+def test_a_task_is_taken_and_completes(sandbox: SandboxServer, one: httpx.Client) -> None:
+    answer = ask_one(one, seed=1234, num_images=2, negative_prompt="people", aspect_ratio="3:4")
     assert answer.status_code == 200
     task_id = answer.json()["data"]["task_id"]
     assert task_id.startswith("n47")
@@ -45,7 +26,7 @@ def test_a_task_is_taken_and_completes(sandbox: SandboxServer, client: httpx.Cli
         "data": {"task_id": task_id, "status": "IN_PROGRESS"},
     }
     job = sandbox.wait(task_id)
-    assert client.get(f"/api/v1/tasks/{task_id}").json() == {
+    assert one.get(f"/api/v1/tasks/{task_id}").json() == {
         "code": 200,
         "message": "success",
         "data": {
@@ -76,10 +57,10 @@ def test_a_task_is_taken_and_completes(sandbox: SandboxServer, client: httpx.Cli
     ],
 )
 def test_each_image_costs_its_model_s_credits(
-    sandbox: SandboxServer, client: httpx.Client, model: str, images: int, cost: int
+    sandbox: SandboxServer, one: httpx.Client, model: str, images: int, cost: int
 ) -> None:
     before = sandbox.credits("aio_sandbox")
-    task_id = take_one(client, model=model, num_images=images, quality="high")
+    task_id = take_one(one, model=model, num_images=images, quality="high")
     assert before - sandbox.credits("aio_sandbox") == cost
     assert task_id.endswith(f"_{model}")
 
@@ -102,16 +83,16 @@ def test_each_image_costs_its_model_s_credits(
     ],
 )
 def test_wrong_fields_are_refused_by_name(
-    client: httpx.Client, fields: dict[str, Any], status: int, named: str
+    one: httpx.Client, fields: dict[str, Any], status: int, named: str
 ) -> None:
-    answer = ask_one(client, **fields)
+    answer = ask_one(one, **fields)
     assert answer.status_code == status
     assert answer.json() == {"code": status, "message": answer.json()["message"], "data": None}
     assert named in answer.json()["message"]
 
 
-def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client) -> None:
-    assert client.post("/api/v1/images/generations", content=b"[").json()["code"] == 400
+def test_a_body_that_is_no_json_object_is_refused(one: httpx.Client) -> None:
+    assert one.post("/api/v1/images/generations", content=b"[").json()["code"] == 400
 
 
 @pytest.mark.parametrize(
@@ -126,49 +107,49 @@ def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client) -> None:
     ],
 )
 def test_submitting_needs_an_active_key_with_credits(
-    client: httpx.Client, headers: dict[str, str], status: int
+    one: httpx.Client, headers: dict[str, str], status: int
 ) -> None:
-    assert ask_one(client, headers).json()["code"] == status
+    assert ask_one(one, headers).json()["code"] == status
 
 
-def test_unknown_tasks_and_routes_are_404_in_the_gateway_s_own_shape(client: httpx.Client) -> None:
+def test_unknown_tasks_and_routes_are_404_in_the_gateway_s_own_shape(one: httpx.Client) -> None:
     for path in ("/api/v1/tasks/n47x_imagen4", "/api/v1/nothing"):
-        answer = client.get(path)
+        answer = one.get(path)
         assert (answer.status_code, answer.json()["code"], answer.json()["data"]) == (404, 404, None)
-    task_id = take_one(client)
-    other = client.get(f"/api/v1/tasks/{task_id}", headers={"authorization": "Bearer aio_poor"})
+    task_id = take_one(one)
+    other = one.get(f"/api/v1/tasks/{task_id}", headers={"authorization": "Bearer aio_poor"})
     assert other.status_code == 404
 
 
 def test_the_seed_may_be_kept_silent() -> None:
     with (
         SandboxServer(replace(FAST, reports_seed=False)) as sandbox,
-        connect(sandbox, authorization="Bearer aio_sandbox") as client,
+        connect(sandbox, authorization="Bearer aio_sandbox") as one,
     ):
-        task_id = take_one(client, seed=7)
+        task_id = take_one(one, seed=7)
         sandbox.wait(task_id)
-        assert "seed" not in client.get(f"/api/v1/tasks/{task_id}").json()["data"]
+        assert "seed" not in one.get(f"/api/v1/tasks/{task_id}").json()["data"]
 
 
 def test_the_envelope_callback_is_the_task_itself_and_unsigned(
-    client: httpx.Client, receiver: CallbackReceiver
+    one: httpx.Client, receiver: CallbackReceiver
 ) -> None:
-    task_id = take_one(client, callback_url=receiver.url, seed=3)
+    task_id = take_one(one, callback_url=receiver.url, seed=3)
     call = receiver.next()
-    assert call.json == client.get(f"/api/v1/tasks/{task_id}").json()
+    assert call.json == one.get(f"/api/v1/tasks/{task_id}").json()
     assert not [name for name in call.headers if name.startswith("x-")]
 
 
-def test_the_kie_dialect_has_json_inside_json(client: httpx.Client, receiver: CallbackReceiver) -> None:
-    task_id = take_one(client, callback_url=receiver.url, num_images=2, sandbox={"dialect": "kie"})
+def test_the_kie_dialect_has_json_inside_json(one: httpx.Client, receiver: CallbackReceiver) -> None:
+    task_id = take_one(one, callback_url=receiver.url, num_images=2, sandbox={"dialect": "kie"})
     body = receiver.next().json
     assert (body["code"], body["data"]["taskId"], body["data"]["state"]) == (200, task_id, "success")
     assert len(json.loads(body["data"]["resultJson"])["resultUrls"]) == 2
     assert json.loads(body["data"]["param"])["input"]["prompt"] == PROMPT
 
 
-def test_the_kling_dialect_tells_every_change(client: httpx.Client, receiver: CallbackReceiver) -> None:
-    task_id = take_one(client, callback_url=receiver.url, sandbox={"dialect": "kling"})
+def test_the_kling_dialect_tells_every_change(one: httpx.Client, receiver: CallbackReceiver) -> None:
+    task_id = take_one(one, callback_url=receiver.url, sandbox={"dialect": "kling"})
     bodies = [receiver.next().json for _ in range(4)]
     assert [body["task_status"] for body in bodies] == ["processing"] * 3 + ["succeed"]
     assert {body["task_id"] for body in bodies} == {task_id}
@@ -176,8 +157,8 @@ def test_the_kling_dialect_tells_every_change(client: httpx.Client, receiver: Ca
     assert (image["index"], image["url"].endswith("/0.png")) == (0, True)
 
 
-def test_the_evolink_dialect_is_a_task_object(client: httpx.Client, receiver: CallbackReceiver) -> None:
-    task_id = take_one(client, callback_url=receiver.url, sandbox={"dialect": "evolink"})
+def test_the_evolink_dialect_is_a_task_object(one: httpx.Client, receiver: CallbackReceiver) -> None:
+    task_id = take_one(one, callback_url=receiver.url, sandbox={"dialect": "evolink"})
     body = receiver.next().json
     assert (body["id"], body["status"], body["progress"]) == (task_id, "completed", 100)
     assert len(body["results"]) == 1
@@ -185,9 +166,9 @@ def test_the_evolink_dialect_is_a_task_object(client: httpx.Client, receiver: Ca
 
 @pytest.mark.parametrize(("images", "keys"), [(1, {"image_url"}), (2, {"image_url", "image_urls"})])
 def test_the_flat_dialect_is_flat(
-    client: httpx.Client, receiver: CallbackReceiver, images: int, keys: set[str]
+    one: httpx.Client, receiver: CallbackReceiver, images: int, keys: set[str]
 ) -> None:
-    take_one(client, callback_url=receiver.url, num_images=images, sandbox={"dialect": "flat"})
+    take_one(one, callback_url=receiver.url, num_images=images, sandbox={"dialect": "flat"})
     body = receiver.next().json
     assert (body["status"], set(body["data"])) == ("success", keys)
 
@@ -208,12 +189,12 @@ def test_the_flat_dialect_is_flat(
     ],
 )
 def test_a_failure_is_told_in_every_dialect(
-    sandbox: SandboxServer, client: httpx.Client, dialect: str, path: tuple[str, ...], word: object
+    sandbox: SandboxServer, one: httpx.Client, dialect: str, path: tuple[str, ...], word: object
 ) -> None:
     with CallbackReceiver() as receiver:
         wish = {"fault": "failed", "message": "too dark", "dialect": dialect}
         before = sandbox.credits("aio_sandbox")
-        sandbox.wait(take_one(client, callback_url=receiver.url, sandbox=wish))
+        sandbox.wait(take_one(one, callback_url=receiver.url, sandbox=wish))
         calls = []
         while not receiver.none_left():
             calls.append(receiver.next())

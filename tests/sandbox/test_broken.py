@@ -1,8 +1,6 @@
-"""The sandbox's faults that break answers, images, or a promise. The others are in `test_sandbox_faults`."""
+"""The sandbox's faults that break answers, images, or a promise. The others are in `test_faults`."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -11,30 +9,6 @@ from receiver.sandbox import SandboxServer
 from tests.sandbox.test_faults import get, spoil
 from tests.support.callback_receiver import CallbackReceiver
 from tests.support.sandbox import FAST, ask, ask_one, connect, take, take_one
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(FAST) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(sandbox: SandboxServer) -> Iterator[httpx.Client]:
-    with connect(sandbox, x_api_key="afk_sandbox") as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def one(sandbox: SandboxServer) -> Iterator[httpx.Client]:
-    with connect(sandbox, authorization="Bearer aio_sandbox") as client:
-        yield client
-
-
-@pytest.fixture
-def receiver() -> Iterator[CallbackReceiver]:
-    with CallbackReceiver() as receiver:
-        yield receiver
 
 
 def link_of(sandbox: SandboxServer, job_id: str) -> str:

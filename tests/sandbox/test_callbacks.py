@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,24 +14,6 @@ from receiver.sandbox import Account, SandboxServer
 from receiver.sandbox.callbacks import sign
 from tests.support.callback_receiver import CallbackReceiver
 from tests.support.sandbox import FAST, PROMPT, connect, take
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(FAST) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(sandbox: SandboxServer) -> Iterator[httpx.Client]:
-    with connect(sandbox, x_api_key="afk_sandbox") as client:
-        yield client
-
-
-@pytest.fixture
-def receiver() -> Iterator[CallbackReceiver]:
-    with CallbackReceiver() as receiver:
-        yield receiver
 
 
 def test_a_failed_job_costs_nothing(receiver: CallbackReceiver) -> None:

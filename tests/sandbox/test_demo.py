@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psutil
+import pytest
 
-from receiver.demo.demo import IMAGES, PROMPTS
+from receiver.demo.demo import IMAGES, PORT, PROMPTS, listener_for
+from receiver.http.server import listen
 from tests.support.running import command, environment
+from tests.support.terminals import in_terminal
 
-BEGUN = "Darkroom is at http://127.0.0.1:"
+BEGUN = "Darkroom listens on http://127.0.0.1:"
 HOSTILE = {
     "DARKROOM_S3__BUCKET": "a-real-bucket",
     "DARKROOM_S3__ENDPOINT": "http://s3.invalid",
@@ -27,7 +33,7 @@ HOSTILE = {
 
 @contextmanager
 def demo(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A demo that was just begun: its servers are up."""
+    """Start a demo; its servers are up."""
     process = subprocess.Popen(
         [sys.executable, "-m", "receiver", "demo", "--exit"],
         cwd=folder,
@@ -98,7 +104,35 @@ def test_a_demo_that_is_stopped_leaves_nothing_running(tmp_path: Path) -> None:
     assert not left_running(processes)
 
 
-def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_usual_port_is_taken_where_it_is_free() -> None:
+    with listener_for(0) as listener:
+        listener.listen()
+        port = listener.getsockname()[1]
+        with listener_for(None, usual=port) as other:
+            assert other.getsockname()[1] != port
+        with pytest.raises(OSError, match="in use"):
+            listener_for(port)
+    with listener_for(None, usual=port) as listener:
+        assert listener.getsockname()[1] == port
+
+
+def test_last_lines_are_the_gallery_and_three_commands_that_work(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        with suppress(OSError):  # where another program has the port, that is as good
+            stack.enter_context(listen("127.0.0.1", PORT)).listen()
+        demo = stack.enter_context(in_terminal("demo", folder=tmp_path))
+        assert f"Port {PORT} is in use" in demo.read("Gallery: ")
+        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", demo.sent.decode()).replace("\r", "").splitlines()
+        gallery, _, *commands = lines[lines.index("Darkroom runs until you press Ctrl-C.") + 1 :]
+        assert "<title>" in httpx.get(gallery.removeprefix("Gallery: "), trust_env=False).text
+        assert len(commands) == 3
+        for line in commands:
+            done = subprocess.run(shlex.split(line), cwd=tmp_path, env=environment(), check=False, timeout=60)
+            assert done.returncode == 0, line
+        assert demo.interrupt() == 0
+
+
+def test_unusable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = command("demo", "--exit", "--dir", str(tmp_path / "file" / "below"))
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)

@@ -1,4 +1,4 @@
-"""Every fault that the sandbox has, seen from outside; those that break answers: `test_sandbox_broken`."""
+"""Every fault that the sandbox has, seen from outside; those that break responses: `test_broken`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,30 +22,6 @@ from tests.support.callback_receiver import CallbackReceiver
 from tests.support.sandbox import FAST, ask, ask_one, connect, take, take_one
 
 NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(FAST) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(sandbox: SandboxServer) -> Iterator[httpx.Client]:
-    with connect(sandbox, x_api_key="afk_sandbox") as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def one(sandbox: SandboxServer) -> Iterator[httpx.Client]:
-    with connect(sandbox, authorization="Bearer aio_sandbox") as client:
-        yield client
-
-
-@pytest.fixture
-def receiver() -> Iterator[CallbackReceiver]:
-    with CallbackReceiver() as receiver:
-        yield receiver
 
 
 def spoil(client: httpx.Client, fault: str, to: str | None = None, /, **options: Any) -> str:
@@ -308,6 +283,6 @@ def test_a_stopped_sandbox_ends_what_it_was_doing(receiver: CallbackReceiver) ->
 
 def test_every_fault_is_tested() -> None:
     here = Path(__file__)
-    text = here.read_text() + here.with_name("test_sandbox_broken.py").read_text()
+    text = here.read_text() + here.with_name("test_broken.py").read_text()
     untested = [kind for kind in KINDS if not re.search(rf'["+]{kind}["+ ]', text)]
     assert untested == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,18 +13,6 @@ import pytest
 
 from receiver.sandbox import SandboxServer
 from tests.support.sandbox import FAST, PROMPT, ask, connect, take
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer(FAST) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def client(sandbox: SandboxServer) -> Iterator[httpx.Client]:
-    with connect(sandbox, x_api_key="afk_sandbox") as client:
-        yield client
 
 
 def test_a_job_is_accepted_and_completes(sandbox: SandboxServer, client: httpx.Client) -> None:

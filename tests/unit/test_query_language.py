@@ -156,7 +156,7 @@ def test_each_text_asks_for_what_it_says(text: str) -> None:
 
 
 REFUSED = {
-    "seed:": "seed takes a seed, such as 42, and was given nothing; to look for the very words, put them in",
+    "seed:": "seed takes a seed, such as 42, and was given nothing; to search for the words themselves, put",
     'model:""': "model takes",
     "model: imagen": "model takes",
     "tag:spring": "tag takes name=value, not 'spring'",
@@ -184,12 +184,12 @@ REFUSED = {
     "on:2026-02-30": "on takes",
     "sha256:abc": "sha256 takes 4 to 64 hexadecimal digits, not 'abc'",
     "sha:xyzw": "sha takes",
-    "model:a model:b": "model:a and model:b ask for the same; give one",
-    "model:a model:a": "ask for the same",
-    "sha:1234 sha256:5678": "ask for the same",
-    "tag:a=b tag:a=c": "ask for the same",
-    "size:1x1 width:>5": "size:1x1 and width:>5 ask for the same",
-    "on:2026-11-22 since:7d": "ask for the same",
+    "model:a model:b": "model:a and model:b mean the same; give one",
+    "model:a model:a": "mean the same",
+    "sha:1234 sha256:5678": "mean the same",
+    "tag:a=b tag:a=c": "mean the same",
+    "size:1x1 width:>5": "size:1x1 and width:>5 mean the same",
+    "on:2026-11-22 since:7d": "mean the same",
     "-since:7d": "since cannot be excluded, as seed, model, gateway, tag, status, type can",
     "-width:5": "width cannot be excluded",
     "-status:done": "status takes",
@@ -415,4 +415,4 @@ def test_the_service_says_what_it_does_not_take(live: Live) -> None:
         answer = live.http.get(path, params={"q": "drache model:x", "model": "x"})
         assert answer.status_code == 422
         assert answer.json()["code"] == "invalid_request"
-        assert "model: is asked for in q as well" in answer.json()["detail"]
+        assert "model: is in q as well" in answer.json()["detail"]
