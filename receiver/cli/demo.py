@@ -16,6 +16,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from receiver.cli.completion import LOCAL
 from receiver.cli.console import (
     FAILED,
     Column,
@@ -26,7 +27,6 @@ from receiver.cli.console import (
     print_table,
     status_cell,
 )
-from receiver.cli.options import LOCAL
 from receiver.cli.serve import exit_on_error, stop_asked
 from receiver.cli.status import print_status
 
