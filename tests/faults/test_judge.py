@@ -123,17 +123,32 @@ def test_a_missing_record_is_lost(here: World) -> None:
     assert any("is in no record" in what for what in problems(here, "wrong"))
 
 
-def test_a_record_that_contradicts_the_ledger_is_wrong(here: World) -> None:
-    change(here, "UPDATE outputs SET bytes = bytes + 1")
-    assert any("contradict each other" in what for what in problems(here, "wrong"))
+PARTIAL = '[["queued", 1], ["submitting", 2], ["running", 3], ["ready", 4], ["partial", 5]]'
+FAILED = """UPDATE jobs SET status = 'failed', error_message = '', error_at_fault = 'gateway',
+    moves = '[["queued", 1], ["submitting", 2], ["failed", 3]]', error_code = """
+BACKWARDS = '[["queued", 1], ["submitting", 2], ["ready", 3], ["running", 4], ["ready", 5], ["archived", 6]]'
 
 
-def test_a_job_that_is_not_what_its_record_says_is_wrong(here: World) -> None:
-    moves = '[["queued", 1], ["submitting", 2], ["running", 3], ["ready", 4], ["partial", 5]]'
-    change(here, "UPDATE jobs SET status = 'partial', records = 2, moves = ?", moves)
-    wrong = problems(here, "wrong")
-    assert sum("which its record denies" in what for what in wrong) == 2
-    assert sum("has 1 records, and the ledger knows 2" in what for what in wrong) == 2
+@pytest.mark.parametrize(
+    ("damage", "kind", "found", "times"),
+    [
+        ("UPDATE outputs SET bytes = bytes + 1", "wrong", "contradict each other", 2),
+        (f"UPDATE jobs SET status = 'partial', moves = '{PARTIAL}'", "wrong", "which its record denies", 2),
+        ("UPDATE jobs SET records = 2", "wrong", "has 1 records, and the ledger knows 2", 2),
+        ("""UPDATE jobs SET status = 'running', moves = '[["queued", 1]]'""", "lost", "for ever", 2),
+        (f"UPDATE jobs SET moves = '{BACKWARDS}'", "wrong", "not legal", 2),
+        ("UPDATE deliveries SET body_sha256 = 'other'", "lost", "was answered 2xx and is not there", 2),
+        ("UPDATE deliveries SET applied_at = NULL", "wrong", "was never applied", 2),
+        ('DELETE FROM outputs WHERE "index" = 1', "wrong", "names other outputs than the ledger", 1),
+        ('DELETE FROM outputs WHERE "index" = 1', "lost", "with 1 images, and there were more", 1),
+        (f"{FAILED} 'archive_conflict'", "lost", "and its gateway had made its images", 2),
+        (f"{FAILED} 'submission_unconfirmed'", "lost", "and its callback was there", 2),
+    ],
+)  # fmt: skip
+def test_damage_to_the_ledger_is_seen(here: World, damage: str, kind: str, found: str, times: int) -> None:
+    change(here, damage)
+    seen = problems(here, kind)
+    assert sum(found in what for what in seen) == times, seen
 
 
 def test_a_missing_job_is_lost_and_unaccounted_for(here: World) -> None:
@@ -158,34 +173,9 @@ def test_a_job_of_no_submission_is_doubled(here: World) -> None:
     assert any("is of no submission" in what for what in doubled)
 
 
-def test_a_job_that_rests_before_its_end_is_lost(here: World) -> None:
-    change(here, "UPDATE jobs SET status = 'running', moves = '[[\"queued\", 1]]'")
-    assert sum("for ever" in what for what in problems(here, "lost")) == 2
-    assert sum("not legal" in what for what in problems(here, "wrong")) == 2
-
-
-def test_a_move_backwards_is_wrong(here: World) -> None:
-    change(
-        here,
-        "UPDATE jobs SET moves = ?",
-        '[["queued", 1], ["submitting", 2], ["ready", 3], ["running", 4], ["ready", 5], ["archived", 6]]',
-    )
-    assert sum("not legal" in what for what in problems(here, "wrong")) == 2
-
-
 def test_a_callback_that_was_answered_and_not_kept_is_lost(here: World) -> None:
     change(here, "DELETE FROM deliveries WHERE job_id = ?", job_of(here, "apiframe").job_id)
     assert any("was answered 2xx and is not there" in what for what in problems(here, "lost"))
-
-
-def test_another_callback_does_not_make_up_for_it(here: World) -> None:
-    change(here, "UPDATE deliveries SET body_sha256 = 'other'")
-    assert sum("was answered 2xx and is not there" in what for what in problems(here, "lost")) == 2
-
-
-def test_a_callback_that_changed_nothing_is_wrong(here: World) -> None:
-    change(here, "UPDATE deliveries SET applied_at = NULL")
-    assert any("was never applied" in what for what in problems(here, "wrong"))
 
 
 def test_a_second_object_of_an_output_is_doubled(here: World) -> None:
@@ -196,12 +186,17 @@ def test_a_second_object_of_an_output_is_doubled(here: World) -> None:
     assert any("is in no record" in what for what in problems(here, "wrong"))
 
 
-def test_an_output_that_only_the_ledger_has_is_wrong(here: World) -> None:
-    change(here, 'DELETE FROM outputs WHERE "index" = 1')
-    assert any("names other outputs than the ledger" in what for what in problems(here, "wrong"))
-    assert any("is archived with 1 images, and there were more" in what for what in problems(here, "lost"))
+def test_the_table_adds_up_what_was_lost_too(here: World) -> None:
+    table, good = Table(), replace(judge(here), problems=())
+    table.add([Row.of("a fault", good)] * 2)
+    table.add([Row.of("another", replace(good, problems=(Problem("lost", "an image"),)))])
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.lines()]
+    assert cells[0][:3] == ["fault", "jobs", "callbacks sent"]
+    assert cells[2] == ["a fault", "4", "4", "4", "4", "0", "0", "0", "0"]
+    assert cells[3][-2:] == ["1", "0"]
 
 
+# Last, because the sandbox cannot forget it.
 def test_a_submission_that_was_repeated_is_doubled(here: World) -> None:
     (made,) = [report for report in here.sandbox.jobs() if report.gateway == "api-in-one"]
     body: dict[str, Any] = {"model": made.model, "prompt": made.prompt, "num_images": 2}
@@ -215,24 +210,3 @@ def test_a_submission_that_was_repeated_is_doubled(here: World) -> None:
     doubled = problems(here, "doubled")
     assert any("was given one job 2 times" in what for what in doubled)
     assert any("credits were spent" in what for what in doubled)
-
-
-# The sandbox cannot forget, so what comes after the last test has two submissions of one job.
-
-
-def test_a_failure_that_need_not_have_been_is_lost(here: World) -> None:
-    moves = '[["queued", 1], ["submitting", 2], ["failed", 3]]'
-    change(here, "UPDATE jobs SET status = 'failed', error_code = 'archive_conflict', moves = ?", moves)
-    assert sum("and its gateway had made its images" in what for what in problems(here, "lost")) == 2
-    change(here, "UPDATE jobs SET error_code = 'submission_unconfirmed'")
-    assert sum("and its callback was there" in what for what in problems(here, "lost")) == 2
-
-
-def test_the_table_adds_up_what_was_lost_too(here: World) -> None:
-    table, good = Table(), replace(judge(here), problems=())
-    table.add([Row.of("a fault", good)] * 2)
-    table.add([Row.of("another", replace(good, problems=(Problem("lost", "an image"),)))])
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.lines()]
-    assert cells[0][:3] == ["fault", "jobs", "callbacks sent"]
-    assert cells[2] == ["a fault", "4", "4", "4", "4", "0", "0", "0", "0"]
-    assert cells[3][-2:] == ["1", "0"]
