@@ -11,15 +11,10 @@ comes in to what can be done matters.
 
 from __future__ import annotations
 
-import argparse
 import heapq
-import json
 import random
-import sys
-from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 from typing import Any, Literal, get_args
@@ -113,29 +108,16 @@ def recovery(outage: Outage, *, rate: float = RATE / SCALE, seed: int = 7) -> Re
     return Recovery(backlog * SCALE, start - ends, oldest, tries / max(1, backlog), too_old / max(1, done))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, simulate, print the table, and write the figures to a file if one is named."""
-    command = sys.argv[1:] if arguments is None else list(arguments)
-    asked = argparse.ArgumentParser(prog="python -m tests.benchmarks.simulation", description=__doc__)
-    asked.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    asked.add_argument("--quick", action="store_true", help="sizes that only show that everything works")
-    options = asked.parse_args(command)
+def main() -> None:
+    """Measure, simulate, and print."""
     about = machine()
     with postgres.serving(**DURABLE) as server:
-        holds = holds_ms(server, 40 if options.quick else 2_000)
-    hold_ms = median(holds)
-    outages = _OUTAGES[:2] if options.quick else _OUTAGES
-    recovered = [(outage, recovery(outage)) for outage in outages]
-    print(f"The rows that count an image are held for {hold_ms:.2f} ms (median of {len(holds)}; p95 is "
-          f"{percentile(holds, 95):.2f} ms).\n")  # fmt: skip
-    print(f"{aligned((_RECOVERED, *(_told(*each) for each in recovered)))}\n")
-    print(footer(told([], about, command, program="tests.benchmarks.simulation")))
-    if options.json:
-        figures = {
-            "hold_ms": {"median": hold_ms, "p95": percentile(holds, 95)},
-            "recovered": [asdict(outage) | asdict(found) for outage, found in recovered],
-        }
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        holds = holds_ms(server, 2_000)
+    print(
+        f"The rows that count an image are held for {median(holds):.2f} ms; p95 {percentile(holds, 95):.2f}.\n"
+    )
+    print(f"{aligned((_RECOVERED, *(_told(outage, recovery(outage)) for outage in _OUTAGES)))}\n")
+    print(footer(told([], about, [], program="tests.benchmarks.simulation")))
 
 
 _OUTAGES = [

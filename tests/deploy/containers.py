@@ -20,7 +20,7 @@ import pytest
 
 from receiver.demo.seaweedfs import find_binary
 from tests.deploy.deployed import DEPLOY, Document
-from tests.support.processes import free_port
+from tests.support.processes import ending, free_port
 from tests.support.running import ROOT, environment
 
 FOLDERS = ("darkroom", "postgres", "seaweedfs", "archive")
@@ -100,12 +100,5 @@ def darkroom(
     words = [*before, sys.executable, "-m", "receiver", *command[1:]]
     with (folder / f"{command[1]}.log").open("ab") as out:
         child = subprocess.Popen(words, cwd=folder, env=environment(**given), stdout=out, stderr=out)
-    try:
+    with ending(child):
         yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(15)
-        finally:
-            child.kill()
-            child.wait()

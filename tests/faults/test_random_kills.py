@@ -18,7 +18,7 @@ from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Forks
 from tests.faults.judge import UNCONFIRMED, Verdict, judge
 from tests.faults.scenes import Report
-from tests.faults.world import World, world
+from tests.faults.world import MIXED, World, world
 
 KILLS = 200
 WORLDS = 4
@@ -26,15 +26,6 @@ WORLDS = 4
 LONGEST_LIFE_S = 0.6
 PAUSE_S = (0.05, 0.25)
 """Between two submissions of one client."""
-FAULTS = (
-    *[None] * 6,
-    "early",
-    "out_of_order",
-    {"fault": "duplicate", "times": 3, "at_once": True},
-    {"fault": "expired_link", "times": 1},
-    {"fault": "late", "delay_s": 0.5},
-    "no_callback",
-)
 
 
 def test_any_number_of_kills_loses_and_doubles_nothing(
@@ -94,7 +85,7 @@ def _killed_often(here: World, chance: random.Random, kills: int) -> tuple[Verdi
 
 def _submit_until(here: World, chance: random.Random, over: threading.Event) -> None:
     while not over.wait(chance.uniform(*PAUSE_S)):
-        here.submit(chance.choice(["apiframe", "api-in-one"]), fault=chance.choice(FAULTS))
+        here.submit(chance.choice(["apiframe", "api-in-one"]), fault=chance.choice(MIXED))
 
 
 def _in_hand(here: World) -> Counter[str]:

@@ -21,7 +21,7 @@ from tests.faults.forks import Child, Forks
 from tests.faults.front import Front
 from tests.faults.judge import UNCONFIRMED, judge
 from tests.faults.scenes import Report
-from tests.faults.world import World, world
+from tests.faults.world import MIXED, World, world
 from tests.support.postgres import Postgres, serving
 from tests.support.processes import await_answer, free_port
 
@@ -35,15 +35,6 @@ AWAY_S = 0.5
 """How long PostgreSQL stays away."""
 RESTARTS = ("fast", "immediate")
 """How PostgreSQL is stopped: told to break off what is open, and as in a crash."""
-FAULTS = (
-    *[None] * 6,
-    "early",
-    "out_of_order",
-    {"fault": "duplicate", "times": 3, "at_once": True},
-    {"fault": "expired_link", "times": 1},
-    {"fault": "late", "delay_s": 0.5},
-    "no_callback",
-)
 
 
 class Replicas:
@@ -133,4 +124,4 @@ def _go_wrong(here: World, replicas: Replicas, server: Postgres, chance: random.
 
 def _submit(here: World, chance: random.Random, number: int) -> None:
     for _ in range(number):
-        here.submit(chance.choice(["apiframe", "api-in-one"]), fault=chance.choice(FAULTS))
+        here.submit(chance.choice(["apiframe", "api-in-one"]), fault=chance.choice(MIXED))

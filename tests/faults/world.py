@@ -54,6 +54,16 @@ PATIENCE_S = 200
 """How long a submission is tried again; longer than any scenario keeps its service down."""
 AGAIN_S = 0.05
 """How long a submission that was answered 503 waits before it is sent again."""
+MIXED = (
+    *[None] * 6,
+    "early",
+    "out_of_order",
+    {"fault": "duplicate", "times": 3, "at_once": True},
+    {"fault": "expired_link", "times": 1},
+    {"fault": "late", "delay_s": 0.5},
+    "no_callback",
+)
+"""What is drawn for jobs that come in without a pause: half of them go well."""
 TERMINAL = frozenset({"archived", "partial", "failed"})
 
 

@@ -155,13 +155,8 @@ def serving(
 
 
 @contextmanager
-def working(variables: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `darkroom work`, which listens nowhere, until the end of the block."""
-    with (folder / "work.log").open("ab") as out:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "receiver", "work"],
-            cwd=folder, env=variables | {"PYTHONPATH": str(ROOT)}, stdout=out, stderr=out,
-        )  # fmt: skip
+def ending(child: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Stop a process at the end of the block: kindly, and after a while by force."""
     try:
         yield child
     finally:
@@ -171,6 +166,18 @@ def working(variables: dict[str, str], folder: Path) -> Iterator[subprocess.Pope
         finally:
             child.kill()
             child.wait()
+
+
+@contextmanager
+def working(variables: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `darkroom work`, which listens nowhere, until the end of the block."""
+    with (folder / "work.log").open("ab") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "receiver", "work"],
+            cwd=folder, env=variables | {"PYTHONPATH": str(ROOT)}, stdout=out, stderr=out,
+        )  # fmt: skip
+    with ending(child):
+        yield child
 
 
 def watch_rss(process: Process, until: Callable[[], None]) -> int:

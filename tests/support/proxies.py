@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from receiver.http.server import listen
-from tests.support.processes import ROOT, free_port
+from tests.support.processes import ROOT, ending, free_port
 from tests.support.raw_server import TLS
 
 DEPLOY = ROOT / "deploy"
@@ -139,18 +139,11 @@ def before(name: str, folder: Path, behind: int, *, strangers: str = "") -> Iter
     assert checked.returncode == 0, checked.stderr
     with (folder / "printed.log").open("wb") as out:
         child = subprocess.Popen(program.words(program.run, file), env=env, stdout=out, stderr=out)
-    try:
+    with ending(child):
         _await_listening(child, port, folder / "printed.log")
         # The certificate is one for other hosts; who is asked is not what is looked at here.
         with httpx.Client(verify=False, trust_env=False, timeout=30) as http:
             yield Front(port, http, folder)
-    finally:
-        child.terminate()
-        try:
-            child.wait(15)
-        finally:
-            child.kill()
-            child.wait()
 
 
 def _take_out(network: str, folder: Path) -> None:
