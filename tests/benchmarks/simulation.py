@@ -113,10 +113,9 @@ def main() -> None:
     about = machine()
     with postgres.serving(**DURABLE) as server:
         holds = holds_ms(server, 2_000)
-    print(
-        f"The rows that count an image are held for {median(holds):.2f} ms; p95 {percentile(holds, 95):.2f}.\n"
-    )
-    print(f"{aligned((_RECOVERED, *(_told(outage, recovery(outage)) for outage in _OUTAGES)))}\n")
+    print(f"Rows that count an image are held for {median(holds):.2f} ms; p95 {percentile(holds, 95):.2f}.\n")
+    rows = [_told(outage, recovery(outage)) for outage in _OUTAGES]
+    print(f"{aligned([_RECOVERED, *rows])}\n")
     print(footer(told([], about, [], program="tests.benchmarks.simulation")))
 
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import logging, sys
 import structlog
-from receiver import logs
+from receiver.telemetry import logs
 from receiver.redaction import Redactor
 
 logs.configure(sys.argv[1], "info", Redactor(["afk_secret_key"]))

@@ -27,7 +27,7 @@ HIDDEN = (
 BEGIN = f"""
 import atexit, gc, logging, sys, threading, warnings
 import structlog
-from receiver import logs
+from receiver.telemetry import logs
 from receiver.redaction import Redactor
 logs.configure(sys.argv[1], "info", Redactor([{SECRET!r}]))
 logs.catch_everything()
