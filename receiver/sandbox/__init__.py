@@ -1,4 +1,4 @@
-"""Our own stand-in for the gateways, over real HTTP: for the demo, development, tests and benchmarks.
+"""A stand-in for the gateways, over real HTTP: for the demo, development, tests and benchmarks.
 
 It is written from the gateways' own documents and imports nothing of the adapters, so that the two check
 each other.

@@ -1,4 +1,4 @@
-"""API in One, as far as its pages describe it: https://apiin.one/docs. Error bodies are a guess."""
+"""Stand in for API in One, as far as https://apiin.one/docs describes it. Error bodies are a guess."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from receiver.sandbox.pictures import Spec, size_of
 
 
 def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    """An error: the HTTP status again as `code`, and no data."""
+    """Build an error response: the HTTP status again as `code`, and no data."""
     return JSONResponse({"code": status, "message": message, "data": None}, status, headers=headers)
 
 
 async def submit(request: Request) -> Response:
     """`POST /api/v1/images/generations`."""
     sandbox: Sandbox = request.app.state.sandbox
-    account = submissions.enter(sandbox, "api-in-one", _bearer(request), refuse)
+    account = submissions.authenticate(sandbox, "api-in-one", _bearer(request), refuse)
     if isinstance(account, Response):
         return account
-    visit = submissions.Visit(sandbox, account, await request.body(), request.headers.get("idempotency-key"))
-    sandbox.jobs.seen(visit.key)
-    body = submissions.parse(visit.body)
+    received = submissions.Received(
+        sandbox, account, await request.body(), request.headers.get("idempotency-key")
+    )
+    sandbox.jobs.seen(received.key)
+    body = submissions.parse(received.body)
     if body is None:
         return refuse(400, "The body is not a JSON object")
     wish = body.pop("sandbox", None)
@@ -38,39 +40,39 @@ async def submit(request: Request) -> Response:
         asked = faults.read(request.headers, wish, "api-in-one")
     except faults.BadFault as error:
         return refuse(400, str(error))
-    wanted = validation.api_in_one(body)
-    if isinstance(wanted, dict):
-        problems = "; ".join(f"{path}: {', '.join(said)}" for path, said in wanted.items())
+    parsed = validation.api_in_one(body)
+    if isinstance(parsed, dict):
+        problems = "; ".join(f"{path}: {', '.join(said)}" for path, said in parsed.items())
         return refuse(422, problems)
     if "failed_in_200" in asked:
         return JSONResponse({"code": 500, "message": asked.message, "data": None})
-    struck = submissions.strike(visit, asked, refuse)
-    return struck or await _take(request, visit, asked, wanted, body)
+    struck = submissions.strike(received, asked, refuse)
+    return struck or await _accept(request, received, asked, parsed, body)
 
 
-async def _take(
+async def _accept(
     request: Request,
-    visit: submissions.Visit,
+    received: submissions.Received,
     asked: faults.Asked,
-    wanted: validation.ApiInOneRequest,
+    parsed: validation.ApiInOneRequest,
     body: dict[str, Any],
 ) -> Response:
-    sandbox = visit.sandbox
-    cost = validation.CREDITS[wanted.model] * wanted.num_images
-    if sandbox.jobs.balance(visit.account) < cost:
+    sandbox = received.sandbox
+    cost = validation.CREDITS[parsed.model] * parsed.num_images
+    if sandbox.jobs.balance(received.account) < cost:
         return refuse(402, f"Insufficient credits: {cost} needed")
-    job = _job(visit, asked, wanted, submissions.base_url(request), cost, body)
-    sandbox.jobs.add(job, visit.digest)
+    job = _job(received, asked, parsed, submissions.base_url(request), cost, body)
+    sandbox.jobs.add(job, received.digest)
     sandbox.start(job)
     if "early" in asked:
         await job.told.wait()
-    return await submissions.answer(visit, asked, _envelope({"task_id": job.id, "status": "IN_PROGRESS"}))
+    return await submissions.respond(received, asked, _envelope({"task_id": job.id, "status": "IN_PROGRESS"}))
 
 
 async def show(request: Request) -> Response:
     """`GET /api/v1/tasks/{task_id}`."""
     sandbox: Sandbox = request.app.state.sandbox
-    account = submissions.enter(sandbox, "api-in-one", _bearer(request), refuse)
+    account = submissions.authenticate(sandbox, "api-in-one", _bearer(request), refuse)
     if isinstance(account, Response):
         return account
     job = sandbox.jobs.get(request.path_params["task_id"], account)
@@ -100,35 +102,35 @@ def _envelope(data: dict[str, Any]) -> Response:
 
 
 def _job(
-    visit: submissions.Visit,
+    received: submissions.Received,
     asked: faults.Asked,
-    wanted: validation.ApiInOneRequest,
+    parsed: validation.ApiInOneRequest,
     base_url: str,
     cost: int,
     body: dict[str, Any],
 ) -> SandboxJob:
-    config = visit.sandbox.config
-    width, height = size_of(wanted.aspect_ratio, config.image_px)
-    seed = "" if wanted.seed is None else str(wanted.seed)
+    config = received.sandbox.config
+    width, height = size_of(parsed.aspect_ratio, config.image_px)
+    seed = "" if parsed.seed is None else str(parsed.seed)
     dialect: Dialect = asked.dialect or config.dialect
     return SandboxJob(
-        id=f"n47{uuid.uuid4().hex[:12]}_{wanted.model}",
-        account=visit.account,
-        model=wanted.model,
-        prompt=wanted.prompt,
+        id=f"n47{uuid.uuid4().hex[:12]}_{parsed.model}",
+        account=received.account,
+        model=parsed.model,
+        prompt=parsed.prompt,
         input={name: value for name, value in body.items() if name != "callback_url"},
         specs=tuple(
-            Spec(wanted.prompt, wanted.model, seed, n, width, height, plain=config.plain_images)
-            for n in range(wanted.num_images)
+            Spec(parsed.prompt, parsed.model, seed, n, width, height, plain=config.plain_images)
+            for n in range(parsed.num_images)
         ),
         faults=asked,
         base_url=base_url,
-        callback_url=wanted.callback_url,
+        callback_url=parsed.callback_url,
         events=frozenset({"completed", "failed"} | ({"progress"} if dialect == "kling" else set())),
         dialect=dialect,
         cost=cost,
         created_at=config.clock(),
-        seed=wanted.seed,
-        idempotency_key=visit.key,
-        webhook_status="pending" if wanted.callback_url else None,
+        seed=parsed.seed,
+        idempotency_key=received.key,
+        webhook_status="pending" if parsed.callback_url else None,
     )

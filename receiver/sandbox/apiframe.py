@@ -1,4 +1,4 @@
-"""Apiframe's API v2, as its OpenAPI file and docs describe it: https://docs-v2.apiframe.ai."""
+"""Stand in for Apiframe's API v2, by its OpenAPI file and https://docs-v2.apiframe.ai."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Handler = Callable[[Request, Sandbox, Account], Awaitable[Response]]
 
 
 def refuse(status: int, message: str, headers: Mapping[str, str] | None = None, **more: object) -> Response:
-    """An error as Apiframe words it."""
+    """Build an error response of Apiframe."""
     return JSONResponse({"error": message, **more}, status, headers=headers)
 
 
-def known(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """Let only callers with an API key in, and give every answer a request id."""
+def authenticated(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap a handler: authenticate, and add a request id to every response."""
 
     async def handle(request: Request) -> Response:
         sandbox: Sandbox = request.app.state.sandbox
-        account = submissions.enter(sandbox, "apiframe", submissions.api_key(request), refuse)
+        account = submissions.authenticate(sandbox, "apiframe", submissions.api_key(request), refuse)
         answer = account if isinstance(account, Response) else await handler(request, sandbox, account)
         answer.headers["x-request-id"] = str(uuid.uuid4())
         return answer
@@ -41,14 +41,16 @@ def known(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 async def submit(request: Request, sandbox: Sandbox, account: Account) -> Response:
     """`POST /v2/images/generate`."""
-    visit = submissions.Visit(sandbox, account, await request.body(), request.headers.get("idempotency-key"))
-    sandbox.jobs.seen(visit.key)
-    body = submissions.parse(visit.body)
+    received = submissions.Received(
+        sandbox, account, await request.body(), request.headers.get("idempotency-key")
+    )
+    sandbox.jobs.seen(received.key)
+    body = submissions.parse(received.body)
     if body is None:
         return refuse(400, "Invalid JSON")
-    if visit.key is not None and not 1 <= len(visit.key) <= 255:
+    if received.key is not None and not 1 <= len(received.key) <= 255:
         return refuse(400, "Validation failed", details={"Idempotency-Key": ["At most 255 characters"]})
-    body, wish = _take_wish(body)
+    body, wish = _extract_wish(body)
     try:
         asked = faults.read(request.headers, wish, "apiframe")
     except faults.BadFault as error:
@@ -56,35 +58,35 @@ async def submit(request: Request, sandbox: Sandbox, account: Account) -> Respon
     read = validation.apiframe(body)
     if isinstance(read, dict):
         return refuse(400, "Validation failed", details=read)
-    struck = submissions.strike(visit, asked, refuse)
-    return struck or await _take(request, visit, asked, *read)
+    struck = submissions.strike(received, asked, refuse)
+    return struck or await _accept(request, received, asked, *read)
 
 
-async def _take(
+async def _accept(
     request: Request,
-    visit: submissions.Visit,
+    received: submissions.Received,
     asked: faults.Asked,
-    wanted: validation.ApiframeRequest,
+    parsed: validation.ApiframeRequest,
     params: dict[str, Any],
 ) -> Response:
-    jobs = visit.sandbox.jobs
-    earlier = jobs.replay(visit.account, visit.key)
+    jobs = received.sandbox.jobs
+    earlier = jobs.replay(received.account, received.key)
     if earlier is not None:
         digest, job = earlier
-        if digest != visit.digest:
+        if digest != received.digest:
             return refuse(409, "This idempotency key was used with another body")
-        return await submissions.answer(visit, asked, _accepted(job))
-    cost = validation.COSTS.get(wanted.model, 8)
-    if jobs.balance(visit.account) < cost:
-        left = jobs.balance(visit.account)
+        return await submissions.respond(received, asked, _accepted(job))
+    cost = validation.COSTS.get(parsed.model, 8)
+    if jobs.balance(received.account) < cost:
+        left = jobs.balance(received.account)
         return refuse(402, "Insufficient credits", creditsRequired=cost, creditsAvailable=left)
-    job = _job(visit, wanted, params, asked, submissions.base_url(request), cost)
+    job = _job(received, parsed, params, asked, submissions.base_url(request), cost)
     answer = _accepted(job)
-    jobs.add(job, visit.digest)
-    visit.sandbox.start(job)
+    jobs.add(job, received.digest)
+    received.sandbox.start(job)
     if "early" in asked:
         await job.told.wait()
-    return await submissions.answer(visit, asked, answer)
+    return await submissions.respond(received, asked, answer)
 
 
 async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:
@@ -136,7 +138,7 @@ async def page(request: Request, sandbox: Sandbox, account: Account) -> Response
 
 
 async def models(request: Request) -> Response:
-    """`GET /v2/models`; open to everybody."""
+    """`GET /v2/models`, without authentication."""
     modality = request.query_params.get("modality", "image")
     request_id = {"x-request-id": str(uuid.uuid4())}
     if modality not in ("image", "video", "music"):
@@ -169,16 +171,16 @@ async def me(_request: Request, sandbox: Sandbox, account: Account) -> Response:
 
 
 ROUTES = [
-    Route("/v2/images/generate", known(submit), methods=["POST"]),
-    Route("/v2/jobs", known(page)),
-    Route("/v2/jobs/{id}", known(show)),
-    Route("/v2/me", known(me)),
+    Route("/v2/images/generate", authenticated(submit), methods=["POST"]),
+    Route("/v2/jobs", authenticated(page)),
+    Route("/v2/jobs/{id}", authenticated(show)),
+    Route("/v2/me", authenticated(me)),
     Route("/v2/models", models),
 ]
 
 
-def _take_wish(body: dict[str, Any]) -> tuple[dict[str, Any], object]:
-    """Take the sandbox's own parameter out of the model's parameter block."""
+def _extract_wish(body: dict[str, Any]) -> tuple[dict[str, Any], object]:
+    """Extract the sandbox's own parameter from the model's parameter block."""
     for name, block in body.items():
         if name.endswith("Params") and isinstance(block, dict) and "sandbox" in block:
             rest = {key: value for key, value in block.items() if key != "sandbox"}
@@ -187,36 +189,36 @@ def _take_wish(body: dict[str, Any]) -> tuple[dict[str, Any], object]:
 
 
 def _job(
-    visit: submissions.Visit,
-    wanted: validation.ApiframeRequest,
+    received: submissions.Received,
+    parsed: validation.ApiframeRequest,
     params: dict[str, Any],
     asked: faults.Asked,
     base_url: str,
     cost: int,
 ) -> SandboxJob:
-    config = visit.sandbox.config
+    config = received.sandbox.config
     side = config.image_px * (2 if params.get("image_size") == "2K" else 1)
     width, height = size_of(str(params.get("aspect_ratio", "1:1")), side)
     png = params.get("output_format") == "png" or "bytes" in asked
     seed = "" if params.get("seed") is None else str(params["seed"])
     extension = "png" if png else "jpg"
-    spec = Spec(wanted.prompt, wanted.model, seed, 0, width, height, extension, config.plain_images)
+    spec = Spec(parsed.prompt, parsed.model, seed, 0, width, height, extension, config.plain_images)
     return SandboxJob(
         id=str(uuid.uuid4()),
-        account=visit.account,
-        model=wanted.model,
-        prompt=wanted.prompt,
-        input={"prompt": wanted.prompt, **params},
+        account=received.account,
+        model=parsed.model,
+        prompt=parsed.prompt,
+        input={"prompt": parsed.prompt, **params},
         specs=(spec,),
         faults=asked,
         base_url=base_url,
-        callback_url=wanted.webhook_url,
-        events=frozenset(wanted.webhook_events),
+        callback_url=parsed.webhook_url,
+        events=frozenset(parsed.webhook_events),
         dialect=config.dialect,
         cost=cost,
         created_at=config.clock(),
-        idempotency_key=visit.key,
-        webhook_status="pending" if wanted.webhook_url else None,
+        idempotency_key=received.key,
+        webhook_status="pending" if parsed.webhook_url else None,
     )
 
 

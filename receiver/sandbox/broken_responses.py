@@ -1,4 +1,4 @@
-"""Answers that are broken on the way, on purpose. They need `SandboxServer`, which lends the connection."""
+"""Break responses on purpose: cut, reset, stalled. They need `SandboxServer`, which passes the transport."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 RST_ON_CLOSE = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time left: closing sends RST and no FIN."""
+"""SO_LINGER of zero: closing sends RST and no FIN."""
 
 
 class Cut(Response):
-    """Sends the head and what there is of the body, then closes the connection in the middle.
-
-    With `head` false nothing at all is sent.
-    """
+    """Sends the head and part of the body, then closes the connection; without `head`, nothing."""
 
     def __init__(
         self,
@@ -33,7 +30,7 @@ class Cut(Response):
         self.head = head
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as little as was asked for."""
+        """Send the part, then break the connection."""
         transport: asyncio.Transport = scope["state"]["transport"]
         if self.head:
             await self._begin(transport, send)
@@ -61,7 +58,7 @@ class Reset(Cut):
 
 
 class Stalled(Cut):
-    """Stops in the middle, and says nothing more while the connection stays open."""
+    """Stops in the middle, and keeps the connection open."""
 
     def _end(self, transport: asyncio.Transport) -> None:
         pass
@@ -71,6 +68,6 @@ class WrongLength(Cut):
     """Sends all of the body under a Content-Length that is not its length, then closes the connection."""
 
     async def _begin(self, transport: asyncio.Transport, _send: Send) -> None:
-        # Written past the server, which would not let more out than was announced.
+        # Not through the server, which would enforce the announced length.
         lines = [b"HTTP/1.1 200 OK", *(b": ".join(header) for header in self.raw_headers)]
         transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + self.body)

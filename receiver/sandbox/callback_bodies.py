@@ -1,7 +1,7 @@
-"""The bodies of callbacks: Apiframe's, and the shapes that API in One's might have.
+"""Build the bodies of callbacks: Apiframe's, and the shapes that API in One's might have.
 
-Nobody has published API in One's callback. `envelope` is the likeliest: the same as its task answer. The
-others are those of gateways that are sold under many names (kie.ai, Kling, EvoLink) and a plain one.
+API in One's callback is not documented. `envelope` is the likeliest: the same as its task route. The others
+are those of gateways that are resold under many names (kie.ai, Kling, EvoLink) and a plain one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Body = dict[str, Any]
 
 
 def apiframe(job: SandboxJob, event: Event, links: list[str], config: SandboxConfig) -> Body:
-    """A webhook of Apiframe v2: https://docs-v2.apiframe.ai/docs/webhooks."""
+    """Build a webhook of Apiframe v2: https://docs-v2.apiframe.ai/docs/webhooks."""
     body: Body = {"event": event, "jobId": job.id}
     if event == "progress":
         return {**body, "status": "PROCESSING", "progress": so_far(job), "model": job.model}
@@ -35,17 +35,17 @@ def apiframe(job: SandboxJob, event: Event, links: list[str], config: SandboxCon
 
 
 def so_far(job: SandboxJob) -> int:
-    """The per cent in a progress callback, which a fault may send when all is done."""
+    """Return the per cent in a progress callback, which a fault may send after the end."""
     return min(job.progress, 80)
 
 
 def result(links: list[str], config: SandboxConfig) -> Any:
-    """Apiframe's result: images in a list, or the older bare URL."""
+    """Build Apiframe's result: images in a list, or the older bare URL."""
     return links[0] if config.bare_result else {"images": links}
 
 
 def envelope(job: SandboxJob, event: Event, links: list[str], config: SandboxConfig) -> Body:
-    """API in One's task, as its task route gives it."""
+    """Build API in One's task, as its task route returns it."""
     words = {"progress": "IN_PROGRESS", "completed": "completed", "failed": "failed"}
     data: Body = {"task_id": job.id, "status": words[event], "model": job.model, "error": None}
     if event == "completed":
@@ -58,7 +58,7 @@ def envelope(job: SandboxJob, event: Event, links: list[str], config: SandboxCon
 
 
 def kie(job: SandboxJob, event: Event, links: list[str], _config: SandboxConfig) -> Body:
-    """kie.ai's: JSON as text inside JSON, and 501 for a failure: https://docs.kie.ai."""
+    """Build kie.ai's: JSON as text inside JSON, and 501 for a failure: https://docs.kie.ai."""
     words = {"progress": "generating", "completed": "success", "failed": "fail"}
     failed = event == "failed"
     data = {
@@ -81,7 +81,7 @@ def kie(job: SandboxJob, event: Event, links: list[str], _config: SandboxConfig)
 
 
 def kling(job: SandboxJob, event: Event, links: list[str], _config: SandboxConfig) -> Body:
-    """Kling's, resold by many: `succeed` without an ending, and a callback at every change."""
+    """Build Kling's, resold by many: `succeed` without an ending, and a callback at every change."""
     words = {"progress": "processing", "completed": "succeed", "failed": "failed"}
     updated_at = job.completed_at or job.created_at
     return {
@@ -99,7 +99,7 @@ def kling(job: SandboxJob, event: Event, links: list[str], _config: SandboxConfi
 
 
 def evolink(job: SandboxJob, event: Event, links: list[str], _config: SandboxConfig) -> Body:
-    """EvoLink's task object: https://docs.evolink.ai."""
+    """Build EvoLink's task object: https://docs.evolink.ai."""
     words = {"progress": "processing", "completed": "completed", "failed": "failed"}
     body: Body = {
         "id": job.id,
@@ -118,7 +118,7 @@ def evolink(job: SandboxJob, event: Event, links: list[str], _config: SandboxCon
 
 
 def flat(job: SandboxJob, event: Event, links: list[str], _config: SandboxConfig) -> Body:
-    """A plain one: `data.image_url` and a word for the status."""
+    """Build a plain one: `data.image_url` and a word for the status."""
     words = {"progress": "processing", "completed": "success", "failed": "error"}
     data: Body = {}
     if event == "completed":
@@ -139,7 +139,7 @@ API_IN_ONE: Mapping[Dialect, Render] = {
 
 
 def render(job: SandboxJob, event: Event, links: list[str], config: SandboxConfig) -> Body:
-    """The body of a job's callback, by its gateway and dialect."""
+    """Build the body of a job's callback, by its gateway and dialect."""
     if job.account.gateway == "apiframe":
         return apiframe(job, event, links, config)
     return API_IN_ONE[job.dialect](job, event, links, config)

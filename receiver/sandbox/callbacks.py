@@ -1,4 +1,4 @@
-"""Sending callbacks: their bytes, their signature, and how often they are tried."""
+"""Send callbacks: build, sign, retry."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ BIG = 5_000_000
 
 
 def sign(body: bytes, api_key: str, form: SignatureKey) -> str:
-    """Apiframe's `X-Webhook-Signature`: an HMAC keyed by the SHA-256 of the API key, raw or as hex text."""
+    """Return Apiframe's `X-Webhook-Signature`: an HMAC keyed by the API key's SHA-256, raw or in hex."""
     digest = hashlib.sha256(api_key.encode())
     key = digest.hexdigest().encode() if form == "hex" else digest.digest()
     return "sha256=" + hmac.new(key, body, hashlib.sha256).hexdigest()
 
 
 def body_of(job: SandboxJob, event: Event, config: SandboxConfig) -> bytes:
-    """The bytes of a callback, spoiled as the job's faults say."""
+    """Return the bytes of a callback, broken as the job's faults say."""
     links = [job.faults.url for _ in job.specs] if "evil_url" in job.faults else job.links()
     content = callback_bodies.render(job, event, links, config)
     if "big_callback" in job.faults:
@@ -38,7 +38,7 @@ def body_of(job: SandboxJob, event: Event, config: SandboxConfig) -> bytes:
 
 
 def headers_of(job: SandboxJob, event: Event, body: bytes, config: SandboxConfig) -> dict[str, str]:
-    """The headers of a callback; only Apiframe has a signature."""
+    """Return the headers of a callback; only Apiframe has a signature."""
     headers = {"content-type": "application/json", "user-agent": "darkroom-sandbox"}
     if job.account.gateway != "apiframe":
         return headers
@@ -49,22 +49,22 @@ def headers_of(job: SandboxJob, event: Event, body: bytes, config: SandboxConfig
     return headers
 
 
-class Courier:
-    """Takes callbacks to their receivers and writes down what those answered."""
+class CallbackSender:
+    """Sends callbacks and records the responses."""
 
     def __init__(self, config: SandboxConfig, jobs: Jobs) -> None:
         self._config, self._jobs = config, jobs
-        # Redirects are not followed, as the gateways do not; proxies of the environment are not for us.
-        # Idle connections are dropped before a usual server drops them, so that none is used while it dies.
+        # As the gateways do, it follows no redirects. Proxies of the environment are ignored.
+        # Idle connections are closed before a usual server closes them, so that none is used meanwhile.
         limits = httpx.Limits(max_connections=100, keepalive_expiry=2.0)
         self._client = httpx.AsyncClient(trust_env=False, timeout=config.callback_timeout_s, limits=limits)
 
     async def once(self, job: SandboxJob, event: Event) -> None:
-        """Send a progress event; nobody tries those again."""
+        """Send a progress event, without retries."""
         await self._attempt(job, event, 1)
 
     async def deliver(self, job: SandboxJob, event: Event) -> None:
-        """Send the last callback until it is answered 2xx or the attempts are used up."""
+        """Send the last callback, with retries until 2xx."""
         for attempt, delay in enumerate((0.0, *self._config.retry_delays_s), 1):
             await asyncio.sleep(delay)
             delivered = await self._attempt(job, event, attempt)
@@ -76,7 +76,7 @@ class Courier:
                 return
         if job.webhook_status != "delivered":
             job.webhook_status = "failed"
-            log.info("%s callback given up", job.id)
+            log.info("%s callback failed", job.id)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -88,8 +88,8 @@ class Courier:
         headers = headers_of(job, event, body, self._config)
         status, problem = None, None
         try:
-            answer = await self._client.post(job.callback_url, content=body, headers=headers)
-            status = answer.status_code
+            response = await self._client.post(job.callback_url, content=body, headers=headers)
+            status = response.status_code
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             problem = type(error).__name__
         sent = CallbackSent(event, attempt, status, problem, body_digest(body))
@@ -97,4 +97,4 @@ class Courier:
         # The path of a callback URL is a credential, so only the host is logged.
         host = urlsplit(job.callback_url).netloc
         log.info("%s callback %s to %s, attempt %d: %s", job.id, event, host, attempt, status or problem)
-        return sent.answered
+        return sent.delivered

@@ -1,4 +1,4 @@
-"""How a sandbox is set up: its accounts, its timing, and what is unsettled about the real gateways."""
+"""Configure a sandbox: accounts, timing, and what is not documented of the real gateways."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIALECTS: tuple[Dialect, ...] = get_args(Dialect)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A customer of one of the gateways, known by its API key."""
+    """A customer of one of the gateways, by API key."""
 
     key: str
     gateway: GatewayName
@@ -40,11 +40,11 @@ class SandboxConfig:
 
     accounts: tuple[Account, ...] = ACCOUNTS
     latency_s: tuple[float, float] = (0.3, 1.2)
-    """Least and most time that a job takes, drawing apart. Jobs that ask for the same take the same."""
+    """Least and most time of a job, without drawing. Equal requests take equal time."""
     signature_key: SignatureKey = "raw"
     """What keys Apiframe's HMAC: the digest of the API key as bytes, as hex text, or nothing is signed."""
     dialect: Dialect = "envelope"
-    """The shape of API in One's callbacks, where a job does not say."""
+    """The default shape of API in One's callbacks."""
     bare_result: bool = False
     """Apiframe's older shape: `result` is one URL as text and not `{"images": [...]}`."""
     reports_seed: bool = True
@@ -52,18 +52,18 @@ class SandboxConfig:
     retention_s: float = 24 * 3600
     """How long image links live after completion."""
     retry_delays_s: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Waits between attempts to deliver a callback that was not answered 2xx."""
+    """Backoff between attempts to deliver a callback."""
     callback_timeout_s: float = 10.0
     public_url: str | None = None
-    """What image links begin with; by default the address that the submit request was sent to."""
+    """The base URL of image links; by default that of the submit request."""
     image_px: int = 1024
     """Side of a square image at 1K, in pixels. Small values make a fast sandbox for tests."""
     plain_images: bool = False
-    """Draw patches of colour and no pictures, in a millisecond each, where only speed counts."""
+    """Draw patches of colour instead of pictures, in a millisecond each."""
     drawing_threads: int = 2
     keep_images: int = 32
-    """How many drawn images stay in memory; others are drawn again when they are asked for."""
+    """How many drawn images are cached; others are drawn again on request."""
     keep_jobs: int = 50_000
-    """How many jobs are remembered; the oldest finished ones are forgotten first."""
+    """How many jobs are kept; the oldest finished ones are dropped first."""
     clock: Callable[[], float] = time.time
-    """Seconds since 1970 UTC. Decides when links expire and idempotency keys are forgotten."""
+    """Seconds since 1970 UTC. Decides when links and idempotency keys expire."""

@@ -1,4 +1,4 @@
-"""What a request to the sandbox asked to go wrong.
+"""Parse the faults that a request to the sandbox asks for.
 
 A fault stands in the job's own parameters under `sandbox` (Apiframe: inside the model's parameter block;
 API in One: beside the others), as a name (`"late"`) or as an object (`{"fault": "late", "delay_s": 2}`),
@@ -23,22 +23,22 @@ KINDS: Mapping[str, str] = {
     "late": "the callback comes `delay_s` after completion; polls see the job done meanwhile",
     "duplicate": "the last callback is sent `times` times; with `at_once` all in the same instant",
     "out_of_order": "a progress callback follows the last one",
-    "early": "the last callback is delivered before the submit request is answered",
+    "early": "the last callback is delivered before the response to the submit request",
     "wrong_signature": "callbacks are signed with another key (Apiframe)",
     "unsigned": "callbacks are not signed (Apiframe)",
     "malformed_callback": "callbacks are cut in the middle, so they are not JSON",
     "big_callback": "callbacks are padded to about `bytes` bytes, 5 million by default",
     "evil_url": "callbacks name `url` as the image; polls tell the truth",
     "failed": "the job fails with `message`",
-    "failed_in_200": "the submit request is answered with HTTP 200 and an error inside (API in One)",
+    "failed_in_200": "the submit request gets HTTP 200 and an error inside (API in One)",
     "refused": "the submit request is refused with 400",
-    "rate_limited": "the submit request is answered 429 with `retry_after_s`, `times` times",
-    "unavailable": "the submit request is answered 503, `times` times",
-    "server_error": "the submit request is answered 500, `times` times, and the job is not taken",
-    "lost_answer": "the job is taken, and the connection closed without an answer, `times` times",
-    "cut_answer": "the job is taken, and its answer ends in the middle, `times` times",
-    "slow_answer": "the job is taken, and the answer comes `delay_s` later",
-    "poll_error": "polls are answered `status`, 500 by default, `times` times",
+    "rate_limited": "the submit request gets 429 with `retry_after_s`, `times` times",
+    "unavailable": "the submit request gets 503, `times` times",
+    "server_error": "the submit request gets 500, `times` times, and the job is not accepted",
+    "lost_answer": "the job is accepted, and the connection closed without a response, `times` times",
+    "cut_answer": "the job is accepted, and its response ends in the middle, `times` times",
+    "slow_answer": "the job is accepted, and the response comes `delay_s` later",
+    "poll_error": "polls get `status`, 500 by default, `times` times",
     "changes_mind": "`delay_s` after the last callback the job has failed after all, for callbacks and polls;"
     " with `failed` it has succeeded after all",
     "slow_image": "image bytes drip in, spread over `delay_s`",
@@ -65,7 +65,7 @@ ONLY: Mapping[str, GatewayName] = {
 
 
 class BadFault(Exception):
-    """The request asked for a fault that there is not; the message says what there is."""
+    """The request asks for an unknown fault; the message lists the known ones."""
 
 
 class Asked(BaseModel):
@@ -91,7 +91,7 @@ class Asked(BaseModel):
 
 
 def read(headers: Mapping[str, str], body_value: object, gateway: GatewayName) -> Asked:
-    """Read what was asked for; the header wins over the body. Raises BadFault."""
+    """Parse the requested faults; the header overrides the body. Raises BadFault."""
     header = headers.get(HEADER)
     value = _from_header(header) if header else body_value
     if value is None:

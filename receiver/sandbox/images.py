@@ -1,4 +1,4 @@
-"""Handing out images, whole or spoiled as the job's faults say."""
+"""Serve images, whole or broken as the job's faults say."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def image(request: Request) -> Response:
 
 
 def find(sandbox: Sandbox, request: Request) -> tuple[SandboxJob, Spec] | Response:
-    """The job and image that a link speaks of, or the answer that a dead link gives."""
+    """Return the job and image of a link, or the response of a dead link."""
     job = sandbox.jobs.get(request.path_params["job"])
     name = re.fullmatch(r"(\d{1,3})\.(png|jpg)", request.path_params["name"])
     if job is None or name is None or job.status != "COMPLETED" or expired(sandbox, job):
@@ -54,13 +54,13 @@ def find(sandbox: Sandbox, request: Request) -> tuple[SandboxJob, Spec] | Respon
 
 
 def expired(sandbox: Sandbox, job: SandboxJob) -> bool:
-    """Whether a job's images are past their retention."""
+    """Return whether a job's images are past their retention."""
     age = sandbox.config.clock() - (job.completed_at or job.created_at)
     return job.status == "COMPLETED" and age >= sandbox.config.retention_s
 
 
 def pieces(picture: bytes, size: int | None) -> tuple[int, Iterator[bytes]]:
-    """An image's length and its bytes; with a size, a PNG padded to it, made piece by piece."""
+    """Return an image's length and its bytes; with a size, a PNG padded to it, chunk by chunk."""
     if size is None:
         return len(picture), iter((picture,))
     sizes = _pad_sizes(size - len(picture))
@@ -75,8 +75,8 @@ def pieces(picture: bytes, size: int | None) -> tuple[int, Iterator[bytes]]:
     return total, parts()
 
 
-def noted(picture: bytes) -> bytes:
-    """The same picture in other bytes: with a comment, in PNG as a private chunk."""
+def with_comment(picture: bytes) -> bytes:
+    """Return the same picture in other bytes: with a comment, in PNG as a private chunk."""
     if picture.startswith(b"\xff\xd8"):
         return picture[:2] + b"\xff\xfe\x00\x07again" + picture[2:]
     return picture[:-_END] + _pad(5) + picture[-_END:]
@@ -95,7 +95,7 @@ def _serve(jobs: Jobs, job: SandboxJob, spec: Spec, picture: bytes) -> Response:
     if again("single_use_link"):
         return PlainTextResponse("This link was used", faults.status or 404)
     if again("other_bytes"):
-        picture = noted(picture)
+        picture = with_comment(picture)
     if strikes("html_image"):
         return Response(HTML, media_type="image/png")
     if strikes("redirect_image"):

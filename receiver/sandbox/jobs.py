@@ -1,4 +1,4 @@
-"""What the sandbox remembers: its jobs, who may see them, and what everybody has left to spend."""
+"""Keep the sandbox's jobs, accounts and credits, in memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ State = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
 Event = Literal["progress", "completed", "failed"]
 
 REPLAY_S = 24 * 3600
-"""How long Apiframe remembers an idempotency key."""
+"""TTL of Apiframe's idempotency keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackSent:
-    """One attempt to deliver a callback. `status` is None if no answer came; `problem` says why."""
+    """One attempt to deliver a callback. `status` is None if there was no response; `problem` says why."""
 
     event: Event
     attempt: int
@@ -34,14 +34,14 @@ class CallbackSent:
     """Hex digest of the body that was sent."""
 
     @property
-    def answered(self) -> bool:
-        """Whether the receiver said that it has it: any 2xx."""
+    def delivered(self) -> bool:
+        """Whether the receiver returned 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
 
 @dataclass(slots=True)
 class SandboxJob:
-    """A job as the gateway sees it. Changes as it goes on; only the sandbox's event loop changes it."""
+    """A job at the stand-in. Only the sandbox's event loop changes it."""
 
     id: str
     account: Account
@@ -65,46 +65,46 @@ class SandboxJob:
     webhook_status: Literal["pending", "delivered", "failed"] | None = None
     callbacks: list[CallbackSent] = field(default_factory=list)
     link: int = 1
-    """Which issue of the image links is handed out now."""
+    """The current issue of the image links."""
     link_tried: bool = False
     made: bool = False
-    """Its images were to be had once, even if it changed its mind since."""
+    """Whether it has succeeded once, even if it changed its mind since."""
     told: asyncio.Event = field(default_factory=asyncio.Event)
-    """The last callback was tried once, or will never be."""
+    """Set when the last callback was tried once, or never will be."""
     over: bool = False
-    """Nothing more will happen to this job by itself."""
+    """Whether nothing more will happen to this job by itself."""
 
     @property
     def done(self) -> bool:
-        """Whether polls say that it is over."""
+        """Whether polls say that it is finished."""
         return self.status in ("COMPLETED", "FAILED")
 
     @property
     def done_at(self) -> str | None:
-        """When that was, as text."""
+        """When it finished, as text."""
         return None if self.completed_at is None else iso(self.completed_at)
 
     def dead(self, link: int) -> bool:
-        """Whether this issue of the links is one that never works."""
+        """Return whether this issue of the links never works."""
         dead = "expired_link" in self.faults
         return dead and (self.faults.forever or link <= (self.faults.times or 1))
 
     def links(self) -> list[str]:
-        """Where the images are."""
+        """Return the image links."""
         query = f"?link={self.link}" if self.link > 1 else ""
         return [
             f"{self.base_url}/images/{self.id}/{spec.index}.{spec.extension}{query}" for spec in self.specs
         ]
 
     def renew(self) -> None:
-        """Hand out fresh links from now on, if somebody found that the present ones are dead."""
+        """Issue fresh links if the current ones are dead and were tried."""
         if self.link_tried and self.dead(self.link):
             self.link, self.link_tried = self.link + 1, False
 
 
 @dataclass(frozen=True, slots=True)
 class JobReport:
-    """A job as it stood at one moment, for tests and people."""
+    """A snapshot of a job, for tests and people."""
 
     id: str
     gateway: GatewayName
@@ -124,12 +124,12 @@ class JobReport:
     created_at: str
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
 class Jobs:
-    """All jobs and balances, in memory. The loop writes; other threads may read reports and wait."""
+    """All jobs and balances. The loop writes; other threads may read reports and wait."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self._config = config
@@ -142,16 +142,16 @@ class Jobs:
         self._changed = threading.Condition()
 
     def account(self, key: str | None, gateway: GatewayName) -> Account | None:
-        """The account of an API key, if it is one of this gateway's."""
+        """Return the account of an API key, if it is one of this gateway's."""
         account = self._accounts.get(key or "")
         return account if account and account.gateway == gateway else None
 
     def balance(self, account: Account) -> int:
-        """Credits left."""
+        """Return the credits left."""
         return self._credits[account.key]
 
     def add(self, job: SandboxJob, digest: str) -> None:
-        """Take a job, its credits, and its idempotency key."""
+        """Add a job, charge its credits, and remember its idempotency key."""
         self._credits[job.account.key] -= job.cost
         if job.idempotency_key:
             self._replays[job.account.key, job.idempotency_key] = (digest, job.id, job.created_at)
@@ -160,12 +160,12 @@ class Jobs:
         self.changed()
 
     def refund(self, job: SandboxJob) -> None:
-        """Give the credits of a failed job back."""
+        """Refund the credits of a failed job."""
         self._credits[job.account.key] += job.cost
         job.cost = 0
 
     def replay(self, account: Account, key: str | None) -> tuple[str, SandboxJob] | None:
-        """The digest and job of an earlier submission with this idempotency key, for 24 hours."""
+        """Return the digest and job of an earlier submission with this idempotency key, for 24 hours."""
         digest, job_id, at = self._replays.get((account.key, key or ""), ("", "", 0.0))
         job = self._jobs.get(job_id)
         if job is None or self._config.clock() - at >= REPLAY_S:
@@ -178,30 +178,30 @@ class Jobs:
             self._submits[key] += 1
 
     def submits(self, key: str) -> int:
-        """How many submissions came with this idempotency key, however they were answered."""
+        """Return the number of submissions with this idempotency key, refused ones included."""
         return self._submits[key]
 
     def spend(self, kind: str, submission: str, times: int) -> bool:
-        """Whether this fault should strike this submission once more."""
+        """Count a fault of a submission; return whether it strikes once more."""
         self._refusals[kind, submission] += 1
         return self._refusals[kind, submission] <= times
 
     def get(self, job_id: str, account: Account | None = None) -> SandboxJob | None:
-        """A job by id; another account's is as good as none."""
+        """Return a job by id; another account's is not found."""
         job = self._jobs.get(job_id)
         return job if job and account in (None, job.account) else None
 
     def latest(self, account: Account) -> Iterator[SandboxJob]:
-        """An account's jobs, newest first."""
+        """Yield an account's jobs, newest first."""
         return (job for job in reversed(list(self._jobs.values())) if job.account == account)
 
     def changed(self) -> None:
-        """Wake those who wait for something to happen to a job."""
+        """Wake the threads in `wait`."""
         with self._changed:
             self._changed.notify_all()
 
     def wait(self, job_id: str, timeout_s: float, *, told: bool) -> bool:
-        """Wait, in another thread than the loop's, until a job is done, or over with all its callbacks."""
+        """Wait, in another thread than the loop's, until a job is done; if `told`, with all its callbacks."""
 
         def reached() -> bool:
             job = self._jobs.get(job_id)
@@ -211,7 +211,7 @@ class Jobs:
             return self._changed.wait_for(reached, timeout_s)
 
     def reports(self) -> list[JobReport]:
-        """All jobs as they stand now, oldest first."""
+        """Return snapshots of all jobs, oldest first."""
         return [report(job) for job in list(self._jobs.values())]
 
     def _forget(self) -> None:
@@ -224,7 +224,7 @@ class Jobs:
 
 
 def report(job: SandboxJob) -> JobReport:
-    """A job as it stands now."""
+    """Return a snapshot of a job."""
     return JobReport(
         id=job.id,
         gateway=job.account.gateway,
@@ -252,5 +252,5 @@ def iso(seconds: float) -> str:
 
 
 def body_digest(body: bytes) -> str:
-    """Hex SHA-256 of a request body."""
+    """Return the hex SHA-256 of a request body."""
     return hashlib.sha256(body).hexdigest()

@@ -1,4 +1,4 @@
-"""The life of a sandbox job: queued, drawn, done, told."""
+"""Run the lifecycle of sandbox jobs: queued, drawn, finished, callbacks sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 
-from receiver.sandbox.callbacks import Courier
+from receiver.sandbox.callbacks import CallbackSender
 from receiver.sandbox.config import SandboxConfig
 from receiver.sandbox.jobs import Event, Jobs, SandboxJob
 from receiver.sandbox.pictures import Studio
@@ -14,43 +14,43 @@ from receiver.sandbox.pictures import Studio
 log = logging.getLogger("darkroom.sandbox")
 
 STEPS = ((10, 0.25), (45, 0.4), (80, 0.35))
-"""Progress in per cent, and the share of the job's time that passes after it is reached."""
+"""Progress in per cent, and the share of the job's time after it."""
 
 
 class Sandbox:
-    """The running sandbox: what it remembers, who draws, and who carries callbacks."""
+    """The running sandbox: its jobs, the studio that draws, and the sender of callbacks."""
 
     def __init__(self, config: SandboxConfig) -> None:
         self.config = config
         self.jobs = Jobs(config)
         self.studio = Studio(config.drawing_threads, config.keep_images)
-        self._courier: Courier | None = None
-        self._lives: set[asyncio.Task[None]] = set()
+        self._sender: CallbackSender | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
-    def courier(self) -> Courier:
-        """Made on first use, because it belongs to the running event loop."""
-        if self._courier is None:
-            self._courier = Courier(self.config, self.jobs)
-        return self._courier
+    def sender(self) -> CallbackSender:
+        """The sender of callbacks; made on first use, because it belongs to the running event loop."""
+        if self._sender is None:
+            self._sender = CallbackSender(self.config, self.jobs)
+        return self._sender
 
     def start(self, job: SandboxJob) -> None:
-        """Let a job live; it goes on after the request that brought it is answered."""
-        log.info("%s %s takes %s: %.60s", job.account.gateway, job.id, job.model, job.prompt)
-        life = asyncio.create_task(self._live(job))
-        self._lives.add(life)
-        life.add_done_callback(self._lives.discard)
+        """Start a job's task, which outlives its request."""
+        log.info("%s %s accepted %s: %.60s", job.account.gateway, job.id, job.model, job.prompt)
+        task = asyncio.create_task(self._run(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End every life and close what was opened."""
-        for life in list(self._lives):
-            life.cancel()
-        await asyncio.gather(*self._lives, return_exceptions=True)
-        if self._courier is not None:
-            await self._courier.close()
+        """Cancel all tasks and close the connections."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._sender is not None:
+            await self._sender.close()
         await asyncio.to_thread(self.studio.close)
 
-    async def _live(self, job: SandboxJob) -> None:
+    async def _run(self, job: SandboxJob) -> None:
         try:
             await self._work(job)
             await self._tell(job)
@@ -69,8 +69,8 @@ class Sandbox:
         for progress, share in STEPS:
             job.status, job.progress = "PROCESSING", progress
             self.jobs.changed()
-            if "progress" in job.events and self._speaks(job):
-                await self.courier.once(job, "progress")
+            if "progress" in job.events and self._calls_back(job):
+                await self.sender.once(job, "progress")
             await asyncio.sleep(latency * share)
         await asyncio.gather(*(asyncio.wrap_future(picture) for picture in pictures))
         self._finish(job, failed="failed" in job.faults)
@@ -87,25 +87,25 @@ class Sandbox:
 
     async def _tell(self, job: SandboxJob) -> None:
         event: Event = "failed" if job.status == "FAILED" else "completed"
-        if event not in job.events or not self._speaks(job):
+        if event not in job.events or not self._calls_back(job):
             return
         if "late" in job.faults:
             await asyncio.sleep(job.faults.delay_s)
         times = (job.faults.times or 2) if "duplicate" in job.faults else 1
         if job.faults.at_once:
-            await asyncio.gather(*(self.courier.deliver(job, event) for _ in range(times)))
+            await asyncio.gather(*(self.sender.deliver(job, event) for _ in range(times)))
         else:
             for _ in range(times):
-                await self.courier.deliver(job, event)
+                await self.sender.deliver(job, event)
         if "out_of_order" in job.faults:
-            await self.courier.once(job, "progress")
+            await self.sender.once(job, "progress")
 
-    def _speaks(self, job: SandboxJob) -> bool:
+    def _calls_back(self, job: SandboxJob) -> bool:
         return bool(job.callback_url) and "no_callback" not in job.faults
 
 
 def duration(job: SandboxJob, config: SandboxConfig) -> float:
-    """How long a job takes, in seconds: the same for the same prompt, model and seed."""
+    """Return how long a job takes, in seconds: the same for the same prompt, model and seed."""
     first = job.specs[0]
     # Not a secret: it only spreads the jobs.
     chance = random.Random(f"{first.prompt}\0{first.model}\0{first.seed}")  # noqa: S311

@@ -1,4 +1,4 @@
-"""The sandbox as an ASGI app, and as a server in a thread."""
+"""Serve the sandbox: as an ASGI app, and as a server in a thread."""
 
 from __future__ import annotations
 
@@ -102,11 +102,11 @@ class SandboxServer:
 
     @property
     def url(self) -> str:
-        """Where it answers: `http://127.0.0.1:PORT`."""
+        """The base URL: `http://127.0.0.1:PORT`."""
         return f"http://{self.host}:{self.port}"
 
     def start(self) -> Self:
-        """Serve; returns when requests are answered."""
+        """Start serving; return once it is ready."""
         listener = socket.create_server((self.host, self.port))
         self.port = listener.getsockname()[1]
         settings = uvicorn.Config(
@@ -138,11 +138,11 @@ class SandboxServer:
         self.stop()
 
     def jobs(self) -> list[JobReport]:
-        """Every job as it stands now, oldest first."""
+        """Return snapshots of all jobs, oldest first."""
         return self._sandbox.jobs.reports()
 
     def job(self, job_id: str) -> JobReport:
-        """One job as it stands now. Raises KeyError."""
+        """Return a snapshot of a job. Raises KeyError."""
         return {job.id: job for job in self.jobs()}[job_id]
 
     def wait(self, job_id: str, timeout_s: float = 10.0, *, told: bool = True) -> JobReport:
@@ -155,27 +155,27 @@ class SandboxServer:
         return self.job(job_id)
 
     def mend(self, job_id: str) -> None:
-        """End the faults of a job that was taken, so that what it could not give is there from now on."""
+        """End the faults of an accepted job, so that its images are available from now on."""
         job = self._sandbox.jobs.get(job_id)
         if job is None:
             raise KeyError(job_id)
         job.faults = faults.Asked()
 
     def submits(self, idempotency_key: str) -> int:
-        """How many submit requests came with this key, however they were answered."""
+        """Return the number of submit requests with this key, refused ones included."""
         return self._sandbox.jobs.submits(idempotency_key)
 
     def credits(self, api_key: str) -> int:
-        """What an account has left."""
+        """Return an account's credits."""
         account = next(account for account in self.config.accounts if account.key == api_key)
         return self._sandbox.jobs.balance(account)
 
     def image_bytes(self, job_id: str, n: int = 0) -> bytes:
-        """The true bytes of a job's image. Raises KeyError."""
+        """Return the unbroken bytes of a job's image. Raises KeyError."""
         return b"".join(self._image(job_id, n))
 
     def image_digest(self, job_id: str, n: int = 0) -> tuple[str, int]:
-        """Hex SHA-256 and length of a job's image, without holding a large one in memory. Raises KeyError."""
+        """Return hex SHA-256 and length of a job's image, streaming. Raises KeyError."""
         digest, length = hashlib.sha256(), 0
         for part in self._image(job_id, n):
             digest.update(part)
@@ -191,7 +191,7 @@ class SandboxServer:
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready, or has ended without ever being so."""
+    """Sets `ready` once it serves, or has ended."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -209,7 +209,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(HttpToolsProtocol):
-    """Lends the connection to the app, for the faults that break it."""
+    """Passes the transport to the app, for the faults that break it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

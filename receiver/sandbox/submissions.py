@@ -1,4 +1,4 @@
-"""What both gateways do at their front desk: who is asking, what they sent, and which faults strike there."""
+"""Authenticate and parse submissions, for both gateways, and strike with their faults."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from receiver.sandbox.jobs import Jobs, SandboxJob, body_digest
 from receiver.sandbox.lifecycle import Sandbox
 
 Refuse = Callable[..., Response]
-"""Makes a gateway's own error answer: `refuse(status, message, headers=None)`."""
+"""Builds a gateway's own error response: `refuse(status, message, headers=None)`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
-    """One submit request: by whom, its bytes, and the name by which a repetition of it is known."""
+class Received:
+    """One submit request: its account, bytes and idempotency key."""
 
     sandbox: Sandbox
     account: Account
@@ -32,24 +32,26 @@ class Visit:
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 of the body as it came."""
+        """Hex SHA-256 of the raw body."""
         return body_digest(self.body)
 
     @property
     def name(self) -> str:
-        """The same for the same submission, sent again."""
+        """The same for retries of the same submission."""
         return f"{self.account.key} {self.key or self.digest}"
 
 
 def api_key(request: Request) -> str | None:
-    """The key in `X-API-Key` or `Authorization: Bearer`."""
+    """Return the key in `X-API-Key` or `Authorization: Bearer`."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else None
     return request.headers.get("x-api-key") or bearer
 
 
-def enter(sandbox: Sandbox, gateway: GatewayName, key: str | None, refuse: Refuse) -> Account | Response:
-    """The account that an API key opens, or the answer to one that opens none."""
+def authenticate(
+    sandbox: Sandbox, gateway: GatewayName, key: str | None, refuse: Refuse
+) -> Account | Response:
+    """Return the account of an API key, or the response to an invalid one."""
     account = sandbox.jobs.account(key, gateway)
     if account is None:
         return refuse(401, "Missing API key" if not key else "Invalid API key")
@@ -57,7 +59,7 @@ def enter(sandbox: Sandbox, gateway: GatewayName, key: str | None, refuse: Refus
 
 
 def parse(body: bytes) -> dict[str, Any] | None:
-    """A JSON object, or None."""
+    """Parse a JSON object; None if it is not one."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -65,29 +67,29 @@ def parse(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def strike(visit: Visit, faults: Asked, refuse: Refuse) -> Response | None:
-    """The answer of a fault that strikes before the job is taken, if one was asked for."""
-    jobs = visit.sandbox.jobs
+def strike(received: Received, faults: Asked, refuse: Refuse) -> Response | None:
+    """Return the response of a fault that strikes before the job is accepted, if there is one."""
+    jobs = received.sandbox.jobs
     times = faults.times or 1
     if "refused" in faults:
         return refuse(400, "The request was refused by the provider")
-    if "rate_limited" in faults and jobs.spend("rate_limited", visit.name, times):
+    if "rate_limited" in faults and jobs.spend("rate_limited", received.name, times):
         return refuse(429, "Rate limit exceeded", headers={"retry-after": str(faults.retry_after_s)})
-    if "unavailable" in faults and jobs.spend("unavailable", visit.name, times):
+    if "unavailable" in faults and jobs.spend("unavailable", received.name, times):
         return refuse(503, "Service temporarily unavailable")
-    if "server_error" in faults and jobs.spend("server_error", visit.name, times):
+    if "server_error" in faults and jobs.spend("server_error", received.name, times):
         return refuse(500, "Internal server error")
     return None
 
 
-async def answer(visit: Visit, faults: Asked, response: Response) -> Response:
-    """The answer to a job that was taken, unless it is to be late, cut, or lost on the way."""
-    jobs, times = visit.sandbox.jobs, faults.times or 1
+async def respond(received: Received, faults: Asked, response: Response) -> Response:
+    """Return the response for an accepted job; late, cut or lost if a fault says so."""
+    jobs, times = received.sandbox.jobs, faults.times or 1
     if "slow_answer" in faults:
         await asyncio.sleep(faults.delay_s)
-    if "lost_answer" in faults and jobs.spend("lost_answer", visit.name, times):
+    if "lost_answer" in faults and jobs.spend("lost_answer", received.name, times):
         return Cut(media_type="application/json", head=False)
-    if "cut_answer" in faults and jobs.spend("cut_answer", visit.name, times):
+    if "cut_answer" in faults and jobs.spend("cut_answer", received.name, times):
         whole = bytes(response.body)
         half, status = whole[: len(whole) // 2], response.status_code
         return Cut(half, len(whole), media_type="application/json", status=status)
@@ -95,7 +97,7 @@ async def answer(visit: Visit, faults: Asked, response: Response) -> Response:
 
 
 def poll_error(jobs: Jobs, job: SandboxJob, refuse: Refuse) -> Response | None:
-    """The answer to a poll that is to go wrong, if one was asked for."""
+    """Return the error response of a poll, if a fault asks for one."""
     faults = job.faults
     if "poll_error" in faults and jobs.spend("poll_error", job.id, faults.times or 1):
         headers = {"retry-after": str(faults.retry_after_s)} if faults.status == 429 else None
@@ -104,6 +106,6 @@ def poll_error(jobs: Jobs, job: SandboxJob, refuse: Refuse) -> Response | None:
 
 
 def base_url(request: Request) -> str:
-    """What image links begin with."""
+    """Return the base URL of image links."""
     sandbox: Sandbox = request.app.state.sandbox
     return (sandbox.config.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")

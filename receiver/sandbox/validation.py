@@ -1,4 +1,4 @@
-"""What Apiframe and API in One accept, as far as they say so.
+"""Validate submissions as Apiframe and API in One document them.
 
 Apiframe: the OpenAPI file that its SDK carries, https://github.com/apiframe-ai/apiframe-nodejs-sdk. The
 Imagen models are checked to the letter; the parameter blocks of other models are accepted as they are.
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 Details = dict[str, list[str]]
-"""What is wrong, by JSON path."""
+"""Validation errors by JSON path."""
 
 _FAMILIES = {
     "midjourneyParams": "midjourney",
@@ -40,7 +40,7 @@ _FAMILIES = {
     "fluxLoraParams": "flux-lora",
 }
 FAMILY: Mapping[str, str] = {model: block for block, models in _FAMILIES.items() for model in models.split()}
-"""Each of Apiframe's image models, and the name of its parameter block."""
+"""Apiframe's image models, and the name of each one's parameter block."""
 NEEDS_PARAMS = ("ideogram-character", "flux-lora")
 LONG_PROMPTS = ("wan-image-2.7", "wan-image-2.7-pro")
 
@@ -93,7 +93,7 @@ class ApiframeRequest(BaseModel):
 
 
 class ApiInOneRequest(BaseModel):
-    """A request to API in One's image route; fields of its other models are let through."""
+    """A request to API in One's image route; fields of its other models are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -107,7 +107,7 @@ class ApiInOneRequest(BaseModel):
 
 
 def apiframe(body: dict[str, Any]) -> tuple[ApiframeRequest, dict[str, Any]] | Details:
-    """Read a submission to Apiframe: its common fields and its parameter block, or what is wrong."""
+    """Parse a submission to Apiframe: its common fields and its parameter block, or the errors."""
     model = body.get("model")
     block = FAMILY.get(model) if isinstance(model, str) else None
     if not isinstance(model, str) or block is None:
@@ -115,7 +115,7 @@ def apiframe(body: dict[str, Any]) -> tuple[ApiframeRequest, dict[str, Any]] | D
     common = {name: value for name, value in body.items() if name != block}
     params = body.get(block, {})
     details = _problems(ApiframeRequest, common)
-    # A null is not left out: the schema knows no null.
+    # The schema has no null.
     for name in ("webhookUrl", "webhookEvents"):
         if name in body and body[name] is None:
             details[name] = ["Expected a value, received null"]
@@ -131,7 +131,7 @@ def apiframe(body: dict[str, Any]) -> tuple[ApiframeRequest, dict[str, Any]] | D
 
 
 def api_in_one(body: dict[str, Any]) -> ApiInOneRequest | Details:
-    """Read a submission to API in One, or what is wrong."""
+    """Parse a submission to API in One, or return the errors."""
     details = _problems(ApiInOneRequest, body)
     if "model" in body and body["model"] not in CREDITS:
         details["model"] = [f"unknown model; there are {', '.join(CREDITS)}"]

@@ -62,7 +62,7 @@ def judge(world: World, *, unfinished: bool = False) -> Verdict:
     return Verdict(
         jobs=len(evidence.accepted),
         callbacks_sent=len(sent),
-        callbacks_answered=sum(attempt.answered for attempt in sent),
+        callbacks_answered=sum(attempt.delivered for attempt in sent),
         archived=sum(row["status"] in STORED for row in rows),
         found_by_polling=evidence.status["found_by_polling"],
         failed=Counter(row["error_code"] for row in rows if row["status"] == "failed"),
@@ -121,7 +121,7 @@ def _callbacks(evidence: Evidence) -> Iterator[Problem]:
     for made in evidence.made:
         if (job := evidence.prompts.get(made.prompt)) is None:
             continue
-        for body in {attempt.body_sha256 for attempt in made.callbacks if attempt.answered}:
+        for body in {attempt.body_sha256 for attempt in made.callbacks if attempt.delivered}:
             if not kept[job.job_id, body]:
                 yield Problem("lost", f"a callback of job {job.job_id} was answered 2xx and is not there")
     for (job_id, _), times in kept.items():
