@@ -1,4 +1,4 @@
-"""`GET /v1/events`: what happens, as it happens, as server-sent events (the HTML standard, section 9.2)."""
+"""Serve `GET /v1/events`: jobs and outputs as server-sent events (HTML standard, section 9.2)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOWHERE = EventPosition(sys.maxsize)
 
 LAST_EVENT_ID = Header(
     "Last-Event-ID",
-    "The `id` of the last event that you have: the stream goes on after it. Browsers send it by themselves.",
+    "The `id` of the last event that you have: the stream continues after it. Browsers send it.",
 )
 EVENTS = Operation(
     "GET /v1/events",
@@ -63,18 +63,18 @@ class EventsPage:
         return [guarded(EVENTS, self.follow, self.admission)]
 
     async def follow(self, request: Request, query: EventQuery) -> Response:
-        """Follow what happens, as server-sent events, from now on or after an event that you name.
+        """Follow jobs and outputs as server-sent events, from now on or after the event `since`.
 
-        `event: job`: a job was taken in or has moved. Its data is `{"job_id", "gateway", "status",
-        "error_code", "at"}`, `error_code` null unless the job failed or waits for something to be mended.
+        `event: job`: a job was created or its status changed. Its data is `{"job_id", "gateway", "status",
+        "error_code", "at"}`, `error_code` null unless the job failed or waits for a problem to be fixed.
 
         `event: output`: an image was archived. Its data is `{"job_id", "output_id", "gateway", "at"}`.
 
-        `event: reset`: what happened since the event that you named is not known, because it was too long ago
-        (`"reason": "forgotten"`, after 24 hours) or this ledger never had that event (`"unknown"`). Read the
-        lists anew; the stream goes on with what happens from here on.
+        `event: reset`: events may be missing, because `since` is too long ago (`"reason": "forgotten"`, after
+        24 hours) or this ledger never had that event (`"unknown"`). Read the lists again; the stream
+        continues with new events.
 
-        Each event has an `id`. Ids grow; send them back as they are. A comment comes every 15 seconds.
+        Each event has an `id`. Ids grow; send them back unchanged. A comment comes every 15 seconds.
         """
         headers = {"x-accel-buffering": "no"}
         if request.method == "HEAD":

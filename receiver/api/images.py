@@ -1,4 +1,4 @@
-"""Links that never die: an output's image, its thumbnail, and the record of what made it."""
+"""Serve an output's image, its thumbnail and its record under stable links."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
@@ -22,7 +23,7 @@ from receiver.http.bucket_threads import BucketThreads
 from receiver.http.query import NoQuery
 from receiver.http.ranges import ByteRange, is_not_modified, requested_range
 from receiver.http.routing import Answer, Header, Operation, Served, guarded
-from receiver.schemas.types import OutputId
+from receiver.schemas.types import DIGEST_EXAMPLE, OutputId
 from receiver.thumbnails.cache import RECIPE, Thumbnails
 from storage.archive.archive import Archive
 from storage.archive.object_store import ObjectStore
@@ -44,12 +45,19 @@ KEPT = {
     "cross-origin-resource-policy": "same-origin",
 }
 
+ETAG_VALUE = Annotated[str, Field(examples=[f'"{DIGEST_EXAMPLE}"'])]
 ETAG = Header("ETag", "The SHA-256 of the image, quoted; of a thumbnail a weak one.")
-NAMED = Header("Content-Disposition", "A name for the file, from the prompt.")
-KEEP = Header("Cache-Control", "To be kept, and shown only after asking again with its ETag.")
-IF_NONE_MATCH = Header("If-None-Match", "ETags of what you have already; answered 304.")
-RANGE = Header("Range", "One range of bytes, with `?stream=1`: `bytes=0-99`, `bytes=100-` or `bytes=-50`.")
-IF_RANGE = Header("If-Range", "The ETag of what you have a part of: if it is another one, all is sent.")
+NAMED = Header("Content-Disposition", "A file name made of the prompt.")
+KEEP = Header("Cache-Control", "It may be cached, and must be revalidated with its ETag.")
+IF_NONE_MATCH = Header("If-None-Match", "ETags of what you have already, for a 304.", ETAG_VALUE)
+RANGE = Header(
+    "Range",
+    "One range of bytes, with `?stream=1`: `bytes=0-99`, `bytes=100-` or `bytes=-50`.",
+    Annotated[str, Field(examples=["bytes=0-1023"])],
+)
+IF_RANGE = Header(
+    "If-Range", "The ETag of what you have a part of: if it differs, the whole image is sent.", ETAG_VALUE
+)
 PART = Header("Content-Range", "Which bytes these are.")
 
 IMAGE = Operation(
@@ -62,8 +70,8 @@ IMAGE = Operation(
     answers={
         307: Answer(None, "A fresh link to the image.", (Header("Location", "A presigned link."),)),
         200: Answer(bytes, "The image, with `?stream=1`.", (ETAG, NAMED, KEEP), IMAGES),
-        206: Answer(bytes, "The part asked for.", (ETAG, NAMED, KEEP, PART), IMAGES),
-        304: Answer(None, "You have it already.", (ETAG, KEEP)),
+        206: Answer(bytes, "The requested range.", (ETAG, NAMED, KEEP, PART), IMAGES),
+        304: Answer(None, "Not modified.", (ETAG, KEEP)),
     },
     errors=(UnsatisfiableRange,),
 )
@@ -76,7 +84,7 @@ THUMBNAIL = Operation(
     headers=(IF_NONE_MATCH,),
     answers={
         200: Answer(bytes, "The thumbnail.", (ETAG, NAMED, KEEP), (MEDIA_TYPE,)),
-        304: Answer(None, "You have it already.", (ETAG, KEEP)),
+        304: Answer(None, "Not modified.", (ETAG, KEEP)),
     },
     errors=(NoThumbnail,),
 )
@@ -112,7 +120,7 @@ class Links:
         ]
 
     async def image(self, request: Request, query: ImageQuery) -> Response:
-        """Lead to an output's bytes: a fresh presigned link, or with `?stream=1` the bytes themselves."""
+        """Fetch an output's image: a redirect to a fresh presigned link, or the image with `?stream=1`."""
         found = await self._find(request)
         if not query.stream:
             # Apart, because it may have to ask somebody for fresh credentials.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -46,7 +46,7 @@ MAX_BODY = 1024 * 1024
 IDEMPOTENCY_KEY = Header(
     "Idempotency-Key",
     "Your own name for this request: sent again with the same key, it returns the same job.",
-    Annotated[str, StringConstraints(min_length=1, max_length=255)],
+    Annotated[str, StringConstraints(min_length=1, max_length=255), Field(examples=["autumn-0001"])],
 )
 JOB_AT = Header("Location", "The path of the job.")
 

@@ -32,9 +32,9 @@ class NotificationQuery(Query):
     since: Moment | None = None
     """The job finished then or later: a date, an RFC 3339 time, or how long ago, such as `7d`."""
     limit: int = Field(50, ge=1, le=500)
-    """How many a page holds."""
+    """How many a page has."""
     cursor: NotificationId | None = None
-    """The `next_cursor` of the page before."""
+    """The `next_cursor` of the previous page."""
 
 
 LIST = Operation(

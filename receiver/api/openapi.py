@@ -1,4 +1,4 @@
-"""The HTTP surface as an OpenAPI 3.1 document, from the routes that are served and what they check with."""
+"""Generate the OpenAPI 3.1 document from the served routes and the models that validate."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic_core import core_schema
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from receiver.api.docs.examples import with_examples
 from receiver.api.docs.page import Reference
+from receiver.api.docs.samples import add_examples
 from receiver.errors import DarkroomError
 from receiver.http.query import TAG_FILTER, NoQuery, Tagged
 from receiver.http.routing import Answer, Header, Operation, Served, adapter
@@ -22,11 +22,11 @@ from receiver.schemas.notification import Message
 from receiver.schemas.problem import Problem
 
 ABOUT = """\
-Darkroom submits prompts to image gateways, and archives what they make.
+Darkroom submits prompts to image gateways, and archives the images.
 
-Errors are `application/problem+json` (RFC 9457) with a `code`. A path that is not here is answered 404, a
-method that is not here 405 with `Allow`; `HEAD` goes wherever `GET` goes. Every answer has an
-`X-Request-Id`: yours, if the request had a harmless one. More fields may be added to any answer."""
+Errors are `application/problem+json` (RFC 9457) with a `code`: 404 for an unknown path, 405 with `Allow` for
+an unknown method. `HEAD` works wherever `GET` does. Every response has an `X-Request-Id`: the request's own,
+if it had a valid one. More fields may be added to any response."""
 
 OPENAPI = Operation(
     "GET /openapi.json",
@@ -43,28 +43,28 @@ REQUEST_ID = Header("X-Request-Id", "The id under which the log has this request
 OF_STATUS = {
     401: (Header("WWW-Authenticate", "`Bearer`."),),
     416: (Header("Content-Range", "`bytes */` and the length of the whole."),),
-    429: (Header("Retry-After", "Seconds until the next request may come.", int, always=False),),
-    503: (Header("Retry-After", "Seconds until it is worth another try.", int),),
+    429: (Header("Retry-After", "Seconds until the next request is allowed.", int, always=False),),
+    503: (Header("Retry-After", "Seconds until another try makes sense.", int),),
 }
-"""The headers that come with every error of a status."""
+"""The headers of every error of a status."""
 
 TAGS = {
     "jobs": "A job is one submission to one gateway; it has one prompt and yields images.",
-    "outputs": "An output is one archived image of a job. Its id is the job's, a dot, and its number from 0.",
+    "outputs": "An output is one archived image of a job. Its id is the job's id, a dot and a number from 0.",
     "facets": "Outputs, counted by what they have in common.",
     "events": "What happens, as it happens.",
-    "notifications": "What your application was told when a job came to rest.",
+    "notifications": "Webhooks to your application, sent when a job finishes.",
     "status": "How many jobs are in each state; every accepted job is accounted for.",
     "usage": "Credits, jobs and images, added up.",
     "gateways": "The image gateways that are configured here.",
-    "callbacks": "Where gateways report. Nobody else calls this; it is the only route that must be public.",
+    "callbacks": "Where gateways report results; the only route that must be public.",
     "service": "The service itself.",
 }
-"""What a group of operations is about, in the order in which they are read; others follow."""
+"""The description of each group of operations, in the order of the page; other groups follow."""
 
 
 class Described:
-    """`GET /openapi.json` and `GET /docs`: they hold nothing secret, so whoever comes may read them."""
+    """`GET /openapi.json` and `GET /docs`: they hold nothing secret, so they need no token."""
 
     def __init__(self, routes: Sequence[Served], *, tokens: bool) -> None:
         """Describe these routes and those of the description. `tokens`: whether the API asks for one."""
@@ -78,7 +78,7 @@ class Described:
         return JSONResponse(self.document())
 
     def document(self) -> dict[str, Any]:
-        """The document. It is made at the first call, because most starts of the service are never asked."""
+        """Return the document, generated at the first call."""
         self._made = self._made or document(self.routes, tokens=self._tokens)
         return self._made
 
@@ -103,7 +103,7 @@ def document(routes: Iterable[Served], *, tokens: bool) -> dict[str, Any]:
             "securitySchemes": {TOKEN: scheme},
         },
     }
-    return with_examples(described)
+    return add_examples(described)
 
 
 def _tags(paths: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
@@ -120,9 +120,10 @@ def _version() -> str:
 
 
 class _Generator(GenerateJsonSchema):
-    """Says no title that only repeats a name, and tells apart what names and what values of a dictionary are.
+    """Generate schemas that client generators understand.
 
-    Generated clients drop whatever is told with `patternProperties`, which means the same.
+    No titles that repeat a name, and `propertyNames` with `additionalProperties` in place of
+    `patternProperties`, which they ignore.
     """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's own signature
@@ -174,22 +175,25 @@ class _Writer:
         return made
 
     def notification(self) -> dict[str, Any]:
-        """Describe what is sent to whoever is to be notified."""
+        """Describe the webhook to an application."""
         told = {
-            "webhook-id": "The same at each try; whoever has seen it has this notification already.",
+            "webhook-id": "The same at each try: ignore an id that you have processed.",
             "webhook-timestamp": "When this try was made, in seconds since 1970.",
             "webhook-signature": "`v1,<base64>` for each secret, by the Standard Webhooks specification.",
         }
         return {
             "operationId": "notify",
-            "summary": "Tell an application that a job of its own came to rest.",
-            "description": "At least once, and in order for each job; anything but 2xx is tried again.",
+            "summary": "Notify an application that its job finished.",
+            "description": "At least once, and in order for each job; any response but 2xx is retried.",
             "parameters": [
                 {"name": name, "in": "header", "required": True, "description": meaning, "schema": _TEXT}
                 for name, meaning in told.items()
             ],
             "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(Message)}}},
-            "responses": {"2XX": {"description": "Taken."}, "410": {"description": "No more, please."}},
+            "responses": {
+                "2XX": {"description": "Received."},
+                "410": {"description": "Stop sending this notification."},
+            },
         }
 
     def _parameters(self, operation: Operation[Any]) -> Iterator[dict[str, Any]]:
@@ -202,7 +206,8 @@ class _Writer:
         for name, schema in query.get("properties", {}).items():
             yield {"name": name, "in": "query", **_apart(schema)}
         if issubclass(operation.query, Tagged):
-            tags = {"type": "object", "propertyNames": {"pattern": TAG_FILTER}}
+            tags: dict[str, Any] = {"type": "object", "propertyNames": {"pattern": TAG_FILTER}}
+            tags["examples"] = [{"tag.campaign": "autumn"}]
             tags["additionalProperties"] = query["additionalProperties"]
             told = {"name": "tags", "in": "query", "description": "Values of tags, each as `tag.<name>`."}
             yield told | {"style": "form", "explode": True, "schema": tags}
@@ -246,7 +251,7 @@ class _Writer:
     def _schema(
         self, kind: Any, mode: JsonSchemaMode = "serialization", *, by_name: bool = True
     ) -> dict[str, Any]:
-        """The schema of a type. One that has a name is kept, and referred to by it."""
+        """Return the schema of a type; a named one is collected and referred to."""
         made, more = TypeAdapter.json_schemas(
             [(0, mode, adapter(kind))],
             ref_template="#/components/schemas/{model}",
@@ -269,14 +274,15 @@ def _tag(route: Served) -> str:
 
 def _meaning(error: type[DarkroomError]) -> str:
     if error is DarkroomError:
-        return "A fault of ours; the log has it under the `X-Request-Id`."
+        return "A bug in Darkroom; the log has it under the `X-Request-Id`."
     return (inspect.getdoc(error) or "").partition("\n\n")[0]
 
 
 def _apart(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A property as a parameter: its description beside its schema, and no null, which no query can hold."""
+    """Return a property as a parameter: description beside schema, and no null, which no query can hold."""
     schema = dict(schema)
     told = {"description": schema.pop("description", "")}
     if {"type": "null"} in schema.get("anyOf", ()):
-        (schema,) = [one for one in schema["anyOf"] if one.get("type") != "null"]
+        (value,) = [one for one in schema["anyOf"] if one.get("type") != "null"]
+        schema = value | {name: schema[name] for name in ("examples",) if name in schema}
     return told | {"schema": schema}

@@ -1,4 +1,4 @@
-"""What may stand behind the `?` of each route, checked, and described by the same models."""
+"""Define the query parameters of each route: the models that validate also describe them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from receiver.http.query import Query, Tagged
 from receiver.query.language import MAX_CHARS, combined, read_query_text
 from receiver.query.times import AGO, read_moment
 from receiver.schemas.requests import TagName, Text
-from receiver.schemas.types import JobId, OutputId
+from receiver.schemas.types import DIGEST_EXAMPLE, JOB_EXAMPLE, JobId, OutputId
 from storage.models import Status, UsageBy
 from storage.search import usage
 from storage.search.filters import SearchFilter
@@ -29,8 +29,8 @@ MAX_USAGE_DAYS = 366
 USUAL_USAGE_DAYS = 30
 
 EVENT_ID = re.compile(r"^([0-9]{1,18})(?:-([0-9]{1,15}))?$", re.ASCII)
-"""The id of an event: its number, and when it happened."""
-EventId = Annotated[str, StringConstraints(pattern=EVENT_ID.pattern)]
+"""The id of an event: its number and its time."""
+EventId = Annotated[str, StringConstraints(pattern=EVENT_ID.pattern), Field(examples=["8731-1795000000000"])]
 
 
 def _moment(text: str) -> str:
@@ -65,41 +65,43 @@ QueryText = Annotated[
     AfterValidator(_query_text),
 ]
 
-
+DigestBeginning = Annotated[
+    str, StringConstraints(pattern="^[0-9a-fA-F]{4,64}$"), Field(examples=[DIGEST_EXAMPLE])
+]
 Limit = Annotated[int, Field(ge=1, le=500)]
 
 
 class Filters(Tagged):
-    """What jobs and outputs are looked for by; every condition given must hold."""
+    """Filters of jobs and outputs; all must hold."""
 
     q: QueryText | None = None
-    """What to look for, in the query language: words that all stand in the prompt, in any case and script;
-    `"a phrase"`; `-word` that does not stand there; and `key:value`, where the key is `seed`, `model`,
+    """A query: words that must all be in the prompt, in upper or lower case and any script; `"a phrase"`;
+    `-word` that must not be in it; and `key:value`, where the key is `seed`, `model`,
     `gateway`, `tag` (`tag:name=value`), `status`, `type`, `size`, `width`, `height`, `bytes`, `since`,
-    `until`, `on`, `sha256`, `job` or `code`. 32 words at most; what is asked for here may not be asked for by
-    a parameter as well."""
-    gateway: Text | None = None
+    `until`, `on`, `sha256`, `job` or `code`. 32 words at most. A condition may be given here or
+    as a parameter, not as both."""
+    gateway: Annotated[Text, Field(examples=["apiframe"])] | None = None
     """The gateway's name."""
-    model: Text | None = None
-    """The model, as asked for or as reported."""
+    model: Annotated[Text, Field(examples=["imagen-4-fast"])] | None = None
+    """The model, as requested or as reported."""
     status: Status | None = None
     """The job's status."""
-    code: Text | None = None
+    code: Annotated[Text, Field(examples=["image_expired"])] | None = None
     """The code of the job's error."""
     since: Moment | None = None
-    """Taken in then or later: a date, an RFC 3339 time, or how long ago, such as `7d`."""
+    """Created then or later: a date, an RFC 3339 time, or how long ago, such as `7d`."""
     until: Moment | None = None
-    """Taken in before then."""
+    """Created before then."""
 
     def wanted(self, now: int) -> SearchFilter:
-        """The same in the ledger's words; `now` in milliseconds.
+        """Return them as the ledger has them; `now` in milliseconds.
 
-        Raises InvalidRequest if `q` and a parameter ask for the same.
+        Raises InvalidRequest if `q` and a parameter give the same condition.
         """
         return combined(read_query_text(self.q or "", now), self.given(now))
 
     def given(self, now: int) -> SearchFilter:
-        """What the parameters beside `q` ask for."""
+        """Return what the parameters beside `q` ask for."""
         return SearchFilter(
             gateway=self.gateway,
             model=self.model,
@@ -115,23 +117,26 @@ class JobQuery(Filters):
     """Of `GET /v1/jobs`."""
 
     limit: Limit = 50
-    """How many a page holds."""
+    """How many a page has."""
     cursor: JobId | None = None
-    """The `next_cursor` of the page before."""
+    """The `next_cursor` of the previous page."""
 
 
 class OutputFilters(Filters):
-    """What outputs are looked for by, besides."""
+    """Filters of outputs."""
 
-    job: Text | None = None
+    job: Annotated[Text, Field(examples=[JOB_EXAMPLE])] | None = None
     """The id of the job that made it."""
-    seed: Text | None = None
-    """The seed, as asked for or as reported."""
-    sha256: Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{4,64}$")] | None = None
+    seed: Annotated[Text, Field(examples=["42"])] | None = None
+    """The seed, as requested or as reported."""
+    sha256: (
+        Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{4,64}$"), Field(examples=[DIGEST_EXAMPLE])]
+        | None
+    ) = None
     """The digest of the image, or its beginning."""
 
     def given(self, now: int) -> SearchFilter:
-        """What the parameters beside `q` ask for."""
+        """Return what the parameters beside `q` ask for."""
         return replace(super().given(now), job=self.job, seed=self.seed, sha256=self.sha256)
 
 
@@ -139,16 +144,16 @@ class OutputQuery(OutputFilters):
     """Of `GET /v1/outputs`."""
 
     limit: Limit = 50
-    """How many a page holds."""
+    """How many a page has."""
     cursor: OutputId | None = None
-    """The `next_cursor` of the page before."""
+    """The `next_cursor` of the previous page."""
 
 
 class WaitQuery(Query):
     """Of `GET /v1/jobs/{id}`."""
 
-    wait: float = Field(0, ge=0, le=MAX_WAIT_S, allow_inf_nan=False)
-    """Seconds to hold the answer back for, unless the job is terminal before."""
+    wait: float = Field(0, examples=[60], ge=0, le=MAX_WAIT_S, allow_inf_nan=False)
+    """Seconds to wait for the job to finish before the response."""
 
 
 class EventQuery(Query):
@@ -156,32 +161,32 @@ class EventQuery(Query):
 
     job: JobId | None = None
     """Of this job only."""
-    gateway: Text | None = None
+    gateway: Annotated[Text, Field(examples=["apiframe"])] | None = None
     """Of this gateway's jobs only."""
     since: EventId | None = None
-    """Begin after the event of this id; 0: with the oldest that is kept. `Last-Event-ID` comes first."""
-    wait: float | None = Field(None, ge=0, le=MAX_FOLLOW_S, allow_inf_nan=False)
-    """Seconds after which the stream ends; 0 for what has happened already. Without it there is no end."""
+    """Begin after the event with this id; 0: with the oldest one kept. `Last-Event-ID` takes precedence."""
+    wait: float | None = Field(None, examples=[60], ge=0, le=MAX_FOLLOW_S, allow_inf_nan=False)
+    """Seconds after which the stream ends; 0 for past events only. Without it the stream does not end."""
 
 
 class UsageQuery(Query):
     """Of `GET /v1/usage`."""
 
     by: UsageBy | None = None
-    """What usage is told apart by; with `tag` it is that tag, and else the gateway."""
-    tag: TagName | None = None
-    """The name of the tag by whose values jobs are told apart."""
-    gateway: Text | None = None
+    """What usage is grouped by: by default the tag if `tag` is given, and else the gateway."""
+    tag: Annotated[TagName, Field(examples=["campaign"])] | None = None
+    """The name of the tag by whose values jobs are grouped."""
+    gateway: Annotated[Text, Field(examples=["apiframe"])] | None = None
     """Only jobs of this gateway."""
     since: Moment | None = None
-    """Taken in then or later; at most 366 days before `until`. Without it: today and the 29 days before."""
+    """Created then or later; at most 366 days before `until`. Without it: today and the 29 days before."""
     until: Moment | None = None
-    """Taken in before then; up to now without it, and at most."""
+    """Created before then; now by default, and at the latest."""
     limit: int = Field(100, ge=1, le=1000)
-    """How many groups are told by themselves; days are always all told."""
+    """How many groups are listed; days are always all listed."""
 
     def wanted(self, now: int) -> usage.UsageFilter:
-        """The same in the ledger's words; `now` in milliseconds. Raises InvalidRequest."""
+        """Return it as the ledger has it; `now` in milliseconds. Raises InvalidRequest."""
         by = self.by or (UsageBy.TAG if self.tag else UsageBy.GATEWAY)
         if (by is UsageBy.TAG) != (self.tag is not None):
             told = "say which tag" if self.tag is None else f"goes with by=tag only, not with by={by}"
@@ -196,7 +201,7 @@ class UsageQuery(Query):
         return usage.UsageFilter(by, since, until, self.gateway, self.tag)
 
     def _time(self, now: int) -> tuple[int, int]:
-        # What was taken in within this very millisecond is counted too.
+        # A job created in this millisecond is counted too.
         until = now + 1 if self.until is None else min(now + 1, read_moment(self.until, now))
         if self.since is not None:
             return read_moment(self.since, now), until
@@ -208,6 +213,6 @@ class ImageQuery(Query):
     """Of `GET /v1/outputs/{id}/image`."""
 
     stream: bool = False
-    """Answer the bytes themselves."""
+    """Return the image itself instead of a link."""
     download: bool = False
     """Have a browser save the image instead of showing it."""

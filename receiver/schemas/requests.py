@@ -1,4 +1,4 @@
-"""What the API takes in, checked: the bodies of its requests."""
+"""Validate the bodies of requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from receiver.errors import InvalidRequest
 from storage.models import JobRequest
 
 UNION_PARTS = frozenset({"str", "int", "constrained-str"})
-"""What pydantic names beside a field that may be one type or another."""
+"""What pydantic adds to the path of a field that may have one of several types."""
 
 TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 # What SQL text, JSON and S3 metadata can all carry.
@@ -39,16 +39,27 @@ EXAMPLE: JsonValue = {
 }
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Leave out defaults, because client generators make a field with a default required."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+def _submit_schema(schema: dict[str, Any]) -> None:
+    _without_defaults(schema)
+    schema["examples"] = [EXAMPLE]
+
+
 class SubmitBody(BaseModel):
-    """What a job is asked for with."""
+    """A job to submit."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra={"examples": [EXAMPLE]}
+        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra=_submit_schema
     )
 
-    gateway: str = Field(description="Which gateway to send it to: `apiframe` or `api-in-one`.")
-    model: Text = Field(min_length=1, max_length=128, description="The gateway's own word for the model.")
-    prompt: Text = Field(min_length=1, max_length=20_000, description="What to draw.")
+    gateway: str = Field(description="The gateway to send it to: `apiframe` or `api-in-one`.")
+    model: Text = Field(min_length=1, max_length=128, description="The gateway's own name for the model.")
+    prompt: Text = Field(min_length=1, max_length=20_000, description="What to generate.")
     negative_prompt: Text | None = Field(None, max_length=20_000, description="What to leave out.")
     aspect_ratio: Text | None = Field(None, max_length=32, description="Such as `16:9`.")
     num_images: int | None = Field(None, ge=1, le=64, description="How many images.")
@@ -58,16 +69,18 @@ class SubmitBody(BaseModel):
         description="Passed to the gateway as they are: `image_size`, ... At most 64 KiB.",
     )
     tags: dict[TagName, TagValue] = Field(
-        default_factory=dict, max_length=32, description="Your own words, to find the job by."
+        default_factory=dict, max_length=32, description="Your own labels, to find the job and its images by."
     )
     notify_url: Text | None = Field(
         None,
         max_length=2048,
-        description="Where to notify your application once the job is over; left out or null means "
-        "`DARKROOM_NOTIFY__URL`, and an empty text nowhere.",
+        description="Where to notify your application when the job finishes. Without it or with null: "
+        "`DARKROOM_NOTIFY__URL`. An empty text: nowhere.",
     )
     unsupported: Literal["refuse", "ignore"] = Field(
-        "refuse", description="What to do with a parameter that the gateway does not have."
+        "refuse",
+        description="What to do with a parameter that the gateway does not have: `refuse` (the default) "
+        "or `ignore`, which leaves it out and names it in the job.",
     )
 
     @field_validator("prompt")
@@ -92,7 +105,7 @@ class SubmitBody(BaseModel):
         return seed
 
     def request(self) -> JobRequest:
-        """The same in the ledger's words."""
+        """Return it as the ledger has it."""
         return JobRequest(
             model=self.model,
             prompt=self.prompt,
@@ -106,17 +119,21 @@ class SubmitBody(BaseModel):
 
 
 class RetryBody(BaseModel):
-    """How a job is put back to work."""
+    """How to retry a job."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra=_without_defaults
+    )
 
     resubmit: bool = Field(
-        default=False, description="Send it to the gateway again, which may be charged again."
+        default=False,
+        description="Send it to the gateway again, which may be charged again.",
+        examples=[False],
     )
 
 
 def read_retry(body: bytes) -> RetryBody:
-    """Read a retry body, which may be empty; raise InvalidRequest that names every field that is wrong."""
+    """Parse a retry body, which may be empty; raise InvalidRequest that names every wrong field."""
     try:
         return RetryBody.model_validate_json(body or b"{}")
     except ValidationError as error:
@@ -124,7 +141,7 @@ def read_retry(body: bytes) -> RetryBody:
 
 
 def read_submit(body: bytes) -> SubmitBody:
-    """Read a submit body; raise InvalidRequest that names every field that is wrong."""
+    """Parse a submit body; raise InvalidRequest that names every wrong field."""
     try:
         return SubmitBody.model_validate_json(body)
     except ValidationError as error:
@@ -132,6 +149,6 @@ def read_submit(body: bytes) -> SubmitBody:
 
 
 def fault(one: Mapping[str, Any]) -> dict[str, str]:
-    """One of pydantic's errors as we tell it: which field, and what is wrong with it."""
+    """Return one of pydantic's errors as a field and what is wrong with it."""
     where = ".".join(str(part) for part in one["loc"] if part not in UNION_PARTS)
     return {"field": where or "body", "message": str(one["msg"]).removeprefix("Value error, ")}

@@ -19,10 +19,10 @@ import jsonschema_rs
 import pytest
 from starlette.requests import Request
 
-from receiver.api.docs.examples import JOB
-from receiver.api.docs.page import POLICY, Reference
-from receiver.api.docs.python_examples import PRELUDE, PYTHON
+from receiver.api.docs.page import GUIDES, POLICY, TOPICS, Reference
+from receiver.api.docs.samples import PRELUDE, PYTHON
 from receiver.client import Darkroom
+from receiver.schemas.types import JOB_EXAMPLE
 from tests.api.test_openapi import CALLBACK, TOKENS, document, operations
 from tests.docs.test_readme import need
 from tests.support.live import IMAGEN, Live, Start
@@ -86,12 +86,21 @@ def test_every_schema_stands_on_it_with_its_fields(live: Live, page: str) -> Non
 
 def test_bounds_and_defaults_are_told_in_words(page: str) -> None:
     parts = by_id(parsed(page))
-    assert "limit integer · query How many a page holds. 1 to 500; default 50" in words(parts["list_jobs"])
+    assert "limit integer · query How many a page has. 1 to 500; default 50" in words(parts["list_jobs"])
     assert "wait number · query" in words(parts["show_job"])
     submit = words(parts["submit_job"])
-    assert "prompt string · required What to draw. 1 to 20000 characters; no NUL character" in submit
-    assert "one of refuse, ignore; default refuse" in submit
+    assert "prompt string · required What to generate. 1 to 20000 characters; no NUL character" in submit
+    assert "one of refuse, ignore" in submit
     assert "tags object of string" in submit
+
+
+def test_guides_and_errors_stand_on_it(page: str) -> None:
+    parts = by_id(parsed(page))
+    assert {file.name.removesuffix(".md") for file in TOPICS.iterdir()} == set(GUIDES)
+    for name in GUIDES:
+        assert next(iter(parts[name])).tag == "h2"
+    assert "job.archived" in words(parts["notifications"])
+    assert "image_expired" in words(parts["errors"])
 
 
 def test_its_links_lead_somewhere(live: Live, page: str) -> None:
@@ -103,7 +112,7 @@ def test_its_links_lead_somewhere(live: Live, page: str) -> None:
     for link in links:
         if link.startswith("#"):
             assert link[1:] in ids
-        else:
+        elif link.startswith("/"):
             assert live.http.get(link).status_code == 200, link
 
 
@@ -182,7 +191,7 @@ def test_the_curl_examples_run(live: Live, tmp_path: Path, jobs: tuple[str, str]
         # One needs a token of a gateway's, and one an application that was told something.
         if at not in {CALLBACK, REPLAY}:
             name, script = operation["operationId"], operation["x-codeSamples"][0]["source"]
-            script = script.replace(JOB, failed if name == "retry_job" else archived)
+            script = script.replace(JOB_EXAMPLE, failed if name == "retry_job" else archived)
             script = script.replace("wait=60", "wait=1")
             done = subprocess.run(
                 ["bash", "-c", f'curl() {{ command curl -fsS "$@"; }}\n{script}'],
@@ -211,7 +220,7 @@ def test_the_python_examples_run(
         for name, source in PYTHON.items():
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(source.replace(JOB, failed if name == "retry_job" else archived), names)
+                exec(source.replace(JOB_EXAMPLE, failed if name == "retry_job" else archived), names)
             assert printed.getvalue() or name in MAY_BE_EMPTY, name
 
 
