@@ -77,7 +77,7 @@ class Archive:
         except Conflict:
             return self._stored_before(job, image, key, now)
         stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
-        return _output_of_image(job, image, stored, now)
+        return _output(job, image, stored, now)
 
     def find_image(
         self, job: Job, index: int, *, seed: str | None, source_url: str | None, now: int
@@ -89,7 +89,7 @@ class Archive:
         adopted = adopt.find(self._store, self._keys, job, index)
         if adopted is None:
             return None
-        return _output_of_adopted(job, adopted, now, {"index": index, "seed": seed, "source_url": source_url})
+        return _adopted_output(job, index, adopted, seed=seed, source_url=source_url, now=now)
 
     def names(self, job: Job, output: Output) -> bool:
         """Return whether an output has the key that this submission of the job gives it."""
@@ -99,14 +99,14 @@ class Archive:
     def _stored_before(self, job: Job, image: NewImage, key: str, now: int) -> Output:
         """Return the output of what another worker, or a killed one, stored under the key."""
         try:
-            stored = self._compare(key, image, Conflict, "holds another image")
-            return _output_of_image(job, image, stored, now)
+            return _output(job, image, self._compare(key, image, Conflict, "holds another image"), now)
         except Conflict:
             adopted = adopt.adopt(self._store, self._keys, job, image.index, key)
             if adopted is None:
                 raise
-        more = {"index": image.index, "seed": image.seed, "source_url": image.source_url}
-        return _output_of_adopted(job, adopted, now, more)
+        return _adopted_output(
+            job, image.index, adopted, seed=image.seed, source_url=image.source_url, now=now
+        )
 
     def write_record(self, job: Job, document: Mapping[str, Any]) -> WrittenRecord:
         """Write a job's next record, and read it back to verify it.
@@ -181,36 +181,41 @@ def _claims(document: Mapping[str, Any]) -> frozenset[tuple[int, str, str]]:
     )
 
 
-def _output_of_image(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output:
-    more: dict[str, Any] = {"index": image.index, "downloaded_at": image.downloaded_at}
-    more |= {"declared_type": image.declared_type, "seed": image.seed, "source_url": image.source_url}
-    return _output(job, stored, image.facts, image.sha256, image.bytes, now, more)
+def _output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output:
+    return Output(
+        job_id=job.id,
+        index=image.index,
+        key=stored.key,
+        sha256=image.sha256,
+        bytes=image.bytes,
+        media_type=image.facts.media_type,
+        width=image.facts.width,
+        height=image.facts.height,
+        stored_at=now,
+        declared_type=image.declared_type,
+        seed=image.seed,
+        source_url=image.source_url,
+        downloaded_at=image.downloaded_at,
+        version_id=stored.version_id,
+    )
 
 
-def _output_of_adopted(job: Job, adopted: adopt.Adopted, now: int, more: Mapping[str, Any]) -> Output:
-    # Its download ended just before the object was written; nothing else is known of it.
-    more = {**more, "downloaded_at": adopted.stored.modified_at}
-    return _output(job, adopted.stored, adopted.facts, adopted.sha256, adopted.bytes, now, more)
-
-
-def _output(
-    job: Job,
-    stored: StoredObject,
-    facts: ImageFacts,
-    sha256: str,
-    size: int,
-    now: int,
-    more: Mapping[str, Any],
+def _adopted_output(
+    job: Job, index: int, adopted: adopt.Adopted, *, seed: str | None, source_url: str | None, now: int
 ) -> Output:
     return Output(
         job_id=job.id,
-        key=stored.key,
-        sha256=sha256,
-        bytes=size,
-        media_type=facts.media_type,
-        width=facts.width,
-        height=facts.height,
+        index=index,
+        key=adopted.stored.key,
+        sha256=adopted.sha256,
+        bytes=adopted.bytes,
+        media_type=adopted.facts.media_type,
+        width=adopted.facts.width,
+        height=adopted.facts.height,
         stored_at=now,
-        version_id=stored.version_id,
-        **more,
+        seed=seed,
+        source_url=source_url,
+        # Its download ended just before the object was written; nothing else is known of it.
+        downloaded_at=adopted.stored.modified_at,
+        version_id=adopted.stored.version_id,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from secrets import token_hex
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, case, delete, insert, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, case, delete, insert, or_, select, update
 
 from storage.ledger.database import Database, inserted
 from storage.ledger.rows import to_circuit
@@ -43,13 +43,13 @@ class Circuits:
     def read(self, kind: Kind, name: str) -> Circuit | None:
         """Return one circuit; None if nothing failed there lately."""
         with self._database.autocommit() as connection:
-            return read(connection, kind, name)
+            return _read(connection, _ONE, kind, name)
 
     def failed(self, kind: Kind, name: str, following: Callable[[Circuit | None, int], Circuit]) -> Circuit:
         """Record a failure; `following` makes the circuit from the one before, and the time now."""
         with self._database.write() as connection:
             while True:
-                before = _locked(connection, kind, name)
+                before = _read(connection, _ONE.with_for_update(), kind, name)
                 circuit = following(before, self._clock())
                 if before is not None or inserted(connection, insert(circuits).values(_values(circuit))):
                     break
@@ -89,12 +89,6 @@ def of_gateways(connection: Connection) -> Mapping[str, Circuit]:
     return {circuit.name: circuit for circuit in every(connection) if circuit.kind == "gateway"}
 
 
-def read(connection: Connection, kind: Kind, name: str) -> Circuit | None:
-    """Return one circuit; None if nothing failed there lately."""
-    row = connection.execute(_ONE, {"kind": kind, "name": name}).mappings().one_or_none()
-    return None if row is None else to_circuit(row)
-
-
 def begin_probe(connection: Connection, kind: Kind, name: str, *, now: int, probe_ms: int = PROBE_MS) -> bool:
     """Return whether this caller may send the probe of a half-open circuit."""
     free = or_(circuits.c.probe_until.is_(None), circuits.c.probe_until <= now)
@@ -126,9 +120,8 @@ def write_probe_row(connection: Connection) -> None:
     connection.execute(delete(circuits).where(circuits.c.kind == "ping"))
 
 
-def _locked(connection: Connection, kind: Kind, name: str) -> Circuit | None:
-    """Return one circuit, locked until this transaction is over."""
-    row = connection.execute(_ONE.with_for_update(), {"kind": kind, "name": name}).mappings().one_or_none()
+def _read(connection: Connection, query: Select[Any], kind: Kind, name: str) -> Circuit | None:
+    row = connection.execute(query, {"kind": kind, "name": name}).mappings().one_or_none()
     return None if row is None else to_circuit(row)
 
 
