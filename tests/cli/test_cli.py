@@ -56,7 +56,6 @@ def test_each_help_has_a_sentence_and_an_example() -> None:
         assert done.returncode == 0
         assert f"darkroom {name}" in done.stdout.partition("Example")[2]
         assert "\x1b" not in done.stdout
-        assert command("help", name, COLUMNS="80").stdout.endswith(done.stdout) or name in topics()
 
 
 def test_first_steps_are_told_without_arguments() -> None:
@@ -72,6 +71,7 @@ def test_first_steps_are_told_without_arguments() -> None:
 
 def test_help_explains_topics() -> None:
     listed = command("help", COLUMNS="80").stdout
+    assert command("help", "retry").stdout == command("retry", "--help").stdout
     for name in topics():
         assert name in listed
         done = command("help", name)
@@ -117,10 +117,9 @@ def test_submit_returns_at_once_without_wait(running: Running) -> None:
     assert data(done)["request"]["params"] == {"image_size": "2K"}
 
 
-def test_submit_says_who_is_to_be_told(running: Running, tmp_path: Path) -> None:
+def test_submit_refuses_a_private_notify_url(running: Running, tmp_path: Path) -> None:
     done = running.darkroom_command("submit", "a kite", *IMAGEN, "--notify-url", "http://10.0.0.1/hook")
-    assert done.returncode == 2
-    assert "notify_url" in done.stderr
+    assert (done.returncode, "notify_url" in done.stderr) == (2, True)
     prompts = tmp_path / "prompts.csv"
     prompts.write_text("prompt,notify_url\na kite,http://10.0.0.1/hook\n")
     done = running.darkroom_command("submit", "--file", str(prompts), *IMAGEN)
@@ -207,16 +206,6 @@ def test_misuse_of_submit_is_told(arguments: tuple[str, ...], told: str, tmp_pat
     assert (done.returncode, told in done.stderr, done.stdout) == (2, True, ""), done.stderr
 
 
-def test_jobs_are_listed(running: Running, made: Made) -> None:
-    table = running.darkroom_command("jobs", "--tag", "for=cli", "--status", "archived")
-    assert made.job["id"] in table.stdout
-    assert [job["id"] for job in data(running.darkroom_command("jobs", "--tag", "for=cli", "--json"))] == [
-        made.job["id"]
-    ]
-    nothing = running.darkroom_command("jobs", "--model", "none")
-    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "No jobs match.\n")
-
-
 def test_show_tells_what_was_asked_what_came_and_the_proof(running: Running, made: Made) -> None:
     shown = running.darkroom_command("show", made.job["id"]).stdout
     for part in (made.output["sha256"], "signed URL", "n47", "for", "callback", "imagen4", "submitting"):
@@ -237,6 +226,7 @@ def test_search_finds_by_what_made_it(running: Running, made: Made) -> None:
 @pytest.mark.parametrize("arguments", [("jobs",), ("search",), ("jobs", "--json"), ("search", "--json")])
 def test_a_prompt_cannot_reach_the_terminal(running: Running, made: Made, arguments: tuple[str, ...]) -> None:
     shown = running.darkroom_command(*arguments, "--tag", "for=cli").stdout
+    assert made.job["id"] in shown
     assert "a bowl of [bold]ramen[/bold]" in shown
     assert "\\u001b[31mhot\\u202e" in shown
     assert "\x1b" not in shown
@@ -293,6 +283,8 @@ def test_status_is_shown_and_balances(running: Running, made: Made) -> None:
 def test_what_is_not_there_is_an_error_of_one_line(running: Running) -> None:
     done = running.darkroom_command("show", "nothing")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    nothing = running.darkroom_command("jobs", "--model", "none")
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", "No jobs match.\n")
 
 
 @pytest.mark.parametrize("arguments", [("jobs",), ("submit", "p", *IMAGEN)])

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -41,12 +40,6 @@ def made(running: Running) -> list[Output]:
     for job in jobs:
         assert running.darkroom.wait(job.id, timeout_s=60).status == "archived"
     return list(running.darkroom.search(TAG))
-
-
-@pytest.fixture
-def proxy(running: Running) -> Iterator[Proxy]:
-    with Proxy(running.url) as proxy:
-        yield proxy
 
 
 def test_json_lines_are_what_the_api_shows(running: Running, made: list[Output]) -> None:

@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -163,12 +162,6 @@ def test_download_replaces_nobodys_file(running: Running, made: list[Output], tm
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "8.png").read_bytes() == b"mine"
     assert done.stdout.strip() == str(tmp_path / f"8-{made[0].id}.png")
-
-
-@pytest.fixture
-def proxy(running: Running) -> Iterator[Proxy]:
-    with Proxy(running.url) as proxy:
-        yield proxy
 
 
 def test_one_that_fails_does_not_keep_the_others(

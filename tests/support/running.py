@@ -46,9 +46,15 @@ class Running:
 def command(
     *arguments: str, stdin: str = "", cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `darkroom ...` with these variables only; in this process, which saves starting an interpreter."""
-    if arguments and arguments[0] in APART:
-        return process(*arguments, stdin=stdin, cwd=cwd, **variables)
+    """Run `darkroom ...` with these variables only; in this process where that does it no harm."""
+    run = process if arguments and arguments[0] in APART else in_process
+    return run(*arguments, stdin=stdin, cwd=cwd, **variables)
+
+
+def in_process(
+    *arguments: str, stdin: str = "", cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `darkroom ...` in this process, which saves starting an interpreter."""
     outside: dict[str, str | None] = {
         name: None for name in os.environ if name.startswith(("DARKROOM_", "AWS_"))
     }
