@@ -131,14 +131,14 @@ def _resolve(resolve: Resolver, host: str, timeout_s: float) -> Sequence[str]:
 
 
 class ByteBudget:
-    """How many bytes a server may send: those of its answer's head, and of the body a quarter more.
+    """How many bytes a server may send: its response's head, and a quarter more than the body.
 
     A limit on the body alone leaves out what HTTP puts around it, of which there can be any amount: interim
     answers without end, a chunk for every byte, trailers. Reading those costs far more time than an image.
     """
 
     def __init__(self, label: str) -> None:
-        """`label` is what the message calls the server's answer."""
+        """`label` is the name of the response in the message."""
         self._label = label
         self._left = HEAD_BYTES
 

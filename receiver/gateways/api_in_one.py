@@ -98,10 +98,10 @@ class ApiInOne(Gateway):
 
         Success is 200 with a code of 200 in the body; any other code in it is a refusal.
         """
-        with refusals.parsed(self._info, response) as answer:
-            if (code := task_shapes.code(answer)) is not None:
+        with refusals.parsed(self._info, response) as data:
+            if (code := task_shapes.code(data)) is not None:
                 raise refusals.refusal(self._info, response, code=code)
-            if (task_id := task_shapes.task_id(answer)) is None:
+            if (task_id := task_shapes.task_id(data)) is None:
                 raise parsing.Unreadable("it has no task_id")
             return Submission(task_id, refusals.request_id(response))
 
@@ -122,11 +122,11 @@ class ApiInOne(Gateway):
 
         An error code in the body is about the task if the response names one, and else about the request.
         """
-        with refusals.parsed(self._info, response, polling=True) as answer:
-            code = task_shapes.code(answer)
-            if code is not None and (code in ABOUT_THE_REQUEST or task_shapes.task_id(answer) is None):
+        with refusals.parsed(self._info, response, polling=True) as data:
+            code = task_shapes.code(data)
+            if code is not None and (code in ABOUT_THE_REQUEST or task_shapes.task_id(data) is None):
                 raise refusals.refusal(self._info, response, polling=True, code=code)
-            return task_shapes.read(answer, self._info.secrets)
+            return task_shapes.read(data, self._info.secrets)
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._api_key}"}

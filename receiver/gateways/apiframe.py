@@ -140,8 +140,8 @@ class Apiframe(Gateway):
         """Parse the response to a submission; see `Gateway.read_submission`."""
         if response.status_code == 409:
             raise SubmittedBefore("Apiframe accepted this job before, under another callback URL.")
-        with refusals.parsed(self._info, response) as answer:
-            return Submission(_job_id(answer, "jobId"), refusals.request_id(response))
+        with refusals.parsed(self._info, response) as data:
+            return Submission(_job_id(data, "jobId"), refusals.request_id(response))
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> Verdict:
         """Verify `X-Webhook-Signature`: HMAC-SHA256 over the raw body. Raises BadSignature.
@@ -162,8 +162,8 @@ class Apiframe(Gateway):
     def read_callback(self, body: bytes) -> Completion:
         """Parse a callback. Raises MalformedCallback if it is not JSON or not Apiframe's shape."""
         try:
-            answer = parsing.decode(body)
-            return self._completion(answer, _job_id(answer, "jobId"))
+            data = parsing.decode(body)
+            return self._completion(data, _job_id(data, "jobId"))
         except parsing.Unreadable as error:
             raise MalformedCallback(f"The callback is not one of Apiframe's: {error}.") from error
 
@@ -177,8 +177,8 @@ class Apiframe(Gateway):
 
         A job whose images are purged (`expired`) is still a success.
         """
-        with refusals.parsed(self._info, response, polling=True) as answer:
-            return self._completion(answer, _job_id(answer, "id", "jobId"))
+        with refusals.parsed(self._info, response, polling=True) as data:
+            return self._completion(data, _job_id(data, "id", "jobId"))
 
     def list_request(self, cursor: str | None) -> httpx.Request | None:
         """Build the request for a page of 100 jobs, the limit of https://docs-v2.apiframe.ai/docs/jobs/list."""
@@ -189,10 +189,10 @@ class Apiframe(Gateway):
 
     def read_list(self, response: httpx.Response) -> JobList:
         """Parse a page of jobs; see `Gateway.read_list`."""
-        with refusals.parsed(self._info, response, polling=True) as answer:
-            jobs = answer.get("jobs")
+        with refusals.parsed(self._info, response, polling=True) as data:
+            jobs = data.get("jobs")
             found = [self._entry(job) for job in jobs] if isinstance(jobs, list) else []
-            more = answer.get("nextCursor") if answer.get("hasMore") is True else None
+            more = data.get("nextCursor") if data.get("hasMore") is True else None
             return JobList(
                 {job_id: completion for job_id, completion in found if job_id}, parsing.label(more)
             )
@@ -205,19 +205,19 @@ class Apiframe(Gateway):
         except parsing.Unreadable:
             return None, Completion(State.RUNNING, None)
 
-    def _completion(self, answer: dict[str, Any], job_id: str) -> Completion:
-        state = _state(answer)
-        result = answer.get("result") if state is State.SUCCEEDED else None
-        error = parsing.first(answer, ("error.message", "error", "status")) if state is State.FAILED else None
+    def _completion(self, data: dict[str, Any], job_id: str) -> Completion:
+        state = _state(data)
+        result = data.get("result") if state is State.SUCCEEDED else None
+        error = parsing.first(data, ("error.message", "error", "status")) if state is State.FAILED else None
         return Completion(
             state=state,
             gateway_job_id=job_id,
             images=_images(result),
-            model=parsing.label(answer.get("model")),
+            model=parsing.label(data.get("model")),
             seed=parsing.seed(parsing.dig(result, "seed")),
-            credits=parsing.amount(answer.get("creditCost")),
+            credits=parsing.amount(data.get("creditCost")),
             error=parsing.prose(error, self._info.secrets),
-            reply=answer,
+            reply=data,
         )
 
 
@@ -256,17 +256,17 @@ def _block_faults(family: Family, request: JobRequest) -> Iterator[requests.Faul
             yield requests.fault(f"params.{key}", f"{request.model} needs it")
 
 
-def _job_id(answer: Mapping[str, Any], *keys: str) -> str:
-    found = parsing.first(answer, keys)
+def _job_id(data: Mapping[str, Any], *keys: str) -> str:
+    found = parsing.first(data, keys)
     job_id = parsing.name(found) if isinstance(found, str) else None
     if job_id is None:
         raise parsing.Unreadable(f"it has no text {keys[0]}")
     return job_id
 
 
-def _state(answer: Mapping[str, Any]) -> State:
+def _state(data: Mapping[str, Any]) -> State:
     """Parse the status; where it is missing or unknown, the event. An unknown word means running."""
-    status, event = answer.get("status"), answer.get("event")
+    status, event = data.get("status"), data.get("event")
     if not isinstance(status, str | None) or not isinstance(event, str | None):
         raise parsing.Unreadable("its status or event is not a text")
     if status is None and event is None:

@@ -67,17 +67,17 @@ def refusal(
     is refused, where one with a status of 500 may have been accepted.
     """
     status = response.status_code if code is None else code
-    answer = decoded(response)
+    data = decoded(response)
     known = request_id(response)
-    words = _words(info, answer, response)
+    words = _words(info, data, response)
     said = f"({status}: {words})" if words else f"({status})"
     title = info.title
     if status in (401, 403):
         message = f"{title} does not accept the API key {said}. Check {info.settings}__API_KEY."
-        return GatewayUnauthorized(message, details=_details(info, answer), request_id=known)
+        return GatewayUnauthorized(message, details=_details(info, data), request_id=known)
     if status == 402:
         message = f"The account at {title} has too few credits {said}. Add credits to continue."
-        return OutOfCredits(message, details=_credits(answer), request_id=known)
+        return OutOfCredits(message, details=_credits(data), request_id=known)
     if status == 429:
         wait = parsing.retry_after(response.headers)
         message = f"{title} asks to wait {wait:g} s {said}."
@@ -95,7 +95,7 @@ def refusal(
         message = f"{title} failed to accept the job {said}. Try it again later."
     else:
         message = f"{title} refused the request {said}. Change it before sending it again."
-    return GatewayRefused(message, details=_details(info, answer), request_id=known)
+    return GatewayRefused(message, details=_details(info, data), request_id=known)
 
 
 @contextmanager
@@ -114,12 +114,12 @@ def _passing(status: int) -> bool:
     return status in (408, 425, 455, 503)
 
 
-def _words(info: GatewayInfo, answer: Mapping[str, Any], response: httpx.Response) -> str | None:
-    text = parsing.first(answer, WORDS)
-    details = answer.get("details")
+def _words(info: GatewayInfo, data: Mapping[str, Any], response: httpx.Response) -> str | None:
+    text = parsing.first(data, WORDS)
+    details = data.get("details")
     if isinstance(text, str) and isinstance(details, dict):
         text = f"{text}: {'; '.join(_flat(path, said) for path, said in list(details.items())[:20])}"
-    if text is None and not answer:
+    if text is None and not data:
         # A page of HTML helps no reader; a line of plain text may.
         body = response.content[: parsing.MAX_PROSE_CHARS * 4].decode("utf-8", "replace")
         text = None if body.lstrip()[:1] in ("<", "{", "[") else body
@@ -133,14 +133,14 @@ def _flat(path: str, said: object) -> str:
     return f"{path}: {', '.join(texts)}"
 
 
-def _details(info: GatewayInfo, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    details = answer.get("details", answer)
+def _details(info: GatewayInfo, data: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    details = data.get("details", data)
     if not details or not isinstance(details, dict) or len(json.dumps(details)) > MAX_DETAILS_BYTES:
         return None
     plain: Mapping[str, Any] = parsing.redacted(details, info.secrets)
     return plain
 
 
-def _credits(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _credits(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     names = ("creditsRequired", "creditsAvailable")
-    return {name: n for name in names if (n := parsing.amount(answer.get(name))) is not None} or None
+    return {name: n for name in names if (n := parsing.amount(data.get(name))) is not None} or None

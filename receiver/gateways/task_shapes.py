@@ -108,24 +108,24 @@ SHAPES: tuple[TaskShape, ...] = (
         "status",
         (*FLAT_IMAGES, *OUTPUT_IMAGES),
     ),
-    # Our best guess for API in One itself: the envelope of its submit answer.
+    # Our best guess for API in One itself: the envelope of its submit response.
     TaskShape("envelope", lambda task: "status" in task, "status", (*OUTPUT_IMAGES, *FLAT_IMAGES)),
     # unifically: the same without a status.
     TaskShape("statusless", _is_statusless, "status", (*OUTPUT_IMAGES, *FLAT_IMAGES), silent=True),
 )
 
 
-def code(answer: Mapping[str, Any]) -> int | None:
+def code(data: Mapping[str, Any]) -> int | None:
     """Return the envelope's own `code` if it is an error, whatever the HTTP status; else None."""
-    given = answer.get("code")
+    given = data.get("code")
     if not isinstance(given, str | int) or not _is_number(given) or len(str(given)) > 9:
         return None
     return None if int(given) in GOOD_CODES else int(given)
 
 
-def unwrap(answer: Task) -> Task:
+def unwrap(data: Task) -> Task:
     """Return the task inside of its envelopes: the innermost object that has a status or an id."""
-    task = answer
+    task = data
     for _ in range(MAX_WRAPPERS):
         inner = (task[key] for key in WRAPPERS if isinstance(task.get(key), dict))
         found = next((t for t in inner if any(k in t for k in (*IDS, *STATUSES, *WRAPPERS))), None)
@@ -135,20 +135,20 @@ def unwrap(answer: Task) -> Task:
     return task
 
 
-def task_id(answer: Task) -> str | None:
+def task_id(data: Task) -> str | None:
     """Return the task's id, or None if there is none. Raises Unreadable if it is no short text."""
-    inside = parsing.name(parsing.first(unwrap(answer), IDS))
+    inside = parsing.name(parsing.first(unwrap(data), IDS))
     # In the envelope, `id` and `request_id` may be the response's own.
-    return inside or parsing.name(parsing.first(answer, ("task_id", "taskId")))
+    return inside or parsing.name(parsing.first(data, ("task_id", "taskId")))
 
 
-def read(answer: dict[str, Any], secrets: tuple[str, ...]) -> Completion:
+def read(data: dict[str, Any], secrets: tuple[str, ...]) -> Completion:
     """Parse a task. Raises Unreadable if it is in no shape of the table.
 
     An envelope with an error code is a failed task, whatever else it has.
     """
-    task = unwrap(answer)
-    failed = code(answer) is not None
+    task = unwrap(data)
+    failed = code(data) is not None
     shape = next((row for row in SHAPES if row.recognise(task)), None)
     if shape is None and not failed:
         raise parsing.Unreadable("it is in none of the shapes that are known")
@@ -156,13 +156,13 @@ def read(answer: dict[str, Any], secrets: tuple[str, ...]) -> Completion:
     done = shape is not None and state is State.SUCCEEDED
     return Completion(
         state=state,
-        gateway_job_id=task_id(answer),
+        gateway_job_id=task_id(data),
         images=_images(task, shape.images) if shape and done else (),
         model=parsing.label(task.get("model")),
         seed=parsing.seed(parsing.first(task, shape.seeds)) if shape and done else None,
         credits=parsing.amount(parsing.first(task, ("creditsConsumed", "consumed_credit"))),
-        error=_error(answer, task, secrets) if state is State.FAILED else None,
-        reply=answer,
+        error=_error(data, task, secrets) if state is State.FAILED else None,
+        reply=data,
     )
 
 
@@ -189,10 +189,10 @@ def _images(task: Task, paths: tuple[str, ...]) -> tuple[ImageRef, ...]:
     return ()
 
 
-def _error(answer: Task, task: Task, secrets: tuple[str, ...]) -> str | None:
+def _error(data: Task, task: Task, secrets: tuple[str, ...]) -> str | None:
     found = parsing.first(task, ERRORS)
     if not isinstance(found, str):
-        found = parsing.first(answer, ENVELOPE_ERRORS)
+        found = parsing.first(data, ENVELOPE_ERRORS)
     if parsing.state(found) is State.SUCCEEDED:
         return None  # The envelope's own "success".
     return parsing.prose(found, secrets)
