@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from receiver.settings import Settings
 from tests.support.live import IMAGEN, ULTRA
 from tests.support.processes import Process, environment, free_port, serving, working
 from tests.support.running import command
+from tests.support.running import environment as variables
 
 KEY = "0123456789abcdef0123456789abcdef"
 TOKEN = "a-token-that-is-long-enough"
@@ -169,3 +172,21 @@ def test_it_may_be_exposed_and_says_whose_callbacks_it_cannot_prove(tmp_path: Pa
     finally:
         service.resources.database.close()
     assert ("apiframe" in warnings) == (key is None)
+
+
+def test_a_process_for_callbacks_loads_no_bucket_no_gallery_and_no_worker(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom receiver.app import build\nfrom receiver.service import Role\n"
+        "from receiver.settings import load\nbuild(load(), role=Role.CALLBACKS)\nprint(*sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=variables(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(ran.stdout.split())
+    assert "receiver.callbacks.endpoint" in loaded
+    assert not loaded & {"boto3", "jinja2", "receiver.jobs.submit", "receiver.download.downloader"}
