@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -20,6 +19,7 @@ from receiver.http.query import TAG_FILTER, NoQuery, Tagged
 from receiver.http.routing import Answer, Header, Operation, Served, adapter
 from receiver.schemas.notification import Message
 from receiver.schemas.problem import Problem
+from receiver.version import installed_version
 
 ABOUT = """\
 Darkroom submits prompts to image gateways, and archives the images.
@@ -92,7 +92,7 @@ def document(routes: Iterable[Served], *, tokens: bool) -> dict[str, Any]:
     scheme = {"type": "http", "scheme": "bearer", "description": "One of `DARKROOM_API_TOKENS`."}
     described = {
         "openapi": "3.1.0",
-        "info": {"title": "Darkroom", "version": _version(), "description": ABOUT},
+        "info": {"title": "Darkroom", "version": installed_version(), "description": ABOUT},
         "servers": [{"url": "/", "description": "The service that this document came from."}],
         "tags": list(_tags(paths)),
         "paths": paths,
@@ -110,13 +110,6 @@ def _tags(paths: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
     used = dict.fromkeys(operation["tags"][0] for path in paths.values() for operation in path.values())
     for name in dict.fromkeys([*(name for name in TAGS if name in used), *used]):
         yield {"name": name, "description": TAGS.get(name, "")}
-
-
-def _version() -> str:
-    try:
-        return version("darkroom")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class _Generator(GenerateJsonSchema):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from receiver import signatures
 from receiver.schemas.notification import Message
+from receiver.version import installed_version
 from storage.ledger.notifications import Notification
 from storage.models import Job, Output
 
@@ -38,7 +38,7 @@ def headers_of(one: Notification, body: bytes, secrets: Sequence[str], now: int)
     """The headers of one try, made at `now` (milliseconds) and signed with each secret."""
     return {
         "Content-Type": "application/json",
-        "User-Agent": f"Darkroom/{_version()}",
+        "User-Agent": f"Darkroom/{installed_version()}",
         **signatures.sign(secrets, message_id(one), now // 1000, body),
     }
 
@@ -62,10 +62,3 @@ def _cut(data: dict[str, Any]) -> None:
 
 def _begin(text: str | None) -> str | None:
     return text and text[:MAX_CUT_CHARACTERS]
-
-
-def _version() -> str:
-    try:
-        return version("darkroom")
-    except PackageNotFoundError:
-        return "unknown"

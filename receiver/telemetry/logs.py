@@ -1,7 +1,7 @@
-"""Log events: JSON for programs or lines for people, with secrets taken out of every one of them.
+"""Configure structlog: JSON for programs or lines for people, with secrets redacted in every event.
 
-Everything that would reach standard error goes through here once `configure` and `catch_everything` were
-called: our own events, the log records of libraries, their warnings, and tracebacks of what nobody caught.
+After `configure` and `catch_everything`, all of standard error goes through here: our own events, the log
+records of libraries, warnings, and tracebacks of uncaught exceptions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Event = MutableMapping[str, Any]
 
 
 class Tally:
-    """Counts what may come too often for a line each, and logs one line a second that says how often.
+    """Counts events that may be too many for a line each, and logs one line a second with their number.
 
     `add` is called where an event loop runs.
     """
@@ -95,9 +95,9 @@ def configure(log_format: str, level: str, redactor: Redactor, *, stream: TextIO
 
 
 def catch_everything() -> None:
-    """Log what nobody caught, in any thread, and Python's warnings, instead of printing them as they are.
+    """Log uncaught exceptions of any thread, and Python's warnings, instead of printing them unredacted.
 
-    For a process of our own: it changes hooks that are the interpreter's, once and for good.
+    It replaces hooks of the interpreter, so it is for a process of our own.
     """
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
@@ -106,7 +106,7 @@ def catch_everything() -> None:
 
 
 class _Writer(structlog.WriteLogger):
-    """Writes our events. A full disk or a reader that went away costs lines of the log, and no job."""
+    """Writes our events. A full disk or a closed pipe costs lines of the log, and no job."""
 
     def msg(self, message: str) -> None:
         with suppress(OSError, ValueError):
@@ -117,7 +117,7 @@ class _Writer(structlog.WriteLogger):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes the records of libraries; one that cannot be written is told of, and not printed as it is."""
+    """Writes the records of libraries; one that cannot be formatted is reported, not printed."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's own name
         _, error, _ = sys.exc_info()
@@ -134,7 +134,7 @@ def _renderer(stream: TextIO, *, as_json: bool) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can have it; anything else as text, so that the redaction sees what will be written."""
+    """Return a value as JSON; anything else as text, so that the redaction sees what will be written."""
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
@@ -152,7 +152,7 @@ def _plain(value: Any) -> Any:
 
 
 def _one_line(name: str, value: Any) -> Any:
-    """A text from outside must not be able to begin a line of its own, as if it were an event."""
+    """Escape line breaks, so that a text from outside cannot forge an event."""
     if name in MANY_LINES or not isinstance(value, str):
         return value
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in value)

@@ -1,6 +1,4 @@
-"""The one list of metrics. Whatever is not listed here cannot be emitted: `receiver.telemetry.metrics`
-refuses it.
-"""
+"""List every metric; `receiver.telemetry.metrics` emits no other."""
 
 from __future__ import annotations
 
@@ -16,15 +14,15 @@ from storage.models import FoundBy, Status
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label and its values. Without `values` they are bounded by what the code can say, such as routes."""
+    """A label and its values. Without `values` the code bounds them: routes, methods."""
 
     name: str
     values: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """One metric: its name with the unit in it, what it is for, its labels, a histogram's buckets."""
+class MetricSpec:
+    """A metric: its name with the unit in it, its description, its labels, a histogram's buckets."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -32,7 +30,7 @@ class Listed:
     labels: tuple[Label, ...] = ()
     buckets: tuple[float, ...] = ()
     read: bool = False
-    """Whether its values are read when somebody looks, and not counted as things happen."""
+    """Whether its values are read at each scrape, and not counted as things happen."""
 
 
 def _codes(root: type[DarkroomError]) -> Iterator[str]:
@@ -66,38 +64,38 @@ LONG = (0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14400, 43200, 86400)
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-def _counter(name: str, sentence: str, *labels: Label) -> Listed:
-    return Listed(name, "counter", sentence, labels)
+def _counter(name: str, sentence: str, *labels: Label) -> MetricSpec:
+    return MetricSpec(name, "counter", sentence, labels)
 
 
-def _histogram(name: str, sentence: str, buckets: tuple[float, ...], *labels: Label) -> Listed:
-    return Listed(name, "histogram", sentence, labels, buckets)
+def _histogram(name: str, sentence: str, buckets: tuple[float, ...], *labels: Label) -> MetricSpec:
+    return MetricSpec(name, "histogram", sentence, labels, buckets)
 
 
-def _read(name: str, sentence: str, *labels: Label) -> Listed:
-    return Listed(name, "counter" if name.endswith("_total") else "gauge", sentence, labels, read=True)
+def _read(name: str, sentence: str, *labels: Label) -> MetricSpec:
+    return MetricSpec(name, "counter" if name.endswith("_total") else "gauge", sentence, labels, read=True)
 
 
 _HTTP = (
     _counter(
         "darkroom_http_requests_total",
-        "HTTP requests answered; `route` is the template, or `none`.",
+        "HTTP requests; `route` is the template, or `none`.",
         Label("route"), Label("method"), Label("status"),
     ),
     _histogram(
         "darkroom_http_request_seconds",
-        "Seconds from a request to the end of its answer; `?wait=` and `/v1/events` are held on purpose.",
+        "Seconds from a request to the end of its response; `?wait=` and `/v1/events` wait on purpose.",
         FAST, Label("route"), Label("method"),
     ),
-    _counter("darkroom_api_requests_refused_total", "Requests answered 429, because too many came."),
+    _counter("darkroom_api_requests_refused_total", "Requests over their rate limit, refused with 429."),
     _read("darkroom_requests_waiting", "Requests that wait for jobs to move: `?wait=` and `/v1/events`."),
 )  # fmt: skip
 
 _CALLBACKS = (
-    _counter("darkroom_callbacks_total", "Callbacks, by what they were answered.", GATEWAY, CALLBACK),
+    _counter("darkroom_callbacks_total", "Callbacks, by outcome.", GATEWAY, CALLBACK),
     _counter(
         "darkroom_callbacks_bad_token_total",
-        "Callbacks refused as `bad_token`, by the reason that the answer does not give.",
+        "Callbacks refused as `bad_token`, by the reason, which the response does not give.",
         GATEWAY, _label("reason", "forged", "expired", "foreign", "missing"),
     ),
     _histogram(
@@ -107,23 +105,23 @@ _CALLBACKS = (
     _read("darkroom_intake_waiting_callbacks", "Callbacks waiting in memory for a commit."),
     _counter(
         "darkroom_callbacks_unwritten_total",
-        "Callbacks answered 503, because the ledger failed or too many were waiting. Must not grow.",
+        "Callbacks refused with 503, because the ledger failed or too many were waiting. Must not grow.",
         _label("reason", "ledger", "full"),
     ),
 )  # fmt: skip
 
 _GATEWAYS = (
     _counter(
-        "darkroom_submissions_total", "Submissions, by what the gateway answered.", GATEWAY, SUBMISSION
+        "darkroom_submissions_total", "Submissions, by the gateway's response.", GATEWAY, SUBMISSION
     ),
-    _counter("darkroom_polls_total", "Questions about jobs, by what came back.", GATEWAY, POLL),
+    _counter("darkroom_polls_total", "Polls of jobs, by the gateway's response.", GATEWAY, POLL),
     _histogram(
-        "darkroom_gateway_request_seconds", "Seconds until a gateway had answered.",
+        "darkroom_gateway_request_seconds", "Seconds until the response of a gateway.",
         SLOW, GATEWAY, _label("call", "submit", "poll"),
     ),
     _counter(
         "darkroom_results_total",
-        "Results that became known, by how; `poll` means that the callback awaited did not come.",
+        "Results, by how they were found; `poll` means that the expected callback did not come.",
         GATEWAY, _label("found_by", *FoundBy),
     ),
     _read(
@@ -136,18 +134,18 @@ _WORK = (
     _counter("darkroom_moves_total", "Moves that this process and its workers made, by the new status.",
              GATEWAY, STATUS),
     _histogram("darkroom_step_seconds", "Seconds that a step took, by where the job was.", SLOW, STEP),
-    _counter("darkroom_steps_failed_total", "Steps that failed in a way nobody foresaw. Must be 0.", STEP),
-    _counter("darkroom_leases_lost_total", "Jobs that went to another worker in the middle of a step."),
-    Listed("darkroom_worker_jobs", "gauge", "Jobs being worked on in this process and its workers."),
+    _counter("darkroom_steps_failed_total", "Steps that failed with an unexpected error. Must be 0.", STEP),
+    _counter("darkroom_leases_lost_total", "Leases that went to another worker in the middle of a step."),
+    MetricSpec("darkroom_worker_jobs", "gauge", "Jobs being worked on in this process and its workers."),
     _read("darkroom_worker_slots",
           "Jobs that this process and its workers may work on at once; 0 where they do no work."),
 )  # fmt: skip
 
 _IMAGES = (
-    _counter("darkroom_downloads_total", "Downloads of images, by how they ended.", GATEWAY, DOWNLOAD),
+    _counter("darkroom_downloads_total", "Downloads of images, by outcome.", GATEWAY, DOWNLOAD),
     _counter("darkroom_download_bytes_total", "Bytes of the images downloaded.", GATEWAY),
-    _histogram("darkroom_download_seconds", "Seconds that a download took that succeeded.", SLOW, GATEWAY),
-    _counter("darkroom_images_archived_total", "Images stored in the bucket and compared.", GATEWAY),
+    _histogram("darkroom_download_seconds", "Seconds of a successful download.", SLOW, GATEWAY),
+    _counter("darkroom_images_archived_total", "Images stored in the bucket and verified.", GATEWAY),
     _counter("darkroom_archived_bytes_total", "Bytes of the images stored in the bucket.", GATEWAY),
     _histogram(
         "darkroom_result_to_archive_seconds",
@@ -155,17 +153,17 @@ _IMAGES = (
         LONG, GATEWAY,
     ),
     _counter(
-        "darkroom_store_errors_total", "Uses of the bucket that failed, by how.",
+        "darkroom_store_errors_total", "Failed operations on the bucket, by kind.",
         _label("kind", "unavailable", "misconfigured", "corrupt", "conflict"),
     ),
 )  # fmt: skip
 
 _LEDGER = (
-    _read("darkroom_jobs", "Jobs in the ledger, by where they are.", GATEWAY, STATUS),
+    _read("darkroom_jobs", "Jobs in the ledger, by status.", GATEWAY, STATUS),
     _read("darkroom_jobs_accepted_total", "Jobs that were ever accepted.", GATEWAY),
     _read(
         "darkroom_jobs_found_by_polling",
-        "What the callbacks missed: jobs whose callback was awaited, and whose result a poll found.", GATEWAY,
+        "Jobs whose expected callback did not come, and whose result a poll found.", GATEWAY,
     ),
     _read("darkroom_status_balanced", "1 if every accepted job is accounted for. Must be 1."),
     _read("darkroom_oldest_unfinished_job_age_seconds", "Age of the oldest unfinished job.", GATEWAY),
@@ -174,9 +172,9 @@ _LEDGER = (
         "Age of the oldest result that is known and not archived; gateways delete images after 24 hours.",
     ),
     _read("darkroom_jobs_due", "Jobs whose next step is due, those being worked on included."),
-    _read("darkroom_deliveries_waiting", "Callbacks on disk that were not applied to their job yet."),
+    _read("darkroom_deliveries_waiting", "Callbacks on disk, not applied to their job yet."),
     _counter(
-        "darkroom_ledger_errors_total", "Uses of the ledger that failed, by the part that needed it.",
+        "darkroom_ledger_errors_total", "Failed operations on the ledger, by the part that made them.",
         _label("part", "intake", "worker", "notifier", "metrics", "events", "bell"),
     ),
 )  # fmt: skip

@@ -1,13 +1,10 @@
-"""Count and measure what happens, by the one list in `receiver.telemetry.metric_list`, and show it to
-Prometheus.
-"""
+"""Count, measure and expose Prometheus metrics, those listed in `receiver.telemetry.metric_list` only."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from time import perf_counter
 from typing import Any, TypeVar
@@ -27,19 +24,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from receiver.telemetry.metric_list import GATEWAY, METRICS, Label, Listed
+from receiver.telemetry.metric_list import GATEWAY, METRICS, Label, MetricSpec
 from receiver.telemetry.multiprocess import FOLDER
+from receiver.version import installed_version
 from storage.errors import StorageError
 
 log = structlog.get_logger("darkroom.metrics")
 
 UNKNOWN = "unknown"
-"""What a gateway is called that is not configured here: its name may come from a stranger's URL."""
+"""The label of a gateway that is not configured: its name may come from a URL that anyone made up."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a line more for every series, and no use here
 
 Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
-"""Values by metric; for one with labels by their values, in the order of the list."""
+"""Values by metric; for one with labels by label values, in the order of the list."""
 Read = Callable[[], Values]
 Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 
@@ -47,12 +45,12 @@ Kind = TypeVar("Kind", Counter, Gauge, Histogram)
 class Metrics:
     """The metrics of one service. Thread-safe.
 
-    Whatever is not on the list, or has other labels than listed, raises KeyError or ValueError: a name that
-    is misspelt must fail a test, and not make a second metric.
+    A metric that is not listed, or other labels than listed, raise KeyError or ValueError: a misspelt name
+    must fail a test, and not make a second metric.
     """
 
     def __init__(self, gateways: Collection[str]) -> None:
-        """`gateways` are the names of those that are configured."""
+        """`gateways` are the names of the configured gateways."""
         self._gateways = frozenset(gateways)
         self._listed = {metric.name: metric for metric in METRICS}
         self._registry = self._counted = CollectorRegistry()
@@ -76,30 +74,30 @@ class Metrics:
         self._child(name, self._counters, labels).inc(amount)
 
     def change(self, name: str, amount: float, /, **labels: str) -> None:
-        """Add to a gauge, or take from it."""
+        """Add to a gauge, or subtract."""
         self._child(name, self._gauges, labels).inc(amount)
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
-        """Put a value, in the unit that the name says, into a histogram."""
+        """Observe a value, in the unit of the metric's name, in a histogram."""
         self._child(name, self._histograms, labels).observe(value)
 
     @contextmanager
     def timed(self, name: str, /, **labels: str) -> Iterator[None]:
-        """Put the seconds that the block takes into a histogram, unless the block raises."""
+        """Observe the seconds that the block takes in a histogram, unless it raises."""
         began = perf_counter()
         yield
         self.observe(name, perf_counter() - began, **labels)
 
     def watch(self, read: Read) -> None:
-        """Have values read whenever somebody looks; they are left out while `read` raises a StorageError."""
+        """Read values at each scrape; they are left out while `read` raises a StorageError."""
         self._reads.append(read)
 
     def page(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Family]:
-        """The values that are read when somebody looks; prometheus_client calls this."""
+        """Yield the metrics that are read at each scrape; prometheus_client calls this."""
         for read in self._reads:
             try:
                 values = read()
@@ -110,7 +108,7 @@ class Metrics:
             for name, value in values.items():
                 yield self._family(self._listed[name], value)
 
-    def _make(self, metric: Listed) -> None:
+    def _make(self, metric: MetricSpec) -> None:
         names = [label.name for label in metric.labels]
         if metric.read:
             return
@@ -120,30 +118,30 @@ class Metrics:
             )
             return
         if metric.kind == "gauge":
-            # Where several processes count: of those that live, the sum.
+            # Of several processes: the sum of those that live.
             self._gauges[metric.name] = Gauge(
                 metric.name, metric.sentence, names, registry=self._counted, multiprocess_mode="livesum"
             )
             return
         counter = Counter(metric.name, metric.sentence, names, registry=self._counted)
         self._counters[metric.name] = counter
-        # From 0 on, so that the first time that something happens is seen as an increase.
+        # From 0 on, so that the first event is an increase.
         for values in self._every(metric) if names else ():
             counter.labels(*values)
 
-    def _every(self, metric: Listed) -> Iterator[tuple[str, ...]]:
-        """Every combination of label values, or none where they are not known beforehand."""
+    def _every(self, metric: MetricSpec) -> Iterator[tuple[str, ...]]:
+        """Return every combination of label values, none if they are not known beforehand."""
         return product(
             *(self._gateways if label is GATEWAY else sorted(label.values) for label in metric.labels)
         )
 
     def _child(self, name: str, kind: Mapping[str, Kind], labels: Mapping[str, str]) -> Kind:
-        """The one of a metric with these labels. What was found once is known from then on."""
+        """Return the series of a metric with these labels, cached."""
         key = (name, *labels.items())
         if (known := self._children.get(key)) is None:
             values = self._values(name, labels)
             known = kind[name].labels(*values) if values else kind[name]
-            if values == tuple(labels.values()):  # not what a stranger made up
+            if values == tuple(labels.values()):  # not a made-up gateway
                 self._children[key] = known
         return known
 
@@ -160,7 +158,7 @@ class Metrics:
             raise ValueError(f"{name} has no {label.name} {value!r}")
         return value
 
-    def _family(self, metric: Listed, value: float | Mapping[tuple[str, ...], float]) -> Family:
+    def _family(self, metric: MetricSpec, value: float | Mapping[tuple[str, ...], float]) -> Family:
         if not metric.read:
             raise ValueError(f"{metric.name} is counted, not read")
         kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
@@ -175,8 +173,4 @@ class Metrics:
 
 
 def _build() -> Values:
-    try:
-        ours = version("darkroom")
-    except PackageNotFoundError:
-        ours = "from source"
-    return {"darkroom_build_info": {(ours,): 1}}
+    return {"darkroom_build_info": {(installed_version(),): 1}}

@@ -11,14 +11,14 @@ from typing import Any
 import promql_parser as promql
 import yaml
 
-from receiver.telemetry.metric_list import METRICS, Listed
+from receiver.telemetry.metric_list import METRICS, MetricSpec
 from tests.support.running import ROOT
 
 RULES = ROOT / "deploy/prometheus/alerts.yaml"
 DASHBOARD = ROOT / "deploy/grafana/darkroom.json"
 OPERATIONS = ROOT / "deploy/OPERATIONS.md"
 
-LISTED: Mapping[str, Listed] = {metric.name: metric for metric in METRICS}
+LISTED: Mapping[str, MetricSpec] = {metric.name: metric for metric in METRICS}
 TARGET = frozenset({"job", "instance"})
 """The labels that Prometheus itself gives to what it reads."""
 
