@@ -1,1 +1,6 @@
-"""The command line: `main.py` is the table of commands, and each command is a file named like it."""
+"""The command line: `main.py` lists the commands, and each command is a file named like it.
+
+Shared by them: `console` (text, tables, JSON, progress, exit codes), `connection` (the client), `options`,
+`query_args` and `batch_input` (what is parsed), `bulk` (change many, ask first), `completion` (the Tab key),
+`save_images` (downloads) and `watch` (`jobs --watch`).
+"""

@@ -56,7 +56,7 @@ def jobs_and_outputs(ctx: typer.Context, incomplete: str) -> Offer:
     """Complete the newest jobs; once the beginning of an id fits only one job, its images too."""
 
     def asked(darkroom: Darkroom) -> Iterable[tuple[str, str]]:
-        found = [(id_, told) for id_, told in _jobs(darkroom) if id_.startswith(incomplete.partition(".")[0])]
+        found = [(id_, text) for id_, text in _jobs(darkroom) if id_.startswith(incomplete.partition(".")[0])]
         outputs = darkroom.search(limit=OFFERED, job=found[0][0]) if len(found) == 1 else ()
         return [*found, *((output.id, output.prompt) for output in outputs)]
 
@@ -87,5 +87,5 @@ def matching(values: Iterable[tuple[str, str]], incomplete: str) -> Offer:
 
     # Colons and line ends in the help have a meaning in some shells.
     return [
-        (value, plain(told).replace(":", " ")[:60]) for value, told in values if value.startswith(incomplete)
+        (value, plain(text).replace(":", " ")[:60]) for value, text in values if value.startswith(incomplete)
     ]

@@ -71,8 +71,8 @@ def say(message: str, style: str = "") -> None:
 
 
 def fail(message: str, code: int = FAILED) -> NoReturn:
-    """Print an error, and exit with a code."""
-    err().print(Text.assemble(("Error: ", "bold red"), _visible(message)))
+    """Print an error without the numbers of the operating system, and exit with a code."""
+    err().print(Text.assemble(("Error: ", "bold red"), _visible(re.sub(r"\[Errno -?\d+\] ", "", message))))
     raise typer.Exit(code)
 
 

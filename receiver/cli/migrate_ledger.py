@@ -113,10 +113,10 @@ def _move(path: Path, url: URL) -> Moved:
         rows = rows_of(source)
         with (
             closing(Database.connect(url.render_as_string(hide_password=False))) as target,
-            _bar(rows) as told,
+            _bar(rows) as advance,
         ):
             try:
-                return move(source, target, clock=system_clock, progress=told)
+                return move(source, target, clock=system_clock, progress=advance)
             except Unavailable as error:
                 fail(
                     f"{shown(url)}: {error} Check that the server runs and has this database, "

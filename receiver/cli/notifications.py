@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -39,8 +39,8 @@ class State(StrEnum):
 
 
 _IN_API = {State.PENDING: "owed", State.DELIVERED: "delivered", State.FAILED: "given_up"}
-_SHOWN = {value: state for state, value in _IN_API.items()}
-_STYLES = {State.PENDING: "yellow", State.DELIVERED: "green", State.FAILED: "red"}
+_SHOWN = {value: str(state) for state, value in _IN_API.items()}
+_STYLES: Mapping[str, str] = {State.PENDING: "yellow", State.DELIVERED: "green", State.FAILED: "red"}
 
 Ids = Annotated[
     list[str] | None,
@@ -177,13 +177,18 @@ app.command()(options.spread(replay))
 app.command()(options.spread(secret))
 
 
+def shown_state(state: str) -> str:
+    """Return the word that is shown for a state of the API."""
+    return _SHOWN.get(state, state)
+
+
 def _line(one: Notification) -> Sequence[Text]:
-    state = _SHOWN.get(one.state)
+    state = shown_state(one.state)
     error = None if one.code is None else f"{one.code}: {one.message}"
     return (
         cell(one.id),
         cell(one.type),
-        cell(state or one.state, _STYLES[state] if state else ""),
+        cell(state, _STYLES.get(state, "")),
         cell(one.attempts),
         cell(one.host),
         cell(one.next_attempt_at),

@@ -49,7 +49,7 @@ def serve(
     """Run Darkroom: receive callbacks, serve the API and gallery, work on jobs, until Ctrl-C."""
     given = {"host": host, "port": port}
     with exit_on_error():
-        from receiver.http.server import serve as serve_until_told
+        from receiver.http.server import serve as run
         from receiver.service import Role
         from receiver.settings import load, require
         from receiver.telemetry.multiprocess import shared_counts
@@ -62,7 +62,7 @@ def serve(
             apart = partial(_work_apart, settings) if work and settings.worker.processes else None
             with nullcontext() if apart is None else shared_counts():
                 service = built(settings, role)
-                serve_until_told(service, service.asgi(work=work, apart=apart), listener)
+                run(service, service.asgi(work=work, apart=apart), listener)
 
 
 def work_until_stopped(settings: Settings, end: socket | None = None) -> None:

@@ -21,6 +21,7 @@ from receiver.cli.console import (
     print_table,
     status_cell,
 )
+from receiver.cli.notifications import shown_state
 
 if TYPE_CHECKING:
     from receiver.schemas.job import Job, TimelineEvent
@@ -137,15 +138,15 @@ def _event_line(event: TimelineEvent) -> tuple[Text, ...]:
         case Moved():
             return at, status_cell(event.status), Text("")
         case Delivered():
-            told = f"signature {event.signature}, effect: {event.effect or 'none yet'}"
-            return at, cell("callback"), cell(f"{told}, body SHA-256 {event.body_sha256[:12]}")
+            detail = f"signature {event.signature}, effect: {event.effect or 'none yet'}"
+            return at, cell("callback"), cell(f"{detail}, body SHA-256 {event.body_sha256[:12]}")
         case Attempted():
             many = f" ({event.times} times since {event.first_at})" if event.times > 1 else ""
-            told = event.message if event.code in _NO_ERROR else f"{event.code}: {event.message}"
-            return at, cell(event.step), cell(told + many)
+            detail = event.message if event.code in _NO_ERROR else f"{event.code}: {event.message}"
+            return at, cell(event.step), cell(detail + many)
         case Notified():
-            told = f"{event.state}, tries: {event.attempts}, {event.code or 'no error'}"
-            return at, cell("notified"), cell(told)
+            detail = f"{shown_state(event.state)}, tries: {event.attempts}, {event.code or 'no error'}"
+            return at, cell("notified"), cell(detail)
         case Stored():
             return at, cell("stored"), cell(event.output)
         case _:

@@ -71,8 +71,8 @@ def usage(
     print_table(columns, _lines(found), nothing="")
     out().print(Text(f"From {_minute(found.since)} to {_minute(found.until)} (UTC).", "dim"))
     if found.total.credits_estimated is not None:
-        told = f"~ {amount(found.total.credits_estimated)} of the credits are estimated from price lists."
-        out().print(Text(told, "dim"))
+        line = f"~ {amount(found.total.credits_estimated)} of the credits are estimated from price lists."
+        out().print(Text(line, "dim"))
 
 
 def amount(spent: float | None) -> str:

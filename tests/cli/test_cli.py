@@ -295,6 +295,7 @@ def test_a_service_that_is_not_there_is_told(arguments: tuple[str, ...]) -> None
     assert (done.returncode, done.stdout) == (3, "")
     assert "darkroom serve" in done.stderr
     assert "DARKROOM_URL" in done.stderr
+    assert "Errno" not in done.stderr
 
 
 def test_a_token_is_never_shown(running: Running) -> None:
