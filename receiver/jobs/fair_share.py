@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
 
@@ -30,12 +30,12 @@ class FairShare:
         self._downloading: Counter[str] = Counter()
         self._lock = Lock()
 
-    def budget(self, free: int, held: Sequence[Job], full: Collection[str]) -> ClaimBudget:
-        """Return what so many free threads may claim; the gateways of the fewest jobs held come first.
+    def budget(self, free: int, held: Iterable[str], full: Collection[str]) -> ClaimBudget:
+        """Return what so many free threads may claim; the gateways with the fewest jobs held come first.
 
-        Gateways that are `full` can be sent nothing now.
+        `held` has the gateway of each job in hand; gateways that are `full` can be sent nothing now.
         """
-        in_hand = Counter(self._of(job) for job in held)
+        in_hand = Counter(map(self._of, held))
         first = sorted(self._gateways, key=lambda gateway: in_hand[gateway])
         with self._lock:
             no_images = [gateway for gateway in self._gateways if self._downloading[gateway] >= self._images]
@@ -51,7 +51,7 @@ class FairShare:
     @contextmanager
     def downloading(self, job: Job) -> Iterator[bool]:
         """Reserve a thread for the images of a ready job; yield whether one was free. Others need none."""
-        share = self._of(job)
+        share = self._of(job.gateway)
         with self._lock:
             free = job.status is not Status.READY or self._downloading[share] < self._images
             taken = free and job.status is Status.READY
@@ -62,5 +62,5 @@ class FairShare:
             with self._lock:
                 self._downloading[share] -= taken
 
-    def _of(self, job: Job) -> str:
-        return job.gateway if job.gateway in self._gateways else OTHERS
+    def _of(self, gateway: str) -> str:
+        return gateway if gateway in self._gateways else OTHERS

@@ -77,7 +77,7 @@ class Worker(LeasedPool[Job]):
 
     def budget(self, room: int, held: Sequence[Job]) -> ClaimBudget:
         """Return how many jobs of each gateway may be claimed beside those that are held."""
-        return self._shares.budget(room, held, self._full())
+        return self._shares.budget(room, [job.gateway for job in held], self._full())
 
     def claim(self, room: int, held: Sequence[Job]) -> list[Job]:
         """Lease due jobs, after the ledger was healed if the clock was set back."""

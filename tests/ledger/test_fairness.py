@@ -217,10 +217,10 @@ def a_job(gateway: str, status: Status = Status.READY) -> Job:
 
 def test_every_gateway_keeps_a_share_of_the_threads() -> None:
     shares = FairShare(["a", "b"], 8, {})
-    budget = shares.budget(2, [a_job("a")] * 6, full=())
+    budget = shares.budget(2, ["a"] * 6, full=())
     assert (budget.of("a"), budget.of("b")) == (0, 6)
     assert next(iter(budget.by_gateway)) == "b"
-    assert shares.budget(3, [a_job("a")] * 5, full=()).of("a") == 1
+    assert shares.budget(3, ["a"] * 5, full=()).of("a") == 1
 
 
 def test_fetching_images_leaves_a_thread_for_talking_to_the_gateway() -> None:
