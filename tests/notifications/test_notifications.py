@@ -26,7 +26,7 @@ from storage.ledger.rows import new_job
 from storage.ledger.schema import jobs
 from storage.models import JobRequest, Status
 from tests.api.test_openapi import closed, document, held_to
-from tests.docs.test_readme import block
+from tests.docs.test_readme import example
 from tests.support.live import IMAGEN, ULTRA, Live, Start, started
 from tests.support.notifications import SECRET, Answer, Application, Told, application
 from tests.support.processes import environment, free_port, serving
@@ -89,12 +89,12 @@ def test_an_application_is_told_what_the_api_shows(notifying: Live) -> None:
     assert not re.search("hidden-key|/hook", json.dumps([record, listed(notifying)]))
 
 
-def test_the_receiver_in_the_readme_takes_it(notifying: Live) -> None:
+def test_the_receiver_in_the_guide_takes_it(notifying: Live) -> None:
     with application() as app:
         job = notifying.make(IMAGEN, notify_url=app.url)
         told = app.next()
     known: dict[str, Any] = {}
-    exec(re.sub('whsec_[^"]+', SECRET, block("receive")), known)
+    exec(re.sub('whsec_[^"]+', SECRET, example("notifications", "standardwebhooks")), known)
     assert known["take"](dict(told.headers), told.body) == (
         f"job.archived ['/v1/outputs/{job['outputs'][0]}/image']"
     )
