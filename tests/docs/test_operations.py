@@ -79,7 +79,7 @@ def test_a_job_that_was_running_is_archived_again_with_the_same_image(start: Sta
     live = start(tmp_path / "data", clock=clock)
     job = live.submit(IMAGEN, fault="no_callback")["id"]
     with live.http.stream("GET", "/v1/events", params={"job": job, "since": 0}) as events:
-        assert any('"status": "running"' in line for line in events.iter_lines())
+        assert any('"status":"running"' in line for line in events.iter_lines())
     shell(live, tmp_path, paths(block("back up"), tmp_path))
     clock.forward(60)
     live.finish(job)
