@@ -1,8 +1,8 @@
-"""Jobs, deliveries, outputs and circuits as plain values, and the state machine of a job.
+"""Jobs, deliveries, outputs and circuits as plain values, and the statuses of a job.
 
     queued -> submitting -> running -> ready -> archived | partial | failed
 
-`MOVES` has every legal move, and `REOPENS` those of a retry. Times are milliseconds since 1970 UTC.
+Which moves are legal is decided in `storage/ledger/transitions.py`. Times are milliseconds since 1970 UTC.
 """
 
 from __future__ import annotations
@@ -31,29 +31,7 @@ class Status(StrEnum):
     @property
     def terminal(self) -> bool:
         """Whether only a retry can move a job on from here."""
-        return not MOVES[self]
-
-
-# Two tables, so that no step of a job's life can take it out of a terminal status.
-MOVES: Mapping[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED}),
-    # Back to queued: the gateway certainly did not accept it. To ready: its callback overtook the response.
-    Status.SUBMITTING: frozenset({Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED}),
-    # To partial: a retry found nothing more, and what was archived before still is.
-    Status.RUNNING: frozenset({Status.READY, Status.PARTIAL, Status.FAILED}),
-    Status.READY: frozenset({Status.ARCHIVED, Status.PARTIAL, Status.FAILED}),
-    Status.ARCHIVED: frozenset(),
-    Status.PARTIAL: frozenset(),
-    Status.FAILED: frozenset(),
-}
-"""The legal moves of a job; `Ledger.move` refuses every other."""
-
-REOPENS: Mapping[Status, frozenset[Status]] = {
-    # To running: the gateway is polled for the result again. To queued: it is paid for again.
-    Status.FAILED: frozenset({Status.QUEUED, Status.RUNNING}),
-    Status.PARTIAL: frozenset({Status.RUNNING}),
-}
-"""The legal moves of a retry that a user asked for; `Ledger.reopen` refuses every other."""
+        return self in (Status.ARCHIVED, Status.PARTIAL, Status.FAILED)
 
 
 class Verdict(StrEnum):

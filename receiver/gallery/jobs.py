@@ -23,7 +23,8 @@ from receiver.schemas.types import JobId
 from storage.ledger.job_counts import total
 from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
-from storage.models import REOPENS, Clock, Delivery, Job, JobCounts, Output, Status
+from storage.ledger.transitions import REOPENS
+from storage.models import Clock, Delivery, Job, JobCounts, Output, Status
 from storage.paging import Page
 from storage.search.search import Search
 

@@ -9,7 +9,8 @@ import structlog
 from receiver.errors import MalformedCallback, NeedsResubmit, NotRetryable
 from receiver.jobs.context import JobContext
 from storage.errors import Conflict
-from storage.models import REOPENS, Attempt, Job, Status
+from storage.ledger.transitions import REOPENS
+from storage.models import Attempt, Job, Status
 
 log = structlog.get_logger("darkroom.retry")
 

@@ -1,8 +1,8 @@
-"""Compute the columns that a move, a postponement or a retry sets on a job."""
+"""The state machine of a job: its legal moves, and the columns that a move, postponement or retry sets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Context, Decimal
 from math import isfinite
@@ -15,7 +15,28 @@ from storage.errors import Conflict
 from storage.ledger.deliveries import pending
 from storage.ledger.rows import Changes, append_attempts, from_changes
 from storage.ledger.schema import jobs
-from storage.models import MOVES, REOPENS, Attempt, Job, JobResult, Status
+from storage.models import Attempt, Job, JobResult, Status
+
+# Two tables, so that no step of a job's life can take it out of a terminal status.
+MOVES: Mapping[Status, frozenset[Status]] = {
+    Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED}),
+    # Back to queued: the gateway certainly did not accept it. To ready: its callback overtook the response.
+    Status.SUBMITTING: frozenset({Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED}),
+    # To partial: a retry found nothing more, and what was archived before still is.
+    Status.RUNNING: frozenset({Status.READY, Status.PARTIAL, Status.FAILED}),
+    Status.READY: frozenset({Status.ARCHIVED, Status.PARTIAL, Status.FAILED}),
+    Status.ARCHIVED: frozenset(),
+    Status.PARTIAL: frozenset(),
+    Status.FAILED: frozenset(),
+}
+"""The legal moves of a job; `Ledger.move` refuses every other."""
+
+REOPENS: Mapping[Status, frozenset[Status]] = {
+    # To running: the gateway is polled for the result again. To queued: it is paid for again.
+    Status.FAILED: frozenset({Status.QUEUED, Status.RUNNING}),
+    Status.PARTIAL: frozenset({Status.RUNNING}),
+}
+"""The legal moves of a retry that a user asked for; `Ledger.reopen` refuses every other."""
 
 MAX_MOVES = 60
 """Of a job with more, the oldest rounds of `submitting` and back to `queued` are dropped."""

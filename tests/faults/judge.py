@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from receiver.sandbox import JobReport
-from storage.models import MOVES, REOPENS, Status
+from storage.ledger.transitions import MOVES, REOPENS
+from storage.models import Status
 from tests.faults.evidence import Evidence, gather
 from tests.faults.world import TERMINAL, World
 

@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from storage.ledger.deliveries import DECIDED, DeliveryResult
-from storage.models import MOVES, REOPENS, FoundBy, Job, Status
+from storage.ledger.transitions import MOVES, REOPENS
+from storage.models import FoundBy, Job, Status
 from tests.jobs.interleaving import Plan, Shared, Trouble, World, shared
 from tests.jobs.scripted_gateways import Gone, Kind, Manner, State, Theirs, serve_pictures
 from tests.support.raw_server import Server

@@ -13,9 +13,8 @@ from storage.ledger.database import HEAD, Database
 from storage.ledger.deliveries import MAX_DELIVERIES, DeliveryResult, without_queries
 from storage.ledger.job_counts import total
 from storage.ledger.ledger import LEASE_MS, Ledger
-from storage.ledger.transitions import MAX_MOVES
+from storage.ledger.transitions import MAX_MOVES, MOVES
 from storage.models import (
-    MOVES,
     Attempt,
     FoundBy,
     ImageRef,
@@ -80,6 +79,12 @@ def test_a_worker_that_lost_its_lease_can_change_nothing(ledger: Ledger, clock: 
     with pytest.raises(LeaseLost):
         ledger.postpone(job, "one", due_in_ms=0)
     assert ledger.job("job-1").status is Status.QUEUED
+
+
+def test_no_move_leads_out_of_a_terminal_status() -> None:
+    assert [status for status in Status if status.terminal] == [
+        status for status in Status if not MOVES[status]
+    ]
 
 
 @pytest.mark.parametrize("start", list(Status))
