@@ -18,13 +18,15 @@ from receiver.gateways.base import Gateway
 from receiver.jobs.bulk_poll import BulkPoller
 from receiver.jobs.outcomes import Move, Outcome, Postpone
 from receiver.jobs.reconcile import Reconciler
+from receiver.jobs.steps import Steps
 from receiver.jobs.submit import Answered, Submitter
 from storage.errors import LeaseLost, Unavailable
 from storage.ledger.backlog import Backlog
 from storage.ledger.database import Database
+from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.ledger import Ledger
 from storage.models import Job, Status
-from tests.support.ledgers import Clock, add
+from tests.support.ledgers import Clock, add, offer
 from tests.support.workers import job_context
 
 GATEWAYS: dict[str, Gateway] = {"apiframe": Apiframe("afk_key"), "api-in-one": ApiInOne("aio_key")}
@@ -113,6 +115,21 @@ def test_nothing_is_sent_without_a_free_slot(ledger: Ledger) -> None:
     context.sender._free["apiframe"] = 0
     submitter = Submitter(context, CallbackUrls(None, None), lambda _url: None, None, lambda *_: ())  # type: ignore[arg-type]
     assert submitter.send(add(ledger), wire.moves.append) == Postpone(250, counts_as_attempt=False)  # type: ignore[arg-type]
+    assert wire.begun is None
+
+
+def test_a_callback_goes_before_another_submission(ledger: Ledger) -> None:
+    """A submission that seemed to fail was accepted: its callback is applied, and nothing is sent again."""
+    add(ledger, gateway="api-in-one")
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    job = ledger.move(job, QUEUED, "w", keep_lease=True)
+    wire = Answer(taken("api-in-one"))
+    context = job_context(ledger, GATEWAYS, wire)
+    submitter = Submitter(context, CallbackUrls(None, None), lambda _url: None, None, lambda *_: ())  # type: ignore[arg-type]
+    steps = Steps(context, submitter, None, None)  # type: ignore[arg-type]
+    assert ledger.add_deliveries([offer(job.id, theirs="theirs")]) == [DeliveryResult.ACCEPTED]
+    assert steps.run(job, wire.moves.append) == Move(Status.SUBMITTING, keep_lease=True)  # type: ignore[arg-type]
     assert wire.begun is None
 
 
