@@ -36,7 +36,7 @@ def shown(found: Page) -> list[str]:
     return [link["data-output"] or "" for link in found.all("a") if "data-output" in link]
 
 
-def asks(link: dict[str, str | None]) -> str:
+def asks(link: dict[str, str]) -> str:
     """The search text that a link leads to."""
     return parse_qs(urlsplit(link["href"] or "").query).get("q", [""])[0]
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from html.parser import HTMLParser
 from typing import Any
 
 import httpx
@@ -15,6 +14,7 @@ import pytest
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from tests.support.live import IMAGEN, ULTRA, Live, started
+from tests.support.pages import read
 
 SECRETS = {
     "read": "reader-reader-reader",
@@ -90,49 +90,25 @@ def submitter(hung: Hung) -> Iterator[httpx.Client]:
         yield client
 
 
-class Page(HTMLParser):
-    """A page, taken apart strictly: every element is closed where it must be, and in order."""
-
-    VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "wbr"})
-    SVG_VOID = frozenset({"circle", "path", "rect", "line", "polyline", "polygon", "ellipse", "use"})
+class Page:
+    """A page, taken apart."""
 
     def __init__(self, answer: httpx.Response) -> None:
-        super().__init__(convert_charrefs=True)
         self.answer = answer
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self._open: list[str] = []
-        self.feed(answer.text)
-        self.close()
-        assert self._open == [], f"not closed: {self._open}"
+        self._root = read(answer.text)
+        self.elements = [(node.tag, node.attributes) for node in self._root.within()]
 
-    def handle_decl(self, decl: str) -> None:
-        assert decl.lower() == "doctype html"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        names = [name for name, _ in attrs]
-        assert len(names) == len(set(names)), f"an attribute of <{tag}> is there twice: {names}"
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in self.VOID | self.SVG_VOID, f"<{tag}/> is not closed"
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open, f"</{tag}> closes nothing"
-        assert self._open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
+    @property
+    def texts(self) -> list[str]:
+        """Its pieces of text as they are."""
+        return list(self._root.texts())
 
     @property
     def text(self) -> str:
         """What can be read, with single spaces."""
         return " ".join(" ".join(self.texts).split())
 
-    def all(self, tag: str, **having: str) -> list[dict[str, str | None]]:
+    def all(self, tag: str, **having: str) -> list[dict[str, str]]:
         """The attributes of every element of this kind that has these ones."""
         return [
             attributes
@@ -140,7 +116,7 @@ class Page(HTMLParser):
             if name == tag and all(attributes.get(key.strip("_")) == value for key, value in having.items())
         ]
 
-    def one(self, id_: str) -> dict[str, str | None]:
+    def one(self, id_: str) -> dict[str, str]:
         """The attributes of the element with this id."""
         (found,) = [attributes for _, attributes in self.elements if attributes.get("id") == id_]
         return found

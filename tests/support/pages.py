@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 
 import httpx
 
-VOID = frozenset({"meta", "link", "input", "img", "br", "hr", "line", "rect", "path", "circle"})
+VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta"})
+SVG_VOID = frozenset({"circle", "ellipse", "line", "path", "polygon", "polyline", "rect", "use"})
 
 
 @dataclass(repr=False)
@@ -23,7 +24,7 @@ class Node:
 
     def all(self, tag: str, **wanted: str) -> list[Node]:
         """Every element of this kind within; `id_="x"`, `class_="row"` (one of its classes), `href="/"`."""
-        return [node for node in self._within() if node.tag == tag and node.fits(wanted)]
+        return [node for node in self.within() if node.tag == tag and node.fits(wanted)]
 
     def one(self, tag: str, **wanted: str) -> Node:
         """The only such element."""
@@ -42,24 +43,26 @@ class Node:
     @property
     def text(self) -> str:
         """Its text, with spaces as a reader sees them."""
-        return " ".join("".join(self._texts()).split())
+        return " ".join("".join(self.texts()).split())
 
     @property
     def raw(self) -> str:
         """Its text as it is."""
-        return "".join(self._texts())
+        return "".join(self.texts())
 
-    def _within(self) -> Iterator[Node]:
+    def within(self) -> Iterator[Node]:
+        """Yield every element in it, in order."""
         for child in self.children:
             yield child
-            yield from child._within()
+            yield from child.within()
 
-    def _texts(self) -> Iterator[str]:
+    def texts(self) -> Iterator[str]:
+        """Yield every piece of its text."""
         for piece in self.pieces:
             if isinstance(piece, str):
                 yield piece
             else:
-                yield from piece._texts()
+                yield from piece.texts()
 
 
 class _Reader(HTMLParser):
@@ -70,12 +73,14 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         node = Node(tag, {name: value or "" for name, value in attrs})
+        assert len(node.attributes) == len(attrs), f"an attribute of <{tag}> is there twice: {attrs}"
         self._open[-1].children.append(node)
         self._open[-1].pieces.append(node)
         if tag not in VOID:
             self._open.append(node)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID | SVG_VOID, f"<{tag}/> is not closed"
         self.handle_starttag(tag, attrs)
         if tag not in VOID:
             self._open.pop()
@@ -151,14 +156,14 @@ class Visitor:
     def _shown(self, answer: httpx.Response) -> Shown:
         html = answer.text if "html" in answer.headers.get("content-type", "") else ""
         tree = read(html)
-        for node in tree._within():
+        for node in tree.within():
             assert "style" not in node.attributes, "the policy allows no styles in attributes"
             assert not any(name.startswith("on") for name in node.attributes), node
             assert node.tag != "style"
             if node.tag == "script":
                 assert node.attributes["src"].startswith("/static/")
                 assert not node.raw.strip()
-        ids = [node.attributes["id"] for node in tree._within() if "id" in node.attributes]
+        ids = [node.attributes["id"] for node in tree.within() if "id" in node.attributes]
         assert len(ids) == len(set(ids)), "an id is there twice"
         return Shown(answer.status_code, html, tree, answer)
 
