@@ -11,6 +11,7 @@ from pydantic_settings import SettingsError as UnreadableSettings
 
 from receiver.errors import SettingsError
 from receiver.gateways.registry import Gateways
+from receiver.schemas.faults import message
 from receiver.settings_types import (
     ApiTokens,
     BaseUrl,
@@ -242,7 +243,7 @@ def load(**overrides: Any) -> Settings:
     except (UnreadableSettings, UnicodeDecodeError) as error:
         raise SettingsError(f"The environment or .env cannot be read: {error}.") from None
     except ValidationError as error:
-        faults = (f"  {variable(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        faults = (f"  {variable(fault['loc'])}: {message(fault)}" for fault in error.errors())
         raise SettingsError("These settings are invalid:\n" + "\n".join(faults)) from None
 
 

@@ -1,4 +1,4 @@
-"""Pure: how a file is called that somebody saves, from the prompt that made it."""
+"""Build the names of downloaded files from prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXTENSIONS = {kind.media_type: kind.extension for kind in KINDS}
 
 @dataclass(frozen=True, slots=True)
 class FileName:
-    """A name in the prompt's own script, and the same for whoever knows ASCII only."""
+    """Return a name in the prompt's own script, and one in ASCII."""
 
     name: str
     plain: str

@@ -21,7 +21,7 @@ SHOWN = Operation(
 
 
 class MetricsPage:
-    """`GET /metrics`, for whoever may read the API."""
+    """Serve `GET /metrics` to callers with the scope `read`."""
 
     def __init__(self, metrics: Metrics, admission: Admission) -> None:
         self._metrics = metrics

@@ -19,7 +19,6 @@ TIMEOUT_S = 1.0
 OFFERED = 50
 """How many of the newest jobs or images are offered."""
 
-GATEWAYS = ("apiframe", "api-in-one")
 Offer = list[tuple[str, str]]
 """Values, each with its help."""
 
@@ -27,7 +26,14 @@ Offer = list[tuple[str, str]]
 def gateways(ctx: typer.Context, incomplete: str) -> Offer:
     """Complete the configured gateways; every known one if the service is down."""
     found = _ask(ctx, lambda darkroom: [(one.name, "") for one in darkroom.gateways().gateways])
-    return matching(found or [(name, "") for name in GATEWAYS], incomplete)
+    return matching(found or [(name, "") for name in known_gateways()], incomplete)
+
+
+def known_gateways() -> list[str]:
+    """Return the name of every gateway that has an adapter."""
+    from receiver.gateways.registry import Gateways
+
+    return sorted(Gateways().every())
 
 
 def statuses(incomplete: str) -> Offer:

@@ -57,7 +57,9 @@ _COLUMNS = (
 
 def demo(
     *,
-    leave: Annotated[bool, typer.Option("--exit", help="Stop at the end, also in a terminal.")] = False,
+    leave: Annotated[
+        bool, typer.Option("--exit", help="Exit after the check, instead of running on until Ctrl-C.")
+    ] = False,
     folder: Annotated[
         Path, typer.Option("--dir", metavar="DIR", file_okay=False, help="Where all data is stored.")
     ] = Path("darkroom-demo"),

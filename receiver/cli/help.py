@@ -1,4 +1,4 @@
-"""`darkroom help`: explain a topic or a command."""
+"""`darkroom help`: explain a topic or a command; `darkroom version`: print the version."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from receiver.cli import completion
 from receiver.cli.console import MISUSED, fail, out, print_facts
+from receiver.version import installed_version
 
 if TYPE_CHECKING:
     from receiver.errors import DarkroomError
@@ -73,6 +74,11 @@ def topics() -> Mapping[str, Callable[[], None]]:
     }
 
 
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"darkroom {installed_version()}")
+
+
 def _print_guide(file: Traversable) -> None:
     _print_markdown(re.sub(r"<!--.*?-->\n*", "", file.read_text(encoding="utf-8")))
 
@@ -80,6 +86,8 @@ def _print_guide(file: Traversable) -> None:
 def _print_gateways() -> None:
     import receiver.gateways
 
+    _print_markdown(f"Known gateways: {', '.join(completion.known_gateways())}.")
+    out().print()
     _print_markdown(inspect.getdoc(receiver.gateways) or "")
 
 

@@ -14,7 +14,7 @@ from receiver.cli.config import config
 from receiver.cli.demo import demo
 from receiver.cli.download import download
 from receiver.cli.export import export
-from receiver.cli.help import help_
+from receiver.cli.help import help_, version
 from receiver.cli.jobs import jobs
 from receiver.cli.migrate_ledger import migrate_ledger
 from receiver.cli.notifications import app as notifications
@@ -28,7 +28,6 @@ from receiver.cli.show import show
 from receiver.cli.status import status
 from receiver.cli.submit import submit
 from receiver.cli.usage import usage
-from receiver.cli.version import version
 from receiver.cli.work import work
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {

@@ -74,7 +74,7 @@ _KEY_HELP = "Sending the same key again returns the same job, and does not cost 
 _PARAM_HELP = "Sent to the gateway unchanged; a value may be JSON, and a.b=1 means {a: {b: 1}}."
 _IGNORE_HELP = "Leave out what the gateway does not support, instead of failing; the record shows it."
 _NOTIFY_HELP = "Send a notification there when the job is finished; by default to DARKROOM_NOTIFY__URL."
-_GATEWAY_HELP = "Such as apiframe or api-in-one."
+_GATEWAY_HELP = "Its name, such as apiframe; `darkroom help gateways` lists all."
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Errors:
 
 ClientError
 ├── ApiError      the service answered, and refused; `code` says why
-├── Unreachable   nobody answered, or not as Darkroom does
+├── Unreachable   no answer, or not one of Darkroom
 └── Damaged       a download's bytes are not those of the archive; nothing was kept
 """
 
@@ -174,13 +174,13 @@ class Darkroom:
         return self._http.resource(Output, "GET", _path(output_id))
 
     def notifications(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Notification]:
-        """List what applications were told, of the newest job first: `job`, `state` (owed, delivered or
+        """List notifications, of the newest job first: `job`, `state` (owed, delivered or
         given_up), `since`.
         """
         return self._pages("notifications", Notification, limit, filters)
 
     def replay(self, notification_id: str) -> Notification:
-        """Send a notification again, whatever became of it, with its tries counted anew."""
+        """Send a notification again, delivered or not; the count of tries starts over."""
         path = f"/v1/notifications/{quote(notification_id, safe='')}/replay"
         return self._http.resource(Notification, "POST", path)
 
@@ -247,7 +247,7 @@ class Darkroom:
                 print(event.kind, event.data)
 
         Of one job or one gateway only, if they are given. It never ends by itself. `since` is the `id` of
-        an event: what came after it is told first; an event `reset` says that not all of that is known any
+        an event: what came after it comes first; an event `reset` means that not all of that is known any
         more. A broken connection is taken up again after the last event, and Unreachable is raised if that
         does not help.
         """

@@ -67,8 +67,8 @@ def fetch(
     """Write an image to `path`, which appears whole or not at all.
 
     What came is kept beside it if the connection breaks, and the next try asks for the rest only. `over`:
-    a file that is at `path` is replaced; without it, FileExistsError is raised. `on_bytes` is told the
-    length of each piece, first of what was there already, and a negative one where it begins anew.
+    a file that is at `path` is replaced; without it, FileExistsError is raised. `on_bytes` is called with the
+    length of each piece, first of what was there already, and a negative one where it starts over.
     Raises Damaged, with nothing kept, if the SHA-256 is not the archive's.
     """
     with _draft_for(path, output) as (draft, place):
@@ -77,7 +77,7 @@ def fetch(
         _fill(http, output, draft, on_bytes, patience)
         if begun and draft.digest.hexdigest() != output.sha256:
             # What an earlier try left there was spoiled.
-            _begin_anew(draft, on_bytes)
+            _start_over(draft, on_bytes)
             _fill(http, output, draft, on_bytes, patience)
         if (came := draft.digest.hexdigest()) != output.sha256:
             place.unlink(missing_ok=True)
@@ -156,7 +156,7 @@ def _fill(http: Http, output: Output, draft: _Draft, on_bytes: OnBytes, patience
             if delay is None or not _may_pass(error):
                 raise
             if isinstance(error, ApiError) and error.status == BEYOND:
-                _begin_anew(draft, on_bytes)
+                _start_over(draft, on_bytes)
             patience.sleep(delay)
         else:
             return
@@ -172,7 +172,7 @@ def _go_on(http: Http, output: Output, draft: _Draft, on_bytes: OnBytes) -> None
             if not response.headers.get("content-range", "").startswith(f"bytes {draft.length}-"):
                 raise http.stranger(" (it answered another range than was asked for)")
         elif draft.length:
-            _begin_anew(draft, on_bytes)
+            _start_over(draft, on_bytes)
         for piece in response.iter_raw():
             if draft.length + len(piece) > output.bytes:
                 draft.clear()
@@ -183,7 +183,7 @@ def _go_on(http: Http, output: Output, draft: _Draft, on_bytes: OnBytes) -> None
         draft.file.flush()
 
 
-def _begin_anew(draft: _Draft, on_bytes: OnBytes) -> None:
+def _start_over(draft: _Draft, on_bytes: OnBytes) -> None:
     on_bytes(-draft.length)
     draft.clear()
 

@@ -43,7 +43,7 @@ def listen(
             if isinstance(error, ApiError) and error.status not in PASSING:
                 raise
             ended = error
-        # Ended or broken: the service may have been started anew, and be back soon.
+        # Ended or broken: the service may have been restarted, and be back soon.
         if failures >= len(patience.delays_s):
             raise ended
         patience.sleep(patience.delays_s[failures])

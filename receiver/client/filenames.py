@@ -98,7 +98,7 @@ def slug(text: str) -> str:
 
 
 def day_of(output: Output) -> str:
-    """The day on which the output's job was taken in, in UTC: its id begins with the time."""
+    """Return the day on which the output's job was created, in UTC: its id begins with the time."""
     try:
         moment = datetime.fromtimestamp((uuid.UUID(output.job_id).int >> 80) / 1000, UTC)
     except (ValueError, OverflowError, OSError):
@@ -123,7 +123,7 @@ def _value(output: Output, field: str) -> str:
 
 def _safe(part: str) -> str:
     """One part of a path that every file system takes."""
-    # A hidden file is nobody's wish, `..` nobody's name, and Windows drops dots and spaces at the end.
+    # Hidden files and `..` are never meant, and Windows drops dots and spaces at the end.
     part = part.strip(". ") or NONE
     if _DEVICES.match(part):
         part = f"_{part}"

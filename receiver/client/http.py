@@ -32,7 +32,7 @@ class ApiError(ClientError):
 
 
 class Unreachable(ClientError):
-    """Nobody answered at that address, or what answered is not Darkroom."""
+    """Nothing answered at that address, or what answered is not Darkroom."""
 
 
 class Damaged(ClientError):
@@ -164,6 +164,6 @@ class Http:
 
 
 def _loopback(url: str) -> bool:
-    # No parser that raises: what is no URL is told when it is used.
+    # No parser that raises: what is no URL raises when it is used.
     host = url.partition("://")[2]
     return host.startswith(("127.", "localhost", "[::1]"))

@@ -92,9 +92,9 @@ def days(groups: Sequence[Group]) -> Days:
 def _bar(name: str, spent: Spent, most: float) -> Bar:
     about = f", {amount(spent.estimated)} of them estimated" if spent.estimated is not None else ""
     unknown = f", cost of {spent.unknown:,} not known" if spent.unknown else ""
-    told = f"{amount(spent.credits)} credits{about}; {spent.jobs:,} jobs{unknown}, {spent.outputs:,} pictures"
+    label = f"{name}: {amount(spent.credits)} credits{about}; {spent.jobs:,} jobs{unknown}"
     length, estimated = _share(spent.credits, most), _share(spent.estimated, most)
-    return Bar(name, _about(spent), f"{name}: {told}", length, estimated)
+    return Bar(name, _about(spent), f"{label}, {spent.outputs:,} pictures", length, estimated)
 
 
 def _about(spent: Spent) -> str:

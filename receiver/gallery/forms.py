@@ -47,7 +47,7 @@ def refuse_other_sites(request: Request, public_url: str | None) -> None:
     if site is not None:
         foreign = site not in {"same-origin", "none"}
     else:
-        # `Origin: null` has no host, and that is nobody's.
+        # `Origin: null` has no host.
         foreign = origin is not None and ((host := host_of(origin)) is None or host not in ours)
     if foreign:
         raise Forbidden("This form was sent by a page of another site. Open the page here and send it again.")

@@ -52,7 +52,7 @@ class SigningIn:
             session = self.frame.sessions.begin(form.get("token", ""), secure=secure)
         except Unauthorized:
             self.frame.admission.limits.stranger(request)
-            wrong = "This token is not known here. Look for a slip, or ask whoever runs this Darkroom."
+            wrong = "This token is not known. Check its spelling, or ask the operator of this Darkroom."
             return self._form(request, form.get("next"), wrong=wrong, status=401)
         answer = RedirectResponse(safe_next(form.get("next")), 303, {"cache-control": "no-store"})
         self.frame.sessions.keep(session, answer)
@@ -62,7 +62,7 @@ class SigningIn:
         """Delete the session cookie."""
         answer = RedirectResponse("/sign-in?why=out", 303, {"cache-control": "no-store"})
         self.frame.sessions.end(answer)
-        # What the browser keeps of this site was shown to whoever just left.
+        # What the browser keeps of this site was shown to the one who just left.
         answer.headers["clear-site-data"] = '"cache"'
         return answer
 

@@ -65,7 +65,7 @@ def written(job: Job, seed_reported: str | None) -> Typed:
         "seed": request.seed or seed_reported or "",
         "params": json.dumps(request.params, ensure_ascii=False, indent=2) if request.params else "",
         "tags": "".join(f"{name}={value}\n" for name, value in request.tags.items()),
-        # It may hold a secret of whoever submitted that job.
+        # It may have a secret of the caller that submitted that job.
         "notify_url": "",
         "unsupported": "ignore" if request.ignored else "",
     }
@@ -101,8 +101,8 @@ def by_field(faults: Sequence[Mapping[str, str]]) -> dict[str, str]:
     for fault in faults:
         head, _, rest = fault["field"].partition(".")
         name = head if head in FIELDS else FORM
-        told = fault["message"] if name == fault["field"] else f"{rest or head}: {fault['message']}"
-        found[name] = f"{found[name]}; {told}" if name in found else told
+        text = fault["message"] if name == fault["field"] else f"{rest or head}: {fault['message']}"
+        found[name] = f"{found[name]}; {text}" if name in found else text
     return found
 
 

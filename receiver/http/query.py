@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from starlette.datastructures import QueryParams
 
 from receiver.errors import InvalidRequest
-from receiver.schemas.requests import Text, fault
+from receiver.schemas.faults import fault
+from receiver.schemas.requests import Text
 
 TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
 TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]

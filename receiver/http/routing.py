@@ -34,7 +34,7 @@ from receiver.errors import (
 from receiver.http.admission import Admission
 from receiver.http.auth import REACH
 from receiver.http.query import AnyQuery, read_query
-from receiver.schemas.requests import fault
+from receiver.schemas.faults import fault
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -1,4 +1,4 @@
-"""Retry a failed or partial job on request: ask its gateway again, or submit it anew where that is wanted."""
+"""Retry a failed or partial job: ask its gateway for the result again, or on request resubmit it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Retrier:
             raise NotRetryable(f"The job is {job.status}; only one that is failed or partial can be retried.")
         if resubmit:
             return self._submit_again(job)
-        theirs = job.gateway_job_id or self._told(job)
+        theirs = job.gateway_job_id or self._id_by_callback(job)
         if theirs is None:
             raise NeedsResubmit(
-                f"{job.gateway} gave no id for this job, so it cannot be asked about it. "
-                "Resubmit it to send it again, which may be charged."
+                f"{job.gateway} gave no id for this job, so its result cannot be requested. "
+                "Fix: resubmit the job, which sends it to the gateway again and may be charged."
             )
         if job.error is not None and job.error.code in SAID_NO:
             raise NeedsResubmit(
-                f"{job.gateway} said that this job failed, and would only say so again. "
-                "Resubmit it to send it again, which may be charged."
+                f"{job.gateway} reported that this job failed, and would report the same again. "
+                "Fix: resubmit the job, which sends it to the gateway again and may be charged."
             )
         return self._reopen(job, Status.RUNNING, "Retried: the gateway is asked again.", theirs)
 
@@ -68,16 +68,16 @@ class Retrier:
         log.info("reopened", job=job.id, gateway=job.gateway, was=job.status, to=to)
         return reopened
 
-    def _told(self, job: Job) -> str | None:
-        """The gateway's id of a job that only came with a callback, perhaps after the job had failed."""
+    def _id_by_callback(self, job: Job) -> str | None:
+        """Return the gateway's id of a job that only a callback has, perhaps one after the job had failed."""
         gateway = self.context.gateways.get(job.gateway)
         if gateway is None or job.submission > 1:
             return None
         for delivery in reversed(self.context.ledger.deliveries(job.id)):
             try:
-                told = gateway.read_callback(delivery.body).gateway_job_id
+                found = gateway.read_callback(delivery.body).gateway_job_id
             except MalformedCallback:
                 continue
-            if told is not None and delivery.effect != "mismatch":
-                return told
+            if found is not None and delivery.effect != "mismatch":
+                return found
         return None

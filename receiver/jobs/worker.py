@@ -133,7 +133,7 @@ class Worker(LeasedPool[Job]):
         return after
 
     def set_aside(self, job: Job) -> None:
-        """Postpone a job whose step failed in a way that nobody foresaw."""
+        """Postpone a job whose step raised an unexpected error."""
         try:
             Postpone(MISHAP_MS, ignore_callbacks=True).write(self._ledger, job, self.name)
         except Exception as error:  # noqa: BLE001 - this thread must not end

@@ -1,4 +1,4 @@
-"""Where notifications may go: what is checked as a job is taken in, and what before each connection.
+"""Where notifications may go: what is checked when a job is accepted, and what before each connection.
 
 Whoever may submit a job says where Darkroom posts, so this is held to the same table of addresses as
 downloads. Other than those, a notification may go to any port: applications listen wherever they like.

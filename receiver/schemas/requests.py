@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,16 +16,14 @@ from pydantic import (
 )
 
 from receiver.errors import InvalidRequest
+from receiver.schemas.faults import NO_NUL, TAG_NAME, fault
 from storage.models import JobRequest
 
-UNION_PARTS = frozenset({"str", "int", "constrained-str"})
-"""What pydantic adds to the path of a field that may have one of several types."""
-
-TagName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+TagName = Annotated[str, StringConstraints(pattern=TAG_NAME)]
 # What SQL text, JSON and S3 metadata can all carry.
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-Seed = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
-TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
+Seed = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=NO_NUL)]
+TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)]
 
 MAX_PARAMS = 64 * 1024
 
@@ -57,7 +54,7 @@ class SubmitBody(BaseModel):
         extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra=_submit_schema
     )
 
-    gateway: str = Field(description="The gateway to send it to: `apiframe` or `api-in-one`.")
+    gateway: str = Field(description="The gateway to send it to, such as `apiframe`.")
     model: Text = Field(min_length=1, max_length=128, description="The gateway's own name for the model.")
     prompt: Text = Field(min_length=1, max_length=20_000, description="What to generate.")
     negative_prompt: Text | None = Field(None, max_length=20_000, description="What to leave out.")
@@ -146,9 +143,3 @@ def read_submit(body: bytes) -> SubmitBody:
         return SubmitBody.model_validate_json(body)
     except ValidationError as error:
         raise InvalidRequest([fault(one) for one in error.errors()]) from None
-
-
-def fault(one: Mapping[str, Any]) -> dict[str, str]:
-    """Return one of pydantic's errors as a field and what is wrong with it."""
-    where = ".".join(str(part) for part in one["loc"] if part not in UNION_PARTS)
-    return {"field": where or "body", "message": str(one["msg"]).removeprefix("Value error, ")}

@@ -149,7 +149,7 @@ _IMAGES = (
     _counter("darkroom_archived_bytes_total", "Bytes of the images stored in the bucket.", GATEWAY),
     _histogram(
         "darkroom_result_to_archive_seconds",
-        "Seconds from the callback, or the poll, that told of a result until its images were archived.",
+        "Seconds from the callback or poll with a result until its images were archived.",
         LONG, GATEWAY,
     ),
     _counter(

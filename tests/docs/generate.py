@@ -38,7 +38,7 @@ OF_JOBS: Mapping[str, tuple[str, str]] = {
     "storage_unavailable": ("operator", "the bucket cannot be used now; the job waits, as long as it takes"),
     "unknown_gateway": ("operator", "its gateway has no API key here any more; the job waits for one"),
 }
-"""Codes of failed and waiting jobs that are no error classes: who can mend it, and what it means."""
+"""Codes of failed and waiting jobs that are no error classes: who can fix it, and what it means."""
 
 
 def table(head: str, rows: Iterator[tuple[str, ...]]) -> str:
