@@ -1,4 +1,4 @@
-"""What a notification says: the body and the headers of a Standard Webhooks message. Pure."""
+"""Build the body and the headers of a notification, a Standard Webhooks message. Pure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAX_CUT_OUTPUTS = 64
 
 
 def message_id(one: Notification) -> str:
-    """The id of its messages, the same at each try. No full stop: those part what is signed."""
+    """Return the id of its messages, the same at each try. No full stop: those part what is signed."""
     return f"msg_{one.job_id}_{one.number}"
 
 
 def body_of(one: Notification, job: Job, outputs: Sequence[Output]) -> bytes:
-    """The body of a notification; the same bytes at each try."""
+    """Return the body of a notification; the same bytes at each try."""
     message = Message.of(one, job, outputs).model_dump(mode="json")
     body = _written(message)
     if len(body) <= MAX_WHOLE_BYTES:
@@ -35,7 +35,7 @@ def body_of(one: Notification, job: Job, outputs: Sequence[Output]) -> bytes:
 
 
 def headers_of(one: Notification, body: bytes, secrets: Sequence[str], now: int) -> dict[str, str]:
-    """The headers of one try, made at `now` (milliseconds) and signed with each secret."""
+    """Return the headers of one try, made at `now` (milliseconds) and signed with each secret."""
     return {
         "Content-Type": "application/json",
         "User-Agent": f"Darkroom/{installed_version()}",

@@ -1,6 +1,6 @@
-"""Post one notification to the very address that was checked, with no redirects and no proxies, in time.
+"""Post one notification to the checked address (SSRF, DNS rebinding), without redirects, within a deadline.
 
-Neither httpcore nor this module reads proxies from the environment: a proxy would look the name up again.
+Proxies of the environment are ignored: a proxy would resolve the name again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BROKEN = (
 
 
 class Poster:
-    """Posts notifications; many threads may use one at once. It holds nothing between two."""
+    """Posts notifications. Thread-safe; keeps no connection between two."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Poster:
         monotonic: Callable[[], float] = time.monotonic,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """`timeout_s`: for all of it, from the lookup to the answer."""
+        """`timeout_s`: for the whole exchange, lookup included."""
         self._policy = policy
         self._timeout_s = timeout_s
         self._resolve = resolve
@@ -51,10 +51,9 @@ class Poster:
         self._ssl_context = ssl_context or httpx.create_ssl_context()
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Post a body; returns once the receiver has answered 2xx.
+        """Post a body; return once the application has answered 2xx.
 
-        Raises ReceiverForbidden, ReceiverUnavailable, ReceiverRefused or ReceiverGone. Their messages name
-        the host only.
+        Raises EndpointForbidden, EndpointUnavailable, EndpointRefused or EndpointGone, naming the host only.
         """
         deadline = Deadline(self._monotonic, self._timeout_s)
         target = read(url)

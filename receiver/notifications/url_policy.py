@@ -1,7 +1,7 @@
-"""Where notifications may go: what is checked when a job is accepted, and what before each connection.
+"""Validate where notifications may go, safe from SSRF: when a job is created, and before each connection.
 
-Whoever may submit a job says where Darkroom posts, so this is held to the same table of addresses as
-downloads. Other than those, a notification may go to any port: applications listen wherever they like.
+A caller of the API says where Darkroom posts, so the table of forbidden addresses is that of downloads. Other
+than those, a notification may go to any port: applications listen wherever they like.
 """
 
 from __future__ import annotations
@@ -27,22 +27,19 @@ MAX_URL_LENGTH = 2048
 
 @dataclass(frozen=True, slots=True)
 class NotifyPolicy:
-    """Where notifications may go, and what they are signed with."""
+    """The allow-lists of notifications, and what signs them."""
 
     default: str | None = None
-    """Where those go of jobs that name no URL; None means nowhere."""
+    """The URL of jobs that name none; None turns it off."""
     networks: tuple[Network, ...] = ()
-    """Reached although forbidden to others, and over plain http too."""
+    """Allow-list: reached although forbidden, and over plain http too."""
     hosts: tuple[str, ...] = ()
-    """The only hosts, with those below them, that may be reached besides; empty allows any."""
+    """Allow-list of hosts, subdomains included; empty allows any."""
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Sign what is sent, each of them; without one nothing is notified."""
+    """Each signs every notification; without one there are none."""
 
     def check(self, url: str) -> None:
-        """Check a URL as far as can be told without looking its host up; an empty one means nowhere.
-
-        Raises ReceiverForbidden.
-        """
+        """Validate a URL as far as possible without DNS; raise EndpointForbidden. Empty is allowed."""
         if not url:
             return
         if not self.secrets:
@@ -56,12 +53,11 @@ class NotifyPolicy:
             self._judge_name(target)
 
     def route(self, target: Target, resolve: Resolver, deadline: Deadline) -> Sequence[Address]:
-        """Look the host up, once, and answer where to connect.
+        """Return the addresses to connect to, from a single lookup (against DNS rebinding).
 
-        Raises ReceiverForbidden if any of its addresses may not be reached; ImageUnavailable, as downloads
-        do, if it has none; and TimeoutError.
+        Raises EndpointForbidden if any of them is forbidden, ImageUnavailable if there is none, TimeoutError.
         """
-        if not self.networks:  # before a lookup that would show somebody's name server that we are here
+        if not self.networks:  # before a lookup, which a foreign name server would see
             self._judge_name(target)
         try:
             addresses = [target.address] if target.address else lookup(target, resolve, deadline)
@@ -92,7 +88,7 @@ class NotifyPolicy:
 
 
 def read(url: str) -> Target:
-    """Read a URL; raise ReceiverForbidden if it is not spelled plainly, as `parse_target` says."""
+    """Parse a URL strictly, as `parse_target`; raise EndpointForbidden."""
     try:
         return parse_target(url)
     except ForbiddenAddress as error:
