@@ -68,193 +68,126 @@ class DarkroomError(Exception):
     status: ClassVar[int] = 500
     """The HTTP status of the API's response."""
 
+    def __init_subclass__(cls, **attributes: str | int) -> None:
+        """Take `code`, `status` and `at_fault` from the class's line; without one, the parent's holds."""
+        for name, value in attributes.items():
+            setattr(cls, name, value)
 
-class SettingsError(DarkroomError):
+
+class SettingsError(DarkroomError, code="bad_settings"):
     """A setting is missing or invalid; the message names it."""
 
-    code = "bad_settings"
 
-
-class RequestError(DarkroomError):
+class RequestError(DarkroomError, status=400, at_fault="request"):
     """The API request is wrong."""
 
-    at_fault = "request"
-    status = 400
 
-
-class InvalidRequest(RequestError):
+class InvalidRequest(RequestError, code="invalid_request", status=422):
     """One or more fields are invalid. `faults`: `{"field": ..., "message": ...}` for each."""
-
-    code = "invalid_request"
-    status = 422
 
     def __init__(self, faults: Sequence[Mapping[str, str]]) -> None:
         self.faults = [dict(fault) for fault in faults]
         super().__init__("; ".join(f"{fault['field']}: {fault['message']}" for fault in self.faults))
 
 
-class UnsupportedParameter(InvalidRequest):
+class UnsupportedParameter(InvalidRequest, code="unsupported_parameter"):
     """The gateway or model does not support a parameter, and dropping it would falsify the record."""
 
-    code = "unsupported_parameter"
 
-
-class UnknownGateway(InvalidRequest):
+class UnknownGateway(InvalidRequest, code="unknown_gateway"):
     """The gateway is not configured here."""
 
-    code = "unknown_gateway"
 
-
-class BodyTooLarge(RequestError):
+class BodyTooLarge(RequestError, code="body_too_large", status=413):
     """The body is over the limit of its route."""
 
-    code = "body_too_large"
-    status = 413
 
-
-class TooSlow(RequestError):
+class TooSlow(RequestError, code="too_slow", status=408):
     """The body did not arrive in time."""
 
-    code = "too_slow"
-    status = 408
 
-
-class TooManyRequests(RequestError):
+class TooManyRequests(RequestError, code="too_many_requests", status=429):
     """A token or address is over its rate limit. `retry_after_s`: seconds until the next request."""
-
-    code = "too_many_requests"
-    status = 429
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
 
 
-class IdempotencyConflict(RequestError):
+class IdempotencyConflict(RequestError, code="idempotency_conflict", status=409):
     """The Idempotency-Key was used for another request."""
 
-    code = "idempotency_conflict"
-    status = 409
 
-
-class NotRetryable(RequestError):
+class NotRetryable(RequestError, code="not_retryable", status=409):
     """The job is not failed or partial, or no retry can get what is missing."""
 
-    code = "not_retryable"
-    status = 409
 
-
-class NeedsResubmit(RequestError):
+class NeedsResubmit(RequestError, code="needs_resubmit", status=409):
     """Only a new submission can help, which may cost credits; the caller must ask for it."""
 
-    code = "needs_resubmit"
-    status = 409
 
-
-class NoSuchThing(RequestError):
+class NoSuchThing(RequestError, code="not_found", status=404):
     """No job, output or cursor has this id, or the job has no record yet."""
 
-    code = "not_found"
-    status = 404
 
-
-class UnsatisfiableRange(RequestError):
+class UnsatisfiableRange(RequestError, code="unsatisfiable_range", status=416):
     """The image has no bytes in the requested range. `length`: bytes of the whole image."""
-
-    code = "unsatisfiable_range"
-    status = 416
 
     def __init__(self, length: int) -> None:
         self.length = length
         super().__init__(f"The image has {length} bytes and none in this range.")
 
 
-class NoThumbnail(RequestError):
+class NoThumbnail(RequestError, code="no_thumbnail", status=422, at_fault="image"):
     """The image cannot be decoded within the limits; the image itself can be downloaded."""
 
-    code = "no_thumbnail"
-    at_fault = "image"
-    status = 422
 
-
-class Unauthorized(RequestError):
+class Unauthorized(RequestError, code="unauthorized", status=401):
     """There is no valid token or session."""
 
-    code = "unauthorized"
-    status = 401
 
-
-class Forbidden(RequestError):
+class Forbidden(RequestError, code="forbidden", status=403):
     """The scope of the token does not allow this."""
 
-    code = "forbidden"
-    status = 403
 
-
-class StaleForm(RequestError):
+class StaleForm(RequestError, code="stale_form", status=403):
     """A change was requested by cookie without the CSRF token of its session, `X-CSRF-Token`."""
 
-    code = "stale_form"
-    status = 403
 
-
-class CallbackError(DarkroomError):
+class CallbackError(DarkroomError, status=400, at_fault="gateway"):
     """The callback is wrong; it is not stored."""
 
-    at_fault = "gateway"
-    status = 400
 
-
-class BadToken(CallbackError):
+class BadToken(CallbackError, code="bad_token", status=401):
     """The token is forged, expired, missing or for another gateway. `reason` is counted, never returned."""
-
-    code = "bad_token"
-    status = 401
 
     def __init__(self, reason: str = "forged") -> None:
         self.reason = reason
         super().__init__("This callback URL is not valid.")
 
 
-class BadSignature(CallbackError):
+class BadSignature(CallbackError, code="bad_signature", status=401):
     """The gateway's signature does not match the body."""
 
-    code = "bad_signature"
-    status = 401
 
-
-class MalformedCallback(CallbackError):
+class MalformedCallback(CallbackError, code="malformed_callback"):
     """The body is not JSON, or not in this gateway's format."""
 
-    code = "malformed_callback"
 
-
-class JobMismatch(CallbackError):
+class JobMismatch(CallbackError, code="job_mismatch", status=409):
     """The body is about another gateway job than the one that its URL was made for."""
 
-    code = "job_mismatch"
-    status = 409
 
-
-class TooManyCallbacks(CallbackError):
+class TooManyCallbacks(CallbackError, code="too_many_callbacks", status=429):
     """The job has as many different callbacks as a job may have; no more are stored."""
 
-    code = "too_many_callbacks"
-    status = 429
 
-
-class UnknownJob(CallbackError):
+class UnknownJob(CallbackError, code="unknown_job", status=404):
     """The token is valid, but its job is not in the ledger."""
 
-    code = "unknown_job"
-    status = 404
 
-
-class GatewayError(DarkroomError):
+class GatewayError(DarkroomError, status=502, at_fault="gateway"):
     """The gateway refused, or did not respond."""
-
-    at_fault = "gateway"
-    status = 502
 
     def __init__(
         self, message: str, *, details: Mapping[str, Any] | None = None, request_id: str | None = None
@@ -264,155 +197,104 @@ class GatewayError(DarkroomError):
         super().__init__(message)
 
 
-class GatewayRefused(GatewayError):
+class GatewayRefused(GatewayError, code="gateway_refused", at_fault="request"):
     """The gateway refused this request for good (400, 404, 413, 422). `details`: its own words."""
 
-    code = "gateway_refused"
-    at_fault = "request"
 
-
-class GatewayUnauthorized(GatewayError):
+class GatewayUnauthorized(GatewayError, code="gateway_unauthorized", at_fault="operator"):
     """The gateway does not accept the API key, or the account may not do this (401, 403)."""
 
-    code = "gateway_unauthorized"
-    at_fault = "operator"
 
-
-class OutOfCredits(GatewayError):
+class OutOfCredits(GatewayError, code="out_of_credits", at_fault="operator"):
     """The account has too few credits (402)."""
 
-    code = "out_of_credits"
-    at_fault = "operator"
 
-
-class RateLimited(GatewayError):
+class RateLimited(GatewayError, code="rate_limited"):
     """The gateway asks to slow down, for `retry_after_s` seconds (429)."""
-
-    code = "rate_limited"
 
     def __init__(self, message: str, *, retry_after_s: float, request_id: str | None = None) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message, request_id=request_id)
 
 
-class GatewayUnavailable(GatewayError):
+class GatewayUnavailable(GatewayError, code="gateway_unavailable"):
     """The gateway could not be reached, so it accepted nothing; or it returned 5xx."""
 
-    code = "gateway_unavailable"
 
-
-class OutcomeUnknown(GatewayError):
+class OutcomeUnknown(GatewayError, code="outcome_unknown"):
     """The request was sent and its response was lost: it may have been accepted."""
 
-    code = "outcome_unknown"
 
-
-class SubmittedBefore(GatewayError):
+class SubmittedBefore(GatewayError, code="submitted_before"):
     """The gateway knows the job's idempotency key with another body (409): it accepted an earlier try.
 
     The body of a try follows from the job and the settings, so PUBLIC_URL or SECRET_KEYS changed meanwhile.
     """
 
-    code = "submitted_before"
 
-
-class UnknownGatewayJob(GatewayError):
+class UnknownGatewayJob(GatewayError, code="unknown_gateway_job"):
     """The gateway does not know the job (404 on a poll)."""
 
-    code = "unknown_gateway_job"
 
-
-class GarbledAnswer(GatewayError):
+class GarbledAnswer(GatewayError, code="garbled_answer"):
     """The gateway's response cannot be read: not JSON, or without a job id."""
 
-    code = "garbled_answer"
 
-
-class ImageError(DarkroomError):
+class ImageError(DarkroomError, status=502, at_fault="image"):
     """The image could not be downloaded."""
 
-    at_fault = "image"
-    status = 502
 
-
-class ImageExpired(ImageError):
+class ImageExpired(ImageError, code="image_expired"):
     """The link is dead (403, 404, 410 and every 4xx that waiting does not fix); a fresh one may work."""
 
-    code = "image_expired"
 
-
-class ImageUnavailable(ImageError):
+class ImageUnavailable(ImageError, code="image_unavailable"):
     """The image host could not be reached, returned 429 or 5xx, or was too slow; it is retried."""
 
-    code = "image_unavailable"
 
-
-class ForbiddenAddress(ImageError):
+class ForbiddenAddress(ImageError, code="forbidden_address"):
     """The SSRF rules forbid the URL: not https, a private address, or a host not on the allow-list."""
 
-    code = "forbidden_address"
 
-
-class ImageTooLarge(ImageError):
+class ImageTooLarge(ImageError, code="image_too_large"):
     """More than DARKROOM_DOWNLOAD__MAX_BYTES or __MAX_PIXELS allow."""
 
-    code = "image_too_large"
 
-
-class ImageTruncated(ImageError):
+class ImageTruncated(ImageError, code="image_truncated"):
     """The image has fewer bytes than announced, or ends in the middle."""
 
-    code = "image_truncated"
 
-
-class NotAnImage(ImageError):
+class NotAnImage(ImageError, code="not_an_image"):
     """The first bytes are not those of PNG, JPEG, WebP or AVIF, whatever the content type says."""
 
-    code = "not_an_image"
 
-
-class NotificationError(DarkroomError):
+class NotificationError(DarkroomError, status=502):
     """The notification was not delivered. Messages name only the host: a path may hold a secret."""
 
-    status = 502
 
-
-class EndpointUnavailable(NotificationError):
+class EndpointUnavailable(NotificationError, code="receiver_unavailable"):
     """The endpoint could not be reached, timed out, or returned a response that cannot be read."""
 
-    code = "receiver_unavailable"
 
-
-class EndpointRefused(NotificationError):
+class EndpointRefused(NotificationError, code="receiver_refused"):
     """The endpoint returned neither 2xx nor 410. `retry_after_s`: how long it asks to wait, if it does."""
-
-    code = "receiver_refused"
 
     def __init__(self, message: str, *, retry_after_s: float = 0) -> None:
         self.retry_after_s = retry_after_s
         super().__init__(message)
 
 
-class EndpointGone(NotificationError):
+class EndpointGone(NotificationError, code="receiver_gone"):
     """The endpoint returned 410, so this notification is not retried."""
 
-    code = "receiver_gone"
 
-
-class EndpointForbidden(NotificationError):
+class EndpointForbidden(NotificationError, code="receiver_forbidden"):
     """The SSRF rules forbid the URL: a private address, or plain http to a public one."""
 
-    code = "receiver_forbidden"
 
-
-class Unready(DarkroomError):
+class Unready(DarkroomError, code="unready", status=503):
     """The ledger or the bucket cannot be used now; try again later."""
 
-    code = "unready"
-    status = 503
 
-
-class TooManyWaiting(Unready):
+class TooManyWaiting(Unready, code="too_many_waiting"):
     """Too many requests wait for jobs at once; try again later."""
-
-    code = "too_many_waiting"
