@@ -32,139 +32,113 @@ PREFIX = "DARKROOM_"
 class S3Settings(Group):
     """Where the archive is."""
 
-    endpoint: BaseUrl | None = Field(None, description="The S3-compatible server; unset means AWS.")
-    public_endpoint: BaseUrl | None = Field(
-        None, description="The address of that server in presigned links, if it differs from the above."
-    )
-    bucket: str | None = Field(None, description="The archive's bucket. Required.")
-    create_bucket: bool = Field(default=False, description="Create the bucket at start if it does not exist.")
-    prefix: KeyPrefix = Field("", description="Prefix of every key, for a shared bucket: `darkroom/`.")
-    region: str | None = Field(None, description="The bucket's region; unset means the usual AWS chain.")
-    access_key: Secret | None = Field(None, description="The access key; unset means the usual AWS chain.")
-    secret_key: Secret | None = Field(None, description="The secret key of that access key.")
-    checksums: Literal["when_required", "when_supported"] = Field(
-        "when_required",
-        description="When boto3 adds checksums of its own, which some S3-compatible servers refuse; "
-        "the SHA-256 of every image is sent either way.",
-    )
-    link_lifetime: int = Field(
-        900, ge=1, le=604800, description="Seconds that a presigned link to an image is valid."
-    )
+    endpoint: BaseUrl | None = None
+    """The S3-compatible server; unset means AWS."""
+    public_endpoint: BaseUrl | None = None
+    """The address of that server in presigned links, if it differs from the above."""
+    bucket: str | None = None
+    """The archive's bucket. Required."""
+    create_bucket: bool = False
+    """Create the bucket at start if it does not exist."""
+    prefix: KeyPrefix = ""
+    """Prefix of every key, for a shared bucket: `darkroom/`."""
+    region: str | None = None
+    """The bucket's region; unset means the usual AWS chain."""
+    access_key: Secret | None = None
+    """The access key; unset means the usual AWS chain."""
+    secret_key: Secret | None = None
+    """The secret key of that access key."""
+    checksums: Literal["when_required", "when_supported"] = "when_required"
+    """When boto3 adds checksums of its own, which some S3-compatible servers refuse; the SHA-256 of every
+    image is sent either way."""
+    link_lifetime: int = Field(900, ge=1, le=604800)
+    """Seconds that a presigned link to an image is valid."""
 
 
 class CallbackSettings(Group):
     """Callbacks."""
 
-    lifetime: int = Field(172800, ge=60, description="Seconds that a callback URL is valid after submitting.")
-    max_bytes: int = Field(
-        4194304, ge=1024, le=67108864, description="Largest body of a callback in bytes; more gets 413."
-    )
+    lifetime: int = Field(172800, ge=60)
+    """Seconds that a callback URL is valid after submitting."""
+    max_bytes: int = Field(4194304, ge=1024, le=67108864)
+    """Largest body of a callback in bytes; more gets 413."""
 
 
 class DownloadSettings(Group):
     """Downloads of images."""
 
-    allow_networks: Networks = Field(
-        default_factory=list,
-        description="Private networks that images may be downloaded from, also over plain http: "
-        "`127.0.0.0/8`. For development.",
-    )
-    max_bytes: int = Field(67108864, ge=1024, description="Largest image in bytes.")
-    max_pixels: int = Field(100000000, ge=1, description="Largest image in pixels, width times height.")
-    timeout: float = Field(60, gt=0, description="Longest time of one download, in seconds.")
+    allow_networks: Networks = Field(default_factory=list)
+    """Private networks that images may be downloaded from, also over plain http: `127.0.0.0/8`. For
+    development."""
+    max_bytes: int = Field(67108864, ge=1024)
+    """Largest image in bytes."""
+    max_pixels: int = Field(100000000, ge=1)
+    """Largest image in pixels, width times height."""
+    timeout: float = Field(60, gt=0)
+    """Longest time of one download, in seconds."""
 
 
 class WorkerSettings(Group):
     """What submits, downloads and archives."""
 
-    processes: int = Field(
-        1,
-        ge=0,
-        le=64,
-        description="Worker processes of `darkroom serve`; 0: threads of the server do the work, which takes "
-        "half the memory, and callbacks wait for them.",
-    )
-    concurrency: int = Field(8, ge=1, le=256, description="Jobs that each worker process works on at once.")
-    first_poll: float = Field(
-        30, gt=0, description="Seconds after submitting until a job that awaits a callback is polled."
-    )
-    poll_interval: float = Field(
-        2, gt=0, description="Seconds between polls without a public URL; grows to five times that."
-    )
+    processes: int = Field(1, ge=0, le=64)
+    """Worker processes of `darkroom serve`; 0: threads of the server do the work, which takes half the
+    memory, and callbacks wait for them."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Jobs that each worker process works on at once."""
+    first_poll: float = Field(30, gt=0)
+    """Seconds after submitting until a job that awaits a callback is polled."""
+    poll_interval: float = Field(2, gt=0)
+    """Seconds between polls without a public URL; grows to five times that."""
 
 
 class ReadySettings(Group):
     """When `/readyz` fails."""
 
-    oldest_result: float = Field(
-        21600,
-        gt=0,
-        description="Seconds that a result may wait to be archived before `/readyz` fails: "
-        "gateways delete images after 24 hours.",
-    )
+    oldest_result: float = Field(21600, gt=0)
+    """Seconds that a result may wait to be archived before `/readyz` fails: gateways delete images after 24
+    hours."""
 
 
 class LimitSettings(Group):
     """Limits of one API token, one address and one connection."""
 
-    api_token: int = Field(
-        6000, ge=0, description="Rate limit: requests a minute with one API token; 0: no limit."
-    )
-    callback_token: int = Field(
-        600,
-        ge=0,
-        description="Rate limit: callbacks a minute for one job; each 64 KiB of a body count as one more; "
-        "0: no limit.",
-    )
-    bad_tokens: int = Field(
-        120,
-        ge=0,
-        description="Rate limit: requests a minute without a valid token from one address; 0: no limit.",
-    )
-    head_timeout: float = Field(
-        15,
-        gt=0,
-        description="Longest time to send the head of a request, and to read its response, in seconds.",
-    )
-    body_timeout: float = Field(
-        20, gt=0, description="Longest time to send the body of a request, in seconds."
-    )
-    connections: int = Field(
-        2000, ge=10, description="Most open connections; beyond that, idle ones are closed."
-    )
-    waiting: int = Field(
-        1000,
-        ge=1,
-        description="Most requests that wait at once, `?wait=` and events, up to half of the connections.",
-    )
-    waiting_token: int = Field(400, ge=1, description="Most requests with one API token that wait at once.")
+    api_token: int = Field(6000, ge=0)
+    """Rate limit: requests a minute with one API token; 0: no limit."""
+    callback_token: int = Field(600, ge=0)
+    """Rate limit: callbacks a minute for one job; each 64 KiB of a body count as one more; 0: no limit."""
+    bad_tokens: int = Field(120, ge=0)
+    """Rate limit: requests a minute without a valid token from one address; 0: no limit."""
+    head_timeout: float = Field(15, gt=0)
+    """Longest time to send the head of a request, and to read its response, in seconds."""
+    body_timeout: float = Field(20, gt=0)
+    """Longest time to send the body of a request, in seconds."""
+    connections: int = Field(2000, ge=10)
+    """Most open connections; beyond that, idle ones are closed."""
+    waiting: int = Field(1000, ge=1)
+    """Most requests that wait at once, `?wait=` and events, up to half of the connections."""
+    waiting_token: int = Field(400, ge=1)
+    """Most requests with one API token that wait at once."""
 
 
 class NotifySettings(Group):
     """Notifications: webhooks to your application when a job is finished."""
 
-    url: Secret | None = Field(
-        None, description="URL for the notifications of jobs without a `notify_url`; unset: none are sent."
-    )
-    secrets: WebhookSecrets = Field(
-        default_factory=list,
-        description="Sign notifications: `whsec_<base64>`, oldest first, and each of them signs. "
-        "Unset: one is created in the data folder; `darkroom notifications secret` shows it.",
-    )
-    allow_networks: Networks = Field(
-        default_factory=list,
-        description="Private networks that notifications may be sent to, also over plain http: `127.0.0.0/8` "
-        "for an application on this machine.",
-    )
-    allow_hosts: Hosts = Field(
-        default_factory=list,
-        description="Allow-list of other hosts, with their subdomains, that notifications may be sent to; "
-        "unset: any public host.",
-    )
-    timeout: float = Field(15, gt=0, le=120, description="Seconds that the endpoint has to respond.")
-    concurrency: int = Field(
-        8, ge=1, le=64, description="Most notifications sent at once; to one host, a quarter of that."
-    )
+    url: Secret | None = None
+    """URL for the notifications of jobs without a `notify_url`; unset: none are sent."""
+    secrets: WebhookSecrets = Field(default_factory=list)
+    """Sign notifications: `whsec_<base64>`, oldest first, and each of them signs. Unset: one is created in
+    the data folder; `darkroom notifications secret` shows it."""
+    allow_networks: Networks = Field(default_factory=list)
+    """Private networks that notifications may be sent to, also over plain http: `127.0.0.0/8` for an
+    application on this machine."""
+    allow_hosts: Hosts = Field(default_factory=list)
+    """Allow-list of other hosts, with their subdomains, that notifications may be sent to; unset: any public
+    host."""
+    timeout: float = Field(15, gt=0, le=120)
+    """Seconds that the endpoint has to respond."""
+    concurrency: int = Field(8, ge=1, le=64)
+    """Most notifications sent at once; to one host, a quarter of that."""
 
 
 class Settings(BaseSettings):
@@ -179,46 +153,36 @@ class Settings(BaseSettings):
         frozen=True,
         nested_model_default_partial_update=True,
         hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
-    public_url: BaseUrl | None = Field(
-        None, description="The address at which gateways reach this service. Without it, jobs are polled."
-    )
-    secret_keys: SigningKeys = Field(
-        default_factory=list,
-        description="Keys that sign callback URLs; oldest first, the last one signs. "
-        "Unset: one is created in the data folder.",
-    )
-    data_dir: Path = Field(
-        Path("darkroom-data"), description="The data folder, for the SQLite ledger and the keys."
-    )
-    database_url: Secret | None = Field(
-        None, description="The ledger, as an SQLAlchemy URL; unset means SQLite in the data folder."
-    )
-    api_tokens: ApiTokens = Field(
-        default_factory=list,
-        description="Tokens of the API: `name:scope:token`, scopes read, submit (reads too) and admin. "
-        "Without any, the API is open on loopback only.",
-    )
-    host: str = Field("127.0.0.1", description="The address to listen on.")
-    port: int = Field(8321, ge=0, le=65535, description="The port to listen on; 0 picks a free one.")
-    trusted_proxies: Networks = Field(
-        default_factory=list,
-        description="Networks of your reverse proxies, whose `X-Forwarded-For` is trusted: `10.0.0.0/8`.",
-    )
-    key_template: KeyTemplate = Field(
-        DEFAULT_TEMPLATE,
-        description="Keys of the images: date, job_id, index, ext, gateway, model, sha256, tag:<name>. "
-        "Other characters than letters, digits, `_`, `.` and `-` in a tag or model become `-`; a first part "
-        "that Darkroom reserves, such as `records`, gets `_` before it. A part may have 200 bytes "
-        "and a key 1,000; a job that would need more is refused.",
-    )
-    log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="Format of log lines: JSON, or text for people; auto chooses text in a terminal."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Lowest level to log."
-    )
+    public_url: BaseUrl | None = None
+    """The address at which gateways reach this service. Without it, jobs are polled."""
+    secret_keys: SigningKeys = Field(default_factory=list)
+    """Keys that sign callback URLs; oldest first, the last one signs. Unset: one is created in the data
+    folder."""
+    data_dir: Path = Path("darkroom-data")
+    """The data folder, for the SQLite ledger and the keys."""
+    database_url: Secret | None = None
+    """The ledger, as an SQLAlchemy URL; unset means SQLite in the data folder."""
+    api_tokens: ApiTokens = Field(default_factory=list)
+    """Tokens of the API: `name:scope:token`, scopes read, submit (reads too) and admin. Without any, the API
+    is open on loopback only."""
+    host: str = "127.0.0.1"
+    """The address to listen on."""
+    port: int = Field(8321, ge=0, le=65535)
+    """The port to listen on; 0 picks a free one."""
+    trusted_proxies: Networks = Field(default_factory=list)
+    """Networks of your reverse proxies, whose `X-Forwarded-For` is trusted: `10.0.0.0/8`."""
+    key_template: KeyTemplate = DEFAULT_TEMPLATE
+    """Keys of the images: date, job_id, index, ext, gateway, model, sha256, tag:<name>. Other characters than
+    letters, digits, `_`, `.` and `-` in a tag or model become `-`; a first part that Darkroom reserves, such
+    as `records`, gets `_` before it. A part may have 200 bytes and a key 1,000; a job that would need more is
+    refused."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """Format of log lines: JSON, or text for people; auto chooses text in a terminal."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level to log."""
     s3: S3Settings = S3Settings()
     gateways: Gateways = Gateways()
     callbacks: CallbackSettings = CallbackSettings()

@@ -19,7 +19,7 @@ SCOPES = ("read", "submit", "admin")
 class Group(BaseModel):
     """A group of settings under one prefix; an unknown name in it is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def _listed(value: object) -> object:
@@ -139,12 +139,9 @@ def _prefix(value: str) -> str:
     return value
 
 
-Networks = Annotated[
-    list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts), AfterValidator(_networks)
-]
-Hosts = Annotated[
-    list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts), AfterValidator(_hosts)
-]
+Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts)]
+Networks = Annotated[Texts, AfterValidator(_networks)]
+Hosts = Annotated[Texts, AfterValidator(_hosts)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_listed), AfterValidator(_secrets)]
 """None may be empty or given twice."""

@@ -89,7 +89,7 @@ def _rows(model: type[BaseModel], values: BaseModel | None, path: tuple[str, ...
             variable=variable(here),
             value=_shown(default if values is None else value),
             default=_shown(default),
-            help=field.description or "",
+            help=" ".join((field.description or "").split()),
             secret=_is_secret(field),
         )
 
