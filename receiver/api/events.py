@@ -28,12 +28,12 @@ log = structlog.get_logger("darkroom.events")
 
 STREAM = "text/event-stream"
 HEARTBEAT_S = 15.0
-"""How often a stream with nothing to say shows that it lives: proxies cut off what is silent for 60 seconds,
-and whoever has gone without a word is found out by writing to them."""
+"""Seconds between heartbeats: proxies close a stream that is silent for 60 seconds, and a client that has
+disconnected silently is noticed by writing to it."""
 RETRY_MS = 2000
-"""How long a browser waits before it comes again."""
+"""How long a browser waits before it reconnects."""
 NOWHERE = EventPosition(sys.maxsize)
-"""A place that no ledger has."""
+"""A position that no ledger has."""
 
 
 LAST_EVENT_ID = Header(
@@ -82,14 +82,14 @@ class EventsPage:
         place = _place(request.headers.get(LAST_EVENT_ID.name), query.since)
         with ExitStack() as stack:
             following = self.waiters.following(request, job_id=query.job, gateway=query.gateway, place=place)
-            follower = stack.enter_context(following)
-            await follower.begin()
-            return _Stream(_frames(follower, query.wait), stack.pop_all(), headers)
+            subscriber = stack.enter_context(following)
+            await subscriber.begin()
+            return _Stream(_frames(subscriber, query.wait), stack.pop_all(), headers)
         raise AssertionError  # an ExitStack without a callback suppresses nothing
 
 
 class _Stream(Response):
-    """An answer that goes on until its frames end. They end by themselves once the other side is gone."""
+    """A response that streams frames until they end, which they do when the client disconnects."""
 
     media_type = STREAM
 
@@ -109,25 +109,25 @@ class _Stream(Response):
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _frames(follower: Subscriber, wait_s: float | None) -> AsyncIterator[bytes]:
+async def _frames(subscriber: Subscriber, wait_s: float | None) -> AsyncIterator[bytes]:
     deadline = inf if wait_s is None else monotonic() + wait_s
-    # A first id, or who is cut off before the first event would come again without one, and miss some.
-    yield f"retry: {RETRY_MS}\n{_id(follower.place)}\n".encode()
+    # With an id, so that a client that is cut off before the first event can resume from here.
+    yield f"retry: {RETRY_MS}\n{_id(subscriber.place)}\n".encode()
     try:
         while True:
-            found = await follower.more(min(HEARTBEAT_S, deadline - monotonic()))
+            found = await subscriber.more(min(HEARTBEAT_S, deadline - monotonic()))
             if found:
                 yield "".join(_frame(one) for one in found).encode()
-            elif follower.over or monotonic() >= deadline:
+            elif subscriber.over or monotonic() >= deadline:
                 break
             else:
-                # With an id, so that it does not grow old while nothing happens that is asked for.
-                yield f": still here\n{_id(follower.place)}\n".encode()
+                # With an id, so that the position does not grow old while no event matches.
+                yield f": still here\n{_id(subscriber.place)}\n".encode()
     except StorageError as error:
         log.warning("a stream of events is ended", why=str(error))
-        yield b": the ledger does not answer; come again\n\n"
-    if follower.waiters.closed:
-        yield b": the service stops; come again\n\n"
+        yield b": the ledger cannot be read; reconnect\n\n"
+    if subscriber.waiters.closed:
+        yield b": the service stops; reconnect\n\n"
 
 
 def _frame(one: Event | Reset) -> str:
@@ -150,17 +150,17 @@ def _event(kind: str, place: Event | EventPosition, data: schemas.EventData) -> 
 
 
 def _id(place: Event | EventPosition | None) -> str:
-    """The line that names a place. Its time is part of it, so that no other ledger has the same one."""
+    """Return the line with a position. The time is part of it, so that no other ledger has the same."""
     if place is None or place == NOWHERE:
         return ""
     return f"id: {place.id}\n" if place.at is None else f"id: {place.id}-{place.at}\n"
 
 
 def _place(last: str | None, since: str | None) -> EventPosition | None:
-    """Where to begin. The header comes first: a browser that comes again has the same `since` as before."""
+    """Return the first position. The header wins: a browser that reconnects repeats its `since`."""
     text = last or since
     if not text:
         return None
     found = EVENT_ID.fullmatch(text)
-    # What no event was ever called is no fault that a browser could mend; it is told to begin anew.
+    # A browser cannot fix an invalid id, so it gets a reset and no error.
     return EventPosition(int(found[1]), int(found[2]) if found[2] else None) if found else NOWHERE

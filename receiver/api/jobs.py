@@ -153,10 +153,12 @@ class Api:
 
     async def submit(self, request: Request, _query: NoQuery) -> Response:
         """Submit a job."""
-        body = read_submit(await self._body(request))
+        return await run_in_threadpool(self._submit, request, await self._body(request))
+
+    def _submit(self, request: Request, content: bytes) -> Response:
+        body = read_submit(content)
         key = IDEMPOTENCY_KEY.read(request.headers)
-        job, new = await run_in_threadpool(
-            self.submitter.accept,
+        job, new = self.submitter.accept(
             body.gateway,
             body.request(),
             ignore_unsupported=body.unsupported == "ignore",
@@ -166,15 +168,12 @@ class Api:
         )
         if new:
             self.queued()
-        shown = await run_in_threadpool(self._job, job.id)
-        return json_response(shown, 202 if new else 200, {"location": f"/v1/jobs/{job.id}"})
+        return json_response(self._job(job.id), 202 if new else 200, {"location": f"/v1/jobs/{job.id}"})
 
-    async def jobs(self, request: Request, query: JobQuery) -> Response:
+    def jobs(self, request: Request, query: JobQuery) -> Response:
         """List jobs, newest first."""
-        page = await run_in_threadpool(
-            self.search.jobs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
-        )
-        ids = await run_in_threadpool(self.search.output_ids, [job.id for job in page.rows])
+        page = self.search.jobs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
+        ids = self.search.output_ids([job.id for job in page.rows])
         jobs = tuple(Job.of(job, ids[job.id]) for job in page.rows)
         return page_response(request, JobPage(jobs=jobs, next_cursor=page.next_cursor))
 
@@ -189,32 +188,33 @@ class Api:
         """Put a failed or partial job back to work."""
         body = read_retry(await self._body(request))
         job_id = str(request.path_params["id"])
-        await run_in_threadpool(self.retrier.retry, job_id, resubmit=body.resubmit)
-        self.queued()
-        return json_response(await run_in_threadpool(self._job, job_id))
+        return await run_in_threadpool(self._retry, job_id, resubmit=body.resubmit)
 
-    async def outputs(self, request: Request, query: OutputQuery) -> Response:
+    def _retry(self, job_id: str, *, resubmit: bool) -> Response:
+        self.retrier.retry(job_id, resubmit=resubmit)
+        self.queued()
+        return json_response(self._job(job_id))
+
+    def outputs(self, request: Request, query: OutputQuery) -> Response:
         """Search outputs, those of the newest job first."""
-        page = await run_in_threadpool(
-            self.search.outputs, query.wanted(self.clock()), limit=query.limit, cursor=query.cursor
-        )
+        page = self.search.outputs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
         outputs = tuple(Output.of(found.output, found.job) for found in page.rows)
         return page_response(request, OutputPage(outputs=outputs, next_cursor=page.next_cursor))
 
-    async def output(self, request: Request, _query: NoQuery) -> Response:
+    def output(self, request: Request, _query: NoQuery) -> Response:
         """Show one output, with everything that made it."""
-        found = await run_in_threadpool(self.search.output, request.path_params["id"])
+        found = self.search.output(request.path_params["id"])
         job = Job.of(found.job, [found.output.id])
         return json_response(Output.of(found.output, found.job, job=job))
 
-    async def status(self, _request: Request, _query: NoQuery) -> Response:
+    def status(self, _request: Request, _query: NoQuery) -> Response:
         """Show whether every accepted job is accounted for, and how many are in each state."""
-        pages = await run_in_threadpool(self.ledger.job_counts)
+        pages = self.ledger.job_counts()
         return json_response(ServiceStatus.of_gateways(total(list(pages.values())), pages, self.clock()))
 
-    async def gateways(self, _request: Request, _query: NoQuery) -> Response:
+    def gateways(self, _request: Request, _query: NoQuery) -> Response:
         """Show the state of the gateways and their image hosts."""
-        circuits = await run_in_threadpool(self.circuits.every)
+        circuits = self.circuits.every()
         names = sorted(self.submitter.context.gateways)
         return json_response(Gateways.of(names, circuits, self.clock()))
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -68,11 +67,10 @@ class NotificationRoutes:
         """The routes of this part."""
         return [guarded(LIST, self.list, self.admission), guarded(REPLAY, self.replay, self.admission)]
 
-    async def list(self, request: Request, query: NotificationQuery) -> Response:
+    def list(self, request: Request, query: NotificationQuery) -> Response:
         """List notifications, those of the newest job first."""
         since = None if query.since is None else read_moment(query.since, self.clock())
-        page = await run_in_threadpool(
-            self.notifications.page,
+        page = self.notifications.page(
             job_id=query.job,
             state=query.state,
             since=since,
@@ -82,8 +80,8 @@ class NotificationRoutes:
         shown = tuple(Notification.of(one) for one in page.rows)
         return page_response(request, NotificationPage(notifications=shown, next_cursor=page.next_cursor))
 
-    async def replay(self, request: Request, _query: NoQuery) -> Response:
+    def replay(self, request: Request, _query: NoQuery) -> Response:
         """Send a notification again, even if it was delivered; its tries are counted from 0."""
-        one = await run_in_threadpool(self.notifications.replay, request.path_params["id"])
+        one = self.notifications.replay(request.path_params["id"])
         self.owed()
         return json_response(Notification.of(one))

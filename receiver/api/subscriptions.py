@@ -1,44 +1,166 @@
-"""Let HTTP requests wait for what happens, without each of them asking the ledger.
+"""Let HTTP requests subscribe to events: tail the ledger's events, buffer the newest, page the rest.
 
-As long as somebody waits, one task reads the new events of the ledger: whenever a thread of this process has
-moved a job, and once a second, because another process may have. The newest are kept in memory, and each
-request takes from there what came after what it has seen. One that is farther behind, because it came with an
-old id or reads slowly, is given pages of the ledger until it has caught up. So nobody has a queue that could
-run over, and nothing falls between memory and ledger: both are in the order of the ids.
+While there are subscribers, one task reads the new events of the ledger: when a thread of this process has
+moved a job, and once a second, because another process may have. The newest are buffered in memory, and each
+subscriber takes those after its position. One that is behind, with an old id or a slow connection, reads
+pages of the ledger until it has caught up. So no queue can overflow, and no event is lost between buffer and
+ledger: both are in the order of the ids.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
+import structlog
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
-from receiver.api.event_tail import EventBuffer, EventTailer
 from receiver.errors import TooManyRequests, TooManyWaiting
 from receiver.telemetry.metrics import Metrics, Values
+from storage.errors import StorageError
 from storage.ledger.events import Event, EventPage, EventPosition, Events, LostReason
 from storage.models import Status
 
+log = structlog.get_logger("darkroom.events")
+
+LOOK_S = 1.0
+"""Seconds between two polls: another process may have moved a job."""
+GAP_S = 0.01
+"""The least time between two reads; the first one after a pause is immediate."""
+PAGE = 500
+RECENT = 1000
+"""How many of the newest events are kept in memory, about 0.5 MB of them."""
 TAKEN = 200
-"""How many events a request is given at once."""
+"""The most events that a subscriber takes at once."""
 CATCHING_UP = 2
-"""How many requests may read pages of the ledger at the same time."""
+"""How many subscribers may read pages of the ledger at the same time."""
 COME_AGAIN_S = 5
 TERMINAL = frozenset(status for status in Status if status.terminal)
 
 
+class EventBuffer:
+    """Buffer the newest events: all after `since`, up to `at`."""
+
+    def __init__(self, at: EventPosition) -> None:
+        self.since = at.id
+        self.at = at
+        self._recent: deque[Event] = deque()
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Append events, and drop the oldest beyond `RECENT`."""
+        self._recent.extend(events)
+        self.at = EventPosition(events[-1].id, events[-1].at)
+        while len(self._recent) > RECENT:
+            self.since = self._recent.popleft().id
+
+    def after(self, event_id: int) -> list[Event]:
+        """Return the events after an id, which must not be before `since`."""
+        found = []
+        # From the end, because most subscribers are close to it.
+        for event in reversed(self._recent):
+            if event.id <= event_id:
+                break
+            found.append(event)
+        return found[::-1]
+
+
+class EventTailer:
+    """Read new events in a task until `stop`. For use on one event loop, except `wake`."""
+
+    def __init__(
+        self, events: Events, came: Callable[[EventPosition, Sequence[Event]], None], metrics: Metrics
+    ) -> None:
+        """`came` is called with new events, and the position after which they begin."""
+        self.loop = asyncio.get_running_loop()
+        self.tail: asyncio.Future[EventBuffer] = self.loop.create_future()
+        """Set once the first position is known; or the StorageError that prevented it."""
+        self._events = events
+        self._came = came
+        self._metrics = metrics
+        self._woken = asyncio.Event()
+        self._failing = False
+        # A thread of its own, or requests that hang in the bucket could take the last one.
+        self._thread = CapacityLimiter(1)
+        self._task = self.loop.create_task(self._run(), name="darkroom-events")
+
+    def wake(self) -> None:
+        """Read now; may be called from any thread."""
+        if self._woken.is_set():
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._woken.set)
+        except RuntimeError:
+            # The loop is closed.
+            return
+
+    def stop(self) -> None:
+        """Stop reading."""
+        self._task.cancel()
+        self.tail.cancel()
+
+    async def _run(self) -> None:
+        try:
+            tail = EventBuffer(await run_sync(self._events.newest, limiter=self._thread))
+        except Exception as error:  # noqa: BLE001 - passed on to those that wait
+            if not self.tail.done():
+                self.tail.set_exception(error)
+                # Retrieved here, or asyncio would warn where no request waits for it.
+                self.tail.exception()
+            return
+        self.tail.set_result(tail)
+        while True:
+            if not await self._read(tail):
+                await self._pause()
+            await asyncio.sleep(GAP_S)
+
+    async def _read(self, tail: EventBuffer) -> bool:
+        """Read what is new; return whether there may be more."""
+        self._woken.clear()
+        try:
+            new = await run_sync(self._next, tail.at.id, limiter=self._thread)
+        except Exception as error:  # noqa: BLE001 - this task must not end
+            self._log_failure(error)
+            return False
+        self._failing = False
+        if new:
+            begin = tail.at
+            tail.add(new)
+            self._came(begin, new)
+        return len(new) == PAGE
+
+    def _next(self, event_id: int) -> Sequence[Event]:
+        return self._events.after(event_id, limit=PAGE)
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    def _log_failure(self, error: Exception) -> None:
+        self._metrics.count("darkroom_ledger_errors_total", part="events")
+        if not self._failing:
+            # A traceback only for unexpected errors.
+            expected = isinstance(error, StorageError)
+            log.error(
+                "events are not read; tried again", why=str(error), exc_info=None if expected else error
+            )
+        self._failing = True
+
+
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """Something may be missing: who follows must read the lists anew, and can go on from `place`."""
+    """Events may be missing: a client must read the lists again, and can continue from `place`."""
 
     why: LostReason
     place: EventPosition
@@ -46,35 +168,35 @@ class Reset:
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """One request that waits. Ask `begin` first."""
+    """One request that follows events. Await `begin` first."""
 
     waiters: Subscriptions
     who: str
     job_id: str | None
     gateway: str | None
     place: EventPosition | None
-    """It has heard all that happened up to there; None: it begins with now."""
+    """Its position: it has had all events up to there. None: it begins with the next one."""
     gone: bool = False
     checked: bool = False
     tail: EventBuffer | None = None
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set if it is worth asking for `more`."""
+    """Set when `more` may have something."""
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits any longer: the other side is gone, or the service stops."""
+        """Whether the client has disconnected, or the service stops."""
         return self.gone or self.waiters.closed
 
     async def begin(self) -> None:
-        """Take up a place, from which on nothing is missed; raises Unavailable if there is no ledger."""
+        """Take the position after which no event is missed; raises Unavailable without a ledger."""
         self.tail = await self.waiters.tail()
         self.checked = self.place is None
         self.place = self.place or self.tail.at
 
     async def more(self, within_s: float) -> Sequence[Event | Reset]:
-        """The next that it wants to hear of; empty if nothing came in time, or it is `over`.
+        """Return the next matching events; empty after a timeout, or if it is `over`.
 
-        Raises Unavailable if the ledger had to be asked, and does not answer.
+        Raises Unavailable if the ledger had to be read, and cannot be.
         """
         deadline = monotonic() + within_s
         while not self.over:
@@ -89,17 +211,17 @@ class Subscriber:
         return ()
 
     def wants(self, event: Event) -> bool:
-        """Whether it wants to hear of this one."""
+        """Return whether an event matches its filter."""
         return self.job_id in (None, event.job_id) and self.gateway in (None, event.gateway)
 
     def came(self, begin: EventPosition, events: Sequence[Event]) -> None:
-        """Hear that these have come, the first of them after `begin`."""
+        """Notice new events, the first of them after `begin`."""
         if self.tail is None or self.place is None:
             return
         if any(self.wants(event) for event in events):
             self.news.set()
         elif begin.id <= self.place.id < self.tail.at.id:
-            # It need not look for itself, nor does it fall behind by what it does not want.
+            # Events that do not match must not make it fall behind.
             self.place = self.tail.at
 
     async def _take(self) -> Sequence[Event | Reset]:
@@ -108,26 +230,26 @@ class Subscriber:
         if self.checked and self.place.id >= self.tail.since:
             new = self.tail.after(self.place.id)
             found = [event for event in new if self.wants(event)][:TAKEN]
-            self._heard(found, self.tail.at)
+            self._advance(found, self.tail.at)
             return found
         since = await self.waiters.since(self, self.place)
         self.checked = True
         if since.lost:
             self.place = since.newest
             return [Reset(since.lost, since.newest)]
-        self._heard(since.events, since.newest)
+        self._advance(since.events, since.newest)
         return since.events
 
-    def _heard(self, events: Sequence[Event], all_up_to: EventPosition) -> None:
+    def _advance(self, events: Sequence[Event], all_up_to: EventPosition) -> None:
         full = len(events) == TAKEN
         heard = EventPosition(events[-1].id, events[-1].at) if full else all_up_to
-        # Never back: what was read in the ledger may be newer than what is in memory yet.
+        # Never back: the ledger may be ahead of the buffer.
         if self.place is None or heard.id >= self.place.id:
             self.place = heard
 
 
 class Subscriptions:
-    """All requests that wait. For use on the event loop, but for `moved` and `close`."""
+    """All subscribers, within their limits. For use on the event loop, except `moved` and `close`."""
 
     def __init__(self, events: Events, metrics: Metrics, *, most: int, most_each: int) -> None:
         """Let `most` requests wait at once, `most_each` of them with one API token."""
@@ -135,7 +257,7 @@ class Subscriptions:
         self._metrics = metrics
         self._most = most
         self._most_each = most_each
-        self._followers: set[Subscriber] = set()
+        self._subscribers: set[Subscriber] = set()
         self._reader: EventTailer | None = None
         self._catching_up = CapacityLimiter(CATCHING_UP)
         self._closed = False
@@ -143,24 +265,24 @@ class Subscriptions:
 
     @property
     def closed(self) -> bool:
-        """Whether the service is stopping, so that nobody should wait any longer."""
+        """Whether the service is stopping."""
         return self._closed
 
     def at_most(self, requests: int) -> None:
-        """Let no more than so many wait, whatever the settings say."""
+        """Lower the limit of subscribers to this many."""
         self._most = min(self._most, max(1, requests))
 
     def moved(self, _job_id: str = "") -> None:
-        """Look for what is new, because a job has moved; may be called from any thread."""
+        """Read new events, because a job has moved; may be called from any thread."""
         if (reader := self._reader) is not None:
             reader.wake()
 
     def close(self) -> None:
-        """Send everybody home, as the service stops; may be called from any thread."""
+        """Cancel all subscribers, as the service stops; may be called from any thread."""
         self._closed = True
         if (reader := self._reader) is not None:
             with suppress(RuntimeError):  # the loop is closed already
-                reader.loop.call_soon_threadsafe(self._tell_all)
+                reader.loop.call_soon_threadsafe(self._wake_all)
 
     @contextmanager
     def following(
@@ -171,44 +293,44 @@ class Subscriptions:
         gateway: str | None = None,
         place: EventPosition | None = None,
     ) -> Iterator[Subscriber]:
-        """Let a request wait for what happens after a place, or from now on; of one job or gateway or all.
+        """Subscribe a request to the events after a position, or from now on; of one job or gateway or all.
 
-        Raises TooManyRequests or TooManyWaiting if too many wait already.
+        Raises TooManyRequests or TooManyWaiting at the limit of subscribers.
         """
         who = request.state.caller.name
-        self._must_have_room(who)
-        follower = Subscriber(self, who, job_id, gateway, place)
-        self._followers.add(follower)
-        watch = asyncio.create_task(_watch(follower, request.receive))
+        self._check_limits(who)
+        subscriber = Subscriber(self, who, job_id, gateway, place)
+        self._subscribers.add(subscriber)
+        watch = asyncio.create_task(_watch(subscriber, request.receive))
         try:
-            yield follower
+            yield subscriber
         finally:
             watch.cancel()
-            self._followers.discard(follower)
-            if not self._followers and self._reader is not None:
+            self._subscribers.discard(subscriber)
+            if not self._subscribers and self._reader is not None:
                 self._reader.stop()
                 self._reader = None
 
     async def until(
         self, request: Request, done: Callable[[str], bool], job_id: str, *, within_s: float
     ) -> None:
-        """Wait until a job is done, or this time is over.
+        """Wait until a job is done, or for `within_s` seconds.
 
-        `done` asks the ledger: at the beginning, and whenever the job has come to rest. Raises what it does,
-        and what `following` does; ClientDisconnect if the other side is gone.
+        `done` reads the ledger: at the beginning, and whenever the job has finished. Raises what it does,
+        and what `following` does; ClientDisconnect if the client is gone.
         """
         deadline = monotonic() + within_s
-        with self.following(request, job_id=job_id) as follower:
-            await follower.begin()
+        with self.following(request, job_id=job_id) as subscriber:
+            await subscriber.begin()
             while not await run_in_threadpool(done, job_id):
-                while not any(_rests(one) for one in await follower.more(deadline - monotonic())):
-                    if follower.gone:
+                while not any(_finishes(one) for one in await subscriber.more(deadline - monotonic())):
+                    if subscriber.gone:
                         raise ClientDisconnect
-                    if follower.over or monotonic() >= deadline:
+                    if subscriber.over or monotonic() >= deadline:
                         return
 
     async def tail(self) -> EventBuffer:
-        """The newest events; they are read as long as anybody follows."""
+        """Return the buffer of newest events; it is filled while there are subscribers."""
         if self._reader is None:
             self._reader = EventTailer(self._events, self._came, self._metrics)
         reader = self._reader
@@ -219,39 +341,39 @@ class Subscriptions:
                 self._reader = None
             raise
 
-    async def since(self, follower: Subscriber, place: EventPosition) -> EventPage:
-        """Read in the ledger what a follower wants to hear of."""
-        read = partial(self._events.since, limit=TAKEN, job_id=follower.job_id, gateway=follower.gateway)
+    async def since(self, subscriber: Subscriber, place: EventPosition) -> EventPage:
+        """Read a page of matching events from the ledger."""
+        read = partial(self._events.since, limit=TAKEN, job_id=subscriber.job_id, gateway=subscriber.gateway)
         return await run_sync(read, place, limiter=self._catching_up)
 
-    def _must_have_room(self, who: str) -> None:
-        if sum(follower.who == who for follower in self._followers) >= self._most_each:
+    def _check_limits(self, who: str) -> None:
+        if sum(subscriber.who == who for subscriber in self._subscribers) >= self._most_each:
             raise TooManyRequests(
-                f"{self._most_each} requests with this API token wait already; end one, or come later.",
+                f"{self._most_each} requests with this API token are waiting; end one, or try again later.",
                 retry_after_s=COME_AGAIN_S,
             )
-        if len(self._followers) >= self._most:
-            raise TooManyWaiting(f"{self._most} requests are waiting, which is as many as may; come later.")
+        if len(self._subscribers) >= self._most:
+            raise TooManyWaiting(f"{self._most} requests are waiting, which is the limit; try again later.")
 
     def _came(self, begin: EventPosition, events: Sequence[Event]) -> None:
-        for follower in self._followers:
-            follower.came(begin, events)
+        for subscriber in self._subscribers:
+            subscriber.came(begin, events)
 
-    def _tell_all(self) -> None:
-        for follower in self._followers:
-            follower.news.set()
+    def _wake_all(self) -> None:
+        for subscriber in self._subscribers:
+            subscriber.news.set()
 
     def _count(self) -> Values:
-        return {"darkroom_requests_waiting": len(self._followers)}
+        return {"darkroom_requests_waiting": len(self._subscribers)}
 
 
-def _rests(one: Event | Reset) -> bool:
+def _finishes(one: Event | Reset) -> bool:
     return isinstance(one, Reset) or one.status in TERMINAL
 
 
-async def _watch(follower: Subscriber, receive: Receive) -> None:
-    """See that the other side is gone."""
+async def _watch(subscriber: Subscriber, receive: Receive) -> None:
+    """Notice that the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass
-    follower.gone = True
-    follower.news.set()
+    subscriber.gone = True
+    subscriber.news.set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -37,8 +36,8 @@ class UsageApi:
         """The routes of this part."""
         return [guarded(USAGE, self.show, self.admission)]
 
-    async def show(self, _request: Request, query: UsageQuery) -> Response:
+    def show(self, _request: Request, query: UsageQuery) -> Response:
         """Add up the credits, jobs and images of a period."""
         wanted = query.wanted(self.clock())
-        found = await run_in_threadpool(self.usage.read, wanted, limit=query.limit)
+        found = self.usage.read(wanted, limit=query.limit)
         return json_response(Usage.of(wanted, found))

@@ -28,7 +28,7 @@ def test_a_restart_and_a_worker_elsewhere_are_not_seen_by_who_follows(
         async with following(process.url, last) as source:
             async for told in source:
                 found.append(told)
-            assert source.comments == ["the service stops; come again"]
+            assert source.comments == ["the service stops; reconnect"]
             return source.last_id
 
     async def make(url: str, jobs: int) -> set[str]:

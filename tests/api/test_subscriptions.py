@@ -11,8 +11,7 @@ from sqlalchemy import insert
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from receiver.api.event_tail import GAP_S, RECENT, EventBuffer
-from receiver.api.subscriptions import TAKEN, Reset, Subscriptions
+from receiver.api.subscriptions import GAP_S, RECENT, TAKEN, EventBuffer, Reset, Subscriptions
 from receiver.http.auth import Caller
 from receiver.telemetry.metrics import Metrics
 from storage.errors import Unavailable
