@@ -1,4 +1,4 @@
-"""Names for downloaded files, made from a template; safe on every file system, and below their folder."""
+"""Name downloaded files by a template: safe on every file system, and below their folder."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
+from pathvalidate import sanitize_filename
+from pathvalidate.handler import ReservedNameHandler
+
 from receiver.schemas.output import Output
 
 FIELDS = ("id", "job_id", "index", "date", "gateway", "model", "seed", "sha256", "prompt", "ext")
 TAG = "tag."
 DEFAULT = "{id}.{ext}"
 NONE = "none"
-"""What stands for a value that the output does not have."""
+"""The placeholder for a value that the output does not have."""
 
 MOST_BYTES = 180
 """Of one part of a path in UTF-8. File systems take 255; an id and more are added where it is needed."""
 MOST_PARTS = 16
 
-# Windows keeps these for devices, whatever their extension.
-_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)")
 _UNSAFE = re.compile(r'[<>:"\\|?*\x00-\x1f\x7f]')
 _KEPT = ("L", "M", "N")
 
@@ -58,7 +59,7 @@ class Template:
                 raise BadTemplate(f"{{{field}}} is not a field; use {', '.join(FIELDS)} or tag.<name>")
 
     def name(self, output: Output) -> str:
-        """The path of an output's file, with `/` between its parts; never out of the folder."""
+        """Return the path of an output's file, with `/` between its parts; never out of the folder."""
         made = "".join(
             literal + ("" if field is None else _value(output, field)[:most].strip("-._") or NONE)
             for literal, field, most in self._pieces()
@@ -76,7 +77,7 @@ class Template:
 
 
 def with_id(name: str, output: Output) -> str:
-    """The same name with the output's id before its extension, for a name that is taken."""
+    """Return a name with the output's id before its extension, for a name that exists."""
     folder, slash, last = name.rpartition("/")
     stem, dot, extension = last.rpartition(".")
     marked = f"{stem}-{slug(output.id)}.{extension}" if dot and stem else f"{last}-{slug(output.id)}"
@@ -84,12 +85,12 @@ def with_id(name: str, output: Output) -> str:
 
 
 def key_of(name: str) -> str:
-    """What two names have in common that a file system without capital letters takes for one."""
+    """Return a key that is equal for names that a case-insensitive file system takes for one."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def slug(text: str) -> str:
-    """A text as words of letters and digits of any script, with dashes between them."""
+    """Return a text as words of letters and digits of any script, with dashes between them."""
     text = unicodedata.normalize("NFC", text)
     kept = "".join(sign if unicodedata.category(sign)[0] in _KEPT or sign in "._" else "-" for sign in text)
     # Marks without a letter are what is left of emoji, and cannot be seen.
@@ -122,16 +123,15 @@ def _value(output: Output, field: str) -> str:
 
 
 def _safe(part: str) -> str:
-    """One part of a path that every file system takes."""
-    # Hidden files and `..` are never meant, and Windows drops dots and spaces at the end.
+    """Return one part of a path as every file system takes it; never hidden, its extension kept."""
     part = part.strip(". ") or NONE
-    if _DEVICES.match(part):
-        part = f"_{part}"
     stem, dot, extension = part.rpartition(".")
     if not dot or len(extension.encode()) > MOST_BYTES // 4:
-        return _cut(part, MOST_BYTES)
-    return f"{_cut(stem, MOST_BYTES - len(extension.encode()) - 1)}.{extension}"
-
-
-def _cut(text: str, most: int) -> str:
-    return text.encode()[:most].decode(errors="ignore").rstrip(" .-") or NONE
+        stem, dot, extension = part, "", ""
+    room = MOST_BYTES - len((dot + extension).encode())
+    cut = sanitize_filename(stem, max_len=room, reserved_name_handler=ReservedNameHandler.as_is)
+    return sanitize_filename(
+        (cut.rstrip(" .-") or NONE) + dot + extension,
+        platform="universal",
+        reserved_name_handler=ReservedNameHandler.add_leading_underscore,
+    )
