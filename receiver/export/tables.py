@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -34,40 +33,18 @@ class Rows(Protocol):
         """Finish."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A column: its name, type, and value, which may be None."""
-
-    name: str
-    kind: str
-    """text, number, time or tags."""
-    value: Callable[[Output], Any]
-
-
-def _field(name: str, kind: str = "text") -> Field:
-    return Field(name, kind, lambda output: getattr(output, name))
-
-
-FIELDS = (
-    _field("id"),
-    _field("job_id"),
-    _field("index", "number"),
-    _field("stored_at", "time"),
-    _field("gateway"),
-    _field("model"),
-    _field("model_requested"),
-    _field("prompt"),
-    _field("seed"),
-    _field("seed_requested"),
-    _field("media_type"),
-    _field("width", "number"),
-    _field("height", "number"),
-    _field("bytes", "number"),
-    _field("sha256"),
-    _field("key"),
-    _field("version_id"),
-    _field("tags", "tags"),
-)
+FIELDS: Mapping[str, str] = {
+    "id": "text",
+    "job_id": "text",
+    "index": "number",
+    "stored_at": "time",
+    **dict.fromkeys(("gateway", "model", "model_requested", "prompt", "seed", "seed_requested"), "text"),
+    "media_type": "text",
+    **dict.fromkeys(("width", "height", "bytes"), "number"),
+    **dict.fromkeys(("sha256", "key", "version_id"), "text"),
+    "tags": "tags",
+}
+"""The columns: fields of an output that may be None, and the type of each."""
 
 
 class CsvRows:
@@ -79,11 +56,11 @@ class CsvRows:
         """`shown` is applied to every text; `more` are columns whose values `add` gets."""
         self._writer = csv.writer(file)
         self._shown = shown
-        self._writer.writerow([*(field.name for field in FIELDS), *more])
+        self._writer.writerow([*FIELDS, *more])
 
     def add(self, output: Output, *more: str) -> None:
         """Write an output's row."""
-        values = [self._cell(field.value(output)) for field in FIELDS]
+        values = [self._cell(getattr(output, name)) for name in FIELDS]
         self._writer.writerow([*values, *more])
 
     def close(self) -> None:
@@ -134,13 +111,13 @@ class ParquetRows:
             "tags": arrow.map_(arrow.string(), arrow.string()),
         }
         self._arrow: Any = arrow
-        self._schema = arrow.schema([(field.name, kinds[field.kind]) for field in FIELDS])
+        self._schema = arrow.schema([(name, kinds[kind]) for name, kind in FIELDS.items()])
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._waiting: list[dict[str, Any]] = []
 
     def add(self, output: Output) -> None:
         """Add an output's row; it is written once its group is full."""
-        self._waiting.append({field.name: _typed(field, field.value(output)) for field in FIELDS})
+        self._waiting.append({name: _typed(kind, getattr(output, name)) for name, kind in FIELDS.items()})
         if len(self._waiting) >= GROUP:
             self._flush()
 
@@ -155,8 +132,8 @@ class ParquetRows:
             self._waiting = []
 
 
-def _typed(field: Field, value: Any) -> Any:
-    match field.kind:
+def _typed(kind: str, value: Any) -> Any:
+    match kind:
         case "time":
             return datetime.fromisoformat(value)
         case "tags":

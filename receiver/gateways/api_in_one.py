@@ -36,10 +36,7 @@ _TAKEN = {
     "model": "give it as the field model",
     "prompt": "give it as the field prompt",
     "callback_url": "is set by Darkroom",
-    "seed": "give it as the field seed, so that the archive knows it",
-    "negative_prompt": "give it as the field negative_prompt, so that the archive knows it",
-    "num_images": "give it as the field num_images, so that the archive knows it",
-    "aspect_ratio": "give it as the field aspect_ratio, so that the archive knows it",
+    **requests.ADVICE,
 }
 
 

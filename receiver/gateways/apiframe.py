@@ -23,12 +23,6 @@ EVENTS = ("completed", "failed")
 MOST_PROMPT = max(family.most_prompt for family in FAMILIES)
 """The longest prompt that any model accepts, for models that are not known here."""
 
-_ADVICE = {
-    "seed": "give it as the field seed, so that the archive knows it",
-    "negative_prompt": "give it as the field negative_prompt, so that the archive knows it",
-    "num_images": "give it as the field num_images, so that the archive knows it",
-    "aspect_ratio": "give it as the field aspect_ratio, so that the archive knows it",
-}
 _CORE = {
     "model": "give it as the field model",
     "prompt": "give it as the field prompt",
@@ -93,7 +87,7 @@ class Apiframe(Gateway):
 
     def unsupported(self, request: JobRequest) -> Mapping[str, str]:
         """Return each parameter for which the model's block has no key; see `Gateway.unsupported`."""
-        asked = {name for name in _ADVICE if getattr(request, name) is not None}
+        asked = {name for name in requests.OUR_FIELDS if getattr(request, name) is not None}
         family = BY_MODEL.get(request.model)
         if family is None:
             reason = f"it is not known where {request.model} on Apiframe takes it; use params"
@@ -112,8 +106,8 @@ class Apiframe(Gateway):
                 *requests.text_faults("prompt", request.prompt, 1, MOST_PROMPT),
                 *requests.params_faults(request.params, {**_CORE, **own}),
             ]
-        taken = {**_CORE, **own, **_ADVICE, family.block: "give its keys directly in params"}
-        taken |= {key: _ADVICE[field] for field, key in family.places.items()}
+        taken = {**_CORE, **own, **requests.ADVICE, family.block: "give its keys directly in params"}
+        taken |= {key: requests.ADVICE[field] for field, key in family.places.items()}
         return [
             *requests.text_faults("prompt", request.prompt, 1, family.most_prompt),
             *_field_faults(family, request),

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,184 +37,151 @@ class Family:
     """Whether a job without a count makes one image, so that asking for one is nothing to express."""
 
 
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+def _family(
+    block: str, models: str, places: str, choices: Mapping[str, str] = MappingProxyType({}), **more: Any
+) -> Family:
+    """Return a family from texts: names with spaces between them, and in `places` also `ours=theirs`."""
+    ours = {name: theirs or name for name, _, theirs in (place.partition("=") for place in places.split())}
+    texts = {key: tuple(text.split()) for key, text in choices.items()}
+    return Family(block, tuple(models.split()), ours, texts, **more)
 
 
-def _same(*names: str, **renamed: str) -> Mapping[str, str]:
-    return {**{name: name for name in names}, **renamed}
-
-
-_WIDE_RATIOS = _split("1:1 2:3 3:2 3:4 4:3 9:16 16:9 21:9")
-_SQUARISH_RATIOS = _split("1:1 3:2 2:3")
-_PHOTO_RATIOS = _split("16:9 9:16 1:1 4:3 3:4 3:2 2:3")
+_WIDE_RATIOS = "1:1 2:3 3:2 3:4 4:3 9:16 16:9 21:9"
+_PHOTO_RATIOS = "16:9 9:16 1:1 4:3 3:4 3:2 2:3"
 _SIGNED_32 = (0, 2147483647)
-_FLUX_FORMATS = {"output_format": _split("jpg png webp")}
-_IDEOGRAM_CHOICES = {
-    "magic_prompt_option": _split("Auto On Off"),
-    "rendering_speed": _split("default turbo quality"),
-}
-_GPT_CHOICES = {
-    "aspect_ratio": _SQUARISH_RATIOS,
-    "output_format": _split("png jpeg webp"),
-    "quality": _split("low medium high auto"),
-}
+_IDEOGRAM = {"magic_prompt_option": "Auto On Off", "rendering_speed": "default turbo quality"}
+_GPT = {"aspect_ratio": "1:1 3:2 2:3", "output_format": "png jpeg webp", "quality": "low medium high auto"}
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
+    _family(
         "imagenParams",
-        _split("imagen-3 imagen-3-fast imagen-4 imagen-4-ultra imagen-4-fast"),
-        _same("aspect_ratio"),
-        {
-            "aspect_ratio": _split("1:1 9:16 16:9 3:4 4:3"),
-            "image_size": _split("1K 2K"),
-            "output_format": _split("jpg png"),
-        },
+        "imagen-3 imagen-3-fast imagen-4 imagen-4-ultra imagen-4-fast",
+        "aspect_ratio",
+        {"aspect_ratio": "1:1 9:16 16:9 3:4 4:3", "image_size": "1K 2K", "output_format": "jpg png"},
     ),
-    Family(
-        "midjourneyParams",
-        _split("midjourney"),
-        _same("aspect_ratio"),
-        ratio_pattern=True,
-        one_image=False,
-    ),
-    Family(
+    _family("midjourneyParams", "midjourney", "aspect_ratio", ratio_pattern=True, one_image=False),
+    _family(
         "nanoBananaParams",
-        _split("nano-banana nano-banana-pro nano-banana-2 nano-banana-2-lite"),
-        _same("aspect_ratio"),
-        {"output_format": _split("jpg png webp"), "resolution": _split("512px 1K 2K 4K")},
+        "nano-banana nano-banana-pro nano-banana-2 nano-banana-2-lite",
+        "aspect_ratio",
+        {"output_format": "jpg png webp", "resolution": "512px 1K 2K 4K"},
     ),
-    Family(
+    _family(
         "fluxParams",
-        _split("flux-1.1-pro flux-1.1-pro-ultra flux-2-dev"),
-        _same("aspect_ratio", "seed"),
-        _FLUX_FORMATS,
+        "flux-1.1-pro flux-1.1-pro-ultra flux-2-dev",
+        "aspect_ratio seed",
+        {"output_format": "jpg png webp"},
         ratio_pattern=True,
     ),
-    Family(
+    _family(
         "fluxParams",
-        _split("flux-2-pro flux-2-flex flux-2-max"),
-        _same("aspect_ratio", "seed"),
-        {**_FLUX_FORMATS, "resolution": _split("0.5MP 1MP 2MP 4MP match_input_image")},
+        "flux-2-pro flux-2-flex flux-2-max",
+        "aspect_ratio seed",
+        {"output_format": "jpg png webp", "resolution": "0.5MP 1MP 2MP 4MP match_input_image"},
         ratio_pattern=True,
     ),
-    Family(
+    _family(
         "seedreamParams",
-        _split("seedream-3 seedream-3.1 seedream-4 seedream-4.5 seedream-5-lite seedream-5-pro"),
-        _same("aspect_ratio", "seed"),
-        {"output_format": _split("jpg png")},
+        "seedream-3 seedream-3.1 seedream-4 seedream-4.5 seedream-5-lite seedream-5-pro",
+        "aspect_ratio seed",
+        {"output_format": "jpg png"},
     ),
-    Family(
+    _family(
         "ideogramParams",
-        _split("ideogram-v2 ideogram-v2-turbo ideogram-v2a ideogram-v2a-turbo")
-        + _split("ideogram-v3-balanced ideogram-v3-turbo ideogram-v3-quality")
-        + _split("ideogram-v4-balanced ideogram-v4-turbo ideogram-v4-quality"),
-        _same("aspect_ratio", "negative_prompt", "seed"),
-        _IDEOGRAM_CHOICES,
+        "ideogram-v2 ideogram-v2-turbo ideogram-v2a ideogram-v2a-turbo "
+        "ideogram-v3-balanced ideogram-v3-turbo ideogram-v3-quality "
+        "ideogram-v4-balanced ideogram-v4-turbo ideogram-v4-quality",
+        "aspect_ratio negative_prompt seed",
+        _IDEOGRAM,
     ),
-    Family(
+    _family(
         "ideogramParams",
-        _split("ideogram-character"),
-        _same("aspect_ratio", "negative_prompt", "seed"),
-        _IDEOGRAM_CHOICES,
+        "ideogram-character",
+        "aspect_ratio negative_prompt seed",
+        _IDEOGRAM,
         required=("character_reference_image",),
     ),
-    Family(
+    _family(
         "stableDiffusionParams",
-        _split("stable-diffusion-3.5-large stable-diffusion-3.5-large-turbo")
-        + _split("stable-diffusion-3.5-medium stable-diffusion-3"),
-        _same("aspect_ratio", "negative_prompt", "seed"),
-        {
-            "aspect_ratio": _split("1:1 16:9 21:9 3:2 2:3 4:5 5:4 9:16 9:21"),
-            "output_format": _split("webp jpg png"),
-        },
+        "stable-diffusion-3.5-large stable-diffusion-3.5-large-turbo "
+        "stable-diffusion-3.5-medium stable-diffusion-3",
+        "aspect_ratio negative_prompt seed",
+        {"aspect_ratio": "1:1 16:9 21:9 3:2 2:3 4:5 5:4 9:16 9:21", "output_format": "webp jpg png"},
         most_negative=2000,
     ),
-    Family(
+    _family(
         "dalleParams",
-        _split("dall-e-3 dall-e-2"),
-        _same("aspect_ratio"),
-        {"aspect_ratio": _SQUARISH_RATIOS, "style": _split("vivid natural")},
+        "dall-e-3 dall-e-2",
+        "aspect_ratio",
+        {"aspect_ratio": "1:1 3:2 2:3", "style": "vivid natural"},
     ),
-    Family(
+    _family(
         "gptImageParams",
-        _split("gpt-image-1.5"),
-        _same("aspect_ratio", num_images="number_of_images"),
-        {
-            **_GPT_CHOICES,
-            "background": _split("auto transparent opaque"),
-            "input_fidelity": _split("low high"),
-        },
+        "gpt-image-1.5",
+        "aspect_ratio num_images=number_of_images",
+        {**_GPT, "background": "auto transparent opaque", "input_fidelity": "low high"},
         most_images=10,
     ),
-    Family(
+    _family(
         "gptImage2Params",
-        _split("gpt-image-2"),
-        _same("aspect_ratio", num_images="number_of_images"),
-        {**_GPT_CHOICES, "background": _split("auto opaque"), "moderation": _split("auto low")},
+        "gpt-image-2",
+        "aspect_ratio num_images=number_of_images",
+        {**_GPT, "background": "auto opaque", "moderation": "auto low"},
         most_images=10,
     ),
-    Family(
+    _family(
         "klingImageParams",
-        _split("kling-image"),
-        _same("aspect_ratio", "negative_prompt", num_images="n"),
-        {"aspect_ratio": _PHOTO_RATIOS, "model_name": _split("kling-v1 kling-v1-5 kling-v2")},
+        "kling-image",
+        "aspect_ratio negative_prompt num_images=n",
+        {"aspect_ratio": _PHOTO_RATIOS, "model_name": "kling-v1 kling-v1-5 kling-v2"},
         most_images=4,
         most_negative=2500,
     ),
-    Family(
+    _family(
         "qwenImageParams",
-        _split("qwen-image"),
-        _same("negative_prompt", "num_images", "seed"),
+        "qwen-image",
+        "negative_prompt num_images seed",
         {
-            "acceleration": _split("none regular high"),
-            "image_size": _split("square square_hd portrait_4_3 portrait_16_9 landscape_4_3 landscape_16_9"),
-            "output_format": _split("png jpeg"),
-            "task_type": _split("text-to-image image-to-image image-edit"),
+            "acceleration": "none regular high",
+            "image_size": "square square_hd portrait_4_3 portrait_16_9 landscape_4_3 landscape_16_9",
+            "output_format": "png jpeg",
+            "task_type": "text-to-image image-to-image image-edit",
         },
         most_images=4,
         most_negative=500,
     ),
-    Family(
+    _family(
         "qwenImage2Params",
-        _split("qwen-image-2 qwen-image-2-pro"),
-        _same("aspect_ratio", "negative_prompt", "seed"),
-        {"aspect_ratio": (*_WIDE_RATIOS, "2:1", "1:2")},
+        "qwen-image-2 qwen-image-2-pro",
+        "aspect_ratio negative_prompt seed",
+        {"aspect_ratio": f"{_WIDE_RATIOS} 2:1 1:2"},
         most_negative=500,
     ),
-    Family(
+    _family(
         "wanImageParams",
-        _split("wan-image-2.6"),
-        _same("aspect_ratio", "negative_prompt", "seed"),
+        "wan-image-2.6",
+        "aspect_ratio negative_prompt seed",
         {"aspect_ratio": _WIDE_RATIOS},
         seeds=_SIGNED_32,
         most_negative=500,
     ),
-    Family(
+    _family(
         "wanImage27Params",
-        _split("wan-image-2.7 wan-image-2.7-pro"),
-        _same("aspect_ratio", "seed"),
+        "wan-image-2.7 wan-image-2.7-pro",
+        "aspect_ratio seed",
         {"aspect_ratio": _WIDE_RATIOS},
         seeds=_SIGNED_32,
         most_prompt=5000,
     ),
-    Family(
-        "grokImagineParams",
-        _split("grok-imagine-image"),
-        _same("aspect_ratio"),
-        {"aspect_ratio": _split("1:1 2:3 3:2 16:9 9:16")},
+    _family(
+        "grokImagineParams", "grok-imagine-image", "aspect_ratio", {"aspect_ratio": "1:1 2:3 3:2 16:9 9:16"}
     ),
-    Family(
-        "reveParams",
-        _split("reve-create"),
-        _same("aspect_ratio", "seed"),
-        {"aspect_ratio": _PHOTO_RATIOS},
-    ),
-    Family(
+    _family("reveParams", "reve-create", "aspect_ratio seed", {"aspect_ratio": _PHOTO_RATIOS}),
+    _family(
         "fluxLoraParams",
-        _split("flux-lora"),
-        _same("aspect_ratio", "seed", num_images="num_outputs"),
-        {"aspect_ratio": _PHOTO_RATIOS, "output_format": _split("png jpg webp")},
+        "flux-lora",
+        "aspect_ratio seed num_images=num_outputs",
+        {"aspect_ratio": _PHOTO_RATIOS, "output_format": "png jpg webp"},
         most_images=4,
         required=("loraId",),
     ),

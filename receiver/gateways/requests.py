@@ -17,6 +17,10 @@ USER_AGENT = "darkroom"
 
 _WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,99}", re.ASCII)
 
+OUR_FIELDS = ("aspect_ratio", "negative_prompt", "num_images", "seed")
+ADVICE = {name: f"give it as the field {name}, so that the archive knows it" for name in OUR_FIELDS}
+"""Why `params` may not have a name: by our name of the field."""
+
 Fault = dict[str, str]
 
 
@@ -53,8 +57,7 @@ def path_part(text: str) -> str:
 
 def given(job_request: JobRequest) -> dict[str, Any]:
     """Return the parameters that the user gave and did not list in `ignored`, by our names."""
-    names = ("aspect_ratio", "negative_prompt", "num_images", "seed")
-    values = {name: getattr(job_request, name) for name in names}
+    values = {name: getattr(job_request, name) for name in OUR_FIELDS}
     return {name: v for name, v in values.items() if v is not None and name not in job_request.ignored}
 
 

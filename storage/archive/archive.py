@@ -77,7 +77,7 @@ class Archive:
         except Conflict:
             return self._stored_before(job, image, key, now)
         stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
-        return _output(job, image, stored, now)
+        return _new_output(job, image, stored, now)
 
     def find_image(
         self, job: Job, index: int, *, seed: str | None, source_url: str | None, now: int
@@ -89,7 +89,7 @@ class Archive:
         adopted = adopt.find(self._store, self._keys, job, index)
         if adopted is None:
             return None
-        return _adopted_output(job, index, adopted, seed=seed, source_url=source_url, now=now)
+        return _adopted_output(job, index, adopted, now, seed=seed, source_url=source_url)
 
     def names(self, job: Job, output: Output) -> bool:
         """Return whether an output has the key that this submission of the job gives it."""
@@ -99,14 +99,13 @@ class Archive:
     def _stored_before(self, job: Job, image: NewImage, key: str, now: int) -> Output:
         """Return the output of what another worker, or a killed one, stored under the key."""
         try:
-            return _output(job, image, self._compare(key, image, Conflict, "holds another image"), now)
+            return _new_output(job, image, self._compare(key, image, Conflict, "holds another image"), now)
         except Conflict:
             adopted = adopt.adopt(self._store, self._keys, job, image.index, key)
             if adopted is None:
                 raise
-        return _adopted_output(
-            job, image.index, adopted, seed=image.seed, source_url=image.source_url, now=now
-        )
+        known = {"seed": image.seed, "source_url": image.source_url}
+        return _adopted_output(job, image.index, adopted, now, **known)
 
     def write_record(self, job: Job, document: Mapping[str, Any]) -> WrittenRecord:
         """Write a job's next record, and read it back to verify it.
@@ -181,10 +180,23 @@ def _claims(document: Mapping[str, Any]) -> frozenset[tuple[int, str, str]]:
     )
 
 
-def _output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output:
+def _new_output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output:
+    known = {"seed": image.seed, "source_url": image.source_url, "downloaded_at": image.downloaded_at}
+    return _output(job, image.index, image, stored, now, declared_type=image.declared_type, **known)
+
+
+def _adopted_output(job: Job, index: int, adopted: adopt.Adopted, now: int, **known: str | None) -> Output:
+    # Its download ended just before the object was written; nothing else is known of it.
+    downloaded_at = adopted.stored.modified_at
+    return _output(job, index, adopted, adopted.stored, now, downloaded_at=downloaded_at, **known)
+
+
+def _output(
+    job: Job, index: int, image: NewImage | adopt.Adopted, stored: StoredObject, now: int, **known: Any
+) -> Output:
     return Output(
         job_id=job.id,
-        index=image.index,
+        index=index,
         key=stored.key,
         sha256=image.sha256,
         bytes=image.bytes,
@@ -192,30 +204,6 @@ def _output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output
         width=image.facts.width,
         height=image.facts.height,
         stored_at=now,
-        declared_type=image.declared_type,
-        seed=image.seed,
-        source_url=image.source_url,
-        downloaded_at=image.downloaded_at,
         version_id=stored.version_id,
-    )
-
-
-def _adopted_output(
-    job: Job, index: int, adopted: adopt.Adopted, *, seed: str | None, source_url: str | None, now: int
-) -> Output:
-    return Output(
-        job_id=job.id,
-        index=index,
-        key=adopted.stored.key,
-        sha256=adopted.sha256,
-        bytes=adopted.bytes,
-        media_type=adopted.facts.media_type,
-        width=adopted.facts.width,
-        height=adopted.facts.height,
-        stored_at=now,
-        seed=seed,
-        source_url=source_url,
-        # Its download ended just before the object was written; nothing else is known of it.
-        downloaded_at=adopted.stored.modified_at,
-        version_id=adopted.stored.version_id,
+        **known,
     )

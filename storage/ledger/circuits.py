@@ -13,7 +13,6 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Select, bindparam, case, delete, insert, or_, select, update
 
 from storage.ledger.database import Database, inserted
-from storage.ledger.rows import to_circuit
 from storage.ledger.schema import circuits
 from storage.models import Circuit, Clock
 
@@ -81,7 +80,7 @@ _ONE = select(circuits).where(circuits.c.kind == bindparam("kind"), circuits.c.n
 def every(connection: Connection) -> list[Circuit]:
     """Return all circuits, gateways first."""
     rows = connection.execute(_EVERY)
-    return [to_circuit(row) for row in rows.mappings()]
+    return [Circuit(**row) for row in rows.mappings()]
 
 
 def of_gateways(connection: Connection) -> Mapping[str, Circuit]:
@@ -122,7 +121,7 @@ def write_probe_row(connection: Connection) -> None:
 
 def _read(connection: Connection, query: Select[Any], kind: Kind, name: str) -> Circuit | None:
     row = connection.execute(query, {"kind": kind, "name": name}).mappings().one_or_none()
-    return None if row is None else to_circuit(row)
+    return None if row is None else Circuit(**row)
 
 
 def _values(circuit: Circuit) -> dict[str, Any]:

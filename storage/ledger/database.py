@@ -156,14 +156,21 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
-        with _may_change_tables(), self.write() as connection:
-            if self.shared:
-                # Of several processes that start together, one migrates and the others wait.
-                connection.execute(text("SET LOCAL lock_timeout = 0"))
-                connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
-            if not _is_current(connection):
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
+        try:
+            with self.write() as connection:
+                if self.shared:
+                    # Of several processes that start together, one migrates and the others wait.
+                    connection.execute(text("SET LOCAL lock_timeout = 0"))
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
+                if not _is_current(connection):
+                    config.attributes["connection"] = connection
+                    command.upgrade(config, "head")
+        except (ProgrammingError, NotSupportedError) as error:
+            raise Misconfigured(
+                "The ledger's tables could not be created or changed. The user of DARKROOM_DATABASE_URL must "
+                "own the database, and the server has to offer the extension pg_trgm: "
+                f"{str(error.orig).splitlines()[0]}."
+            ) from error
 
     def close(self) -> None:
         """Close every connection; one that is in use is closed when it is given back."""
@@ -188,18 +195,6 @@ def inserted(connection: Connection, statement: Insert) -> bool:
     except IntegrityError:
         return False
     return True
-
-
-@contextmanager
-def _may_change_tables() -> Iterator[None]:
-    try:
-        yield
-    except (ProgrammingError, NotSupportedError) as error:
-        raise Misconfigured(
-            "The ledger's tables could not be created or changed. The user of DARKROOM_DATABASE_URL must own "
-            "the database, and the server has to offer the extension pg_trgm: "
-            f"{str(error.orig).splitlines()[0]}."
-        ) from error
 
 
 def _is_current(connection: Connection) -> bool:

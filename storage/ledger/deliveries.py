@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
@@ -33,21 +33,9 @@ class DeliveryResult(StrEnum):
 MAX_DELIVERIES = 1000
 """How many different callbacks one job may have, so that its URL cannot be used to fill the disk."""
 
-
 _LINK = re.compile(rb"https?(?::|%3a|\\u003a)[^\s\"]+", re.IGNORECASE)
 _QUERY = re.compile(rb"\?|%3f|\\u003f", re.IGNORECASE)
-
-
 _FIELDS = tuple(field.name for field in fields(Delivery))
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """The columns of a job that a batch needs."""
-
-    gateway_job_id: str | None
-    status: Status
-    submission: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +59,11 @@ _SEEN = sa.select(deliveries.c.job_id, deliveries.c.body_sha256).where(
     deliveries.c.job_id.in_(sa.bindparam("ids", expanding=True))
 )
 _INSERT = sa.insert(deliveries)
-_WAKE = sa.update(jobs).where(
-    jobs.c.id.in_(sa.bindparam("ids", expanding=True)), jobs.c.next_attempt_at > sa.bindparam("now")
+_WAKE = (
+    sa.update(jobs)
+    .where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)), jobs.c.next_attempt_at > sa.bindparam("now"))
+    .values(next_attempt_at=sa.bindparam("now"))
 )
-_WAKE = _WAKE.values(next_attempt_at=sa.bindparam("now"))
 _ALL = (
     sa.select(deliveries)
     .where(deliveries.c.job_id == sa.bindparam("job"))
@@ -91,17 +80,19 @@ def insert_deliveries(
     connection: sa.Connection, offers: Sequence[NewDelivery], now: int
 ) -> list[DeliveryResult]:
     """Insert the offers that are new, make their jobs due, and return the result of each."""
-    known = _lock_jobs(connection, {offer.delivery.job_id for offer in offers})
-    seen = _seen_bodies(connection, known)
-    receipts = [_judge(connection, offer, known, seen) for offer in offers]
-    new = [
-        offer for offer, receipt in zip(offers, receipts, strict=True) if receipt is DeliveryResult.ACCEPTED
-    ]
+    ids = sorted({offer.delivery.job_id for offer in offers})
+    known = {job.id: job for job in connection.execute(_LOCK, {"ids": ids})}
+    seen: dict[str, set[str]] = {job_id: set() for job_id in known}
+    for job_id, sha256 in connection.execute(_SEEN, {"ids": list(known)}):
+        seen[job_id].add(sha256)
+    results = [_judge(connection, offer, known, seen) for offer in offers]
+    judged = zip(offers, results, strict=True)
+    new = [offer for offer, result in judged if result is DeliveryResult.ACCEPTED]
     if rows := [_row(offer, known[offer.delivery.job_id], now) for offer in new]:
         connection.execute(_INSERT, rows)
         listening = [row["job_id"] for row in rows if row["applied_at"] is None]
         connection.execute(_WAKE, {"ids": listening, "now": now})
-    return receipts
+    return results
 
 
 def scrub(connection: sa.Connection, job_id: str) -> None:
@@ -118,32 +109,16 @@ def without_queries(body: bytes) -> bytes:
     """Redact the query of every http link in some text, plain or escaped as URLs or JSON do."""
     # Each link is matched once and cut by hand: a pattern with the question mark in it would backtrack
     # for minutes on a hostile body.
-    return _LINK.sub(lambda link: _cut(link[0]), body)
 
+    def cut(link: re.Match[bytes]) -> bytes:
+        mark = _QUERY.search(link[0])
+        return link[0] if mark is None or mark.end() == len(link[0]) else link[0][: mark.end()] + b"[removed]"
 
-def _cut(link: bytes) -> bytes:
-    mark = _QUERY.search(link)
-    if mark is None or mark.end() == len(link):
-        return link
-    return link[: mark.end()] + b"[removed]"
-
-
-def _lock_jobs(connection: sa.Connection, job_ids: set[str]) -> dict[str, _Known]:
-    return {
-        job_id: _Known(theirs, Status(status), submission)
-        for job_id, theirs, status, submission in connection.execute(_LOCK, {"ids": sorted(job_ids)})
-    }
-
-
-def _seen_bodies(connection: sa.Connection, job_ids: Iterable[str]) -> dict[str, set[str]]:
-    seen: dict[str, set[str]] = {job_id: set() for job_id in job_ids}
-    for job_id, sha256 in connection.execute(_SEEN, {"ids": list(job_ids)}):
-        seen[job_id].add(sha256)
-    return seen
+    return _LINK.sub(cut, body)
 
 
 def _judge(
-    connection: sa.Connection, offer: NewDelivery, known: Mapping[str, _Known], seen: Mapping[str, set[str]]
+    connection: sa.Connection, offer: NewDelivery, known: Mapping[str, Any], seen: Mapping[str, set[str]]
 ) -> DeliveryResult:
     delivery = offer.delivery
     job = known.get(delivery.job_id)
@@ -168,10 +143,10 @@ def _same_job(connection: sa.Connection, offer: NewDelivery, theirs: str | None)
     return connection.scalar(sa.select(jobs.c.id).where(taken)) is None
 
 
-def _row(offer: NewDelivery, job: _Known, now: int) -> dict[str, Any]:
+def _row(offer: NewDelivery, job: Any, now: int) -> dict[str, Any]:
     delivery = offer.delivery
     late = job.status in DECIDED or offer.submission < job.submission
-    body = without_queries(delivery.body) if job.status.terminal else delivery.body
+    body = without_queries(delivery.body) if Status(job.status).terminal else delivery.body
     row = {name: getattr(delivery, name) for name in _FIELDS} | {"body": body}
     return row | ({"applied_at": now, "effect": "late"} if late else {})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import cache
 from typing import Any
 
@@ -16,22 +15,10 @@ from storage.ledger.rows import to_job
 from storage.ledger.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
 from storage.models import Job, Status
 
+_Halves = tuple[sa.ColumnElement[bool], ...]
+"""The halves of the unfinished jobs to claim from, as conditions; each has an index of its own."""
 
-class _Half(Enum):
-    """A half of the unfinished jobs; each has an index of its own."""
-
-    QUEUED = 0
-    BEGUN = 1
-    BEGUN_NO_IMAGES = 2
-
-
-_Halves = tuple[_Half, ...]
-
-_CONDITIONS: Mapping[_Half, sa.ColumnElement[bool]] = {
-    _Half.QUEUED: QUEUED,
-    _Half.BEGUN: BEGUN,
-    _Half.BEGUN_NO_IMAGES: BEGUN & (jobs.c.status != Status.READY),
-}
+_BEGUN_NO_IMAGES = BEGUN & (jobs.c.status != Status.READY)
 
 SEND_LOCK = 0x73656E64
 """The advisory locks, one for each gateway, of workers that begin to send on PostgreSQL."""
@@ -109,7 +96,7 @@ def next_due(connection: sa.Connection, room: ClaimBudget, now: int) -> int | No
         blocked = full or (circuit is not None and circuit.blocks(now))
         times.append(_earliest(connection, gateway, _halves(room, gateway, queued=not blocked)))
         if circuit is not None and circuit.retry_at is not None and not full:
-            waiting = _earliest(connection, gateway, (_Half.QUEUED,))
+            waiting = _earliest(connection, gateway, (QUEUED,))
             # Queued jobs are due when the circuit lets one pass, however long they have waited.
             passes_at = max(circuit.retry_at, circuit.probe_until or 0)
             times.append(None if waiting is None else max(waiting, passes_at))
@@ -223,11 +210,11 @@ def _leasing(halves: _Halves) -> sa.Update:
     return sa.update(jobs).where(jobs.c.id.in_(free)).returning(jobs)
 
 
-def _due(half: _Half) -> sa.Select[Any]:
-    query = sa.select(jobs.c.id, jobs.c.next_attempt_at).where(_CONDITIONS[half], *_FREE)
+def _due(half: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    query = sa.select(jobs.c.id, jobs.c.next_attempt_at).where(half, *_FREE)
     query = query.where(jobs.c.gateway == sa.bindparam("of_gateway"))
     # In a subquery, because SQLite takes no limit inside a union.
-    most: sa.BindParameter[int] = sa.bindparam("most_queued" if half is _Half.QUEUED else "most")
+    most: sa.BindParameter[int] = sa.bindparam("most_queued" if half is QUEUED else "most")
     return sa.select(query.order_by(jobs.c.next_attempt_at).limit(most).subquery())
 
 
@@ -237,13 +224,13 @@ def _earliest(connection: sa.Connection, gateway: str, halves: _Halves) -> int |
 
 
 @cache
-def _next(half: _Half) -> sa.Select[Any]:
-    waiting = sa.select(jobs.c.next_attempt_at).where(_CONDITIONS[half], jobs.c.leased_by.is_(None))
+def _next(half: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    waiting = sa.select(jobs.c.next_attempt_at).where(half, jobs.c.leased_by.is_(None))
     waiting = waiting.where(jobs.c.gateway == sa.bindparam("of_gateway"))
     return waiting.order_by(jobs.c.next_attempt_at).limit(1)
 
 
 def _halves(room: ClaimBudget, gateway: str, *, queued: bool) -> _Halves:
     """Return which jobs of a gateway may be claimed."""
-    begun = _Half.BEGUN_NO_IMAGES if gateway in room.no_images else _Half.BEGUN
-    return (_Half.QUEUED, begun) if queued else (begun,)
+    begun = _BEGUN_NO_IMAGES if gateway in room.no_images else BEGUN
+    return (QUEUED, begun) if queued else (begun,)

@@ -26,7 +26,7 @@ from storage.ledger.events import note_move, note_output
 from storage.ledger.job_numbers import NEXT_NUMBER, of_moment
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
-from storage.ledger.rows import Changes, new_job, request_digest, to_job, to_output
+from storage.ledger.rows import Changes, new_job, request_digest, to_job
 from storage.ledger.schema import jobs, outputs
 from storage.ledger.search_index import index_job, index_output, index_result, pieces_of
 from storage.ledger.transitions import (
@@ -104,7 +104,10 @@ class Ledger:
     def job(self, job_id: str) -> Job:
         """Return one job; raises NotFound."""
         with self._database.autocommit() as connection:
-            return _job(connection, job_id)
+            row = connection.execute(_JOB, {"id": job_id}).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"There is no job {job_id}.")
+        return to_job(row)
 
     def add_deliveries(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
         """Insert callbacks in one durable transaction, and make their jobs due; returns each result."""
@@ -285,7 +288,7 @@ class Ledger:
     def outputs(self, job_id: str) -> list[Output]:
         """Return the outputs of a job by index."""
         with self._database.autocommit() as connection:
-            return [to_output(row) for row in connection.execute(_OUTPUTS, {"job": job_id}).mappings()]
+            return [Output(**row) for row in connection.execute(_OUTPUTS, {"job": job_id}).mappings()]
 
     def job_counts(self) -> dict[str, JobCounts]:
         """Count jobs by status, for each gateway ever used."""
@@ -306,13 +309,6 @@ def _propagate(connection: Connection, job: RowMapping, changed: Mapping[str, An
         note_move(connection, job, job["updated_at"])
         if Status(job["status"]).terminal:
             add_notification(connection, job, job["updated_at"])
-
-
-def _job(connection: Connection, job_id: str) -> Job:
-    row = connection.execute(_JOB, {"id": job_id}).mappings().one_or_none()
-    if row is None:
-        raise NotFound(f"There is no job {job_id}.")
-    return to_job(row)
 
 
 def _accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tuple[Job, bool]:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, exists, func, select, update
+from sqlalchemy import Select, exists, func, select, update
 
 from storage.ledger.database import Database
 from storage.ledger.notifications import OWED, Notification, is_one, to_notification
-from storage.ledger.rows import to_job, to_output
+from storage.ledger.rows import to_job
 from storage.ledger.schema import jobs, notifications, outputs
 from storage.models import Clock, Job, Output
 
@@ -24,10 +24,9 @@ class Outbox:
 
     def next_due(self, full: Collection[str] = ()) -> int | None:
         """Return when the earliest one without a lease, and whose host is not `full`, is due; or None."""
-        free = func.coalesce(notifications.c.leased_until, 0) <= self._clock()
-        waiting = select(notifications.c.next_attempt_at).where(OWED, *_elsewhere(full), free, _first())
+        waiting = _waiting(self._clock(), full).with_only_columns(notifications.c.next_attempt_at)
         with self._database.read() as connection:
-            due: int | None = connection.scalar(waiting.order_by(notifications.c.next_attempt_at).limit(1))
+            due: int | None = connection.scalar(waiting.limit(1))
         return due
 
     def claim(
@@ -44,7 +43,8 @@ class Outbox:
         with self._database.write() as connection:
             while len(claimed) < room:
                 full = [host for host, number in in_hand.items() if number >= per_host]
-                due = _due(now, full, busy).limit(room - len(claimed))
+                free = _waiting(now, full).where(notifications.c.job_id.not_in(busy))
+                due = free.where(notifications.c.next_attempt_at <= now).limit(room - len(claimed))
                 rows = connection.execute(due.with_for_update(of=notifications, skip_locked=True)).mappings()
                 fitting = []
                 for one in map(to_notification, rows):
@@ -67,7 +67,7 @@ class Outbox:
             row = dict(connection.execute(joined).mappings().one())
             made = outputs.c.job_id == one.job_id, outputs.c.index.in_(row["had"])
             had = connection.execute(select(outputs).where(*made).order_by(outputs.c.index)).mappings()
-            return to_job(row | row["then"]), [to_output(output) for output in had]
+            return to_job(row | row["then"]), [Output(**output) for output in had]
 
     def delivered(self, one: Notification) -> None:
         """Record a delivery, also if another sender has the lease by now.
@@ -101,23 +101,14 @@ class Outbox:
             connection.execute(held.values(leased_by=None, leased_until=None))
 
 
-def _elsewhere(full: Collection[str]) -> list[ColumnElement[bool]]:
-    return [notifications.c.host.not_in(full)] if full else []
-
-
-def _first() -> ColumnElement[bool]:
-    """Whether it is the earliest of its job that is owed."""
+def _waiting(now: int, full: Collection[str]) -> Select[Any]:
+    """Select those without a lease that are the earliest pending one of their job, whose host is not full."""
     earlier = notifications.alias()
     same = earlier.c.job_id == notifications.c.job_id, earlier.c.number < notifications.c.number
-    return ~exists().where(*same, earlier.c.next_attempt_at.is_not(None))
-
-
-def _due(now: int, full: Collection[str], busy: Collection[str]) -> Select[Any]:
+    first = ~exists().where(*same, earlier.c.next_attempt_at.is_not(None))
     free = func.coalesce(notifications.c.leased_until, 0) <= now
-    due = select(notifications).where(notifications.c.next_attempt_at <= now, *_elsewhere(full), free)
-    if busy:
-        due = due.where(notifications.c.job_id.not_in(busy))
-    return due.where(_first()).order_by(notifications.c.next_attempt_at)
+    waiting = select(notifications).where(OWED, notifications.c.host.not_in(full), free, first)
+    return waiting.order_by(notifications.c.next_attempt_at)
 
 
 def _tried(one: Notification, now: int) -> Any:

@@ -12,7 +12,6 @@ from sqlalchemy import RowMapping
 
 from storage.models import (
     Attempt,
-    Circuit,
     Delivery,
     FoundBy,
     ImageRef,
@@ -20,7 +19,6 @@ from storage.models import (
     JobError,
     JobRequest,
     JobResult,
-    Output,
     Status,
     Verdict,
 )
@@ -50,9 +48,8 @@ class Changes(TypedDict, total=False):
 
 def from_changes(changes: Changes) -> dict[str, Any]:
     """Return the columns of `jobs` that changes set."""
-    columns: dict[str, Any] = {
-        name: value for name, value in changes.items() if name not in {"result", "error"}
-    }
+    others = ((name, value) for name, value in changes.items() if name not in {"result", "error"})
+    columns: dict[str, Any] = dict(others)
     if (result := changes.get("result")) is not None:
         columns |= {
             "result_model": result.model,
@@ -64,12 +61,7 @@ def from_changes(changes: Changes) -> dict[str, Any]:
         }
     if "error" in changes:
         error = changes["error"]
-        columns |= {
-            "error_code": error and error.code,
-            "error_message": error and error.message,
-            "error_at_fault": error and error.at_fault,
-            "error_details": error and error.details,
-        }
+        columns |= {f"error_{one.name}": error and getattr(error, one.name) for one in fields(JobError)}
     return columns
 
 
@@ -94,7 +86,7 @@ def new_job(job_id: str, gateway: str, request: JobRequest, now: int) -> dict[st
 
 def to_job(row: RowMapping) -> Job:
     """Read a row of `jobs`."""
-    code = row["error_code"]
+    error = [row[f"error_{one.name}"] for one in fields(JobError)]
     return Job(
         **{name: row[name] for name in _SAME_NAME},
         status=Status(row["status"]),
@@ -108,9 +100,7 @@ def to_job(row: RowMapping) -> Job:
             reply=row["reply"],
         ),
         found_by=FoundBy(row["found_by"]) if row["found_by"] else None,
-        error=JobError(code, row["error_message"], row["error_at_fault"], row["error_details"])
-        if code
-        else None,
+        error=JobError(*error) if row["error_code"] else None,
         attempt_log=tuple(Attempt(*entry) for entry in row["attempt_log"]),
         moves=tuple((Status(status), at) for status, at in row["moves"]),
     )
@@ -119,16 +109,6 @@ def to_job(row: RowMapping) -> Job:
 def to_delivery(row: RowMapping) -> Delivery:
     """Read a row of `deliveries`."""
     return Delivery(**{**row, "signature": Verdict(row["signature"])})
-
-
-def to_output(row: RowMapping) -> Output:
-    """Read a row of `outputs`."""
-    return Output(**row)
-
-
-def to_circuit(row: RowMapping) -> Circuit:
-    """Read a row of `circuits`."""
-    return Circuit(**row)
 
 
 def append_attempts(log: Sequence[Attempt], news: Sequence[Attempt]) -> list[list[Any]]:

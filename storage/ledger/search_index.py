@@ -64,8 +64,7 @@ def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
         connection.execute(_ADD_FOLDED, {"number": job["number"], "folded": job["prompt_folded"]})
     asked = [("gateway", job["gateway"]), ("model", job["model"]), ("seed", job["seed"])]
     tags = (("tag", f"{name}={value}") for name, value in job["tags"].items())
-    rows = [{"term": term(kind, value), "number": job["number"]} for kind, value in (*asked, *tags) if value]
-    connection.execute(_ADD_TERM, rows)
+    _add(connection, job["number"], (*asked, *tags))
 
 
 def index_result(connection: Connection, job: RowMapping) -> None:

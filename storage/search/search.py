@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, exists, literal, null, or_, se
 from storage.errors import NotFound
 from storage.ledger.database import Database
 from storage.ledger.deliveries import newest_of_job
-from storage.ledger.rows import to_job, to_output
+from storage.ledger.rows import to_job
 from storage.ledger.schema import jobs, outputs
 from storage.models import Delivery, Job, Output
 from storage.paging import Page, Row
@@ -132,7 +132,7 @@ class Search:
             job = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
         if output is None or job is None:
             raise NotFound(f"There is no output {output_id}.")
-        return SearchHit(to_output(output), to_job(job))
+        return SearchHit(Output(**output), to_job(job))
 
     def deliveries(self, job_id: str, *, limit: int = MOST_DELIVERIES) -> list[Delivery]:
         """Return the newest callbacks of a job and those that decided it, oldest first, without bodies."""
@@ -187,7 +187,7 @@ def _images(
     by_id = {job.id: job for job in made}
     query = select(outputs).join_from(outputs, jobs).where(outputs.c.job_id.in_(by_id), *images)
     query = query.order_by(jobs.c.number.desc(), outputs.c.index).limit(limit)
-    rows = [to_output(row) for row in connection.execute(query).mappings()]
+    rows = [Output(**row) for row in connection.execute(query).mappings()]
     return [SearchHit(output, by_id[output.job_id]) for output in rows]
 
 

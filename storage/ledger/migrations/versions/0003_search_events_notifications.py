@@ -6,9 +6,9 @@ import sqlalchemy as sa
 from alembic import op
 
 from storage.ledger.job_numbers import first_number
-from storage.ledger.rows import to_output
 from storage.ledger.schema import jobs, outputs
 from storage.ledger.search_index import MAKE_GRAMS, index_job, index_output, index_result, pieces_of
+from storage.models import Output
 from storage.text import fold
 
 revision = "0003"
@@ -137,4 +137,4 @@ def _index(connection: sa.Connection) -> None:
             for output in connection.execute(
                 sa.select(outputs).where(outputs.c.job_id == job["id"])
             ).mappings():
-                index_output(connection, job, to_output(output))
+                index_output(connection, job, Output(**output))
