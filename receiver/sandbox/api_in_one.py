@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.sandbox import callback_bodies, faults, submissions, validation
-from receiver.sandbox.config import Dialect
+from receiver.sandbox.config import Account, Dialect
 from receiver.sandbox.jobs import Event, SandboxJob
 from receiver.sandbox.lifecycle import Sandbox
 from receiver.sandbox.pictures import Spec, size_of
@@ -22,15 +22,9 @@ def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) 
     return JSONResponse({"code": status, "message": message, "data": None}, status, headers=headers)
 
 
-async def submit(request: Request) -> Response:
+async def submit(request: Request, sandbox: Sandbox, account: Account) -> Response:
     """`POST /api/v1/images/generations`."""
-    sandbox: Sandbox = request.app.state.sandbox
-    account = submissions.authenticate(sandbox, "api-in-one", _bearer(request), refuse)
-    if isinstance(account, Response):
-        return account
-    received = submissions.Received(
-        sandbox, account, await request.body(), request.headers.get("idempotency-key")
-    )
+    received = submissions.Received(request, sandbox, account, await request.body())
     sandbox.jobs.seen(received.key)
     body = submissions.parse(received.body)
     if body is None:
@@ -47,11 +41,10 @@ async def submit(request: Request) -> Response:
     if "failed_in_200" in asked:
         return JSONResponse({"code": 500, "message": asked.message, "data": None})
     struck = submissions.strike(received, asked, refuse)
-    return struck or await _accept(request, received, asked, parsed, body)
+    return struck or await _accept(received, asked, parsed, body)
 
 
 async def _accept(
-    request: Request,
     received: submissions.Received,
     asked: faults.Asked,
     parsed: validation.ApiInOneRequest,
@@ -61,7 +54,7 @@ async def _accept(
     cost = validation.CREDITS[parsed.model] * parsed.num_images
     if sandbox.jobs.balance(received.account) < cost:
         return refuse(402, f"Insufficient credits: {cost} needed")
-    job = _job(received, asked, parsed, submissions.base_url(request), cost, body)
+    job = _job(received, asked, parsed, cost, body)
     sandbox.jobs.add(job, received.digest)
     sandbox.start(job)
     if "early" in asked:
@@ -69,12 +62,8 @@ async def _accept(
     return await submissions.respond(received, asked, _envelope({"task_id": job.id, "status": "IN_PROGRESS"}))
 
 
-async def show(request: Request) -> Response:
+async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:
     """`GET /api/v1/tasks/{task_id}`."""
-    sandbox: Sandbox = request.app.state.sandbox
-    account = submissions.authenticate(sandbox, "api-in-one", _bearer(request), refuse)
-    if isinstance(account, Response):
-        return account
     job = sandbox.jobs.get(request.path_params["task_id"], account)
     if job is None:
         return refuse(404, "Task not found")
@@ -86,15 +75,19 @@ async def show(request: Request) -> Response:
     return JSONResponse(callback_bodies.envelope(job, event, job.links(), sandbox.config))
 
 
-ROUTES = [
-    Route("/api/v1/images/generations", submit, methods=["POST"]),
-    Route("/api/v1/tasks/{task_id}", show),
-]
-
-
 def _bearer(request: Request) -> str | None:
     # This gateway documents the bearer form only.
     return submissions.api_key(request) if "x-api-key" not in request.headers else None
+
+
+def _authenticated(handler: submissions.Handler) -> Callable[[Request], Awaitable[Response]]:
+    return submissions.authenticated(handler, "api-in-one", _bearer, refuse)
+
+
+ROUTES = [
+    Route("/api/v1/images/generations", _authenticated(submit), methods=["POST"]),
+    Route("/api/v1/tasks/{task_id}", _authenticated(show)),
+]
 
 
 def _envelope(data: dict[str, Any]) -> Response:
@@ -105,7 +98,6 @@ def _job(
     received: submissions.Received,
     asked: faults.Asked,
     parsed: validation.ApiInOneRequest,
-    base_url: str,
     cost: int,
     body: dict[str, Any],
 ) -> SandboxJob:
@@ -124,7 +116,7 @@ def _job(
             for n in range(parsed.num_images)
         ),
         faults=asked,
-        base_url=base_url,
+        base_url=received.base_url,
         callback_url=parsed.callback_url,
         events=frozenset({"completed", "failed"} | ({"progress"} if dialect == "kling" else set())),
         dialect=dialect,

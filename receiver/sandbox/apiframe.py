@@ -18,32 +18,27 @@ from receiver.sandbox.jobs import SandboxJob, iso
 from receiver.sandbox.lifecycle import Sandbox
 from receiver.sandbox.pictures import Spec, size_of
 
-Handler = Callable[[Request, Sandbox, Account], Awaitable[Response]]
-
 
 def refuse(status: int, message: str, headers: Mapping[str, str] | None = None, **more: object) -> Response:
     """Build an error response of Apiframe."""
     return JSONResponse({"error": message, **more}, status, headers=headers)
 
 
-def authenticated(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+def authenticated(handler: submissions.Handler) -> Callable[[Request], Awaitable[Response]]:
     """Wrap a handler: authenticate, and add a request id to every response."""
+    inner = submissions.authenticated(handler, "apiframe", submissions.api_key, refuse)
 
     async def handle(request: Request) -> Response:
-        sandbox: Sandbox = request.app.state.sandbox
-        account = submissions.authenticate(sandbox, "apiframe", submissions.api_key(request), refuse)
-        answer = account if isinstance(account, Response) else await handler(request, sandbox, account)
-        answer.headers["x-request-id"] = str(uuid.uuid4())
-        return answer
+        response = await inner(request)
+        response.headers["x-request-id"] = str(uuid.uuid4())
+        return response
 
     return handle
 
 
 async def submit(request: Request, sandbox: Sandbox, account: Account) -> Response:
     """`POST /v2/images/generate`."""
-    received = submissions.Received(
-        sandbox, account, await request.body(), request.headers.get("idempotency-key")
-    )
+    received = submissions.Received(request, sandbox, account, await request.body())
     sandbox.jobs.seen(received.key)
     body = submissions.parse(received.body)
     if body is None:
@@ -59,11 +54,10 @@ async def submit(request: Request, sandbox: Sandbox, account: Account) -> Respon
     if isinstance(read, dict):
         return refuse(400, "Validation failed", details=read)
     struck = submissions.strike(received, asked, refuse)
-    return struck or await _accept(request, received, asked, *read)
+    return struck or await _accept(received, asked, *read)
 
 
 async def _accept(
-    request: Request,
     received: submissions.Received,
     asked: faults.Asked,
     parsed: validation.ApiframeRequest,
@@ -80,7 +74,7 @@ async def _accept(
     if jobs.balance(received.account) < cost:
         left = jobs.balance(received.account)
         return refuse(402, "Insufficient credits", creditsRequired=cost, creditsAvailable=left)
-    job = _job(received, parsed, params, asked, submissions.base_url(request), cost)
+    job = _job(received, parsed, params, asked, cost)
     answer = _accepted(job)
     jobs.add(job, received.digest)
     received.sandbox.start(job)
@@ -193,7 +187,6 @@ def _job(
     parsed: validation.ApiframeRequest,
     params: dict[str, Any],
     asked: faults.Asked,
-    base_url: str,
     cost: int,
 ) -> SandboxJob:
     config = received.sandbox.config
@@ -211,7 +204,7 @@ def _job(
         input={"prompt": parsed.prompt, **params},
         specs=(spec,),
         faults=asked,
-        base_url=base_url,
+        base_url=received.base_url,
         callback_url=parsed.webhook_url,
         events=frozenset(parsed.webhook_events),
         dialect=config.dialect,

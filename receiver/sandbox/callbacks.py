@@ -13,7 +13,7 @@ import httpx
 
 from receiver.sandbox import callback_bodies
 from receiver.sandbox.config import SandboxConfig, SignatureKey
-from receiver.sandbox.jobs import CallbackSent, Event, Jobs, SandboxJob, body_digest
+from receiver.sandbox.jobs import CallbackSent, Event, Jobs, SandboxJob
 
 log = logging.getLogger("darkroom.sandbox")
 
@@ -92,7 +92,7 @@ class CallbackSender:
             status = response.status_code
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             problem = type(error).__name__
-        sent = CallbackSent(event, attempt, status, problem, body_digest(body))
+        sent = CallbackSent(event, attempt, status, problem, hashlib.sha256(body).hexdigest())
         job.callbacks.append(sent)
         # The path of a callback URL is a credential, so only the host is logged.
         host = urlsplit(job.callback_url).netloc

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -123,10 +122,6 @@ class JobReport:
     over: bool
     created_at: str
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
 
 class Jobs:
     """All jobs and balances. The loop writes; other threads may read reports and wait."""
@@ -225,32 +220,13 @@ class Jobs:
 
 def report(job: SandboxJob) -> JobReport:
     """Return a snapshot of a job."""
-    return JobReport(
-        id=job.id,
-        gateway=job.account.gateway,
-        model=job.model,
-        prompt=job.prompt,
-        input=dict(job.input),
-        fault="+".join(job.faults.fault),
-        idempotency_key=job.idempotency_key,
-        callback_url=job.callback_url,
-        status=job.status,
-        error=job.error,
-        webhook_status=job.webhook_status,
-        cost=job.cost,
-        images=tuple(job.links()) if job.made else (),
-        callbacks=tuple(job.callbacks),
-        over=job.over,
-        created_at=iso(job.created_at),
-    )
+    known = {one.name: getattr(job, one.name) for one in fields(JobReport) if hasattr(job, one.name)}
+    known |= {"gateway": job.account.gateway, "fault": "+".join(job.faults.fault)}
+    known |= {"callbacks": tuple(job.callbacks), "created_at": iso(job.created_at)}
+    return JobReport(**known, images=tuple(job.links()) if job.made else ())
 
 
 def iso(seconds: float) -> str:
     """A time as Apiframe writes it: `2026-11-22T10:00:00.000Z`."""
     text = datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
-
-
-def body_digest(body: bytes) -> str:
-    """Return the hex SHA-256 of a request body."""
-    return hashlib.sha256(body).hexdigest()

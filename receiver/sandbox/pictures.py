@@ -8,10 +8,10 @@ import random
 import re
 import threading
 import unicodedata
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -132,19 +132,13 @@ class Studio:
 
     def __init__(self, threads: int, keep: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-studio")
-        self._keep = keep
+        self._order = lru_cache(keep)(lambda spec: self._pool.submit(draw, spec))
         self._lock = threading.Lock()
-        self._kept: OrderedDict[Spec, Future[bytes]] = OrderedDict()
 
     def order(self, spec: Spec) -> Future[bytes]:
         """Return the image, as a future; it is drawn again if it was dropped."""
         with self._lock:
-            if spec not in self._kept:
-                self._kept[spec] = self._pool.submit(draw, spec)
-            self._kept.move_to_end(spec)
-            while len(self._kept) > self._keep:
-                self._kept.popitem(last=False)
-            return self._kept[spec]
+            return self._order(spec)
 
     def close(self) -> None:
         """Finish what is being drawn and drop the rest."""

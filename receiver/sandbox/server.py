@@ -8,6 +8,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,7 +55,7 @@ def sandbox_app(config: SandboxConfig | None = None) -> Starlette:
 async def list_jobs(request: Request) -> Response:
     """`GET /sandbox/jobs`: every job with the callbacks that were sent, oldest first."""
     sandbox: Sandbox = request.app.state.sandbox
-    return JSONResponse({"jobs": [job.as_json() for job in sandbox.jobs.reports()]})
+    return JSONResponse({"jobs": [asdict(job) for job in sandbox.jobs.reports()]})
 
 
 async def about(request: Request) -> Response:

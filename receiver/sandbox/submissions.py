@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,26 +15,40 @@ from starlette.responses import Response
 from receiver.sandbox.broken_responses import Cut
 from receiver.sandbox.config import Account, GatewayName
 from receiver.sandbox.faults import Asked
-from receiver.sandbox.jobs import Jobs, SandboxJob, body_digest
+from receiver.sandbox.jobs import Jobs, SandboxJob
 from receiver.sandbox.lifecycle import Sandbox
 
 Refuse = Callable[..., Response]
 """Builds a gateway's own error response: `refuse(status, message, headers=None)`."""
 
 
+Handler = Callable[[Request, Sandbox, Account], Awaitable[Response]]
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One submit request: its account, bytes and idempotency key."""
+    """One submit request, with its account and its bytes."""
 
+    request: Request
     sandbox: Sandbox
     account: Account
     body: bytes
-    key: str | None
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key."""
+        return self.request.headers.get("idempotency-key")
+
+    @property
+    def base_url(self) -> str:
+        """The base URL of image links."""
+        url = self.request.url
+        return (self.sandbox.config.public_url or f"{url.scheme}://{url.netloc}").rstrip("/")
 
     @property
     def digest(self) -> str:
         """Hex SHA-256 of the raw body."""
-        return body_digest(self.body)
+        return hashlib.sha256(self.body).hexdigest()
 
     @property
     def name(self) -> str:
@@ -48,14 +63,22 @@ def api_key(request: Request) -> str | None:
     return request.headers.get("x-api-key") or bearer
 
 
-def authenticate(
-    sandbox: Sandbox, gateway: GatewayName, key: str | None, refuse: Refuse
-) -> Account | Response:
-    """Return the account of an API key, or the response to an invalid one."""
-    account = sandbox.jobs.account(key, gateway)
-    if account is None:
-        return refuse(401, "Missing API key" if not key else "Invalid API key")
-    return account if account.active else refuse(403, "This API key is inactive")
+def authenticated(
+    handler: Handler, gateway: GatewayName, key_of: Callable[[Request], str | None], refuse: Refuse
+) -> Callable[[Request], Awaitable[Response]]:
+    """Wrap a handler: authenticate its requests by API key."""
+
+    async def handle(request: Request) -> Response:
+        sandbox: Sandbox = request.app.state.sandbox
+        key = key_of(request)
+        account = sandbox.jobs.account(key, gateway)
+        if account is None:
+            return refuse(401, "Missing API key" if not key else "Invalid API key")
+        if not account.active:
+            return refuse(403, "This API key is inactive")
+        return await handler(request, sandbox, account)
+
+    return handle
 
 
 def parse(body: bytes) -> dict[str, Any] | None:
@@ -103,9 +126,3 @@ def poll_error(jobs: Jobs, job: SandboxJob, refuse: Refuse) -> Response | None:
         headers = {"retry-after": str(faults.retry_after_s)} if faults.status == 429 else None
         return refuse(faults.status or 500, "Something went wrong", headers=headers)
     return None
-
-
-def base_url(request: Request) -> str:
-    """Return the base URL of image links."""
-    sandbox: Sandbox = request.app.state.sandbox
-    return (sandbox.config.public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")

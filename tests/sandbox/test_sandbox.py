@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx
@@ -211,7 +211,7 @@ def test_people_can_look_at_the_jobs(sandbox: SandboxServer, client: httpx.Clien
     job_id = take(client, prompt="to be looked at")
     sandbox.wait(job_id)
     jobs = {job["id"]: job for job in client.get("/sandbox/jobs").json()["jobs"]}
-    assert jobs[job_id] == json.loads(json.dumps(sandbox.job(job_id).as_json()))
+    assert jobs[job_id] == json.loads(json.dumps(asdict(sandbox.job(job_id))))
     about = client.get("/").json()
     assert about["apiframe"]["keys"] == ["afk_sandbox", "afk_poor", "afk_inactive"]
     assert "late" in about["faults"]
