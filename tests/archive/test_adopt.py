@@ -51,14 +51,9 @@ def kept(live: Live, job: dict[str, Any], data: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [
-        (None, "archive_conflict"),
-        ({"fault": "expired_link", "forever": True}, "image_expired"),
-    ],
+    [(None, "archive_conflict"), ({"fault": "expired_link", "forever": True}, "image_expired")],
 )
-def test_a_retry_heals_a_job_whose_image_was_orphaned(
-    start: Start, fault: dict[str, Any] | None, code: str
-) -> None:
+def test_a_retry_adopts_an_orphaned_image(start: Start, fault: dict[str, Any] | None, code: str) -> None:
     live = start(work=False)
     sandbox = {"sandbox": fault} if fault else {}
     job_id = str(live.submit(PNG | {"params": PARAMS | sandbox})["id"])
@@ -73,7 +68,7 @@ def test_a_retry_heals_a_job_whose_image_was_orphaned(
     kept(worker, worker.finish(job_id), data)
 
 
-def test_the_image_that_another_worker_noted_meanwhile_is_kept(start: Start) -> None:
+def test_the_image_another_worker_noted_is_kept(start: Start) -> None:
     """A worker lost its lease while it stored, and notes its image before the one that took over."""
     noted: list[Output] = []
 
@@ -92,7 +87,7 @@ def test_the_image_that_another_worker_noted_meanwhile_is_kept(start: Start) -> 
     assert [output["key"] for output in live.outputs(job["id"])] == [noted[0].key]
 
 
-def test_an_image_noted_under_a_key_of_another_submission_is_a_conflict(start: Start) -> None:
+def test_an_image_under_another_key_is_a_conflict(start: Start) -> None:
     class Crossed(Ledger):
         def add_output(self, output: Output) -> None:
             super().add_output(replace(output, sha256="0" * 64, key=f"elsewhere/{output.key}"))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from PIL import Image
@@ -61,7 +60,7 @@ def archive(store: ObjectStore, request: pytest.FixtureRequest) -> Archive:
     return Archive(store, Keys(prefix="team/"), trust_checksums=request.param)
 
 
-def test_an_image_lies_where_its_output_says_with_what_it_is(archive: Archive, store: ObjectStore) -> None:
+def test_an_image_lies_where_its_output_says(archive: Archive, store: ObjectStore) -> None:
     output = archive.store_image(JOB, image(), now=NOON + 1)
     stored = store.head(output.key)
     assert output.key == "team/images/2026/11/22/0192-id/0.png"
@@ -75,18 +74,13 @@ def test_an_image_lies_where_its_output_says_with_what_it_is(archive: Archive, s
     assert (output.id, output.width, output.height, output.stored_at) == ("0192-id.0", 3, 2, NOON + 1)
 
 
-def test_the_same_image_again_is_no_error_and_no_change(archive: Archive, store: ObjectStore) -> None:
-    first = archive.store_image(JOB, image(), now=NOON)
-    before = store.head(first.key)
-    assert archive.store_image(JOB, image(), now=NOON) == first
-    assert store.head(first.key) == before
-
-
 def test_other_bytes_under_the_key_are_told_and_stay(archive: Archive, store: ObjectStore) -> None:
     first = archive.store_image(JOB, image(), now=NOON)
+    before = store.head(first.key)
+    assert archive.store_image(JOB, image(), now=NOON) == first, "the same image again is no error"
     with pytest.raises(Conflict, match="another image"):
         archive.store_image(JOB, image(b"other bytes"), now=NOON)
-    assert store.read(first.key, max_bytes=100) == b"the bytes"
+    assert store.head(first.key) == before
 
 
 def picture(colour: str, form: str = "PNG", size: tuple[int, int] = (5, 4)) -> bytes:
@@ -121,7 +115,7 @@ def test_other_bytes_that_an_earlier_try_stored_are_kept(archive: Archive, store
 @pytest.mark.parametrize(
     "template", ["{job_id}/{index}.{ext}", "{ext}/{sha256}-{job_id}-{index}", "{job_id}{index}"]
 )
-def test_an_image_that_cannot_be_downloaded_again_is_found(store: ObjectStore, template: str) -> None:
+def test_an_image_of_a_dead_link_is_found(store: ObjectStore, template: str) -> None:
     archive = Archive(store, Keys(template=template), trust_checksums=True)
     assert found(archive) is None
     jpeg = replace(image(picture("red", "JPEG")), facts=ImageFacts("image/jpeg", "jpg", 5, 4))
@@ -148,7 +142,7 @@ def test_an_image_that_cannot_be_downloaded_again_is_found(store: ObjectStore, t
     ],
     ids=["job", "index", "gateway's job", "digest", "no digest", "no job", "no image", "another format"],
 )
-def test_what_is_not_proven_to_be_this_image_is_a_conflict(
+def test_what_is_not_proven_is_a_conflict(
     archive: Archive, store: ObjectStore, wrong: dict[str, str | None], body: bytes
 ) -> None:
     sha256 = hashlib.sha256(body).hexdigest()
@@ -167,17 +161,16 @@ def test_what_is_not_proven_to_be_this_image_is_a_conflict(
     assert store.read(key, max_bytes=10_000) == body
 
 
-def test_an_object_from_before_the_gateways_id_was_noted_is_kept(archive: Archive) -> None:
-    archive.store_image(replace(JOB, gateway_job_id=None), image(RED), now=NOON)
-    assert kept(archive.store_image(JOB, image(BLUE), now=NOON), RED)
+@pytest.mark.parametrize(("noted", "asked"), [(None, "theirs"), ("käse/\n" * 100, "käse/\n" * 100)])
+def test_an_object_without_or_with_an_odd_id_is_kept(archive: Archive, noted: str | None, asked: str) -> None:
+    archive.store_image(replace(JOB, gateway_job_id=noted), image(RED), now=NOON)
+    assert kept(archive.store_image(replace(JOB, gateway_job_id=asked), image(BLUE), now=NOON), RED)
 
 
 @pytest.mark.parametrize(
     "template", ["{job_id}/{index}.{ext}", "{job_id}{sha256}{index}", "{job_id}{ext}{index}"]
 )
-def test_no_image_of_an_earlier_submission_is_taken_for_a_later_ones(
-    store: ObjectStore, template: str
-) -> None:
+def test_submissions_do_not_share_images(store: ObjectStore, template: str) -> None:
     archive = Archive(store, Keys(template=template), trust_checksums=True)
     unnamed = replace(JOB, gateway_job_id=None)  # so that nothing but the key tells the two apart
     first = archive.store_image(unnamed, image(RED), now=NOON)
@@ -191,37 +184,23 @@ def test_no_image_of_an_earlier_submission_is_taken_for_a_later_ones(
     assert not archive.names(later, first)
 
 
-def test_a_gateways_id_of_any_spelling_is_noted(archive: Archive) -> None:
-    strange = replace(JOB, gateway_job_id="käse/\n" * 100)
-    archive.store_image(strange, image(RED), now=NOON)
-    assert kept(archive.store_image(strange, image(BLUE), now=NOON), RED)
-
-
 def test_a_record_is_written_once_and_read_back(archive: Archive) -> None:
-    output = archive.store_image(JOB, image(), now=NOON)
+    with pytest.raises(NotFound):
+        archive.read_record(JOB)
+    output, other = (archive.store_image(JOB, image(index=index), now=NOON) for index in (0, 1))
     written = archive.write_record(JOB, document(output))
     assert written == WrittenRecord(archive.record_key(JOB), 1)
     assert written.key == "team/records/2026/11/22/0192-id.json"
-    assert archive.read_record(JOB) == json.loads(json.dumps(document(output))) | {"supersedes": None}
-
-
-def test_a_record_of_the_same_outputs_stands_whatever_its_times(archive: Archive) -> None:
-    output = archive.store_image(JOB, image(), now=NOON)
-    archive.write_record(JOB, document(output))
     first = archive.read_record(JOB)
+    assert first == json.loads(json.dumps(document(output))) | {"supersedes": None}
     archive.write_record(JOB, document(output, closed_at=NOON + 99_000))
-    assert archive.read_record(JOB) == first
-
-
-def test_a_record_of_other_outputs_is_a_conflict(archive: Archive) -> None:
-    output = archive.store_image(JOB, image(), now=NOON)
-    other = archive.store_image(JOB, image(index=1), now=NOON)
-    archive.write_record(JOB, document(output))
+    assert archive.read_record(JOB) == first, "other times do not make another record"
     with pytest.raises(Conflict):
         archive.write_record(JOB, document(other))
+    assert archive.write_record(JOB, document(output, other)).number == 2, "the first was of a dead worker"
 
 
-def test_what_a_retry_found_stands_in_a_record_of_its_own(archive: Archive) -> None:
+def test_a_retry_writes_a_record_of_its_own(archive: Archive) -> None:
     first, second = (archive.store_image(JOB, image(index=index), now=NOON) for index in (0, 1))
     partial = archive.write_record(JOB, document(first))
     reopened = replace(JOB, records=partial.number)
@@ -232,12 +211,6 @@ def test_what_a_retry_found_stands_in_a_record_of_its_own(archive: Archive) -> N
     assert latest["supersedes"] == partial.key
     assert [output["index"] for output in latest["outputs"]] == [0, 1]
     assert len(archive.read_record(reopened)["outputs"]) == 1, "the first one is as it was"
-
-
-def test_a_partial_record_of_a_worker_that_was_cut_off_does_not_stand_in_the_way(archive: Archive) -> None:
-    first, second = (archive.store_image(JOB, image(index=index), now=NOON) for index in (0, 1))
-    archive.write_record(JOB, document(first))
-    assert archive.write_record(JOB, document(first, second)).number == 2
 
 
 @pytest.mark.parametrize("body", [b"no json", b"[]", b'{"schema": "something/else"}', b"\xff"])
@@ -251,38 +224,18 @@ def test_what_is_no_record_is_not_taken_for_one(archive: Archive, store: ObjectS
         archive.write_record(JOB, document())
 
 
-def test_a_missing_record_is_not_found(archive: Archive) -> None:
-    with pytest.raises(NotFound):
-        archive.read_record(JOB)
-
-
 class Careless(ObjectStore):
     """A store that damages what it is given, and says nothing of it."""
 
-    def put_new(
-        self,
-        key: str,
-        file: BinaryIO,
-        *,
-        size: int,
-        sha256: str,
-        content_type: str,
-        metadata: Mapping[str, str],
-    ) -> StoredObject:
+    def put_new(self, key: str, file: BinaryIO, **facts: Any) -> StoredObject:
         """Store other bytes of the same length."""
         damaged = bytes(byte ^ 1 for byte in file.read())
-        return super().put_new(
-            key,
-            io.BytesIO(damaged),
-            size=size,
-            sha256=hashlib.sha256(damaged).hexdigest(),
-            content_type=content_type,
-            metadata=metadata,
-        )
+        facts["sha256"] = hashlib.sha256(damaged).hexdigest()
+        return super().put_new(key, io.BytesIO(damaged), **facts)
 
 
 @pytest.mark.parametrize("trust", [True, False])
-def test_damage_is_found_before_anything_counts_as_archived(store: ObjectStore, trust: bool) -> None:
+def test_damage_is_found_before_it_counts(store: ObjectStore, trust: bool) -> None:
     careless = Careless(store._client, store._links, bucket=store._bucket, on_aws=False)
     archive = Archive(careless, Keys(), trust_checksums=trust)
     with pytest.raises(Corrupt):
@@ -291,28 +244,20 @@ def test_damage_is_found_before_anything_counts_as_archived(store: ObjectStore, 
         archive.write_record(JOB, document())
 
 
-def test_a_result_that_was_asked_for_again_is_not_said_to_be_proven_by_a_callback() -> None:
-    told = Delivery("d1", JOB.id, JOB.gateway, NOON, {}, b"{}", "ab", Verdict.VALID, NOON + 1, "ready")
-    later = replace(JOB, moves=(*JOB.moves, (Status.FAILED, NOON + 5), (Status.READY, NOON + 9)))
-    closing = (Status.ARCHIVED, NOON + 10)
-    by = [
-        record_document(job, [], [told], closing=closing, missing=None, seed_supported=None)["evidence"]
-        for job in (JOB, later)
-    ]
-    assert [one["confirmed_by"] for one in by] == ["callback", "poll"]
-
-
-def test_the_record_holds_what_is_known_and_null_where_nothing_is() -> None:
-    delivery = Delivery(
-        "d1", JOB.id, JOB.gateway, NOON, {}, b"{}", "ab", Verdict.VALID, applied_at=NOON + 1, effect="ready"
-    )
+def test_the_record_holds_what_is_known_or_null() -> None:
+    delivery = Delivery("d1", JOB.id, JOB.gateway, NOON, {}, b"{}", "ab", Verdict.VALID, NOON + 1, "ready")
     missing = JobError("image_expired", "gone", "image")
-    told = record_document(
-        JOB, [], [delivery], closing=(Status.PARTIAL, NOON), missing=missing, seed_supported=None
+    later = replace(JOB, moves=(*JOB.moves, (Status.FAILED, NOON + 5), (Status.READY, NOON + 9)))
+    told, polled = (
+        record_document(
+            job, [], [delivery], closing=(Status.PARTIAL, NOON), missing=missing, seed_supported=None
+        )
+        for job in (JOB, later)
     )
     assert told["job"]["moves"][-1] == {"status": "partial", "at": "2026-11-22T12:00:00.000Z"}
     assert told["seed"] == {"requested": "7", "returned": None, "supported": None}
     assert told["result"]["missing"] == {"code": "image_expired", "message": "gone", "at_fault": "image"}
     assert told["evidence"]["confirmed_by"] == "callback"
+    assert polled["evidence"]["confirmed_by"] == "poll", "it was asked for again after the callback"
     assert told["evidence"]["gateway_request_ids"] == ["req-1"]
     assert told["evidence"]["deliveries"][0]["signature"] == "valid"

@@ -52,7 +52,7 @@ def either(request: pytest.FixtureRequest, s3_access: S3Access) -> ObjectStore:
 # What every store has to do.
 
 
-def test_a_check_says_what_the_store_honours_and_leaves_nothing(either: ObjectStore) -> None:
+def test_probe_says_what_the_store_honours(either: ObjectStore) -> None:
     assert conformance.probe(either, "here/") == StoreFacts(
         create_only=True, checks_sha256=True, returns_sha256=True
     )
@@ -109,20 +109,16 @@ def test_of_fifty_writers_at_once_one_wins(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("size", [10, 9 * MIB])
-def test_bytes_without_their_digest_are_refused_and_not_kept(either: ObjectStore, size: int) -> None:
+def test_bytes_of_another_digest_are_refused(either: ObjectStore, size: int) -> None:
     with pytest.raises(Corrupt, match="checksum"):
         put(either, "key", bytes(size), sha256=sha256(b"other"))
+    with pytest.raises(Corrupt, match=f"would have {size} bytes, not 6"):
+        put(either, "key", bytes(size), size=6)
     with pytest.raises(NotFound):
         either.head("key")
 
 
-def test_a_file_of_another_size_is_refused_unsent(store: ObjectStore) -> None:
-    with pytest.raises(Corrupt, match="would have 5 bytes, not 6"):
-        put(store, "key", b"image", size=6)
-    assert list(store.list("")) == []
-
-
-def test_a_spooled_file_is_sent_from_its_start_and_stays_open(store: ObjectStore) -> None:
+def test_a_spooled_file_is_sent_from_its_start(store: ObjectStore) -> None:
     with tempfile.SpooledTemporaryFile(max_size=10) as file:
         file.write(b"larger than the spool")
         spooled: Any = file
@@ -167,11 +163,7 @@ def test_a_stream_gives_the_part_that_is_asked_for(
         assert (stream.object.bytes, stream.object.content_type) == (10, "image/png")
         assert stream.object.metadata == {"darkroom-job-id": "1"}
         assert b"".join(stream.chunks) == expected
-
-
-def test_a_range_outside_is_told_apart_from_a_missing_object(store: ObjectStore) -> None:
-    put(store, "key", b"0123456789")
-    with pytest.raises(s3.NoSuchRange), store.stream("key", byte_range="bytes=10-"):
+    with pytest.raises(s3.NoSuchRange), either.stream("key", byte_range="bytes=10-"):
         pass
 
 
@@ -211,7 +203,7 @@ def test_a_list_goes_over_all_pages_in_order(store: ObjectStore) -> None:
     assert [each.key for each in store.list("none")] == []
 
 
-def test_delete_removes_and_does_not_mind_what_is_gone(store: ObjectStore) -> None:
+def test_delete_may_be_repeated(store: ObjectStore) -> None:
     put(store, "key", b"image")
     store.delete("key")
     store.delete("key")
@@ -223,7 +215,7 @@ def test_delete_removes_and_does_not_mind_what_is_gone(store: ObjectStore) -> No
 # Links.
 
 
-def test_a_link_gives_the_bytes_with_the_headers_asked_for(store: ObjectStore, s3_access: S3Access) -> None:
+def test_a_link_gives_the_headers_asked_for(store: ObjectStore, s3_access: S3Access) -> None:
     put(store, "images/0", b"image")
     link = store.presign("images/0", expires_s=60, filename="Bäume 1.png", content_type="image/webp")
     assert s3_access.secret_key not in link
@@ -246,34 +238,27 @@ def test_a_link_opens_nothing_else(store: ObjectStore) -> None:
     assert httpx.get(link.partition("?")[0], trust_env=False).status_code == 403
 
 
-def test_a_link_is_made_for_the_public_address(s3_access: S3Access) -> None:
-    store = s3_access.open(bucket="pictures", public_endpoint="https://images.example")
-    store.check(create=True)
-    link = store.presign("0.png", expires_s=60)
-    assert link.startswith("https://images.example/pictures/0.png?")
-
-
 @pytest.mark.parametrize(
-    ("region", "host"),
-    [("eu-west-1", "pictures.s3.eu-west-1.amazonaws.com"), ("us-east-1", "pictures.s3.amazonaws.com")],
-)
-def test_a_link_to_aws_needs_no_redirect(region: str, host: str) -> None:
-    store = ObjectStore.connect(bucket="pictures", region=region, access_key="A" * 20, secret_key="s" * 40)
-    assert httpx.URL(store.presign("0.png", expires_s=60)).host == host
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
+    ("region", "endpoint", "where"),
     [
-        ('a"b\\c.png', "inline; filename=\"a_b_c.png\"; filename*=UTF-8''a%22b%5Cc.png"),
-        (
-            "a\r\nSet-Cookie: b",
-            "inline; filename=\"a__Set-Cookie: b\"; filename*=UTF-8''a%0D%0ASet-Cookie%3A%20b",
-        ),
+        ("eu-west-1", None, "https://pictures.s3.eu-west-1.amazonaws.com/0.png?"),
+        ("us-east-1", None, "https://pictures.s3.amazonaws.com/0.png?"),
+        ("us-east-1", "https://images.example", "https://images.example/pictures/0.png?"),
     ],
 )
-def test_a_file_name_cannot_break_out_of_its_header(name: str, value: str) -> None:
-    assert s3.content_disposition("inline", name) == value
+def test_a_link_leads_to_aws_or_the_public_address(region: str, endpoint: str | None, where: str) -> None:
+    inner = endpoint and "http://127.0.0.1:1"
+    store = ObjectStore.connect(
+        bucket="pictures", region=region, endpoint=inner, public_endpoint=endpoint,
+        access_key="A" * 20, secret_key="s" * 40,
+    )  # fmt: skip
+    assert store.presign("0.png", expires_s=60).startswith(where)
+
+
+def test_a_file_name_cannot_break_out_of_its_header() -> None:
+    odd = 'a"b\\c\r\nSet-Cookie: d'
+    value = "inline; filename=\"a_b_c__Set-Cookie: d\"; filename*=UTF-8''a%22b%5Cc%0D%0ASet-Cookie%3A%20d"
+    assert s3.content_disposition("inline", odd) == value
 
 
 # Wrong settings and trouble.
@@ -428,15 +413,12 @@ def test_a_contended_write_is_tried_again_from_the_start(answers: Any) -> None:
     made = put(store, "key", b"image")
     assert (made.etag, made.version_id, made.sha256) == ("e", "v1", None)
     assert server.bodies == [b"image"] * 3
-
-
-def test_a_moment_of_trouble_is_passed_over(answers: Any) -> None:
     server, store = answers(says(503, "SlowDown"), (200, "", {"etag": '"e"'}))
     assert put(store, "key", b"image").etag == "e"
-    assert server.bodies == [b"image"] * 2
+    assert server.bodies == [b"image"] * 2, "a moment of trouble"
 
 
-def test_a_digest_of_digests_is_not_taken_for_the_objects_own(answers: Any) -> None:
+def test_a_digest_of_digests_is_not_used(answers: Any) -> None:
     whole = base64.b64encode(bytes(32)).decode()
     for value, expected in ((whole, "00" * 32), (f"{whole}-3", None), ("c2hvcnQ=", None), ("?", None)):
         _, store = answers((200, "", {"x-amz-checksum-sha256": value, "content-length": "5"}))
@@ -486,7 +468,7 @@ FOREIGN = [
 ]
 
 
-def test_what_a_killed_process_left_of_its_probe_is_swept_up_and_nothing_else(store: ObjectStore) -> None:
+def test_only_what_a_probe_left_is_swept_up(store: ObjectStore) -> None:
     for key in LEFT + FOREIGN:
         put(store, key, b"an image" * 9 if key == LARGER else conformance.BODY)
     conformance.probe(store)

@@ -48,17 +48,19 @@ def circuit(circuits: Circuits) -> Circuit:
 
 
 @pytest.mark.parametrize("error", [GatewayUnauthorized("no afk_secret"), OutOfCredits("no credits")])
-def test_what_only_an_operator_can_mend_pauses_at_once(
+def test_operator_errors_open_at_once(
     breaker: CircuitBreaker, circuits: Circuits, clock: Clock, error: GatewayError
 ) -> None:
-    breaker.gateway_failed(GATEWAY, "send", error)
+    for _ in range(4):
+        breaker.gateway_failed(GATEWAY, "send", error)
     paused = circuit(circuits)
     assert (paused.state(clock.now), paused.code, paused.at_fault) == ("open", error.code, "operator")
     assert "secret" not in paused.message
+    assert paused.failures == 1, "several at once are one"
     assert breaker.sending_waits_ms(GATEWAY) == TIMING.pause_first * 1000
 
 
-def test_each_probe_that_fails_doubles_the_pause_up_to_a_limit(breaker: CircuitBreaker, clock: Clock) -> None:
+def test_each_failed_probe_doubles_the_pause(breaker: CircuitBreaker, clock: Clock) -> None:
     waits = []
     for _ in range(6):
         breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
@@ -67,13 +69,7 @@ def test_each_probe_that_fails_doubles_the_pause_up_to_a_limit(breaker: CircuitB
     assert waits == [30, 60, 120, 240, 300, 300]
 
 
-def test_several_failures_at_once_are_one(breaker: CircuitBreaker, circuits: Circuits) -> None:
-    for _ in range(4):
-        breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
-    assert circuit(circuits).failures == 1
-
-
-def test_an_outage_opens_after_some_failures_in_a_row(
+def test_an_outage_opens_after_some_failures(
     breaker: CircuitBreaker, circuits: Circuits, clock: Clock
 ) -> None:
     for number in range(1, TIMING.breaker_failures):
@@ -89,7 +85,7 @@ def test_an_outage_opens_after_some_failures_in_a_row(
 
 
 @pytest.mark.parametrize("answer", [None, GatewayRefused("no")], ids=["success", "refusal"])
-def test_any_answer_of_a_gateway_that_is_well_closes_it(
+def test_any_sound_answer_closes(
     breaker: CircuitBreaker, circuits: Circuits, answer: GatewayError | None
 ) -> None:
     for _ in range(TIMING.breaker_failures):
@@ -101,71 +97,43 @@ def test_any_answer_of_a_gateway_that_is_well_closes_it(
     assert circuits.every() == []
 
 
-def test_answers_to_questions_do_not_end_a_pause_of_submissions(
-    breaker: CircuitBreaker, circuits: Circuits
-) -> None:
+def test_an_answer_to_a_poll_ends_no_pause_of_sending(breaker: CircuitBreaker, circuits: Circuits) -> None:
     breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
     assert breaker.asking_waits_ms(GATEWAY) == 0, "results that were paid for can still be asked for"
     breaker.gateway_answered(GATEWAY, "ask")
     assert circuit(circuits).code == "out_of_credits"
     breaker.gateway_answered(GATEWAY, "send")
     assert circuits.every() == []
-
-
-def test_a_submission_that_is_taken_ends_a_pause_that_a_question_began(
-    breaker: CircuitBreaker, circuits: Circuits
-) -> None:
     breaker.gateway_failed(GATEWAY, "ask", GatewayUnauthorized("no"))
     breaker.gateway_answered(GATEWAY, "send")
     assert circuits.every() == []
 
 
-def test_a_gateway_is_left_alone_for_as_long_as_it_asks(breaker: CircuitBreaker) -> None:
+def test_a_rate_limit_waits_as_long_as_it_says(breaker: CircuitBreaker) -> None:
     breaker.gateway_failed(GATEWAY, "send", RateLimited("wait", retry_after_s=17))
     assert breaker.sending_waits_ms(GATEWAY) == breaker.asking_waits_ms(GATEWAY) == 17_000
 
 
-def test_what_is_queued_for_a_paused_gateway_stays_and_everything_else_goes_on(
-    breaker: CircuitBreaker, ledger: Ledger
-) -> None:
-    for number in range(3):
-        add(ledger, f"paused-{number}")
+def test_half_open_lets_one_submission_through(breaker: CircuitBreaker, ledger: Ledger, clock: Clock) -> None:
+    for number in range(4):
+        add(ledger, f"job-{number}")
     add(ledger, "other", "api-in-one")
     breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
-    assert [job.id for job in ledger.claim("w", 10)] == ["other"]
-
-
-def test_one_submission_is_let_through_to_see_how_the_gateway_is(
-    breaker: CircuitBreaker, ledger: Ledger, clock: Clock
-) -> None:
-    for number in range(3):
-        add(ledger, f"job-{number}")
-    breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
+    assert [job.id for job in ledger.claim("w", 10)] == ["other"], "no other gateway is held up"
+    ledger.release("w")
+    ledger.move(ledger.claim("w", 1)[0], Status.FAILED, "w")
     assert ledger.next_due() == clock.now + 30_000
     clock.now += 30_000
-    (probe,) = ledger.claim("one", 10)
+    assert len(ledger.claim("one", 10)) == 1
     assert ledger.claim("two", 10) == [], "while it is under way nobody else tries"
     assert ledger.next_due() == clock.now + LEASE_MS
+    breaker.not_sent(GATEWAY)
+    assert len(ledger.claim("two", 10)) == 1, "what was not sent lets another one go"
     breaker.gateway_answered(GATEWAY, "send")
     assert len(ledger.claim("two", 10)) == 2
-    assert probe.status is Status.QUEUED
 
 
-def test_a_probe_that_was_not_sent_lets_another_one_go(
-    breaker: CircuitBreaker, ledger: Ledger, clock: Clock
-) -> None:
-    add(ledger, "job-1")
-    add(ledger, "job-2")
-    breaker.gateway_failed(GATEWAY, "send", OutOfCredits("no credits"))
-    clock.now += 30_000
-    assert len(ledger.claim("one", 10)) == 1
-    breaker.not_sent(GATEWAY)
-    assert len(ledger.claim("two", 10)) == 1
-
-
-def test_an_image_host_that_cannot_be_reached_is_left_alone(
-    breaker: CircuitBreaker, circuits: Circuits, clock: Clock
-) -> None:
+def test_a_dead_image_host_opens(breaker: CircuitBreaker, circuits: Circuits, clock: Clock) -> None:
     for _ in range(TIMING.breaker_failures):
         assert breaker.host_waits_ms("cdn.example") == 0
         breaker.host_answered("cdn.example", ImageUnavailable("stalled"))
@@ -184,7 +152,7 @@ def test_the_state_outlives_the_process(database: Database, breaker: CircuitBrea
     assert again.sending_waits_ms(GATEWAY) == 30_000
 
 
-def test_no_gateways_backlog_stands_before_anothers_jobs(ledger: Ledger, clock: Clock) -> None:
+def test_no_backlog_stands_before_another_gateway(ledger: Ledger, clock: Clock) -> None:
     for number in range(50):
         add(ledger, f"many-{number}")
     clock.now += 1
@@ -204,6 +172,8 @@ def test_work_is_found_without_reading_finished_jobs(ledger: Ledger, database: D
     ledger.claim("w", 5)
     ledger.next_due()
     backlog = Backlog(database, Clock())
+    backlog.read()
+    backlog.result_callback_at("job-1")
     backlog.oldest_ready_at()
     backlog.many_due(GATEWAY, 5)
     ledger.repair_clock_skew()
@@ -233,7 +203,7 @@ def test_what_is_ready_stays_while_no_image_can_be_fetched(ledger: Ledger, clock
     assert [job.id for job in ledger.claim("w", 5)] == ["ready"]
 
 
-def test_what_a_clock_that_was_set_back_had_put_off_is_due_again(ledger: Ledger, clock: Clock) -> None:
+def test_jobs_are_due_again_after_a_clock_was_set_back(ledger: Ledger, clock: Clock) -> None:
     add(ledger, "held")
     add(ledger, "waiting")
     ledger.claim("dead", 1)
@@ -246,7 +216,7 @@ def test_what_a_clock_that_was_set_back_had_put_off_is_due_again(ledger: Ledger,
     assert ledger.repair_clock_skew() == 0, "leases of now are left alone"
 
 
-def test_attempts_are_kept_in_the_ledger_and_repetitions_counted(ledger: Ledger, clock: Clock) -> None:
+def test_attempts_are_kept_and_repetitions_counted(ledger: Ledger, clock: Clock) -> None:
     from storage.ledger.rows import MAX_ATTEMPTS
     from storage.models import Attempt
 
@@ -269,7 +239,7 @@ def test_attempts_are_kept_in_the_ledger_and_repetitions_counted(ledger: Ledger,
 
 
 @pytest.mark.parametrize("kind", ["gateway", "image_host"])
-def test_a_clock_that_was_set_back_does_not_leave_anybody_alone_for_the_difference(
+def test_circuits_survive_a_clock_that_was_set_back(
     ledger: Ledger,
     circuits: Circuits,
     breaker: CircuitBreaker,

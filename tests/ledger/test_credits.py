@@ -44,9 +44,7 @@ def test_a_new_submission_takes_nothing_away(database: Database, ledger: Ledger,
     assert spent(database, clock) == Spent(jobs=1, unknown=1, credits=Decimal(12), estimated=None)
 
 
-def test_what_was_guessed_of_earlier_submissions_stays_a_guess(
-    database: Database, ledger: Ledger, clock: Clock
-) -> None:
+def test_earlier_estimates_stay_estimates(database: Database, ledger: Ledger, clock: Clock) -> None:
     add(ledger)
     for amount, estimated in ((0.1, True), (0.2, True), (0.7, False)):
         failed = fails(ledger, JobResult(credits=amount, credits_estimated=estimated))
@@ -68,9 +66,7 @@ def test_what_was_guessed_of_earlier_submissions_stays_a_guess(
         (NOTHING, GUESS, GUESS),
     ],
 )
-def test_what_is_known_of_one_submission_is_never_given_up_for_less(
-    ledger: Ledger, first: JobResult, then: JobResult, kept: JobResult
-) -> None:
+def test_a_known_charge_is_kept(ledger: Ledger, first: JobResult, then: JobResult, kept: JobResult) -> None:
     add(ledger)
     again = ledger.reopen(fails(ledger, first), Status.RUNNING, ASKED)
     assert again.result.credits == first.credits

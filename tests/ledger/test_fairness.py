@@ -50,7 +50,7 @@ def ready(live: Live, image: str, **body: Any) -> str:
     return job_id
 
 
-def test_images_that_never_come_hold_up_neither_their_gateway_nor_another(start: Start) -> None:
+def test_images_that_never_come_hold_up_no_gateway(start: Start) -> None:
     idle = start(work=False)
     with silent() as url:
         stuck = [ready(idle, f"{url}/{number}.png") for number in range(20)]
@@ -77,7 +77,7 @@ def test_a_host_that_fails_is_left_alone_and_tried_again(start: Start) -> None:
 @pytest.mark.parametrize(
     ("key", "code"), [("afk_poor", "out_of_credits"), ("afk_inactive", "gateway_unauthorized")]
 )
-def test_a_paused_gateway_is_told_everywhere_and_goes_on_when_it_is_well(
+def test_a_paused_gateway_is_told_and_goes_on(
     s3_server: EmbeddedS3, tmp_path: Path, key: str, code: str
 ) -> None:
     with SandboxServer(SandboxConfig(latency_s=(0.05, 0.1), image_px=64)) as sandbox:
@@ -102,9 +102,7 @@ def test_a_paused_gateway_is_told_everywhere_and_goes_on_when_it_is_well(
             assert live.parts.breaker.paused() == {}
 
 
-def test_a_job_that_waited_for_days_gets_a_callback_url_that_still_works(
-    s3_server: EmbeddedS3, tmp_path: Path
-) -> None:
+def test_a_job_that_waited_gets_a_fresh_callback_url(s3_server: EmbeddedS3, tmp_path: Path) -> None:
     clock = Movable(system_clock)
     with SandboxServer(SandboxConfig(latency_s=(0.05, 0.1), image_px=64)) as sandbox:
         common: dict[str, Any] = {"sandbox": sandbox, "clock": clock}
@@ -130,7 +128,7 @@ def test_a_job_that_was_queued_for_days_has_its_own_day(start: Start) -> None:
     assert (done["status"], done["found_by"]) == ("archived", "callback"), done["error"]
 
 
-def test_what_may_have_been_taken_is_not_sent_again_under_a_key_that_is_forgotten(start: Start) -> None:
+def test_nothing_is_sent_again_under_a_forgotten_key(start: Start) -> None:
     clock = Movable(system_clock)
     live = start(clock=clock)
     job_id = live.submit(IMAGEN, fault={"fault": "lost_answer+no_callback", "times": 99})["id"]
@@ -141,7 +139,7 @@ def test_what_may_have_been_taken_is_not_sent_again_under_a_key_that_is_forgotte
     assert len([one for one in live.sandbox.jobs() if one.idempotency_key == job_id]) == 1
 
 
-def test_a_job_that_is_due_again_before_its_step_is_over_is_done_at_once(ledger: Ledger) -> None:
+def test_a_job_due_again_during_its_step_is_done(ledger: Ledger) -> None:
     add(ledger)
     done = threading.Event()
     steps: list[str] = []
@@ -170,7 +168,7 @@ def test_a_job_that_is_due_again_before_its_step_is_over_is_done_at_once(ledger:
         working.join(2)
 
 
-def test_a_gateways_own_words_are_kept_with_a_job_that_it_refuses(start: Start) -> None:
+def test_a_refusal_keeps_the_gateways_words(start: Start) -> None:
     live = start(apiframe={"callback_field": "webhook_url"})
     job = live.make(IMAGEN)
     assert (job["status"], job["error"]["code"]) == ("failed", "gateway_refused")
@@ -183,10 +181,7 @@ def test_one_request_answers_for_many_overdue_jobs(s3_server: EmbeddedS3, tmp_pa
     clock = Movable(system_clock)
     asked = {"list": 0, "job": 0}
     quick = SandboxConfig(latency_s=(0.05, 0.1), image_px=64)
-    with (
-        SandboxServer(quick) as sandbox,
-        started(s3_server, tmp_path, sandbox=sandbox, clock=clock) as live,
-    ):
+    with SandboxServer(quick) as sandbox, started(s3_server, tmp_path, sandbox=sandbox, clock=clock) as live:
         prompts = [f"many {number}" for number in range(20)]
         jobs = [live.submit(IMAGEN | {"prompt": one}, fault="no_callback")["id"] for one in prompts]
         for job_id in jobs:
@@ -223,7 +218,7 @@ def test_every_gateway_keeps_a_share_of_the_threads() -> None:
     assert shares.budget(3, ["a"] * 5, full=()).of("a") == 1
 
 
-def test_fetching_images_leaves_a_thread_for_talking_to_the_gateway() -> None:
+def test_downloads_leave_a_thread_for_the_gateway() -> None:
     shares = FairShare(["a"], 3, {})
     with shares.downloading(a_job("a")) as first, shares.downloading(a_job("a")) as second:
         with shares.downloading(a_job("a")) as third:

@@ -180,7 +180,7 @@ def test_settings_say_where_from_and_where_to(folder: Path, url: str) -> None:
     assert any(step.startswith("Give it DARKROOM_SECRET_KEYS as it is") for step in told["next"])
 
 
-def test_a_key_that_is_not_given_comes_before_those_that_are(folder: Path, url: str) -> None:
+def test_a_key_not_given_comes_before_others(folder: Path, url: str) -> None:
     newer = "and-another-that-is-newer"
     asked = ("migrate-ledger", f"sqlite:///{folder}/ledger.sqlite3", url, "--json")
     told = data(command(*asked, DARKROOM_SECRET_KEYS=newer))
@@ -223,7 +223,7 @@ def test_a_service_that_runs_is_in_the_way(
 
 
 @pytest.mark.exhaustive
-def test_a_command_that_is_killed_goes_on_where_it_was(folder: Path, postgres_url: str) -> None:
+def test_a_killed_command_goes_on_where_it_was(folder: Path, postgres_url: str) -> None:
     with closing(psycopg.connect(postgres_url)) as other:
         other.execute("LOCK TABLE outputs IN SHARE MODE")  # so that it stands still there
         child = subprocess.Popen(

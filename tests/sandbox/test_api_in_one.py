@@ -46,15 +46,7 @@ def test_a_task_is_taken_and_completes(sandbox: SandboxServer, one: httpx.Client
 
 @pytest.mark.parametrize(
     ("model", "images", "cost"),
-    [
-        ("imagen4-fast", 1, 4),
-        ("imagen4", 1, 8),
-        ("imagen4-ultra", 3, 36),
-        ("grok-imagine", 1, 5),
-        ("kling-image-o1", 1, 6),
-        ("ideogram-v3", 1, 8),
-        ("gpt-image-1.5-official", 2, 20),
-    ],
+    [("imagen4-fast", 1, 4), ("imagen4-ultra", 3, 36), ("gpt-image-1.5-official", 2, 20)],
 )
 def test_each_image_costs_its_model_s_credits(
     sandbox: SandboxServer, one: httpx.Client, model: str, images: int, cost: int
@@ -112,7 +104,7 @@ def test_submitting_needs_an_active_key_with_credits(
     assert ask_one(one, headers).json()["code"] == status
 
 
-def test_unknown_tasks_and_routes_are_404_in_the_gateway_s_own_shape(one: httpx.Client) -> None:
+def test_unknown_tasks_and_routes_are_404(one: httpx.Client) -> None:
     for path in ("/api/v1/tasks/n47x_imagen4", "/api/v1/nothing"):
         answer = one.get(path)
         assert (answer.status_code, answer.json()["code"], answer.json()["data"]) == (404, 404, None)
@@ -131,9 +123,7 @@ def test_the_seed_may_be_kept_silent() -> None:
         assert "seed" not in one.get(f"/api/v1/tasks/{task_id}").json()["data"]
 
 
-def test_the_envelope_callback_is_the_task_itself_and_unsigned(
-    one: httpx.Client, receiver: CallbackReceiver
-) -> None:
+def test_envelope_dialect_is_the_task_itself_unsigned(one: httpx.Client, receiver: CallbackReceiver) -> None:
     task_id = take_one(one, callback_url=receiver.url, seed=3)
     call = receiver.next()
     assert call.json == one.get(f"/api/v1/tasks/{task_id}").json()
@@ -174,32 +164,26 @@ def test_the_flat_dialect_is_flat(
 
 
 @pytest.mark.parametrize(
-    ("dialect", "path", "word"),
+    ("dialect", "told"),
     [
-        ("envelope", ("data", "status"), "failed"),
-        ("envelope", ("data", "error", "message"), "too dark"),
-        ("kie", ("code",), 501),
-        ("kie", ("data", "state"), "fail"),
-        ("kie", ("data", "failMsg"), "too dark"),
-        ("kling", ("task_status",), "failed"),
-        ("kling", ("task_status_msg",), "too dark"),
-        ("evolink", ("error", "message"), "too dark"),
-        ("flat", ("status",), "error"),
-        ("flat", ("message",), "too dark"),
+        ("envelope", {"data.status": "failed", "data.error.message": "too dark"}),
+        ("kie", {"code": 501, "data.state": "fail", "data.failMsg": "too dark"}),
+        ("kling", {"task_status": "failed", "task_status_msg": "too dark"}),
+        ("evolink", {"error.message": "too dark"}),
+        ("flat", {"status": "error", "message": "too dark"}),
     ],
 )
 def test_a_failure_is_told_in_every_dialect(
-    sandbox: SandboxServer, one: httpx.Client, dialect: str, path: tuple[str, ...], word: object
+    sandbox: SandboxServer, one: httpx.Client, receiver: CallbackReceiver, dialect: str, told: dict[str, Any]
 ) -> None:
-    with CallbackReceiver() as receiver:
-        wish = {"fault": "failed", "message": "too dark", "dialect": dialect}
-        before = sandbox.credits("aio_sandbox")
-        sandbox.wait(take_one(one, callback_url=receiver.url, sandbox=wish))
-        calls = []
-        while not receiver.none_left():
-            calls.append(receiver.next())
-    found = calls[-1].json
-    for part in path:
-        found = found[part]
-    assert found == word
+    wish = {"fault": "failed", "message": "too dark", "dialect": dialect}
+    before = sandbox.credits("aio_sandbox")
+    sandbox.wait(take_one(one, callback_url=receiver.url, sandbox=wish))
+    while not receiver.none_left():
+        last = receiver.next().json
+    for path, word in told.items():
+        found = last
+        for part in path.split("."):
+            found = found[part]
+        assert found == word, path
     assert sandbox.credits("aio_sandbox") == before

@@ -64,7 +64,7 @@ def test_progress_and_completion_are_told_in_order(
     assert sandbox.wait(job_id).webhook_status == "delivered"
 
 
-def test_only_the_events_that_were_asked_for_are_sent(
+def test_only_the_events_asked_for_are_sent(
     sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver
 ) -> None:
     job = sandbox.wait(take(client, webhookUrl=receiver.url, webhookEvents=["failed"]))
@@ -109,22 +109,18 @@ def test_signing_can_be_off_and_results_bare(receiver: CallbackReceiver) -> None
 @pytest.mark.parametrize(
     ("statuses", "sent", "verdict"),
     [
-        ((500, 204), (500, 204), "delivered"),
-        ((500, 404, 503), (500, 404, 503), "failed"),
-        ((301, 307), (301, 307, 200), "delivered"),
+        ([500, 204], [500, 204], "delivered"),
+        ([500, 404, 503], [500, 404, 503], "failed"),
+        ([301, 307], [301, 307, 200], "delivered"),
     ],
 )
-def test_callbacks_are_tried_again_until_2xx_and_never_redirected(
-    sandbox: SandboxServer,
-    client: httpx.Client,
-    statuses: tuple[int, ...],
-    sent: tuple[int, ...],
-    verdict: str,
+def test_callbacks_are_retried_and_never_redirected(
+    sandbox: SandboxServer, client: httpx.Client, statuses: list[int], sent: list[int], verdict: str
 ) -> None:
     with CallbackReceiver(*statuses) as receiver:
         job = sandbox.wait(take(client, webhookUrl=receiver.url))
         paths = {receiver.next().path for _ in sent}
-    assert tuple(call.status for call in job.callbacks) == sent
+    assert [call.status for call in job.callbacks] == sent
     assert [call.attempt for call in job.callbacks] == list(range(1, len(sent) + 1))
     assert job.webhook_status == verdict
     assert paths == {"/callbacks/token"}

@@ -83,7 +83,7 @@ def test_every_value_is_counted(filled: Ledger, database: Database, wanted: Sear
         assert keys == sorted(keys, reverse=True)
 
 
-def test_of_too_many_the_newest_are_counted_and_that_is_said(filled: Ledger, database: Database) -> None:
+def test_of_too_many_the_newest_are_counted(filled: Ledger, database: Database) -> None:
     told = Facets(database, most_jobs=4).read(SearchFilter(words=("kite",)))
     assert not told.complete
     assert told.counted == sum(number % 3 + 1 for number in range(26, 30))
@@ -96,7 +96,7 @@ def test_an_output_that_is_added_again_is_not_counted_again(filled: Ledger, data
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_the_benchmarks_ledger_is_as_the_ledger_would_have_written_it(
+def test_benchmarks_ledger_is_as_the_ledger_writes_it(
     tmp_path: Path, ledger: Ledger, database: Database, clock: Clock
 ) -> None:
     archive.build(tmp_path / "year.sqlite3", 120)
@@ -123,7 +123,7 @@ def test_the_benchmarks_ledger_is_as_the_ledger_would_have_written_it(
     year.close()
 
 
-def test_a_question_that_takes_too_long_is_broken_off_and_the_next_one_is_not(tmp_path: Path) -> None:
+def test_a_slow_search_is_broken_off_alone(tmp_path: Path) -> None:
     archive.build(tmp_path / "year.sqlite3", 8_000)
     year = Database.open(f"sqlite:///{tmp_path / 'year.sqlite3'}")
     reads_everything = SearchFilter(between={"width": (99_999, None)})
@@ -143,7 +143,7 @@ def test_a_question_that_takes_too_long_is_broken_off_and_the_next_one_is_not(tm
         (SearchFilter(status=Status.FAILED, tags={"n": "1"}), "jobs"),
     ],
 )
-def test_of_a_status_and_something_else_the_rarer_one_leads(
+def test_of_two_conditions_the_rarer_one_leads(
     filled: Ledger, database: Database, wanted: SearchFilter, walks: str
 ) -> None:
     with database.read() as connection:

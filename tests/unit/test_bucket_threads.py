@@ -93,7 +93,7 @@ def paths(output_id: str, where: str) -> list[str]:
 
 
 @pytest.mark.parametrize("where", ["opening", "reading"])
-def test_everything_else_is_answered_while_the_bucket_hangs(made: Made, where: str) -> None:
+def test_all_else_is_answered_while_the_bucket_hangs(made: Made, where: str) -> None:
     live, ways = made.live, paths(made.at, where)
 
     def ask(number: int) -> int:
@@ -135,7 +135,7 @@ def _everything_else_is_answered(made: Made) -> None:
         assert taken.status_code == 200, taken.text
 
 
-def test_who_comes_when_too_many_wait_is_told_to_come_back() -> None:
+def test_too_many_waiting_are_refused() -> None:
     async def many() -> list[Any]:
         turns, go_on = BucketThreads(at_once=2, most_waiting=3), threading.Event()
         asked = [asyncio.create_task(turns.run(go_on.wait)) for _ in range(8)]
@@ -153,7 +153,7 @@ def test_who_comes_when_too_many_wait_is_told_to_come_back() -> None:
     assert {type(answer) for answer in answers[5:]} == {Unready}
 
 
-def test_chunks_come_in_order_and_what_goes_wrong_is_told() -> None:
+def test_chunks_come_in_order_and_errors_are_raised() -> None:
     def chunks() -> Iterator[bytes]:
         yield b"one"
         yield b""

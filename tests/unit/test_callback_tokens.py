@@ -39,6 +39,7 @@ def reason(read: Callable[[], Any]) -> str:
 def test_a_token_gives_its_job_back(gateway: str, job_id: str) -> None:
     token = tokens().make(gateway, job_id)
     assert tokens().read(token, gateway) == (job_id, 1)
+    assert reason(lambda: tokens().read(token, f"{gateway}-other")) == "foreign"
     assert len(token) < 300
     assert set(token) <= set(URL_SAFE)
 
@@ -52,7 +53,7 @@ def test_any_changed_character_is_refused(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("at", [0, -44, -43, -1])
-def test_every_other_spelling_of_a_character_is_refused(at: int) -> None:
+def test_every_other_spelling_is_refused(at: int) -> None:
     # The last character has two bits that decoding drops.
     token = list(tokens().make("apiframe", JOB))
     for other in set(URL_SAFE) - {token[at]}:
@@ -88,11 +89,11 @@ def plain(key: str, salt: str) -> URLSafeTimedSerializer:
 
 def test_a_token_is_an_ordinary_itsdangerous_token() -> None:
     assert plain("first key", SALT).loads(tokens().make("apiframe", JOB)) == ["apiframe", JOB]
-
-
-def test_a_token_for_another_purpose_is_refused() -> None:
     other = plain("first key", "darkroom.session.v1").dumps(["apiframe", JOB])
-    assert reason(lambda: tokens().read(other, "apiframe")) == "forged"
+    assert reason(lambda: tokens().read(other, "apiframe")) == "forged", "it is for another purpose"
+    assert "first key" not in repr(tokens())
+    with pytest.raises(ValueError, match="299"):
+        tokens().make("apiframe", "x" * 300)
 
 
 @pytest.mark.parametrize(
@@ -103,17 +104,12 @@ def test_a_true_signature_over_something_else_is_refused(payload: object) -> Non
     assert reason(lambda: tokens().read(signed, "apiframe")) == "forged"
 
 
-def test_a_compressed_payload_is_refused_before_it_is_decompressed() -> None:
+def test_a_compressed_payload_is_not_decompressed() -> None:
     bomb = b"." + base64_encode(zlib.compress(b'["' + b"a" * 100_000 + b'",""]', 9))
     signer = TimestampSigner("first key", salt=SALT, digest_method=hashlib.sha256)
     signed = signer.sign(bomb).decode()
     assert len(signed) < 300
     assert reason(lambda: tokens().read(signed, "apiframe")) == "forged"
-
-
-def test_a_token_for_another_gateway_is_refused() -> None:
-    token = tokens().make("apiframe", JOB)
-    assert reason(lambda: tokens().read(token, "api-in-one")) == "foreign"
 
 
 def test_keys_rotate() -> None:
@@ -152,12 +148,3 @@ def test_a_token_has_its_time(age_s: float, expected: str | None) -> None:
 def test_keys_that_would_not_protect_are_refused(keys: Any) -> None:
     with pytest.raises(ValueError, match="secret_keys"):
         CallbackTokens(keys, max_age_s=1, clock=lambda: 0)
-
-
-def test_names_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="299"):
-        tokens().make("apiframe", "x" * 300)
-
-
-def test_keys_do_not_show() -> None:
-    assert "first key" not in repr(tokens())

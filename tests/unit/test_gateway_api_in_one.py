@@ -61,18 +61,13 @@ def test_a_submission_says_everything_in_the_gateways_words() -> None:
     }
 
 
-def test_what_was_not_asked_for_is_not_sent() -> None:
-    assert json.loads(submitted().content) == {"model": "imagen4", "prompt": "a red kite"}
-    assert json.loads(submitted(seed="7", ignored=("seed",)).content) == {
-        "model": "imagen4",
-        "prompt": "a red kite",
-    }
-
-
 def test_params_never_replace_what_darkroom_sends() -> None:
     params = {"model": "x", "prompt": "x", "callback_url": "https://evil.example/", "seed": 1}
     body = json.loads(submitted(CALLBACK, seed="7", params=params).content)
-    assert body == {"model": "imagen4", "prompt": "a red kite", "callback_url": CALLBACK, "seed": 7}
+    least = {"model": "imagen4", "prompt": "a red kite"}
+    assert body == {**least, "callback_url": CALLBACK, "seed": 7}
+    assert json.loads(submitted().content) == least
+    assert json.loads(submitted(seed="7", ignored=("seed",)).content) == least
 
 
 @pytest.mark.parametrize("model", [*PRICES, "brand-new"])
@@ -123,15 +118,18 @@ def test_nothing_is_signed() -> None:
     assert GATEWAY.verify({"x-webhook-signature": "sha256=00"}, b"{}") is Verdict.UNSUPPORTED
 
 
-@pytest.mark.parametrize("code", [200, "200", 0, 201, None, "success", True])
-def test_a_good_code_or_none_takes_the_job(code: object) -> None:
+@pytest.mark.parametrize(
+    ("code", "taken"),
+    [
+        *((code, True) for code in (200, "200", 0, 201, None, "success", True)),
+        *((code, False) for code in (1, "422", 500, -1000, 451)),
+    ],
+)
+def test_a_good_code_or_none_takes_the_job(code: object, taken: bool) -> None:
     answer = httpx.Response(200, json={"code": code, "data": {"task_id": "n47a_imagen4"}})
-    assert GATEWAY.read_submission(answer).gateway_job_id == "n47a_imagen4"
-
-
-@pytest.mark.parametrize("code", [1, "422", 500, -1000, 451])
-def test_any_other_code_does_not(code: object) -> None:
-    answer = httpx.Response(200, json={"code": code, "data": {"task_id": "n47a_imagen4"}})
+    if taken:
+        assert GATEWAY.read_submission(answer).gateway_job_id == "n47a_imagen4"
+        return
     with pytest.raises(GatewayError):
         GATEWAY.read_submission(answer)
 

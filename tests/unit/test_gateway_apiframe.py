@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from typing import Any
 
@@ -63,16 +61,13 @@ def test_a_submission_says_everything_in_apiframes_words() -> None:
     }
 
 
-def test_without_a_callback_no_events_are_asked_for() -> None:
-    assert body_of() == {"model": "imagen-4-fast", "prompt": "a red kite"}
-
-
-def test_the_callback_field_and_the_address_are_settings() -> None:
+def test_callback_field_and_address_are_settings() -> None:
     gateway = Apiframe("afk_test_key", base_url="http://127.0.0.1:9/", callback_field="webhook_url")
     assert gateway.submit_request(a_job(), CALLBACK).url == "http://127.0.0.1:9/v2/images/generate"
     body = body_of(CALLBACK, gateway)
     assert body["webhook_url"] == CALLBACK
     assert "webhookUrl" not in body
+    assert body_of() == {"model": "imagen-4-fast", "prompt": "a red kite"}, "no callback, no events"
 
 
 @pytest.mark.parametrize(
@@ -110,10 +105,7 @@ def test_params_never_replace_what_darkroom_sends() -> None:
         ({"model": "qwen-image", "aspect_ratio": "1:1", "num_images": 2}, ["aspect_ratio"]),
         ({"model": "midjourney", "num_images": 1}, ["num_images"]),
         ({"model": "brand-new"}, []),
-        (
-            {"model": "brand-new", "seed": "7", "negative_prompt": "fog", "num_images": 1},
-            ["negative_prompt", "num_images", "seed"],
-        ),
+        ({"model": "brand-new", "seed": "7", "num_images": 1}, ["num_images", "seed"]),
     ],
 )
 def test_what_cannot_be_expressed_is_named(request_fields: dict[str, Any], names: list[str]) -> None:
@@ -136,10 +128,7 @@ def test_what_cannot_be_expressed_is_named(request_fields: dict[str, Any], names
         ({"model": "flux-2-pro", "aspect_ratio": "2:1"}, []),
         ({"model": "flux-2-pro", "aspect_ratio": "wide"}, ["aspect_ratio"]),
         ({"model": "seedream-4", "aspect_ratio": "match_input_image"}, []),
-        (
-            {"params": {"image_size": "8K", "output_format": "gif"}},
-            ["params.image_size", "params.output_format"],
-        ),
+        ({"params": {"image_size": "8K"}}, ["params.image_size"]),
         ({"params": {"output_format": ["png"]}}, ["params.output_format"]),
         ({"params": {"model": "x", "webhook_url": "x"}}, ["params.model", "params.webhook_url"]),
         ({"params": {"imagenParams": {}}}, ["params.imagenParams"]),
@@ -172,46 +161,14 @@ def test_every_model_of_the_schema_is_known() -> None:
 
 
 @pytest.mark.parametrize("signature", [VECTOR_RAW, VECTOR_HEX])
-@pytest.mark.parametrize("prefix", ["sha256=", "SHA256=", ""])
-def test_both_key_forms_and_both_spellings_of_a_signature_are_valid(signature: str, prefix: str) -> None:
-    assert GATEWAY.verify({"x-webhook-signature": prefix + signature}, VECTOR_BODY) is Verdict.VALID
-
-
-@pytest.mark.parametrize("signature", [VECTOR_RAW, VECTOR_HEX])
-def test_callbacks_on_their_way_survive_a_change_of_keys(signature: str) -> None:
+def test_callbacks_survive_a_change_of_keys(signature: str) -> None:
     gateway = Apiframe("afk_new", previous_api_keys=["afk_older", "afk_test_key"])
     headers = {"x-webhook-signature": f"sha256={signature}"}
-    assert gateway.verify(headers, VECTOR_BODY) is Verdict.VALID
+    assert GATEWAY.verify(headers, VECTOR_BODY) is gateway.verify(headers, VECTOR_BODY) is Verdict.VALID
     with pytest.raises(BadSignature, match="DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS"):
         Apiframe("afk_new").verify(headers, VECTOR_BODY)
-
-
-@pytest.mark.parametrize(
-    "signature",
-    [
-        "",
-        "sha256=",
-        f"sha256={VECTOR_RAW[:-1]}",
-        f"sha1={VECTOR_RAW}",
-        f"sha256=sha256={VECTOR_RAW}",
-        "é",
-        "0" * 64,
-    ],
-)
-def test_a_signature_that_does_not_fit_is_refused(signature: str) -> None:
     with pytest.raises(BadSignature):
-        GATEWAY.verify({"x-webhook-signature": signature}, VECTOR_BODY)
-
-
-def test_a_signature_for_another_body_is_refused() -> None:
-    with pytest.raises(BadSignature):
-        GATEWAY.verify({"x-webhook-signature": VECTOR_RAW}, VECTOR_BODY + b" ")
-
-
-def test_the_api_key_itself_does_not_sign() -> None:
-    signature = hmac.new(b"afk_test_key", VECTOR_BODY, hashlib.sha256).hexdigest()
-    with pytest.raises(BadSignature):
-        GATEWAY.verify({"x-webhook-signature": signature}, VECTOR_BODY)
+        gateway.verify(headers, VECTOR_BODY + b" ")
 
 
 def test_a_missing_signature_is_a_matter_of_settings() -> None:
@@ -242,16 +199,12 @@ def test_previous_keys_are_not_repeated_either() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "  ", "afk test", "afk_\nx", "afk_é"])
-def test_a_key_that_cannot_be_sent_is_refused_by_the_name_of_its_setting(key: str) -> None:
+def test_a_key_that_cannot_be_sent_names_its_setting(key: str) -> None:
     with pytest.raises(SettingsError, match="DARKROOM_GATEWAYS__APIFRAME__API_KEY") as caught:
         Apiframe(key)
     assert "afk" not in str(caught.value)
     with pytest.raises(SettingsError, match="DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS"):
         Apiframe("afk_new", previous_api_keys=[key])
-
-
-def test_the_cost_is_not_known_beforehand() -> None:
-    assert GATEWAY.estimate(asked()) is None
 
 
 def page(*jobs: Any, **more: Any) -> httpx.Response:

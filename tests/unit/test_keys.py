@@ -76,7 +76,7 @@ def test_the_prefix_comes_before_every_key() -> None:
 
 
 @pytest.mark.parametrize("name", [*sorted(RESERVED), "Records", "TRASH"])
-def test_no_tag_or_model_leads_to_where_darkroom_keeps_its_own(name: str) -> None:
+def test_no_tag_or_model_leads_to_reserved_folders(name: str) -> None:
     by_tag = Keys(prefix="team/", template="{tag:x}/{job_id}/{index}")
     by_model = Keys(template="{model}/{job_id}/{index}")
     by_pieces = Keys(template=name[:3] + "{tag:x}/{job_id}/{index}")
@@ -92,7 +92,7 @@ def test_a_part_that_ends_in_a_dot_is_closed() -> None:
     assert image(keys, job(x="b" + "." * 70 + "c")) == f"ab{'.' * 63}_/v1._/0192-id/2"
 
 
-def test_a_value_is_cut_by_bytes_and_never_inside_a_character() -> None:
+def test_a_value_is_cut_by_bytes_between_characters() -> None:
     keys = Keys(template="{tag:x}/{job_id}/{index}")
     assert image(keys, job(x="x" * 256)) == "x" * 64 + "/0192-id/2"
     assert image(keys, job(x="é" * 256)) == "é" * 64 + "/0192-id/2"
@@ -100,14 +100,10 @@ def test_a_value_is_cut_by_bytes_and_never_inside_a_character() -> None:
     assert image(keys, job(x="𠀀" * 256)) == "𠀀" * 32 + "/0192-id/2"
 
 
-def test_one_value_alone_always_fits() -> None:
-    long = "𠀀" * 256
-    for template in ("{tag:x}-{job_id}-{index}.{ext}", "{job_id}/{index}/{tag:x}-{sha256}.{ext}"):
-        assert Keys(template=template).faults("api-in-one", job(x=long).request) == []
-
-
-def test_what_is_too_long_is_named_before_a_job_is_accepted() -> None:
+def test_what_is_too_long_is_named_at_once() -> None:
     long, keys = "𠀀" * 256, Keys(template="{tag:a}-{tag:b}/{tag:c}/{model}-{gateway}/{job_id}/{index}")
+    for template in ("{tag:x}-{job_id}-{index}.{ext}", "{job_id}/{index}/{tag:x}-{sha256}.{ext}"):
+        assert Keys(template=template).faults("api-in-one", job(x=long).request) == [], "one always fits"
     assert keys.faults("apiframe", job(a=long, b="x", c=long, model=long).request) == []
     (fault,) = keys.faults("apiframe", job(a=long, b=long, c=long).request)
     assert fault["field"] == "tags"
@@ -115,13 +111,10 @@ def test_what_is_too_long_is_named_before_a_job_is_accepted() -> None:
     assert fault["message"].endswith("200 is the most: shorten tag:a or tag:b")
     (fault,) = Keys(template="{model}{model}/{job_id}/{index}").faults("apiframe", job(long).request)
     assert (fault["field"], fault["message"].rpartition(": ")[2]) == ("model", "shorten model")
-
-
-def test_a_whole_key_has_a_limit_too() -> None:
     keys = Keys(template="/".join("{tag:x}" for _ in range(8)) + "/{job_id}/{index}")
     assert keys.faults("apiframe", job(x="x" * 64).request) == []
     (fault,) = keys.faults("apiframe", job(x="𠀀" * 32).request)
-    assert "1000 is the most: shorten tag:x" in fault["message"]
+    assert "1000 is the most: shorten tag:x" in fault["message"], "a whole key has a limit too"
 
 
 @pytest.mark.parametrize("prefix", ["p" * 501, "p" * 195])

@@ -84,7 +84,7 @@ def test_a_url_is_judged_when_it_is_given(policy: NotifyPolicy, url: str, why: s
         (SIDECAR, "http://app.example/", ["127.0.0.1", "::1"], None),
     ],
 )
-def test_every_address_of_a_name_is_judged_at_each_try(
+def test_every_address_of_a_name_is_judged(
     policy: NotifyPolicy, url: str, addresses: list[str], why: str | None
 ) -> None:
     looked_up = []
@@ -102,12 +102,6 @@ def test_every_address_of_a_name_is_judged_at_each_try(
     assert looked_up == ["app.example"], "once, so that no second answer can differ"
 
 
-def test_a_name_that_leads_inwards_is_not_connected_to() -> None:
-    poster = Poster(OPEN, timeout_s=5, resolve=lambda _host: ["127.0.0.1"])
-    with pytest.raises(EndpointForbidden, match="leads to a forbidden address: loopback"):
-        poster.post("https://app.example/hook", {}, b"{}")
-
-
 def test_a_name_without_https_is_not_even_looked_up() -> None:
     def resolve(host: str) -> list[str]:
         raise AssertionError(host)
@@ -116,7 +110,13 @@ def test_a_name_without_https_is_not_even_looked_up() -> None:
         OPEN.route(read("http://app.example/"), resolve, Deadline(time.monotonic, 5))
 
 
-def test_the_url_of_the_settings_is_held_to_the_same_rules() -> None:
+def test_a_name_that_leads_inwards_is_not_called() -> None:
+    poster = Poster(OPEN, timeout_s=5, resolve=lambda _host: ["127.0.0.1"])
+    with pytest.raises(EndpointForbidden, match="leads to a forbidden address: loopback"):
+        poster.post("https://app.example/hook", {}, b"{}")
+
+
+def test_the_url_of_the_settings_is_judged_too() -> None:
     ours: dict[str, Any] = {"url": "http://127.0.0.1:9000/hook", "secrets": [SECRET]}
     with pytest.raises(SettingsError, match=r"DARKROOM_NOTIFY__URL: .* not https"):
         notify_policy(load(notify=ours))
@@ -124,19 +124,11 @@ def test_the_url_of_the_settings_is_held_to_the_same_rules() -> None:
     assert notify_policy(load(notify=ours)).default == ours["url"]
 
 
-@pytest.mark.parametrize(
-    "secret",
-    [
-        "whsec_",
-        "whsec_short",
-        "whsec_" + "A" * 33,
-        "A" * 44,
-        "whsk_" + "A" * 44,
-        "whsec_" + "A" * 100,
-        "whsec_é",
-    ],
-)
-def test_a_malformed_secret_is_named_and_not_shown(
+BAD_SECRETS = ["", "short", "A" * 33, "A" * 100, "é"]
+
+
+@pytest.mark.parametrize("secret", ["A" * 44, "whsk_" + "A" * 44, *(f"whsec_{bad}" for bad in BAD_SECRETS)])
+def test_a_malformed_secret_is_named_only(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -146,9 +138,7 @@ def test_a_malformed_secret_is_named_and_not_shown(
     assert SECRET not in str(caught.value)
 
 
-def test_a_secret_is_made_once_and_one_that_was_damaged_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_secret_is_made_once_and_damage_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load(data_dir=tmp_path / "data")
     (made,) = notify_secrets(settings)

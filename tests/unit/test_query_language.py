@@ -15,15 +15,7 @@ from starlette.datastructures import QueryParams
 from receiver.api.query_params import JobQuery, OutputQuery
 from receiver.errors import InvalidRequest
 from receiver.http.query import read_query
-from receiver.query.language import (
-    GUIDE,
-    KEYS,
-    MAX_CHARS,
-    MAX_WORDS,
-    read_query_text,
-    with_key,
-    without_key,
-)
+from receiver.query.language import GUIDE, KEYS, MAX_CHARS, MAX_WORDS, read_query_text, with_key, without_key
 from receiver.query.tokenizer import plain_or_quoted, quoted, split
 from storage.models import Status
 from storage.search.filters import SearchFilter
@@ -44,15 +36,12 @@ def wanted(*words: str, **rest: Any) -> SearchFilter:
 
 WORDS = {
     "": wanted(),
-    "  \t\n ": wanted(),
     "red kite": wanted("red", "kite"),
     "red red kite": wanted("red", "kite"),
     '"red kite"': wanted("red kite"),
-    '"red  kite "': wanted("red  kite "),
     '"red kite': wanted("red kite"),
     '"red kite  ': wanted("red kite"),
     '"': wanted(),
-    '""': wanted(),
     '"""': wanted('"'),
     '"say ""cheese"" now"': wanted('say "cheese" now'),
     'a 12" disc': wanted("a", '12"', "disc"),
@@ -69,9 +58,7 @@ WORDS = {
     "-cartoon": wanted(without=("cartoon",)),
     '-"oil painting" kite': wanted("kite", without=("oil painting",)),
     "－cartoon": wanted(without=("cartoon",)),
-    "-寿司": wanted(without=("寿司",)),
     "kite - grey": wanted("kite", "-", "grey"),
-    "kite -": wanted("kite", "-"),
     "--ar 16:9 --v 6": wanted("--ar", "16:9", "--v", "6"),
     '-"--ar"': wanted(without=("--ar",)),
     "semi-realistic": wanted("semi-realistic"),
@@ -87,6 +74,8 @@ WORDS = {
     '-"seed:5"': wanted(without=("seed:5",)),
     "100% a_b c\\d *": wanted("100%", "a_b", "c\\d", "*"),
     "a\x01b c\x1fd": wanted("a\x01b", "c", "d"),
+    "x" * MAX_CHARS: wanted("x" * MAX_CHARS),
+    " ".join(map(str, range(MAX_WORDS))): wanted(*map(str, range(MAX_WORDS))),
 }  # fmt: skip
 KEYED = {
     "model:imagen-4": wanted(model="imagen-4"),
@@ -94,24 +83,20 @@ KEYED = {
     "kite model:imagen-4 red": wanted("kite", "red", model="imagen-4"),
     'model:"my model"': wanted(model="my model"),
     "model:“my model”": wanted(model="my model"),
-    'model:"my model': wanted(model="my model"),
     "model：imagen-4": wanted(model="imagen-4"),
     "ｓｅｅｄ：42　寿司": wanted("寿司", seed="42"),
     "model:a:b": wanted(model="a:b"),
     'model:a"b"': wanted(model='a"b"'),
     "seed:00042": wanted(seed="00042"),
     "seed:-1": wanted(seed="-1"),
-    "gateway:apiframe": wanted(gateway="apiframe"),
     "tag:campaign=spring": wanted(tags={"campaign": "spring"}),
     'tag:campaign="spring sale"': wanted(tags={"campaign": "spring sale"}),
     'tag:"campaign=spring sale"': wanted(tags={"campaign": "spring sale"}),
     "tag：campaign＝春": wanted(tags={"campaign": "春"}),
     "tag:a=b tag:c=d=e": wanted(tags={"a": "b", "c": "d=e"}),
-    "status:failed": wanted(status=Status.FAILED),
     "status:Failed": wanted(status=Status.FAILED),
     "type:png": wanted(media_type="image/png"),
     "type:JPG": wanted(media_type="image/jpeg"),
-    "type:jpeg": wanted(media_type="image/jpeg"),
     "type:image/webp": wanted(media_type="image/webp"),
     "size:1024x768": wanted(between={"width": (1024, 1024), "height": (768, 768)}),
     "size:1024×768": wanted(between={"width": (1024, 1024), "height": (768, 768)}),
@@ -122,7 +107,6 @@ KEYED = {
     "width：＞＝１０２４": wanted(between={"width": (1024, None)}),
     "width:>1024": wanted(between={"width": (1025, None)}),
     "height:<=1024": wanted(between={"height": (None, 1024)}),
-    "height:<1024": wanted(between={"height": (None, 1023)}),
     "height:512..1024": wanted(between={"height": (512, 1024)}),
     'width:">= 512"': wanted(between={"width": (512, None)}),
     "width:>=512 height:<512": wanted(between={"width": (512, None), "height": (None, 511)}),
@@ -167,7 +151,6 @@ REFUSED = {
     "type:gif": "type takes png, jpg, jpeg, webp, avif, not 'gif'",
     "size:1024": "size takes width x height, such as 1024x768, not '1024'",
     "width:abc": "width takes 1024, >=1024, <1024 or 512..1024, not 'abc'",
-    "width:1kB": "width takes",
     "width:1024px": "width takes",
     "width:-5": "width takes",
     "width:1024..512": "width takes",
@@ -179,7 +162,6 @@ REFUSED = {
     "bytes:0foo": "bytes takes",
     "bytes:999999999999GB": "bytes takes",
     "since:yesterday": "since takes 7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z, not 'yesterday'",
-    "until:": "until takes",
     "on:7d": "on takes a day, such as 2026-11-22, not '7d'",
     "on:2026-02-30": "on takes",
     "sha256:abc": "sha256 takes 4 to 64 hexadecimal digits, not 'abc'",
@@ -191,7 +173,6 @@ REFUSED = {
     "size:1x1 width:>5": "size:1x1 and width:>5 mean the same",
     "on:2026-11-22 since:7d": "mean the same",
     "-since:7d": "since cannot be excluded, as seed, model, gateway, tag, status, type can",
-    "-width:5": "width cannot be excluded",
     "-status:done": "status takes",
     "x" * (MAX_CHARS + 1): "may have 1000 characters at most",
     " ".join(map(str, range(MAX_WORDS + 1))): "may have 32 words at most",
@@ -208,17 +189,6 @@ def test_what_cannot_be_meant_is_refused_with_what_can(text: str) -> None:
     assert fault["field"] == "q"
     assert REFUSED[text] in fault["message"]
     assert len(fault["message"]) < 400
-
-
-def test_everything_that_is_wrong_is_named() -> None:
-    with pytest.raises(InvalidRequest) as refused:
-        read("width:abc kite type:gif")
-    assert [fault["message"].split()[0] for fault in refused.value.faults] == ["width", "type"]
-
-
-def test_as_many_words_as_allowed_are_taken() -> None:
-    assert len(read(" ".join(map(str, range(MAX_WORDS)))).words) == MAX_WORDS
-    assert read("x" * MAX_CHARS).words == ("x" * MAX_CHARS,)
 
 
 @pytest.mark.parametrize("text", [text for text, _ in GUIDE])
@@ -252,9 +222,7 @@ EDITS = [
 
 
 @pytest.mark.parametrize(("text", "key", "value", "expected"), EDITS)
-def test_a_facet_takes_the_place_of_what_it_contradicts(
-    text: str, key: str, value: str, expected: str
-) -> None:
+def test_a_facet_replaces_what_it_contradicts(text: str, key: str, value: str, expected: str) -> None:
     assert with_key(text, key, value) == expected
 
 
@@ -376,19 +344,13 @@ def test_nothing_may_be_asked_for_in_q_and_beside_it(query: str, named: list[str
     assert all("q as well" in fault["message"] for fault in refused.value.faults)
 
 
-def test_what_is_wrong_in_q_is_told_beside_what_else_is_wrong() -> None:
+def test_all_that_is_wrong_is_told() -> None:
     with pytest.raises(InvalidRequest) as refused:
         asked(JobQuery, "q=width:abc+type:gif&limit=x")
     faults = {fault["field"]: fault["message"] for fault in refused.value.faults}
     assert set(faults) == {"q", "limit"}
     assert "width takes" in faults["q"]
     assert "type takes" in faults["q"]
-
-
-def test_the_schema_of_q_names_every_key() -> None:
-    schema = OutputQuery.model_json_schema()["properties"]["q"]
-    assert all(f"`{key}`" in schema["description"] for key in KEYS if key != "sha")
-    assert schema["anyOf"][0]["maxLength"] == MAX_CHARS
 
 
 def test_the_service_takes_the_language_for_jobs_and_outputs(live: Live) -> None:
@@ -407,12 +369,9 @@ def test_the_service_takes_the_language_for_jobs_and_outputs(live: Live) -> None
         assert (output["id"] in {one["id"] for one in outputs}) is found, q
 
 
-def test_the_service_says_what_it_does_not_take(live: Live) -> None:
-    for path in ("/v1/jobs", "/v1/outputs"):
-        answer = live.http.get(path, params={"q": "drache type:gif", "model": "x"})
-        assert answer.status_code == 422
-        assert "type takes png" in answer.text
-        answer = live.http.get(path, params={"q": "drache model:x", "model": "x"})
-        assert answer.status_code == 422
-        assert answer.json()["code"] == "invalid_request"
-        assert "model: is in q as well" in answer.json()["detail"]
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/outputs"])
+def test_the_service_says_what_it_does_not_take(live: Live, path: str) -> None:
+    for q, why in (("drache type:gif", "type takes png"), ("drache model:x", "model: is in q as well")):
+        answer = live.http.get(path, params={"q": q, "model": "x"})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+        assert why in answer.json()["detail"]

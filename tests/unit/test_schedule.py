@@ -6,8 +6,7 @@ from receiver.schedule import Timing
 
 
 @pytest.mark.parametrize(
-    ("polls", "due"),
-    [(0, 30), (1, 90), (2, 210), (3, 510), (4, 1110), (5, 2910), (6, 4710), (7, 6510)],
+    ("polls", "due"), [(0, 30), (1, 90), (2, 210), (3, 510), (4, 1110), (5, 2910), (6, 4710), (7, 6510)]
 )
 def test_where_a_callback_is_awaited_questions_grow_rare(polls: int, due: float) -> None:
     assert Timing().poll_due(polls, callback_expected=True) == due

@@ -103,10 +103,8 @@ timed = pytest.mark.parametrize("vector", [v for v in VECTORS.values() if v.sign
 @each_vector
 def test_a_known_signature_fits(vector: Vector) -> None:
     assert vector.verify() == vector.signed
-
-
-def test_every_scheme_has_a_known_signature() -> None:
-    assert {vector.scheme.name for vector in VECTORS.values()} == set(SCHEMES)
+    check_secret(vector.scheme, vector.secret)
+    assert {known.scheme.name for known in VECTORS.values()} == set(SCHEMES), "every scheme has one"
 
 
 @each_vector
@@ -153,9 +151,7 @@ def test_kie_signs_for_one_task_only(task_id: str | None, reason: str) -> None:
     ("ahead_s", "stale"),
     [(0, False), (300, False), (-300, False), (301, True), (-301, True), (10**10, True), (math.nan, True)],
 )
-def test_a_true_signature_from_another_time_is_told_apart(
-    vector: Vector, ahead_s: float, stale: bool
-) -> None:
+def test_a_signature_of_another_time_is_stale(vector: Vector, ahead_s: float, stale: bool) -> None:
     signed = vector.verify(now_s=NOW_S + ahead_s)
     assert signed == replace(vector.signed, stale=stale)
     assert signed is not None
@@ -209,18 +205,13 @@ def test_a_signed_callback_cannot_be_cut_elsewhere() -> None:
         ("bria", "v1=AAAA,{}"),
         ("bria", " v0=AAAA , {} ,"),
         ("apiframe-raw", " {}\t"),
+        *((name, VECTORS[name].signature.upper()) for name in ("apiframe-raw", "bfl", "wavespeed")),
     ],
 )
 def test_one_signature_among_several_is_enough(name: str, signatures: str) -> None:
     vector = VECTORS[name]
     headers = {**vector.headers, vector.scheme.header: signatures.format(vector.signature)}
     assert vector.verify(headers=headers) == vector.signed
-
-
-@pytest.mark.parametrize("name", ["apiframe-raw", "bfl", "wavespeed"])
-def test_hex_may_be_in_capitals(name: str) -> None:
-    vector = VECTORS[name]
-    assert vector.verify(headers={**vector.headers, vector.scheme.header: vector.signature.upper()})
 
 
 @each_vector
@@ -237,11 +228,6 @@ def test_a_changed_signature_is_refused(vector: Vector, shape: str) -> None:
 def test_a_token_must_be_the_very_same_and_of_its_kind(header: str) -> None:
     with pytest.raises(BadSignature):
         VECTORS["leonardo"].verify(headers={"authorization": header})
-
-
-@each_vector
-def test_a_secret_that_verifies_passes_the_check(vector: Vector) -> None:
-    check_secret(vector.scheme, vector.secret)
 
 
 @each_scheme
@@ -282,7 +268,7 @@ def test_a_half_secret_is_refused_with_the_reason(scheme: Scheme, secret: str, r
     assert secret.removeprefix("whsec_") not in str(caught.value) or secret == "whsec_"
 
 
-def test_a_standard_secret_may_come_without_prefix_and_padding() -> None:
+def test_a_standard_secret_needs_no_prefix_or_padding() -> None:
     vector = VECTORS["standard"]
     for secret in (WHSEC.removeprefix("whsec_"), WHSEC.rstrip("="), WHSEC + "="):
         assert vector.verify(secrets=[secret]) == vector.signed
@@ -342,7 +328,7 @@ def sound(scheme: Scheme, secret: str) -> bool:
 @example([WHSEC], ("\ud800", "\ud800"), "\ud800", b"\xff", math.inf, "\ud800")
 @example([WHSEC], ("msg_0001", str(NOW_S)), "v1," * 1_000_000, b"", 0.0, "x")
 @example([WHSEC], ("msg_0001", str(NOW_S)), "v1,AAAA v3,00", b"\xff\xfe", -math.inf, "\udcff")
-def test_whatever_comes_in_is_a_bad_signature_and_nothing_else(
+def test_any_input_is_a_bad_signature_and_nothing_else(
     scheme: Scheme, secrets: list[str], named: tuple[str, str], header: str, body: bytes, now_s: float,
     task_id: str | None,
 ) -> None:  # fmt: skip

@@ -1,3 +1,7 @@
+"""Server-side request forgery: which addresses and URLs are refused."""
+
+# ruff: noqa: RUF001 - full-width digits are what is tried
+
 from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
@@ -19,65 +23,35 @@ from receiver.download.ssrf import (
 from receiver.errors import ForbiddenAddress
 
 CLASSES = {
-    "127.0.0.1": "loopback",
-    "127.255.255.254": "loopback",
-    "10.0.0.1": "private",
-    "172.16.0.1": "private",
-    "172.31.255.255": "private",
-    "192.168.0.1": "private",
-    "169.254.169.254": "link-local",
-    "100.64.0.1": "carrier-grade NAT",
-    "100.127.255.255": "carrier-grade NAT",
-    "192.0.0.8": "IETF protocol assignments",
-    "192.0.0.192": "IETF protocol assignments",
-    "192.88.99.1": "6to4 relay",
-    "198.18.0.1": "benchmarking",
-    "198.19.255.255": "benchmarking",
-    "240.0.0.1": "class E",
-    "0.0.0.0": "this network",
-    "0.1.2.3": "this network",
-    "255.255.255.255": "broadcast",
-    "224.0.0.1": "multicast",
-    "239.255.255.250": "multicast",
-    "192.0.2.1": "documentation",
-    "198.51.100.1": "documentation",
-    "203.0.113.1": "documentation",
-    "192.31.196.1": "AS112",
-    "192.175.48.1": "AS112",
-    "192.52.193.1": "AMT",
-    "168.63.129.16": "Azure",
-    "::": "unspecified",
-    "::1": "loopback",
-    "::7f00:1": "IPv4-compatible",
-    "::808:808": "IPv4-compatible",
-    "::ffff:127.0.0.1": "loopback",
-    "::ffff:a9fe:a9fe": "link-local",
-    "::ffff:0:127.0.0.1": "IPv4-translated",
-    "64:ff9b::127.0.0.1": "loopback",
-    "64:ff9b::a9fe:a9fe": "link-local",
-    "64:ff9b:1::808:808": "local NAT64",
-    "100::1": "discard",
-    "100:0:0:1::1": "dummy",
-    "2001::1": "Teredo",
-    "2001:2::1": "benchmarking",
-    "2001:10::1": "IETF protocol assignments",
-    "2001:db8::1": "documentation",
-    "3fff::1": "documentation",
-    "3fff:fff:ffff::1": "documentation",
-    "2002:7f00:1::": "6to4",
-    "2002:808:808::1": "6to4",
-    "2620:4f:8000::1": "AS112",
-    "3ffe::1": "6bone",
-    "5f00::1": "SRv6",
-    "fc00::1": "unique local",
-    "fd00:ec2::254": "unique local",
-    "fe80::1": "link-local",
-    "fec0::1": "site-local",
-    "ff02::1": "multicast",
-    "2a00:1450::5efe:7f00:1": "ISATAP",
-    "2a00:1450::200:5efe:a00:1": "ISATAP",
-    "4000::1": "not global unicast",
-    "200::1": "not global unicast",
+    "loopback": "127.0.0.1 127.255.255.254 ::1 ::ffff:127.0.0.1 64:ff9b::127.0.0.1",
+    "private": "10.0.0.1 172.16.0.1 172.31.255.255 192.168.0.1",
+    "link-local": "169.254.169.254 ::ffff:a9fe:a9fe 64:ff9b::a9fe:a9fe fe80::1",
+    "carrier-grade NAT": "100.64.0.1 100.127.255.255",
+    "IETF protocol assignments": "192.0.0.8 192.0.0.192 2001:10::1",
+    "6to4 relay": "192.88.99.1",
+    "benchmarking": "198.18.0.1 198.19.255.255 2001:2::1",
+    "class E": "240.0.0.1",
+    "this network": "0.0.0.0 0.1.2.3",
+    "broadcast": "255.255.255.255",
+    "multicast": "224.0.0.1 239.255.255.250 ff02::1",
+    "documentation": "192.0.2.1 198.51.100.1 203.0.113.1 2001:db8::1 3fff::1 3fff:fff:ffff::1",
+    "AS112": "192.31.196.1 192.175.48.1 2620:4f:8000::1",
+    "AMT": "192.52.193.1",
+    "Azure": "168.63.129.16",
+    "unspecified": "::",
+    "IPv4-compatible": "::7f00:1 ::808:808",
+    "IPv4-translated": "::ffff:0:127.0.0.1",
+    "local NAT64": "64:ff9b:1::808:808",
+    "discard": "100::1",
+    "dummy": "100:0:0:1::1",
+    "Teredo": "2001::1",
+    "6to4": "2002:7f00:1:: 2002:808:808::1",
+    "6bone": "3ffe::1",
+    "SRv6": "5f00::1",
+    "unique local": "fc00::1 fd00:ec2::254",
+    "site-local": "fec0::1",
+    "ISATAP": "2a00:1450::5efe:7f00:1 2a00:1450::200:5efe:a00:1",
+    "not global unicast": "4000::1 200::1",
 }
 
 PUBLIC = [
@@ -89,10 +63,11 @@ PUBLIC = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "what"), CLASSES.items(), ids=lambda value: value)
-def test_forbidden_class_is_named(text: str, what: str) -> None:
-    assert what in (forbidden_reason(parse_address(text)) or "")
-    assert what in (forbidden_reason(ip_address(text)) or "")
+@pytest.mark.parametrize(("what", "addresses"), CLASSES.items(), ids=CLASSES)
+def test_forbidden_class_is_named(what: str, addresses: str) -> None:
+    for text in addresses.split():
+        assert what in (forbidden_reason(parse_address(text)) or ""), text
+        assert what in (forbidden_reason(ip_address(text)) or ""), text
 
 
 @pytest.mark.parametrize("text", PUBLIC)
@@ -118,7 +93,7 @@ def test_what_is_not_forbidden_is_global(address: object) -> None:
 @pytest.mark.parametrize(
     "text", ["fe80::1%eth0", "2a00:1450::1%1", "", "example.com", "127.1", "0177.0.0.1", "1"]
 )
-def test_resolver_answer_that_is_no_plain_address_is_refused(text: str) -> None:
+def test_resolver_answer_must_be_a_plain_address(text: str) -> None:
     with pytest.raises(ForbiddenAddress):
         parse_address(text)
 
@@ -133,12 +108,7 @@ def test_mapped_address_is_the_ipv4_address_that_it_is() -> None:
     ("url", "host", "port", "on_the_wire"),
     [
         ("https://cdn.apiframe.ai/a/b.png", "cdn.apiframe.ai", 443, "/a/b.png"),
-        (
-            "HTTPS://CDN.Example.COM./A.png?x=%2F&sig=a+b%3D#part",
-            "cdn.example.com",
-            443,
-            "/A.png?x=%2F&sig=a+b%3D",
-        ),
+        ("HTTPS://CDN.Example.COM./A?x=%2F&sig=a+b%3D#part", "cdn.example.com", 443, "/A?x=%2F&sig=a+b%3D"),
         ("https://cdn.example", "cdn.example", 443, "/"),
         ("https://cdn.example?a=b", "cdn.example", 443, "/?a=b"),
         ("https://cdn.example:8443/", "cdn.example", 8443, "/"),
@@ -167,68 +137,27 @@ def test_host_that_is_an_address_is_known_as_one() -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "",
-        "cdn.example/x.png",
-        "//cdn.example/x.png",
-        "https:/cdn.example/x.png",
-        "https:cdn.example",
-        "https://",
-        "https:///x.png",
-        "https://:443/x.png",
-        "https://./x.png",
-        "https://cdn..example/x.png",
-        "https://-cdn.example/x.png",
-        f"https://{'a' * 64}.example/",
-        f"https://{'a.' * 130}example/",
-        f"https://{'ä' * 300}/",
-        f"https://cdn.example/{'a' * MAX_URL_LENGTH}",
-        "ftp://cdn.example/x.png",
-        "file:///etc/passwd",
-        "data:image/png;base64,AAAA",
-        "gopher://127.0.0.1:25/",
-        "https://user:password@cdn.example/x.png",
-        "https://@cdn.example/x.png",
-        "https://cdn.example@127.0.0.1/x.png",
-        "https://cdn.example\\@127.0.0.1/x.png",
-        "https://cdn.example\\.evil.example/",
-        "https://cdn.example/x\r\nHost: evil",
-        "https://cdn.example/\t",
-        "https://cdn.example/\x00",
-        "https://cdn.example/\ud800",
-        " https://cdn.example/",
-        "https://cdn example/",
-        "https://cdn.example:port/",
-        "https://cdn.example:0/",
-        "https://cdn.example:65536/",
-        "https://cdn.example:４４３/",  # noqa: RUF001 - full-width digits
-        "https://2130706433/",
-        "https://0x7f000001/",
-        "https://0x7f.0.0.1/",
-        "https://0x/",
-        "https://0177.0.0.1/",
-        "https://017700000001/",
-        "https://127.1/",
-        "https://127.0.1/",
-        "https://127.0.0.1.1/",
-        "https://127.0.0.01/",
-        "https://256.0.0.1/",
-        "https://1.2.3.4../",
-        "https://example.0x1f/",
-        "https://１２７.０.０.１/",  # noqa: RUF001 - full-width digits
-        "https://127。0。0。1/",
-        "https://①②⑦.0.0.1/",
-        "https://127.0.0.1%00.example/",
-        "https://%31%32%37.0.0.1/",
-        "https://cdn%2eexample/",
-        "https://[::1/",
-        "https://[::1]x/",
-        "https://::1/",
-        "https://[fe80::1%25eth0]/",
-        "https://[fe80::1%eth0]/",
-        "https://[127.0.0.1]/",
-        "https://[v1.fe80]/",
+        "", "cdn.example/x.png", "//cdn.example/x.png", "https:/cdn.example/x.png",
+        "https:cdn.example", "https://", "https:///x.png", "https://:443/x.png", "https://./x.png",
+        "https://cdn..example/x.png", "https://-cdn.example/x.png", f"https://{'a' * 64}.example/",
+        f"https://{'a.' * 130}example/", f"https://{'ä' * 300}/",
+        f"https://cdn.example/{'a' * MAX_URL_LENGTH}", "ftp://cdn.example/x.png",
+        "file:///etc/passwd", "data:image/png;base64,AAAA", "gopher://127.0.0.1:25/",
+        "https://user:password@cdn.example/x.png", "https://@cdn.example/x.png",
+        "https://cdn.example@127.0.0.1/x.png", "https://cdn.example\\@127.0.0.1/x.png",
+        "https://cdn.example\\.evil.example/", "https://cdn.example/x\r\nHost: evil",
+        "https://cdn.example/\t", "https://cdn.example/\x00", "https://cdn.example/\ud800",
+        " https://cdn.example/", "https://cdn example/", "https://cdn.example:port/",
+        "https://cdn.example:0/", "https://cdn.example:65536/", "https://cdn.example:４４３/",
+        "https://2130706433/", "https://0x7f000001/", "https://0x7f.0.0.1/", "https://0x/",
+        "https://0177.0.0.1/", "https://017700000001/", "https://127.1/", "https://127.0.1/",
+        "https://127.0.0.1.1/", "https://127.0.0.01/", "https://256.0.0.1/", "https://1.2.3.4../",
+        "https://example.0x1f/", "https://１２７.０.０.１/", "https://127。0。0。1/", "https://①②⑦.0.0.1/",
+        "https://127.0.0.1%00.example/", "https://%31%32%37.0.0.1/", "https://cdn%2eexample/",
+        "https://[::1/", "https://[::1]x/", "https://::1/", "https://[fe80::1%25eth0]/",
+        "https://[fe80::1%eth0]/", "https://[127.0.0.1]/", "https://[v1.fe80]/",
     ],
-)
+)  # fmt: skip
 def test_oddly_spelled_url_is_refused(url: str) -> None:
     with pytest.raises(ForbiddenAddress):
         parse_target(url)
@@ -259,9 +188,7 @@ def test_hostile_text_is_read_or_refused(text: str, start: str) -> None:
         ("example", ("cdn.example",), False),
     ],
 )
-def test_host_list_takes_a_host_and_what_is_below_it(
-    host: str, hosts: tuple[str, ...], expected: bool
-) -> None:
+def test_host_list_takes_what_is_below_a_host(host: str, hosts: tuple[str, ...], expected: bool) -> None:
     assert host_allowed(host, hosts) is expected
 
 
