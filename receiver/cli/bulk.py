@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import typer
-from rich.text import Text
 
 from receiver.cli.console import (
     FAILED,
@@ -39,7 +38,7 @@ class Outcome(Generic[Item]):
     refused: dict[str, ApiError] = field(default_factory=dict)
 
 
-def preview(columns: Sequence[Column], rows: Sequence[Sequence[Text]], *, nothing: str) -> None:
+def preview(columns: Sequence[Column[Item]], rows: Sequence[Item], *, nothing: str) -> None:
     """Print the first rows of a table on standard error, and how many more there are."""
     print_table(columns, rows[:SHOWN], nothing=nothing, to=err())
     if len(rows) > SHOWN:

@@ -33,7 +33,7 @@ def known_gateways() -> list[str]:
     """Return the name of every gateway that has an adapter."""
     from receiver.gateways.registry import Gateways
 
-    return sorted(Gateways().every())
+    return list(Gateways().every())
 
 
 def statuses(incomplete: str) -> Offer:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -19,8 +19,6 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn
-
-    from receiver.schemas.types import Resource
 
 FAILED, MISUSED, UNREACHABLE, STOPPED = 1, 2, 3, 130
 """Exit codes besides 0; `STOPPED` is that of Ctrl-C."""
@@ -50,7 +48,7 @@ def err() -> Console:
 
 def plain(text: str) -> str:
     """Escape control characters of untrusted text, and put it on one line."""
-    return _HOSTILE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", _SPACES.sub(" ", text))
+    return _HOSTILE.sub(_escape, _SPACES.sub(" ", text))
 
 
 def cell(value: object, style: str = "") -> Text:
@@ -76,30 +74,34 @@ def fail(message: str, code: int = FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
-def _fields(answer: Resource) -> dict[str, Any]:
-    return answer.model_dump(mode="json")
-
-
 def print_json(value: Any, indent: int | None = 2) -> None:
     """Print values and answers of the client as JSON; control characters are escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent, default=_fields)
+    text = json.dumps(
+        value, ensure_ascii=False, indent=indent, default=lambda one: one.model_dump(mode="json")
+    )
     sys.stdout.write(escaped(text) + "\n")
     sys.stdout.flush()
 
 
 def escaped(text: str) -> str:
     """Escape the control characters in JSON."""
-    return _HOSTILE.sub(_escape, text)
+    # Line ends stand between the tokens of JSON; in its strings they are escaped already.
+    return "\n".join(_HOSTILE.sub(_escape, line) for line in text.split("\n"))
+
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table. `room`: the least width of a terminal in which it is shown.
+class Column(Generic[Row]):
+    """A column of a table: its name, and the value that it shows `of` a row.
 
-    Where space is short a `long` column is cut, and a `wrapped` one continues on the next line.
+    `room`: the least width of a terminal in which it is shown. Where space is short a `long` column is cut,
+    and a `wrapped` one continues on the next line.
     """
 
     name: str
+    of: Callable[[Row], object]
     room: int = 0
     long: bool = False
     wrapped: bool = False
@@ -107,29 +109,28 @@ class Column:
 
 
 def print_table(
-    columns: Sequence[Column], rows: Iterable[Sequence[Text]], *, nothing: str, to: Console | None = None
+    columns: Sequence[Column[Row]], rows: Iterable[Row], *, nothing: str = "", to: Console | None = None
 ) -> None:
     """Print a table, or `nothing` on standard error if it has no rows. `to`: by default standard output."""
-    listed = list(rows)
-    if not listed:
+    listed, console = list(rows), to or out()
+    if listed:
+        console.print(made_table(columns, listed, console))
+    else:
         say(nothing)
-        return
-    console = to or out()
-    console.print(made_table(columns, listed, console))
 
 
-def made_table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], console: Console) -> Table:
+def made_table(columns: Sequence[Column[Row]], rows: Iterable[Row], console: Console) -> Table:
     """Return a table that fits the width of the console, or else a list of each row's facts.
 
     Ids are never cut in either.
     """
-    shown = [number for number, column in enumerate(columns) if column.room <= console.width]
-    widths = _widths(columns, rows, shown, console.width)
+    shown = [column for column in columns if column.room <= console.width]
+    cells = [[cell(column.of(row)) for column in shown] for row in rows]
+    widths = _widths(shown, cells, console.width)
     if sum(widths) + GAP * (len(shown) - 1) > console.width:
-        return _facts([(columns[number].name, row[number]) for number in shown] for row in rows)
+        return _facts(zip((column.name for column in shown), line, strict=True) for line in cells)
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", pad_edge=False)
-    for number, width in zip(shown, widths, strict=True):
-        column = columns[number]
+    for column, width in zip(shown, widths, strict=True):
         table.add_column(
             column.name,
             no_wrap=not column.wrapped,
@@ -137,18 +138,19 @@ def made_table(columns: Sequence[Column], rows: Sequence[Sequence[Text]], consol
             justify="right" if column.right else "left",
             width=width,
         )
-    for row in rows:
-        table.add_row(*(row[number] for number in shown))
+    for line in cells:
+        table.add_row(*line)
     return table
 
 
-def _widths(
-    columns: Sequence[Column], rows: Sequence[Sequence[Text]], shown: Sequence[int], room: int
-) -> list[int]:
-    widths = [max([len(columns[n].name), *(row[n].cell_len for row in rows)]) for n in shown]
-    over = sum(widths) + GAP * (len(shown) - 1) - room
-    for place, number in enumerate(shown):
-        if columns[number].long or columns[number].wrapped:
+def _widths(columns: Sequence[Column[Any]], cells: Sequence[Sequence[Text]], room: int) -> list[int]:
+    widths = [
+        max([len(column.name), *(line[place].cell_len for line in cells)])
+        for place, column in enumerate(columns)
+    ]
+    over = sum(widths) + GAP * (len(columns) - 1) - room
+    for place, column in enumerate(columns):
+        if column.long or column.wrapped:
             narrow = min(widths[place], max(LEAST_WIDTH, widths[place] - max(over, 0)))
             over -= widths[place] - narrow
             widths[place] = narrow
@@ -185,6 +187,11 @@ def progress(*columns: str | ProgressColumn, quiet: bool = False) -> Progress:
     return Progress("{task.description}", BarColumn(), *right, console=console, transient=True, disable=quiet)
 
 
+def some(lines: Sequence[str], most: int) -> list[str]:
+    """Return the first of many lines, and how many more there are."""
+    return [*lines[:most], *([f"... and {len(lines) - most} more."] if len(lines) > most else [])]
+
+
 def say_if_cut(shown: int, limit: int) -> None:
     """Print that there may be more than the `limit` that is shown."""
     if shown == limit:
@@ -208,5 +215,4 @@ def _visible(message: str) -> str:
 
 
 def _escape(sign: re.Match[str]) -> str:
-    # Line ends stand between the tokens of JSON; in its strings they are escaped already.
-    return sign[0] if sign[0] == "\n" else f"\\u{ord(sign[0]):04x}"
+    return f"\\u{ord(sign[0]):04x}"

@@ -17,16 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from receiver.cli.completion import LOCAL
-from receiver.cli.console import (
-    FAILED,
-    Column,
-    cell,
-    count,
-    fail,
-    out,
-    print_table,
-    status_cell,
-)
+from receiver.cli.console import FAILED, Column, cell, count, fail, out, print_table, status_cell
 from receiver.cli.serve import exit_on_error, stop_asked
 from receiver.cli.status import print_status
 
@@ -44,14 +35,14 @@ LOOK_S = 0.25
 KEY_ROOM = 150
 """Width of a terminal whose table has the keys; in a narrower one they are listed below."""
 
-_COLUMNS = (
-    Column("PROMPT", long=True),
-    Column("GATEWAY", room=100),
-    Column("MODEL"),
-    Column("SEED", right=True),
-    Column("SIZE"),
-    Column("SHA-256"),
-    Column("KEY", room=KEY_ROOM),
+_COLUMNS: Sequence[Column[Output]] = (
+    Column("PROMPT", lambda output: output.prompt, long=True),
+    Column("GATEWAY", lambda output: output.gateway, room=100),
+    Column("MODEL", lambda output: output.model),
+    Column("SEED", lambda output: output.seed_requested if output.seed is None else output.seed, right=True),
+    Column("SIZE", lambda output: f"{output.width}x{output.height}"),
+    Column("SHA-256", lambda output: output.sha256[:12]),
+    Column("KEY", lambda output: output.key, room=KEY_ROOM),
 )
 
 
@@ -107,7 +98,7 @@ def _show(demo: Demo, console: Console, *, stay: bool) -> None:
     with console.status("Comparing all copies of every image ...") if console.is_terminal else nullcontext():
         faults = _verify(demo)
     outputs = demo.outputs()
-    print_table(_COLUMNS, [_line(output) for output in outputs], nothing="No image was archived.")
+    print_table(_COLUMNS, outputs, nothing="No image was archived.")
     if console.width < KEY_ROOM:
         _list_keys(outputs, console)
     console.print()
@@ -202,19 +193,6 @@ def _verify(demo: Demo) -> list[str]:
     if not demo.darkroom.status().balanced:
         faults.append("not every accepted job is accounted for")
     return faults
-
-
-def _line(output: Output) -> Sequence[Text]:
-    seed = output.seed if output.seed is not None else output.seed_requested
-    return (
-        cell(output.prompt),
-        cell(output.gateway),
-        cell(output.model),
-        cell(seed),
-        cell(f"{output.width}x{output.height}"),
-        cell(output.sha256[:12]),
-        cell(output.key),
-    )
 
 
 def _list_keys(outputs: Sequence[Output], console: Console) -> None:

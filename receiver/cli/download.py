@@ -11,7 +11,7 @@ from rich.filesize import decimal
 
 from receiver.cli import completion, options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import FAILED, MISUSED, STOPPED, cell, count, err, fail, out, print_json, say
+from receiver.cli.console import FAILED, MISUSED, STOPPED, cell, count, err, fail, out, print_json, say, some
 from receiver.cli.query_args import ids_or_text, query_text
 from receiver.cli.save_images import Saving
 
@@ -129,6 +129,5 @@ def _report(saving: Saving, *, as_json: bool) -> None:
         f"{f'; {old} already saved' if old else ''}."
     )
     if saving.failed:
-        lines = [f"  {one.output.id}: {one.why}" for one in saving.failed[:SHOWN]]
-        more = [f"  and {len(saving.failed) - SHOWN} more"] if len(saving.failed) > SHOWN else []
-        say("\n".join([f"{count(len(saving.failed), 'image')} could not be saved:", *lines, *more]), "red")
+        lines = some([f"  {one.output.id}: {one.why}" for one in saving.failed], SHOWN)
+        say("\n".join([f"{count(len(saving.failed), 'image')} could not be saved:", *lines]), "red")

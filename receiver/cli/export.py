@@ -16,7 +16,7 @@ import typer
 
 from receiver.cli import options
 from receiver.cli.connection import Connection
-from receiver.cli.console import FAILED, MISUSED, STOPPED, count, escaped, fail, plain, progress, say
+from receiver.cli.console import FAILED, MISUSED, STOPPED, count, escaped, fail, plain, progress, say, some
 from receiver.cli.query_args import Words, query_text
 
 if TYPE_CHECKING:
@@ -160,8 +160,7 @@ class _Run:
         where = f" to {self._to}" if self._to else ""
         say(f"Exported {count(self._done, 'image')}{where}{missing}.")
         if self._failed:
-            more = [f"  and {len(self._failed) - SHOWN} more"] if len(self._failed) > SHOWN else []
-            say("\n".join([*self._failed[:SHOWN], *more]), "red")
+            say("\n".join(some(self._failed, SHOWN)), "red")
             raise typer.Exit(FAILED)
 
     def _rows(self, rows: Rows, bar: Progress, task: TaskID) -> None:

@@ -34,10 +34,7 @@ def _complete(ctx: typer.Context, incomplete: str) -> completion.Offer:
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="TOPIC|COMMAND",
-        help="What to explain.",
-        show_default=False,
-        autocompletion=_complete,
+        metavar="TOPIC|COMMAND", help="What to explain.", show_default=False, autocompletion=_complete
     ),
 ]
 

@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-from rich.text import Text
-
 from receiver.cli import options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import (
-    Column,
-    cell,
-    made_table,
-    out,
-    print_json,
-    print_table,
-    say_if_cut,
-    status_cell,
-)
+from receiver.cli.console import Column, made_table, out, print_json, print_table, say_if_cut, status_cell
 
 if TYPE_CHECKING:
     from receiver.schemas.job import Job
@@ -34,15 +23,15 @@ UntilDone = Annotated[
     ),
 ]
 
-_COLUMNS = (
-    Column("JOB"),
-    Column("STATUS"),
-    Column("GATEWAY", room=100),
-    Column("MODEL", room=100),
-    Column("IMAGES", room=90, right=True),
-    Column("ERROR", room=120),
-    Column("PROMPT", long=True),
-    Column("CREATED", room=150),
+_COLUMNS: Sequence[Column[Job]] = (
+    Column("JOB", lambda job: job.id),
+    Column("STATUS", lambda job: status_cell(job.status)),
+    Column("GATEWAY", lambda job: job.gateway, room=100),
+    Column("MODEL", lambda job: job.result.model or job.request.model, room=100),
+    Column("IMAGES", lambda job: len(job.outputs), room=90, right=True),
+    Column("ERROR", lambda job: job.error and job.error.code, room=120),
+    Column("PROMPT", lambda job: job.request.prompt, long=True),
+    Column("CREATED", lambda job: job.created_at, room=150),
 )
 
 
@@ -65,7 +54,7 @@ def jobs(
             watch(
                 darkroom,
                 lambda: list(darkroom.jobs(limit=limit, **wanted)),
-                lambda found: made_table(_COLUMNS, [_line(job) for job in found], console),
+                lambda found: made_table(_COLUMNS, found, console),
                 until_done=until_done,
                 as_json=as_json,
             )
@@ -74,18 +63,5 @@ def jobs(
     if as_json:
         print_json(found)
         return
-    print_table(_COLUMNS, [_line(job) for job in found], nothing="No jobs match.")
+    print_table(_COLUMNS, found, nothing="No jobs match.")
     say_if_cut(len(found), limit)
-
-
-def _line(job: Job) -> Sequence[Text]:
-    return (
-        cell(job.id),
-        status_cell(job.status),
-        cell(job.gateway),
-        cell(job.result.model or job.request.model),
-        cell(len(job.outputs)),
-        cell(job.error.code if job.error else None),
-        cell(job.request.prompt),
-        cell(job.created_at),
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from receiver.cli.connection import Json
-from receiver.cli.console import MISUSED, STOPPED, Column, cell, fail, print_json, print_table, progress, say
+from receiver.cli.console import MISUSED, STOPPED, Column, fail, print_json, print_table, progress, say
 from receiver.cli.serve import exit_on_error
 
 if TYPE_CHECKING:
@@ -197,10 +197,13 @@ def _secret_step(
 
 
 def _show(path: Path, url: URL, moved: Moved) -> None:
-    columns = (Column("table"), Column("rows", right=True), Column("SHA-256 of both", long=True))
-    rows = [[cell(name), cell(f"{one.rows:,}"), cell(one.sha256)] for name, one in moved.tables.items()]
+    columns: Sequence[Column[str]] = (
+        Column("table", lambda name: name),
+        Column("rows", lambda name: f"{moved.tables[name].rows:,}", right=True),
+        Column("SHA-256 of both", lambda name: moved.tables[name].sha256, long=True),
+    )
     if moved.before is None:
-        print_table(columns, rows, nothing="")
+        print_table(columns, moved.tables)
         say(f"\n{path} was copied to {shown(url)}, and every row is identical.", "green")
     else:
         from storage.models import rfc3339

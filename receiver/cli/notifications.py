@@ -48,14 +48,14 @@ Ids = Annotated[
 ]
 Failed = Annotated[bool, options.filter_by("Those that could not be delivered.", None, "--failed")]
 
-_COLUMNS = (
-    Column("NOTIFICATION"),
-    Column("TYPE"),
-    Column("STATE"),
-    Column("TRIES", right=True),
-    Column("HOST", room=120),
-    Column("NEXT TRY", room=150),
-    Column("LAST ERROR", long=True),
+_COLUMNS: Sequence[Column[Notification]] = (
+    Column("NOTIFICATION", lambda one: one.id),
+    Column("TYPE", lambda one: one.type),
+    Column("STATE", lambda one: _state_cell(shown_state(one.state))),
+    Column("TRIES", lambda one: one.attempts, right=True),
+    Column("HOST", lambda one: one.host, room=120),
+    Column("NEXT TRY", lambda one: one.next_attempt_at, room=150),
+    Column("LAST ERROR", lambda one: one.code and f"{one.code}: {one.message}", long=True),
 )
 
 app = typer.Typer(
@@ -101,7 +101,7 @@ def notifications(
     if as_json:
         print_json(found)
         return
-    print_table(_COLUMNS, [_line(one) for one in found], nothing="No notifications match.")
+    print_table(_COLUMNS, found, nothing="No notifications match.")
     say_if_cut(len(found), limit)
 
 
@@ -182,22 +182,12 @@ def shown_state(state: str) -> str:
     return _SHOWN.get(state, state)
 
 
-def _line(one: Notification) -> Sequence[Text]:
-    state = shown_state(one.state)
-    error = None if one.code is None else f"{one.code}: {one.message}"
-    return (
-        cell(one.id),
-        cell(one.type),
-        cell(state, _STYLES.get(state, "")),
-        cell(one.attempts),
-        cell(one.host),
-        cell(one.next_attempt_at),
-        cell(error),
-    )
+def _state_cell(state: str) -> Text:
+    return cell(state, _STYLES.get(state, ""))
 
 
 def _preview(found: Sequence[Notification]) -> None:
-    bulk.preview(_COLUMNS, [_line(one) for one in found], nothing="No failed notifications match.")
+    bulk.preview(_COLUMNS, found, nothing="No failed notifications match.")
     if found:
         hosts = ", ".join(f"{n} to {host}" for host, n in Counter(one.host for one in found).most_common())
         say(f"{count(len(found), 'notification')}: {hosts}.")

@@ -11,7 +11,7 @@ import typer
 
 from receiver.cli import bulk, completion, options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import MISUSED, Column, cell, count, fail, say, status_cell
+from receiver.cli.console import MISUSED, Column, count, fail, say, status_cell
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
@@ -32,12 +32,12 @@ Resubmit = Annotated[
     bool, typer.Option("--resubmit", help="Submit the jobs again as new work, which may be charged again.")
 ]
 
-_COLUMNS = (
-    Column("JOB"),
-    Column("STATUS"),
-    Column("GATEWAY", room=100),
-    Column("ERROR"),
-    Column("REASON", long=True),
+_COLUMNS: Sequence[Column[Job]] = (
+    Column("JOB", lambda job: job.id),
+    Column("STATUS", lambda job: status_cell(job.status)),
+    Column("GATEWAY", lambda job: job.gateway, room=100),
+    Column("ERROR", lambda job: job.error and job.error.code),
+    Column("REASON", lambda job: job.error and job.error.message, long=True),
 )
 
 
@@ -114,17 +114,7 @@ def _find(darkroom: Darkroom, wanted: Mapping[str, str]) -> list[Job]:
 
 
 def _preview(jobs: Sequence[Job], *, resubmit: bool) -> None:
-    rows = [
-        (
-            cell(job.id),
-            status_cell(job.status),
-            cell(job.gateway),
-            cell(job.error.code if job.error else None),
-            cell(job.error.message if job.error else None),
-        )
-        for job in jobs
-    ]
-    bulk.preview(_COLUMNS, rows, nothing="No failed or partial jobs match.")
+    bulk.preview(_COLUMNS, jobs, nothing="No failed or partial jobs match.")
     if jobs:
         codes = Counter(job.error.code if job.error else "no error" for job in jobs)
         reasons = ", ".join(f"{number} {code}" for code, number in codes.most_common())

@@ -32,17 +32,6 @@ if TYPE_CHECKING:
 
 HIGHLIGHT = "bold black on yellow"
 
-_OUTPUTS = (
-    Column("IMAGE"),
-    Column("PROMPT", long=True),
-    Column("GATEWAY", room=140),
-    Column("MODEL", room=100),
-    Column("SEED", room=120),
-    Column("SIZE"),
-    Column("TYPE", room=160),
-    Column("STORED", room=160),
-    Column("SHA-256", room=90),
-)
 
 LocalFile = Annotated[
     Path | None,
@@ -62,10 +51,7 @@ def search(
     words: Words = None,
     *,
     filters: options.ImageFilters,
-    sha256: Annotated[
-        str | None,
-        options.filter_by("Or its beginning.", "HEX", "--sha256"),
-    ] = None,
+    sha256: Annotated[str | None, options.filter_by("Or its beginning.", "HEX", "--sha256")] = None,
     file: LocalFile = None,
     facets: ShowFacets = False,
     limit: options.Limit = 20,
@@ -93,9 +79,7 @@ def search(
         for output in found:
             out().print(cell(output.id))
     else:
-        marked = _marked(text)
-        lines = [_output_line(output, marked) for output in found]
-        print_table(_OUTPUTS, lines, nothing="No images match.")
+        print_table(_columns(_marked(text)), found, nothing="No images match.")
     say_if_cut(len(found), limit)
 
 
@@ -114,8 +98,7 @@ def _say_origin(file: Path, found: Sequence[Output], wanted: Mapping[str, str]) 
             f"Not in the archive: no image{also} has the bytes of {file} (SHA-256 {wanted['sha256'][:12]}). "
             "A file that was resized, saved again or edited has other bytes."
         )
-    one = found[0]
-    seed = one.seed if one.seed is not None else one.seed_requested
+    one, seed = found[0], _seed(found[0])
     more = f" It was archived {len(found)} times." if len(found) > 1 else ""
     say(
         f"Found: {file} is image {one.id}, made with {one.model} on {one.gateway}, archived {one.stored_at}"
@@ -133,21 +116,28 @@ def _marked(text: str | None) -> list[str]:
     return [item.text for item in split(text, KEYS) if item.key is None and not item.minus and item.text]
 
 
-def _output_line(output: Output, marked: Sequence[str]) -> Sequence[Text]:
-    prompt = cell(output.prompt)
-    if marked:
-        prompt.highlight_words(marked, HIGHLIGHT, case_sensitive=False)
+def _columns(marked: Sequence[str]) -> Sequence[Column[Output]]:
+    def prompt(output: Output) -> Text:
+        text = cell(output.prompt)
+        if marked:
+            text.highlight_words(marked, HIGHLIGHT, case_sensitive=False)
+        return text
+
     return (
-        cell(output.id),
-        prompt,
-        cell(output.gateway),
-        cell(output.model),
-        cell(output.seed if output.seed is not None else output.seed_requested),
-        cell(f"{output.width}x{output.height}"),
-        cell(output.media_type.removeprefix("image/")),
-        cell(output.stored_at),
-        cell(output.sha256[:12]),
+        Column("IMAGE", lambda output: output.id),
+        Column("PROMPT", prompt, long=True),
+        Column("GATEWAY", lambda output: output.gateway, room=140),
+        Column("MODEL", lambda output: output.model, room=100),
+        Column("SEED", _seed, room=120),
+        Column("SIZE", lambda output: f"{output.width}x{output.height}"),
+        Column("TYPE", lambda output: output.media_type.removeprefix("image/"), room=160),
+        Column("STORED", lambda output: output.stored_at, room=160),
+        Column("SHA-256", lambda output: output.sha256[:12], room=90),
     )
+
+
+def _seed(output: Output) -> str | None:
+    return output.seed_requested if output.seed is None else output.seed
 
 
 def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool) -> None:
@@ -158,14 +148,13 @@ def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool
     kinds = {"GATEWAY": found.gateway, "MODEL": found.model, "DAY": found.day, "TAG": found.tag}
     for name, facets in kinds.items():
         if facets:
-            columns = (Column(name, long=True), Column("IMAGES", right=True))
-            print_table(columns, [_facet_line(facet) for facet in facets], nothing="")
+            columns: Sequence[Column[FacetValue]] = (
+                Column(name, lambda facet: facet.value, long=True),
+                Column("IMAGES", lambda facet: facet.outputs, right=True),
+            )
+            print_table(columns, facets)
             out().print()
     if found.complete:
         say(f"Total: {count(found.counted, 'image')}.")
     else:
         say(f"Only the newest {found.counted} images were counted; there are more.", "dim")
-
-
-def _facet_line(facet: FacetValue) -> Sequence[Text]:
-    return cell(facet.value), cell(facet.outputs)

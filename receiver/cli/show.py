@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,23 +12,24 @@ from rich.text import Text
 
 from receiver.cli import completion
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import (
-    Column,
-    cell,
-    out,
-    print_facts,
-    print_json,
-    print_table,
-    status_cell,
-)
+from receiver.cli.console import Column, cell, out, print_facts, print_json, print_table, status_cell
 from receiver.cli.notifications import shown_state
 
 if TYPE_CHECKING:
     from receiver.schemas.job import Job, TimelineEvent
     from receiver.schemas.output import Output
 
-_TIMELINE = (Column("TIME"), Column("EVENT"), Column("DETAIL", wrapped=True))
-_IMAGES = (Column("IMAGE"), Column("SIZE"), Column("BYTES", right=True), Column("SHA-256", wrapped=True))
+_TIMELINE: Sequence[Column[TimelineEvent]] = (
+    Column("TIME", lambda event: cell(event.at, "dim")),
+    Column("EVENT", lambda event: _described(event)[0]),
+    Column("DETAIL", lambda event: _described(event)[1] or "", wrapped=True),
+)
+_IMAGES: Sequence[Column[Output]] = (
+    Column("IMAGE", lambda output: output.id),
+    Column("SIZE", lambda output: f"{output.width}x{output.height}"),
+    Column("BYTES", lambda output: decimal(output.bytes), right=True),
+    Column("SHA-256", lambda output: output.sha256, wrapped=True),
+)
 
 
 def show(
@@ -58,9 +59,9 @@ def show(
     print_facts(_job_facts(job))
     if not output and outputs:
         out().print()
-        print_table(_IMAGES, [_image_line(one) for one in outputs], nothing="")
+        print_table(_IMAGES, outputs)
     out().print()
-    print_table(_TIMELINE, [_event_line(event) for event in job.timeline], nothing="")
+    print_table(_TIMELINE, job.timeline)
 
 
 def _image_facts(output: Output) -> Iterator[tuple[str, object]]:
@@ -117,37 +118,28 @@ def _as_json(values: Mapping[str, Any]) -> str | None:
     return json.dumps(values, ensure_ascii=False) if values else None
 
 
-def _image_line(output: Output) -> tuple[Text, ...]:
-    return (
-        cell(output.id),
-        cell(f"{output.width}x{output.height}"),
-        cell(decimal(output.bytes)),
-        cell(output.sha256),
-    )
-
-
 _NO_ERROR = ("taken", "asked", "running", "succeeded")
 """Codes of attempts whose message says it all."""
 
 
-def _event_line(event: TimelineEvent) -> tuple[Text, ...]:
+def _described(event: TimelineEvent) -> tuple[str | Text, str | None]:
+    """Return the name of an event, and its details."""
     from receiver.schemas.job import Attempted, Delivered, Moved, Notified, Stored
 
-    at = cell(event.at, "dim")
     match event:
         case Moved():
-            return at, status_cell(event.status), Text("")
+            return status_cell(event.status), None
         case Delivered():
             detail = f"signature {event.signature}, effect: {event.effect or 'none yet'}"
-            return at, cell("callback"), cell(f"{detail}, body SHA-256 {event.body_sha256[:12]}")
+            return "callback", f"{detail}, body SHA-256 {event.body_sha256[:12]}"
         case Attempted():
             many = f" ({event.times} times since {event.first_at})" if event.times > 1 else ""
             detail = event.message if event.code in _NO_ERROR else f"{event.code}: {event.message}"
-            return at, cell(event.step), cell(detail + many)
+            return event.step, detail + many
         case Notified():
             detail = f"{shown_state(event.state)}, tries: {event.attempts}, {event.code or 'no error'}"
-            return at, cell("notified"), cell(detail)
+            return "notified", detail
         case Stored():
-            return at, cell("stored"), cell(event.output)
+            return "stored", event.output
         case _:
-            return at, cell(event.event), cell(_as_json(event.model_extra or {}) or "")
+            return event.event, _as_json(event.model_extra or {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,6 +12,9 @@ from receiver.cli.console import FAILED, Column, cell, count, out, print_json, p
 
 if TYPE_CHECKING:
     from receiver.schemas.status import Circuit, JobCounts, ServiceStatus
+
+ACCEPTED = "accepted"
+"""The last row: all jobs that were accepted."""
 
 
 def status(*, as_json: Json = False, connection: Connection) -> None:
@@ -38,15 +40,18 @@ def status(*, as_json: Json = False, connection: Connection) -> None:
 def print_status(found: ServiceStatus) -> None:
     """Print job counts by gateway, and whether every accepted job is accounted for."""
     pages: dict[str, JobCounts] = {**found.gateways, "Total": found}
-    columns = (Column("JOBS"), *(Column(name, right=True) for name in pages))
-    print_table(columns, _lines(list(pages.values())), nothing="")
+    columns = [Column("JOBS", _styled), *(_counts(name, page) for name, page in pages.items())]
+    print_table(columns, [*found.counts, ACCEPTED])
     out().print(Text(_verdict(found), "green" if found.balanced else "bold red"))
 
 
-def _lines(pages: Sequence[JobCounts]) -> Iterator[Sequence[Text]]:
-    for status in pages[0].counts:
-        yield cell(status), *(cell(page.counts[status]) for page in pages)
-    yield cell("accepted", "bold"), *(cell(page.accepted, "bold") for page in pages)
+def _counts(name: str, page: JobCounts) -> Column[str]:
+    counts = {**page.counts, ACCEPTED: page.accepted}
+    return Column(name, lambda row: _styled(row, counts[row]), right=True)
+
+
+def _styled(row: str, value: object = None) -> Text:
+    return cell(row if value is None else value, "bold" if row == ACCEPTED else "")
 
 
 def _verdict(total: JobCounts) -> str:

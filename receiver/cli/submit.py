@@ -29,7 +29,6 @@ from receiver.cli.console import (
     MISUSED,
     STOPPED,
     Column,
-    cell,
     count,
     fail,
     print_json,
@@ -162,7 +161,7 @@ def _send(darkroom: Darkroom, sent: _Sent, bar: Progress) -> None:
             # A row that is refused says nothing about the others; a token that is refused does.
             if len(sent.rows) == 1 or not (error.faults or error.status == 409):
                 raise
-            sent.faults += [f"line {row.line}: {part}" for part in [described(error)]]
+            sent.faults.append(f"line {row.line}: {described(error)}")
         sent.answered = number + 1
         bar.advance(task)
 
@@ -203,24 +202,23 @@ def _say_what_was_sent(sent: _Sent) -> None:
         say(f"Not submitted: line {sent.rows[sent.begun].line} and after.")
 
 
-_COLUMNS = (
-    Column("JOB"),
-    Column("STATUS"),
-    Column("GATEWAY", room=100),
-    Column("MODEL"),
-    Column("IMAGES", right=True),
-    Column("SEED", room=90),
-    Column("ERROR", long=True),
+_COLUMNS: Sequence[Column[Job]] = (
+    Column("JOB", lambda job: job.id),
+    Column("STATUS", lambda job: status_cell(job.status)),
+    Column("GATEWAY", lambda job: job.gateway, room=100),
+    Column("MODEL", lambda job: job.result.model or job.request.model),
+    Column("IMAGES", lambda job: len(job.outputs) if job.finished else None, right=True),
+    Column("SEED", lambda job: job.request.seed if job.result.seed is None else job.result.seed, room=90),
+    Column("ERROR", lambda job: job.error and f"{job.error.code}: {job.error.message}", long=True),
 )
 
 
 def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
     jobs = list(sent.jobs.values())
     if as_json:
-        views = jobs
-        print_json(views if many else views[0])
+        print_json(jobs if many else jobs[0])
     else:
-        print_table(_COLUMNS, [_line(job, waited=waited) for job in jobs], nothing="Nothing was submitted.")
+        print_table(_COLUMNS, jobs, nothing="Nothing was submitted.")
         if sent.files:
             say(f"Saved {count(len(sent.files), 'image')} in {sent.files[0].parent}")
         elif not waited:
@@ -234,17 +232,3 @@ def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
         say(f"Time is up: {count(unfinished, 'job')} not finished yet. Darkroom keeps working.", "yellow")
     if sent.faults or sent.unsaved or (waited and any(job.status != "archived" for job in jobs)):
         raise typer.Exit(FAILED)
-
-
-def _line(job: Job, *, waited: bool) -> Sequence[Any]:
-    seed = job.result.seed if job.result.seed is not None else job.request.seed
-    why = f"{job.error.code}: {job.error.message}" if job.error else None
-    return (
-        cell(job.id),
-        status_cell(job.status),
-        cell(job.gateway),
-        cell(job.result.model or job.request.model),
-        cell(len(job.outputs) if waited else None),
-        cell(seed),
-        cell(why),
-    )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.text import Text
 
 from receiver.cli import options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import Column, cell, out, print_json, print_table, say
+from receiver.cli.console import Column, out, print_json, print_table, say
 
 if TYPE_CHECKING:
     from receiver.schemas.usage import Spent, Usage
+
+    Line = tuple[str | None, Spent]
+    """A group's name, None for all of them, and what it cost."""
 
 WIDEST = 30
 """Columns of the longest bar."""
@@ -60,15 +63,7 @@ def usage(
     if not found.total.jobs:
         say(f"No jobs were created from {_minute(found.since)} to {_minute(found.until)} (UTC).")
         return
-    columns = (
-        Column(_head(found), long=True),
-        Column("CREDITS", right=True),
-        Column("", room=80),
-        Column("JOBS", right=True),
-        Column("COST UNKNOWN", room=70, right=True),
-        Column("IMAGES", right=True),
-    )
-    print_table(columns, _lines(found), nothing="")
+    print_table(_columns(found), [*_groups(found), (None, found.total)])
     out().print(Text(f"From {_minute(found.since)} to {_minute(found.until)} (UTC).", "dim"))
     if found.total.credits_estimated is not None:
         line = f"~ {amount(found.total.credits_estimated)} of the credits are estimated from price lists."
@@ -82,31 +77,38 @@ def amount(spent: float | None) -> str:
     return f"{spent:,.6f}".rstrip("0").rstrip(".")
 
 
-def _head(found: Usage) -> str:
-    return f"TAG {found.tag}" if found.by == "tag" else found.by.upper()
+def _columns(found: Usage) -> Sequence[Column[Line]]:
+    most = max((spent.credits or 0.0 for _, spent in _groups(found)), default=0.0)
 
+    def bar(line: Line) -> Text:
+        name, spent = line
+        return Text(_bar((spent.credits or 0.0) / most if name and most else 0.0), "cyan")
 
-def _lines(found: Usage) -> Iterator[tuple[Text, ...]]:
-    rows: list[tuple[str | None, Spent]] = [(one.value, one) for one in found.groups]
-    if found.others is not None:
-        rows.append(("(others)", found.others))
-    most = max((spent.credits or 0.0 for _, spent in rows), default=0.0)
-    for value, spent in rows:
-        bar = _bar((spent.credits or 0.0) / most if most else 0.0)
-        yield _line(cell(value if value is not None else "(no tag)"), spent, Text(bar, "cyan"))
-    yield _line(Text("Total", "bold"), found.total, Text(""))
-
-
-def _line(name: Text, spent: Spent, bar: Text) -> tuple[Text, ...]:
-    about = "~" if spent.credits_estimated is not None else ""
     return (
-        name,
-        Text(about + amount(spent.credits)),
-        bar,
-        Text(f"{spent.jobs:,}"),
-        Text(f"{spent.jobs_without_credits:,}" if spent.jobs_without_credits else "-"),
-        Text(f"{spent.outputs:,}"),
+        Column(
+            f"TAG {found.tag}" if found.by == "tag" else found.by.upper(),
+            lambda line: line[0] or Text("Total", "bold"),
+            long=True,
+        ),
+        Column("CREDITS", lambda line: _credits(line[1]), right=True),
+        Column("", bar, room=80),
+        Column("JOBS", lambda line: f"{line[1].jobs:,}", right=True),
+        Column("COST UNKNOWN", lambda line: _unknown(line[1]), room=70, right=True),
+        Column("IMAGES", lambda line: f"{line[1].outputs:,}", right=True),
     )
+
+
+def _groups(found: Usage) -> list[Line]:
+    others: list[Line] = [] if found.others is None else [("(others)", found.others)]
+    return [*(("(no tag)" if one.value is None else one.value, one) for one in found.groups), *others]
+
+
+def _credits(spent: Spent) -> str:
+    return ("~" if spent.credits_estimated is not None else "") + amount(spent.credits)
+
+
+def _unknown(spent: Spent) -> str:
+    return f"{spent.jobs_without_credits:,}" if spent.jobs_without_credits else "-"
 
 
 def _bar(share: float) -> str:

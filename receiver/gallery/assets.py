@@ -11,11 +11,7 @@ from starlette.routing import Route
 
 from receiver.errors import NoSuchThing
 
-KINDS = {
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
+KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 KEPT = "public, max-age=31536000, immutable"
 
 

@@ -16,10 +16,7 @@ from receiver.http.sessions import came_over_https
 MAX_SIGN_IN = 16 * 1024
 """Bytes of the form, which is public."""
 
-WHYS = {
-    "session": "Sign in to go on.",
-    "out": "You are signed out.",
-}
+WHYS = {"session": "Sign in to go on.", "out": "You are signed out."}
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,7 +80,7 @@ def test_help_explains_topics() -> None:
     assert all(code in errors for code in ("image_expired", "needs_resubmit", "receiver_gone"))
     assert "DARKROOM_PORT = 8321" in command("help", "settings").stdout
     gateways = command("help", "gateways").stdout
-    assert "Known gateways: api-in-one, apiframe." in gateways
+    assert "Known gateways: apiframe, api-in-one." in gateways
     assert receiver.gateways.__doc__.strip() in gateways
     assert "--failed" in command("help", "notifications", "replay").stdout
     unknown = command("help", "nothing")
