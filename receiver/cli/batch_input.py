@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,9 @@ def read_csv(text: str) -> list[Row]:
 
 def read_json_lines(text: str) -> list[Row]:
     """Parse a JSON object from each line that is not blank."""
-    return [Row(number, _from_json(number, line)) for number, line in _lines(text) if line.strip()]
+    # Not `splitlines`, which also splits at U+2028, and a prompt may contain that.
+    lines = enumerate(text.split("\n"), start=1)
+    return [Row(number, _from_json(number, line)) for number, line in lines if line.strip()]
 
 
 def read_any(text: str) -> list[Row]:
@@ -102,10 +104,8 @@ def _check_columns(header: Sequence[str]) -> None:
     if repeated := sorted({name for name in header if header.count(name) > 1}):
         raise BadInput(f"line 1: column {', '.join(repeated)} appears twice")
     if unknown := [name for name in header if not _known(name)]:
-        raise BadInput(
-            f"line 1: unknown column {', '.join(map(repr, unknown))}; "
-            f"use {', '.join(COLUMNS)}, params.<name>, tags.<name>"
-        )
+        use = ", ".join((*COLUMNS, "params.<name>", "tags.<name>"))
+        raise BadInput(f"line 1: unknown column {', '.join(map(repr, unknown))}; use {use}")
 
 
 def _known(name: str) -> bool:
@@ -120,9 +120,8 @@ def _from_cells(line: int, cells: Mapping[str, str]) -> dict[str, Any]:
         if not text.strip():
             continue
         if group == "params":
-            _put(
-                fields.setdefault("params", {}), rest.split("."), _json_or_text(text), f"line {line}: {name}"
-            )
+            params = fields.setdefault("params", {})
+            _put(params, rest.split("."), _json_or_text(text), f"line {line}: {name}")
         elif group == "tags":
             fields.setdefault("tags", {})[rest] = text
         elif name == "num_images":
@@ -142,16 +141,9 @@ def _from_json(number: int, line: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise BadInput(f"line {number}: not a JSON object")
     if unknown := [name for name in fields if name not in (*COLUMNS, *GROUPS)]:
-        raise BadInput(
-            f"line {number}: unknown field {', '.join(map(repr, unknown))}; "
-            f"use {', '.join((*COLUMNS, *GROUPS))}"
-        )
+        use = ", ".join((*COLUMNS, *GROUPS))
+        raise BadInput(f"line {number}: unknown field {', '.join(map(repr, unknown))}; use {use}")
     return fields
-
-
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    # Not `splitlines`, which also splits at U+2028, and a prompt may contain that.
-    yield from enumerate(text.split("\n"), start=1)
 
 
 def _whole(line: int, text: str) -> int:

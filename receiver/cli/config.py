@@ -15,7 +15,6 @@ from receiver.cli.serve import exit_on_error
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from pydantic.fields import FieldInfo
 
     from receiver.settings import Settings
 
@@ -90,12 +89,8 @@ def _rows(model: type[BaseModel], values: BaseModel | None, path: tuple[str, ...
             value=_shown(default if values is None else value),
             default=_shown(default),
             help=" ".join((field.description or "").split()),
-            secret=_is_secret(field),
+            secret="SecretStr" in str(field.annotation),
         )
-
-
-def _is_secret(field: FieldInfo) -> bool:
-    return "SecretStr" in str(field.annotation)
 
 
 def _shown(value: Any) -> str | None:

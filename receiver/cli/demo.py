@@ -11,13 +11,13 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from receiver.cli.completion import LOCAL
 from receiver.cli.console import FAILED, Column, cell, count, fail, out, print_table, status_cell
+from receiver.cli.options import option
 from receiver.cli.serve import exit_on_error, stop_asked
 from receiver.cli.status import print_status
 
@@ -49,19 +49,18 @@ _COLUMNS: Sequence[Column[Output]] = (
 def demo(
     *,
     leave: Annotated[
-        bool, typer.Option("--exit", help="Exit after the check, instead of running on until Ctrl-C.")
+        bool, option("Exit after the check, instead of running on until Ctrl-C.", None, "--exit")
     ] = False,
     folder: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", file_okay=False, help="Where all data is stored.")
+        Path, option("Where all data is stored.", "DIR", "--dir", file_okay=False, show_default=True)
     ] = Path("darkroom-demo"),
     port: Annotated[
         int | None,
-        typer.Option(
-            "--port",
+        option(
+            "Where the service listens; 0 takes a free port.",
+            *("PORT", "--port"),
             min=0,
             max=65535,
-            metavar="PORT",
-            help="Where the service listens; 0 takes a free port.",
             show_default="8321, or a free port if that is in use",
         ),
     ] = None,
@@ -154,11 +153,9 @@ def _work(demo: Demo, console: Console) -> None:
 def _display(console: Console, total: int) -> Iterator[tuple[Progress, Callable[[Sequence[Job]], None]]]:
     """Yield a progress bar, and a function that shows the jobs below it; in a terminal only."""
     from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    )
+    progress = Progress("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     if not console.is_terminal:
         console.print(f"Submitting {count(total, 'job')} and waiting for their images ...")
         yield progress, lambda _jobs: None

@@ -17,6 +17,7 @@ from receiver.cli.console import MISUSED, STOPPED, Column, fail, print_json, pri
 from receiver.cli.serve import exit_on_error
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
     from sqlalchemy import URL
 
     from receiver.settings import Settings
@@ -148,25 +149,13 @@ def _bar(rows: int) -> Iterator[Progress]:
 
 def next_steps(settings: Settings, path: Path) -> list[str]:
     """Return what an operator has to do after a move."""
-    from receiver.keyring import FILE as KEY_FILE
-    from receiver.keyring import NOTIFY_FILE
+    from receiver import keyring
 
-    keys = _secret_step(
-        path,
-        settings,
-        KEY_FILE,
-        "DARKROOM_SECRET_KEYS",
-        [key.get_secret_value() for key in settings.secret_keys],
-        "it signed the callback URLs of unfinished jobs",
-    )
-    notify = _secret_step(
-        path,
-        settings,
-        NOTIFY_FILE,
-        "DARKROOM_NOTIFY__SECRETS",
-        [secret.get_secret_value() for secret in settings.notify.secrets],
-        "it signs your notifications",
-    )
+    folders = (path.parent, settings.data_dir)
+    what = "DARKROOM_SECRET_KEYS", "it signed the callback URLs of unfinished jobs"
+    keys = _secret_step(folders, keyring.FILE, settings.secret_keys, *what)
+    what = "DARKROOM_NOTIFY__SECRETS", "it signs your notifications"
+    notify = _secret_step(folders, keyring.NOTIFY_FILE, settings.notify.secrets, *what)
     unknown = (
         "DARKROOM_SECRET_KEYS as before, or the content of secret-key in the old data folder: with another "
         "key, callbacks of unfinished jobs are refused."
@@ -183,13 +172,13 @@ def next_steps(settings: Settings, path: Path) -> list[str]:
 
 
 def _secret_step(
-    path: Path, settings: Settings, name: str, variable: str, given: list[str], what: str
+    folders: Sequence[Path], name: str, given: Sequence[SecretStr], variable: str, what: str
 ) -> str | None:
     """Return how to pass a secret of a file with PostgreSQL; None if there is no such file."""
-    file = next((f / name for f in (path.parent, settings.data_dir) if (f / name).is_file()), None)
+    file = next((f / name for f in folders if (f / name).is_file()), None)
     if file is None:
         return None
-    if file.read_text().strip() in given:
+    if file.read_text().strip() in [one.get_secret_value() for one in given]:
         return f"{variable} as it is here: {what}."
     # Oldest first: the last one signs.
     others = f",${variable}" if given else ""

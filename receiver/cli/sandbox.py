@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from receiver.cli.console import MISUSED, fail, out, say
 from receiver.cli.options import option
@@ -64,8 +64,6 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def _one_of(option: str, value: str, kind: str) -> Any:
-    from typing import get_args
-
     from receiver.sandbox import config
 
     known = get_args(getattr(config, kind))
@@ -75,13 +73,10 @@ def _one_of(option: str, value: str, kind: str) -> Any:
 
 
 def _sandbox_settings(url: str) -> str:
-    return "\n".join(
-        [
-            f"DARKROOM_GATEWAYS__APIFRAME__BASE_URL={url}",
-            "DARKROOM_GATEWAYS__APIFRAME__API_KEY=afk_sandbox",
-            f"DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL={url}",
-            "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY=aio_sandbox",
-            "DARKROOM_DOWNLOAD__ALLOW_NETWORKS=127.0.0.0/8",
-            "DARKROOM_PUBLIC_URL=http://127.0.0.1:8321",
-        ]
-    )
+    return f"""\
+DARKROOM_GATEWAYS__APIFRAME__BASE_URL={url}
+DARKROOM_GATEWAYS__APIFRAME__API_KEY=afk_sandbox
+DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL={url}
+DARKROOM_GATEWAYS__API_IN_ONE__API_KEY=aio_sandbox
+DARKROOM_DOWNLOAD__ALLOW_NETWORKS=127.0.0.0/8
+DARKROOM_PUBLIC_URL=http://127.0.0.1:8321"""

@@ -185,6 +185,11 @@ def _download(darkroom: Darkroom, sent: _Sent, folder: Path) -> None:
     sent.unsaved += [f"{one.output.id}: {one.why}" for one in saving.failed]
 
 
+def _say_refused(sent: _Sent) -> None:
+    if sent.faults:
+        say("\n".join(["Refused:", *sent.faults]), "red")
+
+
 def _say_what_was_sent(sent: _Sent) -> None:
     if not sent.begun:
         return
@@ -193,8 +198,7 @@ def _say_what_was_sent(sent: _Sent) -> None:
         say(f"{len(sent.jobs)} of {count(len(sent.rows), 'job')} submitted; Darkroom is working on them:")
     for number, job in sent.jobs.items():
         say(f"  line {sent.rows[number].line}: {job.id}" if many else f"  {job.id}")
-    if sent.faults:
-        say("\n".join(["Refused:", *sent.faults]), "red")
+    _say_refused(sent)
     if sent.begun > sent.answered:
         what = f"Line {sent.rows[sent.answered].line}" if many else "The job"
         say(f"{what} may or may not have been submitted. Before you send it again, check with: darkroom jobs")
@@ -223,8 +227,7 @@ def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
             say(f"Saved {count(len(sent.files), 'image')} in {sent.files[0].parent}")
         elif not waited:
             say(f"See progress with: darkroom {f'show {jobs[0].id}' if len(jobs) == 1 else 'jobs --watch'}")
-    if sent.faults:
-        say("\n".join(["Refused:", *sent.faults]), "red")
+    _say_refused(sent)
     if sent.unsaved:
         say("\n".join(["Archived, but not saved here:", *sent.unsaved]), "red")
     unfinished = sum(not job.finished for job in jobs) if waited else 0

@@ -7,7 +7,6 @@ from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from receiver.errors import NoSuchThing
 
@@ -33,10 +32,6 @@ class Assets:
     def url(self, name: str) -> str:
         """Return the URL of a file; raises KeyError if there is none of this name."""
         return self._urls[name]
-
-    def routes(self) -> list[Route]:
-        """Return the one route of these files. No authentication: the sign-in page needs them."""
-        return [Route("/static/{name}", self.serve, methods=["GET"])]
 
     async def serve(self, request: Request) -> Response:
         """Return a file; 404 for one of another version."""

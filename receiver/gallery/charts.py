@@ -16,9 +16,6 @@ from storage.search.usage import Group, Spent
 
 UNKNOWN = "\N{EN DASH}"
 MOST_ROWS = 12
-NAME_CHARS = 34
-"""As many letters of a name as have room beside an amount on a narrow screen."""
-
 DAYS_HEIGHT = 220
 """Pixels from the highest line to the lowest."""
 MOST_DATES = 5
@@ -90,15 +87,12 @@ def days(groups: Sequence[Group]) -> Days:
 
 
 def _bar(name: str, spent: Spent, most: float) -> Bar:
-    about = f", {amount(spent.estimated)} of them estimated" if spent.estimated is not None else ""
+    estimates = f", {amount(spent.estimated)} of them estimated" if spent.estimated is not None else ""
     unknown = f", cost of {spent.unknown:,} not known" if spent.unknown else ""
-    label = f"{name}: {amount(spent.credits)} credits{about}; {spent.jobs:,} jobs{unknown}"
+    label = f"{name}: {amount(spent.credits)} credits{estimates}; {spent.jobs:,} jobs{unknown}"
     length, estimated = _share(spent.credits, most), _share(spent.estimated, most)
-    return Bar(name, _about(spent), f"{label}, {spent.outputs:,} pictures", length, estimated)
-
-
-def _about(spent: Spent) -> str:
-    return ("~" if spent.estimated is not None else "") + amount(spent.credits)
+    about = "~" if spent.estimated is not None else ""
+    return Bar(name, about + amount(spent.credits), f"{label}, {spent.outputs:,} pictures", length, estimated)
 
 
 def _share(part: Decimal | None, most: float) -> float:

@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from receiver.errors import InvalidRequest
 from receiver.gallery.page import PageHandler, PageRequest
@@ -30,13 +29,6 @@ class FindByFile:
     frame: PageHandler
     search: Search
     max_bytes: int
-
-    def routes(self) -> list[Route]:
-        """Return the routes of this page."""
-        return [
-            self.frame.route("GET /find", self.show),
-            self.frame.admitted("POST /find", self.take, scope="read"),
-        ]
 
     def show(self, visit: PageRequest) -> Response:
         """Show the outputs that have exactly these bytes, or ask for a file."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
-from starlette.routing import Route
 
 from receiver.errors import NoSuchThing
 from receiver.gallery import search_box
@@ -35,25 +34,14 @@ class Grid:
     facets: Facets
     clock: Clock
 
-    def routes(self) -> list[Route]:
-        """Return the routes of this page."""
-        return [self.frame.route("GET /", self.show)]
-
     def show(self, visit: PageRequest) -> Response:
         """Show a page of outputs, or what is wrong with the query."""
         q = visit.given("q") or ""
         wanted, faults = search_box.read_asked(q, self.clock())
         if wanted is None:
-            nothing: Page[SearchHit] = Page([], None)
-            words: dict[str, Any] = {
-                "found": nothing,
-                "faults": faults,
-                "counts": None,
-                "facets": [],
-                "newer": None,
-            }
+            empty: dict[str, Any] = {"found": Page([], None), "counts": None, "facets": [], "newer": None}
             # 200, for it is the page of the gallery that was asked for; a browser logs anything else.
-            return visit.page("grid.html", q=q, **words, **_asked(q))
+            return visit.page("grid.html", q=q, faults=faults, **empty, **_asked(q))
         cursor = visit.given("cursor")
         page = self._page(wanted, cursor)
         if MORE in visit.request.headers:

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from receiver.api.query_params import JobQuery
 from receiver.errors import InvalidRequest, NeedsResubmit, NoSuchThing, NotRetryable
@@ -48,15 +47,6 @@ class JobsPages:
     queued: Callable[[], None]
     """Wakes the worker."""
     clock: Clock
-
-    def routes(self) -> list[Route]:
-        """Return the routes of this page."""
-        return [
-            self.frame.route("GET /jobs", self.list),
-            self.frame.route("GET /jobs/{id}", self.show),
-            self.frame.route("GET /jobs/{id}/resubmit", self.ask, scope="submit"),
-            self.frame.route("POST /jobs/{id}/retry", self.retry, scope="submit"),
-        ]
 
     def list(self, visit: PageRequest) -> Response:
         """List jobs by status, newest first."""
@@ -143,8 +133,7 @@ def _id(visit: PageRequest) -> str:
 
 def _counts(counts: Mapping[str, JobCounts], gateway: str) -> dict[str, int]:
     """Return the number of jobs by status; under the empty key all of them."""
-    pages = [page for name, page in counts.items() if gateway in ("", name)]
-    page = total(pages)
+    page = total([page for name, page in counts.items() if gateway in ("", name)])
     return {"": sum(page.counts.values()), **{status.value: page.counts[status] for status in Status}}
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from receiver.errors import Unready
 from receiver.gallery import search_box
@@ -19,6 +18,7 @@ from receiver.gallery.page import PageHandler, PageRequest
 from receiver.gallery.rendering import pretty
 from receiver.http.bucket_threads import BucketThreads
 from receiver.http.sessions import Session
+from receiver.query.language import with_key
 from receiver.schemas.job import proof, timeline
 from storage.archive.archive import Archive
 from storage.errors import StorageError
@@ -44,10 +44,6 @@ class Detail:
     bucket: BucketThreads
     clock: Clock
 
-    def routes(self) -> list[Route]:
-        """Return the routes of this page."""
-        return [self.frame.admitted("GET /outputs/{id}", self.show, scope="read")]
-
     async def show(self, request: Request, session: Session) -> Response:
         """Show one output. `q` is the search it was found by, which decides its neighbours."""
         visit = PageRequest(request, session, NOTHING, self.frame)
@@ -62,6 +58,7 @@ class Detail:
         wanted, _ = search_box.read_asked(q, self.clock())
         job, output = found.job, found.output
         deliveries, outputs = self.search.deliveries(job.id), self.ledger.outputs(job.id)
+        seed = output.seed or job.result.seed or job.request.seed
         events = timeline(job, deliveries, outputs, self.notifications.of_job(job.id))
         return visit.page(
             "output.html",
@@ -73,10 +70,11 @@ class Detail:
             events=events,
             proof=proof(events, job.found_by),
             seeds=_seeds(job, output, record),
-            record=None if record is None else shown_record(record),
+            record=None if record is None else pretty(record),
             record_fault=record_fault,
+            MAX_RECORD_CHARS=MAX_RECORD_CHARS,
             same_prompt=search_box.phrase(job.request.prompt),
-            same_seed=_same_seed(job, output),
+            same_seed=None if seed is None else with_key("", "seed", seed),
             tags=search_box.tagged(job.request.tags),
             **self._neighbours(wanted or SearchFilter(), found),
         )
@@ -96,12 +94,6 @@ class Detail:
             return None, "The bucket did not give it now. Load this page again in a moment."
 
 
-def shown_record(record: Mapping[str, Any]) -> tuple[str, bool]:
-    """Return a record as text, and whether it was cut."""
-    text = pretty(record)
-    return text[:MAX_RECORD_CHARS], len(text) > MAX_RECORD_CHARS
-
-
 def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return what is known of the seed, each fact in words; nothing is derived or guessed."""
     supported = ((record or {}).get("seed") or {}).get("supported")
@@ -112,8 +104,3 @@ def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[t
         ("Reported for this image", output.seed or "none"),
         ("Taken by the model", words.get(supported, "not known")),
     ]
-
-
-def _same_seed(job: Job, output: Output) -> str | None:
-    seed = output.seed or job.result.seed or job.request.seed
-    return None if seed is None else search_box.same_seed(seed)

@@ -6,14 +6,14 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from receiver.gallery.assets import Assets
-from receiver.gallery.charts import NAME_CHARS, UNKNOWN, amount
+from receiver.gallery.charts import UNKNOWN, amount
 from storage.models import rfc3339
 
 PAGE_HEADERS = {
@@ -57,15 +57,12 @@ class Rendering:
             alt=alt_text,
             amount=amount,
             attr_text=plain,
-            beginning=beginning,
             bytes=size,
-            clipped=clipped,
             grouped=grouped,
             moment=moment,
             pretty=pretty,
             query=query,
             rfc3339=rfc3339,
-            segment=segment,
             shape=shape,
             ticks=ticks,
             twice=twice,
@@ -92,11 +89,6 @@ def alt_text(prompt: str) -> str:
     cut = text[:ALT_CHARS]
     # Where words are not set apart by spaces, it is cut between characters.
     return (cut.rpartition(" ")[0] if " " in cut[ALT_CHARS // 2 :] else cut) + "…"
-
-
-def beginning(prompt: str) -> str:
-    """Return as much of a prompt as fits on one line under a picture."""
-    return plain(prompt[:400])[:200]
 
 
 def ticks(text: str) -> Markup:
@@ -148,19 +140,9 @@ def age(seconds: float | None) -> str:
     return f"{seconds:.0f} s"
 
 
-def clipped(text: str) -> str:
-    """Shorten a name for a chart, where text does not wrap."""
-    return text if len(text) <= NAME_CHARS else f"{text[: NAME_CHARS - 1]}…"
-
-
 def twice(word: str) -> tuple[str, str]:
     """Return an option whose value is its label."""
     return word, word
-
-
-def segment(text: str) -> str:
-    """Quote a text as one path segment."""
-    return quote(text, safe="")
 
 
 def shape(width: int, height: int) -> str:

@@ -1,13 +1,11 @@
-"""Connect the pages of the gallery, and return their routes."""
+"""List the routes of the gallery, and connect its pages to what they show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from starlette.routing import Route
-from starlette.types import ExceptionHandler
 
 from receiver.api.health import Health
 from receiver.api.jobs import Api
@@ -32,28 +30,12 @@ COUNTS_S = 0.5
 """How long job counts are cached; `jobs.js` reads them no sooner after an event."""
 
 
-class Part(Protocol):
-    """Some of the gallery's pages."""
-
-    def routes(self) -> list[Route]:
-        """Return the routes of this part."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """All pages."""
+    """All pages: their frame, and their routes, which `/openapi.json` does not have: they are no API."""
 
     frame: PageHandler
-    parts: Sequence[Part]
-
-    def routes(self) -> list[Route]:
-        """Return every route of the gallery. `/openapi.json` does not have them: they are no API."""
-        return [route for part in self.parts for route in part.routes()]
-
-    def handlers(self, handlers: Mapping[Any, ExceptionHandler]) -> dict[Any, ExceptionHandler]:
-        """Return the handlers of errors, with pages for people; see `PageHandler.handlers`."""
-        return self.frame.handlers(handlers)
+    routes: Sequence[Route]
 
 
 def gallery(
@@ -72,17 +54,31 @@ def gallery(
     frame = PageHandler(api.admission, api.admission.sessions, Rendering(assets), public_url)
     ledger, search, notifications, clock = api.ledger, api.search, api.notifications, api.clock
     counts = TtlCache(ledger.job_counts, COUNTS_S)
+    gateways = list(api.submitter.context.gateways)
+    signing_in = SigningIn(frame)
+    detail = Detail(frame, search, ledger, notifications, archive, bucket, clock)
+    by_file = FindByFile(frame, search, max_upload)
+    jobs = JobsPages(frame, ledger, search, notifications, api.retrier, counts, api.queued, clock)
+    submit = SubmitPage(frame, api.submitter, ledger, search, facets, api.queued)
     return Gallery(
         frame,
         [
-            assets,
-            SigningIn(frame),
-            Grid(frame, search, facets, clock),
-            Detail(frame, search, ledger, notifications, archive, bucket, clock),
-            FindByFile(frame, search, max_upload),
-            JobsPages(frame, ledger, search, notifications, api.retrier, counts, api.queued, clock),
-            SubmitPage(frame, api.submitter, ledger, search, facets, api.queued),
-            StatusPage(frame, ledger, api.circuits, health, list(api.submitter.context.gateways), clock),
-            UsagePage(frame, usage, facets, counts, clock),
+            # No authentication: the sign-in page needs them.
+            Route("/static/{name}", assets.serve, methods=["GET"]),
+            frame.open("GET /sign-in", signing_in.ask),
+            frame.open("POST /sign-in", signing_in.sign_in),
+            frame.route("POST /sign-out", signing_in.sign_out),
+            frame.route("GET /", Grid(frame, search, facets, clock).show),
+            frame.admitted("GET /outputs/{id}", detail.show, scope="read"),
+            frame.route("GET /find", by_file.show),
+            frame.admitted("POST /find", by_file.take, scope="read"),
+            frame.route("GET /jobs", jobs.list),
+            frame.route("GET /jobs/{id}", jobs.show),
+            frame.route("GET /jobs/{id}/resubmit", jobs.ask, scope="submit"),
+            frame.route("POST /jobs/{id}/retry", jobs.retry, scope="submit"),
+            frame.route("GET /submit", submit.ask, scope="submit"),
+            frame.route("POST /submit", submit.submit, scope="submit"),
+            frame.route("GET /status", StatusPage(frame, ledger, api.circuits, health, gateways, clock).show),
+            frame.route("GET /usage", UsagePage(frame, usage, facets, counts, clock).show),
         ],
     )

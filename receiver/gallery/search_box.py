@@ -98,11 +98,6 @@ def _link(facet: str, one: FacetCount, text: str) -> FacetLink:
     return FacetLink(one.value, one.outputs, with_key(text, key, one.value), active=False)
 
 
-def same_seed(seed: str) -> str:
-    """Return the query for outputs with this seed."""
-    return with_key("", "seed", seed)
-
-
 def tagged(tags: Any) -> list[tuple[str, str, str]]:
     """Return each tag's name, value and query."""
     return [(name, value, with_key("", "tag", f"{name}={value}")) for name, value in sorted(tags.items())]

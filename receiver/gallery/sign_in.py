@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from receiver.errors import Unauthorized
 from receiver.gallery.forms import read_form, safe_next
@@ -24,14 +23,6 @@ class SigningIn:
     """The pages `/sign-in` and `/sign-out`."""
 
     frame: PageHandler
-
-    def routes(self) -> list[Route]:
-        """Return the routes of this page."""
-        return [
-            self.frame.open("GET /sign-in", self.ask),
-            self.frame.open("POST /sign-in", self.sign_in),
-            self.frame.route("POST /sign-out", self.sign_out),
-        ]
 
     async def ask(self, request: Request) -> Response:
         """Ask for a token."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.responses import Response
-from starlette.routing import Route
 
 from receiver.api.health import Health
 from receiver.gallery.page import PageHandler, PageRequest
@@ -28,10 +27,6 @@ class StatusPage:
     gateways: Sequence[str]
     """The gateways that are configured."""
     clock: Clock
-
-    def routes(self) -> list[Route]:
-        """Return the routes of this page."""
-        return [self.frame.route("GET /status", self.show)]
 
     def show(self, visit: PageRequest) -> Response:
         """Show whether every accepted job is accounted for, and what is unhealthy."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
 
 from receiver.errors import IdempotencyConflict, InvalidRequest
 from receiver.gallery import submit_form
@@ -60,17 +59,10 @@ class SubmitPage:
     queued: Callable[[], None]
     """Wakes the worker."""
 
-    def routes(self) -> list[Route]:
-        """Return the routes of this page."""
-        return [
-            self.frame.route("GET /submit", self.ask, scope="submit"),
-            self.frame.route("POST /submit", self.submit, scope="submit"),
-        ]
-
     def ask(self, visit: PageRequest) -> Response:
         """Show the form: empty, or with `from` filled in from a job or an output."""
         if (origin := visit.given("from")) is None:
-            return self._page(visit, Sheet(submit_form.empty() | self._usual()))
+            return self._page(visit, Sheet(dict.fromkeys(FIELDS, "") | self._usual()))
         made_from = self._from(origin)
         return self._page(
             visit, Sheet(submit_form.written(made_from.job, made_from.seed_reported), made_from=made_from)
@@ -150,12 +142,12 @@ def _known(gateway: Gateway, lately: Sequence[str], gateways: Mapping[str, Gatew
     others = {model for other in gateways.values() if other is not gateway for model in other.models}
     used = [model for model in lately if model in gateway.models or model not in others]
     lacks = {model: _lacking(gateway, model) for model in gateway.models}
-    prices = {model: price for model in gateway.models if (price := _price(gateway, model)) is not None}
+    prices = {model: gateway.estimate(JobRequest(model, "x")) for model in gateway.models}
     return {
         "models": [*used, *(model for model in gateway.models if model not in used)],
         "lacks": lacks,
         "else": _lacking(gateway, ELSE),
-        "prices": prices,
+        "prices": {model: price for model, price in prices.items() if price is not None},
     }
 
 
@@ -163,7 +155,3 @@ def _lacking(gateway: Gateway, model: str) -> list[str]:
     """Return the form fields that a model does not support."""
     everything = JobRequest(model, "x", negative_prompt="x", aspect_ratio="1:1", num_images=2, seed="1")
     return sorted(gateway.unsupported(everything))
-
-
-def _price(gateway: Gateway, model: str) -> float | None:
-    return gateway.estimate(JobRequest(model, "x"))

@@ -47,11 +47,6 @@ def kept(form: Mapping[str, str], values: Typed) -> Typed:
     return {name: value or form.get(f"kept_{name}", "") for name, value in values.items()}
 
 
-def empty() -> Typed:
-    """Return an empty form."""
-    return dict.fromkeys(FIELDS, "")
-
-
 def written(job: Job, seed_reported: str | None) -> Typed:
     """Return the form values that make a job again; a seed not requested is the one reported."""
     request = job.request

@@ -8,7 +8,6 @@ from typing import Any
 
 from starlette.datastructures import QueryParams
 from starlette.responses import Response
-from starlette.routing import Route
 
 from receiver.api.query_params import UsageQuery
 from receiver.errors import InvalidRequest
@@ -37,10 +36,6 @@ class UsagePage:
     facets: Facets
     counts: Callable[[], Mapping[str, JobCounts]]
     clock: Clock
-
-    def routes(self) -> list[Route]:
-        """Return the routes of this page."""
-        return [self.frame.route("GET /usage", self.show)]
 
     def show(self, visit: PageRequest) -> Response:
         """Show credits, by day by default."""
