@@ -13,11 +13,10 @@ from receiver.cli import completion, options
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import FAILED, MISUSED, STOPPED, cell, count, err, fail, out, print_json, say, some
 from receiver.cli.query_args import ids_or_text, query_text
-from receiver.cli.save_images import Saving
+from receiver.cli.save_images import Names, Saving
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
-    from receiver.client.filenames import Template
     from receiver.schemas.output import Output
 
 SHOWN = 10
@@ -70,10 +69,10 @@ def download(
     wanted = filters.query(q=query_text(asked, text))
     if sum((bool(ids), bool(wanted), every)) != 1:
         fail("Say what to download: give ids, a query, or --all.", MISUSED)
-    template = read_template(name)
+    names = read_names(name)
     with connection.open() as darkroom:
         found: list[Output] = []
-        saving = Saving(darkroom, to, template=template, jobs=jobs, records=with_records)
+        saving = Saving(darkroom, to, names, jobs, with_records)
         try:
             found = by_ids(darkroom, ids) if ids else _listed(darkroom, wanted)
             saving.run(found)
@@ -100,12 +99,12 @@ def by_ids(darkroom: Darkroom, ids: Sequence[str]) -> list[Output]:
     return list(found.values())
 
 
-def read_template(text: str | None) -> Template | None:
+def read_names(text: str | None) -> Names | None:
     """Parse `--name`; exit with a message if it is malformed."""
     from receiver.client.filenames import BadTemplate, Template
 
     try:
-        return None if text is None else Template(text)
+        return None if text is None else Names(Template(text))
     except BadTemplate as error:
         fail(f"--name {text}: {error}", MISUSED)
 

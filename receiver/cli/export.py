@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -95,7 +96,7 @@ def export(
     if bom and kind is not Format.CSV:
         fail("--bom only works with csv.", MISUSED)
     with connection.open() as darkroom:
-        run = _Run(darkroom, wanted, to, jobs=jobs, bom=bom, overwrite=overwrite)
+        run = _Run(darkroom, wanted, to, jobs, "utf-8-sig" if bom else "utf-8", overwrite)
         try:
             run(kind)
         except KeyboardInterrupt:
@@ -115,29 +116,28 @@ def _format(form: Format | None, to: Path | None) -> Format:
     return kind
 
 
+@dataclass(slots=True)
 class _Run:
     """One export, with its counts."""
 
-    def __init__(
-        self,
-        darkroom: Darkroom,
-        wanted: Mapping[str, str],
-        to: Path | None,
-        *,
-        jobs: int,
-        bom: bool,
-        overwrite: bool,
-    ) -> None:
-        self._darkroom, self._wanted, self._to, self._jobs = darkroom, wanted, to, jobs
-        self._encoding, self._overwrite = "utf-8-sig" if bom else "utf-8", overwrite
-        self._on_terminal = to is None and sys.stdout.isatty()
-        self._done = 0
-        self._failed: list[str] = []
+    darkroom: Darkroom
+    wanted: Mapping[str, str]
+    to: Path | None
+    jobs: int
+    encoding: str
+    overwrite: bool
+    done: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    @property
+    def on_terminal(self) -> bool:
+        """Return whether the table is shown on a terminal."""
+        return self.to is None and sys.stdout.isatty()
 
     def __call__(self, kind: Format) -> None:
         """Write the file in the requested format."""
-        with progress(quiet=self._on_terminal) as bar:
-            total = None if bar.disable else _total(self._darkroom, self._wanted)
+        with progress(quiet=self.on_terminal) as bar:
+            total = None if bar.disable else _total(self.darkroom, self.wanted)
             task = bar.add_task("Exporting", total=total)
             match kind:
                 case Format.CSV | Format.JSONL:
@@ -156,17 +156,17 @@ class _Run:
 
     def report(self) -> None:
         """Print how much was exported; exit with 1 if an image could not be downloaded."""
-        missing = f"; {len(self._failed)} could not be downloaded" if self._failed else ""
-        where = f" to {self._to}" if self._to else ""
-        say(f"Exported {count(self._done, 'image')}{where}{missing}.")
-        if self._failed:
-            say("\n".join(some(self._failed, SHOWN)), "red")
+        missing = f"; {len(self.failed)} could not be downloaded" if self.failed else ""
+        where = f" to {self.to}" if self.to else ""
+        say(f"Exported {count(self.done, 'image')}{where}{missing}.")
+        if self.failed:
+            say("\n".join(some(self.failed, SHOWN)), "red")
             raise typer.Exit(FAILED)
 
     def _rows(self, rows: Rows, bar: Progress, task: TaskID) -> None:
-        for output in self._darkroom.search(limit=None, **self._wanted):
+        for output in self.darkroom.search(limit=None, **self.wanted):
             rows.add(output)
-            self._done += 1
+            self.done += 1
             bar.advance(task)
         rows.close()
 
@@ -174,30 +174,30 @@ class _Run:
         from receiver.export.tables import CsvRows, JsonRows
 
         if kind is Format.JSONL:
-            return JsonRows(file, shown=escaped if self._on_terminal else str)
-        return CsvRows(file, shown=plain if self._on_terminal else str)
+            return JsonRows(file, shown=escaped if self.on_terminal else str)
+        return CsvRows(file, shown=plain if self.on_terminal else str)
 
     def _fill(self, bundle: Bundle, bar: Progress, task: TaskID) -> None:
         from receiver.export.bundles import fill
 
-        def done(got: Fetched) -> None:
-            self._done += 1
+        def count_one(got: Fetched) -> None:
+            self.done += 1
             if got.why is not None:
-                self._failed.append(f"  {got.output.id}: {got.why}")
+                self.failed.append(f"  {got.output.id}: {got.why}")
             bar.advance(task)
 
-        outputs = self._darkroom.search(limit=None, **self._wanted)
-        fill(bundle, self._darkroom, outputs, jobs=self._jobs, done=done)
+        outputs = self.darkroom.search(limit=None, **self.wanted)
+        fill(bundle, self.darkroom, outputs, jobs=self.jobs, done=count_one)
 
     def _bag(self, bar: Progress, task: TaskID) -> None:
         from receiver.export.bundles import Bag
 
-        assert self._to is not None
-        part = self._to.with_name(f".{self._to.name}.part")
+        assert self.to is not None
+        part = self.to.with_name(f".{self.to.name}.part")
         with closing(Bag(part)) as bag:
             self._fill(bag, bar, task)
-        query = " ".join(f"{name}={value}" for name, value in self._wanted.items()) or "everything"
-        description = f"Archived images of the Darkroom at {self._darkroom.url}, found by {query}"
+        query = " ".join(f"{name}={value}" for name, value in self.wanted.items()) or "everything"
+        description = f"Archived images of the Darkroom at {self.darkroom.url}, found by {query}"
         bag.finish(
             {
                 "Bag-Software-Agent": "darkroom export",
@@ -205,20 +205,20 @@ class _Run:
                 "External-Description": description,
             }
         )
-        part.rename(self._to)
+        part.rename(self.to)
 
     @contextmanager
     def _text(self) -> Iterator[IO[str]]:
-        if self._to is None:
+        if self.to is None:
             file = io.TextIOWrapper(
-                sys.stdout.buffer, self._encoding, newline="", errors="replace", write_through=True
+                sys.stdout.buffer, self.encoding, newline="", errors="replace", write_through=True
             )
             try:
                 yield file
             finally:
                 file.detach()
             return
-        with self._draft() as path, path.open("w", -1, self._encoding, "replace", "") as text:
+        with self._draft() as path, path.open("w", -1, self.encoding, "replace", "") as text:
             yield text
 
     @contextmanager
@@ -226,12 +226,12 @@ class _Run:
         """Open a temporary file that is renamed at the end, or else removed."""
         from receiver.client.download import appear
 
-        assert self._to is not None
-        self._to.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._to.with_name(f".{self._to.name}.{os.getpid()}.part")
+        assert self.to is not None
+        self.to.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.to.with_name(f".{self.to.name}.{os.getpid()}.part")
         try:
             yield draft
-            appear(draft, self._to, over=self._overwrite)
+            appear(draft, self.to, over=self.overwrite)
         finally:
             draft.unlink(missing_ok=True)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
@@ -30,17 +29,12 @@ if TYPE_CHECKING:
     from receiver.schemas.notification import Notification
 
 
-class State(StrEnum):
-    """What became of a notification."""
+State = Literal["pending", "delivered", "failed"]
+"""What became of a notification."""
 
-    PENDING = "pending"
-    DELIVERED = "delivered"
-    FAILED = "failed"
-
-
-_IN_API = {State.PENDING: "owed", State.DELIVERED: "delivered", State.FAILED: "given_up"}
-_SHOWN = {value: str(state) for state, value in _IN_API.items()}
-_STYLES: Mapping[str, str] = {State.PENDING: "yellow", State.DELIVERED: "green", State.FAILED: "red"}
+_IN_API: Mapping[str, str] = {"pending": "owed", "delivered": "delivered", "failed": "given_up"}
+_SHOWN = {value: state for state, value in _IN_API.items()}
+_STYLES = {"pending": "yellow", "delivered": "green", "failed": "red"}
 
 Ids = Annotated[
     list[str] | None,
@@ -93,10 +87,10 @@ def notifications(
     """List the notifications sent to your application, newest job first, and whether each was delivered."""
     if context.invoked_subcommand is not None:
         return
-    if failed and state not in {None, State.FAILED}:
+    if failed and state not in {None, "failed"}:
         fail("--failed means --state failed; give only one of them.", MISUSED)
     with connection.open() as darkroom:
-        query = filters.query(State.FAILED if failed else state)
+        query = filters.query("failed" if failed else state)
         found = list(darkroom.notifications(limit=limit, **query))
     if as_json:
         print_json(found)
@@ -124,7 +118,7 @@ def replay(
     if bool(ids) == (failed or narrowed) or (narrowed and not failed):
         fail("Say which ones: give ids, or --failed, optionally with --since 7d or --job.", MISUSED)
     with connection.open() as darkroom:
-        query = filters.query(State.FAILED)
+        query = filters.query("failed")
         found = list(darkroom.notifications(limit=None, **query)) if failed else []
         wanted = [one.id for one in found] or list(ids or [])
         if failed:

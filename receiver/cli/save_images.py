@@ -8,7 +8,7 @@ import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,26 +111,21 @@ class Names:
         return name
 
 
+@dataclass(slots=True)
 class Saving:
     """One run of downloads; `saved` and `failed` are valid at any time, also after an interrupt.
 
-    `template`: file names, which then never replace others; by default the image's id.
+    `names`: file names, which then never replace others; by default the image's id.
     `jobs`: how many at once. `records`: save the record beside each image, as `<name>.json`.
     """
 
-    def __init__(
-        self,
-        darkroom: Darkroom,
-        folder: Path,
-        *,
-        template: Template | None = None,
-        jobs: int = 4,
-        records: bool = False,
-    ) -> None:
-        self.saved: list[Saved] = []
-        self.failed: list[Failed] = []
-        self._darkroom, self._folder, self._jobs, self._records = darkroom, folder, jobs, records
-        self._names = None if template is None else Names(template)
+    darkroom: Darkroom
+    folder: Path
+    names: Names | None = None
+    jobs: int = 4
+    records: bool = False
+    saved: list[Saved] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
 
     def run(self, outputs: Sequence[Output]) -> None:
         """Save every image; a file that exists with the right digest is not downloaded again.
@@ -141,14 +136,14 @@ class Saving:
         from receiver.export.prefetch import prefetched
 
         # Not in the threads, so that another run gives the same names.
-        names = self._names.give(outputs, self._folder) if self._names else [None] * len(outputs)
+        names = self.names.give(outputs, self.folder) if self.names else [None] * len(outputs)
         work = zip(outputs, names, strict=True)
         with _bar(len(outputs), sum(output.bytes for output in outputs)) as (bar, task):
 
             def save(one: tuple[Output, str | None], stop: threading.Event) -> None:
                 self._save(*one, stop, lambda length: bar.advance(task, length))
 
-            for number, _ in enumerate(prefetched(save, work, threads=self._jobs, stop_s=STOP_S), start=1):
+            for number, _ in enumerate(prefetched(save, work, threads=self.jobs, stop_s=STOP_S), start=1):
                 bar.update(task, done=number)
         order = {output.id: number for number, output in enumerate(outputs)}
         self.saved.sort(key=lambda one: order[one.output.id])
@@ -169,8 +164,8 @@ class Saving:
 
         try:
             path = self._download(output, name, on_bytes)
-            if self._records:
-                write_record(self._darkroom, output, path)
+            if self.records:
+                write_record(self.darkroom, output, path)
             self.saved.append(Saved(output, path, fetched=came > 0))
         except (ApiError, Damaged, OSError) as error:
             if isinstance(error, ApiError) and error.status in {401, 403}:
@@ -180,12 +175,12 @@ class Saving:
 
     def _download(self, output: Output, name: str | None, on_bytes: Callable[[int], None]) -> Path:
         try:
-            return self._darkroom.download(output, self._folder, name=name, on_bytes=on_bytes)
+            return self.darkroom.download(output, self.folder, name=name, on_bytes=on_bytes)
         except FileExistsError:
-            if self._names is None:
+            if self.names is None:
                 raise
-        name = self._names.other(output)
-        return self._darkroom.download(output, self._folder, name=name, on_bytes=on_bytes)
+        name = self.names.other(output)
+        return self.darkroom.download(output, self.folder, name=name, on_bytes=on_bytes)
 
 
 def _holds(path: Path, output: Output) -> bool:

@@ -7,9 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,13 +22,6 @@ if TYPE_CHECKING:
     from receiver.settings import Settings
 
 
-class Only(StrEnum):
-    """The roles that serve one part only."""
-
-    CALLBACKS = "callbacks"
-    API = "api"
-
-
 def serve(
     *,
     host: Annotated[str | None, options.option("Overrides DARKROOM_HOST.", "HOST", "--host")] = None,
@@ -38,7 +30,7 @@ def serve(
         bool, typer.Option("--work/--no-work", help="Also work on jobs, or leave that to `darkroom work`.")
     ] = True,
     only: Annotated[
-        Only | None,
+        Literal["callbacks", "api"] | None,
         options.option(
             "Serve one part only, and do no work: `callbacks`, which may face the internet and needs no "
             "bucket, or `api`, with the gallery.",

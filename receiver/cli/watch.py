@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -112,23 +113,23 @@ def _display(
         yield lambda jobs: live.update(table(jobs), refresh=True)
 
 
+@dataclass
 class _Changes:
     """Print a line for each job that is new or changed since the last poll."""
 
-    def __init__(self, *, as_json: bool) -> None:
-        self._as_json = as_json
-        self._seen: dict[str, tuple[Any, ...]] = {}
+    as_json: bool
+    seen: dict[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def __call__(self, jobs: Sequence[Job]) -> None:
         # Oldest first, as things happen.
         for job in reversed(jobs):
             state = (job.status, len(job.outputs), job.error and job.error.code)
-            if self._seen.get(job.id) != state:
-                self._seen[job.id] = state
+            if self.seen.get(job.id) != state:
+                self.seen[job.id] = state
                 self._print(job)
 
     def _print(self, job: Job) -> None:
-        if self._as_json:
+        if self.as_json:
             print_json(job, indent=None)
             return
         error = f"  {job.error.code}" if job.error else ""

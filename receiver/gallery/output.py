@@ -97,7 +97,7 @@ class Detail:
 def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """Return what is known of the seed, each fact in words; nothing is derived or guessed."""
     supported = ((record or {}).get("seed") or {}).get("supported")
-    words = {True: "yes, as asked for here", False: "no; a seed would change nothing", None: "not known"}
+    words = {True: "yes, as asked for here", False: "no; a seed would change nothing", None: "unknown"}
     return [
         ("Asked for", job.request.seed or "none"),
         ("Reported for the job", job.result.seed or "none"),

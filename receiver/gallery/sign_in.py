@@ -40,7 +40,7 @@ class SigningIn:
             session = self.frame.sessions.begin(form.get("token", ""), secure=secure)
         except Unauthorized:
             self.frame.admission.limits.stranger(request)
-            wrong = "This token is not known. Check its spelling, or ask the operator of this Darkroom."
+            wrong = "This token is unknown here. Check its spelling, or ask the operator of this Darkroom."
             return self._form(request, form.get("next"), wrong=wrong, status=401)
         answer = RedirectResponse(safe_next(form.get("next")), 303, {"cache-control": "no-store"})
         self.frame.sessions.keep(session, answer)

@@ -16,11 +16,11 @@ from sqlalchemy import event, update
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.gallery.charts import amount
+from receiver.gallery.find_by_file import MAX_AROUND
 from receiver.gallery.grid import A_PAGE, MORE
 from receiver.gallery.output import MAX_RECORD_CHARS
 from receiver.gallery.rendering import NARROWEST, WIDEST, alt_text, shape
 from receiver.gallery.search_box import phrase
-from receiver.gallery.uploads import MAX_AROUND
 from receiver.query.language import read_query_text
 from receiver.sandbox import SandboxServer
 from storage.ledger.schema import jobs
@@ -121,7 +121,7 @@ def test_the_page_of_an_output_tells_everything(hung: Hung, submitter: httpx.Cli
     for fact in (
         *(job["request"]["prompt"], "blurry, <b>text</b>", "api-in-one", "imagen4-ultra"),
         *(output["sha256"], output["key"], job["id"], job["gateway_job_id"], output["media_type"]),
-        *(f"{output['width']}\u00d7{output['height']}", "the gateway confirmed it when asked", "archived"),
+        *(f"{output['width']}\u00d7{output['height']}", "confirmed by asking the gateway", "archived"),
         *(
             "Asked for 42",
             "Reported for the job 42",
@@ -286,6 +286,7 @@ def test_a_long_record_is_cut_and_credits_are_told_in_full(hung: Hung, reader: h
     found = page(reader.get(f"/outputs/{job['outputs'][0]}"))
     assert amount(1234567.5) in found.text
     assert "Only its beginning is shown." in found.text
+    assert "z" * MAX_RECORD_CHARS not in found.text
     assert found.links().count(f"/v1/outputs/{job['outputs'][0]}/record") == 2
 
 
