@@ -102,5 +102,5 @@ def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[t
         ("Asked for", job.request.seed or "none"),
         ("Reported for the job", job.result.seed or "none"),
         ("Reported for this image", output.seed or "none"),
-        ("Taken by the model", words.get(supported, "not known")),
+        ("Taken by the model", words.get(supported, "unknown")),
     ]
