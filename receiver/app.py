@@ -6,6 +6,7 @@ What only some roles need is imported where it is connected, so that no process 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from receiver.keyring import secret_keys
 from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
 from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Role, Service
-from receiver.settings import Settings, require, variable
+from receiver.settings import DownloadSettings, Settings, WorkerSettings, require, variable
 from receiver.telemetry.metrics import Metrics
 from storage.archive.keys import Keys
 from storage.errors import StorageError
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from receiver.thumbnails.cache import Thumbnails
     from storage.archive.object_store import ObjectStore
 
-log = structlog.get_logger("darkroom.bell")
+log = structlog.get_logger("darkroom.wakeup")
 
 
 def build(
@@ -80,32 +81,27 @@ def build(
     bucket = open_bucket(settings, factories)
     resources = open_resources(settings, clock, factories, webhook_secrets=policy.secrets)
     base = _Base(settings, role, clock, factories, resources, admission)
-    return _service(base, _jobs(base, bucket, policy, timing or _timing(settings)))
+    return _service(base, _jobs(base, bucket, policy, timing or _timing(settings.worker)))
 
 
+@dataclass
 class _Base:
     """What the parts of every role share."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        role: Role,
-        clock: Clock,
-        factories: Factories,
-        resources: Resources,
-        admission: Admission,
-    ) -> None:
-        self.settings = settings
-        self.role = role
-        self.clock = clock
-        self.factories = factories
-        self.resources = resources
-        self.admission = admission
-        self.metrics = Metrics(resources.gateways)
-        self.wakeup = _wakeup(resources.database, self.metrics)
-        self.backlog = Backlog(resources.database, clock)
-        self.circuits = Circuits(resources.database, clock)
-        self.notifications = Notifications(resources.database, clock)
+    settings: Settings
+    role: Role
+    clock: Clock
+    factories: Factories
+    resources: Resources
+    admission: Admission
+
+    def __post_init__(self) -> None:
+        database = self.resources.database
+        self.metrics = Metrics(self.resources.gateways)
+        self.wakeup = _wakeup(database, self.metrics)
+        self.backlog = Backlog(database, self.clock)
+        self.circuits = Circuits(database, self.clock)
+        self.notifications = Notifications(database, self.clock)
 
 
 def _service(base: _Base, jobs: JobParts | None) -> Service:
@@ -170,7 +166,7 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     )
     urls = CallbackUrls(settings.public_url, resources.tokens)
     submitter = Submitter(context, urls, policy.check, policy.default, bucket.keys.faults)
-    downloader = Downloader(_download_policy(settings))
+    downloader = Downloader(_download_policy(settings.download))
     notifier = _notifier(base, policy, timing)
     worker = Worker(
         context,
@@ -186,7 +182,6 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     return JobParts(
         bucket=bucket,
         client=client,
-        sender=sender,
         breaker=breaker,
         submitter=submitter,
         retrier=Retrier(context),
@@ -334,7 +329,7 @@ def _unverified(settings: Settings) -> dict[str, str]:
 
 def _wakeup(database: Database, metrics: Metrics) -> WakeupChannel:
     def lost(error: Exception) -> None:
-        metrics.count("darkroom_ledger_errors_total", part="bell")
+        metrics.count("darkroom_ledger_errors_total", part="wakeup")
         why = str(error) if isinstance(error, StorageError) else type(error).__name__
         log.warning("other processes are not heard; the ledger is looked at once a second", why=why)
 
@@ -370,16 +365,14 @@ def _arrived(jobs: JobParts | None, wakeup: WakeupChannel) -> Callable[[], None]
     return arrived
 
 
-def _timing(settings: Settings) -> Timing:
-    worker = settings.worker
+def _timing(worker: WorkerSettings) -> Timing:
     later = Timing().callback_polls[1:]
     return Timing(callback_polls=(worker.first_poll, *later), poll_only=worker.poll_interval)
 
 
-def _download_policy(settings: Settings) -> DownloadPolicy:
+def _download_policy(download: DownloadSettings) -> DownloadPolicy:
     from receiver.download.downloader import DownloadPolicy
 
-    download = settings.download
     return DownloadPolicy(
         allow_networks=tuple(ip_network(network) for network in download.allow_networks),
         max_bytes=download.max_bytes,

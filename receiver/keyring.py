@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -42,13 +42,6 @@ def notify_secrets(settings: Settings) -> list[str]:
 def new_webhook_secret() -> str:
     """Return a new secret in the format of the Standard Webhooks specification: 32 random bytes."""
     return f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode('ascii')}"
-
-
-def all_forms(webhook_secrets: Iterable[str]) -> Iterator[str]:
-    """Yield the secrets of notifications, with and without their prefix `whsec_`."""
-    for secret in webhook_secrets:
-        yield secret
-        yield secret.removeprefix("whsec_")
 
 
 def every_secret(model: BaseModel) -> Iterator[str]:

@@ -98,9 +98,6 @@ class Redactor:
         # The same few paths, headers and reasons recur.
         self._short = lru_cache(maxsize=512)(self._text)
 
-    def __repr__(self) -> str:
-        return "Redactor()"
-
     def secrets(self, text: str) -> str:
         """Redact secrets and callback tokens; return the rest as it is."""
         text = _PLACE.sub(rf"\1{MASK}", _TOKEN.sub(_without_token, text))

@@ -14,7 +14,7 @@ from receiver.callbacks.tokens import CallbackTokens
 from receiver.errors import EndpointForbidden, SettingsError
 from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
-from receiver.keyring import all_forms, every_secret, notify_secrets, secret_keys
+from receiver.keyring import every_secret, notify_secrets, secret_keys
 from receiver.redaction import Redactor
 from receiver.settings import Settings
 from storage.archive.keys import Keys
@@ -78,7 +78,8 @@ def open_resources(
     """
     keys = secret_keys(settings)
     gateways = settings.gateways.verifiers() if only_callbacks else settings.gateways.adapters()
-    redactor = Redactor([*every_secret(settings), *keys, *all_forms(webhook_secrets)])
+    bare = [secret.removeprefix("whsec_") for secret in webhook_secrets]
+    redactor = Redactor([*every_secret(settings), *keys, *webhook_secrets, *bare])
     database = factories.database(settings.ledger_url)
     return Resources(
         database=database,

@@ -72,7 +72,6 @@ class Timing:
         return sum(waits[: polls + 1]) + beyond * waits[-1]
 
     def _poll_waits(self, *, callback_expected: bool) -> tuple[float, ...]:
-        """Return the waits between polls; the last one repeats."""
         if callback_expected:
             return self.callback_polls
         return tuple(self.poll_only * factor for factor in (1, 1.5, 2.25, 3.375, 5))

@@ -24,7 +24,6 @@ from storage.ledger.wakeup import WakeupChannel
 if TYPE_CHECKING:
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader
-    from receiver.gateways.client import GatewayClient
     from receiver.jobs.circuit_breaker import CircuitBreaker
     from receiver.jobs.retry import Retrier
     from receiver.jobs.submit import Submitter
@@ -59,7 +58,6 @@ class JobParts:
 
     bucket: Bucket
     client: httpx.Client
-    sender: GatewayClient
     breaker: CircuitBreaker
     submitter: Submitter
     retrier: Retrier

@@ -124,9 +124,9 @@ def _base_url(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    if "/" in _base_url(value).partition("://")[2]:
+    if "/" in value.partition("://")[2]:
         raise ValueError("must end with the host or port, without a path")
-    return _base_url(value)
+    return value
 
 
 def _template(value: str) -> str:
@@ -149,6 +149,6 @@ SigningKeys = Annotated[Secrets, AfterValidator(_keys)]
 WebhookSecrets = Annotated[Secrets, AfterValidator(_webhook_secrets)]
 ApiTokens = Annotated[Secrets, AfterValidator(_tokens)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
-Origin = Annotated[str, AfterValidator(_origin)]
+Origin = Annotated[BaseUrl, AfterValidator(_origin)]
 KeyTemplate = Annotated[str, AfterValidator(_template)]
 KeyPrefix = Annotated[str, AfterValidator(_prefix)]

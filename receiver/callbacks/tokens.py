@@ -21,12 +21,8 @@ SALT = "darkroom.callback.v1"
 MAX_TOKEN_CHARS = 299
 
 CLOCK_SLACK_S = 3600
-"""How far in the future a token may have been made.
-
-The signature proves that it was made here, so a future date only means that a clock was set back since, or
-that replicas disagree. To refuse it would lose a callback that was paid for; to accept any date would let a
-token made under a wildly wrong clock live for ever. An hour covers every correction but a wrong year.
-"""
+"""How far in the future a token may have been made: a clock may have been set back since, or replicas
+disagree. With no limit, a token made under a wildly wrong clock would be valid for ever."""
 
 # Payload, time and signature. A compressed payload begins with a dot and so does not fit: ours never are.
 _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.([A-Za-z0-9_-]+)", re.ASCII)
@@ -75,9 +71,6 @@ class CallbackTokens:
         self._secret_keys = list(secret_keys)
         self._serializer = self._made_at(clock)
         self._unsigner = cast("TimestampSigner", self._serializer.make_signer(SALT))
-
-    def __repr__(self) -> str:
-        return f"CallbackTokens({len(self._secret_keys)} keys, max_age_s={self._max_age_s})"
 
     def make(self, gateway: str, job_id: str, *, submission: int = 1, made_at: int | None = None) -> str:
         """Sign a token of fewer than 300 characters; raises ValueError if the names do not fit in one.

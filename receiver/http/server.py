@@ -83,7 +83,7 @@ class Connections:
 
 
 class Servable(Protocol):
-    """A service that can be served."""
+    """A service that makes its own ASGI application."""
 
     @property
     def connections(self) -> Connections:
@@ -94,10 +94,6 @@ class Servable(Protocol):
 
     def limit_waiters(self, connections: int) -> None:
         """Let no more requests wait than leave some of so many connections for others."""
-
-
-class Application(Servable, Protocol):
-    """A service that makes its own ASGI application."""
 
     def asgi(self, *, work: bool) -> Starlette:
         """Return the application; its lifespan starts and stops the service."""
@@ -111,7 +107,7 @@ def serve(service: Servable, app: Starlette, listener: socket.socket) -> None:
 
 
 @contextmanager
-def served(service: Application, listener: socket.socket, *, work: bool = True) -> Iterator[str]:
+def served(service: Servable, listener: socket.socket, *, work: bool = True) -> Iterator[str]:
     """Serve from a thread within the context; yields the URL."""
     url = address(listener)
     started = threading.Event()

@@ -105,18 +105,9 @@ class Sessions:
 
     def keep(self, session: Session, response: Response) -> None:
         """Set the cookie of a session."""
-        value = self._cookies.dumps(
-            [session.mark, session.nonce, session.began, session.used, int(session.secure)]
-        )
-        response.set_cookie(
-            COOKIE,
-            str(value),
-            max_age=IDLE_S,
-            path="/",
-            secure=session.secure,
-            httponly=True,
-            samesite="lax",
-        )
+        parts = [session.mark, session.nonce, session.began, session.used, int(session.secure)]
+        value = self._cookies.dumps(parts)
+        response.set_cookie(COOKIE, str(value), max_age=IDLE_S, secure=session.secure, httponly=True)
 
     def renew(self, session: Session, response: Response) -> None:
         """Set its cookie again if it is old, unless the response sets or deletes it already."""
@@ -128,7 +119,7 @@ class Sessions:
 
     def end(self, response: Response) -> None:
         """Delete the cookie."""
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="lax")
+        response.delete_cookie(COOKIE, httponly=True)
 
     def _lasts(self, session: Session) -> bool:
         now = self._now()

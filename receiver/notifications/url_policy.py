@@ -67,12 +67,11 @@ class NotifyPolicy:
         return addresses
 
     def _judge(self, target: Target, addresses: Sequence[Address]) -> None:
-        if all(address_allowed(address, self.networks) for address in addresses):
-            return
-        self._judge_name(target)
-        for address in addresses:
-            reason = None if address_allowed(address, self.networks) else forbidden_reason(address)
-            if reason:
+        outside = [address for address in addresses if not address_allowed(address, self.networks)]
+        if outside:
+            self._judge_name(target)
+        for address in outside:
+            if reason := forbidden_reason(address):
                 raise EndpointForbidden(
                     f"{target.authority} leads to a forbidden address: {reason}. "
                     "DARKROOM_NOTIFY__ALLOW_NETWORKS can allow it."

@@ -77,57 +77,39 @@ def _read(name: str, sentence: str, *labels: Label) -> MetricSpec:
 
 
 _HTTP = (
-    _counter(
-        "darkroom_http_requests_total",
-        "HTTP requests; `route` is the template, or `none`.",
-        Label("route"), Label("method"), Label("status"),
-    ),
-    _histogram(
-        "darkroom_http_request_seconds",
-        "Seconds from a request to the end of its response; `?wait=` and `/v1/events` wait on purpose.",
-        FAST, Label("route"), Label("method"),
-    ),
+    _counter("darkroom_http_requests_total", "HTTP requests; `route` is the template, or `none`.",
+             Label("route"), Label("method"), Label("status")),
+    _histogram("darkroom_http_request_seconds",
+               "Seconds from a request until its whole response; `?wait=` and `/v1/events` wait on purpose.",
+               FAST, Label("route"), Label("method")),
     _counter("darkroom_api_requests_refused_total", "Requests over their rate limit, refused with 429."),
     _read("darkroom_requests_waiting", "Requests that wait for jobs to move: `?wait=` and `/v1/events`."),
 )  # fmt: skip
 
 _CALLBACKS = (
     _counter("darkroom_callbacks_total", "Callbacks, by outcome.", GATEWAY, CALLBACK),
-    _counter(
-        "darkroom_callbacks_bad_token_total",
-        "Callbacks refused as `bad_token`, by the reason, which the response does not give.",
-        GATEWAY, _label("reason", "forged", "expired", "foreign", "missing"),
-    ),
-    _histogram(
-        "darkroom_callback_seconds", "Seconds from a callback's arrival until it was on disk.", FAST, GATEWAY
-    ),
+    _counter("darkroom_callbacks_bad_token_total",
+             "Callbacks refused as `bad_token`, by the reason, which the response does not give.", GATEWAY,
+             _label("reason", "forged", "expired", "foreign", "missing")),
+    _histogram("darkroom_callback_seconds", "Seconds from a callback's arrival until it was on disk.", FAST,
+               GATEWAY),
     _histogram("darkroom_intake_batch_callbacks", "Callbacks written in one commit.", BATCH),
     _read("darkroom_intake_waiting_callbacks", "Callbacks waiting in memory for a commit."),
-    _counter(
-        "darkroom_callbacks_unwritten_total",
-        "Callbacks refused with 503, because the ledger failed or too many were waiting. Must not grow.",
-        _label("reason", "ledger", "full"),
-    ),
+    _counter("darkroom_callbacks_unwritten_total",
+             "Callbacks refused with 503, because the ledger failed or too many were waiting. Must not grow.",
+             _label("reason", "ledger", "full")),
 )  # fmt: skip
 
 _GATEWAYS = (
-    _counter(
-        "darkroom_submissions_total", "Submissions, by the gateway's response.", GATEWAY, SUBMISSION
-    ),
+    _counter("darkroom_submissions_total", "Submissions, by the gateway's response.", GATEWAY, SUBMISSION),
     _counter("darkroom_polls_total", "Polls of jobs, by the gateway's response.", GATEWAY, POLL),
-    _histogram(
-        "darkroom_gateway_request_seconds", "Seconds until the response of a gateway.",
-        SLOW, GATEWAY, _label("call", "submit", "poll"),
-    ),
-    _counter(
-        "darkroom_results_total",
-        "Results, by how they were found; `poll` means that the expected callback did not come.",
-        GATEWAY, _label("found_by", *FoundBy),
-    ),
-    _read(
-        "darkroom_gateway_paused", "1 while nothing is submitted to a gateway, by the code of the reason.",
-        GATEWAY, PAUSE,
-    ),
+    _histogram("darkroom_gateway_request_seconds", "Seconds until the response of a gateway.", SLOW, GATEWAY,
+               _label("call", "submit", "poll")),
+    _counter("darkroom_results_total",
+             "Results, by how they were found; `poll` means that the expected callback did not come.",
+             GATEWAY, _label("found_by", *FoundBy)),
+    _read("darkroom_gateway_paused", "1 while nothing is submitted to a gateway, by the code of the reason.",
+          GATEWAY, PAUSE),
 )  # fmt: skip
 
 _WORK = (
@@ -147,36 +129,26 @@ _IMAGES = (
     _histogram("darkroom_download_seconds", "Seconds of a successful download.", SLOW, GATEWAY),
     _counter("darkroom_images_archived_total", "Images stored in the bucket and verified.", GATEWAY),
     _counter("darkroom_archived_bytes_total", "Bytes of the images stored in the bucket.", GATEWAY),
-    _histogram(
-        "darkroom_result_to_archive_seconds",
-        "Seconds from the callback or poll with a result until its images were archived.",
-        LONG, GATEWAY,
-    ),
-    _counter(
-        "darkroom_store_errors_total", "Failed operations on the bucket, by kind.",
-        _label("kind", "unavailable", "misconfigured", "corrupt", "conflict"),
-    ),
+    _histogram("darkroom_result_to_archive_seconds",
+               "Seconds from the callback or poll with a result until its images were archived.", LONG,
+               GATEWAY),
+    _counter("darkroom_store_errors_total", "Failed operations on the bucket, by kind.",
+             _label("kind", "unavailable", "misconfigured", "corrupt", "conflict")),
 )  # fmt: skip
 
 _LEDGER = (
     _read("darkroom_jobs", "Jobs in the ledger, by status.", GATEWAY, STATUS),
     _read("darkroom_jobs_accepted_total", "Jobs that were ever accepted.", GATEWAY),
-    _read(
-        "darkroom_jobs_found_by_polling",
-        "Jobs whose expected callback did not come, and whose result a poll found.", GATEWAY,
-    ),
+    _read("darkroom_jobs_found_by_polling",
+          "Jobs whose expected callback did not come, and whose result a poll found.", GATEWAY),
     _read("darkroom_status_balanced", "1 if every accepted job is accounted for. Must be 1."),
     _read("darkroom_oldest_unfinished_job_age_seconds", "Age of the oldest unfinished job.", GATEWAY),
-    _read(
-        "darkroom_oldest_unarchived_result_age_seconds",
-        "Age of the oldest result that is known and not archived; gateways delete images after 24 hours.",
-    ),
+    _read("darkroom_oldest_unarchived_result_age_seconds",
+          "Age of the oldest result that is known and not archived; gateways delete images after 24 hours."),
     _read("darkroom_jobs_due", "Jobs whose next step is due, those being worked on included."),
     _read("darkroom_deliveries_waiting", "Callbacks on disk, not applied to their job yet."),
-    _counter(
-        "darkroom_ledger_errors_total", "Failed operations on the ledger, by the part that made them.",
-        _label("part", "intake", "worker", "notifier", "metrics", "events", "bell"),
-    ),
+    _counter("darkroom_ledger_errors_total", "Failed operations on the ledger, by the part that made them.",
+             _label("part", "intake", "worker", "notifier", "metrics", "events", "wakeup")),
 )  # fmt: skip
 
 _NOTIFICATIONS = (

@@ -64,7 +64,8 @@ class Metrics:
         self._children: dict[object, Any] = {}
         self._reads: list[Read] = [_build]
         for metric in METRICS:
-            self._make(metric)
+            if not metric.read:
+                self._make(metric)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -109,25 +110,18 @@ class Metrics:
                 yield self._family(self._listed[name], value)
 
     def _make(self, metric: MetricSpec) -> None:
-        names = [label.name for label in metric.labels]
-        if metric.read:
-            return
+        named = (metric.name, metric.sentence, [label.name for label in metric.labels])
         if metric.kind == "histogram":
-            self._histograms[metric.name] = Histogram(
-                metric.name, metric.sentence, names, buckets=metric.buckets, registry=self._counted
-            )
-            return
-        if metric.kind == "gauge":
+            histogram = Histogram(*named, buckets=metric.buckets, registry=self._counted)
+            self._histograms[metric.name] = histogram
+        elif metric.kind == "gauge":
             # Of several processes: the sum of those that live.
-            self._gauges[metric.name] = Gauge(
-                metric.name, metric.sentence, names, registry=self._counted, multiprocess_mode="livesum"
-            )
-            return
-        counter = Counter(metric.name, metric.sentence, names, registry=self._counted)
-        self._counters[metric.name] = counter
-        # From 0 on, so that the first event is an increase.
-        for values in self._every(metric) if names else ():
-            counter.labels(*values)
+            self._gauges[metric.name] = Gauge(*named, registry=self._counted, multiprocess_mode="livesum")
+        else:
+            self._counters[metric.name] = counter = Counter(*named, registry=self._counted)
+            # From 0 on, so that the first event is an increase.
+            for values in self._every(metric) if metric.labels else ():
+                counter.labels(*values)
 
     def _every(self, metric: MetricSpec) -> Iterator[tuple[str, ...]]:
         """Return every combination of label values, none if they are not known beforehand."""

@@ -282,21 +282,6 @@ def test_secrets_that_would_not_protect_never_verify() -> None:
         verify(BFL, "bfl_secret", headers, BODY_B, NOW_S)
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        {"content": "id.ts.body"},
-        {"content": "id.ts.body", "id_header": "x-id"},
-        {"content": "body", "time_header": "x-time"},
-        {"content": "task_id.ts", "id_header": "x-id", "time_header": "x-time"},
-        {"content": "body", "least": 0},
-    ],
-)
-def test_a_scheme_whose_parts_do_not_fit_is_refused(parts: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="new: "):
-        Scheme("new", header="x-signature", **parts)
-
-
 PLAIN = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=24, max_size=60)
 BASE64 = st.binary(min_size=24, max_size=64).map(lambda key: "whsec_" + base64.b64encode(key).decode())
 HEADER = st.one_of(
