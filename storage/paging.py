@@ -15,3 +15,11 @@ class Page(Generic[Row]):
 
     rows: Sequence[Row]
     next_cursor: str | None
+
+
+def parse_numbered_id(text: str) -> tuple[str, int]:
+    """Parse `<job id>.<number>`, the id of an output or a notification; raises ValueError."""
+    job_id, _, number = text.rpartition(".")
+    if not job_id or not number.isascii() or not number.isdigit() or len(number) > 6:
+        raise ValueError("not an id with a number")
+    return job_id, int(number)

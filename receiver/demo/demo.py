@@ -83,13 +83,11 @@ class DemoSettings(Settings):
     """Settings that come from the arguments only."""
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # type: ignore[override]
         cls,
-        settings_cls: type[Settings],  # type: ignore[override]  # noqa: ARG003
+        settings_cls: type[Settings],  # noqa: ARG003
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        **_others: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Ignore the environment and `.env`."""
         return (init_settings,)

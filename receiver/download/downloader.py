@@ -165,8 +165,10 @@ class Downloader:
                 return target.redirect(headers["location"])
             _check_status(target, response.status)
             announced = self._check_headers(target, headers)
-            with _truncated(target):
+            try:
                 size, sha256 = self._receive(target, response, budget, file)
+            except (httpcore.ReadError, httpcore.RemoteProtocolError) as error:
+                raise ImageTruncated(f"{target.label} broke off before its end.") from error
             if size == 0 or announced not in (size, None):
                 raise ImageTruncated(f"{target.label} ended after {size} bytes.")
             return _Body(sha256, size, _shown(headers.get("content-type")))
@@ -283,14 +285,6 @@ def _unavailable(target: Target) -> Iterator[None]:
         raise ImageUnavailable(f"{target.label} could not be fetched: {str(error)[:200]}") from error
     except httpcore.ProtocolError as error:  # its text quotes the server, which may quote the query
         raise ImageUnavailable(f"{target.label} returned malformed HTTP.") from error
-
-
-@contextmanager
-def _truncated(target: Target) -> Iterator[None]:
-    try:
-        yield
-    except (httpcore.ReadError, httpcore.RemoteProtocolError) as error:
-        raise ImageTruncated(f"{target.label} broke off before its end.") from error
 
 
 @contextmanager

@@ -66,11 +66,15 @@ def fill(
     `jobs` images are downloaded at once. `done` is called for each output, also for failed ones: those are
     in the table without a file.
     """
+
+    def fetch(task: tuple[Output, bool], stop: threading.Event) -> Fetched:
+        return _fetch(darkroom, task[0], bundle.folder, stop, record=task[1])
+
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / MANIFEST
         with table.open("w", encoding="utf-8", newline="", errors="replace") as file:
             rows = CsvRows(file, more=("file", "record"))
-            for got in _in_order(darkroom, outputs, bundle.folder, jobs):
+            for got in prefetched(fetch, _firsts(outputs), threads=jobs):
                 image, record = _places(got.output)
                 if got.why is None:
                     bundle.put_image(image, got.path, got.output)
@@ -88,15 +92,6 @@ def _places(output: Output) -> tuple[str, str]:
     day = day_of(output)
     job = output.file_name.partition(".")[0]
     return f"images/{day}/{output.file_name}", f"records/{day}/{job}.json"
-
-
-def _in_order(darkroom: Darkroom, outputs: Iterable[Output], folder: Path, jobs: int) -> Iterator[Fetched]:
-    """Yield downloaded outputs in order; a few are prefetched."""
-
-    def fetch(task: tuple[Output, bool], stop: threading.Event) -> Fetched:
-        return _fetch(darkroom, task[0], folder, stop, record=task[1])
-
-    return prefetched(fetch, _firsts(outputs), threads=jobs)
 
 
 def _firsts(outputs: Iterable[Output]) -> Iterator[tuple[Output, bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Lock
 
 import httpx
@@ -11,34 +11,10 @@ import httpx
 from receiver.errors import GatewayUnavailable, OutcomeUnknown
 from storage.models import Job, JobError
 
+NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+MAX_BYTES = 4 * 1024 * 1024
 BUSY_MS = 250
 """When a job is tried again whose gateway had no slot free."""
-
-
-def send(client: httpx.Client, request: httpx.Request, *, max_bytes: int = 4 * 1024 * 1024) -> httpx.Response:
-    """Send a request and return the whole response, whatever its status.
-
-    Raises GatewayUnavailable if the request certainly did not arrive, and OutcomeUnknown if it may have:
-    the difference decides whether a submission may be sent again. A response over `max_bytes` is cut off
-    and counts as unknown.
-    """
-    host = request.url.host
-    try:
-        response = client.send(request, stream=True)
-        try:
-            content = bytearray()
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > max_bytes:
-                    raise OutcomeUnknown(f"{host} sent more than {max_bytes} bytes.")
-        finally:
-            response.close()
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-        raise GatewayUnavailable(f"{host} could not be reached: {type(error).__name__}.") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise OutcomeUnknown(f"{host} sent no whole response: {type(error).__name__}.") from error
-    headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
-    return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=request)
 
 
 class GatewayClient:
@@ -72,8 +48,26 @@ class GatewayClient:
             return [gateway for gateway, free in self._free.items() if free <= 0]
 
     def send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return the whole response; raises as the function `send`."""
-        return send(self._client, request)
+        """Send a request and return the whole response, whatever its status.
+
+        Raises GatewayUnavailable if the request certainly did not arrive, and OutcomeUnknown if it may have:
+        the difference decides whether a submission may be sent again. A response over `MAX_BYTES` is cut off
+        and counts as unknown.
+        """
+        host = request.url.host
+        content = bytearray()
+        try:
+            with closing(self._client.send(request, stream=True)) as response:
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > MAX_BYTES:
+                        raise OutcomeUnknown(f"{host} sent more than {MAX_BYTES} bytes.")
+        except NOT_SENT as error:
+            raise GatewayUnavailable(f"{host} could not be reached: {type(error).__name__}.") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise OutcomeUnknown(f"{host} sent no whole response: {type(error).__name__}.") from error
+        headers = [each for each in response.headers.multi_items() if each[0] != "content-encoding"]
+        return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=request)
 
 
 def not_configured(job: Job) -> JobError:

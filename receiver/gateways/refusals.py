@@ -24,6 +24,8 @@ from receiver.gateways import parsing
 
 MAX_DETAILS_BYTES = 8192
 
+NOT_NOW = frozenset({408, 425, 455, 503})
+"""Statuses that mean that nothing was accepted, and to retry later. 455: maintenance."""
 WORDS = ("error.message", "error", "message", "msg", "detail")
 """Where gateways put their own error message."""
 
@@ -87,7 +89,7 @@ def refusal(
     if 300 <= status < 400:
         message = f"{title} redirects elsewhere {said}. Check {info.settings}__BASE_URL."
         return GatewayUnavailable(message, request_id=known)
-    if _passing(status) or (status >= 500 and (polling or code is None)):
+    if status in NOT_NOW or (status >= 500 and (polling or code is None)):
         return GatewayUnavailable(f"{title} is not available now {said}.", request_id=known)
     if 200 <= status < 300:
         return garbled(info, response, "it is not a success that this gateway documents")
@@ -107,11 +109,6 @@ def parsed(info: GatewayInfo, response: httpx.Response, *, polling: bool = False
         yield parsing.decode(response.content)
     except parsing.Unreadable as error:
         raise garbled(info, response, error) from error
-
-
-def _passing(status: int) -> bool:
-    """Return whether a status means that nothing was accepted, and to retry later. 455: maintenance."""
-    return status in (408, 425, 455, 503)
 
 
 def _words(info: GatewayInfo, data: Mapping[str, Any], response: httpx.Response) -> str | None:

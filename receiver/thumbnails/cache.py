@@ -71,7 +71,9 @@ class Thumbnails:
         Raises NoThumbnail if none can be made, now or a while ago; Unready if too many are being made; and
         the errors of storage.
         """
-        self._check_refused(output)
+        until, why = self._refused.get(output.id, (0.0, ""))
+        if until > self._now_s():
+            raise NoThumbnail(why)
         if (kept := await self._bucket.run(partial(self._kept.read, output))) is not None:
             return kept
         if (making := self._making.get(output.id)) is None:
@@ -102,7 +104,10 @@ class Thumbnails:
         if (kept := self._kept.read(output)) is not None:  # it was made while this one waited
             return kept
         made = self._made(output)
-        self._keep(output, made)
+        try:
+            self._kept.save(output, made)
+        except StorageError as error:
+            log.warning("a thumbnail could not be kept", output=output.id, why=str(error))
         return made
 
     def _made(self, output: Output) -> bytes:
@@ -131,17 +136,6 @@ class Thumbnails:
             ) from error
         except OSError as error:
             raise Unready(f"The disk cannot take an image: {error.strerror}.") from error
-
-    def _keep(self, output: Output, made: bytes) -> None:
-        try:
-            self._kept.save(output, made)
-        except StorageError as error:
-            log.warning("a thumbnail could not be kept", output=output.id, why=str(error))
-
-    def _check_refused(self, output: Output) -> None:
-        until, why = self._refused.get(output.id, (0.0, ""))
-        if until > self._now_s():
-            raise NoThumbnail(why)
 
     def _remember(self, output: Output, why: str) -> None:
         self._refused[output.id] = (self._now_s() + REMEMBERED_S, why)

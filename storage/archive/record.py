@@ -28,6 +28,7 @@ def record_document(
 
     Readers ignore unknown fields; the meaning of a field never changes.
     """
+    asked = {name: value for name, value in asdict(job.request).items() if name != "tags"}
     return {
         "schema": SCHEMA,
         "job": {
@@ -46,7 +47,7 @@ def record_document(
             "moves": [{"status": status, "at": rfc3339(at)} for status, at in (*job.moves, closing)],
             "attempts": [_attempt(attempt) for attempt in job.attempt_log],
         },
-        "request": {"asked": _asked(job), "sent": job.sent},
+        "request": {"asked": asked, "sent": job.sent},
         "seed": {
             "requested": job.request.seed,
             "returned": job.result.seed,
@@ -65,10 +66,6 @@ def record_document(
         "evidence": _evidence(job, deliveries),
         "outputs": [_output_entry(output) for output in outputs],
     }
-
-
-def _asked(job: Job) -> dict[str, Any]:
-    return {name: value for name, value in asdict(job.request).items() if name != "tags"}
 
 
 def _attempt(attempt: Attempt) -> dict[str, Any]:

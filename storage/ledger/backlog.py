@@ -10,11 +10,9 @@ from storage.ledger.database import Database
 from storage.ledger.schema import BEGUN, UNFINISHED, deliveries, jobs
 from storage.models import Clock, Status
 
-DECISIVE = (Status.READY.value, "hint")
-"""The effects of a delivery that brought a result, by itself or by making us poll."""
-
+# The effects of a delivery that brought a result, by itself or by making us poll.
 _FIRST_RESULT = select(func.min(deliveries.c.received_at)).where(
-    deliveries.c.job_id == bindparam("job"), deliveries.c.effect.in_(DECISIVE)
+    deliveries.c.job_id == bindparam("job"), deliveries.c.effect.in_(["ready", "hint"])
 )
 
 

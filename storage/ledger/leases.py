@@ -105,14 +105,15 @@ def next_due(connection: sa.Connection, room: ClaimBudget, now: int) -> int | No
 
 def renew(connection: sa.Connection, worker: str, job_ids: Iterable[str], until: int) -> None:
     """Renew the leases of jobs that are still being worked on."""
-    kept = held(worker).where(jobs.c.id.in_(list(job_ids)))
+    kept = sa.update(jobs).where(jobs.c.leased_by == worker, jobs.c.id.in_(list(job_ids)))
     connection.execute(kept.values(leased_until=until))
 
 
 def release(connection: sa.Connection, worker: str) -> None:
     """Release every lease that a worker holds."""
     for half in UNFINISHED:
-        connection.execute(held(worker).where(half).values(leased_by=None, leased_until=None))
+        held = sa.update(jobs).where(jobs.c.leased_by == worker, half)
+        connection.execute(held.values(leased_by=None, leased_until=None))
 
 
 def repair_clock_skew(connection: sa.Connection, now: int, lease_ms: int) -> int:
@@ -144,11 +145,6 @@ def _end_moves_by(connection: sa.Connection, which: Sequence[sa.ColumnElement[bo
     for job_id, moves in connection.execute(found).all():
         values = {"moves": [[status, min(at, now)] for status, at in moves]}
         connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
-
-
-def held(worker: str) -> sa.Update:
-    """Return an update of the jobs that a worker holds."""
-    return sa.update(jobs).where(jobs.c.leased_by == worker)
 
 
 def must_have_room(connection: sa.Connection, gateway: str, status: Status, most: int, now: int) -> None:

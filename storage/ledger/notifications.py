@@ -16,7 +16,7 @@ from storage.errors import NotFound
 from storage.ledger.database import Database
 from storage.ledger.schema import notifications, outputs
 from storage.models import Clock, NotificationState, Status
-from storage.paging import Page
+from storage.paging import Page, parse_numbered_id
 from storage.urls import authority_of
 
 _CHANGING = (
@@ -78,10 +78,6 @@ class NotificationCounts:
     oldest_owed_at: int | None
 
 
-Failing = Mapping[str, int]
-"""Pending notifications by host, of hosts whose deliveries failed."""
-
-
 class Notifications:
     """List, count and replay notifications. Thread-safe; raises Unavailable as `Ledger` does."""
 
@@ -94,11 +90,8 @@ class Notifications:
 
         An attempt in flight goes on, but its result is not recorded: that would undo the replay.
         """
-        job_id, number = parse_id(notification_id)
         now = self._clock()
-        again = sa.update(notifications).where(
-            notifications.c.job_id == job_id, notifications.c.number == number
-        )
+        again = sa.update(notifications).where(_has_id(*parse_id(notification_id)))
         values = {"next_attempt_at": now, "attempts": 0, "delivered_at": None, "updated_at": now}
         values |= {"leased_by": None, "leased_until": None}
         with self._database.write() as connection:
@@ -152,18 +145,17 @@ class Notifications:
             number, oldest = connection.execute(owed).one()
             return NotificationCounts(number, connection.scalar(_counted(_GIVEN_UP)) or 0, oldest)
 
-    def failing(self, *, least: int, given_up_since: int) -> tuple[Failing, int]:
+    def failing(self, *, least: int, given_up_since: int) -> tuple[Mapping[str, int], int]:
         """Return how many are pending at each host after `least` attempts, and how many failed for good.
 
         Those that failed since `given_up_since` (milliseconds) are counted.
         """
-        tried = sa.select(notifications.c.host, sa.func.count()).where(
-            OWED, notifications.c.attempts >= least
-        )
+        host = notifications.c.host
+        tried = sa.select(host, sa.func.count()).where(OWED, notifications.c.attempts >= least)
         lately = _counted(_GIVEN_UP, notifications.c.updated_at >= given_up_since)
         with self._database.read() as connection:
-            rows = connection.execute(tried.group_by(notifications.c.host).order_by(notifications.c.host))
-            hosts = {str(host): int(number) for host, number in rows}
+            rows = connection.execute(tried.group_by(host).order_by(host))
+            hosts = {str(name): int(number) for name, number in rows}
             return hosts, connection.scalar(lately) or 0
 
 
@@ -203,10 +195,10 @@ def repair_clock_skew(connection: sa.Connection, now: int, skew_ms: int) -> None
 
 def parse_id(notification_id: str) -> tuple[str, int]:
     """Parse `<job id>.<number>`; raises NotFound if it is not that."""
-    job_id, _, number = notification_id.rpartition(".")
-    if not job_id or not number.isascii() or not number.isdigit() or len(number) > 6:
-        raise NotFound(f"There is no notification {notification_id}.")
-    return job_id, int(number)
+    try:
+        return parse_numbered_id(notification_id)
+    except ValueError:
+        raise NotFound(f"There is no notification {notification_id}.") from None
 
 
 _IN: Mapping[NotificationState, sa.ColumnElement[bool]] = {
@@ -219,7 +211,11 @@ _IN: Mapping[NotificationState, sa.ColumnElement[bool]] = {
 
 def is_one(one: Notification) -> sa.ColumnElement[bool]:
     """Return the condition that selects one notification."""
-    return sa.and_(notifications.c.job_id == one.job_id, notifications.c.number == one.number)
+    return _has_id(one.job_id, one.number)
+
+
+def _has_id(job_id: str, number: int) -> sa.ColumnElement[bool]:
+    return sa.and_(notifications.c.job_id == job_id, notifications.c.number == number)
 
 
 def _counted(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:

@@ -18,7 +18,7 @@ from storage.ledger.deliveries import newest_of_job
 from storage.ledger.rows import to_job
 from storage.ledger.schema import jobs, outputs
 from storage.models import Delivery, Job, Output
-from storage.paging import Page, Row
+from storage.paging import Page, Row, parse_numbered_id
 from storage.search import where
 from storage.search.filters import SearchFilter
 from storage.search.planner import IndexPlan, plan
@@ -100,7 +100,7 @@ class Search:
         For the page before, and the picture before. Of an output that is not there none come before. Raises
         ValueError if `than` is not an output's id.
         """
-        job_id, index = parse_output_id(than)
+        job_id, index = parse_numbered_id(than)
         with self._database.read(within_s=self._within_s) as connection:
             number = connection.scalar(select(jobs.c.number).where(jobs.c.id == job_id))
             if number is None:
@@ -123,7 +123,7 @@ class Search:
     def output(self, output_id: str) -> SearchHit:
         """Return one output with its whole job; raises NotFound."""
         try:
-            job_id, index = parse_output_id(output_id)
+            job_id, index = parse_numbered_id(output_id)
         except ValueError:
             raise NotFound(f"There is no output {output_id}.") from None
         one = select(outputs).where(outputs.c.job_id == job_id, outputs.c.index == index)
@@ -149,17 +149,8 @@ class Search:
         return ids
 
 
-def parse_output_id(output_id: str) -> tuple[str, int]:
-    """Parse `<job id>.<index>`; raises ValueError if it is not that."""
-    job_id, _, index = output_id.rpartition(".")
-    if not job_id or not index.isascii() or not index.isdigit() or len(index) > 6:
-        raise ValueError("not an output id")
-    return job_id, int(index)
-
-
 def _page(rows: list[Row], limit: int, ids: list[str]) -> Page[Row]:
-    more = len(rows) > limit
-    return Page(rows[:limit], ids[limit - 1] if more else None)
+    return Page(rows[:limit], ids[limit - 1] if len(rows) > limit else None)
 
 
 def _jobs(columns: Sequence[ColumnElement[Any]], way: IndexPlan, wanted: SearchFilter) -> Any:
@@ -194,7 +185,7 @@ def _images(
 def _not_before(cursor: str | None) -> where.Conditions:
     if cursor is None:
         return []
-    job_id, index = parse_output_id(cursor)
+    job_id, index = parse_numbered_id(cursor)
     return [or_(outputs.c.job_id != job_id, outputs.c.index > index)]
 
 
@@ -208,7 +199,7 @@ def _number(connection: Connection, job_id: str) -> int:
 def _behind(
     connection: Connection, way: IndexPlan, cursor: str, images: where.Conditions
 ) -> where.Conditions:
-    job_id, index = parse_output_id(cursor)
+    job_id, index = parse_numbered_id(cursor)
     number = _number(connection, job_id)
     more = exists().where(outputs.c.job_id == job_id, outputs.c.index > index, *images).correlate(jobs)
     return [way.number <= number, or_(way.number < number, more)]

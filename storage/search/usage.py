@@ -27,7 +27,6 @@ DAY_MS = 24 * 3600 * 1000
 _EXACT = Context(prec=700)
 """Enough digits for every sum of 64-bit numbers."""
 
-
 _COST = (jobs.c.credits, jobs.c.credits_estimated, jobs.c.credits_before, jobs.c.credits_before_estimated)
 
 

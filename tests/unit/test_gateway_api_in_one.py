@@ -89,7 +89,7 @@ def test_nothing_is_unsupported(model: str) -> None:
         ({"seed": "1.5"}, ["seed"]),
         ({"params": {"quality": "high", "sandbox": "late"}}, []),
         ({"params": {"model": "x", "callback_url": "x"}}, ["params.model", "params.callback_url"]),
-        ({"params": {"seed": 7, "num_images": 2}}, ["params.seed", "params.num_images"]),
+        ({"params": {"seed": 7, "num_images": 2}}, ["params.num_images", "params.seed"]),
         ({"params": {"x": float("inf")}}, ["params"]),
     ],
 )
