@@ -46,9 +46,12 @@ class Server(uvicorn.Server):
             self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Cancel the requests that wait, and let the rest finish."""
+        """Cancel the requests that wait, let the rest finish, and abort what is not read."""
         self._on_stopping()
         await super().shutdown(sockets)
+        # uvloop's close() waits for ever for a connection with unsent data.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def listen(host: str, port: int) -> socket.socket:
