@@ -13,9 +13,9 @@ from receiver.cli import completion, options
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import FAILED, MISUSED, STOPPED, cell, count, err, fail, out, print_json, say, some
 from receiver.cli.query_args import ids_or_text, query_text
-from receiver.cli.save_images import Names, Saving
 
 if TYPE_CHECKING:
+    from receiver.cli.save_images import Names, Saving
     from receiver.client import Darkroom
     from receiver.schemas.output import Output
 
@@ -65,6 +65,8 @@ def download(
     download continues where it stopped: run the same command again.
     Exits with 1 if any image could not be saved; the others are kept.
     """
+    from receiver.cli.save_images import Saving
+
     ids, asked = ids_or_text(words)
     wanted = filters.query(q=query_text(asked, text))
     if sum((bool(ids), bool(wanted), every)) != 1:
@@ -101,6 +103,7 @@ def by_ids(darkroom: Darkroom, ids: Sequence[str]) -> list[Output]:
 
 def read_names(text: str | None) -> Names | None:
     """Parse `--name`; exit with a message if it is malformed."""
+    from receiver.cli.save_images import Names
     from receiver.client.filenames import BadTemplate, Template
 
     try:

@@ -6,20 +6,19 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from receiver.cli.console import progress
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from receiver.client import Darkroom
-    from receiver.client.filenames import Template
-    from receiver.schemas.output import Output
+from receiver.client import ApiError, Damaged, Darkroom
+from receiver.client.download import digest_of
+from receiver.client.filenames import Template, key_of, with_id
+from receiver.export.prefetch import prefetched
+from receiver.schemas.output import Output
 
 STOP_S = 1.0
 """How long downloads in flight may take to stop; partial files stay on disk."""
@@ -80,13 +79,9 @@ class Names:
 
     def other(self, output: Output) -> str:
         """Return the name with the id, for an image whose first name is another file on disk."""
-        from receiver.client.filenames import with_id
-
         return self._claim(with_id(self._template.name(output), output), output)
 
     def _keepers(self, outputs: Sequence[Output], names: Sequence[str], folder: Path) -> set[int]:
-        from receiver.client.filenames import key_of, with_id
-
         same: dict[str, list[int]] = {}
         for place, name in enumerate(names):
             same.setdefault(key_of(name), []).append(place)
@@ -102,8 +97,6 @@ class Names:
         return kept
 
     def _claim(self, name: str, output: Output) -> str:
-        from receiver.client.filenames import key_of, with_id
-
         with self._lock:
             if key_of(name) in self._taken:
                 name = with_id(name, output)
@@ -133,12 +126,13 @@ class Saving:
         An image that fails does not stop the others. Raises ClientError if the service is down or refuses
         the token.
         """
-        from receiver.export.prefetch import prefetched
-
         # Not in the threads, so that another run gives the same names.
         names = self.names.give(outputs, self.folder) if self.names else [None] * len(outputs)
         work = zip(outputs, names, strict=True)
-        with _bar(len(outputs), sum(output.bytes for output in outputs)) as (bar, task):
+        done = "{task.fields[done]} of {task.fields[images]}"
+        with progress(done, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
+            total = sum(output.bytes for output in outputs)
+            task = bar.add_task("Downloading", total=total, done=0, images=len(outputs))
 
             def save(one: tuple[Output, str | None], stop: threading.Event) -> None:
                 self._save(*one, stop, lambda length: bar.advance(task, length))
@@ -151,8 +145,6 @@ class Saving:
     def _save(
         self, output: Output, name: str | None, stop: threading.Event, advance: Callable[[int], None]
     ) -> None:
-        from receiver.client import ApiError, Damaged
-
         came = 0
 
         def on_bytes(length: int) -> None:
@@ -185,8 +177,6 @@ class Saving:
 
 def _holds(path: Path, output: Output) -> bool:
     """Return whether a file has the bytes of an image; False if it cannot be read."""
-    from receiver.client.download import digest_of
-
     try:
         return path.stat().st_size == output.bytes and digest_of(path) == output.sha256
     except OSError:
@@ -202,13 +192,3 @@ def write_record(darkroom: Darkroom, output: Output, path: Path) -> None:
         os.replace(draft, path.with_name(f"{path.name}.json"))
     finally:
         draft.unlink(missing_ok=True)
-
-
-@contextmanager
-def _bar(images: int, length: int) -> Iterator[tuple[Progress, TaskID]]:
-    """Show a progress bar over all bytes, with images done and time left."""
-    from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    done = "{task.fields[done]} of {task.fields[images]}"
-    with progress(done, DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as bar:
-        yield bar, bar.add_task("Downloading", total=length, done=0, images=images)

@@ -7,16 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from rich.console import RenderableType
+from rich.live import Live
 
 from receiver.cli.console import FAILED, STOPPED, out, plain, print_json, say
-
-if TYPE_CHECKING:
-    from receiver.client import Darkroom
-    from receiver.schemas.job import Job
+from receiver.client import ClientError, Darkroom
+from receiver.schemas.job import Job
 
 POLL_S = 2.0
 """Polling interval in seconds without a stream of events."""
@@ -52,8 +51,6 @@ class _Feed:
         self._over = True
 
     def _listen(self) -> None:
-        from receiver.client import ClientError
-
         try:
             for _ in self._darkroom.events():
                 self._happened.set()
@@ -107,8 +104,6 @@ def _display(
     if as_json or not console.is_terminal:
         yield _Changes(as_json=as_json)
         return
-    from rich.live import Live
-
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         yield lambda jobs: live.update(table(jobs), refresh=True)
 

@@ -34,20 +34,15 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A line across a chart, so many pixels below the top, and what it stands for."""
+class Label:
+    """A line across a chart, `at` pixels below its top; or a date under its bars, `at` percent of its width.
 
-    y: float
+    `anchor`: `start`, `middle` or `end`.
+    """
+
+    at: float
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class DateLabel:
-    """A date under the bars; `anchor`: `start`, `middle` or `end`."""
-
-    x: float
-    name: str
-    anchor: str
+    anchor: str = "start"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +52,8 @@ class Days:
     bars: Sequence[Bar]
     step: float
     """From one bar to the next, in percent."""
-    lines: Sequence[Line]
-    dates: Sequence[DateLabel]
+    lines: Sequence[Label]
+    dates: Sequence[Label]
     height: int = DAYS_HEIGHT
 
 
@@ -81,7 +76,7 @@ def days(groups: Sequence[Group]) -> Days:
     return Days(
         bars=[_bar(group.value or "", group.spent, top) for group in groups],
         step=step,
-        lines=[Line(DAYS_HEIGHT * (1 - share), amount(top * share)) for share in (1.0, 0.5)] if top else [],
+        lines=[Label(DAYS_HEIGHT * (1 - share), amount(top * share)) for share in (1.0, 0.5)] if top else [],
         dates=_dates([group.value or "" for group in groups], step),
     )
 
@@ -112,7 +107,7 @@ def _nice(most: float) -> float:
     return next((step * power for step in (1, 2, 4, 5, 10) if step * power >= most * (1 - 1e-9)), most)
 
 
-def _dates(names: Sequence[str], step: float) -> list[DateLabel]:
+def _dates(names: Sequence[str], step: float) -> list[Label]:
     if not names:
         return []
     every = max(1, ceil((len(names) - 1) / (MOST_DATES - 1)))
@@ -121,11 +116,11 @@ def _dates(names: Sequence[str], step: float) -> list[DateLabel]:
     return [_date_label(place, names[place], step, last=len(names) - 1) for place in reversed(places)]
 
 
-def _date_label(place: int, name: str, step: float, *, last: int) -> DateLabel:
+def _date_label(place: int, name: str, step: float, *, last: int) -> Label:
     day = date.fromisoformat(name)
     shown = f"{day.day} {day:%b}"
     if place == last and last > 0:
-        return DateLabel(100.0, shown, "end")
+        return Label(100.0, shown, "end")
     if place == 0:
-        return DateLabel(0.0, shown, "start")
-    return DateLabel((place + 0.5) * step, shown, "middle")
+        return Label(0.0, shown, "start")
+    return Label((place + 0.5) * step, shown, "middle")

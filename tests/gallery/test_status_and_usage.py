@@ -206,9 +206,9 @@ def test_every_bar_fits_its_chart(amounts: list[float | None]) -> None:
     assert len(drawn.bars) == len(groups)
     for bar in [*drawn.bars, *charts.rows(groups, "none")]:
         assert 0 <= bar.estimated <= bar.length <= 100.001
-    assert all(0 <= line.y <= charts.DAYS_HEIGHT for line in drawn.lines)
+    assert all(0 <= line.at <= charts.DAYS_HEIGHT for line in drawn.lines)
     assert 1 <= len(drawn.dates) <= charts.MOST_DATES + 1
-    assert drawn.dates[-1].x > 99 or len(groups) == 1
+    assert drawn.dates[-1].at > 99 or len(groups) == 1
     assert abs(drawn.step * len(groups) - 100) < 1e-6
 
 
