@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from receiver.client import ApiError, Darkroom
 
 Json = Annotated[bool, option("Print JSON, and nothing else, on standard output.", None, "--json")]
-
-
 _connect_by = partial(option, panel="Connection")
 
 
@@ -42,7 +40,11 @@ class Connection:
             with Darkroom(self.url, self.token) as darkroom:
                 yield darkroom
         except Unreachable as error:
-            fail(f"{error}\n{_hint(self.url)}", UNREACHABLE)
+            demo = ", or try it with `darkroom demo`" if self.url == LOCAL else " there"
+            fix = (
+                f"Start it with `darkroom serve`{demo}. If it runs elsewhere, set DARKROOM_URL or give --url."
+            )
+            fail(f"{error}\n{fix}", UNREACHABLE)
         except ApiError as error:
             _exit_refused(error)
         except BrokenPipeError:
@@ -62,8 +64,3 @@ def _exit_refused(error: ApiError) -> NoReturn:
     if error.status in {401, 403}:
         fail(f"{error.detail}\nGive a token with --token, or set DARKROOM_TOKEN.")
     fail(described(error), MISUSED if error.faults else FAILED)
-
-
-def _hint(url: str) -> str:
-    demo = ", or try it with `darkroom demo`" if url == LOCAL else " there"
-    return f"Start it with `darkroom serve`{demo}. If it runs elsewhere, set DARKROOM_URL or give --url."

@@ -23,7 +23,6 @@ WIDEST = 30
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
-
 By = Annotated[
     Literal["gateway", "model", "day", "tag"] | None,
     options.option("What to group by; by default the gateway."),

@@ -84,7 +84,7 @@ class JobsPages:
     def ask(self, visit: PageRequest) -> Response:
         """Ask for confirmation before a job is resubmitted, since that may be charged again."""
         job = self.ledger.job(_id(visit))
-        if refused := self._not_again(job):
+        if refused := _not_again(job, self.ledger.outputs(job.id)):
             return self._page(visit, job.id, refused=refused, status=NotRetryable.status)
         return visit.page("resubmit.html", job=job)
 
@@ -117,9 +117,6 @@ class JobsPages:
             tags=search_box.tagged(job.request.tags),
             may_resubmit=visit.may("submit") and not _not_again(job, outputs),
         )
-
-    def _not_again(self, job: Job) -> str:
-        return _not_again(job, self.ledger.outputs(job.id))
 
 
 def _id(visit: PageRequest) -> str:

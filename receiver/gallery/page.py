@@ -30,7 +30,7 @@ from receiver.errors import (
 from receiver.gallery.forms import NOTHING, Form, read_form, refuse_other_sites, safe_next
 from receiver.gallery.rendering import Rendering
 from receiver.http.admission import SAFE_METHODS, Admission
-from receiver.http.auth import REACH, Caller
+from receiver.http.auth import REACH
 from receiver.http.middleware import http_problem
 from receiver.http.sessions import CSRF_FIELD, Session, Sessions
 from storage.errors import NotFound, StorageError
@@ -60,14 +60,9 @@ class PageRequest:
     """The form sent, empty for GET; its CSRF token was checked."""
     frame: PageHandler
 
-    @property
-    def caller(self) -> Caller:
-        """The authenticated caller."""
-        return self.session.caller
-
     def may(self, scope: str) -> bool:
         """Return whether the caller has a scope."""
-        return scope in REACH[self.caller.scope]
+        return scope in REACH[self.session.caller.scope]
 
     def given(self, name: str) -> str | None:
         """Return a query parameter, or None if it is missing or blank."""
