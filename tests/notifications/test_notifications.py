@@ -156,7 +156,7 @@ def test_the_setting_is_for_jobs_that_name_no_url_and_an_empty_one_means_nowhere
         ("https://u:p@app.invalid/", "credentials"),
         ("mailto:me@app.invalid", "not an https URL"),
         ("x" * 2049, "2048"),
-        (7, "string"),
+        (7, "text"),
     ],
 )
 def test_a_url_that_cannot_be_is_refused_and_named(notifying: Live, url: Any, why: str | None) -> None:

@@ -414,7 +414,7 @@ def test_a_page_after_nothing_is_refused(corpus: Archive) -> None:
         search.jobs(SearchFilter(), limit=1, cursor="nobody")
     with pytest.raises(NotFound):
         search.outputs(SearchFilter(), limit=1, cursor="nobody.0")
-    with pytest.raises(ValueError, match="not an output id"):
+    with pytest.raises(ValueError, match="not an id with a number"):
         search.outputs(SearchFilter(), limit=1, cursor="kite")
 
 
