@@ -129,16 +129,6 @@ def _origin(value: str) -> str:
     return value
 
 
-def _template(value: str) -> str:
-    Keys(template=value)
-    return value
-
-
-def _prefix(value: str) -> str:
-    Keys(prefix=value)
-    return value
-
-
 Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts)]
 Networks = Annotated[Texts, AfterValidator(_networks)]
 Hosts = Annotated[Texts, AfterValidator(_hosts)]
@@ -150,5 +140,5 @@ WebhookSecrets = Annotated[Secrets, AfterValidator(_webhook_secrets)]
 ApiTokens = Annotated[Secrets, AfterValidator(_tokens)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 Origin = Annotated[BaseUrl, AfterValidator(_origin)]
-KeyTemplate = Annotated[str, AfterValidator(_template)]
-KeyPrefix = Annotated[str, AfterValidator(_prefix)]
+KeyTemplate = Annotated[str, AfterValidator(lambda value: Keys(template=value).template)]
+KeyPrefix = Annotated[str, AfterValidator(lambda value: Keys(prefix=value).prefix)]

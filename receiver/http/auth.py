@@ -82,11 +82,15 @@ class Access:
         be loopback, and no header may show that the request was forwarded: a proxy, a tunnel and a web page
         connect from loopback as well.
         """
-        if not self.open:
-            return self._who(headers.get("authorization"))
-        if not is_loopback(client) or _is_forwarded(headers):
-            raise Unauthorized("Set DARKROOM_API_TOKENS to use the API from anywhere but loopback.")
-        return Caller("loopback", "admin")
+        if self.open:
+            if not is_loopback(client) or _is_forwarded(headers):
+                raise Unauthorized("Set DARKROOM_API_TOKENS to use the API from anywhere but loopback.")
+            return Caller("loopback", "admin")
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        known = self.known(token)
+        if kind.lower() != "bearer" or known is None:
+            raise Unauthorized("Send one of the tokens of DARKROOM_API_TOKENS: `Authorization: Bearer ...`.")
+        return known.caller
 
     def known(self, token: str) -> KnownToken | None:
         """Return the known token of this text, if there is one."""
@@ -98,13 +102,6 @@ class Access:
     def marked(self, mark: str) -> KnownToken | None:
         """Return the known token with this mark, if there is one."""
         return next((known for known in self._known if hmac.compare_digest(known.mark, mark)), None)
-
-    def _who(self, authorization: str | None) -> Caller:
-        kind, _, token = (authorization or "").partition(" ")
-        known = self.known(token)
-        if kind.lower() != "bearer" or known is None:
-            raise Unauthorized("Send one of the tokens of DARKROOM_API_TOKENS: `Authorization: Bearer ...`.")
-        return known.caller
 
 
 def _is_forwarded(headers: Mapping[str, str]) -> bool:

@@ -62,7 +62,7 @@ class Metrics:
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
         self._children: dict[object, Any] = {}
-        self._reads: list[Read] = [_build]
+        self._reads: list[Read] = [lambda: {"darkroom_build_info": {(installed_version(),): 1}}]
         for metric in METRICS:
             if not metric.read:
                 self._make(metric)
@@ -164,7 +164,3 @@ class Metrics:
                 raise ValueError(f"{metric.name} has {len(metric.labels)} labels")
             family.add_metric(values, number)
         return family
-
-
-def _build() -> Values:
-    return {"darkroom_build_info": {(installed_version(),): 1}}
