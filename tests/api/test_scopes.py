@@ -15,11 +15,7 @@ from tests.support.live import Live, started
 
 JOB = "00000000-0000-7000-8000-000000000000"
 IDS = {"{id}": JOB, "{gateway}": "apiframe", "{token:path}": "none"}
-SECRETS = {
-    "read": "reader-reader-reader",
-    "submit": "submit-submit-submit",
-    "admin": "admin-admin-admin-a",
-}
+SECRETS = {"read": "reader-reader-reader", "submit": "submit-submit-submit", "admin": "admin-admin-admin-a"}
 LADDER = ("read", "submit", "admin")
 """Each scope may do what those before it may."""
 

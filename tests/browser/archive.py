@@ -6,11 +6,7 @@ from receiver.sandbox import SandboxConfig, SandboxServer
 from tests.support.live import Live
 
 READER, SUBMITTER, ADMIN = "reader-of-the-gallery", "submitter-of-the-gallery", "admin-of-the-gallery"
-TOKENS = {
-    READER: f"rita:read:{READER}",
-    SUBMITTER: f"sam:submit:{SUBMITTER}",
-    ADMIN: f"ada:admin:{ADMIN}",
-}
+TOKENS = {READER: f"rita:read:{READER}", SUBMITTER: f"sam:submit:{SUBMITTER}", ADMIN: f"ada:admin:{ADMIN}"}
 
 SUBJECTS = (
     "a red kite",

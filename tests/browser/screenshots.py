@@ -102,10 +102,7 @@ def main() -> None:
     if path is None:
         sys.exit("Chromium is not installed: apt-get install chromium fonts-noto-cjk fonts-noto-color-emoji")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running_demo(Path(folder)) as demo,
-    ):
+    with tempfile.TemporaryDirectory() as folder, running_demo(Path(folder)) as demo:
         shown = made(demo)
         with launched(path) as browser:
             for picture in pictures(shown):
