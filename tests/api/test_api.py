@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import socket
 import threading
@@ -95,11 +94,7 @@ def test_a_number_that_json_cannot_hold_is_refused(live: Live, number: str) -> N
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [
-        ({"seed": 7}, "seed"),
-        ({"negative_prompt": "dogs"}, "negative_prompt"),
-        ({"num_images": 2}, "num_images"),
-    ],
+    [({"seed": 7}, "seed"), ({"negative_prompt": "x"}, "negative_prompt"), ({"num_images": 2}, "num_images")],
 )
 def test_an_unsupported_parameter_is_refused_by_name(live: Live, change: dict[str, Any], field: str) -> None:
     answer = live.http.post("/v1/jobs", json=IMAGEN | change)
@@ -146,32 +141,11 @@ def test_a_submitted_job_says_where_to_look(live: Live) -> None:
     assert answer.json()["timeline"][0]["status"] == "queued"
 
 
-def test_waiting_answers_as_soon_as_the_job_is_terminal(live: Live) -> None:
-    job = live.make(IMAGEN)
-    assert job["status"] == "archived"
-    assert [event["status"] for event in job["timeline"] if event["event"] == "moved"][-1] == "archived"
-
-
-@pytest.mark.parametrize("wait", ["-1", "61", "soon", "nan", ""])
-def test_a_wait_that_makes_no_sense_is_refused(live: Live, wait: str) -> None:
-    answer = live.http.get(f"/v1/jobs/{NOBODY}", params={"wait": wait})
-    assert "wait" in faults(answer)
-
-
 @pytest.mark.parametrize(
     "path",
-    [
-        "/v1/jobs/nobody",
-        "/v1/outputs/nobody.0",
-        "/v1/outputs/x",
-        "/v1/outputs/x.0/image",
-        "/v1/jobs/%00",
-        f"/v1/jobs/{NOBODY}",
-        f"/v1/outputs/{NOBODY}.0",
-        f"/v1/outputs/{NOBODY}",
-        "/nowhere",
-    ],
-)
+    ["/v1/jobs/nobody", "/v1/jobs/%00", "/v1/outputs/nobody.0", "/v1/outputs/x", "/v1/outputs/x.0/image",
+     f"/v1/outputs/{NOBODY}", "/nowhere"],
+)  # fmt: skip
 def test_what_is_not_there_is_404_with_a_code(live: Live, path: str) -> None:
     answer = live.http.get(path)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
@@ -193,27 +167,27 @@ def test_pages_hold_everything_once(live: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    "query",
     [
-        ({"q": "RAMEN chopsticks-free"}, True),
-        ({"q": "ramen missing-word"}, False),
-        ({"q": "100%_"}, False),
-        ({"seed": "424242"}, True),
-        ({"seed": "42424"}, False),
-        ({"model": "imagen4"}, True),
-        ({"model": "imagen"}, False),
-        ({"gateway": "api-in-one", "status": "archived"}, True),
-        ({"gateway": "apiframe"}, False),
-        ({"status": "failed"}, False),
-        ({"tag.dish": "寿司"}, True),
-        ({"tag.dish": "寿"}, False),
+        {"q": "RAMEN chopsticks-free"}, {"seed": "424242"}, {"model": "imagen4"}, {"tag.dish": "寿司"},
+        {"gateway": "api-in-one", "status": "archived"},
     ],
-)
-def test_outputs_are_found_by_what_made_them(
-    live: Live, searchable: str, query: dict[str, str], found: bool
-) -> None:
+)  # fmt: skip
+def test_outputs_are_found_by_what_made_them(live: Live, searchable: str, query: dict[str, str]) -> None:
     answer = live.http.get("/v1/outputs", params=query | {"tag.find": "me"})
-    assert [output["job_id"] for output in answer.json()["outputs"]] == [searchable] * found
+    assert [output["job_id"] for output in answer.json()["outputs"]] == [searchable]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"q": "ramen missing-word"}, {"q": "100%_"}, {"seed": "42424"}, {"model": "imagen"},
+        {"gateway": "apiframe"}, {"status": "failed"}, {"tag.dish": "寿"},
+    ],
+)  # fmt: skip
+def test_other_outputs_are_not_found(live: Live, searchable: str, query: dict[str, str]) -> None:
+    answer = live.http.get("/v1/outputs", params=query | {"tag.find": "me"})
+    assert answer.json()["outputs"] == []
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +228,8 @@ def test_a_query_that_makes_no_sense_is_refused(live: Live, query: dict[str, str
         (f"/v1/outputs/{NOBODY}.0?wait=1", "wait"),
         (f"/v1/outputs/{NOBODY}.0/image?stream=perhaps", "stream"),
         ("/v1/status?gateway=apiframe", "gateway"),
+        *((f"/v1/jobs/{NOBODY}?wait={wait}", "wait") for wait in ("-1", "61", "soon", "nan", "")),
+        *((f"/v1/jobs?{name}=1", name) for name in ("seed", "sha256", "job")),
     ],
 )
 def test_a_parameter_that_means_nothing_is_refused(live: Live, path: str, name: str) -> None:
@@ -273,81 +249,17 @@ def test_a_wrong_method_is_told_every_right_one(live: Live, method: str, path: s
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
-@pytest.mark.parametrize("name", ["seed", "sha256", "job", "since"])
-def test_jobs_are_not_asked_for_by_what_only_outputs_have(live: Live, name: str) -> None:
-    assert name in faults(live.http.get("/v1/jobs", params={name: "1"}))
-
-
-def test_an_image_is_had_by_link_and_by_stream(live: Live, searchable: str) -> None:
-    (output,) = live.outputs(searchable)
-    link = live.http.get(f"/v1/outputs/{output['id']}/image")
-    assert link.status_code == 307
-    by_link = httpx.get(link.headers["location"])
-    by_stream = live.http.get(f"/v1/outputs/{output['id']}/image", params={"stream": 1})
-    assert by_link.headers["content-type"] == by_stream.headers["content-type"] == output["media_type"]
-    assert by_stream.headers["etag"] == f'"{output["sha256"]}"'
-    for answer in (by_link, by_stream):
-        assert hashlib.sha256(answer.content).hexdigest() == output["sha256"]
-
-
-def test_every_answer_is_safe_to_open_in_a_browser(live: Live) -> None:
-    for path in ("/v1/jobs", "/nowhere", "/healthz"):
-        headers = live.http.get(path).headers
-        assert headers["x-content-type-options"] == "nosniff"
-        assert "default-src 'none'" in headers["content-security-policy"]
-        assert headers["x-request-id"]
-
-
 def test_a_request_id_is_kept_if_it_is_harmless(live: Live) -> None:
     assert live.http.get("/healthz", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     assert live.http.get("/healthz", headers={"x-request-id": "a b"}).headers["x-request-id"] != "a b"
 
 
-@pytest.mark.parametrize(
-    ("token", "method", "path", "status"),
-    [
-        (None, "GET", "/v1/jobs", 401),
-        ("wrong-wrong-wrong", "GET", "/v1/jobs", 401),
-        ("reader-reader-reader", "GET", "/v1/jobs", 200),
-        ("reader-reader-reader", "GET", "/v1/status", 200),
-        ("reader-reader-reader", "POST", "/v1/jobs", 403),
-        ("submit-submit-submit", "POST", "/v1/jobs", 422),
-        ("submit-submit-submit", "GET", "/v1/outputs", 200),
-        (None, "GET", "/v1/outputs", 401),
-        (None, "GET", "/v1/outputs/x.0/image", 401),
-        (None, "GET", "/v1/status", 401),
-        (None, "GET", "/healthz", 200),
-        (None, "GET", "/readyz", 200),
-    ],
-)
-def test_each_route_asks_for_its_scope(
-    guarded: Live, token: str | None, method: str, path: str, status: int
-) -> None:
-    headers = {"authorization": f"Bearer {token}"} if token else {}
-    answer = guarded.http.request(method, path, headers=headers)
-    assert answer.status_code == status
-    if status == 401:
-        assert answer.headers["www-authenticate"] == "Bearer"
-
-
-@pytest.fixture(scope="module")
-def guarded(s3_server: Any, sandbox: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A service with API tokens."""
-    tokens = ["r:read:reader-reader-reader", "s:submit:submit-submit-submit"]
-    folder = tmp_path_factory.mktemp("guarded")
-    with started(s3_server, folder, sandbox=sandbox, work=False, api_tokens=tokens) as running:
-        yield running
-
-
-def test_without_tokens_a_request_by_another_name_is_refused(live: Live) -> None:
+def test_without_tokens_other_sites_are_refused(live: Live) -> None:
+    page = live.http.post("/v1/jobs", json=IMAGEN, headers={"origin": "https://evil.example"})
+    assert page.status_code == 401
     answer = live.http.get("/v1/jobs", headers={"host": "tunnel.example"})
     assert answer.status_code == 401
     assert "DARKROOM_API_TOKENS" in answer.json()["detail"]
-
-
-def test_a_page_elsewhere_cannot_submit(live: Live) -> None:
-    answer = live.http.post("/v1/jobs", json=IMAGEN, headers={"origin": "https://evil.example"})
-    assert answer.status_code == 401
 
 
 def test_a_sender_that_hangs_up_in_mid_body_is_no_fault_of_ours(
@@ -396,7 +308,9 @@ def test_a_submit_body_over_the_limit_is_413(live: Live) -> None:
 
 def test_readiness_names_the_part_that_is_missing(sandbox: SandboxServer, tmp_path: Path) -> None:
     with EmbeddedS3(tmp_path / "s3") as own, started(own, tmp_path, sandbox=sandbox) as live:
-        assert live.http.get("/readyz").json()["checks"] == {"ledger": "ok", "archive": "ok", "results": "ok"}
+        ready = live.http.get("/readyz")
+        assert (ready.status_code, ready.json()["status"], ready.json()["warnings"]) == (200, "ready", {})
+        assert ready.json()["checks"] == {"ledger": "ok", "archive": "ok", "results": "ok"}
         own.stop()
         live.service.health.forget()
         answer = live.http.get("/readyz", timeout=60)

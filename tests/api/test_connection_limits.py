@@ -255,8 +255,12 @@ def test_as_many_connections_are_allowed_as_there_are_descriptors_for() -> None:
         assert done.stdout.split()[0] == str(most), done.stdout + done.stderr
 
 
-def test_every_refusal_carries_safe_headers(target: Live) -> None:
+def test_every_answer_carries_safe_headers(target: Live) -> None:
+    assert SAFE_HEADERS["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in SAFE_HEADERS["content-security-policy"]
     for method, path, status in (
+        ("GET", "/healthz", 200),
+        ("GET", "/v1/jobs", 200),
         ("POST", "/callbacks/apiframe/x", 401),
         ("GET", "/callbacks/apiframe/x", 405),
         ("GET", "/nowhere", 404),

@@ -9,10 +9,8 @@ import pytest
 from starlette.applications import Starlette
 
 from receiver.api.health import Check, Health, Warn, oldest_result
-from receiver.errors import Unready
 from storage.errors import Unavailable
 from tests.support.ledgers import Clock
-from tests.support.live import Live
 
 HOUR = 3600
 
@@ -28,13 +26,6 @@ def ask(health: Health) -> httpx.Response:
 
 def fine() -> None:
     """Nothing is wrong."""
-
-
-def test_a_service_that_can_work_says_so(live: Live) -> None:
-    answer = live.http.get("/readyz")
-    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
-    assert set(answer.json()["checks"].values()) == {"ok"}
-    assert answer.json()["warnings"] == {}
 
 
 @pytest.mark.parametrize(
@@ -95,10 +86,3 @@ def test_checks_are_not_run_for_everybody_who_asks() -> None:
     health.forget()
     health.ask()
     assert len(runs) == 2
-
-
-def test_the_check_itself_raises_what_the_tree_knows() -> None:
-    clock = Clock()
-    check = oldest_result(lambda: clock.now - 2000, limit_s=1, clock=clock)
-    with pytest.raises(Unready):
-        check()

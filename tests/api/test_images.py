@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, ClassVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -31,7 +30,6 @@ from tests.api.test_thumbnail_pool import odd
 from tests.support.live import IMAGEN, ULTRA, Live, Start, started
 
 PROMPT = 'Bäume im Wind; filename="evil.exe"\r\nX: y'
-NOBODY = "00000000-0000-7000-8000-000000000000"
 
 
 class Watched(ObjectStore):
@@ -179,12 +177,6 @@ def test_a_download_goes_on_only_with_the_same_image(made: Made) -> None:
         assert (whole.status_code, len(whole.content)) == (200, len(made.image))
 
 
-def test_a_download_in_two_parts_is_the_image(made: Made) -> None:
-    first = made.get(range="bytes=0-299999")
-    rest = made.get(range="bytes=300000-", if_range=first.headers["etag"])
-    assert first.content + rest.content == made.image
-
-
 def test_who_has_it_is_told_so_without_the_bucket(made: Made) -> None:
     made.asked.clear()
     for known in (made.etag, f'"x", W/{made.etag}', "*"):
@@ -236,13 +228,6 @@ def test_any_prompt_has_a_name(live: Live, prompt: str) -> None:
     assert not set('/\\:*?"<>|%') & set(names(by_stream)[2])
 
 
-def test_ten_images_of_one_prompt_have_ten_names(live: Live) -> None:
-    ids = [live.submit(ULTRA, num_images=2)["id"] for _ in range(5)]
-    outputs = [output for job_id in ids for output in live.finish(job_id)["outputs"]]
-    answers = [live.http.head(f"/v1/outputs/{output}/image", params={"stream": 1}) for output in outputs]
-    assert len(outputs) == len({names(answer)[1] for answer in answers}) == 10
-
-
 def test_a_link_is_fresh_and_not_kept(made: Made) -> None:
     answer = made.get("/image", if_none_match="*", range="bytes=0-9")
     assert (answer.status_code, answer.headers["cache-control"]) == (307, "no-store")
@@ -250,14 +235,8 @@ def test_a_link_is_fresh_and_not_kept(made: Made) -> None:
     assert (image.content, image.headers["content-type"]) == (made.image, made.output["media_type"])
     part = httpx.get(answer.headers["location"], headers={"range": "bytes=5-9"}, trust_env=False)
     assert (part.status_code, part.content) == (206, made.image[5:10])
-
-
-def test_a_head_can_be_followed_too(made: Made) -> None:
-    head = made.get("/image", method="HEAD")
-    assert head.status_code == 307
-    there = httpx.head(head.headers["location"], trust_env=False)
-    assert (there.status_code, there.headers["content-length"]) == (200, str(len(made.image)))
-    assert there.headers["content-type"] == made.output["media_type"]
+    head = httpx.head(made.get("/image", method="HEAD").headers["location"], trust_env=False)
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(made.image)))
 
 
 def test_a_link_outlives_the_presigned_one(start: Start) -> None:
@@ -287,20 +266,10 @@ def test_links_are_for_the_public_address_and_streams_use_the_internal_one(start
 
 def test_a_link_for_another_address_of_the_store_works(start: Start, s3_server: EmbeddedS3) -> None:
     other = s3_server.endpoint.replace("127.0.0.1", "localhost")
-    if not _reachable(other):
-        pytest.skip("localhost is not 127.0.0.1 here")
     live = start(s3={"public_endpoint": other})
     link = live.http.get(f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image").headers["location"]
     assert link.startswith(other)
     assert httpx.get(link, trust_env=False).status_code == 200
-
-
-def _reachable(endpoint: str) -> bool:
-    try:
-        socket.create_connection((str(urlsplit(endpoint).hostname), urlsplit(endpoint).port or 0), 2).close()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("asked", ["", "bytes=10-500000"])
@@ -373,14 +342,8 @@ def test_an_image_that_is_gone_is_not_found(start: Start) -> None:
 def thumbnailed(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Live]:
-    factories = Factories(store=Watched.connect)
-    with started(
-        s3_server,
-        tmp_path_factory.mktemp("thumbnailed"),
-        sandbox=sandbox,
-        factories=factories,
-        s3={"prefix": "p/"},
-    ) as live:
+    more: dict[str, Any] = {"factories": Factories(store=Watched.connect), "s3": {"prefix": "p/"}}
+    with started(s3_server, tmp_path_factory.mktemp("thumbnailed"), sandbox=sandbox, **more) as live:
         yield live
 
 
@@ -408,25 +371,15 @@ def test_a_thumbnail_is_made_once_kept_and_then_read(thumbnailed: Live) -> None:
     Watched.log.clear()
     for known in (again.headers["etag"], again.headers["etag"].removeprefix("W/")):
         cached = live.http.get(at, headers={"if-none-match": known})
-        assert (cached.status_code, cached.content, cached.headers["etag"]) == (
-            304,
-            b"",
-            again.headers["etag"],
-        )
+        assert (cached.status_code, cached.content) == (304, b"")
+        assert cached.headers["etag"] == again.headers["etag"]
     assert Watched.log == []
     head = live.http.head(at)
     assert (head.status_code, head.headers["content-length"]) == (200, str(len(again.content)))
 
-
-def test_a_thumbnail_may_be_deleted_at_any_time(thumbnailed: Live) -> None:
-    live = thumbnailed
-    output = live.make(IMAGEN)["outputs"][0]
-    at, key = f"/v1/outputs/{output}/thumbnail", f"p/thumbnails/{output}.webp"
-    first = live.http.get(at)
     live.bucket.store.delete(key)
-    assert live.http.get(at).content == first.content
-    kept = live.keys()
-    assert key in kept
+    assert live.http.get(at).content == again.content
+    assert live.bucket.store.read(key, max_bytes=10**6) == again.content
 
 
 @pytest.mark.parametrize(
@@ -449,12 +402,9 @@ def test_an_image_over_the_limit_has_none_and_is_had_all_the_same(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     with started(s3_server, tmp_path, sandbox=sandbox) as live:
-        bucket = live.settings.s3.bucket
         output = live.make(IMAGEN)["outputs"][0]
-    low = {"max_pixels": 100}
-    with started(
-        s3_server, tmp_path, sandbox=sandbox, download=low, s3={"bucket": bucket}, work=False
-    ) as live:
+    low: dict[str, Any] = {"download": {"max_pixels": 100}, "s3": {"bucket": live.settings.s3.bucket}}
+    with started(s3_server, tmp_path, sandbox=sandbox, work=False, **low) as live:
         answer = live.http.get(f"/v1/outputs/{output}/thumbnail")
         assert (answer.status_code, answer.json()["code"]) == (422, "no_thumbnail")
         assert "DARKROOM_DOWNLOAD__MAX_PIXELS" in answer.json()["detail"]
@@ -466,8 +416,7 @@ def test_an_image_over_the_limit_has_none_and_is_had_all_the_same(
 def test_who_waits_for_one_is_sent_home_when_the_service_stops(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
-    (tmp_path / "odd").touch()
-    hanging = Thumbnailer(odd("time.sleep(60)", tmp_path / "odd"))
+    hanging = Thumbnailer(odd("time.sleep(60)", tmp_path))
     with ThreadPoolExecutor(1) as pool:
         factories = Factories(thumbnailer=lambda: hanging)
         with started(s3_server, tmp_path, sandbox=sandbox, factories=factories) as live:
@@ -525,9 +474,3 @@ def test_a_record_that_is_not_there_is_not_found(thumbnailed: Live) -> None:
     job = live.job(job_id)
     live.bucket.store.delete(live.bucket.archive.record_key(job))
     assert live.http.get(f"/v1/outputs/{outputs[0]['id']}/record").status_code == 404
-
-
-def test_nothing_is_told_of_what_is_not_there(live: Live) -> None:
-    for path in ("image", "image?stream=1", "thumbnail", "record"):
-        answer = live.http.get(f"/v1/outputs/{NOBODY}.0/{path}")
-        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -108,12 +108,6 @@ def test_its_statuses_are_those_of_the_ledger(live: Live) -> None:
     assert set(Status) <= set(schemas["JobCounts"]["properties"])
 
 
-def test_the_example_of_a_body_is_taken(filled: Filled) -> None:
-    with filled.served() as live:
-        for example in document(live)["components"]["schemas"]["SubmitBody"]["examples"]:
-            assert live.http.post("/v1/jobs", json=example).status_code == 202
-
-
 def test_real_answers_are_as_described_and_hold_nothing_else(live: Live) -> None:
     job = live.make(ULTRA, num_images=2, tags={"k": "v"})
     assert {event["event"] for event in job["timeline"]} == {"moved", "attempt", "delivery", "stored"}

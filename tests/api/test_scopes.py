@@ -66,6 +66,7 @@ def ask(live: Live, at: str, token: str | None) -> tuple[int, str]:
     path += "?wait=0" * path.endswith("/events")
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     answer = live.http.request(method, path, headers=headers)
+    assert answer.headers.get("www-authenticate") == ("Bearer" if answer.status_code == 401 else None)
     told = answer.content and answer.headers.get("content-type") == "application/problem+json"
     return answer.status_code, answer.json()["code"] if told else ""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -78,148 +79,141 @@ def request(gone: asyncio.Event | None = None) -> Request:
     return made
 
 
-def run(test: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await test
+def bounded(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test on an event loop of its own, for at most twenty seconds."""
 
-    asyncio.run(bounded())
+    @wraps(test)
+    def run(**fixtures: Any) -> None:
+        async def within_time() -> None:
+            async with asyncio.timeout(20):
+                await test(**fixtures)
+
+        asyncio.run(within_time())
+
+    return run
 
 
-def test_one_that_falls_behind_is_given_pages_of_the_ledger(
+@bounded
+async def test_one_that_falls_behind_is_given_pages_of_the_ledger(
     database: Database, events: Counted, waiters: Subscriptions
 ) -> None:
-    async def fall_behind() -> None:
-        with waiters.following(request()) as slow, waiters.following(request()) as quick:
-            await slow.begin()
-            await quick.begin()
-            heard: list[int] = []
-            for number in range(5):
-                put(database, RECENT // 2)
-                waiters.moved()
-                while len(heard) < RECENT // 2 * (number + 1):
-                    heard += [one.id for one in await quick.more(9) if isinstance(one, Event)]
-            assert events.pages == 0
-            late: list[Event | Reset] = []
-            while len(late) < len(heard):
-                late += await slow.more(9)
-            put(database, 1)
+    with waiters.following(request()) as slow, waiters.following(request()) as quick:
+        await slow.begin()
+        await quick.begin()
+        heard: list[int] = []
+        for number in range(5):
+            put(database, RECENT // 2)
+            waiters.moved()
+            while len(heard) < RECENT // 2 * (number + 1):
+                heard += [one.id for one in await quick.more(9) if isinstance(one, Event)]
+        assert events.pages == 0
+        late: list[Event | Reset] = []
+        while len(late) < len(heard):
             late += await slow.more(9)
-        assert [one.id for one in late if isinstance(one, Event)] == [*heard, len(heard) + 1]
-        # The first half has left the memory; the rest comes from there again.
-        assert 0 < events.pages <= len(heard) // TAKEN
+        put(database, 1)
+        late += await slow.more(9)
+    assert [one.id for one in late if isinstance(one, Event)] == [*heard, len(heard) + 1]
+    # The first half has left the memory; the rest comes from there again.
+    assert 0 < events.pages <= len(heard) // TAKEN
 
-    run(fall_behind())
 
-
-def test_what_is_not_for_it_does_not_make_it_fall_behind(
+@bounded
+async def test_what_is_not_for_it_does_not_make_it_fall_behind(
     database: Database, events: Counted, waiters: Subscriptions
 ) -> None:
-    async def wait() -> None:
-        with waiters.following(request(), job_id="mine") as follower:
-            await follower.begin()
-            for _ in range(4):
-                put(database, RECENT, "others")
-                waiters.moved()
-                assert await follower.more(5 * GAP_S) == ()
-            put(database, 1, "mine")
+    with waiters.following(request(), job_id="mine") as follower:
+        await follower.begin()
+        for _ in range(4):
+            put(database, RECENT, "others")
             waiters.moved()
-            (one,) = await follower.more(9)
-            assert isinstance(one, Event)
-            assert (one.job_id, events.pages) == ("mine", 0)
+            assert await follower.more(5 * GAP_S) == ()
+        put(database, 1, "mine")
+        waiters.moved()
+        (one,) = await follower.more(9)
+        assert isinstance(one, Event)
+        assert (one.job_id, events.pages) == ("mine", 0)
 
-    run(wait())
 
-
-def test_a_place_that_is_forgotten_while_it_is_behind_is_told(
+@bounded
+async def test_a_place_that_is_forgotten_while_it_is_behind_is_told(
     database: Database, events: Counted, waiters: Subscriptions
 ) -> None:
-    async def sleep() -> None:
-        with waiters.following(request()) as follower:
-            await follower.begin()
-            put(database, RECENT + 700)
-            waiters.moved()
-            while follower.tail is None or follower.tail.at.id < RECENT + 700:  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(GAP_S)
-            events.forget(0, most=RECENT)
-            assert await follower.more(9) == [Reset(LostReason.FORGOTTEN, events.newest())]
-            put(database, 1)
-            (one,) = await follower.more(9)
-            assert isinstance(one, Event)
-            assert one.id == RECENT + 701
-
-    run(sleep())
+    with waiters.following(request()) as follower:
+        await follower.begin()
+        put(database, RECENT + 700)
+        waiters.moved()
+        while follower.tail is None or follower.tail.at.id < RECENT + 700:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(GAP_S)
+        events.forget(0, most=RECENT)
+        assert await follower.more(9) == [Reset(LostReason.FORGOTTEN, events.newest())]
+        put(database, 1)
+        (one,) = await follower.more(9)
+        assert isinstance(one, Event)
+        assert one.id == RECENT + 701
 
 
-def test_while_the_ledger_is_away_nothing_is_lost(
+@bounded
+async def test_while_the_ledger_is_away_nothing_is_lost(
     database: Database, events: Counted, waiters: Subscriptions
 ) -> None:
-    async def wait() -> None:
-        with waiters.following(request()) as follower:
-            await follower.begin()
-            events.away = True
-            put(database, 3)
-            reads = events.reads
-            for _ in range(10):
-                waiters.moved()
-                assert await follower.more(GAP_S) == ()
-            assert events.reads > reads
-            with waiters.following(request()) as other:
-                await other.begin()
-                assert await other.more(0) == (), "from memory"
-            events.away = False
-            waiters.moved()
-            assert len(await follower.more(9)) == 3
-
-    run(wait())
-
-
-def test_who_comes_while_the_ledger_is_away_is_told_so(events: Counted, waiters: Subscriptions) -> None:
-    async def come() -> None:
+    with waiters.following(request()) as follower:
+        await follower.begin()
         events.away = True
-        with waiters.following(request()) as one, waiters.following(request()) as other:
-            told = await asyncio.gather(one.begin(), other.begin(), return_exceptions=True)
-            assert [type(error) for error in told] == [Unavailable, Unavailable]
-            events.away = False
-            await one.begin()
-            assert await one.more(0) == ()
-
-    run(come())
-
-
-def test_nobody_reads_when_nobody_waits(events: Counted, waiters: Subscriptions) -> None:
-    async def come_and_go() -> None:
-        for _ in range(3):
-            with waiters.following(request()) as follower:
-                await follower.begin()
+        put(database, 3)
+        reads = events.reads
+        for _ in range(10):
             waiters.moved()
-        before = events.reads
-        await asyncio.sleep(3 * GAP_S)
-        assert events.reads == before
-        assert len(asyncio.all_tasks()) == 1
+            assert await follower.more(GAP_S) == ()
+        assert events.reads > reads
+        with waiters.following(request()) as other:
+            await other.begin()
+            assert await other.more(0) == (), "from memory"
+        events.away = False
+        waiters.moved()
+        assert len(await follower.more(9)) == 3
 
-    run(come_and_go())
+
+@bounded
+async def test_who_comes_while_the_ledger_is_away_is_told_so(events: Counted, waiters: Subscriptions) -> None:
+    events.away = True
+    with waiters.following(request()) as one, waiters.following(request()) as other:
+        told = await asyncio.gather(one.begin(), other.begin(), return_exceptions=True)
+        assert [type(error) for error in told] == [Unavailable, Unavailable]
+        events.away = False
+        await one.begin()
+        assert await one.more(0) == ()
 
 
-def test_much_that_moves_is_read_together(
-    database: Database, events: Counted, waiters: Subscriptions
-) -> None:
-    async def storm() -> None:
+@bounded
+async def test_nobody_reads_when_nobody_waits(events: Counted, waiters: Subscriptions) -> None:
+    for _ in range(3):
         with waiters.following(request()) as follower:
             await follower.begin()
-            for _ in range(200):
-                put(database, 1)
-                waiters.moved()
-                await asyncio.sleep(0)
-            heard = 0
-            while heard < 200:
-                heard += len(await follower.more(9))
-            assert events.reads < 100
-
-    run(storm())
+        waiters.moved()
+    before = events.reads
+    await asyncio.sleep(3 * GAP_S)
+    assert events.reads == before
+    assert len(asyncio.all_tasks()) == 1
 
 
-def test_a_wait_costs_no_reading_but_at_its_ends(
+@bounded
+async def test_much_that_moves_is_read_together(
+    database: Database, events: Counted, waiters: Subscriptions
+) -> None:
+    with waiters.following(request()) as follower:
+        await follower.begin()
+        for _ in range(200):
+            put(database, 1)
+            waiters.moved()
+            await asyncio.sleep(0)
+        heard = 0
+        while heard < 200:
+            heard += len(await follower.more(9))
+        assert events.reads < 100
+
+
+@bounded
+async def test_a_wait_costs_no_reading_but_at_its_ends(
     ledger: Ledger, events: Counted, waiters: Subscriptions, clock: Clock
 ) -> None:
     job = running(ledger)
@@ -229,29 +223,25 @@ def test_a_wait_costs_no_reading_but_at_its_ends(
         looks.append(job_id)
         return ledger.job(job_id).status.terminal
 
-    async def wait() -> None:
-        waits = [
-            asyncio.create_task(waiters.until(request(), finished, job.id, within_s=9)) for _ in range(20)
-        ]
-        while len(looks) < 20:  # noqa: ASYNC110 - they look from threads
-            await asyncio.sleep(GAP_S)
-        for number in range(30):
-            add(ledger, f"other-{number}")
-            waiters.moved()
-            await asyncio.sleep(0.002)
-        assert len(looks) == 20
-        assert not any(wait.done() for wait in waits)
-        clock.now += 31_000
-        (held,) = [one for one in ledger.claim("w", 99) if one.id == job.id]
-        ledger.move(held, Status.FAILED, "w", error=JobError("x", "y", "gateway"))
+    waits = [asyncio.create_task(waiters.until(request(), finished, job.id, within_s=9)) for _ in range(20)]
+    while len(looks) < 20:  # noqa: ASYNC110 - they look from threads
+        await asyncio.sleep(GAP_S)
+    for number in range(30):
+        add(ledger, f"other-{number}")
         waiters.moved()
-        await asyncio.gather(*waits)
-        assert len(looks) == 40
+        await asyncio.sleep(0.002)
+    assert len(looks) == 20
+    assert not any(wait.done() for wait in waits)
+    clock.now += 31_000
+    (held,) = [one for one in ledger.claim("w", 99) if one.id == job.id]
+    ledger.move(held, Status.FAILED, "w", error=JobError("x", "y", "gateway"))
+    waiters.moved()
+    await asyncio.gather(*waits)
+    assert len(looks) == 40
 
-    run(wait())
 
-
-def test_a_wait_ends_with_its_time_with_its_sender_and_with_the_service(
+@bounded
+async def test_a_wait_ends_with_its_time_with_its_sender_and_with_the_service(
     ledger: Ledger, waiters: Subscriptions
 ) -> None:
     job_id = add(ledger).id
@@ -259,21 +249,18 @@ def test_a_wait_ends_with_its_time_with_its_sender_and_with_the_service(
     def finished(job_id: str) -> bool:
         return ledger.job(job_id).status.terminal
 
-    async def wait() -> None:
-        await waiters.until(request(), finished, job_id, within_s=0.05)
-        gone = asyncio.Event()
-        hopeless = asyncio.create_task(waiters.until(request(gone), finished, job_id, within_s=60))
-        patient = asyncio.create_task(waiters.until(request(), finished, job_id, within_s=60))
-        await asyncio.sleep(GAP_S)
-        gone.set()
-        with pytest.raises(ClientDisconnect):
-            await hopeless
-        assert not patient.done()
-        waiters.close()
-        await patient
-        await waiters.until(request(), finished, job_id, within_s=60)
-
-    run(wait())
+    await waiters.until(request(), finished, job_id, within_s=0.05)
+    gone = asyncio.Event()
+    hopeless = asyncio.create_task(waiters.until(request(gone), finished, job_id, within_s=60))
+    patient = asyncio.create_task(waiters.until(request(), finished, job_id, within_s=60))
+    await asyncio.sleep(GAP_S)
+    gone.set()
+    with pytest.raises(ClientDisconnect):
+        await hopeless
+    assert not patient.done()
+    waiters.close()
+    await patient
+    await waiters.until(request(), finished, job_id, within_s=60)
 
 
 def test_the_tail_keeps_the_newest() -> None:

@@ -50,41 +50,39 @@ def make(thumbnailer: Thumbnailer, data: bytes, pixels: int = 900 * 600) -> Imag
     return image
 
 
-@pytest.mark.parametrize(
-    ("data", "mode"),
-    [
-        *((data, "RGB") for data in PLAIN.values()),
-        (encoded(corners(), "JPEG", progressive=True), "RGB"),
-        (encoded(corners().convert("CMYK"), "JPEG"), "RGB"),
-        (encoded(corners(), "MPO", save_all=True, append_images=[corners()]), "RGB"),
-        (encoded(corners().quantize(8), "PNG"), "RGB"),
-        (encoded(corners(), "WEBP", lossless=True), "RGB"),
-        *((pictures.animated(kind), "RGB") for kind in ("PNG", "WEBP", "AVIF")),
-        *((turned("JPEG", orientation), "RGB") for orientation in range(1, 9)),
-        *((turned(kind, 6), "RGB") for kind in ("PNG", "WEBP", "AVIF")),
-    ],
-    ids=[
-        *PLAIN, "progressive", "cmyk", "several", "palette", "lossless",
-        "png moves", "webp moves", "avif moves",
-        *(f"turned {orientation}" for orientation in range(1, 9)), "png turned", "webp turned", "avif turned",
-    ],
-)  # fmt: skip
-def test_thumbnail_is_upright_in_its_shape(thumbnailer: Thumbnailer, data: bytes, mode: str) -> None:
+UPRIGHT = {
+    **PLAIN,
+    "progressive": encoded(corners(), "JPEG", progressive=True),
+    "cmyk": encoded(corners().convert("CMYK"), "JPEG"),
+    "several": encoded(corners(), "MPO", save_all=True, append_images=[corners()]),
+    "palette": encoded(corners().quantize(8), "PNG"),
+    "lossless": encoded(corners(), "WEBP", lossless=True),
+    "broken profile": encoded(corners(), "PNG", icc_profile=b"no profile at all"),
+    **{f"{kind} moves": pictures.animated(kind) for kind in ("PNG", "WEBP", "AVIF")},
+    **{f"turned {orientation}": turned("JPEG", orientation) for orientation in range(1, 9)},
+    **{f"{kind} turned": turned(kind, 6) for kind in ("PNG", "WEBP", "AVIF")},
+}
+
+
+@pytest.mark.parametrize("data", UPRIGHT.values(), ids=UPRIGHT)
+def test_thumbnail_is_upright_in_its_shape(thumbnailer: Thumbnailer, data: bytes) -> None:
     image = make(thumbnailer, data)
-    assert (image.size, image.mode) == ((512, 341), mode)
+    assert (image.size, image.mode) == ((512, 341), "RGB")
     assert corners_of(image) == list(CORNERS)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "AVIF"])
-def test_transparency_stays(thumbnailer: Thumbnailer, kind: str) -> None:
-    image = make(thumbnailer, encoded(pictures.clear(), kind))
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(encoded(pictures.clear(), kind) for kind in ("PNG", "WEBP", "AVIF")),
+        encoded(pictures.clear().quantize(8), "PNG"),
+    ],
+    ids=["png", "webp", "avif", "palette"],
+)
+def test_transparency_stays(thumbnailer: Thumbnailer, data: bytes) -> None:
+    image = make(thumbnailer, data)
     alpha = image.getchannel("A")
     assert (image.mode, alpha.getpixel((100, 100)), alpha.getpixel((400, 100))) == ("RGBA", 255, 0)
-
-
-def test_transparent_palette_stays(thumbnailer: Thumbnailer) -> None:
-    image = make(thumbnailer, encoded(pictures.clear().quantize(8), "PNG"))
-    assert image.getchannel("A").getpixel((400, 100)) == 0
 
 
 def test_16_bits_of_grey_become_8(thumbnailer: Thumbnailer) -> None:
@@ -109,34 +107,20 @@ def test_profile_is_applied_and_metadata_dropped(thumbnailer: Thumbnailer) -> No
     assert (red, blue) == (pictures.BLUE, pictures.RED)
 
 
-def test_unreadable_profile_is_ignored(thumbnailer: Thumbnailer) -> None:
-    data = encoded(corners(), "PNG", icc_profile=b"no profile at all")
-    assert corners_of(make(thumbnailer, data)) == list(CORNERS)
+HALVES = {f"half a {kind}": data[: len(data) // 2] for kind, data in PLAIN.items()}
+REFUSED: dict[str, tuple[bytes, int, str]] = {
+    "bomb": (pictures.bomb(), 100, "more pixels than its header"),
+    "small bomb": (pictures.bomb(1000, 1400), 1_000_000, "more pixels than its header"),
+    "nothing": (b"", 1, "header"),
+    "svg": (b"<svg onload='alert(1)'/>", 1, "header"),
+    "gif": (encoded(corners(), "GIF"), 900 * 600, "header"),
+    "tiff": (encoded(corners(), "TIFF"), 900 * 600, "header"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", 1, "header"),
+    **{name: (data, 900 * 600, "cannot be decoded|header") for name, data in HALVES.items()},
+}
 
 
-@pytest.mark.parametrize(
-    ("data", "pixels", "why"),
-    [
-        (pictures.bomb(), 100, "more pixels than its header"),
-        (pictures.bomb(1000, 1400), 1_000_000, "more pixels than its header"),
-        (b"", 1, "header"),
-        (b"<svg onload='alert(1)'/>", 1, "header"),
-        (encoded(corners(), "GIF"), 900 * 600, "header"),
-        (encoded(corners(), "TIFF"), 900 * 600, "header"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", 1, "header"),
-        *((data[: len(data) // 2], 900 * 600, "cannot be decoded|header") for data in PLAIN.values()),
-    ],
-    ids=[
-        "bomb",
-        "small bomb",
-        "nothing",
-        "svg",
-        "gif",
-        "tiff",
-        "postscript",
-        *(f"half a {k}" for k in PLAIN),
-    ],
-)
+@pytest.mark.parametrize(("data", "pixels", "why"), REFUSED.values(), ids=REFUSED)
 def test_refused_image_keeps_the_child(thumbnailer: Thumbnailer, data: bytes, pixels: int, why: str) -> None:
     before = thumbnailer.children()
     with pytest.raises(NoThumbnail, match=why):
@@ -218,53 +202,50 @@ def test_child_exits_when_its_parent_dies(tmp_path: Path) -> None:
         psutil.Process(int(done.stdout)).wait(10)
 
 
-def odd(body: str, flag: Path) -> list[str]:
-    """Return the command of a child that does something else while a file exists."""
-    code = ["import os, sys, time", f"if os.path.exists({str(flag)!r}):", f"    {body}"]
-    return [
-        *(sys.executable, "-c", "\n".join([*code, "os.execv(sys.argv[1], sys.argv[1:])"])),
-        *child_command(),
-    ]
+def odd(body: str, folder: Path) -> list[str]:
+    """Return the command of a child that does something else while `folder` has a file `odd`."""
+    (folder / "odd").touch()
+    code = ["import os, sys, time", f"if os.path.exists({str(folder / 'odd')!r}):", f"    {body}"]
+    script = "\n".join([*code, "os.execv(sys.argv[1], sys.argv[1:])"])
+    return [sys.executable, "-c", script, *child_command()]
 
 
 BLOCKS = "sys.stdin.buffer.read()"
 SAYS = "print({!r}, flush=True); " + BLOCKS
-STOPS = "print('{\"bytes\": 100}', flush=True); sys.stdin.buffer.read(1000000); os._exit(0)"
 
 
-@pytest.mark.parametrize(
-    ("body", "deadline_s", "why"),
-    [
-        ("time.sleep(60)", 0.7, "more than 0.7 seconds"),
-        (BLOCKS, 0.7, "more than 0.7 seconds"),
-        ("os._exit(3)", 20, "decoder crashed"),
-        ("sys.stdin.readline(); os.abort()", 20, "decoder crashed"),
-        (SAYS.format("what?"), 20, "decoder crashed"),
-        (SAYS.format("[]"), 20, "decoder crashed"),
-        (SAYS.format("{}"), 20, "decoder crashed"),
-        (SAYS.format('{"bytes": 9999999999}'), 20, "decoder crashed"),
-        (SAYS.format("x" * 9999), 20, "decoder crashed"),
-        (SAYS.format('{"bytes": 13}\n<html></html>'), 20, "decoder crashed"),
-        (STOPS, 20, "decoder crashed"),
-    ],
-    ids=[
-        *("sleeps", "says nothing", "leaves", "aborts"),
-        *("text", "list", "object", "huge", "long", "page", "breaks off"),
-    ],
-)
-def test_odd_child_is_replaced_for_the_next_image(
-    tmp_path: Path, body: str, deadline_s: float, why: str
-) -> None:
-    flag = tmp_path / "odd"
-    flag.touch()
-    thumbnailer = Thumbnailer(odd(body, flag), deadline_s=deadline_s)
+ODD = {
+    "leaves": "os._exit(3)",
+    "aborts": "sys.stdin.readline(); os.abort()",
+    "text": SAYS.format("what?"),
+    "list": SAYS.format("[]"),
+    "object": SAYS.format("{}"),
+    "huge": SAYS.format('{"bytes": 9999999999}'),
+    "long": SAYS.format("x" * 9999),
+    "page": SAYS.format('{"bytes": 13}\n<html></html>'),
+    "breaks off": "print('{\"bytes\": 100}', flush=True); sys.stdin.buffer.read(1000000); os._exit(0)",
+}
+
+
+@pytest.mark.parametrize("body", ODD.values(), ids=ODD)
+def test_odd_child_is_replaced_for_the_next_image(tmp_path: Path, body: str) -> None:
+    check_replaced(tmp_path, body, 20, "decoder crashed")
+
+
+@pytest.mark.parametrize("body", ["time.sleep(60)", BLOCKS], ids=["sleeps", "says nothing"])
+def test_slow_child_is_replaced(tmp_path: Path, body: str) -> None:
+    check_replaced(tmp_path, body, 0.7, "more than 0.7 seconds")
+
+
+def check_replaced(tmp_path: Path, body: str, deadline_s: float, why: str) -> None:
+    thumbnailer = Thumbnailer(odd(body, tmp_path), deadline_s=deadline_s)
     large = PLAIN["png"] + bytes(1_000_000)  # more than a pipe holds
     began = monotonic()
     with pytest.raises(NoThumbnail, match=why):
         make(thumbnailer, large)
     assert monotonic() - began < 15
     assert thumbnailer.children() == []
-    flag.unlink()
+    (tmp_path / "odd").unlink()
     assert corners_of(_made_at_last(thumbnailer, large)) == list(CORNERS)
     thumbnailer.close()
 
@@ -280,9 +261,7 @@ def _made_at_last(thumbnailer: Thumbnailer, data: bytes) -> Image.Image:
 
 
 def test_killed_child_costs_only_its_image(tmp_path: Path) -> None:
-    flag = tmp_path / "odd"
-    flag.touch()
-    thumbnailer = Thumbnailer(odd("sys.stdin.readline(); time.sleep(60)", flag))
+    thumbnailer = Thumbnailer(odd("sys.stdin.readline(); time.sleep(60)", tmp_path))
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(make, thumbnailer, PLAIN["png"])
         while not (pids := thumbnailer.children()):
@@ -290,7 +269,7 @@ def test_killed_child_costs_only_its_image(tmp_path: Path) -> None:
         os.kill(pids[0], signal.SIGKILL)
         with pytest.raises(NoThumbnail, match="decoder crashed"):
             making.result(10)
-    flag.unlink()
+    (tmp_path / "odd").unlink()
     assert corners_of(make(thumbnailer, PLAIN["png"])) == list(CORNERS)
     os.kill(thumbnailer.children()[0], signal.SIGKILL)  # while it waits
     assert corners_of(make(thumbnailer, PLAIN["png"])) == list(CORNERS)
@@ -320,9 +299,7 @@ def test_children_are_few_and_exit_when_idle() -> None:
 
 
 def test_large_images_take_turns(tmp_path: Path) -> None:
-    flag = tmp_path / "odd"
-    flag.touch()
-    thumbnailer = Thumbnailer(odd("time.sleep(60)", flag), deadline_s=0.4, at_once=4)
+    thumbnailer = Thumbnailer(odd("time.sleep(60)", tmp_path), deadline_s=0.4, at_once=4)
     most = 0
     with ThreadPoolExecutor(3) as pool:
         making = [pool.submit(make, thumbnailer, PLAIN["png"], LARGE_PIXELS + 1) for _ in range(3)]
@@ -334,9 +311,7 @@ def test_large_images_take_turns(tmp_path: Path) -> None:
 
 
 def test_close_ends_what_is_being_made(tmp_path: Path) -> None:
-    flag = tmp_path / "odd"
-    flag.touch()
-    thumbnailer = Thumbnailer(odd("time.sleep(60)", flag))
+    thumbnailer = Thumbnailer(odd("time.sleep(60)", tmp_path))
     with ThreadPoolExecutor(1) as pool:
         making = pool.submit(make, thumbnailer, PLAIN["png"])
         while not thumbnailer.children():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, ClassVar, cast
 
-from receiver.errors import NoThumbnail, Unready
+from receiver.errors import NoThumbnail
 from receiver.http.bucket_threads import BucketThreads
 from receiver.thumbnails.cache import REMEMBERED_S, SPOOL_BYTES, Thumbnails
 from receiver.thumbnails.pool import Thumbnailer
@@ -54,14 +53,8 @@ def archived(store: ObjectStore, data: bytes, index: int = 0, pixels: tuple[int,
         sha256=hashlib.sha256(data).hexdigest(), media_type="image/png", width=pixels[0], height=pixels[1],
         stored_at=0,
     )  # fmt: skip
-    store.put_new(
-        output.key,
-        io.BytesIO(data),
-        size=len(data),
-        sha256=output.sha256,
-        content_type="image/png",
-        metadata={},
-    )
+    more: Any = {"sha256": output.sha256, "content_type": "image/png", "metadata": {}}
+    store.put_new(output.key, io.BytesIO(data), size=len(data), **more)
     return output
 
 
@@ -81,15 +74,6 @@ def got(made: Thumbnails, *outputs: Output) -> list[Any]:
     return asyncio.run(all_of_them())
 
 
-def test_many_who_ask_for_one_get_it_from_one_try(store: ObjectStore) -> None:
-    thumbnailer = Counting()
-    output = archived(store, PICTURE)
-    with thumbnails(store, thumbnailer) as made:
-        answers = got(made, *[output] * 20)
-    assert len({bytes(answer) for answer in answers}) == 1
-    assert thumbnailer.tried == 1
-
-
 def test_an_image_of_which_none_can_be_made_is_left_alone_for_a_while(store: ObjectStore) -> None:
     thumbnailer, clock = Counting(), Fixed()
     broken, sound = archived(store, bomb()), archived(store, PICTURE, 1)
@@ -107,31 +91,11 @@ def test_an_image_of_which_none_can_be_made_is_left_alone_for_a_while(store: Obj
 
 
 def test_one_more_than_may_wait_is_sent_home_at_once(store: ObjectStore, tmp_path: Any) -> None:
-    (tmp_path / "odd").touch()
-    thumbnailer = Thumbnailer(odd("time.sleep(60)", tmp_path / "odd"), deadline_s=1)
+    thumbnailer = Thumbnailer(odd("time.sleep(60)", tmp_path), deadline_s=1)
     outputs = [archived(store, PICTURE, index) for index in range(3)]
     with thumbnails(store, thumbnailer, most_waiting=2) as made:
         answers = got(made, *outputs)
     assert sorted(type(answer).__name__ for answer in answers) == ["NoThumbnail", "NoThumbnail", "Unready"]
-
-
-def test_nobody_waits_for_a_service_that_stops(store: ObjectStore, tmp_path: Any) -> None:
-    (tmp_path / "odd").touch()
-    thumbnailer = Thumbnailer(odd("time.sleep(60)", tmp_path / "odd"))
-    output = archived(store, PICTURE)
-    with thumbnails(store, thumbnailer) as made:
-
-        def stop() -> None:
-            while not thumbnailer.children():
-                threading.Event().wait(0.01)
-            made.close()
-
-        stopping = threading.Thread(target=stop)
-        stopping.start()
-        (answer,) = got(made, output)
-        stopping.join()
-        assert isinstance(answer, Unready)
-        assert isinstance(got(made, output)[0], Unready)
 
 
 class Watched(ObjectStore):
@@ -153,10 +117,7 @@ class Watched(ObjectStore):
 
 
 def test_a_large_image_goes_to_the_disk_while_it_comes(s3_access: Any) -> None:
-    store = Watched.connect(
-        bucket="full-of-large-ones", endpoint=s3_access.endpoint, region="us-east-1",
-        access_key=s3_access.access_key, secret_key=s3_access.secret_key,
-    )  # fmt: skip
+    store = s3_access.open(Watched)
     store.check(create=True)
     output = archived(store, bytes(SPOOL_BYTES + 2_000_000))
     on_disk: list[bool] = []
@@ -179,10 +140,7 @@ class Full(ObjectStore):
 
 
 def test_one_that_cannot_be_kept_is_sent_all_the_same(s3_access: Any) -> None:
-    store = Full.connect(
-        bucket="full-of-images", endpoint=s3_access.endpoint, region="us-east-1",
-        access_key=s3_access.access_key, secret_key=s3_access.secret_key,
-    )  # fmt: skip
+    store = s3_access.open(Full)
     store.check(create=True)
     thumbnailer = Counting()
     output = archived(store, PICTURE)

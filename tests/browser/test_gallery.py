@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import FilePayload, Locator, Page, expect
 
-from tests.browser.archive import ADMIN, READER, RIGHT_TO_LEFT, SCRIPT, count
+from tests.browser.archive import READER, RIGHT_TO_LEFT, SCRIPT, count
 from tests.browser.conftest import Open
 from tests.support.live import Live
 
@@ -36,20 +36,6 @@ def test_a_search_shows_what_has_the_words(open_page: Open, shown: Live) -> None
     expect(page.get_by_role("img", name="a lighthouse, in the fog")).to_have_count(cards(page).count())
     assert cards(page).count() > 0
     expect(box).to_have_value("lighthouse fog")
-
-
-def test_what_is_not_understood_is_told_with_what_there_is(open_page: Open) -> None:
-    page, watch = open_page("/", READER)
-    watch.allow("status of 422")
-    page.goto("/?q=width:wide")
-    expect(page.get_by_role("alert")).to_contain_text("width")
-
-
-def test_nothing_found_leads_back(open_page: Open) -> None:
-    page, _ = open_page("/?q=nosuchword", READER)
-    expect(page.get_by_role("heading", name="Nothing found")).to_be_visible()
-    page.get_by_role("link", name="see all pictures").click()
-    expect(cards(page).first).to_be_visible()
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with a script", "without"])
@@ -174,23 +160,6 @@ def test_light_and_dark_follow_the_system_until_somebody_says(open_page: Open) -
     assert page.evaluate(ground) == dark
     page.goto("/jobs")
     assert page.evaluate(ground) == dark, "remembered"
-
-
-def test_one_who_may_only_read_is_told_so(open_page: Open) -> None:
-    page, watch = open_page("/", READER)
-    watch.allow("status of 403")
-    answer = page.goto("/submit")
-    assert answer is not None
-    assert answer.status == 403
-    expect(page.get_by_role("heading", name="Not allowed")).to_be_visible()
-
-
-def test_a_page_that_is_not_there_says_where_to_go(open_page: Open) -> None:
-    page, watch = open_page("/", ADMIN)
-    watch.allow("status of 404")
-    page.goto("/outputs/nobody")
-    page.get_by_role("link", name="Go to the gallery").click()
-    expect(cards(page).first).to_be_visible()
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with a script", "without"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Request, Response, expect
 
-from tests.browser.archive import FAILED, SUBMITTER
+from tests.browser.archive import SUBMITTER
 from tests.browser.conftest import Open
 from tests.support.live import IMAGEN, Live
 
@@ -54,35 +54,10 @@ def test_a_job_is_submitted_without_a_script(open_page: Open, shown: Live) -> No
     expect(page.get_by_text("archived").first).to_be_visible()
 
 
-def test_what_is_wrong_is_told_beside_its_field_and_nothing_is_lost(open_page: Open) -> None:
-    # With a script the form does not even let a seed be given where the model has none.
-    page, watch = open_page("/submit", SUBMITTER, java_script_enabled=False)
-    watch.allow("status of 422")
-    page.get_by_label("Gateway").select_option("apiframe")
-    page.get_by_label("Prompt", exact=True).fill("a quiet library")
-    page.get_by_label("Model", exact=True).fill("imagen-4-fast")
-    page.get_by_label("Seed").fill("7")
-    page.get_by_role("button", name="Submit", exact=True).click()
-    seed = page.get_by_label("Seed")
-    expect(seed).to_have_attribute("aria-invalid", "true")
-    expect(seed).to_have_accessible_description(re.compile("seed", re.IGNORECASE))
-    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a quiet library")
-
-
-def test_a_failed_job_says_why_and_what_helps(open_page: Open) -> None:
-    page, _ = open_page("/jobs", SUBMITTER)
-    page.get_by_role("navigation", name="Status").get_by_role("link", name=re.compile("failed")).click()
-    page.get_by_role("link", name=FAILED).click()
-    expect(page.get_by_text("image_expired").first).to_be_visible()
-    expect(page.get_by_role("button", name=re.compile("Retry"))).to_be_visible()
-
-
 @pytest.mark.parametrize("scripts", [True, False], ids=["with a script", "without"])
 def test_a_failed_job_is_put_back_to_work(open_page: Open, shown: Live, scripts: bool) -> None:
     # So many issues of its link are dead that the job is given up once, and had at the second go.
-    job = shown.make(
-        IMAGEN | {"prompt": "a boat that came late"}, fault={"fault": "expired_link", "times": 6}
-    )
+    job = shown.make(IMAGEN, prompt="a boat that came late", fault={"fault": "expired_link", "times": 6})
     assert job["status"] == "failed"
     page, _ = open_page(f"/jobs/{job['id']}", SUBMITTER, java_script_enabled=scripts)
     with page.expect_response(lambda response: response.url.endswith("/retry")):

@@ -70,10 +70,15 @@ def test_another_call_goes_on_where_one_was_given_up(proxy: Proxy, output: Outpu
 
 
 def test_what_is_whole_already_is_only_checked(proxy: Proxy, output: Output, tmp_path: Path) -> None:
+    seen: list[int] = []
     with client(proxy) as darkroom:
-        path = darkroom.download(output, tmp_path)
+        path = darkroom.download(output, tmp_path / "new", on_bytes=seen.append)
+        assert path.name == f"{output.id}.jpg"
+        assert sum(seen) == output.bytes
+        darkroom.download(output, tmp_path / "new", on_bytes=seen.append)
+        assert sum(seen) == output.bytes
         path.rename(part_of(path, output.sha256))
-        assert whole(darkroom.download(output, tmp_path), output)
+        assert whole(darkroom.download(output, tmp_path / "new"), output)
     assert asked(proxy) == [None]
 
 
@@ -104,11 +109,8 @@ def test_a_server_without_ranges_is_asked_once_more_for_all(
 def test_an_answer_with_another_range_is_not_taken(proxy: Proxy, output: Output, tmp_path: Path) -> None:
     part_of(tmp_path / output.file_name, output.sha256).write_bytes(b"x" * 100)
     change = harm.altered(lambda answer: answer.with_header("Content-Range", "bytes 5-9/10"))
-    with (
-        client(proxy) as darkroom,
-        proxy.armed(change, path=IMAGE),
-        pytest.raises(Unreachable, match="range"),
-    ):
+    refused = pytest.raises(Unreachable, match="range")
+    with client(proxy) as darkroom, proxy.armed(change, path=IMAGE), refused:
         darkroom.download(output, tmp_path)
 
 
@@ -132,11 +134,8 @@ def test_what_may_pass_is_tried_again(
 
 def test_waits_grow_between_tries(proxy: Proxy, output: Output, tmp_path: Path) -> None:
     waited: list[float] = []
-    with (
-        Darkroom(proxy.url, sleep=waited.append) as darkroom,
-        proxy.armed(harm.drop, path=IMAGE),
-        pytest.raises(Unreachable),
-    ):
+    patient = Darkroom(proxy.url, sleep=waited.append)
+    with patient as darkroom, proxy.armed(harm.drop, path=IMAGE), pytest.raises(Unreachable):
         darkroom.download(output, tmp_path)
     assert waited == [0.5, 1, 2]
 

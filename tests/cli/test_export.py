@@ -45,9 +45,8 @@ def made(running: Running) -> list[Output]:
 def test_json_lines_are_what_the_api_shows(running: Running, made: list[Output]) -> None:
     done = running.darkroom_command("export", TAG, "--format", "jsonl")
     assert done.returncode == 0, done.stderr
-    assert [json.loads(line) for line in done.stdout.splitlines()] == [
-        output.model_dump(mode="json") for output in made
-    ]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines == [output.model_dump(mode="json") for output in made]
     assert done.stderr == "Exported 4 images.\n"
 
 
@@ -74,20 +73,9 @@ def test_csv_is_harmless_and_whole(running: Running, made: list[Output], tmp_pat
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("=1+1", "'=1+1"),
-        ("+1", "'+1"),
-        ("-1", "'-1"),
-        ("@SUM(A1)", "'@SUM(A1)"),
-        ("  =1", "'  =1"),
-        ("\t=1", "'\t=1"),
-        ("\r=1", "'\r=1"),
-        ("\n=1", "'\n=1"),
+        *((text, f"'{text}") for text in ("=1+1", "+1", "-1", "@SUM(A1)", "  =1", "\t=1", "\r=1", "\n=1")),
         ("＝1", "'＝1"),  # noqa: RUF001
-        ("a=1", "a=1"),
-        ("'=1", "'=1"),
-        ("", ""),
-        (" ", " "),
-        ("寿司", "寿司"),
+        *((text, text) for text in ("a=1", "'=1", "", " ", "寿司")),
     ],
 )
 def test_no_spreadsheet_runs_a_value(text: str, shown: str) -> None:
@@ -109,10 +97,8 @@ def test_parquet_has_types(running: Running, made: list[Output], tmp_path: Path)
     assert types["tags"].startswith("map<string, string")
     for row, output in zip(table.to_pylist(), made, strict=True):
         at = datetime.fromisoformat(output.stored_at)
-        assert row == {name: getattr(output, name) for name in row} | {
-            "stored_at": at,
-            "tags": list(output.tags.items()),
-        }
+        changed = {"stored_at": at, "tags": list(output.tags.items())}
+        assert row == {name: getattr(output, name) for name in row} | changed
 
 
 def test_parquet_is_written_in_groups(tmp_path: Path) -> None:
@@ -237,16 +223,10 @@ def test_ctrl_c_does_not_wait_for_what_hangs(
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        (),
-        ("kite",),
-        ("kite", "--all", "--format", "csv"),
-        ("kite", "--format", "zip"),
-        ("kite", "--to", "x.txt"),
-        ("kite", "--to", "x.zip", "--bom"),
-        ("kite", "--format", "bagit", "--to", "."),
-    ],
-)
+    [(), ("kite",), ("kite", "--all", "--format", "csv"), ("kite", "--format", "zip"),
+     ("kite", "--to", "x.txt"), ("kite", "--to", "x.zip", "--bom"),
+     ("kite", "--format", "bagit", "--to", ".")],
+)  # fmt: skip
 def test_misuse_of_export_is_told(arguments: tuple[str, ...]) -> None:
     done = command("export", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -258,7 +238,6 @@ def test_a_bag_that_cannot_get_its_name_is_not_begun(tmp_path: Path, more: tuple
     file.write_bytes(b"mine")
     done = command("export", "kite", "--format", "bagit", "--to", str(file), *more)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "already exists." in done.stderr.replace("\n", " "), (
-        "and nothing of --overwrite, which would not do"
-    )
+    # And nothing of --overwrite, which would not do.
+    assert "already exists." in done.stderr.replace("\n", " ")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"mine"]

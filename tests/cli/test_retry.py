@@ -23,15 +23,10 @@ GONE = {"fault": "expired_link", "forever": True, "status": 410}
 def made(running: Running, tag: str, fault: Any = GONE, number: int = 1) -> list[str]:
     """Jobs that are over, by the command's own client; answers their ids."""
     ids = []
+    asked: dict[str, Any] = {"gateway": "api-in-one", "model": "imagen4", "tags": {"retry": tag}}
+    params = {"sandbox": fault} if fault else {}
     for index in range(number):
-        job = running.darkroom.submit(
-            gateway="api-in-one",
-            model="imagen4",
-            prompt=f"to be retried {index}",
-            params={"sandbox": fault} if fault else {},
-            tags={"retry": tag},
-        )
-        ids.append(job.id)
+        ids.append(running.darkroom.submit(**asked, prompt=f"to be retried {index}", params=params).id)
     return [running.darkroom.wait(job_id, 40).id for job_id in ids]
 
 

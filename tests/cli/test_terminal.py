@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from receiver.schemas.job import Job
 from receiver.schemas.output import Output
 from tests.cli.test_client import make
 from tests.faults import harm
@@ -22,6 +23,11 @@ from tests.support.terminals import in_terminal
 @pytest.fixture(scope="module")
 def output(running: Running) -> Output:
     return running.darkroom.output(make(running, "a kite in a terminal").outputs[0])
+
+
+def watched(running: Running, tag: str, fault: dict[str, Any], prompt: str = "x") -> Job:
+    asked: dict[str, Any] = {"gateway": "apiframe", "model": "imagen-4-fast", "params": {"sandbox": fault}}
+    return running.darkroom.submit(prompt=prompt, tags={"watch": tag}, **asked)
 
 
 def test_jobs_are_followed_in_a_terminal(running: Running, tmp_path: Path) -> None:
@@ -38,9 +44,7 @@ def test_jobs_are_followed_in_a_terminal(running: Running, tmp_path: Path) -> No
 
 def test_jobs_are_followed_until_they_are_done(running: Running) -> None:
     make(running, "was there before", tags={"watch": "pipe"})
-    late = {"sandbox": {"fault": "slow_image", "delay_s": 1}}
-    asked = {"gateway": "apiframe", "model": "imagen-4-fast", "params": late, "tags": {"watch": "pipe"}}
-    job = running.darkroom.submit(prompt="watched\nuntil done", **asked)  # type: ignore[arg-type]
+    job = watched(running, "pipe", {"fault": "slow_image", "delay_s": 1}, "watched\nuntil done")
     done = running.darkroom_command("jobs", "--until-done", "--tag", "watch=pipe")
     assert done.returncode == 0, done.stderr
     lines = [line.split("  ") for line in done.stdout.splitlines()]
@@ -51,10 +55,7 @@ def test_jobs_are_followed_until_they_are_done(running: Running) -> None:
 
 
 def test_a_failed_job_is_told_by_the_exit_code(running: Running) -> None:
-    fault = {"sandbox": {"fault": "failed"}}
-    job = running.darkroom.submit(
-        gateway="apiframe", model="imagen-4-fast", prompt="x", params=fault, tags={"watch": "failed"}
-    )
+    job = watched(running, "failed", {"fault": "failed"})
     done = running.darkroom_command("jobs", "--until-done", "--tag", "watch=failed", "--json")
     assert done.returncode == 1
     last = json.loads(done.stdout.splitlines()[-1])
@@ -67,11 +68,7 @@ def test_a_failed_job_is_told_by_the_exit_code(running: Running) -> None:
     "harm_done", [harm.answer(404, b'{"code": "not_found", "detail": "Not Found"}'), harm.drop]
 )
 def test_a_service_without_events_is_asked_again_and_again(running: Running, harm_done: harm.Action) -> None:
-    tags = {"watch": "old"}
-    late = {"sandbox": {"fault": "slow_image", "delay_s": 1}}
-    job = running.darkroom.submit(
-        gateway="apiframe", model="imagen-4-fast", prompt="x", params=late, tags=tags
-    )
+    job = watched(running, "old", {"fault": "slow_image", "delay_s": 1})
     with Proxy(running.url) as proxy:
         proxy.arm(harm_done, path="/v1/events")
         done = command("jobs", "--until-done", "--tag", "watch=old", DARKROOM_URL=proxy.url)
@@ -114,10 +111,8 @@ def test_the_tab_key_offers_what_the_service_knows(running: Running, output: Out
     assert output.job_id in complete(f"show {output.job_id[:8]}", **here)
     assert complete(f"show {output.id[:-1]}", **here) == [output.id]
     assert any(output.job_id in line for line in complete(f"download {output.job_id[:8]}", "zsh", **here))
-    assert any(
-        line.startswith(f"{output.job_id}\t")
-        for line in complete(f"show {output.job_id[:8]}", "fish", **here)
-    )
+    in_fish = complete(f"show {output.job_id[:8]}", "fish", **here)
+    assert any(line.startswith(f"{output.job_id}\t") for line in in_fish)
 
 
 def test_the_tab_key_is_silent_where_nobody_answers() -> None:

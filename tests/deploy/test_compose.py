@@ -21,17 +21,11 @@ SERVICES = compose(*FILES)
 
 
 def test_they_are_what_compose_takes(tmp_path: Path) -> None:
-    check: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "check_jsonschema",
-        "--builtin-schema",
-        "vendor.compose-spec",
-    ]
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text((DEPLOY / "compose.yaml").read_text().replace("read_only: true", "readonly: true"))
     for files, code in (([DEPLOY / name for name in FILES], 0), ([wrong], 1)):
-        done = subprocess.run([*check, *files], capture_output=True, text=True, check=False)
+        done = subprocess.run([*check, *map(str, files)], capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stdout + done.stderr
 
 
@@ -53,18 +47,13 @@ def test_only_loopback_reaches_them_and_nobody_reaches_postgres() -> None:
     networks = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["networks"]
     assert SERVICES["postgres"]["networks"] == ["ledger"]
     assert networks["ledger"] == {"internal": True}
-    assert [name for name, one in SERVICES.items() if "ledger" in one.get("networks", [])] == [
-        "darkroom",
-        "postgres",
-    ]
+    on_ledger = {name for name, one in SERVICES.items() if "ledger" in one.get("networks", [])}
+    assert on_ledger == {"darkroom", "postgres"}
 
 
 def test_volumes_are_named_and_each_secret_has_one_reader() -> None:
     named = set(yaml.safe_load((DEPLOY / "compose.yaml").read_text())["volumes"])
-    used = {
-        name: [volume.split(":") for volume in service.get("volumes", [])]
-        for name, service in SERVICES.items()
-    }
+    used = {name: [one.split(":") for one in made.get("volumes", [])] for name, made in SERVICES.items()}
     mounted = {source for volumes in used.values() for source, *_ in volumes}
     assert {source for source in mounted if not source.startswith("./")} == named
     assert all((DEPLOY / source).exists() for source in mounted if source.startswith("./"))
@@ -79,9 +68,8 @@ def test_volumes_are_named_and_each_secret_has_one_reader() -> None:
 
 def test_files_are_given_to_whom_the_containers_run_as() -> None:
     script = (DEPLOY / "compose-keys.py").read_text()
-    numbers = dict(
-        zip(("darkroom", "postgres", "seaweedfs"), re.findall(r"\b\d{3,5}\b", script), strict=False)
-    )
+    found = re.findall(r"\b\d{3,5}\b", script)
+    numbers = dict(zip(("darkroom", "postgres", "seaweedfs"), found, strict=False))
     for name in ("postgres", "seaweedfs"):
         assert SERVICES[name]["user"] == f"{numbers[name]}:{numbers[name]}"
     assert f"USER {numbers['darkroom']}:{numbers['darkroom']}" in (DEPLOY / "Dockerfile").read_text()

@@ -3,31 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-import pytest
-
-from tests.deploy.test_alerts import lines_of
-from tests.deploy.watched import (
-    LISTED,
-    TARGET,
-    Series,
-    dashboard,
-    groupings,
-    known_values,
-    panels,
-    selectors,
-    targets,
-)
-from tests.support.live import IMAGEN, Live
+from tests.deploy.watched import LISTED, Series, absent, dashboard, panels, selectors, targets
 
 ASKED = list(targets())
-
-
-@pytest.fixture(scope="module")
-def shown(live: Live) -> list[Series]:
-    assert live.make(IMAGEN)["status"] == "archived"
-    return lines_of(live)
 
 
 def test_only_variables_that_there_are_stand_in_it() -> None:
@@ -47,23 +26,6 @@ def test_it_can_be_narrowed_to_a_process_where_a_process_counts() -> None:
             ledgers = selector.metric in LISTED and LISTED[selector.metric].read
             narrowed = ("instance", "=~", ".*") in selector.matchers
             assert narrowed or ledgers, f"{title}: {selector.name}"
-
-
-def absent(asked: str, shown: list[Series]) -> Iterator[str]:
-    """Name what an expression asks for that a running service does not show."""
-    for labels, below in groupings(asked):
-        yield from (f"by {labels}" for one in below if one.name != "up" and not set(labels) <= one.labels)
-    for selector in selectors(asked):
-        if selector.name == "up":  # Prometheus' own
-            continue
-        if selector.metric not in LISTED or not any(map(selector.takes, shown)):
-            yield selector.name
-            continue
-        yield from (label for label, _, _ in selector.matchers if label not in selector.labels)
-        for label, value in selector.values():
-            known = None if label in TARGET else known_values(selector.metric, label)
-            if known is not None and value not in known:
-                yield f"{label}={value}"
 
 
 def test_what_it_asks_for_is_there(shown: list[Series]) -> None:

@@ -34,6 +34,9 @@ from tests.support.running import ROOT
 OLDEST, NEWEST = "1.30.0", "1.34.0"
 EVERY = [*sidecar(), *replicas()]
 PODS = pods(EVERY)
+DEPLOYMENTS = kind(replicas(), "Deployment")
+BUDGETS = kind(replicas(), "PodDisruptionBudget")
+SCALERS = kind(replicas(), "HorizontalPodAutoscaler")
 
 
 def named(one: Document) -> str:
@@ -88,17 +91,13 @@ def loose(pod: Document) -> Iterator[str]:
     wanted |= {"seccompProfile": {"type": "RuntimeDefault"}}
     yield from (name for name in wanted if spec["securityContext"].get(name) != wanted[name])
     # DARKROOM_PORT=tcp://10.0.0.1:80 would come of a Service that is called darkroom.
-    yield from (
-        one for one in ("automountServiceAccountToken", "enableServiceLinks") if spec[one] is not False
-    )
+    given = ("automountServiceAccountToken", "enableServiceLinks")
+    yield from (one for one in given if spec[one] is not False)
     yield from {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
     yield from (volume["name"] for volume in spec["volumes"] if "emptyDir" not in volume)
     for one in containers(pod):
-        held = {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+        held: Document = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
+        held |= {"capabilities": {"drop": ["ALL"]}}
         if one["securityContext"] != held or not {"requests", "limits"} <= set(one["resources"]):
             yield one["name"]
         if "command" in one and "/tmp" not in [mount["mountPath"] for mount in one["volumeMounts"]]:
@@ -139,32 +138,30 @@ def test_probes_ask_for_routes_that_exist_where_somebody_listens(live: Live) -> 
 
 def test_services_budgets_and_autoscalers_are_of_pods_that_exist() -> None:
     labels = [pod["metadata"]["labels"] for pod in pods(replicas())]
-    for one in [*kind(replicas(), "Service"), *kind(replicas(), "PodDisruptionBudget")]:
+    for one in [*kind(replicas(), "Service"), *BUDGETS]:
         selector = one["spec"]["selector"]
         selector = selector.get("matchLabels", selector)
         assert sum(selector.items() <= pod.items() for pod in labels) == 1, named(one)
-    names = {one["metadata"]["name"] for one in kind(replicas(), "Deployment")}
-    scaled = {one["spec"]["scaleTargetRef"]["name"] for one in kind(replicas(), "HorizontalPodAutoscaler")}
-    assert {one["metadata"]["name"] for one in kind(replicas(), "PodDisruptionBudget")} == names
+    names = {one["metadata"]["name"] for one in DEPLOYMENTS}
+    scaled = {one["spec"]["scaleTargetRef"]["name"] for one in SCALERS}
+    assert {one["metadata"]["name"] for one in BUDGETS} == names
     assert scaled == {"darkroom-callbacks", "darkroom-workers"} <= names
-    for one in kind(replicas(), "Deployment"):
+    for one in DEPLOYMENTS:
         assert ("replicas" in one["spec"]) == (one["metadata"]["name"] not in scaled)
 
 
 def test_no_disruption_takes_the_last_one() -> None:
-    fewest = {
-        one["metadata"]["name"]: one["spec"].get("replicas", 0) for one in kind(replicas(), "Deployment")
-    }
-    for one in kind(replicas(), "HorizontalPodAutoscaler"):
+    fewest = {one["metadata"]["name"]: one["spec"].get("replicas", 0) for one in DEPLOYMENTS}
+    for one in SCALERS:
         fewest[one["spec"]["scaleTargetRef"]["name"]] = one["spec"]["minReplicas"]
-    for one in kind(replicas(), "PodDisruptionBudget"):
+    for one in BUDGETS:
         have = fewest[one["metadata"]["name"]]
         left = one["spec"].get("minAvailable", have - one["spec"].get("maxUnavailable", 0))
         assert 0 < left < have, "one may go, and one stays"
 
 
 def test_workers_are_scaled_by_a_metric_that_exists() -> None:
-    scalers = {one["metadata"]["name"]: one["spec"] for one in kind(replicas(), "HorizontalPodAutoscaler")}
+    scalers = {one["metadata"]["name"]: one["spec"] for one in SCALERS}
     (workers,) = scalers["darkroom-workers"]["metrics"]
     assert workers["external"]["metric"]["name"] in {metric.name for metric in METRICS}
     target = int(workers["external"]["target"]["averageValue"])
@@ -194,10 +191,8 @@ def test_the_ingress_lets_callbacks_through_and_nothing_else() -> None:
     assert "defaultBackend" not in ingress["spec"]
     hosts = {rule["host"] for rule in ingress["spec"]["rules"]}
     assert hosts == {host for tls in ingress["spec"]["tls"] for host in tls["hosts"]}
-    (config,) = (
-        one["data"] for one in kind(replicas(), "ConfigMap") if one["metadata"]["name"] == "darkroom"
-    )
-    assert config["DARKROOM_PUBLIC_URL"] == f"https://{hosts.pop()}"
+    (config,) = (one for one in kind(replicas(), "ConfigMap") if one["metadata"]["name"] == "darkroom")
+    assert config["data"]["DARKROOM_PUBLIC_URL"] == f"https://{hosts.pop()}"
     notes = ingress["metadata"]["annotations"]
     assert notes["nginx.ingress.kubernetes.io/enable-access-log"] == "false"
     size = notes["nginx.ingress.kubernetes.io/proxy-body-size"]

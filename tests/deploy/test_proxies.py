@@ -87,31 +87,16 @@ def test_the_largest_callback_comes_through_and_a_larger_one_does_not(fronted: F
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/"),
-        ("GET", "/v1/jobs"),
-        ("POST", "/v1/jobs"),
-        ("GET", "/v1/events?wait=0"),
-        ("GET", "/metrics"),
-        ("GET", "/readyz"),
-        ("GET", "/openapi.json"),
-        ("GET", "/sign-in"),
-        ("GET", "/callbacks/../v1/jobs"),
-        ("GET", "/callbacks/%2e%2e/v1/jobs"),
-        ("GET", "/callbacks/..%2fv1/jobs"),
-        ("POST", "//v1/jobs"),
+        *(("GET", path) for path in ("/", "/v1/jobs", "/v1/events", "/metrics", "/readyz", "/sign-in")),
+        *(("GET", f"/callbacks/{up}v1/jobs") for up in ("../", "%2e%2e/", "..%2f")),
+        *(("POST", path) for path in ("/v1/jobs", "//v1/jobs")),
+        *((method, "/callbacks/apiframe/x") for method in ("GET", "PUT", "DELETE", "OPTIONS")),
     ],
 )
 def test_the_internet_reaches_nothing_else(fronted: Fronted, method: str, path: str) -> None:
     answer = fronted.front.ask(method, PUBLIC, path, headers=BEARER)
-    # Not one of ours: the proxy itself refuses.
+    # Not one of ours: the proxy itself refuses. A callback's URL takes POST alone.
     assert answer.status_code in {400, 403, 404}
-    assert "x-request-id" not in answer.headers
-
-
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
-def test_a_callback_url_takes_posts_only(fronted: Fronted, method: str) -> None:
-    answer = fronted.front.ask(method, PUBLIC, "/callbacks/apiframe/x")
-    assert answer.status_code in {403, 404}
     assert "x-request-id" not in answer.headers
 
 
@@ -147,13 +132,9 @@ def test_no_log_has_a_token(fronted: Fronted) -> None:
     path = path_of(live, running_job(live, "theirs-logged"))
     token = path.rpartition("/")[2]
     large = b" " * (CallbackSettings().max_bytes + 1)
-    for method, sent, query in (
-        ("POST", body, ""),
-        ("POST", large, ""),
-        ("GET", b"", ""),
-        ("POST", b"", "?a"),
-    ):
-        front.ask(method, PUBLIC, path + query, content=sent, headers=signed(sent))
+    for sent, query in ((body, ""), (large, ""), (b"", "?a")):
+        front.ask("POST", PUBLIC, path + query, content=sent, headers=signed(sent))
+    front.ask("GET", PUBLIC, path)
     front.ask("GET", INTERNAL, path)
     front.ask("GET", PUBLIC, "/elsewhere")
     logged = front.logs()

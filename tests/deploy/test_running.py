@@ -18,12 +18,12 @@ import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
-from storage.archive.object_store import ObjectStore
 from tests.deploy.containers import contained, darkroom, make_keys, seaweedfs, until
 from tests.deploy.deployed import Started, compose, image, in_kubernetes
 from tests.support.live import IMAGEN, ULTRA
 from tests.support.postgres import Postgres
 from tests.support.processes import ROOT, free_port
+from tests.support.services import S3Access
 
 SERVICES = compose("compose.yaml", "compose.sandbox.yaml")
 
@@ -52,17 +52,10 @@ def test_seaweedfs_takes_the_keys_and_shows_only_s3(archive: Archive) -> None:
     assert httpx.get(f"{archive.url}/darkroom").status_code == 403
     (identity,) = json.loads((archive.keys / "seaweedfs" / "s3.json").read_text())["identities"]
     keys = identity["credentials"][0]
-    store = ObjectStore.connect(
-        bucket="another",
-        endpoint=archive.url,
-        region="us-east-1",
-        access_key=keys["accessKey"],
-        secret_key=keys["secretKey"],
-    )
+    store = S3Access(archive.url, keys["accessKey"], keys["secretKey"]).open()
     store.check(create=True)
-    listening = [
-        one.laddr for one in psutil.Process(archive.child.pid).net_connections() if one.status == "LISTEN"
-    ]
+    connections = psutil.Process(archive.child.pid).net_connections()
+    listening = [one.laddr for one in connections if one.status == "LISTEN"]
     beyond = {port for host, port in listening if host != "127.0.0.1"}
     assert len(listening) > 5
     # The one for gRPC of the same server goes where S3 goes.
@@ -145,9 +138,8 @@ def test_a_read_only_root_is_enough(s3_server: EmbeddedS3, sandbox: SandboxServe
     (one,) = (one for one in in_kubernetes() if one.where == "sidecar: darkroom")
     port, data = free_port(), tmp_path / "data"
     before = contained(data)
-    tried = subprocess.run(
-        [*before, "touch", str(ROOT / "x"), "/x"], capture_output=True, text=True, check=False
-    )
+    touch = [*before, "touch", str(ROOT / "x"), "/x"]
+    tried = subprocess.run(touch, capture_output=True, text=True, check=False)
     assert tried.stderr.count("Read-only file system") == 2
     given = reached(one, port, data, s3_server, "") | {
         "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": sandbox.url,

@@ -104,14 +104,27 @@ def known_values(metric: str, label: str) -> frozenset[str] | None:
     return frozenset(map(str, found.values)) or None
 
 
-def rule_groups() -> list[dict[str, Any]]:
-    groups: list[dict[str, Any]] = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
-    return groups
+def absent(asked: str, shown: list[Series]) -> Iterator[str]:
+    """Name what an expression asks for that a running service does not show."""
+    for labels, below in groupings(asked):
+        yield from (f"by {labels}" for one in below if one.name != "up" and not set(labels) <= one.labels)
+    for selector in selectors(asked):
+        if selector.name == "up":  # Prometheus' own
+            continue
+        if selector.metric not in LISTED or not any(map(selector.takes, shown)):
+            yield selector.name
+            continue
+        yield from (label for label, _, _ in selector.matchers if label not in selector.labels)
+        for label, value in selector.values():
+            known = None if label in TARGET else known_values(selector.metric, label)
+            if known is not None and value not in known:
+                yield f"{label}={value}"
 
 
 def alerts() -> list[dict[str, Any]]:
     """Every alert rule."""
-    return [rule for group in rule_groups() for rule in group["rules"]]
+    groups = yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
 
 
 def dashboard() -> dict[str, Any]:

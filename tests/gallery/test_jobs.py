@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -31,25 +33,26 @@ MARKUP = "<b>content</b> policy <script>alert(2)</script>"
 
 @dataclass(frozen=True)
 class House:
-    """A service with tokens, a visitor for each scope, and the API for the tests' own questions."""
+    """A service with tokens, and a visitor for each scope."""
 
     live: Live
     reader: Visitor
     writer: Visitor
 
     def job(self, job_id: str) -> dict[str, Any]:
-        headers = {"authorization": f"Bearer {READER}"}
-        answer = self.live.http.get(f"/v1/jobs/{job_id}", params={"wait": 20}, headers=headers)
-        found: dict[str, Any] = answer.json()
+        found: dict[str, Any] = self.live.http.get(f"/v1/jobs/{job_id}").json()
         return found
 
-    def make(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:
-        if (fault := more.pop("fault", None)) is not None:
-            more["params"] = {"sandbox": fault}
-        headers = {"authorization": f"Bearer {SUBMITTER}"}
-        answer = self.live.http.post("/v1/jobs", json={**body, **more}, headers=headers)
-        assert answer.status_code == 202, answer.text
-        return self.job(answer.json()["id"])
+
+@contextmanager
+def visited(s3: EmbeddedS3, sandbox: SandboxServer, folder: Path, *, work: bool) -> Iterator[House]:
+    with (
+        started(s3, folder, sandbox=sandbox, work=work, api_tokens=TOKENS) as live,
+        visiting(live.url, READER) as reader,
+        visiting(live.url, SUBMITTER) as writer,
+    ):
+        live.http.headers["authorization"] = f"Bearer {SUBMITTER}"
+        yield House(live, reader, writer)
 
 
 def add(live: Live, prompt: str, **more: Any) -> str:
@@ -74,13 +77,8 @@ def still(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[House]:
     """A service in which nothing moves."""
-    folder = tmp_path_factory.mktemp("still")
-    with (
-        started(s3_server, folder, sandbox=sandbox, work=False, api_tokens=TOKENS) as live,
-        visiting(live.url, READER) as reader,
-        visiting(live.url, SUBMITTER) as writer,
-    ):
-        yield House(live, reader, writer)
+    with visited(s3_server, sandbox, tmp_path_factory.mktemp("still"), work=False) as house:
+        yield house
 
 
 @pytest.fixture(scope="module")
@@ -88,24 +86,20 @@ def house(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[House]:
     """A service at work."""
-    with (
-        started(s3_server, tmp_path_factory.mktemp("house"), sandbox=sandbox, api_tokens=TOKENS) as live,
-        visiting(live.url, READER) as reader,
-        visiting(live.url, SUBMITTER) as writer,
-    ):
-        yield House(live, reader, writer)
+    with visited(s3_server, sandbox, tmp_path_factory.mktemp("house"), work=True) as house:
+        yield house
 
 
 @pytest.fixture(scope="module")
 def failed(house: House) -> dict[str, Any]:
-    job = house.make(IMAGEN, prompt=HOSTILE, fault={"fault": "failed", "message": MARKUP})
+    job = house.live.make(IMAGEN, prompt=HOSTILE, fault={"fault": "failed", "message": MARKUP})
     assert job["error"]["code"] == "generation_failed"
     return job
 
 
 @pytest.fixture(scope="module")
 def gone(house: House) -> dict[str, Any]:
-    job = house.make(ULTRA, fault={"fault": "expired_link", "forever": True, "status": 410})
+    job = house.live.make(ULTRA, fault={"fault": "expired_link", "forever": True, "status": 410})
     assert job["error"]["code"] == "image_expired"
     return job
 
@@ -177,13 +171,8 @@ def test_a_failure_is_told_with_its_reason_and_what_helps(house: House, failed: 
     assert "content policy" in row.text.replace("<b>", "").replace("</b>", "")
     way = page.tree.one("ol", class_="steps").all("li")
     steps = [(step.attributes["class"], step.all("span")[0].text) for step in way]
-    assert steps == [
-        ("step-done", "queued"),
-        ("step-done", "submitting"),
-        ("step-done", "running"),
-        ("step-ahead", "ready"),
-        ("step-now", "failed"),
-    ]
+    done = [("step-done", status) for status in ("queued", "submitting", "running")]
+    assert steps == [*done, ("step-ahead", "ready"), ("step-now", "failed")]
 
 
 def test_only_what_can_help_is_offered(house: House, failed: dict[str, Any], gone: dict[str, Any]) -> None:
@@ -224,7 +213,7 @@ def test_a_form_of_another_session_changes_nothing(house: House, gone: dict[str,
 
 
 def test_a_retry_completes_what_was_missing_and_costs_nothing(house: House) -> None:
-    job = house.make(ULTRA, num_images=3, fault="partial_images")
+    job = house.live.make(ULTRA, num_images=3, fault="partial_images")
     assert job["status"] == "partial"
     house.live.sandbox.mend(job["gateway_job_id"])
     made = len(house.live.sandbox.jobs())
@@ -234,7 +223,7 @@ def test_a_retry_completes_what_was_missing_and_costs_nothing(house: House) -> N
     fields = {one.attributes["name"]: one.attributes["value"] for one in form.all("input")}
     answer = house.writer.send(form.attributes["action"], fields)
     assert (answer.status, answer.answer.headers["location"]) == (303, f"/jobs/{job['id']}")
-    assert house.job(job["id"])["status"] == "archived"
+    assert house.live.finish(job["id"])["status"] == "archived"
     assert len(house.live.sandbox.jobs()) == made
     after = house.writer.get(f"/jobs/{job['id']}").tree
     assert len(after.one("ul", class_="grid").all("img")) == 3
@@ -243,7 +232,7 @@ def test_a_retry_completes_what_was_missing_and_costs_nothing(house: House) -> N
 
 
 def test_credits_are_spent_again_only_after_a_question(house: House) -> None:
-    job = house.make(IMAGEN, fault="failed")
+    job = house.live.make(IMAGEN, fault="failed")
     csrf = {"csrf": house.writer.token()}
     refused = house.writer.send(f"/jobs/{job['id']}/retry", csrf)
     assert refused.status == 409
@@ -260,11 +249,8 @@ def test_credits_are_spent_again_only_after_a_question(house: House) -> None:
 def test_what_earlier_submissions_cost_is_told(still: House) -> None:
     ledger, job_id = still.live.service.resources.ledger, add(still.live, "costly")
     attempt, error = Attempt.once("retry", "asked", "", 1), JobError("generation_failed", "No.", "gateway")
-    for result in (
-        JobResult(credits=5.5),
-        JobResult(credits=7, credits_estimated=True),
-        JobResult(credits=2),
-    ):
+    results = (JobResult(credits=5.5), JobResult(credits=7, credits_estimated=True), JobResult(credits=2))
+    for result in results:
         (job,) = [one for one in ledger.claim("test", 500) if one.id == job_id]
         job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
         job = ledger.move(job, Status.RUNNING, "test", keep_lease=True)
@@ -282,7 +268,7 @@ def test_what_earlier_submissions_cost_is_told(still: House) -> None:
 
 
 def test_what_cannot_be_retried_is_said_on_its_page(house: House) -> None:
-    job = house.make(IMAGEN)
+    job = house.live.make(IMAGEN)
     csrf = {"csrf": house.writer.token()}
     answer = house.writer.send(f"/jobs/{job['id']}/retry", csrf)
     assert answer.status == 409
@@ -300,25 +286,16 @@ def test_a_job_that_is_not_there_is_a_page_too(house: House, job_id: str) -> Non
 
 def test_an_unfinished_job_is_followed_or_loaded_again(still: House) -> None:
     job_id = add(still.live, "waiting")
-    page = still.reader.get(f"/jobs/{job_id}")
-    live = page.tree.one("section", data_live=job_id)
-    assert live.attributes["data-unfinished"] == "yes"
-    assert (
-        page.tree.one("noscript").one("meta", http_equiv="refresh").attributes["content"]
-        == f"5; url=/jobs/{job_id}"
-    )
-    assert page.tree.one("p", class_="reload").one("a").attributes["href"] == f"/jobs/{job_id}"
-
-
-def test_the_page_of_a_refused_retry_leads_to_the_job(still: House) -> None:
-    job_id = add(still.live, "waiting")
     refused = still.writer.send(f"/jobs/{job_id}/retry", {"csrf": still.writer.token()})
     assert refused.status == 409
-    live = refused.tree.one("section", data_live=job_id)
-    refresh = refused.tree.one("noscript").one("meta", http_equiv="refresh").attributes["content"]
-    link = refused.tree.one("p", class_="reload").one("a").attributes["href"]
-    for at in (live.attributes["data-at"], refresh.partition("url=")[2], link):
-        assert still.writer.get(at).status == 200, at
+    for page in (still.reader.get(f"/jobs/{job_id}"), refused):
+        live = page.tree.one("section", data_live=job_id)
+        assert live.attributes["data-unfinished"] == "yes"
+        refresh = page.tree.one("noscript").one("meta", http_equiv="refresh").attributes["content"]
+        assert refresh.startswith("5; url=")
+        link = page.tree.one("p", class_="reload").one("a").attributes["href"]
+        for at in (live.attributes["data-at"], refresh.partition("url=")[2], link):
+            assert still.writer.get(at).status == 200, at
 
 
 def test_there_is_advice_for_every_error_that_a_job_can_have() -> None:

@@ -101,11 +101,8 @@ def test_a_gateway_that_is_not_well_is_told_with_the_reason(
     circuit = replace(circuit, retry_at=None if wait_ms is None else now + wait_ms, probe_until=probe_ms)
     circuits = live.parts.breaker.circuits
     circuits.failed("gateway", "apiframe", lambda _before, _now: circuit)
-    circuits.failed(
-        "image_host",
-        "cdn.<b>.example",
-        lambda _before, _now: replace(circuit, kind="image_host", name="cdn.<b>.example"),
-    )
+    host_circuit = replace(circuit, kind="image_host", name=HOST)
+    circuits.failed("image_host", HOST, lambda _before, _now: host_circuit)
     live.service.health.forget()
     page = visitor.get("/status")
     circuits.close("gateway", "apiframe")
@@ -147,11 +144,8 @@ def test_what_was_spent_is_drawn_and_told_by_model_and_tag(visitor: Visitor) -> 
     assert len(svg.all("text", class_="chart-name")) == charts.MOST_ROWS
     assert "The 12 with the most are drawn." in page.tree.one("figcaption").text
     by_tag = visitor.get("/usage?by=tag&tag=campaign").tree.one("table", class_="usage").one("tbody")
-    assert [cells(row)[0] for row in by_tag.all("tr")] == [
-        HOSTILE.replace("\u202e", ""),
-        "spring",
-        "without this tag",
-    ]
+    values = [cells(row)[0] for row in by_tag.all("tr")]
+    assert values == [HOSTILE.replace("\u202e", ""), "spring", "without this tag"]
     assert by_tag.all("tr")[1].one("a").attributes["href"] == "/?q=tag%3Acampaign%3Dspring"
     one_gateway = visitor.get("/usage?by=gateway&gateway=api-in-one").tree.one("tfoot")
     assert cells(one_gateway.one("tr"))[1:4] == ["4", "4", "5"]

@@ -126,9 +126,8 @@ def test_what_is_wrong_is_said_beside_its_field_and_nothing_typed_is_lost(
     assert page.status == 422
     assert message in faults(page)[field]
     assert "please correct 1 field" in page.tree.one("p", role="alert").text
-    wrong = [
-        one for tag in ("input", "textarea", "select") for one in page.tree.all(tag, aria_invalid="true")
-    ]
+    kinds = ("input", "textarea", "select")
+    wrong = [one for tag in kinds for one in page.tree.all(tag, aria_invalid="true")]
     assert [one.attributes["name"] for one in wrong] == [field]
     assert page.fields("submit") == sent
     assert live.http.get("/v1/status").json()["accepted"] == before
@@ -198,15 +197,12 @@ def test_nothing_can_be_made_from_what_is_not_there(visitor: Visitor, origin: st
 
 def test_the_last_gateway_and_model_are_offered_first(live: Live, visitor: Visitor) -> None:
     live.make(ULTRA)
-    fields = visitor.get("/submit").fields("submit")
+    page = visitor.get("/submit")
+    fields = page.fields("submit")
     assert (fields["gateway"], fields["model"]) == ("api-in-one", "imagen4-ultra")
-
-
-def test_the_page_knows_what_each_model_takes_and_costs(visitor: Visitor) -> None:
-    told = json.loads(visitor.get("/submit").tree.one("form", id_="submit").attributes["data-known"])
+    told = json.loads(page.tree.one("form", id_="submit").attributes["data-known"])
     assert told["apiframe"]["lacks"]["imagen-4-fast"] == ["negative_prompt", "num_images", "seed"]
-    assert told["api-in-one"]["prices"]["imagen4-ultra"] == 12
-    assert told["apiframe"]["prices"] == {}
+    assert (told["api-in-one"]["prices"]["imagen4-ultra"], told["apiframe"]["prices"]) == (12, {})
 
 
 def test_models_used_lately_come_first_and_only_where_they_belong() -> None:

@@ -79,11 +79,8 @@ def test_an_application_is_told_what_the_api_shows(notifying: Live) -> None:
     assert message["data"]["outputs"] == notifying.outputs(job["id"])
     assert notifying.http.get(images[1], follow_redirects=True).content.startswith(b"\x89PNG")
     assert (event["notification"], event["state"], event["attempts"]) == (one["id"], "delivered", 1)
-    assert (one["id"], one["type"], one["host"]) == (
-        f"{job['id']}.1",
-        "job.archived",
-        f"127.0.0.1:{app.port}",
-    )
+    assert (one["id"], one["type"]) == (f"{job['id']}.1", "job.archived")
+    assert one["host"] == f"127.0.0.1:{app.port}"
     record = notifying.bucket.archive.read_record(notifying.job(job["id"]))
     assert record["job"]["notify_url"] == f"http://127.0.0.1:{app.port}", "its host alone"
     assert not re.search("hidden-key|/hook", json.dumps([record, listed(notifying)]))
@@ -119,31 +116,22 @@ def test_a_retry_is_told_too(notifying: Live) -> None:
         assert (second.id, second.verified()["type"]) == (f"msg_{job['id']}_2", "job.archived")
 
 
-def test_the_setting_is_for_jobs_that_name_no_url_and_an_empty_one_means_nowhere(
-    start: Start, tmp_path: Path
-) -> None:
+def asked_with_key(live: Live, number: int, **more: Any) -> httpx.Response:
+    return live.http.post("/v1/jobs", json=IMAGEN | more, headers={"idempotency-key": f"k-{number}"})
+
+
+def test_the_setting_is_for_jobs_that_name_no_url(start: Start) -> None:
     with application() as app, application() as other:
         first = start(notify={**NOTIFY, "url": app.url}, work=False)
-        asked: list[dict[str, Any]] = [
-            {},
-            {"notify_url": None},
-            {"notify_url": ""},
-            {"notify_url": other.url},
-        ]
-        jobs = [
-            first.http.post("/v1/jobs", json={**IMAGEN, **more}, headers={"idempotency-key": f"k-{n}"}).json()
-            for n, more in enumerate(asked)
-        ]
+        asked: list[dict[str, Any]] = [{}, *({"notify_url": url} for url in (None, "", other.url))]
+        jobs = [asked_with_key(first, n, **more).json() for n, more in enumerate(asked)]
         urls = [first.job(job["id"]).notify_url for job in jobs]
         assert urls == [app.url, app.url, None, other.url]
         changed = start(notify={**NOTIFY, "url": other.url}, work=False, s3={"bucket": "t-changed-default"})
         for n, more in enumerate(asked):
-            answer = changed.http.post(
-                "/v1/jobs", json={**IMAGEN, **more}, headers={"idempotency-key": f"k-{n}"}
-            )
+            answer = asked_with_key(changed, n, **more)
             assert (answer.status_code, answer.json()["id"]) == (200, jobs[n]["id"]), "the same request"
-        moved = {**IMAGEN, "notify_url": app.url}
-        answer = changed.http.post("/v1/jobs", json=moved, headers={"idempotency-key": "k-3"})
+        answer = asked_with_key(changed, 3, notify_url=app.url)
         assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_conflict")
 
 
@@ -194,11 +182,9 @@ def test_what_is_given_up_is_seen_and_replayed_by_command(notifying: Live, tmp_p
         assert all(one in table for one in gone)
         assert "receiver_gone: 127.0.0.1" in table
         assert data(darkroom("--job", ids[0], "--json")) == listed(notifying, job=ids[0])
-        for words in (("--failed", "--since", "7d"), ("--failed", "--dry-run")):
+        for words, code in ((("--failed", "--since", "7d"), 2), (("--failed", "--dry-run"), 0)):
             before = darkroom("replay", *words)
-            assert (before.returncode, listed(notifying, state="given_up") != []) == (
-                0 if "--dry-run" in words else 2, True,
-            )  # fmt: skip
+            assert (before.returncode, len(listed(notifying, state="given_up"))) == (code, 3)
         assert "3 notifications: 3 to 127.0.0.1" in before.stderr
         one = darkroom("replay", gone[0], f"{ids[0]}.9", "--json")
         assert (one.returncode, [again["id"] for again in data(one)["notifications"]]) == (1, [gone[0]])
@@ -265,12 +251,8 @@ def test_a_service_that_is_killed_after_it_sent_sends_it_again(
 ) -> None:
     never, told = threading.Event(), list[Told]()
     with application(Answer(until=never)) as app:
-        notify = {
-            "DARKROOM_NOTIFY__ALLOW_NETWORKS": "127.0.0.0/8",
-            "DARKROOM_NOTIFY__URL": app.url,
-            "DARKROOM_NOTIFY__TIMEOUT": "1",
-            "DARKROOM_WORKER__FIRST_POLL": "0.2",
-        }
+        notify = {"DARKROOM_NOTIFY__ALLOW_NETWORKS": "127.0.0.0/8", "DARKROOM_NOTIFY__URL": app.url}
+        notify |= {"DARKROOM_NOTIFY__TIMEOUT": "1", "DARKROOM_WORKER__FIRST_POLL": "0.2"}
         variables = environment(s3_server, sandbox, tmp_path, free_port(), **notify)
         with serving(variables, tmp_path) as process:
             with httpx.Client(base_url=process.url, trust_env=False) as http:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pytest
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from tests.support.live import IMAGEN, ULTRA, Live, started
-from tests.support.pages import read
+from tests.support.pages import check, read
 
 SECRETS = {
     "read": "reader-reader-reader",
@@ -91,17 +90,13 @@ def submitter(hung: Hung) -> Iterator[httpx.Client]:
 
 
 class Page:
-    """A page, taken apart."""
+    """A page, whose elements must all be closed in their order, as a list of elements and of texts."""
 
     def __init__(self, answer: httpx.Response) -> None:
         self.answer = answer
-        self._root = read(answer.text)
-        self.elements = [(node.tag, node.attributes) for node in self._root.within()]
-
-    @property
-    def texts(self) -> list[str]:
-        """Its pieces of text as they are."""
-        return list(self._root.texts())
+        self.tree = read(answer.text)
+        self.elements = [(node.tag, node.attributes) for node in self.tree.within()]
+        self.texts = list(self.tree.texts())
 
     @property
     def text(self) -> str:
@@ -123,7 +118,7 @@ class Page:
 
     def links(self) -> list[str]:
         """Where its links lead."""
-        return [href for link in self.all("a") if (href := link.get("href")) is not None]
+        return [link["href"] for link in self.all("a") if "href" in link]
 
     @property
     def csrf(self) -> str:
@@ -144,7 +139,7 @@ def page(answer: httpx.Response, status: int = 200) -> Page:
     assert headers["referrer-policy"] == "same-origin"
     found = Page(answer)
     _check_structure(found)
-    _check_nothing_is_inline(found)
+    check(found.tree)
     _check_labels(found)
     return found
 
@@ -153,22 +148,6 @@ def _check_structure(found: Page) -> None:
     for tag in ("html", "title", "main", "h1"):
         assert len(found.all(tag)) == 1, f"{len(found.all(tag))} of <{tag}>"
     assert found.all("html")[0].get("lang") == "en"
-    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
-    assert len(ids) == len(set(ids)), f"an id is there twice: {sorted(ids, key=str)}"
-    for _, attributes in found.elements:
-        for name in ("aria-labelledby", "aria-describedby", "for"):
-            assert set((attributes.get(name) or "").split()) <= set(ids), (name, attributes)
-
-
-def _check_nothing_is_inline(found: Page) -> None:
-    assert found.all("style") == []
-    assert all((script.get("src") or "").startswith("/static/") for script in found.all("script"))
-    for tag, attributes in found.elements:
-        assert "style" not in attributes, (tag, attributes)
-        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
-        for name in ("src", "href", "action", "srcset"):
-            # Nothing leads to another host, whatever a prompt or a tag says.
-            assert re.match(r"(/(?!/)|#|$)", attributes.get(name) or ""), (tag, attributes)
 
 
 def _check_labels(found: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from html.parser import HTMLParser
 
 import httpx
 
-VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta"})
-SVG_VOID = frozenset({"circle", "ellipse", "line", "path", "polygon", "polyline", "rect", "use"})
+SHAPES = ("circle", "line", "path", "polygon", "polyline", "rect")
+VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta", "use", "wbr", *SHAPES})
 
 
 @dataclass(repr=False)
@@ -51,13 +52,11 @@ class Node:
         return "".join(self.texts())
 
     def within(self) -> Iterator[Node]:
-        """Yield every element in it, in order."""
         for child in self.children:
             yield child
             yield from child.within()
 
     def texts(self) -> Iterator[str]:
-        """Yield every piece of its text."""
         for piece in self.pieces:
             if isinstance(piece, str):
                 yield piece
@@ -71,6 +70,9 @@ class _Reader(HTMLParser):
         self.root = Node("root")
         self._open = [self.root]
 
+    def handle_decl(self, decl: str) -> None:
+        assert decl.lower() == "doctype html"
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         node = Node(tag, {name: value or "" for name, value in attrs})
         assert len(node.attributes) == len(attrs), f"an attribute of <{tag}> is there twice: {attrs}"
@@ -80,14 +82,11 @@ class _Reader(HTMLParser):
             self._open.append(node)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in VOID | SVG_VOID, f"<{tag}/> is not closed"
+        assert tag in VOID, f"<{tag}/> is not closed"
         self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self._open.pop()
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in VOID:
-            return
+        assert tag not in VOID, f"</{tag}> closes nothing"
         assert self._open[-1].tag == tag, f"<{self._open[-1].tag}> is closed by </{tag}>"
         self._open.pop()
 
@@ -102,6 +101,24 @@ def read(html: str) -> Node:
     reader.close()
     assert reader._open == [reader.root], [node.tag for node in reader._open]
     return reader.root
+
+
+def check(tree: Node) -> None:
+    """Hold a page to its policy: nothing is inline or from another host, and every reference has its end."""
+    ids = [node.attributes["id"] for node in tree.within() if "id" in node.attributes]
+    assert len(ids) == len(set(ids)), f"an id is there twice: {sorted(ids)}"
+    for node in tree.within():
+        assert node.tag != "style"
+        assert "style" not in node.attributes, "the policy allows no styles in attributes"
+        assert not any(name.startswith("on") for name in node.attributes), node.attributes
+        if node.tag == "script":
+            assert node.attributes["src"].startswith("/static/")
+            assert not node.raw.strip()
+        for name in ("src", "href", "action", "srcset"):
+            # Whatever a prompt or a tag says.
+            assert re.match(r"(/(?!/)|#|$)", node.attributes.get(name, "")), node.attributes
+        for name in ("aria-labelledby", "aria-describedby", "for"):
+            assert set(node.attributes.get(name, "").split()) <= set(ids), node.attributes
 
 
 @dataclass(repr=False)
@@ -156,15 +173,7 @@ class Visitor:
     def _shown(self, answer: httpx.Response) -> Shown:
         html = answer.text if "html" in answer.headers.get("content-type", "") else ""
         tree = read(html)
-        for node in tree.within():
-            assert "style" not in node.attributes, "the policy allows no styles in attributes"
-            assert not any(name.startswith("on") for name in node.attributes), node
-            assert node.tag != "style"
-            if node.tag == "script":
-                assert node.attributes["src"].startswith("/static/")
-                assert not node.raw.strip()
-        ids = [node.attributes["id"] for node in tree.within() if "id" in node.attributes]
-        assert len(ids) == len(set(ids)), "an id is there twice"
+        check(tree)
         return Shown(answer.status_code, html, tree, answer)
 
 

@@ -25,7 +25,7 @@ class S3Access:
     access_key: str
     secret_key: str
 
-    def open(self, **settings: Any) -> ObjectStore:
+    def open(self, kind: type[ObjectStore] = ObjectStore, **settings: Any) -> ObjectStore:
         """Connect to a bucket, by default one that does not exist yet."""
         defaults = {
             "bucket": f"test-{uuid.uuid4().hex}",
@@ -34,7 +34,7 @@ class S3Access:
             "access_key": self.access_key,
             "secret_key": self.secret_key,
         }
-        return ObjectStore.connect(**{**defaults, **settings})
+        return kind.connect(**{**defaults, **settings})
 
 
 @pytest.fixture(scope="session")
