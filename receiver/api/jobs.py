@@ -31,7 +31,7 @@ from receiver.jobs.retry import Retrier
 from receiver.jobs.submit import Submitter
 from receiver.schemas.job import Job, JobPage, timeline
 from receiver.schemas.output import Output, OutputPage
-from receiver.schemas.requests import RetryBody, SubmitBody, read_retry, read_submit
+from receiver.schemas.requests import RetryBody, SubmitBody, parse_body
 from receiver.schemas.status import Gateways, ServiceStatus
 from receiver.schemas.types import JobId, OutputId
 from storage.ledger.circuits import Circuits
@@ -156,7 +156,7 @@ class Api:
         return await run_in_threadpool(self._submit, request, await self._body(request))
 
     def _submit(self, request: Request, content: bytes) -> Response:
-        body = read_submit(content)
+        body = parse_body(SubmitBody, content)
         key = IDEMPOTENCY_KEY.read(request.headers)
         job, new = self.submitter.accept(
             body.gateway,
@@ -186,7 +186,7 @@ class Api:
 
     async def retry(self, request: Request, _query: NoQuery) -> Response:
         """Put a failed or partial job back to work."""
-        body = read_retry(await self._body(request))
+        body = parse_body(RetryBody, await self._body(request) or b"{}")
         job_id = str(request.path_params["id"])
         return await run_in_threadpool(self._retry, job_id, resubmit=body.resubmit)
 

@@ -6,12 +6,7 @@ import re
 from dataclasses import replace
 from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    StringConstraints,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from receiver.errors import InvalidRequest
 from receiver.http.query import Query, Tagged
@@ -42,11 +37,8 @@ Moment = Annotated[
     str,
     AfterValidator(_moment),
     WithJsonSchema(
-        {
-            "type": "string",
-            "anyOf": [{"pattern": AGO}, {"format": "date-time"}, {"format": "date"}],
-            "examples": ["7d", "2026-11-22"],
-        }
+        {"type": "string", "anyOf": [{"pattern": AGO}, {"format": "date-time"}, {"format": "date"}]}
+        | {"examples": ["7d", "2026-11-22"]}
     ),
 ]
 
@@ -129,10 +121,7 @@ class OutputFilters(Filters):
     """The id of the job that made it."""
     seed: Annotated[Text, Field(examples=["42"])] | None = None
     """The seed, as requested or as reported."""
-    sha256: (
-        Annotated[str, StringConstraints(pattern="^[0-9a-fA-F]{4,64}$"), Field(examples=[DIGEST_EXAMPLE])]
-        | None
-    ) = None
+    sha256: DigestBeginning | None = None
     """The digest of the image, or its beginning."""
 
     def given(self, now: int) -> SearchFilter:

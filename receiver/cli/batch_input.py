@@ -68,7 +68,7 @@ def check(rows: Sequence[Row]) -> None:
     """Validate rows as the service would; raise BadInput that names every faulty line."""
     # Imported here, because the service's own model imports much more.
     from receiver.errors import InvalidRequest
-    from receiver.schemas.requests import read_submit
+    from receiver.schemas.requests import SubmitBody, parse_body
 
     faults: list[str] = []
     for row in rows:
@@ -77,7 +77,7 @@ def check(rows: Sequence[Row]) -> None:
         if key is not None and not (isinstance(key, str) and KEY.fullmatch(key)):
             faults.append(f"line {row.line}: idempotency_key: must be 1 to 255 printable ASCII characters")
         try:
-            read_submit(json.dumps(body).encode())
+            parse_body(SubmitBody, json.dumps(body).encode())
         except InvalidRequest as error:
             faults += [f"line {row.line}: {fault['field']}: {fault['message']}" for fault in error.faults]
     if faults:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from receiver.errors import InvalidRequest
-from receiver.schemas.requests import SubmitBody, read_submit
+from receiver.schemas.requests import SubmitBody, parse_body
 from storage.models import Job
 
 FIELDS = (
@@ -82,7 +82,7 @@ def read(values: Typed) -> SubmitBody:
     if values["unsupported"] == "ignore":
         body["unsupported"] = "ignore"
     try:
-        read_body = read_submit(json.dumps(body).encode())
+        read_body = parse_body(SubmitBody, json.dumps(body).encode())
     except InvalidRequest as error:
         raise InvalidRequest([*faults, *error.faults]) from None
     if faults:

@@ -100,15 +100,8 @@ class Attempted(Resource):
     @classmethod
     def of(cls, attempt: models.Attempt) -> Attempted:
         """Build it from an entry of the ledger's attempt log."""
-        return cls(
-            at=rfc3339(attempt.last_at),
-            event="attempt",
-            step=attempt.step,
-            code=attempt.code,
-            message=attempt.message,
-            first_at=rfc3339(attempt.first_at),
-            times=attempt.times,
-        )
+        at, first_at = rfc3339(attempt.last_at), rfc3339(attempt.first_at)
+        return cls.trusted(attempt, event="attempt", at=at, first_at=first_at)
 
 
 class Delivered(Resource):
@@ -127,14 +120,7 @@ class Delivered(Resource):
     @classmethod
     def of(cls, delivery: models.Delivery) -> Delivered:
         """Build it from a recorded delivery."""
-        return cls(
-            at=rfc3339(delivery.received_at),
-            event="delivery",
-            id=delivery.id,
-            signature=delivery.signature,
-            effect=delivery.effect,
-            body_sha256=delivery.body_sha256,
-        )
+        return cls.trusted(delivery, event="delivery", at=rfc3339(delivery.received_at))
 
 
 class Stored(Resource):
@@ -160,14 +146,8 @@ class Notified(Resource):
     @classmethod
     def of(cls, one: Notification) -> Notified:
         """Build it from a notification in the ledger."""
-        return cls(
-            at=rfc3339(one.tried_at or one.at),
-            event="notified",
-            notification=one.id,
-            state=one.state,
-            attempts=one.attempts,
-            code=one.code,
-        )
+        at = rfc3339(one.tried_at or one.at)
+        return cls.trusted(one, event="notified", at=at, notification=one.id)
 
 
 class NewerEvent(Resource):
@@ -211,37 +191,13 @@ class Job(Resource):
     @classmethod
     def of(cls, job: models.Job, outputs: Sequence[str], timeline: Sequence[TimelineEvent] = ()) -> Job:
         """Build it from a job of the ledger and the ids of its outputs."""
-        request, result, error = job.request, job.result, job.error
         return cls.trusted(
-            id=job.id,
-            gateway=job.gateway,
-            gateway_job_id=job.gateway_job_id,
-            status=job.status,
-            request=JobRequest.trusted(
-                model=request.model,
-                prompt=request.prompt,
-                negative_prompt=request.negative_prompt,
-                aspect_ratio=request.aspect_ratio,
-                num_images=request.num_images,
-                seed=request.seed,
-                params=request.params,
-                tags=request.tags,
-                ignored=request.ignored,
-            ),
-            result=JobResult.trusted(
-                model=result.model,
-                seed=result.seed,
-                credits=result.credits,
-                credits_estimated=result.credits_estimated,
-                credits_before=job.credits_before,
-            ),
-            error=None if error is None else JobError.model_validate(error),
+            job,
+            request=JobRequest.trusted(job.request),
+            result=JobResult.trusted(job.result, credits_before=job.credits_before),
+            error=None if job.error is None else JobError.trusted(job.error),
             outputs=tuple(outputs),
-            found_by=job.found_by,
-            attempts=job.attempts,
             next_attempt_at=time(job.next_attempt_at),
-            submission=job.submission,
-            request_id=job.request_id,
             created_at=rfc3339(job.created_at),
             updated_at=rfc3339(job.updated_at),
             timeline=tuple(timeline),

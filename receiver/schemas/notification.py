@@ -45,20 +45,13 @@ class Notification(Resource):
     @classmethod
     def of(cls, one: notifications.Notification) -> Notification:
         """Build it from a notification of the ledger."""
-        return cls(
-            id=one.id,
-            job_id=one.job_id,
-            number=one.number,
+        return cls.trusted(
+            one,
             type=f"job.{one.status}",
-            state=one.state,
-            host=one.host,
             at=rfc3339(one.at),
-            attempts=one.attempts,
             tried_at=time(one.tried_at),
             next_attempt_at=time(one.next_attempt_at),
             delivered_at=time(one.delivered_at),
-            code=one.code,
-            message=one.message,
         )
 
 
@@ -98,15 +91,7 @@ class Message(Resource):
         cls, one: notifications.Notification, job: models.Job, outputs: Sequence[models.Output]
     ) -> Message:
         """Build the body of a notification from the job as it was then, and its outputs."""
-        return cls(
-            type=f"job.{one.status}",
-            timestamp=rfc3339(one.at),
-            data=NotificationData(
-                whole=True,
-                job=Job.of(job, [output.id for output in outputs]),
-                outputs=tuple(
-                    NotifiedOutput.of(output, job, image=f"/v1/outputs/{output.id}/image")
-                    for output in outputs
-                ),
-            ),
-        )
+        notified = [NotifiedOutput.of(one, job, image=f"/v1/outputs/{one.id}/image") for one in outputs]
+        shown = Job.of(job, [output.id for output in outputs])
+        data = NotificationData(whole=True, job=shown, outputs=tuple(notified))
+        return cls(type=f"job.{one.status}", timestamp=rfc3339(one.at), data=data)

@@ -50,16 +50,7 @@ class Output(Resource):
         """Build it from an output of the ledger and its job; `more` are values of further fields."""
         request = made_by.request
         return cls.trusted(
-            id=output.id,
-            job_id=output.job_id,
-            index=output.index,
-            key=output.key,
-            sha256=output.sha256,
-            bytes=output.bytes,
-            media_type=output.media_type,
-            width=output.width,
-            height=output.height,
-            seed=output.seed,
+            output,
             seed_requested=request.seed,
             stored_at=rfc3339(output.stored_at),
             gateway=made_by.gateway,
@@ -67,7 +58,6 @@ class Output(Resource):
             model_requested=request.model,
             prompt=request.prompt,
             tags=request.tags,
-            version_id=output.version_id,
             **{"job": None, **more},
         )
 

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from receiver.errors import InvalidRequest
 from receiver.schemas.faults import NO_NUL, TAG_NAME, fault
@@ -27,7 +19,7 @@ TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256, patter
 
 MAX_PARAMS = 64 * 1024
 
-EXAMPLE: JsonValue = {
+EXAMPLE = {
     "gateway": "apiframe",
     "model": "imagen-4-fast",
     "prompt": "a red kite over a grey harbour",
@@ -42,17 +34,24 @@ def _without_defaults(schema: dict[str, Any]) -> None:
         field.pop("default", None)
 
 
-def _submit_schema(schema: dict[str, Any]) -> None:
+class _Body(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra=_without_defaults
+    )
+
+
+Parsed = TypeVar("Parsed", bound=_Body)
+
+
+def _with_example(schema: dict[str, Any]) -> None:
     _without_defaults(schema)
     schema["examples"] = [EXAMPLE]
 
 
-class SubmitBody(BaseModel):
+class SubmitBody(_Body):
     """A job to submit."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra=_submit_schema
-    )
+    model_config = ConfigDict(json_schema_extra=_with_example)
 
     gateway: str = Field(description="The gateway to send it to, such as `apiframe`.")
     model: Text = Field(min_length=1, max_length=128, description="The gateway's own name for the model.")
@@ -115,12 +114,8 @@ class SubmitBody(BaseModel):
         )
 
 
-class RetryBody(BaseModel):
+class RetryBody(_Body):
     """How to retry a job."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra=_without_defaults
-    )
 
     resubmit: bool = Field(
         default=False,
@@ -129,17 +124,9 @@ class RetryBody(BaseModel):
     )
 
 
-def read_retry(body: bytes) -> RetryBody:
-    """Parse a retry body, which may be empty; raise InvalidRequest that names every wrong field."""
+def parse_body(kind: type[Parsed], body: bytes) -> Parsed:
+    """Parse a JSON body; raise InvalidRequest that names every wrong field."""
     try:
-        return RetryBody.model_validate_json(body or b"{}")
-    except ValidationError as error:
-        raise InvalidRequest([fault(one) for one in error.errors()]) from None
-
-
-def read_submit(body: bytes) -> SubmitBody:
-    """Parse a submit body; raise InvalidRequest that names every wrong field."""
-    try:
-        return SubmitBody.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
         raise InvalidRequest([fault(one) for one in error.errors()]) from None

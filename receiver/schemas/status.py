@@ -37,14 +37,9 @@ class JobCounts(Resource):
     def of(cls, counts: models.JobCounts, now: int, **more: Any) -> Self:
         """Build it from the ledger's counts at `now` (milliseconds); `more` are values of further fields."""
         oldest = counts.oldest_unfinished_at
-        return cls(
-            **{status.value: counts.counts[status] for status in Status},
-            accepted=counts.accepted,
-            balanced=counts.balanced,
-            found_by_polling=counts.found_by_polling,
-            oldest_unfinished_age_s=None if oldest is None else max(0.0, (now - oldest) / 1000),
-            **more,
-        )
+        more |= {status.value: counts.counts[status] for status in Status}
+        age_s = None if oldest is None else max(0.0, (now - oldest) / 1000)
+        return cls.trusted(counts, oldest_unfinished_age_s=age_s, **more)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -60,9 +55,8 @@ class ServiceStatus(JobCounts):
     @classmethod
     def of_gateways(cls, total: models.JobCounts, by: Mapping[str, models.JobCounts], now: int) -> Self:
         """Build it from the counts of all jobs, and of each gateway's."""
-        return cls.of(
-            total, now, gateways={name: JobCounts.of(counts, now) for name, counts in sorted(by.items())}
-        )
+        gateways = {name: JobCounts.of(counts, now) for name, counts in sorted(by.items())}
+        return cls.of(total, now, gateways=gateways)
 
 
 class Circuit(Resource):
@@ -85,16 +79,8 @@ class Circuit(Resource):
     @classmethod
     def of(cls, circuit: models.Circuit, now: int) -> Circuit:
         """Build it from the ledger's circuit, as it is at `now` (milliseconds)."""
-        return cls(
-            state=circuit.state(now),
-            step=circuit.step,
-            code=circuit.code,
-            message=circuit.message,
-            at_fault=circuit.at_fault,
-            failures=circuit.failures,
-            since=rfc3339(circuit.since),
-            retry_at=time(circuit.retry_at),
-        )
+        times = {"since": rfc3339(circuit.since), "retry_at": time(circuit.retry_at)}
+        return cls.trusted(circuit, state=circuit.state(now), **times)
 
 
 class GatewayState(Resource):
@@ -121,12 +107,11 @@ class Gateways(Resource):
     def of(cls, names: Sequence[str], circuits: Iterable[models.Circuit], now: int) -> Gateways:
         """Build it from the gateways' names and the ledger's circuits, as they are at `now`."""
         found = {(one.kind, one.name): Circuit.of(one, now) for one in circuits}
-        return cls(
-            gateways=tuple(GatewayState(name=name, circuit=found.get(("gateway", name))) for name in names),
-            image_hosts=tuple(
-                ImageHost(name=name, circuit=one) for (kind, name), one in found.items() if kind != "gateway"
-            ),
-        )
+        states = [GatewayState(name=name, circuit=found.get(("gateway", name))) for name in names]
+        hosts = [
+            ImageHost(name=name, circuit=one) for (kind, name), one in found.items() if kind != "gateway"
+        ]
+        return cls(gateways=tuple(states), image_hosts=tuple(hosts))
 
     @property
     def circuits(self) -> tuple[tuple[str, Circuit], ...]:

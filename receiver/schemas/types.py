@@ -15,22 +15,14 @@ JOB_EXAMPLE = "019a9f3e-5c1d-7b42-9d0e-3f6a8c2b7e51"
 DIGEST_EXAMPLE = "9f2c1b7ad04e5c38e6f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7"
 
 JobId = Annotated[str, StringConstraints(pattern=f"^{UUID}$"), Field(examples=[JOB_EXAMPLE])]
-OutputId = Annotated[
-    str, StringConstraints(pattern=rf"^{UUID}\.[0-9]{{1,6}}$"), Field(examples=[f"{JOB_EXAMPLE}.0"])
-]
-NotificationId = Annotated[
-    str, StringConstraints(pattern=rf"^{UUID}\.[0-9]{{1,6}}$"), Field(examples=[f"{JOB_EXAMPLE}.1"])
-]
+_Numbered = Annotated[str, StringConstraints(pattern=rf"^{UUID}\.[0-9]{{1,6}}$")]
+OutputId = Annotated[_Numbered, Field(examples=[f"{JOB_EXAMPLE}.0"])]
+NotificationId = Annotated[_Numbered, Field(examples=[f"{JOB_EXAMPLE}.1"])]
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), Field(examples=[DIGEST_EXAMPLE])]
 Time = Annotated[str, Field(examples=["2026-11-22T09:30:00.000Z"], json_schema_extra={"format": "date-time"})]
 """RFC 3339, in UTC, to the millisecond."""
-AtFault = Annotated[
-    str,
-    Field(
-        examples=["gateway"],
-        json_schema_extra={"enum": ["request", "gateway", "image", "archive", "operator"]},
-    ),
-]
+_FAULTS = ["request", "gateway", "image", "archive", "operator"]
+AtFault = Annotated[str, Field(examples=["gateway"], json_schema_extra={"enum": _FAULTS})]
 Count = Annotated[int, Field(ge=0)]
 NEWER_TOO: Any = Field(union_mode="left_to_right")
 """Marks a union of what is known and of what a newer service may send; `/openapi.json` has the first only."""
@@ -42,12 +34,15 @@ class Resource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow", from_attributes=True, use_attribute_docstrings=True)
 
     @classmethod
-    def trusted(cls, **fields: Any) -> Self:
-        """Build it without validation, for long lists of what the ledger holds: every field must be given.
+    def trusted(cls, row: object, **more: Any) -> Self:
+        """Build it without validation: fields in `more`, and all others as the attributes of `row`.
 
         `model_construct` does the same, at six times the cost.
         """
         made, put = object.__new__(cls), object.__setattr__
+        fields = {
+            name: more[name] if name in more else getattr(row, name) for name in cls.__pydantic_fields__
+        }
         put(made, "__dict__", fields)
         put(made, "__pydantic_fields_set__", set())
         put(made, "__pydantic_extra__", {})

@@ -19,34 +19,22 @@ class Spent(Resource):
 
     # `SpentOn` inherits these, and docstrings of fields are not inherited.
     jobs: Annotated[Count, Field(description="All that were created.", examples=[121])]
-    jobs_without_credits: Annotated[
-        Count,
-        Field(description="Those whose cost is not known yet; sums have only their earlier submissions."),
-    ]
+    jobs_without_credits: Count = Field(
+        description="Those whose cost is not known yet; sums have only their earlier submissions."
+    )
     outputs: Annotated[Count, Field(description="Archived images.", examples=[154])]
-    credits: Annotated[
-        float | None,
-        Field(
-            description="In each gateway's own credits; null where the cost of no job is known.",
-            examples=[484.0],
-        ),
-    ]
-    credits_estimated: Annotated[
-        float | None,
-        Field(description="The part of `credits` that comes from price lists; null if none does."),
-    ]
+    credits: float | None = Field(
+        description="In each gateway's own credits; null where the cost of no job is known.", examples=[484.0]
+    )
+    credits_estimated: float | None = Field(
+        description="The part of `credits` that comes from price lists; null if none does."
+    )
 
     @classmethod
     def of(cls, spent: usage.Spent, **more: Any) -> Self:
         """Build it from a sum over the ledger; `more` are values of further fields."""
-        return cls(
-            jobs=spent.jobs,
-            jobs_without_credits=spent.unknown,
-            outputs=spent.outputs,
-            credits=_number(spent.credits),
-            credits_estimated=_number(spent.estimated),
-            **more,
-        )
+        sums = {"credits": _number(spent.credits), "credits_estimated": _number(spent.estimated)}
+        return cls.trusted(spent, jobs_without_credits=spent.unknown, **sums, **more)
 
 
 def _number(amount: Decimal | None) -> float | None:
@@ -54,13 +42,10 @@ def _number(amount: Decimal | None) -> float | None:
 
 
 class _Value(Resource):
-    value: Annotated[
-        str | None,
-        Field(
-            description="The gateway, the model, the day, or the tag's value; null without that tag.",
-            examples=["imagen-4-fast"],
-        ),
-    ]
+    value: str | None = Field(
+        description="The gateway, the model, the day, or the tag's value; null without that tag.",
+        examples=["imagen-4-fast"],
+    )
 
 
 class SpentOn(Spent, _Value):
@@ -86,10 +71,8 @@ class Usage(Resource):
     @classmethod
     def of(cls, wanted: usage.UsageFilter, found: usage.UsageReport) -> Usage:
         """Build it from what was asked for and what the ledger found."""
-        return cls(
-            by=wanted.by,
-            tag=wanted.tag,
-            gateway=wanted.gateway,
+        return cls.trusted(
+            wanted,
             since=rfc3339(wanted.since),
             until=rfc3339(wanted.until),
             groups=tuple(SpentOn.of(group.spent, value=group.value) for group in found.groups),

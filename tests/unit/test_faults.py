@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import InvalidRequest, SettingsError
-from receiver.schemas.requests import read_submit
+from receiver.schemas.requests import SubmitBody, parse_body
 from receiver.settings import load
 
 JOB = {"gateway": "apiframe", "model": "imagen-4", "prompt": "a kite"}
@@ -16,7 +16,7 @@ JOB = {"gateway": "apiframe", "model": "imagen-4", "prompt": "a kite"}
 
 def faults_of(body: Any) -> dict[str, str]:
     with pytest.raises(InvalidRequest) as raised:
-        read_submit(body if isinstance(body, bytes) else json.dumps(body).encode())
+        parse_body(SubmitBody, body if isinstance(body, bytes) else json.dumps(body).encode())
     return {fault["field"]: fault["message"] for fault in raised.value.faults}
 
 
