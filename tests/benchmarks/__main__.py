@@ -35,9 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.add_argument(
         "--keep", type=Path, metavar="DIR", help="keep large ledgers here, and use those there"
     )
-    asked.add_argument(
-        "--profile", type=Path, metavar="DIR", help="write there where each service's time goes"
-    )
     options = asked.parse_args(command)
     if unknown := set(options.names) - set(BENCHMARKS):
         asked.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
@@ -45,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     about = machine()
     figures: list[Figure] = []
-    with Grounds(quick=options.quick, keep=options.keep, profiles=options.profile) as grounds:
+    with Grounds(quick=options.quick, keep=options.keep) as grounds:
         for name in options.names or BENCHMARKS:
-            grounds.measuring, began = name, monotonic()
+            began = monotonic()
             figures += BENCHMARKS[name](grounds)
             print(f"{name}: {monotonic() - began:.0f} s", file=sys.stderr)
             if options.json:

@@ -25,7 +25,6 @@ from storage.archive.object_store import ObjectStore
 from tests.benchmarks import archive, plain
 from tests.benchmarks.images import Images
 from tests.benchmarks.ledgers import SECRET_KEY
-from tests.benchmarks.profiling import profiled
 from tests.support import postgres
 from tests.support.live import QUICK
 from tests.support.processes import ROOT, Process, await_ready, environment, free_port, serving
@@ -43,16 +42,10 @@ BESIDE = "DARKROOM_WORKER__PROCESSES"
 class Grounds:
     """The servers, in a folder that is gone afterwards."""
 
-    def __init__(self, *, quick: bool, keep: Path | None = None, profiles: Path | None = None) -> None:
-        """`quick`: sizes that show that everything works, and nothing else.
-
-        `keep`: where large ledgers stay. `profiles`: where it is written where each service's time went.
-        """
+    def __init__(self, *, quick: bool, keep: Path | None = None) -> None:
+        """`quick`: sizes that only show that everything works. `keep`: where large ledgers stay."""
         self.quick = quick
         self.keep = keep
-        self.profiles = profiles
-        self.measuring = ""
-        """The benchmark that runs."""
         self._opened = ExitStack()
         self._numbers = itertools.count()
 
@@ -156,11 +149,7 @@ class Grounds:
     ) -> Iterator[Process]:
         """Run `darkroom serve` on a ledger."""
         variables, folder = self.variables(ledger, **more), self.new_folder("serve")
-        with ExitStack() as watched, serving(variables, folder, *arguments, module=module) as process:
-            if self.profiles is not None:
-                kind = "sqlite" if ledger.startswith("sqlite") else "postgresql"
-                name = "-".join([self.measuring, kind, *arguments, folder.name.rpartition("-")[2]])
-                watched.enter_context(profiled(process.child.pid, self.profiles / f"{name}.txt"))
+        with serving(variables, folder, *arguments, module=module) as process:
             yield process
 
     def _new_bucket(self, name: str) -> str:

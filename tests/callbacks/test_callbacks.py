@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import json
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -66,16 +65,6 @@ def test_a_proven_callback_is_accepted_once_and_then_known(idle: Live) -> None:
     assert delivery.body == body
     assert delivery.body_sha256 == hashlib.sha256(body).hexdigest()
     assert delivery.signature == "valid"
-
-
-def test_fifty_at_the_same_instant_are_one(idle: Live) -> None:
-    job_id = running_job(idle, "theirs-fifty")
-    url, body = idle.callback_url(job_id), completed("theirs-fifty")
-    with ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda _: httpx.post(url, content=body, headers=signed(body)), range(50)))
-    assert [answer.status_code for answer in answers] == [200] * 50
-    assert sorted(answer.json()["status"] for answer in answers) == ["accepted"] + ["duplicate"] * 49
-    assert len(idle.service.resources.ledger.deliveries(job_id)) == 1
 
 
 def test_all_bad_tokens_get_the_same_answer(idle: Live) -> None:
@@ -146,18 +135,6 @@ def test_only_post_is_taken_and_nothing_is_ever_redirected(idle: Live, method: s
     url = idle.callback_url(running_job(idle, f"theirs-{method}"))
     assert httpx.request(method, url).status_code == 405
     assert httpx.post(url + "/").status_code == 401
-
-
-def test_a_callback_that_overtakes_the_answer_to_its_submission_is_applied(idle: Live) -> None:
-    job_id = str(idle.submit(IMAGEN)["id"])
-    ledger = idle.service.resources.ledger
-    job = next(job for job in ledger.claim("test", 100) if job.id == job_id)
-    job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
-    body = completed("theirs-early")
-    assert httpx.post(idle.callback_url(job_id), content=body, headers=signed(body)).status_code == 200
-    job = ledger.move(job, Status.RUNNING, "test", gateway_job_id="theirs-early", due_in_ms=3_600_000)
-    assert job.next_attempt_at is not None
-    assert job.next_attempt_at <= job.updated_at, "due at once, because news is waiting"
 
 
 def test_a_previous_api_key_still_verifies(start: Start) -> None:

@@ -6,7 +6,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -136,20 +135,6 @@ def swallow_and_stall(call: Call) -> None:
     """Hand the request on whole, and then say nothing until the caller gives up."""
     call.forward()
     stall(call)
-
-
-def slow(seconds: float) -> Action:
-    """Hand the request on after a while."""
-
-    def wait(call: Call) -> None:
-        call.sock.settimeout(seconds)
-        with suppress(TimeoutError):
-            if not call.sock.recv(1, socket.MSG_PEEK):
-                raise Gone
-        call.sock.settimeout(None)
-        pass_on(call)
-
-    return wait
 
 
 def held(until: threading.Event) -> Action:

@@ -68,7 +68,6 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._armed: list[Armed] = []
         self._threads: list[threading.Thread] = []
-        self.reset_on_accept = False
         self.calls: list[Call] = []
         """Every request that came, in the order they came."""
 
@@ -148,7 +147,7 @@ class Proxy:
             except OSError:
                 return
             with self._lock:
-                if self._listener is not listener or self.reset_on_accept:
+                if self._listener is not listener:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
                     sock.close()
                     continue

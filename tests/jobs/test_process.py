@@ -15,7 +15,7 @@ import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
-from tests.support.live import IMAGEN, QUICK, ULTRA
+from tests.support.live import IMAGEN, ULTRA
 from tests.support.processes import MIB, ROOT, Process, environment, free_port, serving, watch_rss
 
 
@@ -80,20 +80,6 @@ def test_a_stop_during_work_is_clean_and_a_restart_finishes_what_was_open(
     assert counts["accepted"] == counts["archived"] == len(jobs)
     made = [report.idempotency_key for report in sandbox.jobs() if report.gateway == "apiframe"]
     assert sorted(key for key in made if key) == sorted(jobs[:-1]), "each was made once"
-
-
-@pytest.mark.exhaustive
-def test_a_killed_service_goes_on_where_it_was(s3_server: EmbeddedS3, tmp_path: Path) -> None:
-    with SandboxServer(QUICK) as sandbox:
-        variables = environment(s3_server, sandbox, tmp_path, free_port())
-        with serving(variables, tmp_path) as process:
-            jobs = [submit(process, IMAGEN | {"prompt": f"killed {number}"}) for number in range(8)]
-            process.terminate(signal.SIGKILL)
-        with serving(variables, tmp_path) as process:
-            ended = [finish(process, job_id) for job_id in jobs]
-        assert [job["status"] for job in ended] == ["archived"] * len(jobs)
-        made = [report.idempotency_key for report in sandbox.jobs()]
-        assert sorted(key for key in made if key) == sorted(jobs), "each was made once"
 
 
 @pytest.mark.exhaustive

@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from receiver.errors import NeedsResubmit, NotRetryable
-from receiver.schedule import system_clock
 from storage.errors import NotFound
 from storage.models import Status
 from tests.callbacks.test_callbacks import completed, signed
 from tests.jobs.test_life import record_of
-from tests.support.live import IMAGEN, ULTRA, Live, Movable, Start
+from tests.support.live import IMAGEN, ULTRA, Live, Start
 
 
 def retry(live: Live, job_id: str, **how: Any) -> dict[str, Any]:
@@ -131,18 +130,3 @@ def test_what_is_partly_archived_is_not_submitted_again(live: Live) -> None:
     job = live.make(ULTRA | {"num_images": 2}, fault="partial_images")
     with pytest.raises(NotRetryable, match="a new job"):
         live.parts.retrier.retry(job["id"], resubmit=True)
-
-
-def test_a_restart_changes_nothing_but_a_lease(start: Start) -> None:
-    clock = Movable(system_clock)
-    live = start(clock=clock)
-    job_id = live.submit(IMAGEN, fault="no_callback")["id"]
-    for _ in range(100):
-        if live.job(job_id).status is Status.RUNNING:
-            break
-        live.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.1})
-    before = live.job(job_id)
-    again = start(clock=clock)
-    after = again.job(job_id)
-    kept = ("status", "attempts", "next_attempt_at", "moves", "attempt_log", "error", "gateway_job_id")
-    assert [getattr(before, name) for name in kept] == [getattr(after, name) for name in kept]

@@ -156,12 +156,6 @@ def test_what_it_lacks_is_named(tmp_path: Path) -> None:
     assert "DARKROOM_S3__BUCKET" in done.stderr
 
 
-def test_only_a_part_that_there_is_can_be_named() -> None:
-    done = command("serve", "--only", "gallery")
-    assert done.returncode == 2
-    assert "'gallery' is not one of 'callbacks', 'api'" in " ".join(done.stderr.split())
-
-
 @pytest.mark.parametrize("key", [None, "afk_something"])
 def test_it_may_be_exposed_and_says_whose_callbacks_it_cannot_prove(tmp_path: Path, key: str | None) -> None:
     apiframe = ApiframeSettings(api_key=SecretStr(key) if key else None)
