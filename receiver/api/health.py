@@ -1,10 +1,8 @@
-"""Is this process alive, and can it take work: for load balancers, and for people who wonder why not."""
+"""Serve `/healthz` and `/readyz`: whether the process is alive, and whether every part can be used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
 
 import structlog
 from anyio import CapacityLimiter, to_thread
@@ -23,7 +21,7 @@ from storage.models import Clock
 log = structlog.get_logger("darkroom.health")
 
 REMEMBERED_S = 2.0
-"""A check is not repeated more often than this: anybody may ask, and a check costs something."""
+"""The TTL of the cached checks: the route is public, and a check costs something."""
 
 HEALTHZ = Operation(
     "GET /healthz",
@@ -45,34 +43,21 @@ Check = Callable[[], None]
 """Returns if a part can be used now, and raises an error that says why not."""
 
 Warn = Callable[[], Mapping[str, str]]
-"""Answers what an operator should know although work goes on: a sentence for each gateway, or other name."""
+"""Returns what an operator should know although work goes on: a sentence for each gateway, or other name."""
 
 ASKING = 4
-"""How many may be asking at once whether the service is ready; only one of them runs the checks."""
+"""How many requests may wait for the checks at once; only one of them runs them."""
 BROKEN = "The check itself failed; the log says how."
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What the checks said: `ok`, or why not. Warnings do not make the service unready."""
-
-    checks: Mapping[str, str]
-    warnings: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def ready(self) -> bool:
-        """Whether every check passed."""
-        return all(answer == "ok" for answer in self.checks.values())
-
-
 class Health:
-    """`/healthz` answers while the process runs; `/readyz` asks each part."""
+    """`/healthz` responds while the process runs; `/readyz` checks each part."""
 
     def __init__(self, checks: Mapping[str, Check], warnings: Sequence[Warn] = ()) -> None:
         self._checks = checks
         self._warnings = warnings
-        self._answers = TtlCache(self._find, REMEMBERED_S)
-        # Of their own: who asks before the first answer waits for it, and it may hang with the bucket.
+        self._known = TtlCache(self._find, REMEMBERED_S)
+        # Of their own: requests wait for the first result, and it may hang with the bucket.
         self._threads = CapacityLimiter(ASKING)
 
     def routes(self) -> list[Served]:
@@ -80,36 +65,35 @@ class Health:
         return [Served(HEALTHZ, self.healthz), Served(READYZ, self.readyz)]
 
     async def healthz(self, _request: Request) -> Response:
-        """Answer that the process is alive."""
+        """Return that the process is alive."""
         return json_response(Alive(status="ok"))
 
     async def readyz(self, _request: Request) -> Response:
-        """Answer whether every part can be used: 200, or 503 and what is wrong with which."""
-        health = await to_thread.run_sync(self.ask, limiter=self._threads)
-        status: Literal["ready", "not ready"] = "ready" if health.ready else "not ready"
-        shown = Readiness(status=status, checks=health.checks, warnings=health.warnings)
-        return json_response(shown, 200 if health.ready else 503)
+        """Return whether every part can be used: 200, or 503 and what is wrong with which."""
+        found = await to_thread.run_sync(self.ask, limiter=self._threads)
+        return json_response(found, 200 if found.ready else 503)
 
     def forget(self) -> None:
-        """Ask again next time, however recent the last answer is."""
-        self._answers.forget()
+        """Clear the cache."""
+        self._known.forget()
 
-    def ask(self) -> Answers:
-        """Run the checks, unless that was done a moment ago."""
-        return self._answers()
+    def ask(self) -> Readiness:
+        """Return the result of the checks, cached for `REMEMBERED_S`. Warnings do not make it unready."""
+        return self._known()
 
-    def _find(self) -> Answers:
-        checks = {name: _answer(name, check) for name, check in self._checks.items()}
+    def _find(self) -> Readiness:
+        checks = {name: _checked(name, check) for name, check in self._checks.items()}
         warnings: dict[str, str] = {}
         for warn in self._warnings:
             warnings |= _warned(warn)
-        return Answers(checks, warnings)
+        ready = all(result == "ok" for result in checks.values())
+        return Readiness(status="ready" if ready else "not ready", checks=checks, warnings=warnings)
 
 
 def oldest_result(oldest_ready_at: Callable[[], int | None], *, limit_s: float, clock: Clock) -> Check:
-    """A check that no result has waited too long to be archived.
+    """Return a check that no result has waited too long to be archived.
 
-    `oldest_ready_at` answers since when the oldest one waits (milliseconds), or None if none does.
+    `oldest_ready_at` returns since when the oldest one waits (milliseconds), or None if none does.
     """
 
     def check() -> None:
@@ -125,7 +109,7 @@ def oldest_result(oldest_ready_at: Callable[[], int | None], *, limit_s: float, 
     return check
 
 
-def _answer(name: str, check: Check) -> str:
+def _checked(name: str, check: Check) -> str:
     try:
         check()
     except (StorageError, DarkroomError) as error:

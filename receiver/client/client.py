@@ -1,10 +1,10 @@
-"""The typed HTTP client of a running Darkroom; the commands use it, and so may any Python program.
+"""Provide the typed HTTP client of a running Darkroom, for the commands and any Python program.
 
 Errors:
 
 ClientError
-├── ApiError      the service answered, and refused; `code` says why
-├── Unreachable   no answer, or not one of Darkroom
+├── ApiError      the service responded with an error; `code` says which
+├── Unreachable   no response, or not one of Darkroom
 └── Damaged       a download's bytes are not those of the archive; nothing was kept
 """
 
@@ -22,7 +22,7 @@ import httpx
 
 from receiver.client.download import Patience, digest_of, fetch
 from receiver.client.events import Event, listen
-from receiver.client.http import Http, Value
+from receiver.client.http import Http, given
 from receiver.schemas.job import Job
 from receiver.schemas.notification import Notification
 from receiver.schemas.output import Output
@@ -31,10 +31,9 @@ from receiver.schemas.usage import Facets, Usage
 
 DEFAULT_URL = "http://127.0.0.1:8321"
 HELD_S = 30.0
-"""How long one request is held while waiting for a job; `wait` sends as many as it takes."""
-
+"""How long one of the requests of `wait` is held."""
 MOST_THUMBNAIL = 1024 * 1024
-"""Bytes of a thumbnail; they are small, so more is not one."""
+"""The most bytes of a thumbnail."""
 
 
 class Darkroom:
@@ -46,8 +45,7 @@ class Darkroom:
             for output in darkroom.search(job=job.id):
                 print(darkroom.download(output, "pictures"))
 
-    Every method raises ApiError if the service refuses, and Unreachable if it cannot be reached. Threads
-    may share one.
+    Every method raises ApiError for an error response, and Unreachable without a response. Thread-safe.
     """
 
     def __init__(
@@ -63,13 +61,12 @@ class Darkroom:
     ) -> None:
         """`token` is one of DARKROOM_API_TOKENS, without its name and scope; `client` stays the caller's.
 
-        `page_size`: how many jobs or outputs one request asks for, 500 at most. `timeout_s`: how
-        long an answer may take, beyond what was asked to be waited for. `retry_delays_s`: a broken
-        download or stream of events goes on after each of these waits, and fails after the last.
+        `page_size`: how many rows one request of a list returns, 500 at most. `timeout_s`: of a response,
+        beyond a requested wait. `retry_delays_s`: a broken download or stream of events is retried after
+        each of these waits.
         """
-        self._http = Http(url, token, client, timeout_s=timeout_s)
+        self._http = Http(url, token, client, timeout_s=timeout_s, page_size=page_size)
         self.url = self._http.url
-        self._page_size = page_size
         self._patience = Patience(retry_delays_s, sleep)
 
     def __enter__(self) -> Self:
@@ -98,36 +95,35 @@ class Darkroom:
         notify_url: str | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Submit a job; it is safe in the ledger once this returns, and sent to its gateway soon after.
+        """Submit a job; it is in the ledger once this returns, and sent to its gateway soon after.
 
-        The same `idempotency_key` with the same request answers the job that is there already. `notify_url`
-        is where to tell once it is over; None leaves that to the service's settings, and "" means nowhere.
+        The same request with the same `idempotency_key` returns the existing job. `notify_url` is notified
+        when the job finishes: None leaves that to the service's settings, and "" means nowhere.
         """
-        asked = {
-            "gateway": gateway,
-            "model": model,
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "aspect_ratio": aspect_ratio,
-            "num_images": num_images,
-            "seed": seed,
-            "params": dict(params or {}),
-            "tags": dict(tags or {}),
-            "unsupported": unsupported,
-            "notify_url": notify_url,
-        }
-        body = {name: value for name, value in asked.items() if value is not None}
-        headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+        body = given(
+            gateway=gateway,
+            model=model,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            aspect_ratio=aspect_ratio,
+            num_images=num_images,
+            seed=seed,
+            params=dict(params or {}),
+            tags=dict(tags or {}),
+            unsupported=unsupported,
+            notify_url=notify_url,
+        )
+        headers = given(**{"idempotency-key": idempotency_key})
         return self._http.resource(Job, "POST", "/v1/jobs", json=body, headers=headers)
 
     def job(self, job_id: str, wait: float = 0) -> Job:
-        """Show one job, once it is finished or `wait` seconds have passed (60 at most)."""
+        """Return one job, once it is finished or `wait` seconds have passed (60 at most)."""
         query = {"wait": wait} if wait else {}
         path = f"/v1/jobs/{quote(job_id, safe='')}"
         return self._http.resource(Job, "GET", path, params=query, held_s=wait)
 
     def wait(self, job_id: str, timeout_s: float) -> Job:
-        """Show one job once it is finished, or as it is after `timeout_s` seconds: look at `finished`."""
+        """Return one job once it is finished, or as it is after `timeout_s` seconds: look at `finished`."""
         deadline = monotonic() + timeout_s
         while True:
             job = self.job(job_id, wait=max(0.0, min(HELD_S, deadline - monotonic())))
@@ -135,49 +131,41 @@ class Darkroom:
                 return job
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
-        """Put a failed or partial job back to work: its gateway is asked for the result again.
+        """Retry a failed or partial job: ask its gateway for the result again.
 
-        With `resubmit` it is sent to the gateway once more, which may be charged once more. ApiError has the
-        code `needs_resubmit` where nothing else could help, and `not_retryable` where nothing can.
+        `resubmit` sends it to the gateway again, which may be charged again. ApiError has the code
+        `needs_resubmit` if only that can help, and `not_retryable` if nothing can.
         """
         path = f"/v1/jobs/{quote(job_id, safe='')}/retry"
         return self._http.resource(Job, "POST", path, json={"resubmit": resubmit})
 
     def jobs(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Job]:
-        """List jobs, newest first: `gateway`, `model`, `q`, `status`, `code`, `since`, `until`, or
-        `**{"tag.x": "y"}`.
-
-        `limit` is how many to answer in all; pages are asked for as they are needed.
-        """
-        return self._pages("jobs", Job, limit, filters)
+        """List jobs, `limit` at most, newest first; the filters are those of `GET /v1/jobs`."""
+        return self._http.pages("jobs", Job, limit, **filters)
 
     def search(
         self, q: str | None = None, *, limit: int | None = None, **filters: str | None
     ) -> Iterator[Output]:
-        """Find archived images; those of the newest job first.
+        """Search archived images, `limit` at most, those of the newest job first.
 
             darkroom.search('kite "red sky" -blurry model:imagen4 since:7d', limit=10)
             darkroom.search(sha256="1017830d...", **{"tag.campaign": "menu"})
 
-        `q` is the query language; the filters are those of `GET /v1/outputs`, and all must hold. `limit` is
-        how many to answer in all; pages are asked for as they are needed.
+        `q` is the query language; the filters are those of `GET /v1/outputs`, and all must hold.
         """
-        return self._pages("outputs", Output, limit, {"q": q, **filters})
+        return self._http.pages("outputs", Output, limit, q=q, **filters)
 
     def facets(self, q: str | None = None, **filters: str | None) -> Facets:
-        """Count what `search` finds with the same words and filters: by gateway, model, day and tag."""
-        query = {name: value for name, value in {"q": q, **filters}.items() if value is not None}
-        return self._http.resource(Facets, "GET", "/v1/facets", params=query)
+        """Count what `search` finds with the same query and filters: by gateway, model, day and tag."""
+        return self._http.resource(Facets, "GET", "/v1/facets", params=given(q=q, **filters))
 
     def output(self, output_id: str) -> Output:
-        """Show one output; `raw` has the job that made it."""
+        """Return one output, with the `job` that made it."""
         return self._http.resource(Output, "GET", _path(output_id))
 
     def notifications(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Notification]:
-        """List notifications, of the newest job first: `job`, `state` (owed, delivered or
-        given_up), `since`.
-        """
-        return self._pages("notifications", Notification, limit, filters)
+        """List notifications of the newest job first, by the filters of `GET /v1/notifications`."""
+        return self._http.pages("notifications", Notification, limit, **filters)
 
     def replay(self, notification_id: str) -> Notification:
         """Send a notification again, delivered or not; the count of tries starts over."""
@@ -189,7 +177,7 @@ class Darkroom:
         return self._http.resource(ServiceStatus, "GET", "/v1/status")
 
     def gateways(self) -> Gateways:
-        """Show how the gateways are, and the hosts of their images."""
+        """Return the circuit breakers of the gateways and their image hosts."""
         return self._http.resource(Gateways, "GET", "/v1/gateways")
 
     def usage(
@@ -202,56 +190,52 @@ class Darkroom:
         until: str | None = None,
         limit: int | None = None,
     ) -> Usage:
-        """Add up credits, jobs and images: by gateway, or as `by` says, or by the values of a `tag`.
+        """Add up credits, jobs and images: by gateway, or by `by`, or by the values of a `tag`.
 
             for model, spent in darkroom.usage(by="model", since="7d").groups:
                 print(model, spent.credits, spent.jobs)
 
         Without `since` it is today and the 29 days before; a year is the most.
         """
-        asked = {"by": by, "tag": tag, "gateway": gateway, "since": since, "until": until, "limit": limit}
-        query = {name: value for name, value in asked.items() if value is not None}
+        query = given(by=by, tag=tag, gateway=gateway, since=since, until=until, limit=limit)
         return self._http.resource(Usage, "GET", "/v1/usage", params=query)
 
     def link(self, output_id: str) -> str:
-        """A fresh presigned link to an output's image; anybody who has it can read the image for a while."""
+        """Return a fresh presigned link to an output's image, which works for a while without a token."""
         with self._http.open(f"{_path(output_id)}/image") as response:
             return response.headers["location"]
 
     @contextmanager
     def image(self, output_id: str) -> Iterator[Iterator[bytes]]:
-        """Open an output's bytes, piece by piece; their digest is the caller's to check.
+        """Open an output's bytes, piece by piece; `download` also verifies them.
 
-            with darkroom.image(output.id) as pieces, open("kite.png", "wb") as file:
-                file.writelines(pieces)
-
-        Use `download` for a checked file.
+        with darkroom.image(output.id) as pieces, open("kite.png", "wb") as file:
+            file.writelines(pieces)
         """
         with self._http.open(f"{_path(output_id)}/image?stream=1") as response:
             yield response.iter_bytes()
 
     def record(self, output_id: str) -> Mapping[str, Any]:
-        """The record of the job that made an output, as it is in the bucket."""
+        """Return the record of the job that made an output, as it is in the bucket."""
         return self._http.read(_record, self._http.ask("GET", f"{_path(output_id)}/record"))
 
     def thumbnail(self, output_id: str) -> bytes:
-        """An output's thumbnail, in WebP; ApiError has the code `no_thumbnail` where none can be made."""
+        """Return an output's thumbnail in WebP; ApiError has the code `no_thumbnail` if none can be made."""
         return self._http.small(f"{_path(output_id)}/thumbnail", MOST_THUMBNAIL)
 
     def events(
         self, since: str | None = None, *, job: str | None = None, gateway: str | None = None
     ) -> Iterator[Event]:
-        """What happens from now on, as it happens: jobs that move, outputs that are archived.
+        """Yield events from now on: status changes of jobs, and archived outputs.
 
             for event in darkroom.events():
                 print(event.kind, event.data)
 
-        Of one job or one gateway only, if they are given. It never ends by itself. `since` is the `id` of
-        an event: what came after it comes first; an event `reset` means that not all of that is known any
-        more. A broken connection is taken up again after the last event, and Unreachable is raised if that
-        does not help.
+        `since` is the `id` of an event: those after it come first; an event `reset` means that some of them
+        are missing. A broken connection is resumed after the last event, with retries; then Unreachable is
+        raised. It never ends by itself.
         """
-        return listen(self._http, since, {"job": job, "gateway": gateway}, self._patience)
+        return listen(self._http, since, self._patience, job=job, gateway=gateway)
 
     def download(
         self,
@@ -261,17 +245,16 @@ class Darkroom:
         name: str | Path | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> Path:
-        """Write an output's image to `<folder>/<output id>.<extension>`, and answer where it is.
+        """Download an output's image to `<folder>/<output id>.<extension>`, and return that path.
 
-        The file appears whole or not at all, after its SHA-256 was found to be the archive's; raises
-        Damaged otherwise, and OSError if it cannot be written. A file with the right digest that is there
-        already stays, and nothing is fetched; any other file of that name is replaced.
+        The file appears complete or not at all, after its SHA-256 was verified; raises Damaged otherwise, and
+        OSError if it cannot be written. A file with the right digest is kept; any other of that name is
+        replaced. A broken connection is resumed, with retries; what was received stays in a hidden file
+        beside it, and the next call continues it.
 
-        If the connection breaks, it asks for the rest, a few times; what came stays in a hidden file beside
-        it, and the next call goes on from there. `name` is a path below `folder` to use instead; another
-        file that has it is not replaced, and FileExistsError is raised. `on_bytes` is called with the
-        length of each piece; what was there of an earlier call comes as one piece, and a negative length
-        takes back what has to be fetched again.
+        `name` is a path below `folder` to use instead; raises FileExistsError if another file has it.
+        `on_bytes` is called with the length of each piece, first with that of an earlier call; a negative
+        length takes back what must be downloaded again.
         """
         path = Path(folder) / (output.file_name if name is None else _below(name))
         if path.is_file() and digest_of(path) == output.sha256:
@@ -279,14 +262,9 @@ class Darkroom:
         if name is not None and path.exists():
             raise FileExistsError(f"{path} is there already, and is another file")
         path.parent.mkdir(parents=True, exist_ok=True)
-        told = on_bytes or (lambda _length: None)
-        fetch(self._http, output, path, on_bytes=told, patience=self._patience, over=name is None)
+        counted = on_bytes or (lambda _length: None)
+        fetch(self._http, output, path, on_bytes=counted, patience=self._patience, over=name is None)
         return path
-
-    def _pages(
-        self, name: str, kind: type[Value], limit: int | None, filters: Mapping[str, str | None]
-    ) -> Iterator[Value]:
-        return self._http.pages(name, kind, limit=limit, filters=filters, page_size=self._page_size)
 
 
 def _path(output_id: str) -> str:

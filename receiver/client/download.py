@@ -1,4 +1,4 @@
-"""Bring one image from a running Darkroom into a file: resumable, and checked before the file appears."""
+"""Download one image of a running Darkroom into a file: resumed, and verified before the file appears."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from receiver.client.http import ApiError, ClientError, Damaged, Http, Unreachable
+from receiver.client.http import ApiError, Damaged, Http, Unreachable
 from receiver.schemas.output import Output
 
 PASSING = frozenset({429, 502, 503, 504})
-"""Statuses after which the same request may well be answered."""
+"""Statuses after which the same request may succeed."""
 BEYOND = 416
 """The status of a range that begins behind the end."""
 
@@ -26,7 +26,7 @@ OnBytes = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often a broken download is tried again: once after each of `delays_s`, by way of `sleep`."""
+    """The retries of a broken download: one after each of `delays_s`, which `sleep` waits for."""
 
     delays_s: Sequence[float]
     sleep: Callable[[float], None]
@@ -34,9 +34,10 @@ class Patience:
 
 @dataclass(slots=True)
 class _Draft:
-    """The file as far as it has come, and the digest of that."""
+    """The unfinished file, with the length and digest of what it holds."""
 
     file: IO[bytes]
+    on_bytes: OnBytes
     length: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
@@ -45,40 +46,37 @@ class _Draft:
         self.length += len(piece)
 
     def clear(self) -> None:
+        self.on_bytes(-self.length)
         self.file.seek(0)
         self.file.truncate()
         self.length, self.digest = 0, hashlib.sha256()
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def part_of(path: Path, sha256: str) -> Path:
-    """Where a file lies until it is whole. The digest is in the name: only the same image goes on with it."""
+    """Return where a file is until it is complete; the digest in its name lets only the same image resume."""
     return path.with_name(f".{path.name}.{sha256[:12]}.part")
 
 
 def fetch(
     http: Http, output: Output, path: Path, *, on_bytes: OnBytes, patience: Patience, over: bool
 ) -> None:
-    """Write an image to `path`, which appears whole or not at all.
+    """Write an image to `path`, which appears complete or not at all; see `Darkroom.download`.
 
-    What came is kept beside it if the connection breaks, and the next try asks for the rest only. `over`:
-    a file that is at `path` is replaced; without it, FileExistsError is raised. `on_bytes` is called with the
-    length of each piece, first of what was there already, and a negative one where it starts over.
-    Raises Damaged, with nothing kept, if the SHA-256 is not the archive's.
+    `over`: a file at `path` is replaced; without it, FileExistsError is raised.
     """
-    with _draft_for(path, output) as (draft, place):
+    with _draft_for(path, output, on_bytes) as (draft, place):
         begun = draft.length > 0
-        on_bytes(draft.length)
-        _fill(http, output, draft, on_bytes, patience)
+        _fill(http, output, draft, patience)
         if begun and draft.digest.hexdigest() != output.sha256:
-            # What an earlier try left there was spoiled.
-            _start_over(draft, on_bytes)
-            _fill(http, output, draft, on_bytes, patience)
+            # What an earlier try left there was damaged.
+            draft.clear()
+            _fill(http, output, draft, patience)
         if (came := draft.digest.hexdigest()) != output.sha256:
             place.unlink(missing_ok=True)
             raise Damaged(f"{output.id}: what came has SHA-256 {came}, but {output.sha256} was archived.")
@@ -105,8 +103,8 @@ def appear(draft: Path, path: Path, *, over: bool) -> None:
 
 
 @contextmanager
-def _draft_for(path: Path, output: Output) -> Iterator[tuple[_Draft, Path]]:
-    """The unfinished file with what it has so far; one of its own if another process is at work on it."""
+def _draft_for(path: Path, output: Output, on_bytes: OnBytes) -> Iterator[tuple[_Draft, Path]]:
+    """Open the unfinished file, or another while a process has it locked; yield it with its path."""
     place = part_of(path, output.sha256)
     file = _open(place)
     if not _locked(file):
@@ -114,9 +112,10 @@ def _draft_for(path: Path, output: Output) -> Iterator[tuple[_Draft, Path]]:
         place = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         file = _open(place)
     with file:
-        draft = _Draft(file)
+        draft = _Draft(file, on_bytes)
         while piece := file.read(1 << 20):
             draft.take(piece)
+        on_bytes(draft.length)
         if draft.length > output.bytes:
             draft.clear()
         try:
@@ -145,25 +144,26 @@ def _locked(file: IO[bytes]) -> bool:
     return True
 
 
-def _fill(http: Http, output: Output, draft: _Draft, on_bytes: OnBytes, patience: Patience) -> None:
-    """Bring what is missing, and try again where the connection breaks."""
+def _fill(http: Http, output: Output, draft: _Draft, patience: Patience) -> None:
+    """Download what is missing, with retries."""
     for delay in (*patience.delays_s, None):
         if draft.length >= output.bytes:
             return
         try:
-            _go_on(http, output, draft, on_bytes)
+            _go_on(http, output, draft)
         except (ApiError, Unreachable) as error:
-            if delay is None or not _may_pass(error):
+            status = error.status if isinstance(error, ApiError) else None
+            if delay is None or status not in {None, BEYOND, *PASSING}:
                 raise
-            if isinstance(error, ApiError) and error.status == BEYOND:
-                _start_over(draft, on_bytes)
+            if status == BEYOND:
+                draft.clear()
             patience.sleep(delay)
         else:
             return
 
 
-def _go_on(http: Http, output: Output, draft: _Draft, on_bytes: OnBytes) -> None:
-    """Ask for what is missing, once."""
+def _go_on(http: Http, output: Output, draft: _Draft) -> None:
+    """Request what is missing, once."""
     headers = {"accept-encoding": "identity"}
     if draft.length:
         headers |= {"range": f"bytes={draft.length}-", "if-range": f'"{output.sha256}"'}
@@ -172,21 +172,12 @@ def _go_on(http: Http, output: Output, draft: _Draft, on_bytes: OnBytes) -> None
             if not response.headers.get("content-range", "").startswith(f"bytes {draft.length}-"):
                 raise http.stranger(" (it answered another range than was asked for)")
         elif draft.length:
-            _start_over(draft, on_bytes)
+            draft.clear()
         for piece in response.iter_raw():
             if draft.length + len(piece) > output.bytes:
                 draft.clear()
                 raise Damaged(f"{output.id}: more came than the {output.bytes} bytes that were archived.")
             draft.file.write(piece)
             draft.take(piece)
-            on_bytes(len(piece))
+            draft.on_bytes(len(piece))
         draft.file.flush()
-
-
-def _start_over(draft: _Draft, on_bytes: OnBytes) -> None:
-    on_bytes(-draft.length)
-    draft.clear()
-
-
-def _may_pass(error: ClientError) -> bool:
-    return not isinstance(error, ApiError) or error.status in PASSING | {BEYOND}

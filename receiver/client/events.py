@@ -1,4 +1,4 @@
-"""Follow a running Darkroom's events, and take the stream up again where it broke."""
+"""Follow a running Darkroom's server-sent events, and reconnect where the stream broke."""
 
 from __future__ import annotations
 
@@ -9,33 +9,28 @@ from typing import Any
 from urllib.parse import urlencode
 
 from receiver.client.download import PASSING, Patience
-from receiver.client.http import ApiError, Http, Unreachable
+from receiver.client.http import ApiError, Http, Unreachable, given
 
 SILENT_S = 60.0
-"""Seconds without a sign of life after which a stream is taken for broken; the service sends one in 15."""
+"""Seconds without a heartbeat after which a stream counts as broken; the service sends one in 15."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. `kind` is job, output or reset; `data` is as the API sent it.
-
-    `id` is what `events(since=...)` goes on from.
-    """
+    """An event; `kind` is job, output or reset. `events(since=id)` continues after it."""
 
     id: str
     kind: str
     data: Mapping[str, Any]
 
 
-def listen(
-    http: Http, since: str | None, filters: Mapping[str, str | None], patience: Patience
-) -> Iterator[Event]:
-    """Events after `since`, or from now on; see `Darkroom.events`."""
+def listen(http: Http, since: str | None, patience: Patience, **filters: str | None) -> Iterator[Event]:
+    """Yield events after `since`, or from now on; see `Darkroom.events`."""
     last, failures = since, 0
     while True:
         ended: Exception = Unreachable(f"The Darkroom at {http.url} keeps ending the stream of events.")
         try:
-            for place, event in _stream(http, last, filters):
+            for place, event in _stream(http, last, urlencode(given(**filters))):
                 last, failures = place or last, 0
                 if event is not None:
                     yield event
@@ -50,17 +45,14 @@ def listen(
         failures += 1
 
 
-def _stream(
-    http: Http, last: str | None, filters: Mapping[str, str | None]
-) -> Iterator[tuple[str, Event | None]]:
-    """Where the stream is, with what happened there; without it, the service has only shown that it lives."""
-    # Here and not above, because only who listens needs it.
+def _stream(http: Http, last: str | None, query: str) -> Iterator[tuple[str, Event | None]]:
+    """Yield the stream's position with the event there; None for a heartbeat."""
+    # Imported here, because most clients need it never.
     from httpx_sse import EventSource
 
     headers = {"accept": "text/event-stream", "cache-control": "no-store"}
     if last is not None:
         headers["last-event-id"] = last
-    query = urlencode({name: value for name, value in filters.items() if value is not None})
     with http.open(f"/v1/events?{query}".rstrip("?"), headers, timeout_s=SILENT_S) as response:
         for sent in EventSource(response).iter_sse():
             if not sent.data:

@@ -1,4 +1,4 @@
-"""How the client asks a running Darkroom over HTTP, and what it raises when that fails."""
+"""Send HTTP requests to a running Darkroom, parse the responses, and raise ClientError."""
 
 from __future__ import annotations
 
@@ -32,20 +32,27 @@ class ApiError(ClientError):
 
 
 class Unreachable(ClientError):
-    """Nothing answered at that address, or what answered is not Darkroom."""
+    """There is no response from that address, or it is not one of Darkroom."""
 
 
 class Damaged(ClientError):
-    """The bytes that came are not those that the archive holds; nothing was kept of them."""
+    """The received bytes are not those of the archive; none of them were kept."""
 
 
 class Http:
-    """Requests to one Darkroom. Each method raises ApiError if it refuses, Unreachable if it is not there."""
+    """Requests to one Darkroom. Each method raises ApiError for an error response, else Unreachable."""
 
     def __init__(
-        self, url: str, token: str | None, client: httpx.Client | None, *, timeout_s: float = 30
+        self,
+        url: str,
+        token: str | None,
+        client: httpx.Client | None,
+        *,
+        timeout_s: float = 30,
+        page_size: int = 100,
     ) -> None:
         self._timeout_s = timeout_s
+        self._page_size = page_size
         self.url = url.rstrip("/")
         self._headers = {"authorization": f"Bearer {token.strip()}"} if token else {}
         self._own = client is None
@@ -58,22 +65,13 @@ class Http:
             self._client.close()
 
     def ask(self, method: str, path: str, *, held_s: float = 0, **request: Any) -> Any:
-        """Send one request, and answer the JSON that came; `held_s`: how long it is held on purpose."""
+        """Send one request and return the JSON of its response, which is held for `held_s` on purpose."""
         headers = self._headers | request.pop("headers", {})
-        try:
+        timeout = httpx.Timeout(held_s + self._timeout_s, connect=min(self._timeout_s, 10))
+        with self._translated():
             response = self._client.request(
-                method,
-                self.url + path,
-                headers=headers,
-                timeout=httpx.Timeout(held_s + self._timeout_s, connect=min(self._timeout_s, 10)),
-                follow_redirects=False,
-                **request,
+                method, self.url + path, headers=headers, timeout=timeout, follow_redirects=False, **request
             )
-        except (httpx.LocalProtocolError, UnicodeEncodeError):
-            # Their own words would show the token.
-            raise ApiError("invalid_request", UNSENDABLE, 422) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
         if not response.is_success:
             raise self._refusal(response)
         try:
@@ -82,19 +80,13 @@ class Http:
             raise self.stranger() from None
 
     def pages(
-        self,
-        name: str,
-        kind: type[Value],
-        *,
-        limit: int | None,
-        filters: Mapping[str, str | None],
-        page_size: int,
+        self, name: str, kind: type[Value], limit: int | None, /, **filters: str | None
     ) -> Iterator[Value]:
-        """Read a list page by page, as it is needed; `limit` is how many to answer in all."""
-        query: dict[str, Any] = {key: value for key, value in filters.items() if value is not None}
+        """Yield the rows of a list, `limit` at most; a page is requested when it is needed."""
+        query = given(**filters)
         left = limit
         while left is None or left > 0:
-            query["limit"] = page_size if left is None else min(page_size, left)
+            query["limit"] = self._page_size if left is None else min(self._page_size, left)
             page = self.ask("GET", f"/v1/{name}", params=query)
             rows = self.read(lambda page: page[name], page)
             for row in rows:
@@ -108,23 +100,18 @@ class Http:
     def open(
         self, path: str, headers: Mapping[str, str] | None = None, *, timeout_s: float = 60
     ) -> Iterator[httpx.Response]:
-        """Open an answer whose body is read piece by piece; `timeout_s` is for each piece."""
-        try:
-            with self._client.stream(
-                "GET",
-                self.url + path,
-                headers=self._headers | dict(headers or {}),
-                follow_redirects=False,
-                timeout=httpx.Timeout(timeout_s, connect=10),
-            ) as response:
-                if response.is_error:
-                    response.read()
-                    raise self._refusal(response)
-                yield response
-        except httpx.LocalProtocolError:
-            raise ApiError("invalid_request", UNSENDABLE, 422) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
+        """Open a response whose body is read piece by piece; `timeout_s` is for each piece."""
+        sent = self._headers | dict(headers or {})
+        timeout = httpx.Timeout(timeout_s, connect=10)
+        stream = self._client.stream
+        with (
+            self._translated(),
+            stream("GET", self.url + path, headers=sent, follow_redirects=False, timeout=timeout) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise self._refusal(response)
+            yield response
 
     def small(self, path: str, most: int) -> bytes:
         """Read a whole body of `most` bytes at most; a longer one is not Darkroom's."""
@@ -141,26 +128,39 @@ class Http:
         return self.read(kind.model_validate, self.ask(method, path, **request))
 
     def read(self, read: Callable[[Any], Parsed], view: Any) -> Parsed:
-        """Read an answer's JSON with `read`; what is not in Darkroom's shape raises Unreachable."""
+        """Return a response's JSON as parsed by `read`; raise Unreachable if it has another shape."""
         try:
             return read(view)
         except (KeyError, TypeError, AttributeError, ValueError):
             raise self.stranger() from None
 
     def stranger(self, more: str = "") -> Unreachable:
-        """The error that says that something else answered."""
+        """Return the error for a response that is not Darkroom's."""
         return Unreachable(f"What answered at {self.url} is not Darkroom{more}.")
 
     def _refusal(self, response: httpx.Response) -> ClientError:
         try:
-            told, status = response.json(), response.status_code
-            return ApiError(str(told["code"]), str(told["detail"]), status, told.get("faults", ()))
+            problem, status = response.json(), response.status_code
+            return ApiError(str(problem["code"]), str(problem["detail"]), status, problem.get("faults", ()))
         except (ValueError, KeyError, TypeError, AttributeError):
             return self.stranger(f" (it said {response.status_code})")
 
-    def _unreachable(self, error: Exception) -> Unreachable:
-        why = str(error) or type(error).__name__
-        return Unreachable(f"No Darkroom could be reached at {self.url}: {why}.")
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise errors of httpx as ClientError."""
+        try:
+            yield
+        except (httpx.LocalProtocolError, UnicodeEncodeError):
+            # Their own words would show the token.
+            raise ApiError("invalid_request", UNSENDABLE, 422) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            why = str(error) or type(error).__name__
+            raise Unreachable(f"No Darkroom could be reached at {self.url}: {why}.") from error
+
+
+def given(**fields: Any) -> dict[str, Any]:
+    """Return the fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _loopback(url: str) -> bool:

@@ -20,8 +20,7 @@ from receiver.errors import (
     ImageUnavailable,
     Unready,
 )
-from receiver.jobs.context import JobContext
-from receiver.jobs.outcomes import Move, Outcome, Postpone
+from receiver.jobs.context import JobContext, Move, Outcome, Postpone
 from receiver.jobs.reconcile import Reconciler
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document

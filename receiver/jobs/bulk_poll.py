@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock
 
 import structlog
 
 from receiver.errors import GatewayError, GatewayUnavailable, OutcomeUnknown, RateLimited
-from receiver.gateways.base import Completion, Gateway, JobList, State
+from receiver.gateways.base import Completion, Gateway, State
 from receiver.gateways.client import GatewayClient
 from storage.ledger.backlog import Backlog
 from storage.models import Clock, Job
@@ -31,7 +31,7 @@ class _List:
 
 
 class BulkPoller:
-    """A cache of the lists that gateways gave lately. Thread-safe."""
+    """A cache of the gateways' newest lists. Thread-safe."""
 
     def __init__(self, backlog: Backlog, sender: GatewayClient, clock: Clock) -> None:
         self._backlog = backlog
@@ -41,23 +41,22 @@ class BulkPoller:
         self._lock = Lock()
 
     def find(self, gateway: Gateway, job: Job) -> Completion | None:
-        """Return what a list says of a job; None if there is no list of use, or it does not settle the job.
+        """Return what a list says of a job; None if the job must be polled by itself.
 
-        Raises GatewayError if the gateway is broken. A list that it refuses or garbles says nothing of the
-        jobs: each is then polled by itself.
+        Raises GatewayError if the gateway is broken, but not for a list that it refuses or garbles.
         """
         if gateway.list_request(None) is None or job.gateway_job_id is None:
             return None
-        # One at a time, so that the others find what the first one asked for.
+        # One at a time, so that the others find what the first one requested.
         with self._lock:
             known = self._lists.get(gateway.name)
             if known is None or not self._good_for(known, job):
                 if not self._backlog.many_due(gateway.name, MANY):
                     return None
                 known = self._lists[gateway.name] = self._ask(gateway)
-        told = known.completions.get(job.gateway_job_id)
-        # Its images may be told only where one job is shown.
-        return None if told is not None and told.state is State.SUCCEEDED and not told.images else told
+        found = known.completions.get(job.gateway_job_id)
+        # A list may leave out the images.
+        return None if found is not None and found.state is State.SUCCEEDED and not found.images else found
 
     def _good_for(self, known: _List, job: Job) -> bool:
         # Made after the job came due: what woke the job may be news that an older list has not.
@@ -65,24 +64,19 @@ class BulkPoller:
         return due_at <= known.made_at and 0 <= self._clock() - known.made_at <= FRESH_MS
 
     def _ask(self, gateway: Gateway) -> _List:
-        made_at = self._clock()
+        made_at, cursor = self._clock(), None
         completions: dict[str, Completion] = {}
         try:
-            for page in self._pages(gateway):
+            for _ in range(MAX_PAGES):
+                request = gateway.list_request(cursor)
+                assert request is not None
+                page = gateway.read_list(self._sender.send(request))
                 completions |= page.completions
+                if (cursor := page.next_cursor) is None:
+                    break
         except (RateLimited, GatewayUnavailable, OutcomeUnknown):
             raise
         except GatewayError as error:
             log.warning("list not read", gateway=gateway.name, code=error.code, why=str(error))
         log.info("polled in bulk", gateway=gateway.name, jobs=len(completions))
         return _List(made_at, completions)
-
-    def _pages(self, gateway: Gateway) -> Iterator[JobList]:
-        cursor: str | None = None
-        for _ in range(MAX_PAGES):
-            request = gateway.list_request(cursor)
-            assert request is not None
-            page = gateway.read_list(self._sender.send(request))
-            yield page
-            if (cursor := page.next_cursor) is None:
-                return

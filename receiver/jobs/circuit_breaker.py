@@ -1,4 +1,4 @@
-"""Keep a circuit breaker for each gateway and image host, so that one that is broken holds up nothing else.
+"""Keep a circuit breaker for each gateway and image host, so that a broken one blocks nothing else.
 
 A circuit is closed while its gateway or host works. It opens after failures in a row, or at once where a
 gateway refuses our key, wants credits or asks for time. After its pause it is half-open: one try is let
@@ -52,14 +52,11 @@ class CircuitBreaker:
     def asking_waits_ms(self, gateway: str) -> int:
         """Return how long a gateway may not be polled from now, in milliseconds; 0 if it may."""
         circuit = self.circuits.read("gateway", gateway)
-        if circuit is None or circuit.code == OutOfCredits.code or circuit.retry_at is None:
-            return 0
-        return max(0, circuit.retry_at - self.clock())
+        return 0 if circuit is not None and circuit.code == OutOfCredits.code else self._left_ms(circuit)
 
     def sending_waits_ms(self, gateway: str) -> int:
         """Return how long nothing may be submitted to a gateway from now, in milliseconds; 0 if it may."""
-        circuit = self.circuits.read("gateway", gateway)
-        return 0 if circuit is None or circuit.retry_at is None else max(0, circuit.retry_at - self.clock())
+        return self._left_ms(self.circuits.read("gateway", gateway))
 
     def not_sent(self, gateway: str) -> None:
         """Let another try through a half-open circuit: the one that was let through was not sent."""
@@ -110,6 +107,9 @@ class CircuitBreaker:
             if circuit.retry_at is not None
         }
 
+    def _left_ms(self, circuit: Circuit | None) -> int:
+        return 0 if circuit is None or circuit.retry_at is None else max(0, circuit.retry_at - self.clock())
+
     def _open(self) -> list[Circuit]:
         return [circuit for circuit in self.circuits.every() if circuit.retry_at is not None]
 
@@ -119,29 +119,17 @@ class CircuitBreaker:
             log.info("circuit closed", kind=circuit.kind, name=circuit.name, after=circuit.failures)
 
     def _failed(self, kind: Kind, name: str, step: Step, error: DarkroomError) -> None:
+        message = self.redactor.text(str(error))
+
         def following(before: Circuit | None, now: int) -> Circuit:
-            first = Circuit(
-                kind=kind,
-                name=name,
-                step=step,
-                code=error.code,
-                message=self.redactor.text(str(error)),
-                at_fault=error.at_fault,
-                failures=1,
-                since=now,
-                retry_at=None,
-            )
+            first = Circuit(kind, name, step, error.code, message, error.at_fault, 1, now, None)
             return self._following(first, before, error, now)
 
         circuit = self.circuits.failed(kind, name, following)
         if circuit.retry_at is not None:
+            seconds, failures = round((circuit.retry_at - self.clock()) / 1000, 1), circuit.failures
             log.warning(
-                "circuit open",
-                kind=kind,
-                name=name,
-                code=circuit.code,
-                failures=circuit.failures,
-                seconds=round((circuit.retry_at - self.clock()) / 1000, 1),
+                "circuit open", kind=kind, name=name, code=circuit.code, failures=failures, seconds=seconds
             )
 
     def _following(self, first: Circuit, before: Circuit | None, error: DarkroomError, now: int) -> Circuit:
@@ -152,12 +140,8 @@ class CircuitBreaker:
         goes_on = before is not None and (before.code in PAUSED) == (first.code in PAUSED)
         if before is not None and goes_on:
             first = replace(first, failures=before.failures + 1, since=before.since)
-        wait_s = self._wait(error, first.failures)
-        return replace(first, retry_at=now + int(wait_s * 1000) if wait_s else None)
-
-    def _wait(self, error: DarkroomError, failures: int) -> float:
-        if isinstance(error, PAUSING):
-            return self.timing.pause(failures)
+        waits = self.timing.pause if isinstance(error, PAUSING) else self.timing.breaker_wait
+        wait_s = waits(first.failures)
         if isinstance(error, RateLimited):
-            return max(self.timing.later(error.retry_after_s), self.timing.breaker_wait(failures))
-        return self.timing.breaker_wait(failures)
+            wait_s = max(self.timing.later(error.retry_after_s), wait_s)
+        return replace(first, retry_at=now + int(wait_s * 1000) if wait_s else None)

@@ -1,4 +1,4 @@
-"""Learn how a job at a gateway is: from the callbacks that came, and by polling."""
+"""Decide a submitted job by its callbacks, and poll its gateway where they do not settle it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from receiver.errors import (
 from receiver.gateways.base import Completion, Gateway, State
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.bulk_poll import BulkPoller
-from receiver.jobs.context import JobContext
-from receiver.jobs.outcomes import Move, Outcome, Postpone
+from receiver.jobs.context import JobContext, Move, Outcome, Postpone
 from storage.models import Attempt, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict
 
 log = structlog.get_logger("darkroom.reconcile")
@@ -67,17 +66,14 @@ class Reconciler:
             return Postpone(0, counts_as_attempt=False, applied=news.effects)
         if job.status is Status.SUBMITTING:
             return Move(Status.RUNNING, keep_lease=True, gateway_job_id=job.gateway_job_id)
-        unconfirmed = news.unconfirmed or self._unconfirmed_before(job)
-        at_once = unconfirmed or (job.reopened and job.attempts == 0)
+        news = replace(news, unconfirmed=news.unconfirmed or self._unconfirmed_before(job))
+        at_once = news.unconfirmed or (job.reopened and job.attempts == 0)
         if not at_once and (wait_ms := self._due_in_ms(job)) > 0:
             return Postpone(wait_ms, counts_as_attempt=False, applied=news.effects)
-        return self._ask(job, gateway, news.effects, unconfirmed=unconfirmed)
+        return self._ask(job, gateway, news)
 
     def fresh(self, job: Job) -> Completion | None:
-        """Ask the gateway for fresh links to a ready job's images; return None if it has none.
-
-        Raises GatewayError.
-        """
+        """Poll for fresh links to a ready job's images; None if there are none. Raises GatewayError."""
         gateway, breaker = self.context.gateways.get(job.gateway), self.context.breaker
         if gateway is None or job.gateway_job_id is None:
             return None
@@ -123,10 +119,8 @@ class Reconciler:
 
     def _classify(self, news: _News, job: Job, delivery: Delivery, completion: Completion) -> _News:
         ours, theirs = job.gateway_job_id or news.gateway_job_id, completion.gateway_job_id
-        strange = ours is not None and theirs not in {ours, None}
-        if strange or (
-            ours is None and theirs is not None and self.context.ledger.knows(job.gateway, theirs)
-        ):
+        strange = theirs is not None and theirs != ours
+        if strange and (ours is not None or self.context.ledger.knows(job.gateway, theirs or "")):
             # It came before the answer to our submission, which then named another job; or before this one
             # turned out to be another job of ours.
             return news.add(delivery, "mismatch")
@@ -159,8 +153,8 @@ class Reconciler:
         due = self.context.timing.poll_due(job.attempts, callback_expected=job.callback_expected)
         return since + int(due * 1000) - now
 
-    def _ask(self, job: Job, gateway: Gateway, effects: dict[str, str], *, unconfirmed: bool) -> Outcome:
-        breaker = self.context.breaker
+    def _ask(self, job: Job, gateway: Gateway, news: _News) -> Outcome:
+        breaker, effects = self.context.breaker, news.effects
         if (wait_ms := breaker.asking_waits_ms(gateway.name)) > 0:
             return Postpone(wait_ms, counts_as_attempt=False, ignore_callbacks=True, applied=effects)
         try:
@@ -171,23 +165,21 @@ class Reconciler:
         except GatewayError as error:
             log.warning("poll failed", gateway=job.gateway, code=error.code, why=str(error))
             breaker.gateway_failed(gateway.name, "ask", error)
-            return self._unanswered(job, effects, error, unconfirmed=unconfirmed)
+            return self._unanswered(job, news, error)
         breaker.gateway_answered(gateway.name, "ask")
         if completion.state is State.RUNNING:
-            return self._unanswered(job, effects, None, unconfirmed=unconfirmed)
-        by = FoundBy.CALLBACK if unconfirmed else FoundBy.POLL
-        if not unconfirmed and not job.callback_expected:
-            by = FoundBy.POLL_ONLY
+            return self._unanswered(job, news, None)
+        by = FoundBy.POLL if job.callback_expected else FoundBy.POLL_ONLY
+        if news.unconfirmed:
+            by = FoundBy.CALLBACK
         attempt = self._attempt(completion.state, f"Asked {job.gateway}: it {completion.state}.")
         return self._decide(job, gateway, completion, effects, job.found_by or by, [attempt])
 
     def _attempt(self, code: str, message: str) -> Attempt:
         return Attempt.once("ask", code, message, self.context.clock())
 
-    def _unanswered(
-        self, job: Job, effects: dict[str, str], error: GatewayError | None, *, unconfirmed: bool
-    ) -> Outcome:
-        timing = self.context.timing
+    def _unanswered(self, job: Job, news: _News, error: GatewayError | None) -> Outcome:
+        timing, effects = self.context.timing, news.effects
         age_s = (self.context.clock() - (job.moved_at(Status.RUNNING) or job.created_at)) / 1000
         why = JobError(error.code, self._text(str(error)), error.at_fault) if error else None
         attempts = [self._attempt(why.code, why.message) if why else self._attempt("running", STILL_RUNNING)]
@@ -199,17 +191,14 @@ class Reconciler:
         again = job.error is not None and job.error.code == UnknownGatewayJob.code
         if isinstance(error, UnknownGatewayJob) and again and age_s > timing.forgotten:
             return Move(_ended(job), applied=effects, error=why, attempts=attempts)
-        wait_s = self._next_wait_s(job, unconfirmed=unconfirmed)
+        wait_s = timing.backoff(job.attempts) if news.unconfirmed else self._next_wait_s(job)
         if isinstance(error, RateLimited):
             wait_s = max(wait_s, timing.later(error.retry_after_s))
         return Postpone(int(wait_s * 1000), applied=effects, error=why, attempts=attempts)
 
-    def _next_wait_s(self, job: Job, *, unconfirmed: bool) -> float:
-        timing = self.context.timing
-        if unconfirmed:
-            return timing.backoff(job.attempts)
+    def _next_wait_s(self, job: Job) -> float:
         following = job.attempts + 1
-        step = timing.poll_wait(following, callback_expected=job.callback_expected)
+        step = self.context.timing.poll_wait(following, callback_expected=job.callback_expected)
         # Never less than a step from now: polls that were missed during an outage are not made up for.
         return max(step, self._due_in_ms(replace(job, attempts=following)) / 1000)
 

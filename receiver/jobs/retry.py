@@ -16,6 +16,7 @@ log = structlog.get_logger("darkroom.retry")
 
 SAID_NO = frozenset({"generation_failed"})
 """Where the gateway itself said that there will be no image: it would only say so again."""
+RESUBMIT = "Fix: resubmit the job, which sends it to the gateway again and may be charged."
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,11 @@ class Retrier:
     context: JobContext
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
-        """Put one job back to work; return it as it is then.
+        """Put one job back to work and return it: its gateway is asked for the result again, without charge.
 
-        Its gateway is asked for the result once more, which costs nothing. With `resubmit` the job is sent to
-        the gateway again, which may be charged again. Raises NotFound; NotRetryable, if the job is not failed
-        or partial, or has images that a new submission would contradict; and NeedsResubmit, if asking cannot
-        help.
+        `resubmit` sends it to the gateway again, which may be charged again. Raises NotFound; NotRetryable if
+        the job is not failed or partial, or has images that a new submission would contradict; and
+        NeedsResubmit if asking cannot help.
         """
         job = self.context.ledger.job(job_id)
         if job.status not in REOPENS:
@@ -40,13 +40,11 @@ class Retrier:
         theirs = job.gateway_job_id or self._id_by_callback(job)
         if theirs is None:
             raise NeedsResubmit(
-                f"{job.gateway} gave no id for this job, so its result cannot be requested. "
-                "Fix: resubmit the job, which sends it to the gateway again and may be charged."
+                f"{job.gateway} gave no id for this job, so its result cannot be requested. {RESUBMIT}"
             )
         if job.error is not None and job.error.code in SAID_NO:
             raise NeedsResubmit(
-                f"{job.gateway} reported that this job failed, and would report the same again. "
-                "Fix: resubmit the job, which sends it to the gateway again and may be charged."
+                f"{job.gateway} reported that this job failed, and would report the same again. {RESUBMIT}"
             )
         return self._reopen(job, Status.RUNNING, "Retried: the gateway is asked again.", theirs)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from receiver.jobs.archive import Archiver
-from receiver.jobs.context import JobContext
-from receiver.jobs.outcomes import Begin, Move, Outcome
+from receiver.jobs.context import Begin, JobContext, Move, Outcome
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.submit import Submitter
 from storage.models import Job, Status

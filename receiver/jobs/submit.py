@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from time import sleep
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import structlog
@@ -31,20 +31,17 @@ from receiver.errors import (
 )
 from receiver.gateways.base import Gateway, Submission
 from receiver.gateways.client import BUSY_MS, not_configured
-from receiver.jobs.context import JobContext
-from receiver.jobs.outcomes import Begin, Move, Outcome, Postpone
+from receiver.jobs.context import Begin, JobContext, Move, Outcome, Postpone
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
 from storage.ledger.ledger import Ledger
 from storage.models import Attempt, Job, JobError, JobRequest, Status
 
 RENEWED_MS = 12 * 3600 * 1000
 """After so long a wait for an operator a submission gets a new callback URL."""
-
 UNCERTAIN = frozenset(kind.code for kind in (OutcomeUnknown, GarbledAnswer, SubmittedBefore))
 """Error codes of a submission after which the gateway may still have accepted it."""
-
 RETRY_AFTER_S = (0.1, 0.5, 2.0)
-"""The waits before a write is tried again that notes a gateway's answer to a submission."""
+"""The waits before each retry of a write that notes a gateway's response to a submission."""
 
 Written = TypeVar("Written")
 
@@ -108,14 +105,13 @@ class Submitter:
     ) -> tuple[Job, bool]:
         """Validate a job and put it in the ledger; return it, and whether it is new.
 
-        Raises UnknownGateway, UnsupportedParameter or InvalidRequest, each naming every field that is
-        wrong, and IdempotencyConflict.
+        Raises IdempotencyConflict, and UnknownGateway, UnsupportedParameter or InvalidRequest by field.
         """
         gateway = self.context.gateways.get(gateway_name)
         if gateway is None:
             known = ", ".join(sorted(self.context.gateways)) or "none"
-            fault = {"field": "gateway", "message": f"not configured here; these are: {known}"}
-            raise UnknownGateway([fault])
+            message = f"not configured here; these are: {known}"
+            raise UnknownGateway([{"field": "gateway", "message": message}])
         request = _expressible(gateway, request, ignore=ignore_unsupported)
         if faults := [*gateway.faults(request), *self.key_faults(gateway_name, request)]:
             raise InvalidRequest(faults)
@@ -178,7 +174,7 @@ class Submitter:
             keep_lease=True,
             at_most=self.context.sender.limits[gateway.name],
             callback_expected=url is not None,
-            sent=self.context.redactor.value(_body(request)),
+            sent=self.context.redactor.value(json.loads(request.content) if request.content else None),
             submission_at=job.began_at,
             error=None,
         )
@@ -244,10 +240,9 @@ class Submitter:
         )
 
     def _began_at(self, job: Job, *, passing: bool) -> int:
-        """Return when the life of a submission's callback URL begins: now, for one that waited for long.
+        """Return when the life of a submission's callback URL begins: now, if it waited long for an operator.
 
-        A gateway that refuses our key or wants credits has not taken it, so its next try may have another
-        URL; the old one would run out while it waits. Not so if an earlier try may have been taken.
+        The old URL would expire while it waits. A try that may have been taken keeps its URL.
         """
         now = self.context.clock()
         waited = not passing and now - job.began_at > RENEWED_MS
@@ -315,7 +310,3 @@ def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobR
         raise UnsupportedParameter(faults)
     # The record shows both that it was asked for and that it was dropped.
     return replace(request, ignored=tuple(sorted(unsupported)))
-
-
-def _body(request: httpx.Request) -> Any:
-    return json.loads(request.content) if request.content else None

@@ -11,10 +11,9 @@ from time import monotonic, perf_counter
 import structlog
 import uuid_utils
 
-from receiver.jobs.context import JobContext
+from receiver.jobs.context import JobContext, Move, Postpone, Step
 from receiver.jobs.fair_share import FairShare
 from receiver.jobs.leased_pool import LeasedPool
-from receiver.jobs.outcomes import Move, Postpone, Step
 from storage.errors import Conflict, LeaseLost, StorageError
 from storage.ledger.leases import ClaimBudget
 from storage.models import Job, Status

@@ -134,3 +134,8 @@ class Readiness(Resource):
     """`ok` for each part, or what is wrong with it."""
     warnings: Annotated[Mapping[str, str], Field(examples=[{}])]
     """What an operator should know although work continues, such as a paused gateway."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether every check passed."""
+        return self.status == "ready"

@@ -16,7 +16,7 @@ from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
 from receiver.jobs.bulk_poll import BulkPoller
-from receiver.jobs.outcomes import Move, Outcome, Postpone
+from receiver.jobs.context import Move, Outcome, Postpone
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.steps import Steps
 from receiver.jobs.submit import Answered, Submitter

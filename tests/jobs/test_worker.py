@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import insert
 
-from receiver.jobs.outcomes import Begin, Move, Outcome, Postpone
+from receiver.jobs.context import Begin, Move, Outcome, Postpone
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger.database import Database
 from storage.ledger.events import Events

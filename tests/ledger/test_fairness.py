@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.jobs.context import Begin, Outcome, Postpone
 from receiver.jobs.fair_share import FairShare
-from receiver.jobs.outcomes import Begin, Outcome, Postpone
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schedule import system_clock
 from storage.ledger.ledger import Ledger

@@ -10,8 +10,7 @@ import httpx
 from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
 from receiver.jobs.circuit_breaker import CircuitBreaker
-from receiver.jobs.context import JobContext
-from receiver.jobs.outcomes import Step
+from receiver.jobs.context import JobContext, Step
 from receiver.jobs.worker import Worker
 from receiver.redaction import Redactor
 from receiver.schedule import Timing
