@@ -1,7 +1,8 @@
-"""Fold case and width of texts for search."""
+"""Fold the case and width of texts for search, and build slugs of them for names."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 
@@ -13,3 +14,12 @@ def fold(text: str) -> str:
     """
     once = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
     return unicodedata.normalize("NFKC", once.casefold())
+
+
+def slug(text: str, keep: str = "") -> str:
+    """Return a text as words of letters and digits of any script, and signs to `keep`, joined by dashes."""
+    text = unicodedata.normalize("NFC", text)
+    # Marks too, without which many scripts have no vowels; alone they are what is left of emoji.
+    kept = "".join(sign if unicodedata.category(sign)[0] in "LMN" or sign in keep else "-" for sign in text)
+    seen = any(unicodedata.category(sign)[0] in "LN" for sign in kept)
+    return re.sub("-+", "-", kept).strip(f"-{keep}") if seen else ""

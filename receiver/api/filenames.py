@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from dataclasses import dataclass
 
 from storage.media.inspect import KINDS
 from storage.models import Job, Output
+from storage.text import slug
 
 MOST_SIGNS = 60
 MOST_BYTES = 120
@@ -17,7 +17,7 @@ EXTENSIONS = {kind.media_type: kind.extension for kind in KINDS}
 
 @dataclass(frozen=True, slots=True)
 class FileName:
-    """Return a name in the prompt's own script, and one in ASCII."""
+    """A name in the prompt's own script, and one in ASCII."""
 
     name: str
     plain: str
@@ -32,22 +32,13 @@ def file_name(job: Job, output: Output, *, ending: str | None = None) -> FileNam
     ending = ending or f".{EXTENSIONS.get(output.media_type, 'bin')}"
     rest = f"-{output.job_id[-8:]}-{output.index}{ending}"
     begin = job.request.prompt[: 10 * MOST_SIGNS]
-    own = _slug(unicodedata.normalize("NFC", begin.lower()))
+    own = _shortened(slug(begin.lower()))
     # Lowered last, because some signs decompose into capital letters.
     decomposed = unicodedata.normalize("NFKD", begin).lower()
     # Without its accents; a name in another script has no ASCII letters at all.
-    plain = _slug("".join(sign for sign in decomposed if not unicodedata.combining(sign)), ascii_only=True)
+    letters = [sign for sign in decomposed if not unicodedata.combining(sign)]
+    plain = _shortened(slug("".join(sign if sign.isascii() else "-" for sign in letters)))
     return FileName((own or "image") + rest, (plain or "image") + rest)
-
-
-def _slug(text: str, *, ascii_only: bool = False) -> str:
-    # Letters, digits, and the marks without which many scripts have no vowels.
-    kept = (
-        sign if unicodedata.category(sign)[0] in "LNM" and (sign.isascii() or not ascii_only) else "-"
-        for sign in text
-    )
-    words = re.sub("-+", "-", "".join(kept)).strip("-")
-    return _shortened(words)
 
 
 def _shortened(words: str) -> str:

@@ -24,10 +24,7 @@ REMEMBERED_S = 2.0
 """The TTL of the cached checks: the route is public, and a check costs something."""
 
 HEALTHZ = Operation(
-    "GET /healthz",
-    "check_health",
-    query=NoQuery,
-    answers={200: Answer(Alive, "The process runs.")},
+    "GET /healthz", "check_health", query=NoQuery, answers={200: Answer(Alive, "The process runs.")}
 )
 READYZ = Operation(
     "GET /readyz",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -39,8 +39,8 @@ log = structlog.get_logger("darkroom.links")
 
 IMAGES = tuple(kind.media_type for kind in KINDS)
 KEPT = {
-    # A browser keeps it, and asks each time whether it may show it: nobody may after signing out. What an id
-    # leads to never changes, so the answer is a short 304. For no page of another site.
+    # A browser caches it and revalidates each time, so that it is not shown after signing out. What an id
+    # leads to never changes, so the response is a short 304. For no page of another site.
     "cache-control": "private, no-cache",
     "cross-origin-resource-policy": "same-origin",
 }
@@ -123,7 +123,7 @@ class Links:
         """Fetch an output's image: a redirect to a fresh presigned link, or the image with `?stream=1`."""
         found = await self._find(request)
         if not query.stream:
-            # Apart, because it may have to ask somebody for fresh credentials.
+            # In a bucket thread, because it may have to request fresh credentials.
             link = await self.bucket.run(partial(self._presigned, found, request, query))
             return RedirectResponse(link, 307)
         output = found.output
@@ -135,15 +135,12 @@ class Links:
         # What may be shown is decided here and not by the ledger, which may be rebuilt from any bucket.
         headers["content-type"] = _media_type(output)
         # Ranges are for GET only: RFC 9110, 14.2.
-        part = (
-            None
-            if request.method == "HEAD"
-            else requested_range(request.headers, length=output.bytes, etag=etag)
-        )
+        head = request.method == "HEAD"
+        part = None if head else requested_range(request.headers, length=output.bytes, etag=etag)
         headers["content-length"] = str(part.length if part else output.bytes)
         if part is not None:
             headers["content-range"] = part.content_range
-        if request.method == "HEAD":
+        if head:
             return Response(headers=headers)
         return await self.bucket.run(partial(self._streamed, output, part, headers))
 
@@ -196,21 +193,15 @@ class Links:
             whole = part is None or part.length == output.bytes
             chunks = verified_chunks(stream, output) if whole else stream.chunks
             status = 206 if part else 200
-            return _Streamed(output, self.bucket.each(chunks), opened.pop_all(), status, headers)
+            return _Streamed(output, opened.pop_all(), self.bucket.each(chunks), status, headers)
 
 
 class _Streamed(StreamingResponse):
-    """An image on its way out of the bucket; what was opened for it is closed however this ends."""
+    """Stream an image from the bucket, and close what was opened for it."""
 
-    def __init__(
-        self,
-        output: Output,
-        chunks: AsyncIterator[bytes],
-        opened: ExitStack,
-        status: int,
-        headers: Mapping[str, str],
-    ) -> None:
-        super().__init__(chunks, status, headers)
+    def __init__(self, output: Output, opened: ExitStack, *streamed: Any) -> None:
+        """`streamed`: chunks, status and headers."""
+        super().__init__(*streamed)
         self._output = output
         self._opened = opened
 
@@ -219,7 +210,7 @@ class _Streamed(StreamingResponse):
             try:
                 await super().__call__(scope, receive, send)
             except StorageError as error:
-                # The answer stays incomplete, and so the server breaks the connection.
+                # The response stays incomplete, and so the server breaks the connection.
                 damaged = isinstance(error, Corrupt)
                 event = "an archived image is damaged" if damaged else "the bucket broke off an image"
                 log.error(event, output=self._output.id, why=str(error))

@@ -71,11 +71,7 @@ class NotificationRoutes:
         """List notifications, those of the newest job first."""
         since = None if query.since is None else read_moment(query.since, self.clock())
         page = self.notifications.page(
-            job_id=query.job,
-            state=query.state,
-            since=since,
-            limit=query.limit,
-            cursor=query.cursor,
+            job_id=query.job, state=query.state, since=since, limit=query.limit, cursor=query.cursor
         )
         shown = tuple(Notification.of(one) for one in page.rows)
         return page_response(request, NotificationPage(notifications=shown, next_cursor=page.next_cursor))

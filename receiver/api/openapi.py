@@ -64,7 +64,7 @@ TAGS = {
 
 
 class Described:
-    """`GET /openapi.json` and `GET /docs`: they hold nothing secret, so they need no token."""
+    """Serve `GET /openapi.json` and `GET /docs`, which hold nothing secret and need no token."""
 
     def __init__(self, routes: Sequence[Served], *, tokens: bool) -> None:
         """Describe these routes and those of the description. `tokens`: whether the API asks for one."""
@@ -142,7 +142,7 @@ class _Generator(GenerateJsonSchema):
 
 
 class _Writer:
-    """Describes one route after the other, and collects the schemas that they refer to."""
+    """Describe routes one by one, and collect the schemas and headers that they refer to."""
 
     def __init__(self, *, tokens: bool) -> None:
         self.schemas: dict[str, Any] = {}
@@ -169,7 +169,7 @@ class _Writer:
 
     def notification(self) -> dict[str, Any]:
         """Describe the webhook to an application."""
-        told = {
+        headers = {
             "webhook-id": "The same at each try: ignore an id that you have processed.",
             "webhook-timestamp": "When this try was made, in seconds since 1970.",
             "webhook-signature": "`v1,<base64>` for each secret, by the Standard Webhooks specification.",
@@ -180,7 +180,7 @@ class _Writer:
             "description": "At least once, and in order for each job; any response but 2xx is retried.",
             "parameters": [
                 {"name": name, "in": "header", "required": True, "description": meaning, "schema": _TEXT}
-                for name, meaning in told.items()
+                for name, meaning in headers.items()
             ],
             "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(Message)}}},
             "responses": {
@@ -193,8 +193,8 @@ class _Writer:
         for name, kind in operation.path.items():
             yield {"name": name, "in": "path", "required": True, "schema": self._schema(kind)}
         for header in operation.headers:
-            told = {"name": header.name, "in": "header", "description": header.meaning}
-            yield told | {"schema": self._schema(header.kind, "validation")}
+            one = {"name": header.name, "in": "header", "description": header.meaning}
+            yield one | {"schema": self._schema(header.kind, "validation")}
         query = self._schema(operation.query, "validation", by_name=False)
         for name, schema in query.get("properties", {}).items():
             yield {"name": name, "in": "query", **_apart(schema)}
@@ -202,8 +202,8 @@ class _Writer:
             tags: dict[str, Any] = {"type": "object", "propertyNames": {"pattern": TAG_FILTER}}
             tags["examples"] = [{"tag.campaign": "autumn"}]
             tags["additionalProperties"] = query["additionalProperties"]
-            told = {"name": "tags", "in": "query", "description": "Values of tags, each as `tag.<name>`."}
-            yield told | {"style": "form", "explode": True, "schema": tags}
+            one = {"name": "tags", "in": "query", "description": "Values of tags, each as `tag.<name>`."}
+            yield one | {"style": "form", "explode": True, "schema": tags}
 
     def _answer(self, answer: Answer) -> dict[str, Any]:
         made = self._response(answer.meaning, *answer.headers)
@@ -234,8 +234,8 @@ class _Writer:
         }
 
     def _header(self, header: Header) -> dict[str, Any]:
-        told = {"description": header.meaning, "required": header.always}
-        made = told | {"schema": self._schema(header.kind)}
+        schema = self._schema(header.kind)
+        made = {"description": header.meaning, "required": header.always, "schema": schema}
         # Two routes may mean different things by one header, `Location` for instance.
         if self.headers.setdefault(header.name, made) != made:
             return made
@@ -274,8 +274,8 @@ def _meaning(error: type[DarkroomError]) -> str:
 def _apart(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return a property as a parameter: description beside schema, and no null, which no query can hold."""
     schema = dict(schema)
-    told = {"description": schema.pop("description", "")}
+    description = schema.pop("description", "")
     if {"type": "null"} in schema.get("anyOf", ()):
         (value,) = [one for one in schema["anyOf"] if one.get("type") != "null"]
         schema = value | {name: schema[name] for name in ("examples",) if name in schema}
-    return told | {"schema": schema}
+    return {"description": description, "schema": schema}

@@ -178,15 +178,15 @@ class UsageQuery(Query):
         """Return it as the ledger has it; `now` in milliseconds. Raises InvalidRequest."""
         by = self.by or (UsageBy.TAG if self.tag else UsageBy.GATEWAY)
         if (by is UsageBy.TAG) != (self.tag is not None):
-            told = "say which tag" if self.tag is None else f"goes with by=tag only, not with by={by}"
-            raise InvalidRequest([{"field": "tag", "message": told}])
+            message = "say which tag" if self.tag is None else f"goes with by=tag only, not with by={by}"
+            raise InvalidRequest([{"field": "tag", "message": message}])
         since, until = self._time(now)
         if since >= until:
-            told = "must be before until, and not in the future"
-            raise InvalidRequest([{"field": "since", "message": told}])
+            message = "must be before until, and not in the future"
+            raise InvalidRequest([{"field": "since", "message": message}])
         if until - since > MAX_USAGE_DAYS * usage.DAY_MS:
-            told = f"must be at most {MAX_USAGE_DAYS} days before until; ask for less at a time"
-            raise InvalidRequest([{"field": "since", "message": told}])
+            message = f"must be at most {MAX_USAGE_DAYS} days before until; ask for less at a time"
+            raise InvalidRequest([{"field": "since", "message": message}])
         return usage.UsageFilter(by, since, until, self.gateway, self.tag)
 
     def _time(self, now: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from time import monotonic
 
 import structlog
@@ -25,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from receiver.errors import TooManyRequests, TooManyWaiting
-from receiver.telemetry.metrics import Metrics, Values
+from receiver.telemetry.metrics import Metrics
 from storage.errors import StorageError
 from storage.ledger.events import Event, EventPage, EventPosition, Events, LostReason
 from storage.models import Status
@@ -64,13 +65,8 @@ class EventBuffer:
 
     def after(self, event_id: int) -> list[Event]:
         """Return the events after an id, which must not be before `since`."""
-        found = []
         # From the end, because most subscribers are close to it.
-        for event in reversed(self._recent):
-            if event.id <= event_id:
-                break
-            found.append(event)
-        return found[::-1]
+        return list(takewhile(lambda event: event.id > event_id, reversed(self._recent)))[::-1]
 
 
 class EventTailer:
@@ -94,13 +90,9 @@ class EventTailer:
 
     def wake(self) -> None:
         """Read now; may be called from any thread."""
-        if self._woken.is_set():
-            return
-        try:
-            self.loop.call_soon_threadsafe(self._woken.set)
-        except RuntimeError:
-            # The loop is closed.
-            return
+        if not self._woken.is_set():
+            with suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._woken.set)
 
     def stop(self) -> None:
         """Stop reading."""
@@ -119,14 +111,16 @@ class EventTailer:
         self.tail.set_result(tail)
         while True:
             if not await self._read(tail):
-                await self._pause()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await self._woken.wait()
             await asyncio.sleep(GAP_S)
 
     async def _read(self, tail: EventBuffer) -> bool:
         """Read what is new; return whether there may be more."""
         self._woken.clear()
         try:
-            new = await run_sync(self._next, tail.at.id, limiter=self._thread)
+            new = await run_sync(partial(self._events.after, tail.at.id, limit=PAGE), limiter=self._thread)
         except Exception as error:  # noqa: BLE001 - this task must not end
             self._log_failure(error)
             return False
@@ -137,24 +131,12 @@ class EventTailer:
             self._came(begin, new)
         return len(new) == PAGE
 
-    def _next(self, event_id: int) -> Sequence[Event]:
-        return self._events.after(event_id, limit=PAGE)
-
-    async def _pause(self) -> None:
-        try:
-            async with asyncio.timeout(LOOK_S):
-                await self._woken.wait()
-        except TimeoutError:
-            return
-
     def _log_failure(self, error: Exception) -> None:
         self._metrics.count("darkroom_ledger_errors_total", part="events")
         if not self._failing:
             # A traceback only for unexpected errors.
-            expected = isinstance(error, StorageError)
-            log.error(
-                "events are not read; tried again", why=str(error), exc_info=None if expected else error
-            )
+            unexpected = None if isinstance(error, StorageError) else error
+            log.error("events are not read; tried again", why=str(error), exc_info=unexpected)
         self._failing = True
 
 
@@ -260,13 +242,9 @@ class Subscriptions:
         self._subscribers: set[Subscriber] = set()
         self._reader: EventTailer | None = None
         self._catching_up = CapacityLimiter(CATCHING_UP)
-        self._closed = False
-        metrics.watch(self._count)
-
-    @property
-    def closed(self) -> bool:
+        self.closed = False
         """Whether the service is stopping."""
-        return self._closed
+        metrics.watch(lambda: {"darkroom_requests_waiting": len(self._subscribers)})
 
     def at_most(self, requests: int) -> None:
         """Lower the limit of subscribers to this many."""
@@ -279,7 +257,7 @@ class Subscriptions:
 
     def close(self) -> None:
         """Cancel all subscribers, as the service stops; may be called from any thread."""
-        self._closed = True
+        self.closed = True
         if (reader := self._reader) is not None:
             with suppress(RuntimeError):  # the loop is closed already
                 reader.loop.call_soon_threadsafe(self._wake_all)
@@ -362,9 +340,6 @@ class Subscriptions:
     def _wake_all(self) -> None:
         for subscriber in self._subscribers:
             subscriber.news.set()
-
-    def _count(self) -> Values:
-        return {"darkroom_requests_waiting": len(self._subscribers)}
 
 
 def _finishes(one: Event | Reset) -> bool:

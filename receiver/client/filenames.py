@@ -9,16 +9,17 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import PurePosixPath
 
 from pathvalidate import sanitize_filename
 from pathvalidate.handler import ReservedNameHandler
 
 from receiver.schemas.output import Output
+from storage.text import slug
 
 FIELDS = ("id", "job_id", "index", "date", "gateway", "model", "seed", "sha256", "prompt", "ext")
 TAG = "tag."
-DEFAULT = "{id}.{ext}"
 NONE = "none"
 """The placeholder for a value that the output does not have."""
 
@@ -27,7 +28,7 @@ MOST_BYTES = 180
 MOST_PARTS = 16
 
 _UNSAFE = re.compile(r'[<>:"\\|?*\x00-\x1f\x7f]')
-_KEPT = ("L", "M", "N")
+_slug = partial(slug, keep="._")
 
 
 class BadTemplate(ValueError):
@@ -80,7 +81,7 @@ def with_id(name: str, output: Output) -> str:
     """Return a name with the output's id before its extension, for a name that exists."""
     folder, slash, last = name.rpartition("/")
     stem, dot, extension = last.rpartition(".")
-    marked = f"{stem}-{slug(output.id)}.{extension}" if dot and stem else f"{last}-{slug(output.id)}"
+    marked = f"{stem}-{_slug(output.id)}.{extension}" if dot and stem else f"{last}-{_slug(output.id)}"
     return folder + slash + marked
 
 
@@ -89,37 +90,28 @@ def key_of(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def slug(text: str) -> str:
-    """Return a text as words of letters and digits of any script, with dashes between them."""
-    text = unicodedata.normalize("NFC", text)
-    kept = "".join(sign if unicodedata.category(sign)[0] in _KEPT or sign in "._" else "-" for sign in text)
-    # Marks without a letter are what is left of emoji, and cannot be seen.
-    seen = any(unicodedata.category(sign)[0] in "LN" for sign in kept)
-    return re.sub(r"-{2,}", "-", kept).strip("-._") if seen else ""
-
-
 def day_of(output: Output) -> str:
     """Return the day on which the output's job was created, in UTC: its id begins with the time."""
     try:
         moment = datetime.fromtimestamp((uuid.UUID(output.job_id).int >> 80) / 1000, UTC)
     except (ValueError, OverflowError, OSError):
-        return slug(output.stored_at[:10])
+        return _slug(output.stored_at[:10])
     return moment.date().isoformat()
 
 
 def _value(output: Output, field: str) -> str:
     if field.startswith(TAG):
-        return slug(output.tags.get(field.removeprefix(TAG), NONE))
+        return _slug(output.tags.get(field.removeprefix(TAG), NONE))
     if field == "date":
         return day_of(output)
     if field == "ext":
         return re.sub(r"[^a-z0-9]", "", output.key.rpartition(".")[2].lower())[:8]
-    values = {
-        "prompt": output.prompt.lower(),
-        "seed": output.seed if output.seed is not None else output.seed_requested,
-    }
-    value = values[field] if field in values else getattr(output, field)
-    return slug(NONE if value is None else str(value))
+    value = getattr(output, field)
+    if field == "seed" and value is None:
+        value = output.seed_requested
+    if field == "prompt":
+        value = output.prompt.lower()
+    return _slug(NONE if value is None else str(value))
 
 
 def _safe(part: str) -> str:

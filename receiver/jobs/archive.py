@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -33,6 +33,7 @@ MAY_PASS = (ImageUnavailable, ImageTruncated)
 """Errors that may pass by themselves: tried again as long as the gateway keeps the image."""
 FINAL = (ForbiddenAddress, ImageTooLarge)
 """Errors that no other try can change."""
+STORE_ERRORS = (Unavailable, Misconfigured, Corrupt, Conflict)
 
 
 class _CircuitOpen(ImageUnavailable):
@@ -118,24 +119,18 @@ class Archiver:
         """Adopt what earlier tries stored of the images that failed; return the failures that remain."""
         missing = dict(failures)
         for index in failures:
-            image = job.result.images[index]
-            seed = image.seed or _only_seed(job.result)
+            image, source_url = job.result.images[index], None
+            with suppress(ForbiddenAddress):
+                source_url = self._text(parse_target(image.url).source_url)
+            seed, now = image.seed or _only_seed(job.result), self.context.clock()
             with self._storing():
-                output = self.archive.find_image(
-                    job, index, seed=seed, source_url=self._shown(image.url), now=self.context.clock()
-                )
+                output = self.archive.find_image(job, index, seed=seed, source_url=source_url, now=now)
             if output is not None:
                 log.warning("kept the image of an earlier try: it cannot be downloaded", index=index)
                 self._note(job, output)
                 self._count("darkroom_images_archived_total", job)
                 del missing[index]
         return missing
-
-    def _shown(self, url: str) -> str | None:
-        try:
-            return self._text(parse_target(url).source_url)
-        except ForbiddenAddress:
-            return None
 
     def _note(self, job: Job, output: Output) -> None:
         """Note an output, unless a worker that lost its lease noted another image of this submission."""
@@ -167,9 +162,8 @@ class Archiver:
         target = parse_target(image.url)
         with ExitStack() as opened:
             with self._host(target), self._counted(job):
-                fetched = opened.enter_context(
-                    self.downloader.fetch(target, hosts=gateway.image_hosts if gateway else ())
-                )
+                hosts = gateway.image_hosts if gateway else ()
+                fetched = opened.enter_context(self.downloader.fetch(target, hosts=hosts))
             self._count("darkroom_download_bytes_total", job, fetched.bytes)
             new = NewImage(
                 index=index,
@@ -206,8 +200,9 @@ class Archiver:
     def _storing(self) -> Iterator[None]:
         try:
             yield
-        except (Unavailable, Misconfigured, Corrupt, Conflict) as error:
-            self.context.metrics.count("darkroom_store_errors_total", kind=_kind(error))
+        except STORE_ERRORS as error:
+            kind = next(kind.__name__.lower() for kind in STORE_ERRORS if isinstance(error, kind))
+            self.context.metrics.count("darkroom_store_errors_total", kind=kind)
             raise
 
     def _fetch_by_fresh_links(
@@ -296,8 +291,3 @@ class Archiver:
 def _only_seed(result: JobResult) -> str | None:
     # One seed for several images is the job's, not any image's: it would not make that image again.
     return result.seed if len(result.images) == 1 else None
-
-
-def _kind(error: Exception) -> str:
-    kinds = (Unavailable, Misconfigured, Corrupt, Conflict)
-    return next(kind.__name__.lower() for kind in kinds if isinstance(error, kind))

@@ -105,7 +105,7 @@ class Submitter:
     ) -> tuple[Job, bool]:
         """Validate a job and put it in the ledger; return it, and whether it is new.
 
-        Raises IdempotencyConflict, and UnknownGateway, UnsupportedParameter or InvalidRequest by field.
+        Raises IdempotencyConflict; UnknownGateway, UnsupportedParameter or InvalidRequest name every fault.
         """
         gateway = self.context.gateways.get(gateway_name)
         if gateway is None:

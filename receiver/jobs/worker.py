@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic, perf_counter
 
 import structlog
@@ -169,11 +169,9 @@ class Worker(LeasedPool[Job]):
     def _known_since(self, job: Job) -> int:
         """Return when the callback with a job's result came; of one that was polled, when it was ready."""
         ready = job.moved_at(Status.READY) or job.created_at
-        try:
-            told = self._result_callback_at(job.id)
-        except StorageError:
-            told = None
-        return ready if told is None else min(told, ready)
+        with suppress(StorageError):
+            return min(self._result_callback_at(job.id) or ready, ready)
+        return ready
 
     def _renew(self) -> None:
         """Renew the leases of all jobs in hand, three times in each lease."""

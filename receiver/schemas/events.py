@@ -47,7 +47,6 @@ def _described(kind: str, data: type[EventData]) -> dict[str, Any]:
 
 
 SentEvent = Annotated[
-    dict[str, str],
-    WithJsonSchema({"oneOf": [_described(kind, data) for kind, data in KINDS.items()]}),
+    dict[str, str], WithJsonSchema({"oneOf": [_described(kind, data) for kind, data in KINDS.items()]})
 ]
 """One event: before OpenAPI 3.2, the schema of a stream is that of each event."""

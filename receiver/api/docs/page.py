@@ -36,7 +36,7 @@ STYLE = Operation(
 )
 
 POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""The page needs its stylesheet only, so a browser is told to fetch nothing else."""
+"""The page needs its stylesheet only, so a browser may fetch nothing else."""
 STYLE_KEPT = "max-age=300"
 
 TOPICS = files("receiver") / "api" / "docs" / "topics"
@@ -88,10 +88,7 @@ class Reference:
 def render(document: Mapping[str, Any]) -> str:
     """Return an OpenAPI document and the guides as an HTML page."""
     templates = Environment(
-        loader=PackageLoader("receiver.api.docs", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("receiver.api.docs", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     templates.filters |= {"prose": prose, "line": line, "kind": kind, "bounds": bounds, "shown": _shown}
     groups: dict[str, list[Any]] = {tag["name"]: [] for tag in document["tags"]}
@@ -173,11 +170,9 @@ def _bounds(schema: Schema) -> Iterator[Markup]:
 
 
 def _range(least: Any, most: Any) -> str:
-    if least is not None and most is not None:
-        return f"{least} to {most}"
-    if least is not None:
-        return f"at least {least}"
-    return "" if most is None else f"at most {most}"
+    if least is None:
+        return "" if most is None else f"at most {most}"
+    return f"at least {least}" if most is None else f"{least} to {most}"
 
 
 def _literal(value: Any) -> Markup:
