@@ -10,7 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 
-from tests.benchmarks import archiving, callbacks, footprint, growth, latency, replicas, search
+from tests.benchmarks import (
+    archiving,
+    callbacks,
+    footprint,
+    growth,
+    latency,
+    moving,
+    replicas,
+    search,
+    waiting,
+)
 from tests.benchmarks.figures import Figure, footer, machine, table, told
 from tests.benchmarks.grounds import Grounds
 
@@ -22,6 +32,8 @@ BENCHMARKS: dict[str, Callable[[Grounds], list[Figure]]] = {
     "growth": growth.run,
     "replicas": replicas.run,
     "footprint": footprint.run,
+    "waiting": waiting.run,
+    "moving": moving.run,
 }
 
 

@@ -52,12 +52,10 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Images a second."""
         return self.images / self.took_s
 
     @property
     def cpu_ms(self) -> float:
-        """Milliseconds of processor time for each image."""
         return 1000 * self.cpu_s / self.images
 
     @property
@@ -67,7 +65,6 @@ class Run:
 
 
 def run(grounds: Grounds) -> list[Figure]:
-    """Measure."""
     links = grounds.images.links(24 if grounds.quick else IMAGES)
     runs: dict[str, list[Run]] = {name: [] for name in ("rclone", "plain loop", *DATABASES)}
     for _ in grounds.rounds(ROUNDS):
@@ -98,7 +95,6 @@ def darkroom(grounds: Grounds, ledger: str, links: Sequence[str]) -> Run:
 
 
 def await_archived(database: Database, *, left: int = 0) -> None:
-    """Return once no more jobs than this are unfinished."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         if ledgers.unfinished(database) == left:
@@ -135,7 +131,6 @@ def rclone(grounds: Grounds, links: Sequence[str]) -> Run:
 
 
 def plain_loop(grounds: Grounds, links: Sequence[str]) -> Run:
-    """Copy with httpx and boto3."""
     folder = grounds.new_folder("plain")
     listed = folder / "links"
     listed.write_text("\n".join(links))

@@ -15,18 +15,15 @@ from starlette.routing import Route
 
 
 async def take(request: Request) -> Response:
-    """Read the body and forget it."""
     await request.body()
     return Response(status_code=204)
 
 
 async def ready(_request: Request) -> Response:
-    """Answer that it is there."""
     return Response("ready")
 
 
 def main() -> None:
-    """Serve until SIGTERM."""
     routes = [
         Route("/callbacks/{gateway}/{token:path}", take, methods=["POST"]),
         Route("/readyz", ready),

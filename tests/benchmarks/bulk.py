@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -18,45 +19,24 @@ from storage.ledger.search_index import pieces_of
 Row = Mapping[str, Any]
 
 
-class Writer(Protocol):
+class Writer(ABC):
     """Writes rows, and then makes them durable."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
 
     def insert(self, table: str, rows: Iterable[Row]) -> None:
         """Insert rows that all have the same columns."""
+        rows = iter(rows)
+        if (first := next(rows, None)) is not None:
+            self._write(table, list(first), (_values(row) for row in chain([first], rows)))
 
+    @abstractmethod
     def index(self, jobs: Iterable[Row]) -> None:
         """Make jobs findable by the words of their prompts."""
 
-    def commit(self) -> None:
-        """Make durable what was written."""
-
-    def close(self) -> None:
-        """End, when all is written."""
-
-
-def writer(url: str) -> Writer:
-    """Open a ledger that may not exist yet, and write."""
-    Database.open(url).close()
-    return _Sqlite(url) if url.startswith("sqlite") else _Postgres(url)
-
-
-class _Sqlite:
-    def __init__(self, url: str) -> None:
-        self._connection = sqlite3.connect(str(make_url(url).database))
-        self._connection.execute("PRAGMA synchronous=OFF")
-
-    def insert(self, table: str, rows: Iterable[Row]) -> None:
-        rows = iter(rows)
-        if (first := next(rows, None)) is None:
-            return
-        names = ", ".join(f'"{name}"' for name in first)
-        values = (_values(row) for row in chain([first], rows))
-        places = ", ".join("?" * len(first))
-        self._connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({places})", values)
-
-    def index(self, jobs: Iterable[Row]) -> None:
-        pieces = ((job["number"], pieces_of(job["prompt_folded"])) for job in jobs)
-        self._connection.executemany("INSERT INTO grams (rowid, pieces) VALUES (?, ?)", pieces)
+    @abstractmethod
+    def _write(self, table: str, names: list[str], rows: Iterable[Sequence[Any]]) -> None: ...
 
     def commit(self) -> None:
         self._connection.commit()
@@ -65,31 +45,45 @@ class _Sqlite:
         self._connection.close()
 
 
-class _Postgres:
-    def __init__(self, url: str) -> None:
-        self._connection = psycopg.connect(url)
+def writer(url: str) -> Writer:
+    Database.open(url).close()
+    return _Sqlite(url) if url.startswith("sqlite") else _Postgres(url)
 
-    def insert(self, table: str, rows: Iterable[Row]) -> None:
-        rows = iter(rows)
-        if (first := next(rows, None)) is None:
-            return
-        names = sql.SQL(", ").join(sql.Identifier(name) for name in first)
-        copied = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), names)
+
+class _Sqlite(Writer):
+    def __init__(self, url: str) -> None:
+        super().__init__(sqlite3.connect(str(make_url(url).database)))
+        self._connection.execute("PRAGMA synchronous=OFF")
+
+    def _write(self, table: str, names: list[str], rows: Iterable[Sequence[Any]]) -> None:
+        columns, places = ", ".join(f'"{name}"' for name in names), ", ".join("?" * len(names))
+        self._connection.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", rows)
+
+    def index(self, jobs: Iterable[Row]) -> None:
+        self.insert(
+            "grams", ({"rowid": job["number"], "pieces": pieces_of(job["prompt_folded"])} for job in jobs)
+        )
+
+
+class _Postgres(Writer):
+    def __init__(self, url: str) -> None:
+        super().__init__(psycopg.connect(url))
+
+    def _write(self, table: str, names: list[str], rows: Iterable[Sequence[Any]]) -> None:
+        columns = sql.SQL(", ").join(map(sql.Identifier, names))
+        copied = sql.SQL("COPY {} ({}) FROM STDIN").format(sql.Identifier(table), columns)
         with self._connection.cursor() as cursor, cursor.copy(copied) as copy:
-            for row in chain([first], rows):
-                copy.write_row(_values(row))
+            for row in rows:
+                copy.write_row(row)
 
     def index(self, jobs: Iterable[Row]) -> None:
         self.insert("grams", ({"number": job["number"], "folded": job["prompt_folded"]} for job in jobs))
-
-    def commit(self) -> None:
-        self._connection.commit()
 
     def close(self) -> None:
         # As the server does by itself in a ledger that has grown for a while.
         self._connection.autocommit = True
         self._connection.execute("VACUUM ANALYZE")
-        self._connection.close()
+        super().close()
 
 
 def _values(row: Row) -> Sequence[Any]:

@@ -48,17 +48,14 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
         return len(self.sent.waits_ms) / self.sent.took_s
 
     @property
     def cpu_us(self) -> float:
-        """Microseconds of processor time for each."""
         return self.cpu_s * 1e6 / len(self.sent.waits_ms)
 
 
 def run(grounds: Grounds) -> list[Figure]:
-    """Measure."""
     runs: dict[str, list[Run]] = {"bare": [], **{kind: [] for kind in DATABASES}}
     for _ in grounds.rounds(ROUNDS):
         runs["bare"].append(on_bare(grounds))
@@ -69,7 +66,6 @@ def run(grounds: Grounds) -> list[Figure]:
 
 
 def on_bare(grounds: Grounds) -> Run:
-    """Send callbacks to the route that does nothing."""
     jobs = [ledgers.Begun(f"{n:036}", f"theirs-{n}", "http://127.0.0.1/0.png") for n in range(_jobs(grounds))]
     with bare() as process:
         return _measure(grounds, process, jobs, [process.child.pid], times=BARE_TIMES)
@@ -107,7 +103,6 @@ def _measure(
 
 
 def send(grounds: Grounds, process: Process, requests: list[bytes], rate: float = 0) -> Sent:
-    """Send requests, and wait until all are answered."""
     file = grounds.new_folder("load") / "requests"
     load.write(file, requests)
     return load.result(load.begin(port_of(process), file, connections=CONNECTIONS, rate=rate))

@@ -23,8 +23,6 @@ CLAIM = "SKIP LOCKED"
 
 
 class Counts(NamedTuple):
-    """What was counted."""
-
     statements: int
     claims: int
     empty: int
@@ -59,13 +57,7 @@ def begin(path: Path) -> None:
 
 
 def counts(path: Path) -> Counts:
-    """What the other process has counted."""
     return Counts(*struct.unpack(FORMAT, path.read_bytes()))
-
-
-def statements(path: Path) -> int:
-    """How many SQL statements the other process has run."""
-    return counts(path).statements
 
 
 if __name__ == "__main__":

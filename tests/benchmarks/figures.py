@@ -35,7 +35,6 @@ class Target:
     of: Literal["ratio", "figure"] = "ratio"
 
     def met(self, value: float) -> bool:
-        """Whether a value is within it."""
         return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
 
     def __str__(self) -> str:
@@ -46,8 +45,6 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table."""
-
     benchmark: str
     what: str
     measured: float
@@ -61,7 +58,6 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Measured over compared."""
         return self.measured / self.compared if self.compared else None
 
     @property
@@ -73,7 +69,6 @@ class Figure:
         return value is not None and self.target.met(value)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that is known of it."""
         return {
             "benchmark": self.benchmark,
             "what": self.what,
@@ -89,7 +84,6 @@ class Figure:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """The figures as a table in Markdown."""
     return aligned([COLUMNS, *(_cells(figure) for figure in figures)])
 
 
@@ -105,7 +99,6 @@ def aligned(cells: Iterable[Sequence[str]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on, and with."""
     found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     for package in PACKAGES:
         try:
@@ -130,7 +123,6 @@ def told(
     *,
     program: str = "tests.benchmarks",
 ) -> dict[str, Any]:
-    """All of it, as the JSON file has it."""
     return {
         "command": shlex.join(["python", "-m", program, *command]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -140,7 +132,6 @@ def told(
 
 
 def footer(all_of_it: dict[str, Any]) -> str:
-    """What stands below the table."""
     about = all_of_it["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     return (

@@ -1,4 +1,4 @@
-"""How soon the service is ready and how much memory it holds: `python -m tests.benchmarks.footprint`.
+"""How soon the service is ready and how much memory it holds.
 
 Beside it stands a process of uvicorn and Starlette with a route that does nothing.
 """
@@ -9,7 +9,7 @@ from statistics import median
 
 import httpx
 
-from tests.benchmarks.figures import Figure, table
+from tests.benchmarks.figures import Figure
 from tests.benchmarks.grounds import BESIDE, Grounds, bare
 from tests.support.live import IMAGEN
 from tests.support.processes import MIB, Process, watch_rss
@@ -22,7 +22,6 @@ AT_ONCE = 16
 
 
 def run(grounds: Grounds) -> list[Figure]:
-    """Measure."""
     ledger = grounds.new_ledger("sqlite")
     concurrency = {"DARKROOM_WORKER__CONCURRENCY": str(AT_ONCE)}
     starts, idle, threads, bare_starts, bare_idle = [], [], [], [], []
@@ -60,20 +59,9 @@ def await_workers(process: Process) -> None:
 
 
 def archive(process: Process, jobs: int, **more: object) -> None:
-    """Submit so many jobs at once and wait until each is archived."""
     with httpx.Client(base_url=process.url, timeout=40) as http:
         ids = [http.post("/v1/jobs", json={**IMAGEN, **more}).json()["id"] for _ in range(jobs)]
         for job_id in ids:
             while (job := http.get(f"/v1/jobs/{job_id}?wait=30").json())["status"] != "archived":
                 if job["error"]:
                     raise RuntimeError(job["error"])
-
-
-def main() -> None:
-    """Measure and print."""
-    with Grounds(quick=False) as grounds:
-        print(table(run(grounds)))
-
-
-if __name__ == "__main__":
-    main()

@@ -14,20 +14,19 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
 from typing import Literal, Self
 
 import psutil
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
-from storage.archive.object_store import ObjectStore
 from tests.benchmarks import archive, plain
 from tests.benchmarks.images import Images
 from tests.benchmarks.ledgers import SECRET_KEY
 from tests.support import postgres
 from tests.support.live import QUICK
 from tests.support.processes import ROOT, Process, await_ready, environment, free_port, serving
+from tests.support.services import S3Access
 
 Kind = Literal["sqlite", "postgresql"]
 DATABASES: tuple[Kind, ...] = ("sqlite", "postgresql")
@@ -53,14 +52,11 @@ class Grounds:
         self.folder = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="darkroom-bench-")))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._opened.close()
 
     @cached_property
     def s3(self) -> EmbeddedS3:
-        """SeaweedFS."""
         return self._opened.enter_context(EmbeddedS3(self.folder / "s3"))
 
     @cached_property
@@ -70,12 +66,10 @@ class Grounds:
 
     @cached_property
     def postgres(self) -> postgres.Postgres:
-        """PostgreSQL."""
         return self._opened.enter_context(postgres.serving(**DURABLE))
 
     @cached_property
     def images(self) -> Images:
-        """A web server with images."""
         return self._opened.enter_context(Images(self.folder / "images"))
 
     @cached_property
@@ -85,7 +79,6 @@ class Grounds:
 
     @cached_property
     def shared(self) -> str:
-        """A bucket for several processes."""
         return self._new_bucket("bench-shared")
 
     def aws(self) -> dict[str, str]:
@@ -98,17 +91,14 @@ class Grounds:
         }
 
     def rounds(self, number: int) -> range:
-        """How often something is measured."""
         return range(1 if self.quick else number)
 
     def new_folder(self, name: str) -> Path:
-        """A folder of one's own."""
         folder = self.folder / f"{name}-{next(self._numbers)}"
         folder.mkdir()
         return folder
 
     def new_ledger(self, kind: Kind) -> str:
-        """Where a ledger can be that does not exist yet."""
         if kind == "sqlite":
             return f"sqlite:///{self.new_folder('ledger') / 'ledger.sqlite3'}"
         return self.postgres.url(self.postgres.create())
@@ -147,26 +137,18 @@ class Grounds:
     def serving(
         self, ledger: str, *arguments: str, module: str = "receiver", **more: str
     ) -> Iterator[Process]:
-        """Run `darkroom serve` on a ledger."""
         variables, folder = self.variables(ledger, **more), self.new_folder("serve")
         with serving(variables, folder, *arguments, module=module) as process:
             yield process
 
     def _new_bucket(self, name: str) -> str:
-        store = ObjectStore.connect(
-            bucket=name,
-            endpoint=self.s3.endpoint,
-            region="us-east-1",
-            access_key=self.s3.access_key,
-            secret_key=self.s3.secret_key,
-        )
-        store.check(create=True)
+        access = S3Access(self.s3.endpoint, self.s3.access_key, self.s3.secret_key)
+        access.open(bucket=name).check(create=True)
         return name
 
 
 @contextmanager
 def bare() -> Iterator[Process]:
-    """Run the route that does nothing."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     began = monotonic()
@@ -180,7 +162,6 @@ def bare() -> Iterator[Process]:
 
 
 def port_of(process: Process) -> int:
-    """The port that it listens on."""
     return int(process.url.rpartition(":")[2])
 
 

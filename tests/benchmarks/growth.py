@@ -34,8 +34,6 @@ NO_LONGER = Target(most=1.2)
 
 @dataclass
 class Found:
-    """What the rounds found on one ledger."""
-
     acknowledged: list[float] = field(default_factory=list)
     """A second."""
     claim_ms: list[float] = field(default_factory=list)
@@ -45,7 +43,6 @@ class Found:
 
 
 def run(grounds: Grounds) -> list[Figure]:
-    """Measure."""
     return [line for kind in DATABASES for line in _of(grounds, kind)]
 
 
@@ -88,7 +85,6 @@ def _claim_ms(grounds: Grounds, database: Database) -> float:
 
 
 def _status_ms(grounds: Grounds, ledger: str) -> float:
-    """The median of what `GET /v1/status` takes."""
     took = []
     with (
         grounds.serving(ledger, "--no-work") as process,

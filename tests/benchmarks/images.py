@@ -10,7 +10,6 @@ import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from PIL import Image
@@ -58,16 +57,13 @@ class Images:
         await_ready(self._child, self.url, path="/0.png")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
             self._child.wait(30)
 
     @property
     def url(self) -> str:
-        """Where it answers."""
         return f"http://127.0.0.1:{self._port}"
 
     def links(self, number: int) -> list[str]:

@@ -30,7 +30,6 @@ AT_WORST = Target(most=250, of="figure")
 
 
 def run(grounds: Grounds) -> list[Figure]:
-    """Measure."""
     links = grounds.images.links(8 if grounds.quick else IMAGES + WARM)
     warm = len(links) // 10
     figures = []

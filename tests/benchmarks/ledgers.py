@@ -65,7 +65,6 @@ def begin(database: Database, links: Sequence[str], *, ready: bool = False) -> l
 
 
 def unfinished(database: Database) -> int:
-    """How many jobs are not over."""
     with database.read() as connection:
         return connection.scalar(select(func.count()).select_from(jobs).where(BEGUN)) or 0
 
@@ -96,7 +95,6 @@ def repeated(requests: Sequence[bytes], every: int) -> list[bytes]:
 
 
 def completed(job: Begun) -> bytes:
-    """The body of a callback, as Apiframe sends it."""
     told = {
         "event": "completed",
         "jobId": job.theirs,

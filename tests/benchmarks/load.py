@@ -27,8 +27,6 @@ ROOT = Path(__file__).parent.parent.parent
 
 @dataclass
 class Sent:
-    """What came of it."""
-
     took_s: float = 0.0
     cpu_s: float = 0.0
     """Of the sender itself."""
@@ -65,7 +63,6 @@ class Line:
         return head[9:12] + b" " + body
 
     def close(self) -> None:
-        """Close it."""
         self.socket.close()
 
 
@@ -102,12 +99,10 @@ def send(port: int, requests: Sequence[bytes], *, connections: int, rate: float)
 
 
 def write(path: Path, requests: Iterable[bytes]) -> None:
-    """Write a file of requests."""
     path.write_bytes(b"".join(LENGTH.pack(len(request)) + request for request in requests))
 
 
 def read(path: Path) -> list[bytes]:
-    """Read a file of requests."""
     data, at, found = path.read_bytes(), 0, []
     while at < len(data):
         (length,) = LENGTH.unpack_from(data, at)
@@ -125,7 +120,6 @@ def begin(port: int, path: Path, *, connections: int = 32, rate: float = 0) -> s
 
 
 def result(process: subprocess.Popen[bytes]) -> Sent:
-    """What came of it."""
     told, _ = process.communicate()
     if process.returncode != 0:
         raise RuntimeError("the sender failed; what it said is above")
@@ -133,7 +127,6 @@ def result(process: subprocess.Popen[bytes]) -> Sent:
 
 
 def main() -> None:
-    """Send, and print what came of it as JSON."""
     asked = argparse.ArgumentParser(prog="python -m tests.benchmarks.load", description=__doc__)
     asked.add_argument("port", type=int)
     asked.add_argument("file", type=Path)

@@ -33,7 +33,6 @@ class Copier:
 
     @classmethod
     def to(cls, bucket: str, variables: dict[str, str], *, threads: int = 1) -> Self:
-        """Get ready to copy into a bucket."""
         s3 = boto3.client(
             "s3",
             endpoint_url=variables[ENDPOINT],
@@ -45,13 +44,11 @@ class Copier:
         return cls(httpx.Client(trust_env=False), s3, bucket)
 
     def copy(self, link: str, key: str) -> None:
-        """Copy one image."""
         image = self.http.get(link).raise_for_status().content
         self.s3.put_object(Bucket=self.bucket, Key=key, Body=image, ContentType="image/png")
 
 
 def main() -> None:
-    """Copy each link into the bucket."""
     links = Path(sys.argv[1]).read_text().split()
     bucket, prefix, threads = sys.argv[2], sys.argv[3], int(sys.argv[4])
     copier = Copier.to(bucket, dict(os.environ), threads=threads)

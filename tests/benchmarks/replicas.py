@@ -45,7 +45,6 @@ class Run:
 
 
 def run(grounds: Grounds) -> list[Figure]:
-    """Measure."""
     found: dict[int, list[Run]] = {number: [] for number in PROCESSES}
     for _ in grounds.rounds(ROUNDS):
         for number in PROCESSES:

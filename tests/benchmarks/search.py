@@ -1,4 +1,4 @@
-"""How fast a large archive answers: `python -m tests.benchmarks.search [--outputs N ...] [--json FILE]`.
+"""How fast a large archive answers, and what searching needs on the disk.
 
 For each size a ledger is written (`tests/benchmarks/archive.py`), `darkroom serve` is started on it, and one
 client asks it over HTTP, one request after the other. Beside it stands what looking at every prompt costs in
@@ -7,15 +7,11 @@ the same ledger.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import closing
 from statistics import quantiles
 from time import perf_counter
-from typing import Any
 
 import httpx
 from sqlalchemy import text
@@ -36,70 +32,46 @@ DAY_MS = 24 * 3600 * 1000
 SEARCH = ("grams", "terms", "tallies", "pk_terms", "pk_tallies", "ix_jobs_number", "ix_jobs_status_number")
 """What is there for searching alone, tables and indexes; FTS5's have longer names."""
 SCAN = "every prompt, two words"
-TOLD = (
-    "outputs, everything",
-    "outputs, two words",
-    "outputs, two characters (Chinese, Japanese)",
-    "outputs, seed",
-    "outputs, model and a week",
-    "outputs, tag and word",
-    f"outputs, page {DEEP}",
-    "facets, two words",
-)
-"""The questions that `run` tells of."""
-
 Ask = Callable[[random.Random], str]
 
 
 def run(grounds: Grounds) -> list[Figure]:
-    """Measure on both databases."""
     return [line for kind in DATABASES for line in _figures(grounds, kind)]
-
-
-def main() -> None:
-    """Measure and print."""
-    asked = argparse.ArgumentParser(prog="python -m tests.benchmarks.search", description=__doc__)
-    asked.add_argument("--outputs", type=int, nargs="+", default=list(SIZES), metavar="N")
-    asked.add_argument("--database", choices=DATABASES, default="sqlite")
-    asked.add_argument(
-        "--keep", type=Path, metavar="DIR", help="keep files of SQLite here, and use those there"
-    )
-    asked.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    options = asked.parse_args()
-    with Grounds(quick=False, keep=options.keep) as grounds:
-        figures = {n: _measure(grounds, options.database, n) for n in options.outputs}
-    _print(figures)
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2))
 
 
 def _figures(grounds: Grounds, kind: Kind) -> list[Figure]:
     lines = []
     for outputs in QUICK if grounds.quick else SIZES:
-        found = _measure(grounds, kind, outputs)
-        for name in TOLD:
-            each = [found[name]["p50_ms"], found[name]["p99_ms"]]
-            what = f"{name}, p99, {outputs:,} outputs, {kind}"
+        sizes, found = _measure(grounds, kind, outputs)
+        where = f"{outputs:,} outputs, {kind}"
+        lines += [Figure("search", f"{name}, {where}", size, "MB") for name, size in sizes.items()]
+        for name, took in found.items():
+            each = [took["p50_ms"], took["p99_ms"]]
+            what = f"{name}, p99, {where}"
             against = "looking at every prompt, p50"
             lines.append(Figure("search", what, each[1], "ms", against, found[SCAN]["p50_ms"], each=each))
     return lines
 
 
-def _measure(grounds: Grounds, kind: Kind, outputs: int) -> dict[str, Any]:
-    began = perf_counter()
+def _measure(
+    grounds: Grounds, kind: Kind, outputs: int
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     ledger = grounds.grown_ledger(kind, outputs, images=archive.IMAGES, callbacks=False)
-    figures: dict[str, Any] = {"build_s": perf_counter() - began}
+    figures: dict[str, dict[str, float]] = {}
     words = archive.common_words()
     with closing(Database.open(ledger)) as database:
-        figures |= _sizes(database, kind, outputs)
+        sizes = _sizes(database, kind)
         # Nothing is to be done in this ledger; limits are for strangers.
         limits = {"DARKROOM_LIMITS__BAD_TOKENS": "0"}
-        with grounds.serving(ledger, "--no-work", **limits) as process, _client(process.url) as http:
+        with (
+            grounds.serving(ledger, "--no-work", **limits) as process,
+            httpx.Client(base_url=process.url, timeout=60, trust_env=False) as http,
+        ):
             cursor = _deep_cursor(database)
             for name, ask in _questions(words, cursor).items():
                 figures[name] = _time(http, ask, 20 if grounds.quick else TIMES)
         figures[SCAN] = _scan(database, kind, words)
-    return figures
+    return sizes, figures
 
 
 def _questions(words: list[str], cursor: str) -> dict[str, Ask]:
@@ -181,7 +153,7 @@ def _deep_cursor(database: Database) -> str:
     return f"{job_id}.{archive.IMAGES - 1}"
 
 
-def _sizes(database: Database, kind: Kind, outputs: int) -> dict[str, float]:
+def _sizes(database: Database, kind: Kind) -> dict[str, float]:
     by_name = "SELECT name, sum(pgsize) FROM dbstat GROUP BY name"
     if kind == "postgresql":
         by_name = (
@@ -191,27 +163,4 @@ def _sizes(database: Database, kind: Kind, outputs: int) -> dict[str, float]:
     with database.read() as connection:
         sizes = {str(name): int(size) for name, size in connection.execute(text(by_name))}
     index = sum(size for name, size in sizes.items() if name in SEARCH or "grams_" in name)
-    return {"ledger_mb": sum(sizes.values()) / 1e6, "index_mb": index / 1e6, "index_b": index / outputs}
-
-
-@contextmanager
-def _client(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=url, timeout=60, trust_env=False) as http:
-        yield http
-
-
-def _print(figures: dict[int, dict[str, Any]]) -> None:
-    for outputs, found in figures.items():
-        print(
-            f"{outputs:,} outputs: written in {found['build_s']:.0f} s, ledger {found['ledger_mb']:.0f} MB, "
-            f"of which to search {found['index_mb']:.0f} MB ({found['index_b']:.0f} bytes an output)"
-        )
-    names = [name for name, found in next(iter(figures.values())).items() if isinstance(found, dict)]
-    print(f"\n{'milliseconds, p50 / p99':40}" + "".join(f"{outputs:>18,}" for outputs in figures))
-    for name in names:
-        cells = [f"{found[name]['p50_ms']:8.1f} /{found[name]['p99_ms']:8.1f}" for found in figures.values()]
-        print(f"{name:40}" + "".join(cells))
-
-
-if __name__ == "__main__":
-    main()
+    return {"the ledger": sum(sizes.values()) / 1e6, "of which to search": index / 1e6}

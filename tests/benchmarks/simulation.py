@@ -109,7 +109,6 @@ def recovery(outage: Outage, *, rate: float = RATE / SCALE, seed: int = 7) -> Re
 
 
 def main() -> None:
-    """Measure, simulate, and print."""
     about = machine()
     with postgres.serving(**DURABLE) as server:
         holds = holds_ms(server, 2_000)

@@ -1,4 +1,4 @@
-"""What 200 clients cost that only wait: `python -m tests.benchmarks.waiting`.
+"""What 200 clients cost that only wait.
 
 Half of them follow `GET /v1/events`, half hold `GET /v1/jobs/{id}?wait=60`, each on a connection of its own.
 The service does no work meanwhile, so that every SQL statement is owed to those who wait.
@@ -7,21 +7,19 @@ The service does no work meanwhile, so that every SQL statement is owed to those
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 import httpx
-import psutil
 
-from receiver.demo.seaweedfs import EmbeddedS3
-from receiver.sandbox import SandboxServer
 from tests.benchmarks import counted
-from tests.support.live import IMAGEN, QUICK
-from tests.support.processes import MIB, Process, environment, free_port, serving
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.grounds import BESIDE, Grounds, cpu_s
+from tests.support.live import IMAGEN
+from tests.support.processes import MIB, Process
 
 CLIENTS = 200
 IDLE_S = 10.0
@@ -30,24 +28,35 @@ LOOKS = 4
 """SQL statements in half a second, at most, when nobody does anything but wait."""
 
 
-@dataclass(frozen=True)
-class Waiting:
-    """What was measured."""
-
+class Waiting(NamedTuple):
     before: int
     """Resident bytes before the clients came."""
     after: int
     """And while they waited."""
     cpu_s: float
     statements: int
-    """SQL statements."""
     told_ms: float
     """Until the last of the streams had an event, from the request that made it."""
 
 
+def run(grounds: Grounds) -> list[Figure]:
+    count = grounds.new_folder("count") / "counts"
+    variables = {counted.VARIABLE: str(count), BESIDE: "0"}
+    ledger, idle_s = grounds.new_ledger("sqlite"), 1 if grounds.quick else IDLE_S
+    with grounds.serving(ledger, "--no-work", module="tests.benchmarks.counted", **variables) as process:
+        found = asyncio.run(measure(process, count, idle_s=idle_s))
+    before = found.before / MIB
+    return [
+        Figure("waiting", f"resident, {CLIENTS} clients", found.after / MIB, "MiB", "before", before),
+        Figure("waiting", "processor time", found.cpu_s / idle_s, "s a second"),
+        Figure("waiting", "SQL statements", found.statements / idle_s, "a second"),
+        Figure("waiting", "until all streams had an event", found.told_ms, "ms"),
+    ]
+
+
 async def measure(process: Process, count: Path, *, idle_s: float) -> Waiting:
     """Have the clients come, let them wait for a while, and have something happen."""
-    url = httpx.URL(process.url)
+    url, pid = httpx.URL(process.url), process.child.pid
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=PATIENCE_S) as http:
         job_id = (await http.post("/v1/jobs", json=IMAGEN)).json()["id"]
         warm = [f"/v1/jobs/{job_id}?wait=0.1", "/v1/events?wait=0.1"]
@@ -58,14 +67,13 @@ async def measure(process: Process, count: Path, *, idle_s: float) -> Waiting:
         async with clients(url, paths) as readers:
             await waiting(http, CLIENTS)
             await settled(count)
-            began, ran = cpu_s(process), counted.statements(count)
+            began, ran = cpu_s(pid), counted.counts(count).statements
             await asyncio.sleep(idle_s)
-            cpu, statements, after = cpu_s(process) - began, counted.statements(count) - ran, process.rss()
-            streams = readers[1::2]
+            cpu, statements, after = cpu_s(pid) - began, counted.counts(count).statements - ran, process.rss()
             now = monotonic()
             await http.post("/v1/jobs", json=IMAGEN)
             async with asyncio.timeout(PATIENCE_S):
-                await asyncio.gather(*(reader.readuntil(b"event: job\n") for reader in streams))
+                await asyncio.gather(*(reader.readuntil(b"event: job\n") for reader in readers[1::2]))
             return Waiting(before, after, cpu, statements, (monotonic() - now) * 1000)
 
 
@@ -95,34 +103,6 @@ async def settled(count: Path) -> None:
     before = -1
     async with asyncio.timeout(PATIENCE_S):
         # From then on there is a look at the events each second.
-        while (now := counted.statements(count)) > before + LOOKS:
+        while (now := counted.counts(count).statements) > before + LOOKS:
             before = now
             await asyncio.sleep(0.5)
-
-
-def cpu_s(process: Process) -> float:
-    """Processor time that a process has used."""
-    times = psutil.Process(process.child.pid).cpu_times()
-    return float(times.user + times.system)
-
-
-def main() -> None:
-    """Measure and print."""
-    with tempfile.TemporaryDirectory() as name, SandboxServer(QUICK) as sandbox:
-        folder = Path(name)
-        count = folder / "statements"
-        with EmbeddedS3(folder / "s3") as s3:
-            variables = environment(s3, sandbox, folder, free_port()) | {counted.VARIABLE: str(count)}
-            with serving(variables, folder, "--no-work", module="tests.benchmarks.counted") as process:
-                found = asyncio.run(measure(process, count, idle_s=IDLE_S))
-    print(f"{CLIENTS} clients, {CLIENTS // 2} of them on event streams and {CLIENTS // 2} on long polls")
-    print(f"resident, before                {found.before / MIB:8.1f} MiB")
-    print(f"resident, while they wait       {found.after / MIB:8.1f} MiB")
-    print(f"more for each of them           {(found.after - found.before) / CLIENTS / 1024:8.1f} KiB")
-    print(f"processor time in {IDLE_S:.0f} s of that   {found.cpu_s:8.2f} s")
-    print(f"SQL statements in these {IDLE_S:.0f} s    {found.statements:8d}")
-    print(f"until all streams had an event  {found.told_ms:8.1f} ms")
-
-
-if __name__ == "__main__":
-    main()

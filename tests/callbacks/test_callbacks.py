@@ -94,7 +94,6 @@ BODY = completed("theirs-wrong")
 
 @pytest.fixture(scope="module")
 def wrong(idle: Live) -> str:
-    """The URL of a job that gets no good callback."""
     return idle.callback_url(running_job(idle, "theirs-wrong"))
 
 

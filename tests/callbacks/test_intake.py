@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,16 @@ from storage.ledger.ledger import Ledger
 from tests.support.ledgers import Clock, offer, running
 
 
-def test_a_sender_that_went_away_does_not_stop_the_others(tmp_path: Path) -> None:
-    database = Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
-    ledger, arrived = Ledger(database, Clock()), threading.Event()
-    running(ledger)
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")) as database:
+        ledger = Ledger(database, Clock())
+        running(ledger)
+        yield ledger
+
+
+def test_a_sender_that_went_away_does_not_stop_the_others(ledger: Ledger) -> None:
+    arrived = threading.Event()
     intake = Intake(ledger, arrived.set, Metrics([]))
 
     async def senders() -> list[DeliveryResult]:
@@ -35,13 +43,10 @@ def test_a_sender_that_went_away_does_not_stop_the_others(tmp_path: Path) -> Non
     assert arrived.is_set()
     intake.stop()
     assert {delivery.body for delivery in ledger.deliveries("job-1")} == {b"stays", b"later"}
-    database.close()
 
 
-def test_callbacks_that_come_together_are_written_together_and_each_is_answered(tmp_path: Path) -> None:
-    database = Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
-    ledger, metrics = Ledger(database, Clock()), Metrics([])
-    running(ledger)
+def test_callbacks_that_come_together_are_written_together_and_each_is_answered(ledger: Ledger) -> None:
+    metrics = Metrics([])
     intake = Intake(ledger, lambda: None, metrics)
     bodies = [b"%d" % (number // 2) for number in range(600)]  # each comes twice
 
@@ -57,20 +62,13 @@ def test_callbacks_that_come_together_are_written_together_and_each_is_answered(
     assert receipts == [DeliveryResult.ACCEPTED, DeliveryResult.DUPLICATE] * 300
     assert len(ledger.deliveries("job-1")) == 300
     assert "darkroom_intake_batch_callbacks_count 3.0" in metrics.page().decode()
-    database.close()
 
 
-def test_what_could_not_be_written_is_not_answered_as_if_it_were(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.sqlite3"
-    database = Database.open(f"sqlite:///{path}")
-    ledger = Ledger(database, Clock())
-    running(ledger)
-    database.close()
-    path.write_bytes(b"no database at all, " * 100)
-    metrics = Metrics([])
-    intake = Intake(ledger, lambda: None, metrics)
+def test_what_could_not_be_written_is_not_answered_as_if_it_were(ledger: Ledger, tmp_path: Path) -> None:
+    ledger._database.close()
+    (tmp_path / "ledger.sqlite3").write_bytes(b"no database at all, " * 100)
+    intake = Intake(ledger, lambda: None, Metrics([]))
     intake.start()
     with pytest.raises(Unready):
         asyncio.run(intake.take(offer()))
     intake.stop()
-    database.close()

@@ -139,7 +139,6 @@ def stale() -> list[str]:
 
 
 def main() -> None:
-    """Write the pages, or check them."""
     asked = argparse.ArgumentParser(prog="python -m tests.docs.generate")
     asked.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is stale")
     check = asked.parse_args().check

@@ -178,7 +178,6 @@ def test_every_example_fits_its_schema(live: Live) -> None:
 
 @pytest.fixture
 def jobs(live: Live) -> tuple[str, str]:
-    """The ids of an archived and of a failed job."""
     failed = live.make(IMAGEN, fault={"fault": "expired_link", "forever": True})["id"]
     return live.make(IMAGEN)["id"], failed
 

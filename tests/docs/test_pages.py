@@ -21,7 +21,6 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def commands(text: str) -> Iterator[str]:
-    """Every `darkroom ...` of a page."""
     shell = [body for language, body in FENCE.findall(text) if language in {"bash", "sh"}]
     for part in [*shell, *re.findall(r"`([^`\n]+)`", FENCE.sub("", text))]:
         yield from re.findall(r"(?:^|[/ ])darkroom ([a-z][^\n|>;]*)", part, re.MULTILINE)

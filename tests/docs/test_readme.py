@@ -26,7 +26,6 @@ UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
 def block(mark: str) -> str:
-    """The code block under `<!-- mark -->`."""
     found = re.search(rf"<!-- {re.escape(mark)} -->\n+```\w+\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     assert found, f"README.md has no code block {mark!r}"
     return found[1]

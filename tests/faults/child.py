@@ -82,7 +82,6 @@ def _warm() -> None:
 
 
 def _child(connection: socket.socket) -> None:
-    """Be a service, and never return."""
     code = 1
     try:
         _die_with_parent()

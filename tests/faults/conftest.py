@@ -30,7 +30,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
-    """Where services are forked from."""
     with Forks() as forks:
         yield forks
 
@@ -50,7 +49,6 @@ def report(request: pytest.FixtureRequest) -> Report:
 def stage(
     request: pytest.FixtureRequest, s3_server: EmbeddedS3, forks: Forks, report: Report, tmp_path: Path
 ) -> Stage:
-    """Where a scenario is played."""
     on_postgres = getattr(request, "param", "sqlite") == "postgresql"
     ledger = request.getfixturevalue("postgres_url") if on_postgres else None
     return Stage(s3_server, forks, tmp_path, report, ledger)

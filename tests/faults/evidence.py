@@ -28,8 +28,6 @@ class Object:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the judge looks at."""
-
     prefix: str
     """What all keys of this world begin with."""
     accepted: list[Accepted]
@@ -54,12 +52,10 @@ class Evidence:
 
     @property
     def prompts(self) -> dict[str, Accepted]:
-        """Accepted submissions by prompt."""
         return {job.prompt: job for job in self.accepted}
 
 
 def gather(world: World) -> Evidence:
-    """Read everything; the service must be up."""
     made = world.sandbox.jobs()
     return Evidence(
         prefix=world.prefix,

@@ -46,8 +46,6 @@ class Told:
 
 
 class Attacker:
-    """Sends each kind of hostile callback."""
-
     def __init__(self, attack: Attack) -> None:
         self._attack = attack
         self._random = random.Random(7)

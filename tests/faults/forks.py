@@ -12,7 +12,6 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from storage.ledger.wakeup import readable_of
@@ -22,8 +21,6 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Child:
-    """One running service."""
-
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self.pid = pid
         self._connection = connection
@@ -68,9 +65,7 @@ class Forks:
         assert self._server.stdout.readline() == b"ready\n"
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         if self._server is not None:
             self._server.communicate(timeout=10)
         shutil.rmtree(self._folder)

@@ -92,7 +92,6 @@ Action = Callable[[Call], None]
 
 
 def pass_on(call: Call) -> None:
-    """No fault."""
     call.relay()
 
 
@@ -102,7 +101,6 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Action:
 
 
 def s3_error(status: int, code: str) -> Action:
-    """Answer as an S3 server in trouble does."""
     xml = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>no</Message></Error>'
     return answer(status, xml.encode(), content_type="application/xml")
 
@@ -138,8 +136,6 @@ def swallow_and_stall(call: Call) -> None:
 
 
 def held(until: threading.Event) -> Action:
-    """Hand the request on when the event is set."""
-
     def wait(call: Call) -> None:
         until.wait()
         pass_on(call)

@@ -45,7 +45,6 @@ class Verdict:
     problems: tuple[Problem, ...]
 
     def count(self, kind: Kind) -> int:
-        """How many problems of a kind there are."""
         return sum(problem.kind == kind for problem in self.problems)
 
     def __str__(self) -> str:

@@ -56,11 +56,9 @@ class Points:
         self._doing = threading.local()
 
     def arm(self, kill: Kill | None) -> None:
-        """Choose the moment; None lives on."""
         self._kill, self._left = kill, kill.nth if kill else 0
 
     def at(self, step: str, when: When) -> None:
-        """Say that a moment has come."""
         if self._kill is None or (self._kill.step, self._kill.when) != (step, when):
             return
         with self._lock:
@@ -89,8 +87,6 @@ POINTS = Points()
 
 
 class KillingDatabase(Database):
-    """Dies in migrations and just before commits."""
-
     @contextmanager
     def write(self) -> Iterator[Connection]:
         with super().write() as connection:
@@ -103,8 +99,6 @@ class KillingDatabase(Database):
 
 
 class KillingLedger(Ledger):
-    """Dies around the writes of a job's life."""
-
     def add_job(self, *args: Any, **more: Any) -> tuple[Job, bool]:
         with POINTS.doing("add_job"):
             return super().add_job(*args, **more)
@@ -137,8 +131,6 @@ class KillingLedger(Ledger):
 
 
 class KillingStore(ObjectStore):
-    """Dies around the writing of objects."""
-
     def put_new(self, key: str, file: BinaryIO, **more: Any) -> StoredObject:
         kind = "probe" if "darkroom-probes/" in key else "record" if "records/" in key else "image"
         with POINTS.doing(f"put:{kind}"):
@@ -146,8 +138,6 @@ class KillingStore(ObjectStore):
 
 
 class KillingSender(GatewayClient):
-    """Dies around requests to gateways."""
-
     def send(self, request: httpx.Request) -> httpx.Response:
         step = "send:submit" if request.method == "POST" else "send:poll"
 
@@ -161,7 +151,6 @@ class KillingSender(GatewayClient):
 
 
 def factories(lease_ms: int = LEASE_MS) -> Factories:
-    """What `build` needs to make a service of these parts."""
     return Factories(
         database=KillingDatabase.open,
         ledger=partial(KillingLedger, lease_ms=lease_ms),

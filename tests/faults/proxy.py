@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -83,7 +82,6 @@ class Proxy:
         return armed
 
     def disarm(self) -> None:
-        """Pass everything on again."""
         with self._lock:
             self._armed.clear()
 
@@ -100,7 +98,6 @@ class Proxy:
                 self._armed.remove(armed)
 
     def down(self) -> None:
-        """Refuse connections, and end those that are open."""
         with self._lock:
             listener, self._listener = self._listener, None
             if listener is not None:
@@ -112,7 +109,6 @@ class Proxy:
                     sock.shutdown(socket.SHUT_RDWR)
 
     def up(self) -> None:
-        """Take connections again."""
         with self._lock:
             if self._listener is None:
                 self._listener = _bound(self.port)
@@ -120,7 +116,6 @@ class Proxy:
                 self._begin(self._accept, self._listener)
 
     def close(self) -> None:
-        """End all connections and threads."""
         self.down()
         for thread in self._threads:
             thread.join(10)
@@ -130,9 +125,7 @@ class Proxy:
         self.up()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def _begin(self, work: Callable[[socket.socket], None], sock: socket.socket) -> None:

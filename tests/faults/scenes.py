@@ -37,14 +37,11 @@ class Wires:
     callbacks: Proxy
 
     def gateway(self, name: str) -> Proxy:
-        """The wire to one gateway, and to its images."""
         return {"apiframe": self.apiframe, "api-in-one": self.api_in_one}[name]
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A world with a running service, and its wires."""
-
     world: World
     wires: Wires
 
@@ -79,11 +76,9 @@ class Scene:
             assert (job["status"], (job["error"] or {}).get("code")) == ("failed", code), self.world.said()
 
     def places(self, jobs: list[Accepted]) -> list[str]:
-        """Where these jobs are."""
         return [self.world.get(f"/v1/jobs/{job.job_id}")["status"] for job in jobs]
 
     def answers(self, path: str) -> int:
-        """The status that the service answers now."""
         return httpx.get(f"{self.world.url}{path}", trust_env=False, timeout=40).status_code
 
     def until(self, reached: Callable[[], bool], within_s: float = 15) -> None:
@@ -104,8 +99,6 @@ Report = Callable[[str, Verdict], None]
 
 @dataclass(frozen=True)
 class Stage:
-    """What a test needs to play a scene."""
-
     s3: EmbeddedS3
     forks: Forks
     folder: Path

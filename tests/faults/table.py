@@ -27,7 +27,6 @@ class Row:
 
     @classmethod
     def of(cls, fault: str, verdict: Verdict) -> Self:
-        """Return the row of one verdict."""
         return cls(
             fault,
             jobs=verdict.jobs,
@@ -48,14 +47,12 @@ class Table:
         self.rows: dict[str, Row] = {}
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Add rows to those of the same fault."""
         for row in rows:
             before = asdict(self.rows.get(row.fault, Row("")))
             sums = {name: value + before[name] for name, value in asdict(row).items() if name != "fault"}
             self.rows[row.fault] = Row(row.fault, **sums)
 
     def lines(self) -> list[str]:
-        """The table in Markdown, with its columns in line."""
         names = [field.name for field in fields(Row)]
         cells = [[name.replace("_", " ") for name in names]]
         cells += [[str(value) for value in asdict(row).values()] for row in self.rows.values()]

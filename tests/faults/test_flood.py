@@ -122,7 +122,6 @@ def settled(process: Process, failed: int) -> dict[str, Any]:
 
 
 def show(name: str, told: Told, good: list[Good], rss: tuple[int, int, int]) -> None:
-    """Print the figures."""
     took = sorted(one.took_s * 1000 for one in good)
     print(f"\n{name}: {sum(sum(counts.values()) for counts in told.answers.values())} hostile in "
           f"{told.ended - told.began:.1f} s")  # fmt: skip

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from tests.faults.scenes import Scene, Stage
+from tests.faults.scenes import Stage
 from tests.faults.test_gateway_faults import undelayed
 
 
-def broken(scene: Scene, fault: str, each: int = 3, **options: object) -> None:
-    """Two downloads of each image are spoiled, and the third one is archived."""
-    wish = {"fault": fault, "times": 2, **options}
-    jobs = scene.submit("apiframe", each=each, fault=wish)
-    jobs += scene.submit("api-in-one", each=1, fault=wish, num_images=each)
-    scene.archived(jobs, within_s=40)
-
-
 @pytest.mark.parametrize(
-    ("name", "fault", "options"),
+    ("name", "fault", "options", "variables"),
     [
-        ("image reset in the middle", "reset_image", {}),
-        ("image cut off", "truncated_image", {}),
-        ("image of wrong length", "wrong_length", {"off_by": -10}),
-        ("image of wrong length", "wrong_length", {"off_by": 10}),
-        ("a page for an image", "html_image", {}),
-        ("image link expired", "expired_link", {"status": 403}),
+        ("image reset in the middle", "reset_image", {}, {}),
+        ("image cut off", "truncated_image", {}, {}),
+        ("image of wrong length", "wrong_length", {"off_by": -10}, {}),
+        ("image of wrong length", "wrong_length", {"off_by": 10}, {}),
+        ("a page for an image", "html_image", {}, {}),
+        ("image link expired", "expired_link", {"status": 403}, {}),
+        ("image stalls", "stalled_image", {}, {"DARKROOM_DOWNLOAD__TIMEOUT": "1"}),
     ],
 )
 def test_a_spoiled_download_is_tried_again(
-    stage: Stage, name: str, fault: str, options: dict[str, int]
+    stage: Stage, name: str, fault: str, options: dict[str, int], variables: dict[str, Any]
 ) -> None:
-    with stage.scene(name) as scene:
-        broken(scene, fault, **options)
-
-
-def test_a_stalled_download_is_given_up_and_tried_again(stage: Stage) -> None:
-    with stage.scene("image stalls", DARKROOM_DOWNLOAD__TIMEOUT="1") as scene:
-        broken(scene, "stalled_image", each=1)
+    """Two downloads of each image are spoiled, and the third one is archived."""
+    wish = {"fault": fault, "times": 2, **options}
+    each = 1 if variables else 3
+    with stage.scene(name, **variables) as scene:
+        jobs = scene.submit("apiframe", each=each, fault=wish)
+        jobs += scene.submit("api-in-one", each=1, fault=wish, num_images=each)
+        scene.archived(jobs, within_s=40)
 
 
 def test_stalled_images_of_one_gateway_leave_the_other_alone(stage: Stage) -> None:
@@ -76,6 +71,7 @@ def test_images_that_lead_inwards(stage: Stage) -> None:
         assert len(list(scene.world.store.list(f"{scene.world.prefix}images/"))) == len(whole)
 
 
+@pytest.mark.smoke
 def test_one_image_of_three_is_never_there(stage: Stage) -> None:
     with stage.scene("one image missing") as scene:
         jobs = scene.submit("api-in-one", each=3, fault="partial_images", num_images=3)

@@ -79,7 +79,6 @@ SMOKE = {
 
 
 def on(stage: Stage) -> str:
-    """What is put behind the name of a fault in the table."""
     return ", on PostgreSQL" if stage.ledger else ""
 
 

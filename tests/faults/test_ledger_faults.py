@@ -6,8 +6,8 @@ import resource
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -124,11 +124,6 @@ def callbacks_meet(scene: Scene, broken: AbstractContextManager[None]) -> Iterat
     scene.until(lambda: scene.answers("/readyz") == 200)
 
 
-def taken_back_to_work(scene: Scene) -> None:
-    """What is submitted now is archived."""
-    scene.archived(scene.submit(each=1))
-
-
 def nothing_can_be_written(scene: Scene) -> None:
     """Neither callbacks nor submissions are taken, and the service lives."""
     scene.until(lambda: len(refused(scene)) >= 10)
@@ -146,26 +141,31 @@ def test_readiness_tells_that_the_ledger_cannot_be_written(stage: Stage) -> None
             scene.until(lambda: scene.answers("/readyz") == 503, within_s=5)
 
 
-def test_a_full_disk(stage: Stage) -> None:
-    with small_disk(stage) as disk, stage.scene("ledger's disk full", timing=DEAF, sandbox=SOON) as scene:
-        with callbacks_meet(scene, full(disk)):
+@contextmanager
+def no_room(stage: Stage) -> Iterator[Breaking]:
+    with small_disk(stage) as disk:
+        yield lambda _world: full(disk)
+
+
+Breaking = Callable[[World], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize(
+    ("name", "prepared"),
+    [
+        ("ledger's disk full", no_room),
+        # The same where no file system can be mounted; and here the log cannot be written either.
+        ("no file can be written", lambda _stage: nullcontext(no_writing)),
+        ("ledger read-only", lambda _stage: nullcontext(read_only)),
+    ],
+)
+def test_a_ledger_that_cannot_be_written(
+    stage: Stage, name: str, prepared: Callable[[Stage], AbstractContextManager[Breaking]]
+) -> None:
+    with prepared(stage) as broken, stage.scene(name, timing=DEAF, sandbox=SOON) as scene:
+        with callbacks_meet(scene, broken(scene.world)):
             nothing_can_be_written(scene)
-        taken_back_to_work(scene)
-
-
-def test_files_that_cannot_be_written(stage: Stage) -> None:
-    """The same where no file system can be mounted; and here the log cannot be written either."""
-    with stage.scene("no file can be written", timing=DEAF, sandbox=SOON) as scene:
-        with callbacks_meet(scene, no_writing(scene.world)):
-            nothing_can_be_written(scene)
-        taken_back_to_work(scene)
-
-
-def test_a_ledger_that_is_read_only_for_a_while(stage: Stage) -> None:
-    with stage.scene("ledger read-only", timing=DEAF, sandbox=SOON) as scene:
-        with callbacks_meet(scene, read_only(scene.world)):
-            nothing_can_be_written(scene)
-        taken_back_to_work(scene)
+        scene.archived(scene.submit(each=1))
 
 
 def test_a_ledger_that_somebody_locks_for_ten_seconds(stage: Stage) -> None:
@@ -176,4 +176,4 @@ def test_a_ledger_that_somebody_locks_for_ten_seconds(stage: Stage) -> None:
             assert len(shown["jobs"]) == 10
             assert monotonic() - began < 3, "reading never waits for whoever writes"
             threading.Event().wait(10)
-        taken_back_to_work(scene)
+        scene.archived(scene.submit(each=1))

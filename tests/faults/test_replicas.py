@@ -38,8 +38,6 @@ RESTARTS = ("fast", "immediate")
 
 
 class Replicas:
-    """The replicas of one world, each on a port of its own."""
-
     def __init__(self, here: World, ports: list[int]) -> None:
         self._here = here
         self._ports = ports

@@ -58,7 +58,6 @@ class Message:
 
 
 def answer_of(status: int, body: bytes = b"", **headers: str) -> Message:
-    """An answer of our own."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"HTTP/1.1 {status} Fault"]
     lines += [f"{name}: {value}" for name, value in ({"content-length": str(len(body))} | named).items()]
@@ -66,7 +65,6 @@ def answer_of(status: int, body: bytes = b"", **headers: str) -> Message:
 
 
 def damaged(message: Message) -> Message:
-    """A message with one bit of its body turned over."""
     middle = len(message.body) // 2
     turned = bytes([message.body[middle] ^ 1])
     return replace(message, body=message.body[:middle] + turned + message.body[middle + 1 :])

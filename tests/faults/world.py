@@ -27,6 +27,7 @@ from tests.faults.clock import ServiceClock
 from tests.faults.forks import Child, Forks
 from tests.faults.points import Kill
 from tests.support.processes import environment, free_port
+from tests.support.services import S3Access
 
 TIMING: Mapping[str, Any] = {
     "callback_polls": (1, 2, 2),
@@ -112,12 +113,10 @@ class World:
 
     @property
     def url(self) -> str:
-        """Where the service answers, whenever it runs."""
         return f"http://127.0.0.1:{self.variables['DARKROOM_PORT']}"
 
     @property
     def child(self) -> Child:
-        """The running service."""
         assert self._child is not None, "start it first"
         return self._child
 
@@ -128,7 +127,6 @@ class World:
 
     @property
     def ledger(self) -> Path:
-        """The ledger's file."""
         return self.folder / "data" / "ledger.sqlite3"
 
     def start(self, kill: Kill | None = None, *, expect_up: bool = True) -> Child:
@@ -158,7 +156,6 @@ class World:
         return child
 
     def await_up(self, within_s: float = 20) -> None:
-        """Wait until the service answers."""
         deadline = monotonic() + within_s
         where = ("127.0.0.1", int(self.variables["DARKROOM_PORT"]))
         while True:
@@ -170,7 +167,6 @@ class World:
                 return
 
     def kill(self) -> None:
-        """`kill -9` of the service."""
         self.up.clear()
         self.child.kill()
 
@@ -215,7 +211,6 @@ class World:
         return future
 
     def get(self, path: str, **query: Any) -> Any:
-        """Ask the service for JSON."""
         answer = self._http.get(f"{self.url}{path}", params=query, timeout=40)
         assert answer.is_success, answer.text
         return answer.json()
@@ -227,7 +222,6 @@ class World:
         return answer.json()
 
     def pages(self, path: str, name: str, **query: Any) -> list[dict[str, Any]]:
-        """Ask the service for a whole list, page by page."""
         found: list[dict[str, Any]] = []
         cursor: dict[str, str] = {}
         while True:
@@ -269,7 +263,6 @@ class World:
         return [row["integrity_check"] for row in self.rows("PRAGMA integrity_check")]
 
     def said(self, lines: int = 40) -> str:
-        """The end of the service's log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
@@ -292,13 +285,7 @@ def world(
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = f"{uuid.uuid4().hex[:12]}/"
-    store = ObjectStore.connect(
-        bucket=BUCKET,
-        endpoint=s3.endpoint,
-        region="us-east-1",
-        access_key=s3.access_key,
-        secret_key=s3.secret_key,
-    )
+    store = S3Access(s3.endpoint, s3.access_key, s3.secret_key).open(bucket=BUCKET)
     ours = {"DARKROOM_S3__BUCKET": BUCKET, "DARKROOM_S3__PREFIX": prefix}
     if ledger is not None:
         ours |= {"DARKROOM_DATABASE_URL": ledger, "DARKROOM_SECRET_KEYS": SECRET_KEY}

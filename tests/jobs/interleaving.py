@@ -27,7 +27,7 @@ from storage.errors import Conflict, LeaseLost, StorageError, Unavailable
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.ledger import Ledger
-from storage.models import Delivery, Job, JobRequest, Output
+from storage.models import Job, JobRequest
 from tests.jobs.scripted_gateways import KEYS, MODELS, Kind, Manner, ScriptedGateways, Theirs, signature
 from tests.support.raw_server import Server
 
@@ -96,14 +96,12 @@ class Shared:
 
 @contextmanager
 def shared(s3: EmbeddedS3, pictures: Server, folder: Path) -> Iterator[Shared]:
-    settings = S3Settings(
-        endpoint=s3.endpoint, bucket=BUCKET, create_bucket=True, region="us-east-1",
-        access_key=s3.access_key, secret_key=s3.secret_key,
-    )  # fmt: skip
-    store = ShakyStore.connect(
-        bucket=BUCKET, endpoint=s3.endpoint, region="us-east-1",
-        access_key=s3.access_key, secret_key=s3.secret_key,
-    )  # fmt: skip
+    where: dict[str, Any] = {
+        "bucket": BUCKET, "endpoint": s3.endpoint, "region": "us-east-1",
+        "access_key": s3.access_key, "secret_key": s3.secret_key,
+    }  # fmt: skip
+    settings = S3Settings.model_validate(where | {"create_bucket": True})
+    store = ShakyStore.connect(**where)
     assert isinstance(store, ShakyStore)
     template = folder / "template.sqlite3"
     Database.open(f"sqlite:///{template}").close()
@@ -129,22 +127,18 @@ class Process:
 
     @property
     def parts(self) -> JobParts:
-        """What works on jobs."""
         assert self.service.jobs is not None
         return self.service.jobs
 
     @property
     def name(self) -> str:
-        """The name under which it holds jobs."""
         return self.parts.worker.name
 
     @property
     def ledger(self) -> Ledger:
-        """Its connection to the ledger."""
         return self.service.resources.ledger
 
     def claim(self, many: int) -> None:
-        """Take so many due jobs in hand, as a worker does."""
         for job in self.ledger.claim(self.name, self.parts.worker.budget(many, [])):
             # Where its own lease ran out, the step that is under way goes on.
             self.hand.setdefault(job.id, job)
@@ -182,8 +176,6 @@ class World:
         self.retried: Counter[str] = Counter()
         self.processes = [self._begin(), self._begin()]
 
-    # ------------------------------------------------------------------ points
-
     def point(self, where: str) -> None:
         """Something lasting is about to be done, or was just done."""
         plan = self.plan
@@ -213,8 +205,6 @@ class World:
         finally:
             self.plan, self.gateways.manner = None, Manner.WELL
 
-    # ------------------------------------------------------------------ processes
-
     def _begin(self) -> Process:
         database = ShakyDatabase.open(f"sqlite:///{self.folder / 'ledger.sqlite3'}")
         assert isinstance(database, ShakyDatabase)
@@ -241,7 +231,6 @@ class World:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, for looking at it."""
         return self.processes[0].ledger
 
     def crash(self, who: int) -> None:
@@ -294,8 +283,6 @@ class World:
                 return
             self.step(who, next(iter(process.hand.values())))
 
-    # ------------------------------------------------------------------ what comes from outside
-
     def submit(self, who: int, gateway: str, images: int) -> None:
         """Accept a job; whoever is answered an error asks again with the same key, or not at all."""
         prompt = f"picture {len(self.asked) + 1} of {images}"
@@ -347,7 +334,6 @@ class World:
         return receipt
 
     def everything(self) -> tuple[Any, ...]:
-        """All that the ledger has of jobs and deliveries."""
         jobs = [self.ledger.job(job_id) for job_id in self.job_ids()]
         return jobs, [self.ledger.deliveries(job.id) for job in jobs]
 
@@ -381,12 +367,6 @@ class World:
     def _submission_of(self, prompt: str) -> int:
         jobs = (self.ledger.job(job_id) for job_id in self.job_ids())
         return next(job.submission for job in jobs if job.request.prompt == prompt)
-
-    def outputs(self, job: Job) -> list[Output]:
-        return self.ledger.outputs(job.id)
-
-    def deliveries(self, job: Job) -> list[Delivery]:
-        return self.ledger.deliveries(job.id)
 
     def close(self) -> None:
         for process in self.processes:

@@ -71,8 +71,6 @@ STATUSES = {
 
 @dataclass
 class Theirs:
-    """A job at a gateway."""
-
     id: str
     gateway: str
     prompt: str
@@ -84,7 +82,6 @@ class Theirs:
     """How each image can be had; what is not named is there."""
 
     def bytes_of(self, index: int) -> bytes:
-        """The one true image."""
         return picture(f"{self.id}/{index}")
 
 
@@ -204,7 +201,6 @@ class ScriptedGateways(httpx.BaseTransport):
         return json.dumps({"code": 200, "message": "success", "data": data}).encode()
 
     def scripts(self) -> Pictures:
-        """What the server of images says to each path."""
         return Pictures(self)
 
 
@@ -229,7 +225,6 @@ class Pictures(dict[str, "Script | bytes"]):
 
 
 def serve_pictures() -> Iterator[Server]:
-    """A server of images; its `scripts` are to be set."""
     server = Server({})
     try:
         yield server
@@ -238,7 +233,6 @@ def serve_pictures() -> Iterator[Server]:
 
 
 def signature(body: bytes) -> dict[str, str]:
-    """The headers with which Apiframe proves a callback."""
     key = hashlib.sha256(KEYS["apiframe"].encode()).digest()
     return {"x-webhook-signature": f"sha256={hmac.new(key, body, hashlib.sha256).hexdigest()}"}
 

@@ -97,8 +97,6 @@ class Interleavings(RuleBasedStateMachine):
                 self.world.clock.now += 31 * SECOND
                 self.world.work(0)
 
-    # ------------------------------------------------------------------ rules
-
     @precondition(lambda self: len(self.world.asked) < MOST_JOBS)
     @rule(who=WHO, gateway=GATEWAYS, images=st.integers(1, 2), plan=PLANS)
     def submit(self, who: int, gateway: str, images: int, plan: Drawn | None) -> None:
@@ -181,8 +179,6 @@ class Interleavings(RuleBasedStateMachine):
         with self.world.planned(self._plan(who, plan), Manner.WELL):
             self._retry(who, which, resubmit)
 
-    # ------------------------------------------------------------------ what the rules are made of
-
     def _plan(self, who: int, plan: Drawn | None) -> Plan | None:
         if plan is None:
             return None
@@ -191,20 +187,14 @@ class Interleavings(RuleBasedStateMachine):
 
     def _act(self, who: int, name: str, *how: Any) -> None:
         acts: dict[str, Callable[..., None]] = {
-            "pass": self._pass,
-            "other": self._other,
+            "pass": lambda _who, ms: self.time_passes(ms),
+            "other": self.world.work,
             "deliver": self._deliver,
             "decide": lambda _who, *how: self._decide(*how),
             "retry": self._retry,
             "back": lambda _who, ms: self.world.set_back(ms),
         }
         acts[name](who, *how)
-
-    def _pass(self, who: int, ms: int) -> None:
-        self.world.clock.now += ms
-
-    def _other(self, who: int) -> None:
-        self.world.work(who)
 
     def _theirs(self, which: int) -> Theirs:
         """A job at a gateway; 0 is the latest."""
@@ -231,8 +221,6 @@ class Interleavings(RuleBasedStateMachine):
         jobs = [job for job in jobs if job.status in REOPENS] or jobs
         if jobs:
             self.world.retry(who, jobs[which % len(jobs)], resubmit=resubmit)
-
-    # ------------------------------------------------------------------ invariants
 
     @invariant()
     def nothing_illegal(self) -> None:
@@ -275,16 +263,16 @@ class Interleavings(RuleBasedStateMachine):
             assert job.gateway_job_id == before.gateway_job_id
 
     def _check_deliveries(self, job: Job) -> None:
-        kept = [(one.job_id, one.body_sha256) for one in self.world.deliveries(job)]
+        kept = [(one.job_id, one.body_sha256) for one in self.world.ledger.deliveries(job.id)]
         assert len(kept) == len(set(kept))
         accepted = {key for key in self.world.taken_in if key[0] == job.id}
         assert accepted <= set(kept), "a callback that was accepted is lost"
         assert all(self.world.taken_in[key] == 1 for key in accepted), "it was accepted twice"
         if job.status in DECIDED:
-            assert all(one.applied_at is not None for one in self.world.deliveries(job))
+            assert all(one.applied_at is not None for one in self.world.ledger.deliveries(job.id))
 
     def _check_outputs(self, job: Job) -> None:
-        outputs = self.world.outputs(job)
+        outputs = self.world.ledger.outputs(job.id)
         theirs = self.world.gateways.jobs.get(job.gateway_job_id or "")
         for output in outputs:
             assert theirs is not None
@@ -324,8 +312,6 @@ class Interleavings(RuleBasedStateMachine):
             assert (job.next_attempt_at or 0) <= now + LONGEST_WAIT_MS, job
         for circuit in self.world.processes[0].parts.breaker.circuits.every():
             assert max(circuit.retry_at or 0, circuit.probe_until or 0) <= now + LONGEST_WAIT_MS, circuit
-
-    # ------------------------------------------------------------------ the end
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -439,7 +425,7 @@ def test_a_callback_that_names_another_job_of_ours_is_not_tried_for_ever(world: 
     owner, forged = (world.ledger.job(job_id) for job_id in world.job_ids())
     assert (owner.status, owner.gateway_job_id) == (Status.ARCHIVED, mine.id)
     assert (forged.status, forged.error and forged.error.code) == (Status.FAILED, "submission_unconfirmed")
-    assert [one.effect for one in world.deliveries(forged)] == ["mismatch"]
+    assert [one.effect for one in world.ledger.deliveries(forged.id)] == ["mismatch"]
 
 
 def test_an_image_that_was_stored_and_not_noted_is_kept_when_its_link_dies(world: World) -> None:
@@ -450,13 +436,13 @@ def test_an_image_that_was_stored_and_not_noted_is_kept_when_its_link_dies(world
     world.clock.now += 31 * SECOND
     with world.planned(Plan(1, "crash", where="after put"), Manner.WELL):
         world.work(0)
-    assert (only(world).status, world.outputs(only(world))) == (Status.READY, [])
+    assert (only(world).status, world.ledger.outputs(only(world).id)) == (Status.READY, [])
     first.pictures[0] = "404"
     for _ in range(8):
         world.clock.now += HOUR
         world.work(0)
     assert only(world).status is Status.ARCHIVED, only(world).error
-    (output,) = world.outputs(only(world))
+    (output,) = world.ledger.outputs(only(world).id)
     assert output.sha256 == hashlib.sha256(first.bytes_of(0)).hexdigest()
 
 

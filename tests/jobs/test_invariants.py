@@ -63,7 +63,6 @@ def witness(folder: Path) -> tuple[Callable[..., GatewayClient], list[Any]]:
 
 
 def rows(database: Database, table: Table) -> list[dict[str, Any]]:
-    """Everything that is in a table of the ledger."""
     with database.read() as connection:
         return [
             dict(row) for row in connection.execute(select(table).order_by(*table.primary_key)).mappings()
@@ -135,7 +134,6 @@ class Full(Ledger):
     full = False
 
     def add_deliveries(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
-        """Take callbacks in, or fail as a full disk does."""
         if self.full:
             raise Unavailable("The disk is full.")
         return super().add_deliveries(offers)

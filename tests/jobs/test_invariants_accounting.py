@@ -28,14 +28,12 @@ class Interrupted(Database):
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction that may write."""
         with super().write() as connection:
             _listen(connection, self.writing)
             yield connection
 
     @contextmanager
     def read(self, *, within_s: float | None = None) -> Iterator[Connection]:
-        """A connection for reading only."""
         with super().read(within_s=within_s) as connection:
             _listen(connection, self.reading)
             yield connection

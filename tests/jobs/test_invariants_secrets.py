@@ -45,7 +45,6 @@ class Parrot(BaseHTTPRequestHandler):
     picture: ClassVar[bytes] = b""
 
     def do_POST(self) -> None:
-        """Take a submission, or refuse it."""
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.heard.append(asked)
         if (task := TAKEN.get(asked["prompt"])) is not None:
@@ -151,7 +150,6 @@ def _asked_about(http: httpx.Client, heard: list[dict[str, Any]], prompt: str) -
 
 
 def _everything_told(http: httpx.Client) -> dict[str, str]:
-    """Every page of the API, and how each job and output is shown."""
     ids = {
         name: [one["id"] for one in http.get(f"/v1/{name}", params={"limit": 500}).json()[name]]
         for name in ("jobs", "outputs")

@@ -38,8 +38,6 @@ NEEDED = {"DARKROOM_PORT", "DARKROOM_SECRET_KEYS", "DARKROOM_GATEWAYS__APIFRAME_
 
 @dataclass(frozen=True)
 class Parts:
-    """The three processes, and where the ledger is."""
-
     callbacks: Process
     api: Process
     work: psutil.Process
@@ -175,12 +173,8 @@ def test_a_process_for_callbacks_loads_no_bucket_no_gallery_and_no_worker(tmp_pa
     )
     ran = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=variables(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+        cwd=tmp_path, env=variables(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
     loaded = set(ran.stdout.split())
     assert "receiver.callbacks.endpoint" in loaded
     assert not loaded & {"boto3", "jinja2", "receiver.jobs.submit", "receiver.download.downloader"}

@@ -35,15 +35,8 @@ LONG = 20.0
 def running(
     s3: EmbeddedS3, sandbox: SandboxServer, folder: Path, processes: int, **more: str
 ) -> Iterator[Process]:
-    variables = environment(
-        s3,
-        sandbox,
-        folder,
-        free_port(),
-        DARKROOM_WORKER__PROCESSES=str(processes),
-        TMPDIR=str(folder),
-        **more,
-    )
+    settings = {"DARKROOM_WORKER__PROCESSES": str(processes), "TMPDIR": str(folder), **more}
+    variables = environment(s3, sandbox, folder, free_port(), **settings)
     with serving(variables, folder) as process:
         yield process
 

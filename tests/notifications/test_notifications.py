@@ -214,7 +214,6 @@ def test_lists_are_paged_by_key(notifying: Live) -> None:
 
 
 def owe_many(live: Live, url: str, number: int) -> None:
-    """Owe notifications of jobs that failed."""
     request, database = JobRequest(model="imagen-4", prompt="a red kite"), live.service.resources.database
     now = live.parts.worker._clock()
     with database.write() as connection:

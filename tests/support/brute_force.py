@@ -5,7 +5,7 @@ Only `unicodedata` is used. Whoever changes what a search means changes it here 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from unicodedata import normalize
@@ -106,9 +106,3 @@ def caseless(text: str) -> str:
     """The Unicode Standard, section 3.13, D146: compatibility caseless matching."""
     first = normalize("NFKC", normalize("NFD", text).casefold())
     return normalize("NFKC", first.casefold())
-
-
-def slices(text: str, longest: int) -> Iterator[str]:
-    """All pieces of a text up to a length."""
-    for size in range(1, longest + 1):
-        yield from (text[at : at + size] for at in range(len(text) - size + 1))

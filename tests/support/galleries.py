@@ -37,8 +37,6 @@ POLICY = {
 
 @dataclass(frozen=True)
 class Hung:
-    """A service whose gallery has pictures."""
-
     live: Live
     kite: dict[str, Any]
     """An archived job with one output, asked for with a tag."""
@@ -100,7 +98,6 @@ class Page:
 
     @property
     def text(self) -> str:
-        """What can be read, with single spaces."""
         return " ".join(" ".join(self.texts).split())
 
     def all(self, tag: str, **having: str) -> list[dict[str, str]]:
@@ -112,12 +109,10 @@ class Page:
         ]
 
     def one(self, id_: str) -> dict[str, str]:
-        """The attributes of the element with this id."""
         (found,) = [attributes for _, attributes in self.elements if attributes.get("id") == id_]
         return found
 
     def links(self) -> list[str]:
-        """Where its links lead."""
         return [link["href"] for link in self.all("a") if "href" in link]
 
     @property

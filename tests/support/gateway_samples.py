@@ -51,7 +51,6 @@ def load(gateway: str, case: str) -> Sample:
 
 
 def check(sample: Sample, gateway: Gateway) -> None:
-    """Assert that a sample is read as it says."""
     if "raises" in sample.expected:
         return _check_error(sample, gateway)
     found = sample.read(gateway)

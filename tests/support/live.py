@@ -57,13 +57,11 @@ class Live:
 
     @property
     def parts(self) -> JobParts:
-        """What submits, downloads and archives."""
         assert self.service.jobs is not None
         return self.service.jobs
 
     @property
     def bucket(self) -> Bucket:
-        """The bucket, and the archive in it."""
         return self.parts.bucket
 
     def submit(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -76,33 +74,27 @@ class Live:
         return job
 
     def finish(self, job_id: str) -> dict[str, Any]:
-        """Wait until a job is terminal."""
         answer = self.http.get(f"/v1/jobs/{job_id}", params={"wait": 30}, timeout=40)
         job: dict[str, Any] = answer.json()
         assert job["status"] in {"archived", "partial", "failed"}, job
         return job
 
     def make(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """Submit a job and wait until it is terminal."""
         return self.finish(self.submit(body, **more)["id"])
 
     def outputs(self, job_id: str) -> list[dict[str, Any]]:
-        """The outputs of a job as the API shows them."""
         found: list[dict[str, Any]] = self.http.get("/v1/outputs", params={"job": job_id}).json()["outputs"]
         return found
 
     def callback_url(self, job_id: str) -> str:
-        """The signed URL that a job's gateway was given."""
         made = self.parts.submitter.urls.make(self.service.resources.ledger.job(job_id))
         assert made is not None
         return made
 
     def job(self, job_id: str) -> Job:
-        """A job as the ledger has it."""
         return self.service.resources.ledger.job(job_id)
 
     def keys(self) -> set[str]:
-        """Every key in the bucket."""
         return {stored.key for stored in self.bucket.store.list("")}
 
 
@@ -207,6 +199,5 @@ class Movable:
             return self._base() + self._ahead_ms
 
     def forward(self, seconds: float) -> None:
-        """Let time pass at once."""
         with self._lock:
             self._ahead_ms += int(seconds * 1000)

@@ -37,8 +37,6 @@ EXACT = replace(FAST, jitter=0)
 
 @dataclass(frozen=True)
 class Told:
-    """One message, as it came."""
-
     path: str
     headers: Mapping[str, str]
     body: bytes
@@ -127,7 +125,6 @@ def application(*answers: Answer, port: int = 0) -> Iterator[Application]:
 
 
 def nobody() -> int:
-    """A port on which nobody listens just now."""
     with listen("127.0.0.1", 0) as listener:
         return int(listener.getsockname()[1])
 
@@ -143,7 +140,6 @@ class Desk:
     clock: Movable
 
     def rest(self, url: str | None, job_id: str = "", *, error: str = "No.") -> Job:
-        """A job that has just failed."""
         job_id = job_id or f"01a201ee-0000-7000-8000-{secrets.token_hex(6)}"
         request = JobRequest(model="imagen-4", prompt="a red kite", params={"image_size": "1K"})
         self.ledger.add_job(job_id, "apiframe", request, notify_url=url)
@@ -152,7 +148,6 @@ class Desk:
         return self._end(job, Status.FAILED, error=JobError("generation_failed", error, "gateway"))
 
     def again(self, job: Job) -> Job:
-        """The same job, retried, and now archived."""
         attempt = Attempt.once("retry", "asked", "Asked for again.", self.clock())
         self.ledger.reopen(job, Status.RUNNING, attempt, gateway_job_id=f"theirs-{job.id}")
         (job,) = self.ledger.claim("w", 1)

@@ -28,13 +28,11 @@ class Node:
         return [node for node in self.within() if node.tag == tag and node.fits(wanted)]
 
     def one(self, tag: str, **wanted: str) -> Node:
-        """The only such element."""
         found = self.all(tag, **wanted)
         assert len(found) == 1, f"{len(found)} of {tag} {wanted}"
         return found[0]
 
     def fits(self, wanted: Mapping[str, str]) -> bool:
-        """Whether it has these attributes."""
         for name, value in wanted.items():
             has = self.attributes.get(name.rstrip("_").replace("_", "-"))
             if has is None or (value not in has.split() if name == "class_" else has != value):
@@ -43,12 +41,10 @@ class Node:
 
     @property
     def text(self) -> str:
-        """Its text, with spaces as a reader sees them."""
         return " ".join("".join(self.texts()).split())
 
     @property
     def raw(self) -> str:
-        """Its text as it is."""
         return "".join(self.texts())
 
     def within(self) -> Iterator[Node]:
@@ -123,8 +119,6 @@ def check(tree: Node) -> None:
 
 @dataclass(repr=False)
 class Shown:
-    """A page that was answered."""
-
     status: int
     html: str
     tree: Node
@@ -153,8 +147,6 @@ def _inputs(form: Node) -> list[Node]:
 
 @dataclass
 class Visitor:
-    """A browser without scripts."""
-
     http: httpx.Client
 
     def get(self, path: str, **query: str) -> Shown:

@@ -36,7 +36,6 @@ def corners(width: int = 900, height: int = 600) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """An image as a file."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()

@@ -47,7 +47,6 @@ class Postgres:
         self._bin = _programs(folder) / "bin"
 
     def make(self) -> None:
-        """Make the files of a new server."""
         self._run("initdb", "-U", USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync")
 
     def start(self) -> None:
@@ -130,7 +129,6 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def postgres_template(postgres: Postgres) -> str:
-    """The name of a database with an empty ledger, to be copied."""
     name = postgres.create()
     Database.open(postgres.url(name)).close()
     return name
@@ -138,7 +136,6 @@ def postgres_template(postgres: Postgres) -> str:
 
 @pytest.fixture
 def postgres_url(postgres: Postgres, postgres_template: str) -> Iterator[str]:
-    """An empty ledger of a test's own."""
     name = postgres.create(postgres_template)
     yield postgres.url(name)
     postgres.drop(name)

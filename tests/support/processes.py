@@ -31,8 +31,6 @@ PORTS = itertools.cycle(15_000 + 2_000 * WORKER + (os.getpid() + n) % 2_000 for 
 
 @dataclass(frozen=True)
 class Process:
-    """A running `darkroom serve`."""
-
     child: subprocess.Popen[bytes]
     url: str
     ready_s: float
@@ -40,11 +38,9 @@ class Process:
     log: Path
 
     def rss(self) -> int:
-        """Resident bytes now, of all its processes."""
         return sum(one.memory_info().rss for one in self.all())
 
     def all(self) -> list[psutil.Process]:
-        """It and the processes that it has started."""
         itself = psutil.Process(self.child.pid)
         return [itself, *itself.children(recursive=True)]
 

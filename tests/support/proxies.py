@@ -35,14 +35,11 @@ PATH = f"{os.environ['PATH']}:/usr/sbin"
 
 @dataclass(frozen=True)
 class Front:
-    """A proxy that runs."""
-
     port: int
     http: httpx.Client
     folder: Path
 
     def request(self, method: str, host: str, path: str, **more: object) -> httpx.Request:
-        """A request for one of the two hosts."""
         headers = httpx.Headers(more.pop("headers", None))  # type: ignore[arg-type]
         headers["host"] = host
         return self.http.build_request(
@@ -54,7 +51,6 @@ class Front:
         )
 
     def ask(self, method: str, host: str, path: str, **more: object) -> httpx.Response:
-        """What one of the two hosts answers."""
         return self.http.send(self.request(method, host, path, **more))
 
     def logs(self) -> str:
@@ -152,7 +148,6 @@ def _take_out(network: str, folder: Path) -> None:
 
 
 def nobody() -> int:
-    """A port at which nobody answers."""
     with listen("127.0.0.1", 0) as listener:
         return int(listener.getsockname()[1])
 

@@ -19,25 +19,21 @@ def connect(sandbox: SandboxServer, **headers: str) -> httpx.Client:
 
 
 def ask(client: httpx.Client, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
-    """Submit to Apiframe."""
     body = {"model": "imagen-4-fast", "prompt": PROMPT, **fields}
     return client.post("/v2/images/generate", json=body, headers=headers)
 
 
 def take(client: httpx.Client, headers: dict[str, str] | None = None, **fields: Any) -> str:
-    """Submit to Apiframe what it accepts; the job's id."""
     answer = ask(client, headers, **fields)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["jobId"])
 
 
 def ask_one(client: httpx.Client, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
-    """Submit to API in One."""
     return client.post("/api/v1/images/generations", json={"prompt": PROMPT, **fields}, headers=headers)
 
 
 def take_one(client: httpx.Client, headers: dict[str, str] | None = None, **fields: Any) -> str:
-    """Submit to API in One what it accepts; the task's id."""
     answer = ask_one(client, headers, **fields)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["data"]["task_id"])

@@ -24,8 +24,6 @@ PNG, JPEG, WEBP, AVIF = "image/png", "image/jpeg", "image/webp", "image/avif"
 
 @dataclass(frozen=True)
 class Image:
-    """An output to be made."""
-
     media_type: str = PNG
     width: int = 1024
     height: int = 1024
@@ -212,7 +210,6 @@ class Archive:
             self.add_image(name, image)
 
     def add_image(self, name: str, image: Image) -> None:
-        """Archive one more image of a job."""
         made = self._made[name]
         index = len(made.outputs)
         key = f"images/{name}/{index}"

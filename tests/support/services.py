@@ -19,8 +19,6 @@ from storage.archive.object_store import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
-    """Where an S3 server is, and the keys to it."""
-
     endpoint: str
     access_key: str
     secret_key: str

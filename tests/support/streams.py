@@ -21,8 +21,6 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True)
 class Told:
-    """One event as a reader sees it."""
-
     id: str
     kind: str
     data: dict[str, Any]
@@ -30,15 +28,12 @@ class Told:
 
 @dataclass
 class Source:
-    """A stream that is being read."""
-
     response: httpx.Response
     last_id: str = ""
     retry_ms: int | None = None
     comments: list[str] = field(default_factory=list)
 
     async def __aiter__(self) -> AsyncIterator[Told]:
-        """The events, until the stream ends."""
         kind, data = "", ""
         async for line in self.response.aiter_lines():
             name, _, value = line.partition(":")
@@ -85,7 +80,6 @@ async def following(
 
 
 async def take(source: Source, number: int) -> list[Told]:
-    """So many events of a stream."""
     found: list[Told] = []
     async with asyncio.timeout(PATIENCE_S):
         async for told in source:

@@ -24,8 +24,6 @@ COLUMNS, LINES = 120, 60
 
 @dataclass
 class Terminal:
-    """A running command and its terminal."""
-
     child: subprocess.Popen[bytes]
     fd: int
     sent: bytes = b""
@@ -47,7 +45,6 @@ class Terminal:
         return self.shown()
 
     def shown(self) -> str:
-        """What is on the screen."""
         return "\n".join(line.rstrip() for line in self.screen.display)
 
     def interrupt(self) -> int:

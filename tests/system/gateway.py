@@ -9,7 +9,6 @@ import json
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -20,8 +19,6 @@ API_KEY = "afk_system_test"
 
 @dataclass
 class Taken:
-    """A job that the gateway took."""
-
     number: int
     callback_url: str
     image: bytes
@@ -45,9 +42,7 @@ class Gateway:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         for job in self._jobs:
             job.downloadable.set()
         self._server.shutdown()
@@ -55,7 +50,6 @@ class Gateway:
 
     @property
     def taken(self) -> int:
-        """How many jobs it took."""
         return len(self._jobs)
 
     def job(self, number: int) -> Taken:

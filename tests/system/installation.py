@@ -30,11 +30,9 @@ class Installation:
 
     @property
     def url(self) -> str:
-        """Where `darkroom serve` answers."""
         return self.settings["DARKROOM_PUBLIC_URL"]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
         return subprocess.run(
             [PROGRAM, *words], cwd=self.folder, env=self._environment(), capture_output=True, text=True,
             timeout=60, check=False,
@@ -47,12 +45,10 @@ class Installation:
         return json.loads(done.stdout)
 
     def submit(self, prompt: str) -> str:
-        """Submit a job and return its id."""
         job_id: str = self.json("submit", prompt, *JOB)["id"]
         return job_id
 
     def finish(self, job_id: str) -> dict[str, Any]:
-        """Wait until a job is terminal."""
         job: dict[str, Any] = {"status": "none yet"}
         deadline = time.monotonic() + 2 * WITHIN_S
         while job["status"] not in {"archived", "partial", "failed", "cancelled"}:
