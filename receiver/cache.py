@@ -1,7 +1,5 @@
 """Cache the result of a call for a moment: a TTL cache of one value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from threading import Lock
 from time import monotonic

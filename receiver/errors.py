@@ -54,8 +54,6 @@ Each class has a short `code`: the API's `code`, the metric's label, and what te
 where to fix it: request, gateway, image, archive or operator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 

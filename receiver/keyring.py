@@ -1,7 +1,5 @@
 """Read the secrets of this installation; create its own keys once, in the data folder."""
 
-from __future__ import annotations
-
 import base64
 import os
 import secrets

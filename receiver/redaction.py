@@ -15,8 +15,6 @@ The second line: `_plainly` spells each character of the text in its shortest wa
 the secret; `_any_spelling` makes a pattern of all its spellings, which are masked in the text as it is.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Schedules: polls, retries with backoff and jitter, timeouts. All in seconds."""
 
-from __future__ import annotations
-
 import random
 import time
 from dataclasses import dataclass

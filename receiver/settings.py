@@ -1,7 +1,5 @@
 """Read and validate every setting from the environment (`DARKROOM_`, nested with `__`) or a `.env` file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

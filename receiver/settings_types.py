@@ -1,7 +1,5 @@
 """Types of settings: parse and validate networks, secrets, tokens, URLs and key templates."""
 
-from __future__ import annotations
-
 import base64
 import ipaddress
 import re

@@ -7,8 +7,6 @@ itself, rejects an old timestamp before it looks at the signature, knows one sec
 what is not base64 from a secret, and raises other errors than its own at hostile input.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """A page of rows by keyset paging: the cursor is the id of the last row, not an offset."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar

@@ -1,7 +1,5 @@
 """Fold the case and width of texts for search, and build slugs of them for names."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

@@ -1,7 +1,5 @@
 """Normalize hosts of URLs, so that each host has one spelling."""
 
-from __future__ import annotations
-
 from ipaddress import IPv6Address
 
 import httpx

@@ -1,7 +1,5 @@
 """The shape of the code, held to what the design says of it."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

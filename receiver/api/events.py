@@ -1,7 +1,5 @@
 """Serve `GET /v1/events`: jobs and outputs as server-sent events (HTML standard, section 9.2)."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing

@@ -1,7 +1,5 @@
 """Serve `GET /v1/facets`: how many outputs there are of each gateway, model, day and tag."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from starlette.requests import Request

@@ -1,7 +1,5 @@
 """Build the names of downloaded files from prompts."""
 
-from __future__ import annotations
-
 import unicodedata
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Serve `/healthz` and `/readyz`: whether the process is alive, and whether every part can be used."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog

@@ -1,7 +1,5 @@
 """Serve an output's image, its thumbnail and its record under stable links."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass

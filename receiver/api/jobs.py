@@ -1,7 +1,5 @@
 """The JSON API: submit, find, and look after jobs and outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Serve `GET /metrics`, in Prometheus' text format."""
 
-from __future__ import annotations
-
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import Response

@@ -1,7 +1,5 @@
 """Serve `/v1/notifications`: list webhooks to applications, and send one again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Generate the OpenAPI 3.1 document from the served routes and the models that validate."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

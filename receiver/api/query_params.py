@@ -1,7 +1,5 @@
 """Define the query parameters of each route: the models that validate also describe them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Annotated

@@ -1,7 +1,5 @@
 """Write a resource, or a page of a list, as the JSON of a response."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Protocol
 from urllib.parse import urlencode

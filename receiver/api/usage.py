@@ -1,7 +1,5 @@
 """Serve `GET /v1/usage`: credits, jobs and images by gateway, model, day or tag."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from starlette.requests import Request

@@ -1,7 +1,5 @@
 """Authenticate, verify and record callbacks: the webhook endpoint. Returns 200 only for what is on disk."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from contextlib import AsyncExitStack

@@ -1,7 +1,5 @@
 """Write deliveries to the ledger in batches: a group commit, and then the responses."""
 
-from __future__ import annotations
-
 import asyncio
 import queue
 import threading

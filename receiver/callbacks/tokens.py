@@ -1,7 +1,5 @@
 """Sign and verify the tokens in callback URLs. Pure: the clock is passed in."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Parse jobs from CSV or JSON lines, and from `--param` and `--tag`; errors name the line."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Define the command line: the list of commands, with examples."""
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Declare the options that commands share, and spread a dataclass of options over a command's parameters."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass

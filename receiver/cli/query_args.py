@@ -1,7 +1,5 @@
 """Parse the words of a query on a command line: query text, or ids."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Annotated, Any

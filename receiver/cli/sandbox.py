@@ -1,7 +1,5 @@
 """`darkroom sandbox`: run stand-ins for the gateways on this machine."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, get_args
 
 from receiver.cli.console import MISUSED, fail, out, say

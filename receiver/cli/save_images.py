@@ -1,7 +1,5 @@
 """Download images to files, several at once, with a progress bar; for `download` and `submit --download`."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

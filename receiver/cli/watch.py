@@ -1,7 +1,5 @@
 """Follow jobs for `darkroom jobs --watch`: a live table, or in a pipe a line for each change."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """`darkroom work`: work on jobs without serving the API."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from receiver.cli.options import option

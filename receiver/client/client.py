@@ -8,8 +8,6 @@ ClientError
 └── Damaged       a download's bytes are not those of the archive; nothing was kept
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

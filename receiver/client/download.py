@@ -1,7 +1,5 @@
 """Download one image of a running Darkroom into a file: resumed, and verified before the file appears."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets

@@ -1,7 +1,5 @@
 """Follow a running Darkroom's server-sent events, and reconnect where the stream broke."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

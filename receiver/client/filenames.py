@@ -1,7 +1,5 @@
 """Name downloaded files by a template: safe on every file system, and below their folder."""
 
-from __future__ import annotations
-
 import re
 import string
 import unicodedata

@@ -1,7 +1,5 @@
 """Send HTTP requests to a running Darkroom, parse the responses, and raise ClientError."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar

@@ -3,8 +3,6 @@
 It ignores environment variables and `.env`, so it cannot reach a real bucket or a real gateway.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -4,8 +4,6 @@ SeaweedFS is several servers in one process (master, volume, filer, S3, admin), 
 port. All are bound to 127.0.0.1; the S3, filer and volume servers refuse requests without a key.
 """
 
-from __future__ import annotations
-
 import fcntl
 import http.client
 import importlib.metadata

@@ -9,8 +9,6 @@ The package ssrfguard does much of this and was not taken: it reaches into priva
 httpcore, which may change with any release, and lets IPv4 addresses that ISATAP embeds through.
 """
 
-from __future__ import annotations
-
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Sequence

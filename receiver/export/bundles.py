@@ -1,7 +1,5 @@
 """Write outputs with their images and records: as a ZIP file, or as a BagIt folder (RFC 8493)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

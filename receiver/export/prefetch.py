@@ -1,7 +1,5 @@
 """Prefetch results in threads while earlier ones are used, in order."""
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Write outputs as rows of CSV, JSON lines or Parquet, streaming."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Mapping

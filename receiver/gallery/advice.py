@@ -1,7 +1,5 @@
 """Return advice for a job that failed, is partial, or waits: one sentence per error code."""
 
-from __future__ import annotations
-
 from storage.models import JobError, Status
 
 AGAIN = "Retry it: Darkroom asks the gateway for the result again, which costs nothing."

@@ -1,7 +1,5 @@
 """Serve static files under URLs with their digest, so that browsers may cache them for ever."""
 
-from __future__ import annotations
-
 import hashlib
 from importlib.resources import files
 

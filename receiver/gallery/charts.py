@@ -4,8 +4,6 @@ Widths and places from left to right are in percent, so that a chart fits its pa
 their size; heights are in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date

@@ -1,7 +1,5 @@
 """Serve the page that finds a picture by its file: compare SHA-256 digests with the archive."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """Parse HTML forms within limits, and refuse those that other sites send."""
 
-from __future__ import annotations
-
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import ImmutableMultiDict

@@ -1,7 +1,5 @@
 """Serve the gallery grid: outputs newest first, filtered by a search."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Serve the job pages: list, detail, retry and resubmit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

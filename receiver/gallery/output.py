@@ -1,7 +1,5 @@
 """Serve the page of one output: picture, request, result, and how it was confirmed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial

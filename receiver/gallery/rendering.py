@@ -1,7 +1,5 @@
 """Render templates: everything is escaped, and an undefined name is an error."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """List the routes of the gallery, and connect its pages to what they show."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

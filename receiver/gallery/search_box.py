@@ -1,7 +1,5 @@
 """Build the links around the search box: active conditions, facets, same prompt, same seed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

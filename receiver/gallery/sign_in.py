@@ -1,7 +1,5 @@
 """Sign in with an API token, and sign out."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from starlette.requests import Request

@@ -1,7 +1,5 @@
 """Serve the page Status: job counts, and the health of gateways, bucket and ledger."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Serve the submit form: make a picture, or make one again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Convert between the submit form and a submit body or job."""
 
-from __future__ import annotations
-
 import json
 import re
 import secrets

@@ -1,7 +1,5 @@
 """Serve the page Usage: credits as a chart and a table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ Each model takes one block of parameters, named for its family, and refuses othe
 to place our own fields, and to validate choices before the gateway does, is here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType

@@ -4,8 +4,6 @@ An adapter does no I/O: it builds `httpx.Request` values and reads `httpx.Respon
 odd response of a gateway is a short test without a server.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Send requests to gateways, with a concurrency limit for each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from threading import Lock

@@ -3,8 +3,6 @@
 The input may be hostile. Nothing here raises anything but Unreadable.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """Map gateways' error responses to GatewayErrors, in sentences that say what to do."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

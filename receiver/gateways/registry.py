@@ -1,7 +1,5 @@
 """The registry of gateways: each has a line here, and a file of its own with its settings and adapter."""
 
-from __future__ import annotations
-
 from receiver.gateways.api_in_one import ApiInOneSettings
 from receiver.gateways.apiframe import ApiframeSettings
 from receiver.gateways.base import Gateway, GatewaySettings

@@ -1,7 +1,5 @@
 """Build adapters' requests: JSON bodies, quoted paths; validate parameters by the gateways' documents."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping

@@ -5,8 +5,6 @@ that resemble it, each a row of the table: how the shape is recognised, and wher
 counts as an image because it looks like a URL.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

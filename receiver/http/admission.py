@@ -1,7 +1,5 @@
 """Authenticate, rate limit and authorize a request, before anything of its body is read."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from starlette.requests import Request

@@ -1,7 +1,5 @@
 """Authenticate API requests: bearer tokens with scopes, and loopback only where there are no tokens."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import ipaddress

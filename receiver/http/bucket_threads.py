@@ -1,7 +1,5 @@
 """Run blocking bucket reads in a bounded pool of threads, apart from those of all other requests."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 

@@ -1,7 +1,5 @@
 """Limit what requests may cost: a rate limit by token and address, the size and the time of a body."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable

@@ -1,7 +1,5 @@
 """Middleware and error handlers of every response: request id, access log, safe headers, problem details."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from time import perf_counter

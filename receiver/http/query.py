@@ -1,7 +1,5 @@
 """Parse and validate the query parameters of a request by the model of its route."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping

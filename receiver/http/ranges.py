@@ -1,7 +1,5 @@
 """Parse Range, If-Range and If-None-Match headers (RFC 9110). Pure."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ docstring describes it; a new kind of response is a type in `receiver/schemas/re
 parameter a field in `receiver/api/query_params.py`.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field

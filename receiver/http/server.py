@@ -1,7 +1,5 @@
 """Run the HTTP server: in the foreground until a signal, or in a thread."""
 
-from __future__ import annotations
-
 import logging
 import signal
 import socket

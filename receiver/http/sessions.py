@@ -5,8 +5,6 @@ hash: when the token is removed from `DARKROOM_API_TOKENS`, its sessions end, an
 present scope of the token.
 """
 
-from __future__ import annotations
-
 import hashlib
 import secrets
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Download a ready job's images into the archive, write its record, and finish the job."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Poll many jobs with one request, where a gateway has a list of jobs and many are due."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Lock

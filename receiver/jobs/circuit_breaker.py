@@ -5,8 +5,6 @@ gateway refuses our key, wants credits or asks for time. After its pause it is h
 through, which closes it or opens it for longer. The state is in the ledger, for every worker and restart.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Define what a step of a job's life gets, `JobContext`, and what it decides: `Move` or `Postpone`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Unpack

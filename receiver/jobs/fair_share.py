@@ -1,7 +1,5 @@
 """Share the worker's threads out, so that one gateway, or its images, can never hold all of them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Run a pool of threads over leased rows of the ledger: claim, work, release, retry after an outage."""
 
-from __future__ import annotations
-
 import queue
 import threading
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Read the gauges of jobs from the ledger: counts by status, backlog, ages, paused gateways."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from receiver.cache import TtlCache

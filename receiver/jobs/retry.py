@@ -1,7 +1,5 @@
 """Retry a failed or partial job: ask its gateway for the result again, or on request resubmit it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import structlog

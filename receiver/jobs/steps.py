@@ -1,7 +1,5 @@
 """Choose what comes next for a job, by its status."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from receiver.jobs.archive import Archiver

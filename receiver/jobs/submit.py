@@ -1,7 +1,5 @@
 """Accept a job, submit it to its gateway, and decide by the gateway's answer."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Claim due jobs and run the step of each one's status, many at a time, under a lease that is renewed."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence

@@ -5,8 +5,6 @@ threads that archive, but not for another process. They share the ledger and the
 they wake each other, and its end tells that the other side is gone.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import socket

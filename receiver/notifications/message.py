@@ -1,7 +1,5 @@
 """Build the body and the headers of a notification, a Standard Webhooks message. Pure."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ What is pending is in the ledger, so nothing is lost however this process ends. 
 slow receiver holds up neither the archive nor, beyond its share of them, other receivers.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter

@@ -3,8 +3,6 @@
 Proxies of the environment are ignored: a proxy would resolve the name again.
 """
 
-from __future__ import annotations
-
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ A caller of the API says where Darkroom posts, so the table of forbidden address
 than those, a notification may go to any port: applications listen wherever they like.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

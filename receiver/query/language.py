@@ -7,8 +7,6 @@ prompts can be pasted: `16:9`, `https://...`, `--ar`, `*` and `AND` are plain wo
 everything.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any

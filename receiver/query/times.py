@@ -1,7 +1,5 @@
 """Parse times: a date, an RFC 3339 time, or how long ago."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 

@@ -4,8 +4,6 @@ Full-width spaces, colons, quotes and minus signs, as input methods for Chinese 
 the same as their narrow forms.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass

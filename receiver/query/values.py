@@ -4,8 +4,6 @@ A slot is a place in `storage.search.filters.SearchFilter`: a field, or a field 
 parser raises ValueError on an invalid value.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime

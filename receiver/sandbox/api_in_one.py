@@ -1,7 +1,5 @@
 """Stand in for API in One, as far as https://apiin.one/docs describes it. Error bodies are a guess."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Stand in for Apiframe's API v2, by its OpenAPI file and https://docs-v2.apiframe.ai."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import islice

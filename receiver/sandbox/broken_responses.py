@@ -1,7 +1,5 @@
 """Break responses on purpose: cut, reset, stalled. They need `SandboxServer`, which passes the transport."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import struct

@@ -4,8 +4,6 @@ API in One's callback is not documented. `envelope` is the likeliest: the same a
 are those of gateways that are resold under many names (kie.ai, Kling, EvoLink) and a plain one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Send callbacks: build, sign, retry."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """Configure a sandbox: accounts, timing, and what is not documented of the real gateways."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ or in the header `X-Sandbox-Fault: late; delay_s=2`. Several are joined by `+`: 
 A fault of images strikes every download, or with `times` the first so many of each image.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

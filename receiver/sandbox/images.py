@@ -1,7 +1,5 @@
 """Serve images, whole or broken as the job's faults say."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import re

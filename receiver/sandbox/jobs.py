@@ -1,7 +1,5 @@
 """Keep the sandbox's jobs, accounts and credits, in memory."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections import Counter

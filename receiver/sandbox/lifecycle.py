@@ -1,7 +1,5 @@
 """Run the lifecycle of sandbox jobs: queued, drawn, finished, callbacks sent."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random

@@ -1,7 +1,5 @@
 """Draw the sandbox's images: real PNG and JPEG files, from what was asked for, the same on every draw."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import random

@@ -1,7 +1,5 @@
 """Serve the sandbox: as an ASGI app, and as a server in a thread."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import hashlib

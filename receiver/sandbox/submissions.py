@@ -1,7 +1,5 @@
 """Authenticate and parse submissions, for both gateways, and strike with their faults."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json

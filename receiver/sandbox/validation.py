@@ -5,8 +5,6 @@ Imagen models are checked to the letter; the parameter blocks of other models ar
 API in One: the fields of https://apiin.one/model/imagen-4.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """Define the data of server-sent events in JSON."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, WithJsonSchema

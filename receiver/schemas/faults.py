@@ -1,7 +1,5 @@
 """Describe validation errors of pydantic: the field, and what is wrong with it in a plain sentence."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

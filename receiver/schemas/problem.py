@@ -1,7 +1,5 @@
 """Define an error in JSON (RFC 9457 problem details), and the response to a callback."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

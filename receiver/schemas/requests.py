@@ -1,7 +1,5 @@
 """Validate the bodies of requests."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any, Literal, TypeVar
 

@@ -1,7 +1,5 @@
 """Define the base class of resources, and the types that their fields share."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints

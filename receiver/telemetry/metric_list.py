@@ -1,7 +1,5 @@
 """List every metric; `receiver.telemetry.metrics` emits no other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Count, measure and expose Prometheus metrics, those listed in `receiver.telemetry.metric_list` only."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager

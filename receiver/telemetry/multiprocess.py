@@ -5,8 +5,6 @@ Each process counts into files of its own in one folder, and `Metrics` shows the
 files of its name, so that counters never fall and files never pile up.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """Cache thumbnails in the bucket: made when first requested, once for all concurrent requests."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable

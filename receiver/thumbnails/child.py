@@ -7,8 +7,6 @@ line of JSON, then as many bytes of WebP as its `bytes` says; or a line with `er
 none. The process exits at the end of the requests; any other end is by a limit, the kernel, or a decoder.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -4,8 +4,6 @@ A worker may be killed between the write of an image and the ledger's commit. Th
 bytes, because some hosts re-encode an image for each download, or none, because the link has expired.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator, Mapping

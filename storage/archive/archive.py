@@ -1,7 +1,5 @@
 """Write a job to the bucket, create-only: its images first, its record last, each read back to verify it."""
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping

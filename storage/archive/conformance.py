@@ -1,7 +1,5 @@
 """Probe a store for what it supports: create-only puts (If-None-Match) and SHA-256 checksums."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

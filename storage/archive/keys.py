@@ -1,7 +1,5 @@
 """Build the keys of images, records and thumbnails in the bucket, from a template."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Iterator, Mapping

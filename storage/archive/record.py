@@ -1,7 +1,5 @@
 """Build a job's record: the JSON document that the bucket keeps of it, in the form `darkroom/record/1`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """Configure boto3, and translate its errors into the storage errors."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import time

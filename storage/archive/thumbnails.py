@@ -1,7 +1,5 @@
 """Cache thumbnails in the bucket: derived, written once, and deleted when outdated."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 

@@ -1,7 +1,5 @@
 """Verify length and SHA-256 of an archived image while it is streamed."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Count what waits in the ledger, for metrics and scheduling; from the indexes alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, func, select, union_all

@@ -4,8 +4,6 @@ A row is there from the first failure to the next success. While `retry_at` is N
 failures are only counted; after it the circuit is half-open, and one probe may pass.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from secrets import token_hex
 from typing import Any, Literal

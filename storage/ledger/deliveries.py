@@ -1,7 +1,5 @@
 """Insert callbacks as deliveries: deduplicate them, check whose they are, and make their jobs due."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """Configure the pool of connections to SQLite (WAL) or PostgreSQL."""
 
-from __future__ import annotations
-
 import sqlite3
 from time import monotonic
 from typing import Any

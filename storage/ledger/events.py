@@ -10,8 +10,6 @@ of an event has changed something before, so its transaction had its number by t
 Snapshot Information Functions" at https://www.postgresql.org/docs/current/functions-info.html.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """Count jobs: how many were accepted, and how many are in each status."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

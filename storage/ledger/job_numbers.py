@@ -4,8 +4,6 @@ The key of keyset paging: a range of times is a range of numbers, so every index
 the newest first, between two dates, from any page on.
 """
 
-from __future__ import annotations
-
 from sqlalchemy import BigInteger, bindparam, func, select
 
 from storage.ledger.schema import jobs

@@ -1,7 +1,5 @@
 """Claim jobs by lease: those that have been due longest, a share of each gateway, with SKIP LOCKED."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache

@@ -1,7 +1,5 @@
 """Write to the ledger: accept jobs, add deliveries and outputs, claim, move, postpone, reopen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Unpack

@@ -4,8 +4,6 @@ Those of one job are sent in order: the next one waits until the one before was 
 good.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Claim notifications from the outbox by lease, and record the result of each delivery attempt."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection
 from typing import Any

@@ -1,7 +1,5 @@
 """Convert rows of the ledger to values of `storage.models`, and back."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Define the ledger's tables and indexes. Times are milliseconds since 1970 UTC; digests are hex."""
 
-from __future__ import annotations
-
 import sqlalchemy as sa
 
 metadata = sa.MetaData(

@@ -8,8 +8,6 @@ On PostgreSQL `pg_trgm` finds words of three characters and more in a copy of th
 its own, because each move of a job rewrites its row, and would rewrite all trigrams of its prompt too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 

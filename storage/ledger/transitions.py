@@ -1,7 +1,5 @@
 """The state machine of a job: its legal moves, and the columns that a move, postponement or retry sets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Context, Decimal

@@ -8,8 +8,6 @@ SQLite has nothing like it: only what is set by `forward` is called there. On se
 protocol but have no LISTEN nothing arrives. Processes poll once a second in any case.
 """
 
-from __future__ import annotations
-
 import selectors
 import socket
 import threading

@@ -4,8 +4,6 @@ Readers raise Corrupt, or CutShort where the file ends too early. Boxes are thos
 23008-12; https://aomediacodec.github.io/av1-avif/ says which an AVIF has.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Readers take small reads of the headers of chunks or segments, within bounds, so
 little. They raise Corrupt if the file is broken, and CutShort if it ends too early.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import zlib

@@ -5,8 +5,6 @@ or makes room for every pixel before the limit can be checked. Nor with `imagesi
 AVIF that is rotated (`irot`), and needs a bound on its reads that is longer than the readers here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO

@@ -1,7 +1,5 @@
 """Count outputs by facet: gateway, model, day and tag, of the whole archive or of a search."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The filter of a search for jobs or outputs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ One index gives jobs, newest first, and the other conditions are checked on thei
 of the rarest condition, so up to `FEW` entries of each are counted before.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

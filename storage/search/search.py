@@ -4,8 +4,6 @@ Pages begin at a job number, not at an offset, so that a page costs the same how
 is skipped or repeated while new jobs arrive. A cursor is the id of the last row of a page.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

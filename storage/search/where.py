@@ -1,7 +1,5 @@
 """Build the WHERE conditions of a search, on rows of jobs and of outputs."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import sqlalchemy as sa

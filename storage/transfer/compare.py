@@ -3,8 +3,6 @@
 Rows are read as the service reads them, in the order of their keys, and without leases, which a move ends.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing

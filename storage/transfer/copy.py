@@ -3,8 +3,6 @@
 The progress is stored in the copy itself with each batch, so that an interrupted copy can be resumed.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn

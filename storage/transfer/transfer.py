@@ -5,8 +5,6 @@ still the same. While it is read no other process can open it; and the copy has 
 service would start on until it was found to be equal.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path

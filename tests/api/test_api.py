@@ -1,7 +1,5 @@
 """The JSON API over real HTTP."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -1,7 +1,5 @@
 """`POST /v1/jobs/{id}/retry`: what it takes, what it refuses, and that a refusal changes nothing."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

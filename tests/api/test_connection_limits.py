@@ -1,7 +1,5 @@
 """What one connection may cost: bytes by bytes against the running service."""
 
-from __future__ import annotations
-
 import socket
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`GET /v1/events` and `?wait=`: everything is told once and in order, whatever happens to the reader."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import socket

@@ -1,7 +1,5 @@
 """Events between processes: two of them on one ledger, a stop and a restart, and what waiting costs."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

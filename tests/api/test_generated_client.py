@@ -1,7 +1,5 @@
 """A client that a generator makes of `/openapi.json`, with nothing of ours in it, serves an application."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """`/readyz`: what makes the service unready, and what is only worth a word."""
 
-from __future__ import annotations
-
 import asyncio
 
 import httpx

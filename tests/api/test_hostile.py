@@ -1,7 +1,5 @@
 """Whatever comes in over HTTP is answered 2xx or 4xx: never a 5xx, never nothing."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Iterator

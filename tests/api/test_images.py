@@ -1,7 +1,5 @@
 """Links to images, thumbnails and records, over HTTP: they never die, nor pass wrong bytes for right."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

@@ -1,7 +1,5 @@
 """Which token may do what: every route of the service, with a token of every scope and without one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Who waits for events, on an event loop without HTTP: memory, ledger and the seam between them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from functools import wraps

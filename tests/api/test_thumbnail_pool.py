@@ -1,7 +1,5 @@
 """Thumbnails from real child processes: every format, and what a hostile image may do to a decoder."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """Thumbnails of outputs, on a real bucket: made once, not too many at a time, not tried over and over."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import io

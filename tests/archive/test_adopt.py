@@ -1,7 +1,5 @@
 """Jobs whose image lies in the bucket already, stored by a try that ended before the ledger knew of it."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """How a job lies in a real bucket, and what happens when something else lies there already."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Run benchmarks: `python -m tests.benchmarks [NAME ...] [--json FILE] [--quick]`; without names, all."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import signal

@@ -4,8 +4,6 @@ Prompts are made of some thousand words that are as unevenly common as words are
 Chinese or Japanese; two images a job. The same number gives the same ledger.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

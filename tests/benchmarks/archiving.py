@@ -5,8 +5,6 @@ the last job is archived. Beside it stand rclone, which copies the same links in
 record, and the loop that a user would write (`tests/benchmarks/plain.py`).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

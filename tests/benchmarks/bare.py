@@ -3,8 +3,6 @@
 uvicorn and Starlette, a route that reads the body and answers 204, and nothing else.
 """
 
-from __future__ import annotations
-
 import sys
 
 import uvicorn

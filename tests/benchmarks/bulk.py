@@ -1,7 +1,5 @@
 """Write very many rows into a new ledger, past the service: as fast as its database takes them."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from abc import ABC, abstractmethod

@@ -4,8 +4,6 @@ Beside it stands a route in the same server and framework that answers 204 to th
 nothing. Each tenth callback comes twice. The processor time is that of the service and of PostgreSQL.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 The counts stand in the first bytes of the file that COUNTED_IN names, for another process to read.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import struct

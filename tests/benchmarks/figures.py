@@ -1,7 +1,5 @@
 """What a benchmark found: figures, each against something that was measured in the same run."""
 
-from __future__ import annotations
-
 import platform
 import shlex
 import shutil

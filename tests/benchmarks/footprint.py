@@ -3,8 +3,6 @@
 Beside it stands a process of uvicorn and Starlette with a route that does nothing.
 """
 
-from __future__ import annotations
-
 from statistics import median
 
 import httpx

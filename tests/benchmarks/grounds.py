@@ -1,7 +1,5 @@
 """What the benchmarks run on: real servers on loopback, started once for a run when they are first needed."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

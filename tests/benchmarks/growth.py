@@ -4,8 +4,6 @@ The grown ones (`tests/benchmarks/archive.py`) are measured by turns with an emp
 jobs beside the old ones.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter

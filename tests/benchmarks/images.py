@@ -1,7 +1,5 @@
 """Images of a megabyte on a web server of our own: nginx if it is installed, else Python's own."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -4,8 +4,6 @@ One job at a time: from the first byte of the callback until somebody who waits 
 (`?wait=`) is told that it is archived. Beside it stands the bare copy of the same image, by httpx and boto3.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing

@@ -4,8 +4,6 @@ Real ones: each job has its row, its place in the counts and in the search index
 token and Apiframe's own signature.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

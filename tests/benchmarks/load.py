@@ -4,8 +4,6 @@ A process of its own on plain sockets, so that what is measured is the server: a
 of what it costs any server in Python. The file holds whole requests, each behind its length.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import selectors

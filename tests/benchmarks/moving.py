@@ -6,8 +6,6 @@ the newest with their events, as many as are kept. A service on it takes some mo
 those jobs.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import subprocess

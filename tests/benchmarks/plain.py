@@ -4,8 +4,6 @@ httpx and boto3 in a pool of threads; it keeps no record, compares nothing, and 
 list has a link on each line. It prints what it took as JSON, its own start not counted.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -5,8 +5,6 @@ what each job costs should stay the same: what they fight over is time lost. A c
 nothing, and a job is lost to a worker if its lease went to another one.
 """
 
-from __future__ import annotations
-
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass

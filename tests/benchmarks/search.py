@@ -5,8 +5,6 @@ client asks it over HTTP, one request after the other. Beside it stands what loo
 the same ledger.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from contextlib import closing

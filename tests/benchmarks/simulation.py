@@ -9,8 +9,6 @@ while all workers are (nothing is tried). What is simulated is a hundredth of th
 comes in to what can be done matters.
 """
 
-from __future__ import annotations
-
 import heapq
 import random
 from contextlib import closing

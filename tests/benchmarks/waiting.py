@@ -4,8 +4,6 @@ Half of them follow `GET /v1/events`, half hold `GET /v1/jobs/{id}?wait=60`, eac
 The service does no work meanwhile, so that every SQL statement is owed to those who wait.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

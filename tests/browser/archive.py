@@ -1,7 +1,5 @@
 """An archive to look at: jobs of both gateways, some with odd words, some failed."""
 
-from __future__ import annotations
-
 from receiver.sandbox import SandboxConfig, SandboxServer
 from tests.support.live import Live
 

@@ -1,7 +1,5 @@
 """The system's Chromium, driven by Playwright, and a watch over all that a page does there."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """One browser for all pages, and one service with an archive to look at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path

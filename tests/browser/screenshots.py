@@ -3,8 +3,6 @@
 They show the demo's own prompts, and two jobs more: one that failed, and one with a tag.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Every page, as somebody with assistive technology, a small screen or a dark room meets it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The gallery: searched, narrowed, walked through with the mouse, the keyboard, and without a script."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

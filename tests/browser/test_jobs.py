@@ -1,7 +1,5 @@
 """Jobs in a browser: submitted, watched until they are archived, and put back to work."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`/docs` in a browser: it is read without a token, in light and dark, wide and narrow."""
 
-from __future__ import annotations
-
 from playwright.sync_api import ViewportSize
 
 from tests.browser.conftest import Open, accessible, readable

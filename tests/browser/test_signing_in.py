@@ -1,7 +1,5 @@
 """Sign in with a token, and out again; what is asked for before is shown after."""
 
-from __future__ import annotations
-
 import re
 
 from playwright.sync_api import expect

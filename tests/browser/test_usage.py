@@ -1,7 +1,5 @@
 """Usage and counts in a browser."""
 
-from __future__ import annotations
-
 from playwright.sync_api import expect
 
 from tests.browser.archive import READER

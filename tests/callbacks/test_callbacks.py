@@ -1,7 +1,5 @@
 """What comes in on callback URLs: what is proven is kept, and nothing else leaves a trace."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import json

@@ -1,7 +1,5 @@
 """Put a proxy that can do harm between a command and the service."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

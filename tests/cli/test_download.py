@@ -1,7 +1,5 @@
 """Downloads that break off, and go on: what was asked for is looked at on the wire."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`darkroom export`: each format is read back by somebody else's library, and compared with the API."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """The client's stream of events, against a server that says it byte by byte and breaks it off."""
 
-from __future__ import annotations
-
 import json
 import socket
 from collections.abc import Iterator

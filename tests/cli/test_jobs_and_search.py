@@ -1,7 +1,5 @@
 """`darkroom search` and `download`, as a user runs them."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import signal

@@ -1,7 +1,5 @@
 """`darkroom retry`, and how `jobs`, `show` and `counts` tell what went wrong and what was tried."""
 
-from __future__ import annotations
-
 import os
 import pty
 import subprocess

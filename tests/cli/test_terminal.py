@@ -1,7 +1,5 @@
 """What the commands do in a terminal: tables that follow, and the Tab key."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What every gateway adapter must do. A new adapter is one more row in `ADAPTERS`."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

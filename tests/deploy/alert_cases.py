@@ -1,7 +1,5 @@
 """What makes each alert fire: two hours of made-up series, once a minute, and what fires at their end."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@
 hand, because systemd itself does not run in every place where tests do.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import subprocess

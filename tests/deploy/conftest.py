@@ -1,7 +1,5 @@
 """Read the metrics' page of a running service once for everything that watches it."""
 
-from __future__ import annotations
-
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 

@@ -3,8 +3,6 @@
 Commands and environments are those of the files in `deploy/`; hosts, ports and folders are put in.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

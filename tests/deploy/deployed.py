@@ -4,8 +4,6 @@ Each process comes with its command and the environment that it is given, so tha
 code. What an operator has to fill in stands there empty; `FILLED` has something for each.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The alert rules: they ask for what there is, fire when they should, and lead to what to do then."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from collections.abc import Iterable, Iterator

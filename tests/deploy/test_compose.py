@@ -1,7 +1,5 @@
 """`deploy/compose.yaml`: held to the schema of Compose files, and run in parts, outside of containers."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

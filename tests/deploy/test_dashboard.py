@@ -1,7 +1,5 @@
 """The Grafana dashboard: what it asks for is there, and Grafana can lay it out. Grafana itself is not run."""
 
-from __future__ import annotations
-
 import re
 
 from tests.deploy.watched import LISTED, Series, absent, dashboard, panels, selectors, targets

@@ -1,7 +1,5 @@
 """`deploy/Dockerfile`: no image is built here, so what can go wrong in it is looked for by reading it."""
 
-from __future__ import annotations
-
 import fnmatch
 import re
 import shutil

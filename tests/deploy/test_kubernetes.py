@@ -1,7 +1,5 @@
 """`deploy/kubernetes/`, held to the schemas of Kubernetes, to its security profile, and to the service."""
 
-from __future__ import annotations
-
 import json
 import re
 import tomllib

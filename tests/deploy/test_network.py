@@ -4,8 +4,6 @@ https://kubernetes.io/docs/concepts/services-networking/network-policies/: a pod
 a direction may do in that direction what one of them allows, and nothing else.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network

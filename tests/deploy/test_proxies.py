@@ -1,7 +1,5 @@
 """`deploy/nginx.conf` and `deploy/Caddyfile`, run by the real programs before a real Darkroom."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

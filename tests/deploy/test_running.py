@@ -1,7 +1,5 @@
 """The processes that `deploy/` starts, started as it says, beside real servers."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Every process that `deploy/` starts: its command can be run, and its environment is one that loads."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`deploy/systemd/`: read by systemd's own checks, and held to by a real Darkroom."""
 
-from __future__ import annotations
-
 import ctypes.util
 import re
 import shutil

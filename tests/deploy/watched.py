@@ -1,7 +1,5 @@
 """What `deploy/` watches with: the alert rules, the dashboard, and what their PromQL asks for."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ name it under another page, and put the two marks there. With `--check` nothing 
 is 1 if a page is stale.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

@@ -1,7 +1,5 @@
 """The benchmarks run and measure the same ledger on both databases; none asserts how fast anything is."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

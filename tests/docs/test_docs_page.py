@@ -1,7 +1,5 @@
 """The page at `/docs`: all of the OpenAPI document stands on it, its links resolve, and its examples run."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import copy

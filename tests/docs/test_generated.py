@@ -1,7 +1,5 @@
 """What is generated equals what the generator writes."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

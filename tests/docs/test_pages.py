@@ -1,7 +1,5 @@
 """Every page: its links lead somewhere, and its commands and settings exist."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Run the examples of the README and of the help topics as a reader would."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What a download takes for an image and what it does not, against a server that lies."""
 
-from __future__ import annotations
-
 import hashlib
 import socket
 import struct

@@ -1,7 +1,5 @@
 """Answers that are hardly HTTP, or HTTP at its oddest: what is taken for an image, and what is given up."""
 
-from __future__ import annotations
-
 import socket
 import time
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Where a download goes and where it does not, by the record of the servers that it could have reached."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import threading

@@ -7,8 +7,6 @@ as long as that service lives: its end is the news of its death, which nobody ha
 A request is one line of JSON with the fields of `Wanted`; the answer is the process id, in one line.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import importlib

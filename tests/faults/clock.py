@@ -1,7 +1,5 @@
 """A clock of the service that the test can set: an offset in a file, which both have in memory."""
 
-from __future__ import annotations
-
 import mmap
 from pathlib import Path
 

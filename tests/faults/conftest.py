@@ -4,8 +4,6 @@ Scenes are played on SQLite and on PostgreSQL, but for those that are about SQLi
 Set DARKROOM_FAULTS_TABLE to a path that ends in .json or .md, and the table is written there.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import asdict

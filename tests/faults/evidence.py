@@ -1,7 +1,5 @@
 """What there is to see of a world when all is over, read once, from the outside where that is possible."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

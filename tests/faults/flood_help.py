@@ -4,8 +4,6 @@ It reads an `Attack` as JSON from standard input, and prints when it began and e
 answered: by status, `closed` if the connection ended without an answer, `open` if it was let stand.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

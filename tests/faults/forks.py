@@ -1,7 +1,5 @@
 """Start services as processes from the test's side, see them die, and kill them."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

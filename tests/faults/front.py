@@ -1,7 +1,5 @@
 """What stands before replicas: takes a connection, and gives it to the next of them that is there."""
 
-from __future__ import annotations
-
 import itertools
 import socket
 import threading

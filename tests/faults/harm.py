@@ -1,7 +1,5 @@
 """What the fault proxy can do with a request: hand it on, or any of many harms."""
 
-from __future__ import annotations
-
 import socket
 import struct
 import threading

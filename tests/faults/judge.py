@@ -1,7 +1,5 @@
 """The end of every scenario: was anything lost, was anything doubled, does anything contradict?"""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -7,8 +7,6 @@ A step is a thing that lasts: a commit of the ledger, an object in the bucket, a
 done and its caller does not know yet.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -4,8 +4,6 @@ It reads HTTP only to know where a request or an answer ends: bytes go on as the
 the Host header and the body still fit. All of it is kept, so what passes should be small.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import threading

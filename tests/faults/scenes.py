@@ -1,7 +1,5 @@
 """Scenes of the fault suite: a world whose every wire leads through a fault proxy, and its end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The table of what was done to the service and what became of it, which deploy/FAULTS.md quotes."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields

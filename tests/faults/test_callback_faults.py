@@ -1,7 +1,5 @@
 """Callbacks that are lost, doubled, late, out of order, forged, replayed, or that contradict each other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

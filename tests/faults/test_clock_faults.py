@@ -1,7 +1,5 @@
 """Clocks that jump by an hour in the middle of work, and leases that run out under those who hold them."""
 
-from __future__ import annotations
-
 import sqlite3
 import threading
 from contextlib import closing

@@ -1,7 +1,5 @@
 """A thousand good callbacks beside ten thousand hostile ones: all good ones are answered in time."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import subprocess

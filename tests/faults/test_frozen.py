@@ -4,8 +4,6 @@ That is what a machine that swaps, a paused container or a stopped virtual machi
 a worker that comes back believes for a moment that it still holds its jobs.
 """
 
-from __future__ import annotations
-
 import random
 import secrets
 import signal

@@ -1,7 +1,5 @@
 """Gateways that are down, in trouble, slow, or that take a job and do not say so."""
 
-from __future__ import annotations
-
 from time import monotonic
 
 import pytest

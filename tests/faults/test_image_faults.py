@@ -1,7 +1,5 @@
 """Images that break off, stall, lie about their length, are gone, or lead inwards."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

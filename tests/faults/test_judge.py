@@ -1,7 +1,5 @@
 """The judge must see each kind of damage; otherwise what it lets pass means nothing."""
 
-from __future__ import annotations
-
 import io
 import sqlite3
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """`kill -9` at every step that lasts, and at moments that nobody chose."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The fault proxy does the harm that scenes ask it for; the rest of it, each scene shows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import httpx

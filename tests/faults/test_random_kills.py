@@ -1,7 +1,5 @@
 """`kill -9` at moments that nobody chose, again and again, while work comes in without a pause."""
 
-from __future__ import annotations
-
 import os
 import random
 import secrets

@@ -3,8 +3,6 @@
 Set DARKROOM_FAULTS_REPLICA_JOBS for more jobs, and DARKROOM_FAULTS_SEED for the moments of an earlier run.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """Stores that are down or overloaded, write and do not say so, are taken, or give false digests."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

@@ -1,7 +1,5 @@
 """One Darkroom under test and all that is around it, to be broken in any way and then judged."""
 
-from __future__ import annotations
-
 import socket
 import sqlite3
 import threading

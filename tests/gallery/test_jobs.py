@@ -1,7 +1,5 @@
 """The pages of jobs: what they show, why a job failed, and that only those who may put one back to work."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The pages of the gallery, as a browser without JavaScript gets them."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Which session may open which page: every route of the gallery, with each scope and without a session."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import httpx

@@ -1,7 +1,5 @@
 """Who sees the gallery: sessions, what ends them, and that no other site can use them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 

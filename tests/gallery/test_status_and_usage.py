@@ -1,7 +1,5 @@
 """The pages of the counts and of the usage: what they say, drawn and in words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """The submit form: what it takes, what it says of what it does not, and that it makes one job."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Two processes of one Darkroom on one ledger, stepped by hand, and all that can come between two steps."""
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Any interleaving of submit answers, callbacks, polls, crashes and retries leads to legal states only."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial

@@ -5,8 +5,6 @@ step when the process is killed there is shown in `tests/faults`. The eighth to 
 stand in `test_invariants_rebuild.py`, `test_invariants_accounting.py` and `test_invariants_secrets.py`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

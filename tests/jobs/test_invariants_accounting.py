@@ -1,7 +1,5 @@
 """The ninth invariant: every accepted job is accounted for at every moment, under any fault."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager

@@ -1,7 +1,5 @@
 """The eighth invariant: everything in the ledger that a rebuild needs is in the bucket, field by field."""
 
-from __future__ import annotations
-
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping

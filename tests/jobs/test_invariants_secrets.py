@@ -1,7 +1,5 @@
 """The tenth invariant: no stored field, log line, metric or page holds a secret or opens anything."""
 
-from __future__ import annotations
-
 import json
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The life of a job, from submitting to the archive, through both gateways' wire protocols."""
 
-from __future__ import annotations
-
 import hashlib
 import socket
 from datetime import datetime

@@ -1,7 +1,5 @@
 """A whole Darkroom on PostgreSQL, alone and beside others."""
 
-from __future__ import annotations
-
 import threading
 
 import httpx

@@ -1,7 +1,5 @@
 """What an operator sees of the process: its start, its stop, its size."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Retries: failed and partial jobs go back to the step that failed, and are paid for again only when told."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

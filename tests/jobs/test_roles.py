@@ -1,7 +1,5 @@
 """One process for each part: callbacks, the API, and the work, each with no more than it needs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping

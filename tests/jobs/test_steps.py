@@ -1,7 +1,5 @@
 """What each step of a job's life decides, as tables: nothing is written but what a step begins."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The worker: it writes what a step decides, measures it, and deletes old events."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """`darkroom serve` answers, and worker processes of its own do the work."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """A gateway or an image host that is broken is left alone, visibly, and holds up nothing else."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import pytest

@@ -1,7 +1,5 @@
 """What a job cost, kept through every retry and every submission of it."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 import pytest

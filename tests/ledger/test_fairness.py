@@ -1,7 +1,5 @@
 """A gateway or an image host that is broken never delays the others, and one request may answer for many."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Several processes on one ledger, on both databases: each `Ledger` here has connections of its own."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence

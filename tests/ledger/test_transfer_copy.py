@@ -1,7 +1,5 @@
 """A ledger that is moved from SQLite to PostgreSQL: all of it, once, however often that is broken off."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress

@@ -4,8 +4,6 @@
 delivered and two other notifications, and a circuit.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """Processes that share a PostgreSQL ledger ring for each other."""
 
-from __future__ import annotations
-
 import queue
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager

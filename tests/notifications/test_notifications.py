@@ -1,7 +1,5 @@
 """Notifications of a whole service: the application, the API, the commands and the bucket."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """Notifications as an application gets them: signed, in order, at least once, on the standard's schedule."""
 
-from __future__ import annotations
-
 import base64
 import json
 import secrets as random

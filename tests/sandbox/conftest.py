@@ -1,7 +1,5 @@
 """The sandbox that the tests of a file share, with a client of each gateway and a receiver of callbacks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import httpx

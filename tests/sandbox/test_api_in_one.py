@@ -1,7 +1,5 @@
 """The sandbox's API in One, over HTTP."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from typing import Any

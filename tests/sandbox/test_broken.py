@@ -1,7 +1,5 @@
 """The sandbox's faults that break answers, images, or a promise. The others are in `test_faults`."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 

@@ -1,7 +1,5 @@
 """The callbacks of the sandbox's Apiframe."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 from dataclasses import replace

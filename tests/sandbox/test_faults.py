@@ -1,7 +1,5 @@
 """Every fault that the sandbox has, seen from outside; those that break responses: `test_broken`."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import itertools

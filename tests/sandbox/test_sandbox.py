@@ -1,7 +1,5 @@
 """The sandbox's Apiframe, over HTTP, against that gateway's published contract."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import uuid

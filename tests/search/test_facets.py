@@ -1,7 +1,5 @@
 """Counts by facet, and the year-long ledger of the benchmarks: against what the ledger itself writes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

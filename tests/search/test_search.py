@@ -1,7 +1,5 @@
 """Search answers what looking at everything finds, in the same order, on pages that fit together."""
 
-from __future__ import annotations
-
 import shutil
 import uuid
 from collections import Counter

@@ -1,7 +1,5 @@
 """Words are looked up on PostgreSQL, not looked for in every prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path

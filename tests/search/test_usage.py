@@ -1,7 +1,5 @@
 """What was spent: added up from the ledger, and told by the API, the client and the command."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

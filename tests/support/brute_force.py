@@ -3,8 +3,6 @@
 Only `unicodedata` is used. Whoever changes what a search means changes it here as well, by hand.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """A small real HTTP server that keeps the callbacks it is sent, for tests of those who send them."""
 
-from __future__ import annotations
-
 import json
 import queue
 import threading

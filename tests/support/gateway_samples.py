@@ -4,8 +4,6 @@
 `poll`, `submission`) and with what outcome: fields of the result, or the code of the error.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

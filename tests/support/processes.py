@@ -1,7 +1,5 @@
 """Darkroom as a process of its own, as an operator runs it."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import signal

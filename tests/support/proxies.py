@@ -3,8 +3,6 @@
 Ports, certificates, the log's folder and the address behind are put in; all else is as it is in the file.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

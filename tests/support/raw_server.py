@@ -1,7 +1,5 @@
 """A real server on loopback that says whatever a test has it say, byte by byte; and what it may say."""
 
-from __future__ import annotations
-
 import io
 import os
 import socket

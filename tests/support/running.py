@@ -1,7 +1,5 @@
 """Run Darkroom for the tests of the client and the commands, and run commands."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

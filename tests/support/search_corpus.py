@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF001 - characters that look like others are what is tried
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256

@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF001 - characters that look like others are what is tried
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from unicodedata import normalize
 

@@ -5,8 +5,6 @@ folder in the default run. What the command line names runs in any case: a file,
 Tests that depend on the clock or on a browser are repeated once when they fail, and listed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

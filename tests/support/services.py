@@ -3,8 +3,6 @@
 With DARKROOM_TEST_S3_ENDPOINT, _ACCESS_KEY and _SECRET_KEY set, another S3 server is used instead.
 """
 
-from __future__ import annotations
-
 import os
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A reader of server-sent events for the tests, written by the HTML standard, section 9.2.6."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl

@@ -1,7 +1,5 @@
 """A terminal that a command runs in: what it was sent, and what is on its screen."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty

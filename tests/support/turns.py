@@ -4,8 +4,6 @@ Each test holds a place in the room while it runs, and one that is `alone` holds
 waits at the door first, so that a test which needs the whole room is not passed by for ever.
 """
 
-from __future__ import annotations
-
 import fcntl
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager

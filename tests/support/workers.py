@@ -1,7 +1,5 @@
 """The context of a job's steps, and a worker, on a ledger alone; nothing leaves but through `transport`."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

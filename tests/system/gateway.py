@@ -1,7 +1,5 @@
 """Stand in for Apiframe: take jobs over HTTP, send signed callbacks on demand, and serve images."""
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import io

@@ -1,7 +1,5 @@
 """The installed `darkroom`, run as processes in a folder of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

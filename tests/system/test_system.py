@@ -1,7 +1,5 @@
 """An installed Darkroom, driven as its users and gateways drive it: by HTTP and by its command line alone."""
 
-from __future__ import annotations
-
 import socket
 import uuid
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The log of a process: every line can be read by a program, and none holds a secret."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

@@ -1,7 +1,5 @@
 """The metrics: one list, nothing beside it, true numbers, and no secret or stranger's word in them."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import threading

@@ -1,7 +1,5 @@
 """A bucket that hangs holds up whoever wants something of it, and nobody else."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

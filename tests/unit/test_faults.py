@@ -1,7 +1,5 @@
 """What pydantic finds wrong, in plain sentences after the name of a field."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Names of files, by table: any script, and whatever a hostile prompt may hold."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Media type, size and completeness, held to what Pillow says of the files that it writes."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zipfile

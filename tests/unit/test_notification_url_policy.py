@@ -1,7 +1,5 @@
 """Where notifications may go: as a job is taken in, and at each connection."""
 
-from __future__ import annotations
-
 import time
 from ipaddress import ip_network
 from pathlib import Path

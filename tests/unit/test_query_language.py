@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF001 - full-width characters are what is tried
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

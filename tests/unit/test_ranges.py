@@ -1,7 +1,5 @@
 """Range and conditional headers, by table: RFC 9110, sections 13 and 14."""
 
-from __future__ import annotations
-
 import pytest
 from starlette.datastructures import Headers
 

@@ -1,7 +1,5 @@
 """How many requests one token or address may make: the count itself, and what the routes make of it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading

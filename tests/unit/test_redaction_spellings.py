@@ -1,7 +1,5 @@
 """A secret does not get through in any spelling, and nothing else is lost."""
 
-from __future__ import annotations
-
 import json
 import re
 import string

@@ -2,8 +2,6 @@
 
 # ruff: noqa: RUF001 - full-width digits are what is tried
 
-from __future__ import annotations
-
 from ipaddress import ip_address, ip_network
 
 import pytest

@@ -1,7 +1,5 @@
 """Serve `GET /docs`: the OpenAPI document and guides as one page of plain HTML, without scripts."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

@@ -1,7 +1,5 @@
 """Write the examples of an OpenAPI document: values from its schemas, and code with curl and Python."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Iterator, Mapping
