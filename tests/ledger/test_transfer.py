@@ -162,7 +162,7 @@ def test_what_is_told(folder: Path, url: str) -> None:
     done = command("migrate-ledger", str(folder), url)
     assert done.returncode == 0, done.stderr
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("outputs ")] == ["4,000"]
-    assert "every row is the same" in done.stderr
+    assert "every row is identical" in done.stderr
     assert f'DARKROOM_SECRET_KEYS="$(cat {folder}/secret-key)"' in done.stderr
     again = command("migrate-ledger", str(folder / "ledger.sqlite3"), url)
     assert (again.returncode, "Nothing was changed" in again.stderr) == (0, True)
@@ -194,7 +194,7 @@ def test_a_key_not_given_comes_before_others(folder: Path, url: str) -> None:
     [
         ("nothing", "{url}", 1, "There is no ledger at nothing"),
         ("darkroom-data", "sqlite:///other", 2, "TO must be the URL of a PostgreSQL database"),
-        ("darkroom-data", "postgresql://u:a@b@h/db", 2, "percent-encoded"),
+        ("darkroom-data", "postgresql://u:a@b@h/db", 2, "percent-encode"),
         ("darkroom-data", "postgresql://u:pass-of-the-database@127.0.0.1:1/x", 1, "x at 127.0.0.1:1"),
         ("{url}", "{url}", 2, "pg_dump"),
     ],
