@@ -179,12 +179,14 @@ class Database:
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
-        with self._engine.connect() as connection:
-            try:
+        pool = self._engine.pool
+        try:
+            with self._engine.connect() as connection:
                 yield connection
-            finally:
-                if self._closed and not connection.invalidated:
-                    connection.detach()
+        finally:
+            if self._closed:
+                # It went back to a pool that was emptied before.
+                pool.dispose()
 
 
 def inserted(connection: Connection, statement: Insert) -> bool:

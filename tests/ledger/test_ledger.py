@@ -3,7 +3,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 import storage
 from storage.errors import Conflict, LeaseLost, Misconfigured, NotFound, Unavailable
@@ -410,3 +410,12 @@ def _fail(ledger: Ledger) -> Job:
     ledger.add_deliveries([offer(body=b"wakes it")])
     (job,) = ledger.claim("w", 1)
     return ledger.move(job, Status.FAILED, "w", error=JobError("x", "y", "gateway"))
+
+
+def test_a_connection_in_use_at_the_close_is_closed(database: Database) -> None:
+    event.listen(database._engine, "checkin", lambda *_: database.close(), once=True)
+    with database.read() as connection:
+        driver = connection.connection.dbapi_connection
+    assert driver is not None
+    with pytest.raises(Exception, match="closed"):
+        driver.cursor().execute("SELECT 1")
