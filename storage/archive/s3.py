@@ -130,7 +130,7 @@ def client_config(*, path_style: bool, checksums: Checksums, connections: int) -
         # `virtual` and not `auto`: URLs of AWS then have the region's host and need no redirect.
         s3={"addressing_style": "path" if path_style else "virtual"},
         request_checksum_calculation=checksums,
-        response_checksum_validation=checksums,
+        response_checksum_validation="when_required",  # asked for where a whole object is read
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,

@@ -474,3 +474,13 @@ def test_only_what_a_probe_left_is_swept_up(store: ObjectStore) -> None:
     early = Early(store._client, store._links, bucket=store._bucket, on_aws=False)
     conformance.probe(early)
     assert {found.key for found in store.list("darkroom-probes/")} == {*FOREIGN}
+
+
+def test_a_range_is_not_held_to_the_checksum_of_the_whole(answers: Any) -> None:
+    whole = base64.b64encode(hashlib.sha256(b"0123456789").digest()).decode()
+    headers = {"content-range": "bytes 0-3/10", "x-amz-checksum-sha256": whole}
+    _, store = answers((206, "0123", headers), (200, "other", {"x-amz-checksum-sha256": whole}))
+    with store.stream("key", byte_range="bytes=0-3") as stream:
+        assert b"".join(stream.chunks) == b"0123"
+    with pytest.raises(Corrupt):
+        store.read("key", max_bytes=100)
