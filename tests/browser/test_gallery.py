@@ -96,12 +96,12 @@ def test_the_keyboard_is_enough(open_page: Open) -> None:
     older = page.locator("#older").get_attribute("href") or ""
     # Keys that select text or scroll a part of the page lead nowhere else.
     page.keyboard.press("Shift+ArrowRight")
-    page.get_by_text("Show it here").click()
+    page.get_by_text("Show the record").click()
     page.get_by_label("The record", exact=True).focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_timeout(300)
     expect(page).to_have_url(re.compile(re.escape(second)))
-    page.get_by_text("Show it here").focus()
+    page.get_by_text("Show the record").focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_url(lambda url: url.endswith(older))
     page.keyboard.press("Escape")
@@ -167,7 +167,7 @@ def test_a_file_is_known_by_its_bytes(open_page: Open, shown: Live, scripts: boo
     page, _ = open_page("/find", READER, java_script_enabled=scripts)
     for content, answer in (
         (image, "Yes, this picture is in the archive."),
-        (image + b"!", "No picture here has these"),
+        (image + b"!", "No picture in the archive has these"),
     ):
         file: FilePayload = {"name": "kite.jpg", "mimeType": "image/jpeg", "buffer": content}
         page.get_by_label("Find this picture").set_input_files(file)

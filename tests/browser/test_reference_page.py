@@ -21,8 +21,8 @@ def test_it_can_be_read_by_everybody(open_page: Open) -> None:
 def test_a_link_leads_to_an_operation_and_on_to_a_schema(open_page: Open) -> None:
     page, _ = open_page("/docs")
     page.get_by_role("navigation").get_by_role("link", name="POST /v1/jobs", exact=True).click()
-    operation = page.get_by_role("article", name="Take a job in.")
-    assert operation.get_by_role("heading", name="Take a job in.").is_visible()
+    operation = page.get_by_role("article", name="Submit a job.")
+    assert operation.get_by_role("heading", name="Submit a job.").is_visible()
     assert "#submit_job" in page.url
     operation.get_by_role("link", name="SubmitBody").click()
     assert page.get_by_role("article", name="SubmitBody object").is_visible()

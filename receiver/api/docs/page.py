@@ -119,7 +119,9 @@ def prose(text: str, below: int = 0) -> Markup:
     for token in tokens:
         if token.type.startswith("heading"):
             token.tag = f"h{int(token.tag[1:]) + below}"
-    return Markup(_markdown.renderer.render(tokens, _markdown.options, {}))  # noqa: S704 - it is escaped
+    html = _markdown.renderer.render(tokens, _markdown.options, {})
+    # A block that scrolls must be reachable by keyboard.
+    return Markup(html.replace("<pre>", '<pre tabindex="0">'))  # noqa: S704 - it is escaped
 
 
 def line(text: str) -> Markup:
