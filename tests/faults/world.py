@@ -153,7 +153,7 @@ class World:
         self._children.append(child)
         return child
 
-    def await_up(self, within_s: float = 20) -> None:
+    def await_up(self, within_s: float = 60) -> None:
         deadline = monotonic() + within_s
         where = ("127.0.0.1", int(self.variables["DARKROOM_PORT"]))
         while True:

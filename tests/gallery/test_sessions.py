@@ -76,7 +76,7 @@ def test_a_wrong_token_begins_no_session(hung: Hung, token: str) -> None:
         answer = client.post("/sign-in", data={"token": token, "next": "/jobs"})
         asked = page(answer, 401)
         assert "set-cookie" not in answer.headers
-        assert "not known" in asked.text
+        assert "unknown here" in asked.text
         assert asked.all("input", name="next")[0]["value"] == "/jobs"
         assert "value" not in asked.one("token") or not asked.one("token")["value"]
 

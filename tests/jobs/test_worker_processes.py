@@ -52,9 +52,9 @@ def silent(error: Exception) -> None:
 
 def made(process: Process) -> str:
     """Submit a job and wait for it: its status."""
-    with httpx.Client(base_url=process.url, trust_env=False, timeout=40) as http:
+    with httpx.Client(base_url=process.url, trust_env=False, timeout=75) as http:
         job = http.post("/v1/jobs", json=IMAGEN).json()
-        return str(http.get(f"/v1/jobs/{job['id']}", params={"wait": 30}).json()["status"])
+        return str(http.get(f"/v1/jobs/{job['id']}", params={"wait": 60}).json()["status"])
 
 
 def workers(process: Process) -> list[psutil.Process]:

@@ -12,7 +12,7 @@ import pytest
 EXHAUSTIVE_FOLDERS = frozenset({"browser", "deploy", "docs", "faults"})
 LEFT_OUT = pytest.StashKey[int]()
 LEFT_OUT_OF_WORKER = "left_out"
-WORKERS, WORKERS_FOR_ALL = 2, 4
+WORKERS, WORKERS_FOR_ALL = 2, 3
 TESTS = Path(__file__).parents[1]
 
 
