@@ -10,7 +10,7 @@ before it.
     http/           what every request passes           callbacks/  the webhook endpoint
     thumbnails/     made in confined processes          notifications/  outgoing webhooks
     jobs/           the worker and its steps            api/        one file a resource
-    gallery/        one file a page                     asgi, service, app  the whole, connected
+    gallery/        one file a page                     service, app  the whole, connected
     cli/ demo/      what people start                   client/ export/  what programs use
     sandbox/        a stand-in for the gateways, which imports none of the above but errors
 

@@ -15,7 +15,6 @@ import structlog
 
 from receiver.api.health import Health, oldest_result
 from receiver.api.metrics import MetricsPage
-from receiver.asgi import Part, Web, routes_of
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
 from receiver.callbacks.tokens import CallbackUrls
@@ -23,14 +22,14 @@ from receiver.http.admission import Admission
 from receiver.http.auth import Access
 from receiver.http.limits import Limits
 from receiver.http.middleware import handlers
-from receiver.http.routing import Served
+from receiver.http.routing import Served, routes_of
 from receiver.http.server import Connections
 from receiver.http.sessions import Sessions
 from receiver.jobs.metrics import from_ledger, from_pauses, from_process, from_results
 from receiver.keyring import secret_keys
 from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
 from receiver.schedule import Timing, system_clock
-from receiver.service import JobParts, Role, Service
+from receiver.service import JobParts, Role, Service, Web
 from receiver.settings import DownloadSettings, Settings, WorkerSettings, require, variable
 from receiver.telemetry.metrics import Metrics
 from storage.archive.keys import Keys
@@ -120,9 +119,8 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
         metrics=base.metrics,
     )
     health = _health(base, jobs)
-    parts: list[Part] = [callbacks] if base.role in {Role.ALL, Role.CALLBACKS} else []
-    parts += [health, MetricsPage(base.metrics, base.admission)]
-    routes = routes_of(parts)
+    public = [callbacks] if base.role in {Role.ALL, Role.CALLBACKS} else []
+    routes = routes_of(base.admission, *public, health, MetricsPage(base.metrics))
     if jobs is not None and base.role in {Role.ALL, Role.API}:
         web = _api(base, jobs, health, arrived, routes)
     else:
@@ -199,12 +197,11 @@ def _api(
 ) -> Web:
     """Connect the API and the gallery; `others` are the routes that are described with them."""
     from receiver.api.events import EventsPage
-    from receiver.api.facets import Counting
     from receiver.api.images import Links
     from receiver.api.jobs import Api
     from receiver.api.notifications import NotificationRoutes
     from receiver.api.openapi import Described
-    from receiver.api.usage import UsageApi
+    from receiver.api.usage import Counting
     from receiver.gallery.routes import gallery
     from receiver.http.bucket_threads import BucketThreads
     from storage.search.facets import Facets
@@ -232,15 +229,15 @@ def _api(
         queued=queued,
         clock=clock,
     )
-    parts: list[Part] = [
+    routes = routes_of(
+        admission,
         api,
-        Links(search, store, archive, thumbnails, turns, admission, settings.s3.link_lifetime),
-        Counting(facets, admission, clock),
-        UsageApi(usage, admission, clock),
-        EventsPage(jobs.subscriptions, admission),
-        NotificationRoutes(base.notifications, admission, jobs.notifier.wake, clock),
-    ]
-    described = Described([*routes_of(parts), *others], tokens=not admission.access.open)
+        Links(search, store, archive, thumbnails, turns, settings.s3.link_lifetime),
+        Counting(facets, usage, clock),
+        EventsPage(jobs.subscriptions),
+        NotificationRoutes(base.notifications, jobs.notifier.wake, clock),
+    )
+    described = Described([*routes, *others], admission)
     public_url, max_upload = settings.public_url, settings.download.max_bytes
     pages = gallery(api, facets, usage, archive, health, turns, public_url=public_url, max_upload=max_upload)
     return Web([*described.routes, *pages.routes], pages.frame.handlers(handlers()), thumbnails)

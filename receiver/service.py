@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
+from starlette.types import ExceptionHandler
 
 from receiver.api.health import Health
-from receiver.asgi import Web
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
+from receiver.http.middleware import RequestMiddleware
 from receiver.http.server import Connections
 from receiver.resources import Bucket, Resources
 from receiver.telemetry.metrics import Metrics
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from receiver.jobs.worker import Worker
     from receiver.jobs.worker_processes import RunWorker, WorkerProcesses
     from receiver.notifications.sender import Notifier
+    from receiver.thumbnails.cache import Thumbnails
 
 log = structlog.get_logger("darkroom.service")
 
@@ -87,6 +91,16 @@ class JobParts:
         self.client.close()
         if work:
             self.worker.join(JOIN_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Web:
+    """What a role serves."""
+
+    routes: Sequence[BaseRoute]
+    error_handlers: Mapping[Any, ExceptionHandler]
+    thumbnails: Thumbnails | None = None
+    """To be closed when the service stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +168,12 @@ class Service:
             finally:
                 self.stop(work=here)
 
-        return self.web.app(self.metrics, lifespan)
+        app = Starlette(
+            routes=list(self.web.routes),
+            middleware=[Middleware(RequestMiddleware, metrics=self.metrics)],
+            exception_handlers=dict(self.web.error_handlers),
+            lifespan=lifespan,
+        )
+        # A redirect would swallow callbacks: senders do not follow one.
+        app.router.redirect_slashes = False
+        return app

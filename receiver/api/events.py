@@ -15,8 +15,7 @@ from starlette.types import Receive, Scope, Send
 from receiver.api.query_params import EVENT_ID, EventQuery
 from receiver.api.subscriptions import Reset, Subscriber, Subscriptions
 from receiver.errors import TooManyWaiting
-from receiver.http.admission import Admission
-from receiver.http.routing import Answer, Header, Operation, Served, guarded
+from receiver.http.routing import Answer, Header, Operation
 from receiver.schemas import events as schemas
 from storage.errors import StorageError
 from storage.ledger.events import Event, EventPosition
@@ -33,19 +32,9 @@ RETRY_MS = 2000
 NOWHERE = EventPosition(sys.maxsize)
 """A position that no ledger has."""
 
-
 LAST_EVENT_ID = Header(
     "Last-Event-ID",
     "The `id` of the last event that you have: the stream continues after it. Browsers send it.",
-)
-EVENTS = Operation(
-    "GET /v1/events",
-    "follow_events",
-    scope="read",
-    query=EventQuery,
-    headers=(LAST_EVENT_ID,),
-    answers={200: Answer(schemas.SentEvent, "Server-sent events, each like this.", media_types=(STREAM,))},
-    errors=(TooManyWaiting,),
 )
 
 
@@ -54,12 +43,16 @@ class EventsPage:
     """The route `GET /v1/events`."""
 
     waiters: Subscriptions
-    admission: Admission
 
-    def routes(self) -> list[Served]:
-        """The routes of this part."""
-        return [guarded(EVENTS, self.follow, self.admission)]
-
+    @Operation(
+        "GET /v1/events",
+        "follow_events",
+        headers=(LAST_EVENT_ID,),
+        answers={
+            200: Answer(schemas.SentEvent, "Server-sent events, each like this.", media_types=(STREAM,))
+        },
+        errors=(TooManyWaiting,),
+    )
     async def follow(self, request: Request, query: EventQuery) -> Response:
         """Follow jobs and outputs as server-sent events, from now on or after the event `since`.
 

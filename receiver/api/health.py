@@ -10,8 +10,7 @@ from starlette.responses import Response
 from receiver.api.responses import json_response
 from receiver.cache import TtlCache
 from receiver.errors import DarkroomError, Unready
-from receiver.http.query import NoQuery
-from receiver.http.routing import Answer, Operation, Served
+from receiver.http.routing import Answer, Operation
 from receiver.schemas.status import Alive, Readiness
 from storage.errors import StorageError
 from storage.models import Clock
@@ -21,18 +20,6 @@ log = structlog.get_logger("darkroom.health")
 REMEMBERED_S = 2.0
 """The TTL of the cached checks: the route is public, and a check costs something."""
 
-HEALTHZ = Operation(
-    "GET /healthz", "check_health", query=NoQuery, answers={200: Answer(Alive, "The process runs.")}
-)
-READYZ = Operation(
-    "GET /readyz",
-    "check_readiness",
-    query=NoQuery,
-    answers={
-        200: Answer(Readiness, "Every part can be used."),
-        503: Answer(Readiness, "A part cannot be used now."),
-    },
-)
 
 Check = Callable[[], None]
 """Returns if a part can be used now, and raises an error that says why not."""
@@ -55,14 +42,20 @@ class Health:
         # Of their own: requests wait for the first result, and it may hang with the bucket.
         self._threads = CapacityLimiter(ASKING)
 
-    def routes(self) -> list[Served]:
-        """The routes of this part."""
-        return [Served(HEALTHZ, self.healthz), Served(READYZ, self.readyz)]
-
+    @Operation("GET /healthz", "check_health", answers={200: Answer(Alive, "The process runs.")}, scope=None)
     async def healthz(self, _request: Request) -> Response:
         """Return that the process is alive."""
         return json_response(Alive(status="ok"))
 
+    @Operation(
+        "GET /readyz",
+        "check_readiness",
+        answers={
+            200: Answer(Readiness, "Every part can be used."),
+            503: Answer(Readiness, "A part cannot be used now."),
+        },
+        scope=None,
+    )
     async def readyz(self, _request: Request) -> Response:
         """Return whether every part can be used: 200, or 503 and what is wrong with which."""
         found = await to_thread.run_sync(self.ask, limiter=self._threads)

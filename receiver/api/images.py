@@ -16,11 +16,9 @@ from starlette.types import Receive, Scope, Send
 from receiver.api.filenames import EXTENSIONS, file_name
 from receiver.api.query_params import ImageQuery
 from receiver.errors import NoSuchThing, NoThumbnail, UnsatisfiableRange
-from receiver.http.admission import Admission
 from receiver.http.bucket_threads import BucketThreads
-from receiver.http.query import NoQuery
 from receiver.http.ranges import ByteRange, is_not_modified, requested_range
-from receiver.http.routing import Answer, Header, Operation, Served, guarded
+from receiver.http.routing import Answer, Header, Operation
 from receiver.schemas.types import DIGEST_EXAMPLE, OutputId
 from receiver.thumbnails.cache import RECIPE, Thumbnails
 from storage.archive.archive import Archive
@@ -58,43 +56,6 @@ IF_RANGE = Header(
 )
 PART = Header("Content-Range", "Which bytes these are.")
 
-IMAGE = Operation(
-    "GET /v1/outputs/{id}/image",
-    "fetch_image",
-    scope="read",
-    path={"id": OutputId},
-    query=ImageQuery,
-    headers=(IF_NONE_MATCH, RANGE, IF_RANGE),
-    answers={
-        307: Answer(None, "A fresh link to the image.", (Header("Location", "A presigned link."),)),
-        200: Answer(bytes, "The image, with `?stream=1`.", (ETAG, NAMED, KEEP), IMAGES),
-        206: Answer(bytes, "The requested range.", (ETAG, NAMED, KEEP, PART), IMAGES),
-        304: Answer(None, "Not modified.", (ETAG, KEEP)),
-    },
-    errors=(UnsatisfiableRange,),
-)
-THUMBNAIL = Operation(
-    "GET /v1/outputs/{id}/thumbnail",
-    "fetch_thumbnail",
-    scope="read",
-    path={"id": OutputId},
-    query=NoQuery,
-    headers=(IF_NONE_MATCH,),
-    answers={
-        200: Answer(bytes, "The thumbnail.", (ETAG, NAMED, KEEP), (MEDIA_TYPE,)),
-        304: Answer(None, "Not modified.", (ETAG, KEEP)),
-    },
-    errors=(NoThumbnail,),
-)
-RECORD = Operation(
-    "GET /v1/outputs/{id}/record",
-    "show_record",
-    scope="read",
-    path={"id": OutputId},
-    query=NoQuery,
-    answers={200: Answer(dict[str, Any], "The record, as it is in the bucket.")},
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Links:
@@ -105,18 +66,22 @@ class Links:
     archive: Archive
     thumbnails: Thumbnails
     bucket: BucketThreads
-    admission: Admission
     lifetime_s: int
     """How long a presigned link works."""
 
-    def routes(self) -> list[Served]:
-        """The routes of this part."""
-        return [
-            guarded(IMAGE, self.image, self.admission),
-            guarded(THUMBNAIL, self.thumbnail, self.admission),
-            guarded(RECORD, self.record, self.admission),
-        ]
-
+    @Operation(
+        "GET /v1/outputs/{id}/image",
+        "fetch_image",
+        path={"id": OutputId},
+        headers=(IF_NONE_MATCH, RANGE, IF_RANGE),
+        answers={
+            307: Answer(None, "A fresh link to the image.", (Header("Location", "A presigned link."),)),
+            200: Answer(bytes, "The image, with `?stream=1`.", (ETAG, NAMED, KEEP), IMAGES),
+            206: Answer(bytes, "The requested range.", (ETAG, NAMED, KEEP, PART), IMAGES),
+            304: Answer(None, "Not modified.", (ETAG, KEEP)),
+        },
+        errors=(UnsatisfiableRange,),
+    )
     async def image(self, request: Request, query: ImageQuery) -> Response:
         """Fetch an output's image: a redirect to a fresh presigned link, or the image with `?stream=1`."""
         found = await self._find(request)
@@ -142,7 +107,18 @@ class Links:
             return Response(headers=headers)
         return await self.bucket.run(partial(self._streamed, output, part, headers))
 
-    async def thumbnail(self, request: Request, _query: NoQuery) -> Response:
+    @Operation(
+        "GET /v1/outputs/{id}/thumbnail",
+        "fetch_thumbnail",
+        path={"id": OutputId},
+        headers=(IF_NONE_MATCH,),
+        answers={
+            200: Answer(bytes, "The thumbnail.", (ETAG, NAMED, KEEP), (MEDIA_TYPE,)),
+            304: Answer(None, "Not modified.", (ETAG, KEEP)),
+        },
+        errors=(NoThumbnail,),
+    )
+    async def thumbnail(self, request: Request) -> Response:
         """Fetch an output's thumbnail: WebP, 512 pixels at the longer side, made when first asked for.
 
         It is upright, in sRGB and without metadata; of an animation it shows the first frame.
@@ -157,7 +133,13 @@ class Links:
         headers["content-disposition"] = _disposition(found, "inline", ending="-thumbnail.webp")
         return Response(made, headers=headers, media_type=MEDIA_TYPE)
 
-    async def record(self, request: Request, _query: NoQuery) -> Response:
+    @Operation(
+        "GET /v1/outputs/{id}/record",
+        "show_record",
+        path={"id": OutputId},
+        answers={200: Answer(dict[str, Any], "The record, as it is in the bucket.")},
+    )
+    async def record(self, request: Request) -> Response:
         """Show the record of an output's job, as it is in the bucket; of several the newest one.
 
         A job has none until its images are archived.

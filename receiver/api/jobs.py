@@ -9,22 +9,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver import errors
 from receiver.api.query_params import JobQuery, OutputQuery, WaitQuery
 from receiver.api.responses import LINK, json_response, page_response
 from receiver.api.subscriptions import Subscriptions
-from receiver.errors import (
-    IdempotencyConflict,
-    NeedsResubmit,
-    NoSuchThing,
-    NotRetryable,
-    TooManyWaiting,
-    UnknownGateway,
-    UnsupportedParameter,
-)
 from receiver.http.admission import Admission
 from receiver.http.limits import read_body
-from receiver.http.query import NoQuery
-from receiver.http.routing import Answer, Body, Header, Operation, Served, guarded
+from receiver.http.routing import Answer, Body, Header, Operation
 from receiver.jobs.retry import Retrier
 from receiver.jobs.submit import Submitter
 from receiver.schemas.job import Job, JobPage, timeline
@@ -48,77 +39,6 @@ IDEMPOTENCY_KEY = Header(
 )
 JOB_AT = Header("Location", "The path of the job.")
 
-SUBMIT = Operation(
-    "POST /v1/jobs",
-    "submit_job",
-    scope="submit",
-    query=NoQuery,
-    headers=(IDEMPOTENCY_KEY,),
-    body=Body(SubmitBody, f"What to generate, in {MAX_BODY} bytes at most."),
-    answers={
-        202: Answer(Job, "The job was accepted, and is stored in the ledger.", (JOB_AT,)),
-        200: Answer(Job, "The job that was created earlier with this Idempotency-Key.", (JOB_AT,)),
-    },
-    errors=(UnknownGateway, UnsupportedParameter, IdempotencyConflict),
-)
-JOBS = Operation(
-    "GET /v1/jobs",
-    "list_jobs",
-    scope="read",
-    query=JobQuery,
-    answers={200: Answer(JobPage, "A page of jobs.", (LINK,))},
-    errors=(NoSuchThing,),
-)
-JOB = Operation(
-    "GET /v1/jobs/{id}",
-    "show_job",
-    scope="read",
-    path={"id": JobId},
-    query=WaitQuery,
-    answers={200: Answer(Job, "The job, with its timeline.")},
-    errors=(TooManyWaiting,),
-)
-RETRY = Operation(
-    "POST /v1/jobs/{id}/retry",
-    "retry_job",
-    scope="submit",
-    path={"id": JobId},
-    query=NoQuery,
-    body=Body(RetryBody, "Whether to submit it again; the body may be left out.", needed=False),
-    answers={200: Answer(Job, "The job, which continues.")},
-    errors=(NotRetryable, NeedsResubmit),
-)
-OUTPUTS = Operation(
-    "GET /v1/outputs",
-    "list_outputs",
-    scope="read",
-    query=OutputQuery,
-    answers={200: Answer(OutputPage, "A page of outputs.", (LINK,))},
-    errors=(NoSuchThing,),
-)
-OUTPUT = Operation(
-    "GET /v1/outputs/{id}",
-    "show_output",
-    scope="read",
-    path={"id": OutputId},
-    query=NoQuery,
-    answers={200: Answer(Output, "The output, with its job.")},
-)
-STATUS = Operation(
-    "GET /v1/status",
-    "show_status",
-    scope="read",
-    query=NoQuery,
-    answers={200: Answer(ServiceStatus, "Job counts, in total and by gateway.")},
-)
-GATEWAYS = Operation(
-    "GET /v1/gateways",
-    "show_gateways",
-    scope="read",
-    query=NoQuery,
-    answers={200: Answer(Gateways, "The gateways.")},
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Api:
@@ -136,20 +56,19 @@ class Api:
     """Called when a job is due at once: created, or put back to work."""
     clock: Clock
 
-    def routes(self) -> list[Served]:
-        """The routes of this part."""
-        return [
-            guarded(SUBMIT, self.submit, self.admission),
-            guarded(JOBS, self.jobs, self.admission),
-            guarded(JOB, self.job, self.admission),
-            guarded(RETRY, self.retry, self.admission),
-            guarded(OUTPUTS, self.outputs, self.admission),
-            guarded(OUTPUT, self.output, self.admission),
-            guarded(STATUS, self.status, self.admission),
-            guarded(GATEWAYS, self.gateways, self.admission),
-        ]
-
-    async def submit(self, request: Request, _query: NoQuery) -> Response:
+    @Operation(
+        "POST /v1/jobs",
+        "submit_job",
+        scope="submit",
+        headers=(IDEMPOTENCY_KEY,),
+        body=Body(SubmitBody, f"What to generate, in {MAX_BODY} bytes at most."),
+        answers={
+            202: Answer(Job, "The job was accepted, and is stored in the ledger.", (JOB_AT,)),
+            200: Answer(Job, "The job that was created earlier with this Idempotency-Key.", (JOB_AT,)),
+        },
+        errors=(errors.UnknownGateway, errors.UnsupportedParameter, errors.IdempotencyConflict),
+    )
+    async def submit(self, request: Request) -> Response:
         """Submit a job."""
         return await run_in_threadpool(self._submit, request, await self._body(request))
 
@@ -168,6 +87,12 @@ class Api:
             self.queued()
         return json_response(self._job(job.id), 202 if new else 200, {"location": f"/v1/jobs/{job.id}"})
 
+    @Operation(
+        "GET /v1/jobs",
+        "list_jobs",
+        answers={200: Answer(JobPage, "A page of jobs.", (LINK,))},
+        errors=(errors.NoSuchThing,),
+    )
     def jobs(self, request: Request, query: JobQuery) -> Response:
         """List jobs, newest first."""
         page = self.search.jobs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
@@ -175,6 +100,13 @@ class Api:
         jobs = tuple(Job.of(job, ids[job.id]) for job in page.rows)
         return page_response(request, JobPage(jobs=jobs, next_cursor=page.next_cursor))
 
+    @Operation(
+        "GET /v1/jobs/{id}",
+        "show_job",
+        path={"id": JobId},
+        answers={200: Answer(Job, "The job, with its timeline.")},
+        errors=(errors.TooManyWaiting,),
+    )
     async def job(self, request: Request, query: WaitQuery) -> Response:
         """Show one job; with `?wait=` seconds, once it is finished or that time has passed."""
         job_id = request.path_params["id"]
@@ -182,7 +114,16 @@ class Api:
             await self.waiters.until(request, self._finished, job_id, within_s=query.wait)
         return json_response(await run_in_threadpool(self._job, job_id))
 
-    async def retry(self, request: Request, _query: NoQuery) -> Response:
+    @Operation(
+        "POST /v1/jobs/{id}/retry",
+        "retry_job",
+        scope="submit",
+        path={"id": JobId},
+        body=Body(RetryBody, "Whether to submit it again; the body may be left out.", needed=False),
+        answers={200: Answer(Job, "The job, which continues.")},
+        errors=(errors.NotRetryable, errors.NeedsResubmit),
+    )
+    async def retry(self, request: Request) -> Response:
         """Put a failed or partial job back to work."""
         body = parse_body(RetryBody, await self._body(request) or b"{}")
         job_id = str(request.path_params["id"])
@@ -193,24 +134,42 @@ class Api:
         self.queued()
         return json_response(self._job(job_id))
 
+    @Operation(
+        "GET /v1/outputs",
+        "list_outputs",
+        answers={200: Answer(OutputPage, "A page of outputs.", (LINK,))},
+        errors=(errors.NoSuchThing,),
+    )
     def outputs(self, request: Request, query: OutputQuery) -> Response:
         """Search outputs, those of the newest job first."""
         page = self.search.outputs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
         outputs = tuple(Output.of(found.output, found.job) for found in page.rows)
         return page_response(request, OutputPage(outputs=outputs, next_cursor=page.next_cursor))
 
-    def output(self, request: Request, _query: NoQuery) -> Response:
+    @Operation(
+        "GET /v1/outputs/{id}",
+        "show_output",
+        path={"id": OutputId},
+        answers={200: Answer(Output, "The output, with its job.")},
+    )
+    def output(self, request: Request) -> Response:
         """Show one output, with everything that made it."""
         found = self.search.output(request.path_params["id"])
         job = Job.of(found.job, [found.output.id])
         return json_response(Output.of(found.output, found.job, job=job))
 
-    def status(self, _request: Request, _query: NoQuery) -> Response:
+    @Operation(
+        "GET /v1/status",
+        "show_status",
+        answers={200: Answer(ServiceStatus, "Job counts, in total and by gateway.")},
+    )
+    def status(self, _request: Request) -> Response:
         """Show whether every accepted job is accounted for, and how many are in each state."""
         pages = self.ledger.job_counts()
         return json_response(ServiceStatus.of_gateways(total(list(pages.values())), pages, self.clock()))
 
-    def gateways(self, _request: Request, _query: NoQuery) -> Response:
+    @Operation("GET /v1/gateways", "show_gateways", answers={200: Answer(Gateways, "The gateways.")})
+    def gateways(self, _request: Request) -> Response:
         """Show the state of the gateways and their image hosts."""
         circuits = self.circuits.every()
         names = sorted(self.submitter.context.gateways)

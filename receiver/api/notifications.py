@@ -9,9 +9,8 @@ from starlette.responses import Response
 
 from receiver.api.query_params import Moment
 from receiver.api.responses import LINK, json_response, page_response
-from receiver.http.admission import Admission
-from receiver.http.query import NoQuery, Query
-from receiver.http.routing import Answer, Operation, Served, guarded
+from receiver.http.query import Query
+from receiver.http.routing import Answer, Operation
 from receiver.query.times import read_moment
 from receiver.schemas.notification import Notification, NotificationPage
 from receiver.schemas.types import JobId, NotificationId
@@ -34,37 +33,20 @@ class NotificationQuery(Query):
     """The `next_cursor` of the previous page."""
 
 
-LIST = Operation(
-    "GET /v1/notifications",
-    "list_notifications",
-    scope="read",
-    query=NotificationQuery,
-    answers={200: Answer(NotificationPage, "A page of notifications.", (LINK,))},
-)
-REPLAY = Operation(
-    "POST /v1/notifications/{id}/replay",
-    "replay_notification",
-    scope="submit",
-    path={"id": NotificationId},
-    query=NoQuery,
-    answers={200: Answer(Notification, "The notification, waiting to be sent.")},
-)
-
-
 @dataclass(frozen=True, slots=True)
 class NotificationRoutes:
     """The routes under `/v1/notifications`."""
 
     notifications: Notifications
-    admission: Admission
     owed: Callable[[], None]
     """Called when one is due."""
     clock: Clock
 
-    def routes(self) -> list[Served]:
-        """The routes of this part."""
-        return [guarded(LIST, self.list, self.admission), guarded(REPLAY, self.replay, self.admission)]
-
+    @Operation(
+        "GET /v1/notifications",
+        "list_notifications",
+        answers={200: Answer(NotificationPage, "A page of notifications.", (LINK,))},
+    )
     def list(self, request: Request, query: NotificationQuery) -> Response:
         """List notifications, those of the newest job first."""
         since = None if query.since is None else read_moment(query.since, self.clock())
@@ -74,7 +56,14 @@ class NotificationRoutes:
         shown = tuple(Notification.of(one) for one in page.rows)
         return page_response(request, NotificationPage(notifications=shown, next_cursor=page.next_cursor))
 
-    def replay(self, request: Request, _query: NoQuery) -> Response:
+    @Operation(
+        "POST /v1/notifications/{id}/replay",
+        "replay_notification",
+        scope="submit",
+        path={"id": NotificationId},
+        answers={200: Answer(Notification, "The notification, waiting to be sent.")},
+    )
+    def replay(self, request: Request) -> Response:
         """Send a notification again, even if it was delivered; its tries are counted from 0."""
         one = self.notifications.replay(request.path_params["id"])
         self.owed()

@@ -13,8 +13,9 @@ from starlette.responses import JSONResponse, Response
 from receiver.api.docs.page import Reference
 from receiver.api.docs.samples import add_examples
 from receiver.errors import DarkroomError
-from receiver.http.query import TAG_FILTER, NoQuery, Tagged
-from receiver.http.routing import Answer, Header, Operation, Served, adapter
+from receiver.http.admission import Admission
+from receiver.http.query import TAG_FILTER, Tagged
+from receiver.http.routing import Answer, Header, Operation, Served, adapter, routes_of
 from receiver.schemas.notification import Message
 from receiver.schemas.problem import Problem
 from receiver.version import installed_version
@@ -25,13 +26,6 @@ Darkroom submits prompts to image gateways, and archives the images.
 Errors are `application/problem+json` (RFC 9457) with a `code`: 404 for an unknown path, 405 with `Allow` for
 an unknown method. `HEAD` works wherever `GET` does. Every response has an `X-Request-Id`: the request's own,
 if it had a valid one. More fields may be added to any response."""
-
-OPENAPI = Operation(
-    "GET /openapi.json",
-    "describe",
-    query=NoQuery,
-    answers={200: Answer(dict[str, Any], "An OpenAPI 3.1 document.")},
-)
 
 JSON = "application/json"
 PROBLEM = "application/problem+json"
@@ -64,13 +58,18 @@ TAGS = {
 class Described:
     """Serve `GET /openapi.json` and `GET /docs`, which hold nothing secret and need no token."""
 
-    def __init__(self, routes: Sequence[Served], *, tokens: bool) -> None:
-        """Describe these routes and those of the description. `tokens`: whether the API asks for one."""
-        reference = Reference(self.document)
-        self.routes = [*routes, Served(OPENAPI, self.openapi), *reference.routes()]
-        self._tokens = tokens
+    def __init__(self, routes: Sequence[Served], admission: Admission) -> None:
+        """Describe these routes and those of the description."""
+        self.routes = [*routes, *routes_of(admission, self, Reference(self.document))]
+        self._tokens = not admission.access.open
         self._made: dict[str, Any] | None = None
 
+    @Operation(
+        "GET /openapi.json",
+        "describe",
+        answers={200: Answer(dict[str, Any], "An OpenAPI 3.1 document.")},
+        scope=None,
+    )
     async def openapi(self, _request: Request) -> Response:
         """Describe this API in OpenAPI 3.1."""
         return JSONResponse(self.document())
@@ -156,7 +155,7 @@ class _Writer:
             made["security"] = [needed] if self._tokens else [{}, needed]
         needs = "no token" if operation.scope is None else f"a token of scope `{operation.scope}`"
         made["description"] = f"{more}\n\nNeeds {needs}.".strip()
-        if parameters := list(self._parameters(operation)):
+        if parameters := list(self._parameters(route)):
             made["parameters"] = parameters
         if (body := operation.body) is not None:
             content = {JSON: {"schema": self._schema(body.kind, "validation")}}
@@ -187,16 +186,16 @@ class _Writer:
             },
         }
 
-    def _parameters(self, operation: Operation[Any]) -> Iterator[dict[str, Any]]:
-        for name, kind in operation.path.items():
+    def _parameters(self, route: Served) -> Iterator[dict[str, Any]]:
+        for name, kind in route.operation.path.items():
             yield {"name": name, "in": "path", "required": True, "schema": self._schema(kind)}
-        for header in operation.headers:
+        for header in route.operation.headers:
             one = {"name": header.name, "in": "header", "description": header.meaning}
             yield one | {"schema": self._schema(header.kind, "validation")}
-        query = self._schema(operation.query, "validation", by_name=False)
+        query = self._schema(route.query, "validation", by_name=False)
         for name, schema in query.get("properties", {}).items():
             yield {"name": name, "in": "query", **_apart(schema)}
-        if issubclass(operation.query, Tagged):
+        if issubclass(route.query, Tagged):
             tags: dict[str, Any] = {"type": "object", "propertyNames": {"pattern": TAG_FILTER}}
             tags["examples"] = [{"tag.campaign": "autumn"}]
             tags["additionalProperties"] = query["additionalProperties"]
@@ -212,7 +211,7 @@ class _Writer:
             made["content"] = dict.fromkeys(answer.media_types, schema)
         return made
 
-    def _errors(self, operation: Operation[Any]) -> dict[str, Any]:
+    def _errors(self, operation: Operation) -> dict[str, Any]:
         by_status: dict[int, list[type[DarkroomError]]] = {}
         for error in sorted(operation.every_error(), key=lambda error: error.code):
             by_status.setdefault(error.status, []).append(error)

@@ -29,8 +29,7 @@ from receiver.errors import (
 )
 from receiver.gateways.base import Gateway
 from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
-from receiver.http.query import NoQuery
-from receiver.http.routing import Answer, Body, Operation, Served
+from receiver.http.routing import Answer, Body, Operation
 from receiver.redaction import Redactor
 from receiver.schemas.problem import CallbackAccepted
 from receiver.telemetry.metrics import Metrics
@@ -42,12 +41,11 @@ log = structlog.get_logger("darkroom.callbacks")
 KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
 KEPT_PREFIXES = ("x-webhook-", "webhook-")
 
-
 CALLBACK = Operation(
     # `token:path`, so that even a mangled token gets the same response as every bad one.
     "POST /callbacks/{gateway}/{token:path}",
     "take_callback",
-    query=NoQuery,
+    scope=None,
     path={"gateway": str, "token": str},
     body=Body(Any, "The gateway's report on the job, in its own format."),
     answers={200: Answer(CallbackAccepted, "It is on disk.")},
@@ -89,10 +87,7 @@ class Callbacks:
         self._clock = clock
         self._metrics = metrics
 
-    def routes(self) -> list[Served]:
-        """The routes of this part."""
-        return [Served(CALLBACK, self.receive)]
-
+    @CALLBACK
     async def receive(self, request: Request) -> Response:
         """Verify a callback and record it."""
         # The order of the checks is cheapest first.

@@ -1,15 +1,14 @@
 """Declare routes with their parameters, responses and errors, for the service and `/openapi.json` alike.
 
-A new route is an `Operation` beside its handler and one line in `routes()` of its part. The handler's
-docstring describes it; a new kind of response is a type in `receiver/schemas/responses.py`, a new
-parameter a field in `receiver/api/query_params.py`.
+A new route is a method of its part with an `Operation` above it. The method's docstring describes it, and
+its parameter `query` says which model has its query parameters.
 """
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, wraps
-from typing import Any, Generic
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -17,24 +16,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from receiver.errors import (
-    BodyTooLarge,
-    DarkroomError,
-    Forbidden,
-    InvalidRequest,
-    NoSuchThing,
-    StaleForm,
-    TooManyRequests,
-    TooSlow,
-    Unauthorized,
-    Unready,
-)
+from receiver import errors
+from receiver.errors import DarkroomError
 from receiver.http.admission import Admission
 from receiver.http.auth import REACH
-from receiver.http.query import AnyQuery, read_query
+from receiver.http.query import NoQuery, Query, read_query
 from receiver.schemas.faults import fault
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Handler = TypeVar("Handler", bound=Callable[..., Response | Awaitable[Response]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +37,14 @@ class Header:
     """Whether a response always has it; in a request no header is required."""
 
     def read(self, headers: Mapping[str, str]) -> str | None:
-        """Its value in a request, if it is there; raise InvalidRequest if it is wrong."""
+        """Its value in a request, if it is there; raise errors.InvalidRequest if it is wrong."""
         value = headers.get(self.name)
         try:
             return None if value is None else str(adapter(self.kind).validate_python(value))
         except ValidationError as error:
-            raise InvalidRequest([fault({**one, "loc": (self.name,)}) for one in error.errors()]) from None
+            raise errors.InvalidRequest(
+                [fault({**one, "loc": (self.name,)}) for one in error.errors()]
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +70,8 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Operation(Generic[AnyQuery]):
-    """The parameters, responses and errors of one route.
+class Operation:
+    """Decorates the handler of a route with its parameters, responses and errors.
 
     `at` is the method and the path. `path` has the type of each part of the path that is in braces.
     `errors` are those that only this route has; `every_error` adds those that follow from the rest.
@@ -90,62 +81,75 @@ class Operation(Generic[AnyQuery]):
     name: str
     """Its operationId: the name in a generated client."""
     answers: Mapping[int, Answer]
-    query: type[AnyQuery]
-    scope: str | None = None
+    scope: str | None = "read"
     """The scope that a token needs; None if the route is public."""
     path: Mapping[str, Any] = field(default_factory=dict)
     headers: tuple[Header, ...] = ()
     body: Body | None = None
     errors: tuple[type[DarkroomError], ...] = ()
 
+    def __call__(self, handler: Handler) -> Handler:
+        """Note the operation on its handler, where `routes_of` finds it."""
+        handler.operation = self  # type: ignore[attr-defined]
+        return handler
+
     def every_error(self) -> set[type[DarkroomError]]:
         """Return every error that the route may respond with."""
-        errors: set[type[DarkroomError]] = {DarkroomError, *self.errors}
+        found: set[type[DarkroomError]] = {DarkroomError, *self.errors}
         if self.body is not None:
-            errors |= {BodyTooLarge, TooSlow}
+            found |= {errors.BodyTooLarge, errors.TooSlow}
         if self.scope is not None:
             # A guarded route reads or writes the ledger.
-            errors |= {Unauthorized, TooManyRequests, InvalidRequest, Unready}
+            found |= {errors.Unauthorized, errors.TooManyRequests, errors.InvalidRequest, errors.Unready}
             if not self.at.startswith("GET "):
-                errors.add(StaleForm)
+                found.add(errors.StaleForm)
             if any(self.scope not in reached for reached in REACH.values()):
-                errors.add(Forbidden)
+                found.add(errors.Forbidden)
             if self.path:
-                errors.add(NoSuchThing)
-        return errors
+                found.add(errors.NoSuchThing)
+        return found
 
 
 class Served(Route):
-    """A route with its operation. The docstring of its endpoint is its description."""
+    """A route with its operation. The docstring of its handler is its description."""
 
-    def __init__(self, operation: Operation[Any], endpoint: Endpoint) -> None:
+    def __init__(self, operation: Operation, endpoint: Callable[..., Any], query: type[Query] = NoQuery):
         method, _, path = operation.at.partition(" ")
         super().__init__(path, endpoint, methods=[method])
         self.operation = operation
+        self.query = query
         self.method = method
         self.meaning = inspect.getdoc(endpoint) or ""
 
 
-def guarded(
-    operation: Operation[AnyQuery],
-    handler: Callable[[Request, AnyQuery], Response | Awaitable[Response]],
-    admission: Admission,
-) -> Served:
-    """Return the route of an operation that has a scope; validates its token, its path and its query first.
+def routes_of(admission: Admission, *parts: object) -> list[Served]:
+    """Return the routes of several parts: of each method with an operation, in the order of the class."""
+    return [
+        served(method.operation, getattr(part, name), admission)
+        for part in parts
+        for name, method in vars(type(part)).items()
+        if isinstance(getattr(method, "operation", None), Operation)
+    ]
+
+
+def served(operation: Operation, handler: Callable[..., Any], admission: Admission) -> Served:
+    """Return the route of an operation; if it has a scope, validates token, path and query first.
 
     A plain `def` handler runs in a thread. Make a handler `async` only if it awaits something itself.
     """
     scope = operation.scope
-    assert scope is not None
-    handle = _awaitable(handler)
+    if scope is None:
+        return Served(operation, handler)
+    handle, query = _awaitable(handler), get_type_hints(handler).get("query")
 
     @wraps(handler)
     async def endpoint(request: Request) -> Response:
         admission.admit(request, scope)
         _check_path(operation, request.path_params)
-        return await handle(request, read_query(operation.query, request.query_params))
+        given = read_query(query or NoQuery, request.query_params)
+        return await (handle(request, given) if query else handle(request))
 
-    return Served(operation, endpoint)
+    return Served(operation, endpoint, query or NoQuery)
 
 
 def _awaitable(handler: Callable[..., Any]) -> Callable[..., Awaitable[Response]]:
@@ -165,9 +169,9 @@ def adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _check_path(operation: Operation[Any], given: Mapping[str, Any]) -> None:
+def _check_path(operation: Operation, given: Mapping[str, Any]) -> None:
     try:
         for name, kind in operation.path.items():
             adapter(kind).validate_python(given[name])
     except ValidationError:
-        raise NoSuchThing("There is nothing with this id.") from None
+        raise errors.NoSuchThing("There is nothing with this id.") from None

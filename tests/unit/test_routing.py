@@ -9,14 +9,11 @@ from starlette.responses import PlainTextResponse, Response
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
 from receiver.http.limits import Limits
-from receiver.http.query import NoQuery
-from receiver.http.routing import Answer, Operation, guarded
+from receiver.http.routing import Answer, Operation, served
 from receiver.http.sessions import Sessions
 from receiver.schedule import system_clock
 
-SHOW = Operation(
-    "GET /here", "show", scope="read", query=NoQuery, answers={200: Answer(str, "The name of its thread.")}
-)
+SHOW = Operation("GET /here", "show", answers={200: Answer(str, "The name of its thread.")})
 
 
 @pytest.fixture
@@ -26,17 +23,17 @@ def admission() -> Admission:
     return Admission(access, limits, Sessions(access, ["key"], system_clock))
 
 
-def plain(_request: Request, _query: NoQuery) -> Response:
+def plain(_request: Request) -> Response:
     """Return the name of the thread."""
     return PlainTextResponse(threading.current_thread().name)
 
 
-async def awaiting(request: Request, query: NoQuery) -> Response:
+async def awaiting(request: Request) -> Response:
     """Return the name of the thread."""
-    return plain(request, query)
+    return plain(request)
 
 
-class TestGuarded:
+class TestServed:
     @pytest.mark.parametrize(("handler", "on_the_loop"), [(plain, False), (awaiting, True)])
     def test_runs_plain_handler_in_thread(
         self, admission: Admission, handler: Any, on_the_loop: bool
@@ -45,7 +42,7 @@ class TestGuarded:
             "type": "http", "method": "GET", "path": "/here", "query_string": b"", "path_params": {},
             "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 5000),
         }  # fmt: skip
-        route = guarded(SHOW, handler, admission)
+        route = served(SHOW, handler, admission)
         response = asyncio.run(route.endpoint(Request(scope)))
         assert (response.body.decode() == threading.current_thread().name) is on_the_loop
         assert route.meaning == "Return the name of the thread."

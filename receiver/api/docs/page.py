@@ -17,21 +17,7 @@ from starlette.responses import Response
 
 from receiver.api.docs.samples import PRELUDE
 from receiver.errors import DarkroomError
-from receiver.http.query import NoQuery
-from receiver.http.routing import Answer, Operation, Served
-
-DOCS = Operation(
-    "GET /docs",
-    "read_reference",
-    query=NoQuery,
-    answers={200: Answer(str, "The page.", media_types=("text/html",))},
-)
-STYLE = Operation(
-    "GET /docs.css",
-    "style_reference",
-    query=NoQuery,
-    answers={200: Answer(str, "The stylesheet.", media_types=("text/css",))},
-)
+from receiver.http.routing import Answer, Operation
 
 POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """The page needs its stylesheet only, so a browser may fetch nothing else."""
@@ -61,15 +47,23 @@ class Reference:
         """`document` returns the OpenAPI document; it is called at the first request for the page."""
         self._document = document
 
-    def routes(self) -> list[Served]:
-        """The routes of this part."""
-        return [Served(DOCS, self.docs), Served(STYLE, self.style)]
-
+    @Operation(
+        "GET /docs",
+        "read_reference",
+        answers={200: Answer(str, "The page.", media_types=("text/html",))},
+        scope=None,
+    )
     async def docs(self, _request: Request) -> Response:
         """Show this reference."""
         page = await run_in_threadpool(lambda: self._page)
         return Response(page, media_type="text/html", headers={"content-security-policy": POLICY})
 
+    @Operation(
+        "GET /docs.css",
+        "style_reference",
+        answers={200: Answer(str, "The stylesheet.", media_types=("text/css",))},
+        scope=None,
+    )
     async def style(self, _request: Request) -> Response:
         """Return the stylesheet of `/docs`."""
         return Response(self._style, media_type="text/css", headers={"cache-control": STYLE_KEPT})
