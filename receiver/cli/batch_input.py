@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 TEXTS = ("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "seed", "notify_url")
@@ -55,6 +57,22 @@ def read_json_lines(text: str) -> list[Row]:
 def read_any(text: str) -> list[Row]:
     """Parse JSON lines if the text begins with a brace, else CSV."""
     return read_json_lines(text) if text.lstrip().startswith("{") else read_csv(text)
+
+
+def read_file(file: str) -> list[Row]:
+    """Parse a file by its extension; `-` is standard input, in either format."""
+    readers = {".csv": read_csv, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
+    read = read_any if file == "-" else readers.get(Path(file).suffix.lower())
+    if read is None:
+        raise BadInput(f"{file} must end in .csv or .jsonl")
+    try:
+        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return read(raw.decode("utf-8-sig"))
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise BadInput(f"line {line}: not UTF-8") from None
 
 
 def merge(defaults: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,20 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.text import Text
 
-from receiver.cli import bulk, options
+from receiver.cli import bulk, console, options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import (
-    MISUSED,
-    Column,
-    cell,
-    count,
-    fail,
-    out,
-    print_json,
-    print_table,
-    say,
-    say_if_cut,
-)
 
 if TYPE_CHECKING:
     from receiver.schemas.notification import Notification
@@ -42,14 +29,14 @@ Ids = Annotated[
 ]
 Failed = Annotated[bool, options.filter_by("Those that could not be delivered.", None, "--failed")]
 
-_COLUMNS: Sequence[Column[Notification]] = (
-    Column("NOTIFICATION", lambda one: one.id),
-    Column("TYPE", lambda one: one.type),
-    Column("STATE", lambda one: _state_cell(shown_state(one.state))),
-    Column("TRIES", lambda one: one.attempts, right=True),
-    Column("HOST", lambda one: one.host, room=120),
-    Column("NEXT TRY", lambda one: one.next_attempt_at, room=150),
-    Column("LAST ERROR", lambda one: one.code and f"{one.code}: {one.message}", long=True),
+_COLUMNS: Sequence[console.Column[Notification]] = (
+    console.Column("NOTIFICATION", lambda one: one.id),
+    console.Column("TYPE", lambda one: one.type),
+    console.Column("STATE", lambda one: _state_cell(shown_state(one.state))),
+    console.Column("TRIES", lambda one: one.attempts, right=True),
+    console.Column("HOST", lambda one: one.host, room=120),
+    console.Column("NEXT TRY", lambda one: one.next_attempt_at, room=150),
+    console.Column("LAST ERROR", lambda one: one.code and f"{one.code}: {one.message}", long=True),
 )
 
 app = typer.Typer(
@@ -88,15 +75,15 @@ def notifications(
     if context.invoked_subcommand is not None:
         return
     if failed and state not in {None, "failed"}:
-        fail("--failed means --state failed; give only one of them.", MISUSED)
+        console.fail("--failed means --state failed; give only one of them.", console.MISUSED)
     with connection.open() as darkroom:
         query = filters.query("failed" if failed else state)
         found = list(darkroom.notifications(limit=limit, **query))
     if as_json:
-        print_json(found)
+        console.print_json(found)
         return
-    print_table(_COLUMNS, found, nothing="No notifications match.")
-    say_if_cut(len(found), limit)
+    console.print_table(_COLUMNS, found, nothing="No notifications match.")
+    console.say_if_cut(len(found), limit)
 
 
 def replay(
@@ -116,29 +103,28 @@ def replay(
     """
     narrowed = bool(filters.job or filters.since)
     if bool(ids) == (failed or narrowed) or (narrowed and not failed):
-        fail("Say which ones: give ids, or --failed, optionally with --since 7d or --job.", MISUSED)
+        which = "give ids, or --failed, optionally with --since 7d or --job."
+        console.fail(f"Say which ones: {which}", console.MISUSED)
     with connection.open() as darkroom:
         query = filters.query("failed")
         found = list(darkroom.notifications(limit=None, **query)) if failed else []
         wanted = [one.id for one in found] or list(ids or [])
         if failed:
-            _preview(found)
+            bulk.preview(_COLUMNS, found, nothing="No failed notifications match.")
+            bulk.summarize("notification", [f"to {one.host}" for one in found])
         if dry_run or not wanted:
             if as_json:
-                bulk.print_outcome("notifications", bulk.Outcome(found))
+                bulk.Outcome("notification", found).print_json()
             elif ids:
-                say(f"{count(len(wanted), 'notification')} would be sent again.")
+                console.say(f"{console.count(len(wanted), 'notification')} would be sent again.")
             return
         if failed and not yes:
-            which = "this notification" if len(wanted) == 1 else f"these {len(wanted)} notifications"
-            bulk.confirm(f"Send {which} again?")
+            bulk.confirm("Send {} again?", len(wanted), "notification")
         # One that does not exist says nothing about the others; a token that is refused does.
         outcome = bulk.change(wanted, darkroom.replay, noun="notification", skip={404})
     if as_json:
-        bulk.print_outcome("notifications", outcome)
-    bulk.report(
-        outcome,
-        "notification",
+        outcome.print_json()
+    outcome.report(
         doing="Sending {} again. See progress with: darkroom notifications",
         undone="Not sent again",
     )
@@ -163,7 +149,7 @@ def secret() -> None:
                 "DARKROOM_NOTIFY__SECRETS: set a secret; with PostgreSQL, none is created for you."
             )
     for one in known:
-        out().print(Text(one), soft_wrap=True)
+        console.out().print(Text(one), soft_wrap=True)
 
 
 app.callback(invoke_without_command=True)(options.spread(notifications))
@@ -177,11 +163,4 @@ def shown_state(state: str) -> str:
 
 
 def _state_cell(state: str) -> Text:
-    return cell(state, _STYLES.get(state, ""))
-
-
-def _preview(found: Sequence[Notification]) -> None:
-    bulk.preview(_COLUMNS, found, nothing="No failed notifications match.")
-    if found:
-        hosts = ", ".join(f"{n} to {host}" for host, n in Counter(one.host for one in found).most_common())
-        say(f"{count(len(found), 'notification')}: {hosts}.")
+    return console.cell(state, _STYLES.get(state, ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 
 from receiver.cli import bulk, completion, options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import MISUSED, Column, count, fail, say, status_cell
+from receiver.cli.console import MISUSED, Column, fail, status_cell
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom
@@ -80,14 +79,15 @@ def retry(
     with connection.open() as darkroom:
         jobs = [darkroom.job(one) for one in ids] if ids else _find(darkroom, wanted)
         if wanted or dry_run:
-            _preview(jobs, resubmit=resubmit)
+            bulk.preview(_COLUMNS, jobs, nothing="No failed or partial jobs match.")
+            charged = " Submitting them again may be charged again." if resubmit else ""
+            bulk.summarize("job", [job.error.code if job.error else "no error" for job in jobs], charged)
         if dry_run or not jobs:
             if as_json:
-                bulk.print_outcome("jobs", bulk.Outcome(jobs))
+                bulk.Outcome("job", jobs).print_json()
             return
         if wanted and not yes:
-            which = "this job" if len(jobs) == 1 else f"these {len(jobs)} jobs"
-            bulk.confirm(f"{'Submit' if resubmit else 'Retry'} {which}{' again' if resubmit else ''}?")
+            bulk.confirm("Submit {} again?" if resubmit else "Retry {}?", len(jobs), "job")
         # A job that cannot be retried says nothing about the others; a token that is refused does.
         outcome = bulk.change(
             [job.id for job in jobs],
@@ -96,12 +96,10 @@ def retry(
             skip={404, 409},
         )
     if as_json:
-        bulk.print_outcome("jobs", outcome)
+        outcome.print_json()
     codes = {error.code for error in outcome.refused.values()}
     hint = "Fix: add --resubmit to submit them again, which may be charged again."
-    bulk.report(
-        outcome,
-        "job",
+    outcome.report(
         doing="Retrying {}. See progress with: darkroom jobs --watch",
         undone="Not retried",
         hint=hint if "needs_resubmit" in codes else "",
@@ -111,12 +109,3 @@ def retry(
 def _find(darkroom: Darkroom, wanted: Mapping[str, str]) -> list[Job]:
     statuses = [wanted["status"]] if "status" in wanted else RETRIED
     return [job for status in statuses for job in darkroom.jobs(limit=None, **{**wanted, "status": status})]
-
-
-def _preview(jobs: Sequence[Job], *, resubmit: bool) -> None:
-    bulk.preview(_COLUMNS, jobs, nothing="No failed or partial jobs match.")
-    if jobs:
-        codes = Counter(job.error.code if job.error else "no error" for job in jobs)
-        reasons = ", ".join(f"{number} {code}" for code, number in codes.most_common())
-        charged = " Submitting them again may be charged again." if resubmit else ""
-        say(f"{count(len(jobs), 'job')}: {reasons}.{charged}")

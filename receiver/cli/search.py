@@ -9,20 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.text import Text
 
-from receiver.cli import options
+from receiver.cli import console, options
 from receiver.cli.connection import Connection, Json
-from receiver.cli.console import (
-    MISUSED,
-    Column,
-    cell,
-    count,
-    fail,
-    out,
-    print_json,
-    print_table,
-    say,
-    say_if_cut,
-)
 from receiver.cli.query_args import Words, query_text
 
 if TYPE_CHECKING:
@@ -61,9 +49,9 @@ def search(
 ) -> None:
     """Find archived images by prompt, seed, model, tag or digest; newest first."""
     if file is not None and sha256 is not None:
-        fail("Give --file or --sha256, not both.", MISUSED)
+        console.fail("Give --file or --sha256, not both.", console.MISUSED)
     if ids and (as_json or facets):
-        fail("--ids cannot be combined with --json or --facets.", MISUSED)
+        console.fail("--ids cannot be combined with --json or --facets.", console.MISUSED)
     text = query_text(words)
     wanted = filters.query(q=text, sha256=sha256 if file is None else _digest(file))
     with connection.open() as darkroom:
@@ -74,13 +62,13 @@ def search(
     if file is not None:
         _say_origin(file, found, wanted)
     if as_json:
-        print_json(found)
+        console.print_json(found)
     elif ids:
         for output in found:
-            out().print(cell(output.id))
+            console.out().print(console.cell(output.id))
     else:
-        print_table(_columns(_marked(text)), found, nothing="No images match.")
-    say_if_cut(len(found), limit)
+        console.print_table(_columns(_marked(text)), found, nothing="No images match.")
+    console.say_if_cut(len(found), limit)
 
 
 def _digest(file: Path) -> str:
@@ -88,19 +76,19 @@ def _digest(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror or error}", MISUSED)
+        console.fail(f"{file} cannot be read: {error.strerror or error}", console.MISUSED)
 
 
 def _say_origin(file: Path, found: Sequence[Output], wanted: Mapping[str, str]) -> None:
     if not found:
         also = " that matches the filters" if len(wanted) > 1 else ""
-        fail(
+        console.fail(
             f"Not in the archive: no image{also} has the bytes of {file} (SHA-256 {wanted['sha256'][:12]}). "
             "A file that was resized, saved again or edited has other bytes."
         )
     one, seed = found[0], _seed(found[0])
     more = f" It was archived {len(found)} times." if len(found) > 1 else ""
-    say(
+    console.say(
         f"Found: {file} is image {one.id}, made with {one.model} on {one.gateway}, archived {one.stored_at}"
         f"{f', seed {seed}' if seed is not None else ''}, from the prompt: {one.prompt}{more}"
     )
@@ -108,7 +96,7 @@ def _say_origin(file: Path, found: Sequence[Output], wanted: Mapping[str, str]) 
 
 def _marked(text: str | None) -> list[str]:
     """Return the words of a query to highlight in prompts; none without a terminal."""
-    if not text or not out().is_terminal:
+    if not text or not console.out().is_terminal:
         return []
     from receiver.query.language import KEYS
     from receiver.query.tokenizer import split
@@ -116,23 +104,23 @@ def _marked(text: str | None) -> list[str]:
     return [item.text for item in split(text, KEYS) if item.key is None and not item.minus and item.text]
 
 
-def _columns(marked: Sequence[str]) -> Sequence[Column[Output]]:
+def _columns(marked: Sequence[str]) -> Sequence[console.Column[Output]]:
     def prompt(output: Output) -> Text:
-        text = cell(output.prompt)
+        text = console.cell(output.prompt)
         if marked:
             text.highlight_words(marked, HIGHLIGHT, case_sensitive=False)
         return text
 
     return (
-        Column("IMAGE", lambda output: output.id),
-        Column("PROMPT", prompt, long=True),
-        Column("GATEWAY", lambda output: output.gateway, room=140),
-        Column("MODEL", lambda output: output.model, room=100),
-        Column("SEED", _seed, room=120),
-        Column("SIZE", lambda output: f"{output.width}x{output.height}"),
-        Column("TYPE", lambda output: output.media_type.removeprefix("image/"), room=160),
-        Column("STORED", lambda output: output.stored_at, room=160),
-        Column("SHA-256", lambda output: output.sha256[:12], room=90),
+        console.Column("IMAGE", lambda output: output.id),
+        console.Column("PROMPT", prompt, long=True),
+        console.Column("GATEWAY", lambda output: output.gateway, room=140),
+        console.Column("MODEL", lambda output: output.model, room=100),
+        console.Column("SEED", _seed, room=120),
+        console.Column("SIZE", lambda output: f"{output.width}x{output.height}"),
+        console.Column("TYPE", lambda output: output.media_type.removeprefix("image/"), room=160),
+        console.Column("STORED", lambda output: output.stored_at, room=160),
+        console.Column("SHA-256", lambda output: output.sha256[:12], room=90),
     )
 
 
@@ -143,18 +131,18 @@ def _seed(output: Output) -> str | None:
 def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool) -> None:
     found = darkroom.facets(**wanted)
     if as_json:
-        print_json(found)
+        console.print_json(found)
         return
     kinds = {"GATEWAY": found.gateway, "MODEL": found.model, "DAY": found.day, "TAG": found.tag}
     for name, facets in kinds.items():
         if facets:
-            columns: Sequence[Column[FacetValue]] = (
-                Column(name, lambda facet: facet.value, long=True),
-                Column("IMAGES", lambda facet: facet.outputs, right=True),
+            columns: Sequence[console.Column[FacetValue]] = (
+                console.Column(name, lambda facet: facet.value, long=True),
+                console.Column("IMAGES", lambda facet: facet.outputs, right=True),
             )
-            print_table(columns, facets)
-            out().print()
+            console.print_table(columns, facets)
+            console.out().print()
     if found.complete:
-        say(f"Total: {count(found.counted, 'image')}.")
+        console.say(f"Total: {console.count(found.counted, 'image')}.")
     else:
-        say(f"Only the newest {found.counted} images were counted; there are more.", "dim")
+        console.say(f"Only the newest {found.counted} images were counted; there are more.", "dim")

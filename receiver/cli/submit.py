@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,32 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from receiver.cli import options
-from receiver.cli.batch_input import (
-    BadInput,
-    Row,
-    check,
-    flat,
-    merge,
-    nested,
-    read_any,
-    read_csv,
-    read_json_lines,
-)
+from receiver.cli import console, options
+from receiver.cli.batch_input import BadInput, Row, check, flat, merge, nested, read_file
 from receiver.cli.connection import Connection, Json, described
-from receiver.cli.console import (
-    FAILED,
-    MISUSED,
-    STOPPED,
-    Column,
-    count,
-    fail,
-    print_json,
-    print_table,
-    progress,
-    say,
-    status_cell,
-)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -74,13 +50,15 @@ def submit(
 ) -> None:
     """Submit a prompt, or a file of prompts, to a gateway."""
     if (prompt is None) == (file is None):
-        fail("Give a prompt, or --file with a .csv or .jsonl file.", MISUSED)
+        console.fail("Give a prompt, or --file with a .csv or .jsonl file.", console.MISUSED)
     if file is not None and request.idempotency_key is not None:
-        fail("With --file, give each row its own key in a column idempotency_key.", MISUSED)
+        console.fail("With --file, give each row its own key in a column idempotency_key.", console.MISUSED)
     try:
         rows = _rows(_fields(prompt, request), file)
     except BadInput as error:
-        fail(f"Nothing was submitted. Fix this{f' in {file}' if file else ''}:\n{error}", MISUSED)
+        console.fail(
+            f"Nothing was submitted. Fix this{f' in {file}' if file else ''}:\n{error}", console.MISUSED
+        )
     sent = _Sent(rows)
     with connection.open() as darkroom:
         _run(darkroom, sent, wait_s=timeout if wait or download else None, folder=download)
@@ -105,33 +83,18 @@ def _rows(asked: Mapping[str, Any], file: str | None) -> list[Row]:
         if missing:
             raise BadInput("\n".join(f"--{name} is missing" for name in missing))
         return [Row(1, asked)]
-    rows = merge(asked, _read(file))
+    rows = merge(asked, read_file(file))
     if not rows:
         raise BadInput("the file has no rows")
     check(rows)
     return rows
 
 
-def _read(file: str) -> list[Row]:
-    readers = {".csv": read_csv, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
-    read = read_any if file == "-" else readers.get(Path(file).suffix.lower())
-    if read is None:
-        raise BadInput(f"{file} must end in .csv or .jsonl")
-    try:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return read(raw.decode("utf-8-sig"))
-    except OSError as error:
-        raise BadInput(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise BadInput(f"line {line}: not UTF-8") from None
-
-
 def _run(darkroom: Darkroom, sent: _Sent, *, wait_s: float | None, folder: Path | None) -> None:
     from receiver.client import ClientError
 
     try:
-        with progress(quiet=len(sent.rows) < 2 and wait_s is None) as bar:
+        with console.progress(quiet=len(sent.rows) < 2 and wait_s is None) as bar:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
             _send(darkroom, sent, bar)
@@ -142,9 +105,9 @@ def _run(darkroom: Darkroom, sent: _Sent, *, wait_s: float | None, folder: Path 
     except (KeyboardInterrupt, ClientError, OSError) as error:
         _say_what_was_sent(sent)
         if isinstance(error, KeyboardInterrupt):
-            raise typer.Exit(STOPPED) from None
+            raise typer.Exit(console.STOPPED) from None
         if isinstance(error, OSError):
-            fail(f"--download {folder}: {error.strerror or error}")
+            console.fail(f"--download {folder}: {error.strerror or error}")
         raise
 
 
@@ -187,7 +150,7 @@ def _download(darkroom: Darkroom, sent: _Sent, folder: Path) -> None:
 
 def _say_refused(sent: _Sent) -> None:
     if sent.faults:
-        say("\n".join(["Refused:", *sent.faults]), "red")
+        console.say("\n".join(["Refused:", *sent.faults]), "red")
 
 
 def _say_what_was_sent(sent: _Sent) -> None:
@@ -195,43 +158,50 @@ def _say_what_was_sent(sent: _Sent) -> None:
         return
     many = len(sent.rows) > 1
     if sent.jobs:
-        say(f"{len(sent.jobs)} of {count(len(sent.rows), 'job')} submitted; Darkroom is working on them:")
+        rows = console.count(len(sent.rows), "job")
+        console.say(f"{len(sent.jobs)} of {rows} submitted; Darkroom is working on them:")
     for number, job in sent.jobs.items():
-        say(f"  line {sent.rows[number].line}: {job.id}" if many else f"  {job.id}")
+        console.say(f"  line {sent.rows[number].line}: {job.id}" if many else f"  {job.id}")
     _say_refused(sent)
     if sent.begun > sent.answered:
         what = f"Line {sent.rows[sent.answered].line}" if many else "The job"
-        say(f"{what} may or may not have been submitted. Before you send it again, check with: darkroom jobs")
+        console.say(
+            f"{what} may or may not have been submitted. Before you send it again, check with: darkroom jobs"
+        )
     if sent.begun < len(sent.rows):
-        say(f"Not submitted: line {sent.rows[sent.begun].line} and after.")
+        console.say(f"Not submitted: line {sent.rows[sent.begun].line} and after.")
 
 
-_COLUMNS: Sequence[Column[Job]] = (
-    Column("JOB", lambda job: job.id),
-    Column("STATUS", lambda job: status_cell(job.status)),
-    Column("GATEWAY", lambda job: job.gateway, room=100),
-    Column("MODEL", lambda job: job.result.model or job.request.model),
-    Column("IMAGES", lambda job: len(job.outputs) if job.finished else None, right=True),
-    Column("SEED", lambda job: job.request.seed if job.result.seed is None else job.result.seed, room=90),
-    Column("ERROR", lambda job: job.error and f"{job.error.code}: {job.error.message}", long=True),
+_COLUMNS: Sequence[console.Column[Job]] = (
+    console.Column("JOB", lambda job: job.id),
+    console.Column("STATUS", lambda job: console.status_cell(job.status)),
+    console.Column("GATEWAY", lambda job: job.gateway, room=100),
+    console.Column("MODEL", lambda job: job.result.model or job.request.model),
+    console.Column("IMAGES", lambda job: len(job.outputs) if job.finished else None, right=True),
+    console.Column(
+        "SEED", lambda job: job.request.seed if job.result.seed is None else job.result.seed, room=90
+    ),
+    console.Column("ERROR", lambda job: job.error and f"{job.error.code}: {job.error.message}", long=True),
 )
 
 
 def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
     jobs = list(sent.jobs.values())
     if as_json:
-        print_json(jobs if many else jobs[0])
+        console.print_json(jobs if many else jobs[0])
     else:
-        print_table(_COLUMNS, jobs, nothing="Nothing was submitted.")
+        console.print_table(_COLUMNS, jobs, nothing="Nothing was submitted.")
         if sent.files:
-            say(f"Saved {count(len(sent.files), 'image')} in {sent.files[0].parent}")
+            console.say(f"Saved {console.count(len(sent.files), 'image')} in {sent.files[0].parent}")
         elif not waited:
-            say(f"See progress with: darkroom {f'show {jobs[0].id}' if len(jobs) == 1 else 'jobs --watch'}")
+            command = f"show {jobs[0].id}" if len(jobs) == 1 else "jobs --watch"
+            console.say(f"See progress with: darkroom {command}")
     _say_refused(sent)
     if sent.unsaved:
-        say("\n".join(["Archived, but not saved here:", *sent.unsaved]), "red")
+        console.say("\n".join(["Archived, but not saved here:", *sent.unsaved]), "red")
     unfinished = sum(not job.finished for job in jobs) if waited else 0
     if unfinished:
-        say(f"Time is up: {count(unfinished, 'job')} not finished yet. Darkroom keeps working.", "yellow")
+        late = console.count(unfinished, "job")
+        console.say(f"Time is up: {late} not finished yet. Darkroom keeps working.", "yellow")
     if sent.faults or sent.unsaved or (waited and any(job.status != "archived" for job in jobs)):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(console.FAILED)

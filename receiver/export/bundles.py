@@ -1,6 +1,5 @@
 """Write outputs with their images and records: as a ZIP file, or as a BagIt folder (RFC 8493)."""
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from receiver.client import ApiError, Damaged, Darkroom
+from receiver.client.download import digest_of
 from receiver.client.filenames import day_of
 from receiver.export.prefetch import prefetched
 from receiver.export.tables import CsvRows
@@ -183,7 +183,7 @@ class Bag:
         target = self.folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-        self._note(name, _sha256(target), target.stat().st_size)
+        self._note(name, digest_of(target), target.stat().st_size)
 
     def finish(self, info: Mapping[str, str]) -> None:
         """Write the tag files; `info` goes into `bag-info.txt`."""
@@ -196,7 +196,7 @@ class Bag:
         (self._root / "bagit.txt").write_text(told, encoding="utf-8")
         (self._root / "bag-info.txt").write_text("".join(lines), encoding="utf-8")
         names = ("bag-info.txt", "bagit.txt", "manifest-sha256.txt")
-        tags = "".join(f"{_sha256(self._root / name)}  {name}\n" for name in names)
+        tags = "".join(f"{digest_of(self._root / name)}  {name}\n" for name in names)
         (self._root / "tagmanifest-sha256.txt").write_text(tags, encoding="utf-8")
 
     def close(self) -> None:
@@ -217,8 +217,3 @@ class Bag:
                 path.unlink()
             elif path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

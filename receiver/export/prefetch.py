@@ -13,11 +13,7 @@ Result = TypeVar("Result")
 
 
 def prefetched(
-    work: Callable[[Item, threading.Event], Result],
-    items: Iterable[Item],
-    *,
-    threads: int,
-    stop_s: float = 0,
+    work: Callable[[Item, threading.Event], Result], items: Iterable[Item], *, threads: int, stop_s: float = 0
 ) -> Iterator[Result]:
     """Yield the results of `work` on each item, in order; up to twice as many as threads are prefetched.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from receiver.errors import InvalidRequest
-from receiver.query import values as values
+from receiver.query import values
 from receiver.query.tokenizer import Item, plain_or_quoted, split
 from storage.models import Status
 from storage.search.filters import SearchFilter
@@ -75,10 +75,7 @@ GUIDE: Sequence[tuple[str, str]] = (
     ("job:01a201ee-8cc4-7255-b42d-d6cf39ac8954", "the outputs of that job"),
     ("type:png", "PNG, or `jpg`, `jpeg`, `webp`, `avif`"),
     ("size:1024x768", "exactly that wide and high"),
-    (
-        "width:>=1024 height:512..1024",
-        "bounds, included; also `<`, `<=`, `>` and plain `width:1024`",
-    ),
+    ("width:>=1024 height:512..1024", "bounds, included; also `<`, `<=`, `>` and plain `width:1024`"),
     ("bytes:<1.5MB", "the size of the file; kB and MB are 1000 and 1000000, KiB and MiB 1024 and 1048576"),
     ("since:7d until:12h", "when the job was created: how long ago, a date, or an RFC 3339 time"),
     ("on:2026-11-22", "created on that day, UTC"),
@@ -111,19 +108,6 @@ def with_key(text: str, key: str, value: str) -> str:
     kept = [item.source for item in split(text, KEYS) if not _conflicts(item, key, value)]
     name, equals, rest = value.partition("=") if key == "tag" else ("", "", value)
     return " ".join([*kept, f"{key}:{name}{equals}{plain_or_quoted(rest)}"])
-
-
-def without_key(text: str, key: str, tag: str | None = None) -> str:
-    """Return a query text without a key; of tags, only without that name, if one is given."""
-    kept = [
-        item.source
-        for item in split(text, KEYS)
-        if item.minus
-        or item.key is None
-        or KEYS[item.key].asks.isdisjoint(KEYS[key].asks)
-        or (tag is not None and _tag_name(item.text) != tag)
-    ]
-    return " ".join(kept)
 
 
 def combined(asked: SearchFilter, given: SearchFilter) -> SearchFilter:

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.sandbox import callback_bodies, faults, submissions, validation
-from receiver.sandbox.config import Account, Dialect
+from receiver.sandbox.config import Account
 from receiver.sandbox.jobs import Event, SandboxJob
 from receiver.sandbox.lifecycle import Sandbox
 from receiver.sandbox.pictures import Spec, size_of
@@ -22,9 +22,8 @@ def refuse(status: int, message: str, headers: Mapping[str, str] | None = None) 
 
 async def submit(request: Request, sandbox: Sandbox, account: Account) -> Response:
     """`POST /api/v1/images/generations`."""
-    received = submissions.Received(request, sandbox, account, await request.body())
-    sandbox.jobs.seen(received.key)
-    body = submissions.parse(received.body)
+    raw = await request.body()
+    body = submissions.parse(raw)
     if body is None:
         return refuse(400, "The body is not a JSON object")
     wish = body.pop("sandbox", None)
@@ -34,30 +33,18 @@ async def submit(request: Request, sandbox: Sandbox, account: Account) -> Respon
         return refuse(400, str(error))
     parsed = validation.api_in_one(body)
     if isinstance(parsed, dict):
-        problems = "; ".join(f"{path}: {', '.join(said)}" for path, said in parsed.items())
-        return refuse(422, problems)
+        return refuse(422, "; ".join(f"{path}: {', '.join(said)}" for path, said in parsed.items()))
     if "failed_in_200" in asked:
         return JSONResponse({"code": 500, "message": asked.message, "data": None})
-    struck = submissions.strike(received, asked, refuse)
-    return struck or await _accept(received, asked, parsed, body)
-
-
-async def _accept(
-    received: submissions.Received,
-    asked: faults.Asked,
-    parsed: validation.ApiInOneRequest,
-    body: dict[str, Any],
-) -> Response:
-    sandbox = received.sandbox
-    cost = validation.CREDITS[parsed.model] * parsed.num_images
-    if sandbox.jobs.balance(received.account) < cost:
-        return refuse(402, f"Insufficient credits: {cost} needed")
-    job = _job(received, asked, parsed, cost, body)
-    sandbox.jobs.add(job, received.digest)
-    sandbox.start(job)
-    if "early" in asked:
-        await job.told.wait()
-    return await submissions.respond(received, asked, _envelope({"task_id": job.id, "status": "IN_PROGRESS"}))
+    received = submissions.Received(request, sandbox, account, raw, asked)
+    if (struck := submissions.strike(received, refuse)) is not None:
+        return struck
+    if sandbox.jobs.balance(account) < parsed.cost:
+        return refuse(402, f"Insufficient credits: {parsed.cost} needed")
+    job = _job(received, parsed, body)
+    data = {"task_id": job.id, "status": "IN_PROGRESS"}
+    answer = JSONResponse({"code": 200, "message": "success", "data": data})
+    return await submissions.accept(received, job, answer)
 
 
 async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:
@@ -88,39 +75,21 @@ ROUTES = [
 ]
 
 
-def _envelope(data: dict[str, Any]) -> Response:
-    return JSONResponse({"code": 200, "message": "success", "data": data})
-
-
 def _job(
-    received: submissions.Received,
-    asked: faults.Asked,
-    parsed: validation.ApiInOneRequest,
-    cost: int,
-    body: dict[str, Any],
+    received: submissions.Received, parsed: validation.ApiInOneRequest, body: dict[str, Any]
 ) -> SandboxJob:
     config = received.sandbox.config
     width, height = size_of(parsed.aspect_ratio, config.image_px)
     seed = "" if parsed.seed is None else str(parsed.seed)
-    dialect: Dialect = asked.dialect or config.dialect
-    return SandboxJob(
+    return received.job(
+        parsed,
         id=f"n47{uuid.uuid4().hex[:12]}_{parsed.model}",
-        account=received.account,
-        model=parsed.model,
-        prompt=parsed.prompt,
         input={name: value for name, value in body.items() if name != "callback_url"},
         specs=tuple(
             Spec(parsed.prompt, parsed.model, seed, n, width, height, plain=config.plain_images)
             for n in range(parsed.num_images)
         ),
-        faults=asked,
-        base_url=received.base_url,
         callback_url=parsed.callback_url,
-        events=frozenset({"completed", "failed"} | ({"progress"} if dialect == "kling" else set())),
-        dialect=dialect,
-        cost=cost,
-        created_at=config.clock(),
+        events=frozenset({"completed", "failed"} | ({"progress"} if received.dialect == "kling" else set())),
         seed=parsed.seed,
-        idempotency_key=received.key,
-        webhook_status="pending" if parsed.callback_url else None,
     )

@@ -36,12 +36,12 @@ def authenticated(handler: submissions.Handler) -> Callable[[Request], Awaitable
 
 async def submit(request: Request, sandbox: Sandbox, account: Account) -> Response:
     """`POST /v2/images/generate`."""
-    received = submissions.Received(request, sandbox, account, await request.body())
-    sandbox.jobs.seen(received.key)
-    body = submissions.parse(received.body)
+    raw = await request.body()
+    body = submissions.parse(raw)
     if body is None:
         return refuse(400, "Invalid JSON")
-    if received.key is not None and not 1 <= len(received.key) <= 255:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not 1 <= len(key) <= 255:
         return refuse(400, "Validation failed", details={"Idempotency-Key": ["At most 255 characters"]})
     body, wish = _extract_wish(body)
     try:
@@ -51,15 +51,12 @@ async def submit(request: Request, sandbox: Sandbox, account: Account) -> Respon
     read = validation.apiframe(body)
     if isinstance(read, dict):
         return refuse(400, "Validation failed", details=read)
-    struck = submissions.strike(received, asked, refuse)
-    return struck or await _accept(received, asked, *read)
+    received = submissions.Received(request, sandbox, account, raw, asked)
+    return submissions.strike(received, refuse) or await _accept(received, *read)
 
 
 async def _accept(
-    received: submissions.Received,
-    asked: faults.Asked,
-    parsed: validation.ApiframeRequest,
-    params: dict[str, Any],
+    received: submissions.Received, parsed: validation.ApiframeRequest, params: dict[str, Any]
 ) -> Response:
     jobs = received.sandbox.jobs
     earlier = jobs.replay(received.account, received.key)
@@ -67,18 +64,11 @@ async def _accept(
         digest, job = earlier
         if digest != received.digest:
             return refuse(409, "This idempotency key was used with another body")
-        return await submissions.respond(received, asked, _accepted(job))
-    cost = validation.COSTS.get(parsed.model, 8)
-    if jobs.balance(received.account) < cost:
-        left = jobs.balance(received.account)
-        return refuse(402, "Insufficient credits", creditsRequired=cost, creditsAvailable=left)
-    job = _job(received, parsed, params, asked, cost)
-    answer = _accepted(job)
-    jobs.add(job, received.digest)
-    received.sandbox.start(job)
-    if "early" in asked:
-        await job.told.wait()
-    return await submissions.respond(received, asked, answer)
+        return await submissions.respond(received, _accepted(job))
+    if (left := jobs.balance(received.account)) < parsed.cost:
+        return refuse(402, "Insufficient credits", creditsRequired=parsed.cost, creditsAvailable=left)
+    job = _job(received, parsed, params)
+    return await submissions.accept(received, job, _accepted(job))
 
 
 async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:
@@ -107,11 +97,8 @@ async def page(request: Request, sandbox: Sandbox, account: Account) -> Response
         return refuse(400, "Validation failed", details={"status": [f"One of {', '.join(states)}"]})
     if query.get("scope") == "team":
         return refuse(403, "Only admins may see the whole team's jobs")
-    found = [
-        job
-        for job in sandbox.jobs.latest(account)
-        if _fits(job, status, query.get("model"), query.get("search"))
-    ]
+    wanted = query.get("model"), query.get("search")
+    found = [job for job in sandbox.jobs.latest(account) if _fits(job, status, *wanted)]
     cursor = query.get("cursor")
     if cursor is not None:
         place = next((n for n, job in enumerate(found, 1) if job.id == cursor), None)
@@ -129,45 +116,10 @@ async def page(request: Request, sandbox: Sandbox, account: Account) -> Response
     )
 
 
-async def models(request: Request) -> Response:
-    """`GET /v2/models`, without authentication."""
-    modality = request.query_params.get("modality", "image")
-    request_id = {"x-request-id": str(uuid.uuid4())}
-    if modality not in ("image", "video", "music"):
-        details = {"modality": ["One of image, video, music"]}
-        return refuse(400, "Validation failed", request_id, details=details)
-    catalog = [_model(name) for name in validation.FAMILY] if modality == "image" else []
-    return JSONResponse({"models": catalog}, headers=request_id)
-
-
-async def me(_request: Request, sandbox: Sandbox, account: Account) -> Response:
-    """`GET /v2/me`."""
-
-    def named(kind: str) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"sandbox:{kind}:{account.key}"))
-
-    team = {
-        "id": named("team"),
-        "name": "Sandbox",
-        "credits": sandbox.jobs.balance(account),
-        "plan": "sandbox",
-        "customerId": None,
-    }
-    return JSONResponse(
-        {
-            "user": {"id": named("user"), "email": "sandbox@example.com", "role": "OWNER"},
-            "team": team,
-            "apiKey": {"id": named("key"), "name": "sandbox", "prefix": account.key[:8]},
-        }
-    )
-
-
 ROUTES = [
     Route("/v2/images/generate", authenticated(submit), methods=["POST"]),
     Route("/v2/jobs", authenticated(page)),
     Route("/v2/jobs/{id}", authenticated(show)),
-    Route("/v2/me", authenticated(me)),
-    Route("/v2/models", models),
 ]
 
 
@@ -181,35 +133,22 @@ def _extract_wish(body: dict[str, Any]) -> tuple[dict[str, Any], object]:
 
 
 def _job(
-    received: submissions.Received,
-    parsed: validation.ApiframeRequest,
-    params: dict[str, Any],
-    asked: faults.Asked,
-    cost: int,
+    received: submissions.Received, parsed: validation.ApiframeRequest, params: dict[str, Any]
 ) -> SandboxJob:
     config = received.sandbox.config
     side = config.image_px * (2 if params.get("image_size") == "2K" else 1)
     width, height = size_of(str(params.get("aspect_ratio", "1:1")), side)
-    png = params.get("output_format") == "png" or "bytes" in asked
+    png = params.get("output_format") == "png" or "bytes" in received.asked
     seed = "" if params.get("seed") is None else str(params["seed"])
     extension = "png" if png else "jpg"
     spec = Spec(parsed.prompt, parsed.model, seed, 0, width, height, extension, config.plain_images)
-    return SandboxJob(
+    return received.job(
+        parsed,
         id=str(uuid.uuid4()),
-        account=received.account,
-        model=parsed.model,
-        prompt=parsed.prompt,
         input={"prompt": parsed.prompt, **params},
         specs=(spec,),
-        faults=asked,
-        base_url=received.base_url,
         callback_url=parsed.webhook_url,
         events=frozenset(parsed.webhook_events),
-        dialect=config.dialect,
-        cost=cost,
-        created_at=config.clock(),
-        idempotency_key=received.key,
-        webhook_status="pending" if parsed.webhook_url else None,
     )
 
 
@@ -236,17 +175,3 @@ def _shown(sandbox: Sandbox, job: SandboxJob) -> dict[str, Any]:
 
 def _fits(job: SandboxJob, status: str | None, model: str | None, search: str | None) -> bool:
     return status in (None, job.status) and model in (None, job.model) and search in (None, job.id)
-
-
-def _model(name: str) -> dict[str, Any]:
-    cost = validation.COSTS.get(name, 8)
-    label = name.replace("-", " ").title()
-    return {
-        "id": name,
-        "label": label,
-        "modality": "image",
-        "description": f"The sandbox's stand-in for {label}",
-        "costMin": cost,
-        "costMax": cost,
-        "pricingMode": "flat",
-    }

@@ -131,7 +131,6 @@ class Jobs:
         self._credits = {account.key: account.credits for account in config.accounts}
         self._replays: dict[tuple[str, str], tuple[str, str, float]] = {}
         self._refusals: Counter[tuple[str, str]] = Counter()
-        self._submits: Counter[str] = Counter()
         self._changed = threading.Condition()
 
     def account(self, key: str | None, gateway: GatewayName) -> Account | None:
@@ -165,15 +164,6 @@ class Jobs:
             return None
         return digest, job
 
-    def seen(self, key: str | None) -> None:
-        """Count a submission that came with an idempotency key."""
-        if key:
-            self._submits[key] += 1
-
-    def submits(self, key: str) -> int:
-        """Return the number of submissions with this idempotency key, refused ones included."""
-        return self._submits[key]
-
     def spend(self, kind: str, submission: str, times: int) -> bool:
         """Count a fault of a submission; return whether it strikes once more."""
         self._refusals[kind, submission] += 1
@@ -205,7 +195,7 @@ class Jobs:
 
     def reports(self) -> list[JobReport]:
         """Return snapshots of all jobs, oldest first."""
-        return [report(job) for job in list(self._jobs.values())]
+        return [_report(job) for job in list(self._jobs.values())]
 
     def _forget(self) -> None:
         if len(self._jobs) <= self._config.keep_jobs:
@@ -216,8 +206,7 @@ class Jobs:
             self._replays.pop((oldest.account.key, oldest.idempotency_key or ""), None)
 
 
-def report(job: SandboxJob) -> JobReport:
-    """Return a snapshot of a job."""
+def _report(job: SandboxJob) -> JobReport:
     known = {one.name: getattr(job, one.name) for one in fields(JobReport) if hasattr(job, one.name)}
     known |= {"gateway": job.account.gateway, "fault": "+".join(job.faults.fault)}
     known |= {"callbacks": tuple(job.callbacks), "created_at": iso(job.created_at)}

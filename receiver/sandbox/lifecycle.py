@@ -22,15 +22,8 @@ class Sandbox:
         self.config = config
         self.jobs = Jobs(config)
         self.studio = Studio(config.drawing_threads, config.keep_images)
-        self._sender: CallbackSender | None = None
+        self.sender = CallbackSender(config, self.jobs)
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def sender(self) -> CallbackSender:
-        """The sender of callbacks; made on first use, because it belongs to the running event loop."""
-        if self._sender is None:
-            self._sender = CallbackSender(self.config, self.jobs)
-        return self._sender
 
     def start(self, job: SandboxJob) -> None:
         """Start a job's task, which outlives its request."""
@@ -44,8 +37,7 @@ class Sandbox:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._sender is not None:
-            await self._sender.close()
+        await self.sender.close()
         await asyncio.to_thread(self.studio.close)
 
     async def _run(self, job: SandboxJob) -> None:

@@ -2,10 +2,9 @@
 
 import asyncio
 import contextlib
-import hashlib
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -17,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from receiver.http.server import Server
 from receiver.sandbox import api_in_one, apiframe, faults
 from receiver.sandbox.config import DIALECTS, SandboxConfig
 from receiver.sandbox.images import image, pieces
@@ -94,8 +94,8 @@ class SandboxServer:
         self.config = config or SandboxConfig()
         self.host, self.port = host, port
         self._app = sandbox_app(self.config)
-        self._sandbox: Sandbox = self._app.state.sandbox
-        self._server: _Server | None = None
+        self.sandbox: Sandbox = self._app.state.sandbox
+        self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -111,12 +111,13 @@ class SandboxServer:
             self._app, http=_Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
             timeout_graceful_shutdown=1,
         )  # fmt: skip
-        self._server = _Server(settings)
+        ready = threading.Event()
+        self._server = Server(settings, started=ready.set, stopping=lambda: None)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [listener]}, name="sandbox", daemon=True
         )
         self._thread.start()
-        self._server.ready.wait()
+        ready.wait()
         return self
 
     def stop(self) -> None:
@@ -135,7 +136,7 @@ class SandboxServer:
 
     def jobs(self) -> list[JobReport]:
         """Return snapshots of all jobs, oldest first."""
-        return self._sandbox.jobs.reports()
+        return self.sandbox.jobs.reports()
 
     def job(self, job_id: str) -> JobReport:
         """Return a snapshot of a job. Raises KeyError."""
@@ -146,62 +147,17 @@ class SandboxServer:
 
         Raises TimeoutError.
         """
-        if not self._sandbox.jobs.wait(job_id, timeout_s, told=told):
+        if not self.sandbox.jobs.wait(job_id, timeout_s, told=told):
             raise TimeoutError(f"the sandbox's job {job_id} is not over after {timeout_s} s")
         return self.job(job_id)
 
-    def mend(self, job_id: str) -> None:
-        """End the faults of an accepted job, so that its images are available from now on."""
-        job = self._sandbox.jobs.get(job_id)
-        if job is None:
-            raise KeyError(job_id)
-        job.faults = faults.Asked()
-
-    def submits(self, idempotency_key: str) -> int:
-        """Return the number of submit requests with this key, refused ones included."""
-        return self._sandbox.jobs.submits(idempotency_key)
-
-    def credits(self, api_key: str) -> int:
-        """Return an account's credits."""
-        account = next(account for account in self.config.accounts if account.key == api_key)
-        return self._sandbox.jobs.balance(account)
-
     def image_bytes(self, job_id: str, n: int = 0) -> bytes:
         """Return the unbroken bytes of a job's image. Raises KeyError."""
-        return b"".join(self._image(job_id, n))
-
-    def image_digest(self, job_id: str, n: int = 0) -> tuple[str, int]:
-        """Return hex SHA-256 and length of a job's image, streaming. Raises KeyError."""
-        digest, length = hashlib.sha256(), 0
-        for part in self._image(job_id, n):
-            digest.update(part)
-            length += len(part)
-        return digest.hexdigest(), length
-
-    def _image(self, job_id: str, n: int) -> Iterator[bytes]:
-        job = self._sandbox.jobs.get(job_id)
+        job = self.sandbox.jobs.get(job_id)
         if job is None or not 0 <= n < len(job.specs):
             raise KeyError(f"{job_id}/{n}")
-        picture = self._sandbox.studio.order(job.specs[n]).result()
-        return pieces(picture, job.faults.bytes if "bytes" in job.faults else None)[1]
-
-
-class _Server(uvicorn.Server):
-    """Sets `ready` once it serves, or has ended."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
-
-    def run(self, sockets: list[socket.socket] | None = None) -> None:
-        try:
-            super().run(sockets)
-        finally:
-            self.ready.set()
+        picture = self.sandbox.studio.order(job.specs[n]).result()
+        return b"".join(pieces(picture, job.faults.bytes if "bytes" in job.faults else None)[1])
 
 
 class _Protocol(HttpToolsProtocol):

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.sandbox.broken_responses import Cut
-from receiver.sandbox.config import Account, GatewayName
+from receiver.sandbox.config import Account, Dialect, GatewayName
 from receiver.sandbox.faults import Asked
 from receiver.sandbox.jobs import Jobs, SandboxJob
 from receiver.sandbox.lifecycle import Sandbox
+from receiver.sandbox.validation import ApiframeRequest, ApiInOneRequest
 
 Refuse = Callable[..., Response]
 """Builds a gateway's own error response: `refuse(status, message, headers=None)`."""
@@ -25,12 +26,13 @@ Handler = Callable[[Request, Sandbox, Account], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One submit request, with its account and its bytes."""
+    """One submit request, with its account, its bytes and the faults that it asks for."""
 
     request: Request
     sandbox: Sandbox
     account: Account
     body: bytes
+    asked: Asked
 
     @property
     def key(self) -> str | None:
@@ -52,6 +54,27 @@ class Received:
     def name(self) -> str:
         """The same for retries of the same submission."""
         return f"{self.account.key} {self.key or self.digest}"
+
+    @property
+    def dialect(self) -> Dialect:
+        """The shape of API in One's callbacks."""
+        return self.asked.dialect or self.sandbox.config.dialect
+
+    def job(self, parsed: ApiframeRequest | ApiInOneRequest, **more: Any) -> SandboxJob:
+        """Build the job that was asked for; `more` are the fields that differ by gateway."""
+        return SandboxJob(
+            account=self.account,
+            model=parsed.model,
+            prompt=parsed.prompt,
+            faults=self.asked,
+            base_url=self.base_url,
+            dialect=self.dialect,
+            cost=parsed.cost,
+            created_at=self.sandbox.config.clock(),
+            idempotency_key=self.key,
+            webhook_status="pending" if more["callback_url"] else None,
+            **more,
+        )
 
 
 def api_key(request: Request) -> str | None:
@@ -88,9 +111,9 @@ def parse(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def strike(received: Received, faults: Asked, refuse: Refuse) -> Response | None:
+def strike(received: Received, refuse: Refuse) -> Response | None:
     """Return the response of a fault that strikes before the job is accepted, if there is one."""
-    jobs = received.sandbox.jobs
+    faults, jobs = received.asked, received.sandbox.jobs
     times = faults.times or 1
     if "refused" in faults:
         return refuse(400, "The request was refused by the provider")
@@ -103,9 +126,19 @@ def strike(received: Received, faults: Asked, refuse: Refuse) -> Response | None
     return None
 
 
-async def respond(received: Received, faults: Asked, response: Response) -> Response:
+async def accept(received: Received, job: SandboxJob, response: Response) -> Response:
+    """Start a job, and return the response to its submission."""
+    received.sandbox.jobs.add(job, received.digest)
+    received.sandbox.start(job)
+    if "early" in received.asked:
+        await job.told.wait()
+    return await respond(received, response)
+
+
+async def respond(received: Received, response: Response) -> Response:
     """Return the response for an accepted job; late, cut or lost if a fault says so."""
-    jobs, times = received.sandbox.jobs, faults.times or 1
+    faults, jobs = received.asked, received.sandbox.jobs
+    times = faults.times or 1
     if "slow_answer" in faults:
         await asyncio.sleep(faults.delay_s)
     if "lost_answer" in faults and jobs.spend("lost_answer", received.name, times):

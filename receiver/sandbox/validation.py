@@ -89,6 +89,11 @@ class ApiframeRequest(BaseModel):
         default=["completed", "failed"], alias="webhookEvents", min_length=1
     )
 
+    @property
+    def cost(self) -> int:
+        """The credits for the job."""
+        return COSTS.get(self.model, 8)
+
 
 class ApiInOneRequest(BaseModel):
     """A request to API in One's image route; fields of its other models are ignored."""
@@ -102,6 +107,11 @@ class ApiInOneRequest(BaseModel):
     num_images: int = Field(default=1, ge=1, le=4)
     seed: int | None = None
     callback_url: Uri | None = None
+
+    @property
+    def cost(self) -> int:
+        """The credits for the job."""
+        return CREDITS[self.model] * self.num_images
 
 
 def apiframe(body: dict[str, Any]) -> tuple[ApiframeRequest, dict[str, Any]] | Details:

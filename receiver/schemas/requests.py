@@ -100,16 +100,9 @@ class SubmitBody(_Body):
 
     def request(self) -> JobRequest:
         """Return it as the ledger has it."""
-        return JobRequest(
-            model=self.model,
-            prompt=self.prompt,
-            negative_prompt=self.negative_prompt,
-            aspect_ratio=self.aspect_ratio,
-            num_images=self.num_images,
-            seed=None if self.seed is None else str(self.seed),
-            params=self.params,
-            tags=dict(self.tags),
-        )
+        others = {"gateway", "notify_url", "unsupported"}
+        given = {name: value for name, value in self if name not in others}
+        return JobRequest(**given | {"seed": None if self.seed is None else str(self.seed)})
 
 
 class RetryBody(_Body):

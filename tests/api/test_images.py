@@ -26,6 +26,7 @@ from storage.archive.object_store import ObjectStore, ObjectStream
 from storage.errors import Unavailable
 from tests.api.test_thumbnail_pool import odd
 from tests.support.live import IMAGEN, ULTRA, Live, Start, started
+from tests.support.sandbox import mend
 
 PROMPT = 'Bäume im Wind; filename="evil.exe"\r\nX: y'
 
@@ -444,7 +445,7 @@ def test_the_newest_record_of_several_is_told(live: Live) -> None:
     at = f"/v1/outputs/{job['outputs'][0]}/record"
     first = live.http.get(at).json()
     assert (job["status"], len(first["outputs"]), first["supersedes"]) == ("partial", 2, None)
-    live.sandbox.mend(job["gateway_job_id"])
+    mend(live.sandbox, job["gateway_job_id"])
     assert live.http.post(f"/v1/jobs/{job['id']}/retry").status_code == 200
     assert live.finish(job["id"])["status"] == "archived"
     newest = live.http.get(at).json()

@@ -9,6 +9,7 @@ from typing import Any
 
 from receiver.sandbox import JobReport
 from tests.faults.world import Accepted, World
+from tests.support.sandbox import credits_of
 
 READERS = 4
 
@@ -68,12 +69,13 @@ def gather(world: World) -> Evidence:
         objects=_objects(world),
         made=made,
         true_digests={
-            (job.id, index): world.sandbox.image_digest(job.id, index)[0]
+            (job.id, index): hashlib.sha256(world.sandbox.image_bytes(job.id, index)).hexdigest()
             for job in made
             for index in range(len(job.images))
         },
         spent=sum(
-            account.credits - world.sandbox.credits(account.key) for account in world.sandbox.config.accounts
+            account.credits - credits_of(world.sandbox, account.key)
+            for account in world.sandbox.config.accounts
         ),
     )
 

@@ -12,6 +12,7 @@ from tests.faults.points import Kill
 from tests.faults.scenes import Stage
 from tests.faults.world import Accepted, World
 from tests.support.postgres import Postgres
+from tests.support.sandbox import mend
 
 GATEWAYS = ("apiframe", "api-in-one")
 
@@ -127,7 +128,7 @@ def _partial(here: World) -> Accepted:
 
 def _mend(here: World) -> None:
     for report in here.sandbox.jobs():
-        here.sandbox.mend(report.id)
+        mend(here.sandbox, report.id)
 
 
 @pytest.mark.parametrize("kill", RETRY_STEPS, ids=str)

@@ -19,6 +19,7 @@ from tests.docs.generate import OF_JOBS, leaves
 from tests.support.live import IMAGEN, ULTRA, Live, started
 from tests.support.pages import Visitor, visiting
 from tests.support.running import command
+from tests.support.sandbox import mend
 
 READER, SUBMITTER = "reader-reader-reader", "submit-submit-submit"
 TOKENS = [f"reader:read:{READER}", f"writer:submit:{SUBMITTER}"]
@@ -213,7 +214,7 @@ def test_a_form_of_another_session_changes_nothing(house: House, gone: dict[str,
 def test_a_retry_completes_what_was_missing_and_costs_nothing(house: House) -> None:
     job = house.live.make(ULTRA, num_images=3, fault="partial_images")
     assert job["status"] == "partial"
-    house.live.sandbox.mend(job["gateway_job_id"])
+    mend(house.live.sandbox, job["gateway_job_id"])
     made = len(house.live.sandbox.jobs())
     page = house.writer.get(f"/jobs/{job['id']}")
     assert len(page.tree.one("ul", class_="grid").all("img")) == 2

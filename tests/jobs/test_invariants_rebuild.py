@@ -17,6 +17,7 @@ from storage.models import JobError, JobRequest, JobResult, Status
 from storage.text import fold
 from tests.jobs.test_invariants import rows
 from tests.support.live import IMAGEN, ULTRA, Live, Start
+from tests.support.sandbox import mend
 
 Record = Mapping[str, Any]
 
@@ -203,7 +204,7 @@ def test_8_the_ledger_follows_from_the_bucket_alone(start: Start) -> None:
     another = live.make(IMAGEN, **tagged)
     assert one["status"] == another["status"] == "archived"
     values = assert_rebuilt(live, "team/records/")
-    live.sandbox.mend(live.job(job_id).gateway_job_id or "")
+    mend(live.sandbox, live.job(job_id).gateway_job_id or "")
     live.parts.retrier.retry(job_id)
     live.parts.worker.wake()
     assert live.finish(job_id)["status"] == "archived"

@@ -10,6 +10,7 @@ from storage.models import Status
 from tests.callbacks.test_callbacks import completed, signed
 from tests.jobs.test_life import record_of
 from tests.support.live import IMAGEN, ULTRA, Live, Start
+from tests.support.sandbox import mend
 
 
 def retry(live: Live, job_id: str, **how: Any) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def test_what_is_missing_of_a_partial_job_is_added_in_a_record_of_its_own(start:
     assert (job["status"], len(first["outputs"])) == ("partial", 2)
     again = retry(live, job["id"])
     assert again["status"] == "partial", "still not to be had"
-    live.sandbox.mend(job["gateway_job_id"])
+    mend(live.sandbox, job["gateway_job_id"])
     whole = retry(live, job["id"])
     latest = record_of(live, job["id"])
     assert whole["status"] == "archived"

@@ -29,6 +29,7 @@ from tests.support.live import IMAGEN, ULTRA, Live, Start, started
 from tests.support.notifications import SECRET, Answer, Application, Told, application
 from tests.support.processes import environment, free_port, serving
 from tests.support.running import command, data
+from tests.support.sandbox import mend
 from tests.telemetry.test_metrics import value
 
 NOTIFY = {"secrets": [SECRET], "allow_networks": ["127.0.0.0/8"]}
@@ -107,7 +108,7 @@ def test_a_retry_is_told_too(notifying: Live) -> None:
         url = {"notify_url": app.url}
         job = notifying.make(IMAGEN, fault={"fault": "expired_link", "forever": True}, **url)
         assert app.next().verified()["type"] == "job.failed"
-        notifying.sandbox.mend(notifying.job(job["id"]).gateway_job_id or "")
+        mend(notifying.sandbox, notifying.job(job["id"]).gateway_job_id or "")
         assert notifying.http.post(f"/v1/jobs/{job['id']}/retry").status_code == 200
         notifying.finish(job["id"])
         second = app.next()

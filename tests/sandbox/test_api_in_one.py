@@ -9,7 +9,7 @@ import pytest
 
 from receiver.sandbox import SandboxServer
 from tests.support.callback_receiver import CallbackReceiver
-from tests.support.sandbox import FAST, PROMPT, ask_one, connect, take_one
+from tests.support.sandbox import FAST, PROMPT, ask_one, connect, credits_of, take_one
 
 
 def test_a_task_is_taken_and_completes(sandbox: SandboxServer, one: httpx.Client) -> None:
@@ -49,9 +49,9 @@ def test_a_task_is_taken_and_completes(sandbox: SandboxServer, one: httpx.Client
 def test_each_image_costs_its_model_s_credits(
     sandbox: SandboxServer, one: httpx.Client, model: str, images: int, cost: int
 ) -> None:
-    before = sandbox.credits("aio_sandbox")
+    before = credits_of(sandbox, "aio_sandbox")
     task_id = take_one(one, model=model, num_images=images, quality="high")
-    assert before - sandbox.credits("aio_sandbox") == cost
+    assert before - credits_of(sandbox, "aio_sandbox") == cost
     assert task_id.endswith(f"_{model}")
 
 
@@ -175,7 +175,7 @@ def test_a_failure_is_told_in_every_dialect(
     sandbox: SandboxServer, one: httpx.Client, receiver: CallbackReceiver, dialect: str, told: dict[str, Any]
 ) -> None:
     wish = {"fault": "failed", "message": "too dark", "dialect": dialect}
-    before = sandbox.credits("aio_sandbox")
+    before = credits_of(sandbox, "aio_sandbox")
     sandbox.wait(take_one(one, callback_url=receiver.url, sandbox=wish))
     while not receiver.none_left():
         last = receiver.next().json
@@ -184,4 +184,4 @@ def test_a_failure_is_told_in_every_dialect(
         for part in path.split("."):
             found = found[part]
         assert found == word, path
-    assert sandbox.credits("aio_sandbox") == before
+    assert credits_of(sandbox, "aio_sandbox") == before

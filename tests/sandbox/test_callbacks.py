@@ -11,7 +11,7 @@ import pytest
 from receiver.sandbox import Account, SandboxServer
 from receiver.sandbox.callbacks import sign
 from tests.support.callback_receiver import CallbackReceiver
-from tests.support.sandbox import FAST, PROMPT, connect, take
+from tests.support.sandbox import FAST, PROMPT, connect, credits_of, take
 
 
 def test_a_failed_job_costs_nothing(receiver: CallbackReceiver) -> None:
@@ -30,7 +30,7 @@ def test_a_failed_job_costs_nothing(receiver: CallbackReceiver) -> None:
         job = client.get(f"/v2/jobs/{job_id}", headers=key).json()
         assert (job["status"], job["error"], job["creditCost"]) == ("FAILED", "no", 0)
         assert (job["result"], job["input"]) == (None, {"prompt": PROMPT})
-        assert sandbox.credits("afk_one") == 4
+        assert credits_of(sandbox, "afk_one") == 4
 
 
 def test_progress_and_completion_are_told_in_order(

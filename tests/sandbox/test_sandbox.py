@@ -1,6 +1,5 @@
 """The sandbox's Apiframe, over HTTP, against that gateway's published contract."""
 
-import hashlib
 import json
 import uuid
 from dataclasses import asdict, replace
@@ -10,7 +9,7 @@ import httpx
 import pytest
 
 from receiver.sandbox import SandboxServer
-from tests.support.sandbox import FAST, PROMPT, ask, connect, take
+from tests.support.sandbox import FAST, PROMPT, ask, connect, credits_of, take
 
 
 def test_a_job_is_accepted_and_completes(sandbox: SandboxServer, client: httpx.Client) -> None:
@@ -54,7 +53,6 @@ def test_the_image_is_served_with_its_type(
     assert link.endswith(f"/0.{suffix}")
     assert (image.status_code, image.headers["content-type"]) == (200, media_type)
     assert image.content == sandbox.image_bytes(job_id)
-    assert sandbox.image_digest(job_id) == (hashlib.sha256(image.content).hexdigest(), len(image.content))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +108,7 @@ def test_a_body_that_is_no_json_object_is_refused(client: httpx.Client, body: by
 def test_only_known_and_active_keys_are_let_in(
     client: httpx.Client, headers: dict[str, str], status: int
 ) -> None:
-    answer = client.get("/v2/me", headers=headers)
+    answer = client.get("/v2/jobs", headers=headers)
     assert answer.status_code == status
     assert answer.headers["x-request-id"]
     assert ("error" in answer.json()) == (status != 200)
@@ -122,7 +120,7 @@ def test_an_account_runs_out_of_credits(sandbox: SandboxServer, client: httpx.Cl
     answer = ask(client, poor)
     assert answer.status_code == 402
     assert answer.json() == {"error": "Insufficient credits", "creditsRequired": 4, "creditsAvailable": 1}
-    assert client.get("/v2/me", headers=poor).json()["team"]["credits"] == sandbox.credits("afk_poor") == 1
+    assert credits_of(sandbox, "afk_poor") == 1
 
 
 def test_an_idempotency_key_gives_the_same_job_for_a_day() -> None:
@@ -133,9 +131,8 @@ def test_an_idempotency_key_gives_the_same_job_for_a_day() -> None:
         first = take(client, headers)
         assert take(client, headers) == first
         assert ask(client, headers, prompt="another").status_code == 409
-        assert sandbox.submits("one") == 3
         assert [job.id for job in sandbox.jobs()] == [first]
-        assert sandbox.credits("afk_sandbox") == 10_000_000 - 4
+        assert credits_of(sandbox, "afk_sandbox") == 10_000_000 - 4
         now[0] += 24 * 3600
         assert take(client, headers) != first
         assert ask(client, headers | {"idempotency-key": "k" * 256}).status_code == 400
@@ -170,13 +167,6 @@ def test_jobs_are_listed_newest_first_in_pages() -> None:
 )
 def test_a_bad_list_query_is_refused(client: httpx.Client, query: str, status: int) -> None:
     assert client.get(f"/v2/jobs?{query}").status_code == status
-
-
-def test_models_are_public(sandbox: SandboxServer) -> None:
-    catalog = httpx.get(f"{sandbox.url}/v2/models", trust_env=False).json()["models"]
-    assert len(catalog) == 51
-    assert {"id", "label", "modality"} <= set(catalog[0])
-    assert httpx.get(f"{sandbox.url}/v2/models?modality=smell", trust_env=False).status_code == 400
 
 
 def test_links_expire() -> None:

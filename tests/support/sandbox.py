@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 
 from receiver.sandbox import SandboxConfig, SandboxServer
+from receiver.sandbox.faults import Asked
 
 FAST = SandboxConfig(latency_s=(0.0, 0.01), retry_delays_s=(0.01, 0.02), image_px=64)
 PROMPT = "a red kite over a grey harbour"
@@ -14,6 +15,18 @@ def connect(sandbox: SandboxServer, **headers: str) -> httpx.Client:
     """A client of one sandbox; `connect(sandbox, x_api_key="afk_sandbox")`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Client(base_url=sandbox.url, headers=named, trust_env=False)
+
+
+def mend(sandbox: SandboxServer, job_id: str) -> None:
+    """End the faults of an accepted job, so that its images are available from now on."""
+    job = sandbox.sandbox.jobs.get(job_id)
+    assert job is not None
+    job.faults = Asked()
+
+
+def credits_of(sandbox: SandboxServer, api_key: str) -> int:
+    account = next(account for account in sandbox.config.accounts if account.key == api_key)
+    return sandbox.sandbox.jobs.balance(account)
 
 
 def ask(client: httpx.Client, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: RUF001 - full-width characters are what is tried
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from starlette.datastructures import QueryParams
 from receiver.api.query_params import JobQuery, OutputQuery
 from receiver.errors import InvalidRequest
 from receiver.http.query import read_query
-from receiver.query.language import GUIDE, KEYS, MAX_CHARS, MAX_WORDS, read_query_text, with_key, without_key
+from receiver.query.language import GUIDE, KEYS, MAX_CHARS, MAX_WORDS, read_query_text, with_key
 from receiver.query.tokenizer import plain_or_quoted, quoted, split
 from storage.models import Status
 from storage.search.filters import SearchFilter
@@ -224,15 +225,6 @@ def test_a_facet_replaces_what_it_contradicts(text: str, key: str, value: str, e
     assert with_key(text, key, value) == expected
 
 
-def test_a_facet_can_be_taken_out() -> None:
-    text = "red model:a -model:b tag:a=b tag:c=d since:7d"
-    assert without_key(text, "model") == "red -model:b tag:a=b tag:c=d since:7d"
-    assert without_key(text, "tag") == "red model:a -model:b since:7d"
-    assert without_key(text, "tag", "c") == "red model:a -model:b tag:a=b since:7d"
-    assert without_key(text, "on") == "red model:a -model:b tag:a=b tag:c=d"
-    assert without_key('"red kite', "model") == '"red kite"'
-
-
 ODD_CHARS = st.sampled_from("ab :=-\" \t“”„＂：＝－　＞9'%寿👩‍é")
 ODD = st.text(ODD_CHARS | st.characters(codec="utf-8"), max_size=30)
 VALUE = ODD.filter(bool)
@@ -248,6 +240,19 @@ FACETS = st.one_of(
     st.tuples(st.just("width"), st.sampled_from(["5", ">=5", "1..5"])),
     st.tuples(st.just("on"), st.dates().map(str)),
 )
+
+
+def without_key(text: str, key: str, tag: str | None = None) -> str:
+    """Return a query text without a key; of tags, only without that name, if one is given."""
+    kept = [
+        item.source
+        for item in split(text, KEYS)
+        if item.minus
+        or item.key is None
+        or KEYS[item.key].asks.isdisjoint(KEYS[key].asks)
+        or (tag is not None and re.split("[=＝]", item.text)[0] != tag)
+    ]
+    return " ".join(kept)
 
 
 def sound(text: str) -> SearchFilter | None:
