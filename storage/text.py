@@ -1,17 +1,7 @@
-"""Fold the case and width of texts for search, and build slugs of them for names."""
+"""Build slugs of texts, for names."""
 
 import re
 import unicodedata
-
-
-def fold(text: str) -> str:
-    """Return a text without case, width, and the composition of accents; accents themselves stay.
-
-    `CAFÉ`, `café` and `cafe` with a combining accent are one, full-width letters are letters, half-width kana
-    are kana. It is Unicode's caseless compatibility match (section 3.13, D146).
-    """
-    once = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
-    return unicodedata.normalize("NFKC", once.casefold())
 
 
 def slug(text: str, keep: str = "") -> str:

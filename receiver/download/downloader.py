@@ -24,13 +24,13 @@ from typing import BinaryIO, cast
 import httpcore
 import httpx
 
-from receiver.download.ssrf import Address, Network, Target
+from receiver.download.ssrf import Address, Network, Target, check_addresses, check_target
 from receiver.download.transport import (
     ByteBudget,
     CheckedBackend,
     Deadline,
     Resolver,
-    checked_addresses,
+    lookup,
     system_resolver,
 )
 from receiver.errors import (
@@ -131,9 +131,7 @@ class Downloader:
         for _ in range(self._policy.max_redirects + 1):
             self._check_open(target)
             with _unavailable(target):
-                addresses = checked_addresses(
-                    target, hosts, self._policy.allow_networks, self._resolve, deadline
-                )
+                addresses = self._addresses(target, hosts, deadline)
                 response = self._request(target, addresses, deadline, file)
             if isinstance(response, _Body):
                 facts = self._inspect(target, file)
@@ -149,11 +147,20 @@ class Downloader:
             target = response
         raise ImageUnavailable(f"{first.label} redirects more than {self._policy.max_redirects} times.")
 
+    def _addresses(self, target: Target, hosts: Sequence[str], deadline: Deadline) -> list[Address]:
+        """Return the addresses to connect to, from a single lookup (against DNS rebinding)."""
+        networks = self._policy.allow_networks
+        if not networks:  # before a lookup that a hostile name server would see
+            check_target(target, hosts)
+        addresses = [target.address] if target.address else lookup(target.host, self._resolve, deadline)
+        check_addresses(target, addresses, hosts, networks)
+        return addresses
+
     def _request(
         self, target: Target, addresses: Sequence[Address], deadline: Deadline, file: BinaryIO
     ) -> _Body | Target:
         """Request one hop; return the received body, or the target of the redirect."""
-        budget = ByteBudget(target.label)
+        budget = ByteBudget(target.host)
         backend = CheckedBackend(addresses, deadline, self._policy.drip_seconds, budget)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target

@@ -218,6 +218,34 @@ class Target:
         return target
 
 
+def check_target(target: Target, hosts: Sequence[str]) -> None:
+    """Raise ForbiddenAddress unless a target is https on port 443 of a host in `hosts`."""
+    if target.scheme != "https":
+        raise ForbiddenAddress(f"{target.label} is not https.")
+    if not target.usual_port:
+        raise ForbiddenAddress(f"{target.label} is not on port 443.")
+    if not host_allowed(target.host, hosts):
+        raise ForbiddenAddress(f"{target.host} is not a host that this gateway's images come from.")
+
+
+def check_addresses(
+    target: Target, addresses: Iterable[Address], hosts: Sequence[str], networks: Sequence[Network]
+) -> None:
+    """Raise ForbiddenAddress unless all addresses of a target are in `networks`.
+
+    Others must not be forbidden, and are for a target as `check_target` accepts it.
+    """
+    outside = [address for address in addresses if not address_allowed(address, networks)]
+    if outside:
+        check_target(target, hosts)
+    for address in outside:
+        if reason := forbidden_reason(address):
+            raise ForbiddenAddress(
+                f"{target.host} leads to a forbidden address: {reason}. "
+                "DARKROOM_DOWNLOAD__ALLOW_NETWORKS can allow it."
+            )
+
+
 def parse_target(url: str) -> Target:
     """Parse a URL strictly. Raises ForbiddenAddress if it is not spelled plainly.
 

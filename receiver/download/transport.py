@@ -1,7 +1,7 @@
-"""Connect safe from SSRF and DNS rebinding: look up once, check every address, connect only to those.
+"""Connect safe from DNS rebinding: look up once, and connect only to addresses that were checked.
 
 httpcore asks a network backend for a connection and then starts TLS on it itself, with the name from the URL.
-So the name stays what the certificate is checked against, while this module alone decides where the
+So the name stays what the certificate is checked against, while the caller alone decides where the
 connection goes. httpcore's own timeouts begin again with each read, which a server that sends one byte at a
 time can stretch for ever; here every read also has the deadline of the whole download.
 
@@ -19,16 +19,8 @@ from typing import Any
 
 import httpcore
 
-from receiver.download.ssrf import (
-    Address,
-    Network,
-    Target,
-    address_allowed,
-    forbidden_reason,
-    host_allowed,
-    parse_address,
-)
-from receiver.errors import ForbiddenAddress, ImageUnavailable
+from receiver.download.ssrf import Address, parse_address
+from receiver.errors import ImageUnavailable
 
 Resolver = Callable[[str], Sequence[str]]
 """Returns every address of a host name, best first. Raises OSError if it has none."""
@@ -64,53 +56,16 @@ class Deadline:
         return min(left, at_most)
 
 
-def checked_addresses(
-    target: Target, hosts: Sequence[str], networks: Sequence[Network], resolve: Resolver, deadline: Deadline
-) -> list[Address]:
-    """Return the addresses to connect to, from a single lookup (against DNS rebinding).
-
-    Raises ForbiddenAddress if the target is not https on port 443 of a host in `hosts`, or if any address is
-    forbidden; not if all its addresses are in `networks`. Raises ImageUnavailable if there is no address, and
-    TimeoutError.
-    """
-    fault = _fault(target, hosts)
-    if fault and not networks:  # before a lookup that a hostile name server would see
-        raise ForbiddenAddress(fault)
-    addresses = [target.address] if target.address else lookup(target, resolve, deadline)
-    if all(address_allowed(address, networks) for address in addresses):
-        return addresses
-    if fault:
-        raise ForbiddenAddress(fault)
-    for address in addresses:
-        reason = None if address_allowed(address, networks) else forbidden_reason(address)
-        if reason:
-            raise ForbiddenAddress(
-                f"{target.host} leads to a forbidden address: {reason}. "
-                "DARKROOM_DOWNLOAD__ALLOW_NETWORKS can allow it."
-            )
-    return addresses
-
-
-def _fault(target: Target, hosts: Sequence[str]) -> str | None:
-    if target.scheme != "https":
-        return f"{target.label} is not https."
-    if not target.usual_port:
-        return f"{target.label} is not on port 443."
-    if not host_allowed(target.host, hosts):
-        return f"{target.host} is not a host that this gateway's images come from."
-    return None
-
-
-def lookup(target: Target, resolve: Resolver, deadline: Deadline) -> list[Address]:
-    """Return every address of a target's name. Raises ImageUnavailable if it has none, and TimeoutError."""
+def lookup(host: str, resolve: Resolver, deadline: Deadline) -> list[Address]:
+    """Return every address of a host name. Raises ImageUnavailable if it has none, and TimeoutError."""
     try:
-        answers = _resolve(resolve, target.host, deadline.left(CONNECT_S))
+        answers = _resolve(resolve, host, deadline.left(CONNECT_S))
     except TimeoutError:
         raise
     except (OSError, UnicodeError) as error:
-        raise ImageUnavailable(f"{target.host} could not be looked up.") from error
+        raise ImageUnavailable(f"{host} could not be looked up.") from error
     if not answers:
-        raise ImageUnavailable(f"{target.host} has no address.")
+        raise ImageUnavailable(f"{host} has no address.")
     return [parse_address(answer) for answer in answers]
 
 

@@ -86,8 +86,5 @@ class Postpone:
         return ledger.postpone(job, worker, due_in_ms=self.due_in_ms, **self.options)
 
 
-Begin = Callable[[Move], Job]
-"""Commits a move that must be durable before a step goes on; raises LeaseLost or Crowded."""
-
-Step = Callable[[Job, Begin], Outcome]
+Step = Callable[[Job], Outcome]
 """Decides how a job goes on, around one piece of I/O."""

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from threading import Lock
 
 from storage.ledger.leases import ClaimBudget
-from storage.models import Job, Status
 
 OTHERS = ""
 """The share of jobs whose gateway is not configured here any more."""
@@ -47,12 +46,12 @@ class FairShare:
         )
 
     @contextmanager
-    def downloading(self, job: Job) -> Iterator[bool]:
-        """Reserve a thread for the images of a ready job; yield whether one was free. Others need none."""
-        share = self._of(job.gateway)
+    def downloading(self, gateway: str, *, images: bool) -> Iterator[bool]:
+        """Reserve a thread for a job's images; yield whether one was free. Without `images` it needs none."""
+        share = self._of(gateway)
         with self._lock:
-            free = job.status is not Status.READY or self._downloading[share] < self._images
-            taken = free and job.status is Status.READY
+            free = not images or self._downloading[share] < self._images
+            taken = free and images
             self._downloading[share] += taken
         try:
             yield free

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from receiver.jobs.archive import Archiver
-from receiver.jobs.context import Begin, JobContext, Move, Outcome
+from receiver.jobs.context import JobContext, Move, Outcome
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.submit import Submitter
 from storage.models import Job, Status
@@ -18,7 +18,7 @@ class Steps:
     reconciler: Reconciler
     archiver: Archiver
 
-    def run(self, job: Job, begin: Begin) -> Outcome:
+    def run(self, job: Job) -> Outcome:
         """Run the step of a job's status."""
         match job.status:
             case Status.QUEUED if job.moved_at(Status.SUBMITTING) is not None and self._called_back(job):
@@ -26,7 +26,7 @@ class Steps:
                 self.context.breaker.not_sent(job.gateway)
                 return Move(Status.SUBMITTING, keep_lease=True)
             case Status.QUEUED:
-                return self.submitter.send(job, begin)
+                return self.submitter.send(job)
             case Status.SUBMITTING if not self._called_back(job):
                 return self.submitter.recover(job)
             case Status.SUBMITTING | Status.RUNNING:

@@ -29,7 +29,7 @@ from receiver.errors import (
 )
 from receiver.gateways.base import Gateway, Submission
 from receiver.gateways.client import BUSY_MS, not_configured
-from receiver.jobs.context import Begin, JobContext, Move, Outcome, Postpone
+from receiver.jobs.context import JobContext, Move, Outcome, Postpone
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
 from storage.ledger.ledger import Ledger
 from storage.models import Attempt, Job, JobError, JobRequest, Status
@@ -50,10 +50,13 @@ log = structlog.get_logger("darkroom.submit")
 class Answered:
     """The outcome of a request that the gateway cannot be asked to answer again: its write is retried."""
 
+    job: Job
+    """As it was when the request was sent, which is one move later than the worker knows."""
     outcome: Move | Postpone
 
-    def write(self, ledger: Ledger, job: Job, worker: str) -> Job:
+    def write(self, ledger: Ledger, _before: Job, worker: str) -> Job:
         """Write it; if the lease is lost, keep the gateway's job id for the worker that has the job now."""
+        job = self.job
         theirs = self.outcome.options.get("gateway_job_id")
         request_id = self.outcome.options.get("gateway_request_id")
         try:
@@ -89,7 +92,7 @@ class Submitter:
     check_notify_url: Callable[[str], None]
     """Raises EndpointForbidden for a URL that may not be notified."""
     notify_default: str | None
-    key_faults: Callable[[str, JobRequest], Sequence[Mapping[str, str]]]
+    key_faults: Callable[[str, str, Mapping[str, str]], Sequence[Mapping[str, str]]]
 
     def accept(
         self,
@@ -111,7 +114,7 @@ class Submitter:
             message = f"not configured here; these are: {known}"
             raise UnknownGateway([{"field": "gateway", "message": message}])
         request = _expressible(gateway, request, ignore=ignore_unsupported)
-        if faults := [*gateway.faults(request), *self.key_faults(gateway_name, request)]:
+        if faults := [*gateway.faults(request), *self.key_faults(gateway_name, request.model, request.tags)]:
             raise InvalidRequest(faults)
         try:
             self.check_notify_url(notify_url or "")
@@ -132,7 +135,7 @@ class Submitter:
         log.info("accepted", job=job.id, gateway=job.gateway, new=new)
         return job, new
 
-    def send(self, job: Job, begin: Begin) -> Outcome:
+    def send(self, job: Job) -> Outcome:
         """Submit a queued job. A refusal fails it; after a passing error it is queued again."""
         gateway, breaker = self.context.gateways.get(job.gateway), self.context.breaker
         if gateway is None:
@@ -143,7 +146,7 @@ class Submitter:
             return self._unconfirmed(job)
         with self.context.sender.reserve(gateway.name) as free, suppress(Crowded):
             if free:
-                return self._send(job, gateway, begin)
+                return self._send(job, gateway)
         breaker.not_sent(gateway.name)
         return Postpone(BUSY_MS, counts_as_attempt=False)
 
@@ -159,7 +162,7 @@ class Submitter:
             return Move(Status.QUEUED, keep_lease=True, attempts=[lost])
         return self._await_callback(job, job.error)
 
-    def _send(self, job: Job, gateway: Gateway, begin: Begin) -> Outcome:
+    def _send(self, job: Job, gateway: Gateway) -> Outcome:
         breaker = self.context.breaker
         if not sent_before(job):
             # Its callback URL lives, and its day begins, when it is first sent: it may have waited for long.
@@ -167,8 +170,10 @@ class Submitter:
         url = self.urls.make(job)
         request = gateway.submit_request(job, url)
         # In the ledger before it is on the wire: after a crash we know that it may have been sent.
-        move = Move(
+        job = self.context.ledger.move(
+            job,
             Status.SUBMITTING,
+            job.leased_by or "",
             keep_lease=True,
             at_most=self.context.sender.limits[gateway.name],
             callback_expected=url is not None,
@@ -176,7 +181,6 @@ class Submitter:
             submission_at=job.began_at,
             error=None,
         )
-        job = begin(move)
         try:
             submission = self._exchange(gateway, request)
         except GatewayError as error:
@@ -184,12 +188,12 @@ class Submitter:
             self._count(gateway, error.code)
             failed = error
             _retry(lambda: breaker.gateway_failed(gateway.name, "send", failed))
-            return Answered(_retry(lambda: self._not_taken(job, gateway, failed)))
+            return Answered(job, _retry(lambda: self._not_taken(job, gateway, failed)))
         self._count(gateway, "accepted")
         with suppress(Unavailable):
             # The answer must be noted, whether or not its circuit could be closed.
             breaker.gateway_answered(gateway.name, "send")
-        return Answered(self._taken(job, submission))
+        return Answered(job, self._taken(job, submission))
 
     def _exchange(self, gateway: Gateway, request: httpx.Request) -> Submission:
         metrics = self.context.metrics

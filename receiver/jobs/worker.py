@@ -9,7 +9,7 @@ from time import monotonic, perf_counter
 import structlog
 import uuid_utils
 
-from receiver.jobs.context import JobContext, Move, Postpone, Step
+from receiver.jobs.context import JobContext, Postpone, Step
 from receiver.jobs.fair_share import FairShare
 from receiver.jobs.leased_pool import LeasedPool
 from storage.errors import Conflict, LeaseLost, StorageError
@@ -113,19 +113,11 @@ class Worker(LeasedPool[Job]):
 
     def run_step(self, job: Job) -> Job:
         """Run the step of a job's status, write its outcome, and measure both; return the job as written."""
-        held = job
-
-        def begin(move: Move) -> Job:
-            nonlocal held
-            held = move.write(self._ledger, held, self.name)
-            return held
-
-        with self._shares.downloading(job) as free:
+        with self._shares.downloading(job.gateway, images=job.status is Status.READY) as free:
             if not free:
                 return Postpone(BUSY_MS, counts_as_attempt=False).write(self._ledger, job, self.name)
             with self._measured(job):
-                outcome = self._step(job, begin)
-                after = outcome.write(self._ledger, held, self.name)
+                after = self._step(job).write(self._ledger, job, self.name)
         self._count(job, after)
         return after
 

@@ -58,7 +58,7 @@ class NotifyPolicy:
         if not self.networks:  # before a lookup, which a foreign name server would see
             self._judge_name(target)
         try:
-            addresses = [target.address] if target.address else lookup(target, resolve, deadline)
+            addresses = [target.address] if target.address else lookup(target.host, resolve, deadline)
         except ForbiddenAddress as error:  # such as one with a zone
             raise EndpointForbidden(f"{target.authority} leads to a forbidden address: {error}") from error
         self._judge(target, addresses)

@@ -42,7 +42,7 @@ class Keys:
     def __post_init__(self) -> None:
         _check_prefix(self.prefix)
         _check_template(self.template)
-        if too_long := self.faults("x" * 32, JobRequest(NONE, "")):
+        if too_long := self.faults("x" * 32, NONE, {}):
             raise ValueError(f"it makes keys that are too long: {too_long[0]['message']}")
 
     def image(self, job: Job, index: int, *, extension: str, sha256: str) -> str:
@@ -53,21 +53,22 @@ class Keys:
         """
         return self.prefix + "/".join(text for text, _ in self._parts(job, index, extension, sha256))
 
-    def faults(self, gateway: str, request: JobRequest) -> list[dict[str, str]]:
+    def faults(self, gateway: str, model: str, tags: Mapping[str, str]) -> list[dict[str, str]]:
         """Validate that the keys of a job's images are not too long: `{"field": ..., "message": ...}` each.
 
         Before a job is accepted; later, its tags cannot be changed. Each value is cut at 64 characters and
         128 bytes, never inside a character, so one alone fits. Several in one part are refused, not cut
         further: then a value is cut the same way everywhere, and a key can be predicted from it.
         """
+        request = JobRequest(model, "", tags=tags)
         job = Job("0" * 36, gateway, Status.QUEUED, request, 0, 0, None, submission=9999)
         parts = list(self._parts(job, 9999, "jpeg", "0" * 64))
         parts[0] = (self.prefix + parts[0][0], parts[0][1])
         for text, names in parts:
             if (longest := max(len(part.encode()) for part in text.split("/"))) > MOST_PART_BYTES:
-                return [_too_long(request, names, f"a part of {longest} bytes", MOST_PART_BYTES)]
+                return [_too_long(tags, names, f"a part of {longest} bytes", MOST_PART_BYTES)]
         if (length := len("/".join(text for text, _ in parts).encode())) > MOST_BYTES:
-            return [_too_long(request, _fields(self.template), f"{length} bytes", MOST_BYTES)]
+            return [_too_long(tags, _fields(self.template), f"{length} bytes", MOST_BYTES)]
         return []
 
     def record(self, job: Job, number: int = 1) -> str:
@@ -128,13 +129,11 @@ def _values(job: Job, index: int, extension: str, sha256: str) -> Mapping[str, s
     }
 
 
-def _too_long(request: JobRequest, names: list[str], has: str, most: int) -> dict[str, str]:
-    tags = [
-        name for name in dict.fromkeys(names) if name.startswith(TAG) and name[len(TAG) :] in request.tags
-    ]
-    chosen = [*tags, *({"model"} & set(names))]
+def _too_long(tags: Mapping[str, str], names: list[str], has: str, most: int) -> dict[str, str]:
+    used = [name for name in dict.fromkeys(names) if name.startswith(TAG) and name[len(TAG) :] in tags]
+    chosen = [*used, *({"model"} & set(names))]
     return {
-        "field": "tags" if tags else "model",
+        "field": "tags" if used else "model",
         "message": f"the keys of its images would have {has} in UTF-8, and {most} is the most: "
         f"shorten {' or '.join(chosen)}",
     }

@@ -24,14 +24,13 @@ from storage.ledger.events import note_move, note_output
 from storage.ledger.job_numbers import NEXT_NUMBER, of_moment
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
-from storage.ledger.rows import Changes, new_job, request_digest, to_job
+from storage.ledger.rows import Changes, append_attempts, from_changes, new_job, request_digest, to_job
 from storage.ledger.schema import jobs, outputs
 from storage.ledger.search_index import index_job, index_output, index_result, pieces_of
 from storage.ledger.transitions import (
     CHANGE,
     CHANGE_AND_LISTEN,
     columns_of_move,
-    columns_of_postponement,
     columns_of_reopening,
     unique_id,
 )
@@ -156,7 +155,7 @@ class Ledger:
         Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the lease any more,
         and Crowded if as many are there already as may be.
         """
-        values = columns_of_move(job, to, changes, attempts, self._clock())
+        values = from_changes(changes, job.result) | columns_of_move(job, to, attempts, self._clock())
         lasting = keep_lease and not to.terminal
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=lasting, at_most=at_most)
 
@@ -178,7 +177,10 @@ class Ledger:
         `ignore_callbacks`, pending callbacks do not make it due sooner: for when they cannot be applied now.
         """
         now = self._clock()
-        values = columns_of_postponement(job, changes, attempts, now, counts_as_attempt=counts_as_attempt)
+        values = from_changes(changes, job.result) | {"updated_at": now}
+        values["attempts"] = job.attempts + counts_as_attempt
+        if attempts:
+            values["attempt_log"] = append_attempts(job.attempt_log, attempts)
         if ignore_callbacks:
             values["next_attempt_at"] = now + due_in_ms
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=False)

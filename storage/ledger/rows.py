@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from sqlalchemy import RowMapping
 
+from storage.ledger.search_index import fold
 from storage.models import (
     Attempt,
     Delivery,
@@ -20,7 +21,6 @@ from storage.models import (
     Status,
     Verdict,
 )
-from storage.text import fold
 
 _REQUEST = tuple(field.name for field in fields(JobRequest) if field.name != "ignored")
 _CONVERTED = {"status", "request", "result", "found_by", "error", "attempt_log", "moves"}
@@ -44,16 +44,17 @@ class Changes(TypedDict, total=False):
     submission_at: int
 
 
-def from_changes(changes: Changes) -> dict[str, Any]:
-    """Return the columns of `jobs` that changes set."""
+def from_changes(changes: Changes, known: JobResult) -> dict[str, Any]:
+    """Return the columns of `jobs` that changes set; less certain credits do not overwrite `known` ones."""
     others = ((name, value) for name, value in changes.items() if name not in {"result", "error"})
     columns: dict[str, Any] = dict(others)
     if (result := changes.get("result")) is not None:
+        paid = max(result, known, key=_certainty)
         columns |= {
             "result_model": result.model,
             "result_seed": result.seed,
-            "credits": result.credits,
-            "credits_estimated": result.credits_estimated,
+            "credits": paid.credits,
+            "credits_estimated": paid.credits_estimated,
             "images": [asdict(image) for image in result.images],
             "reply": result.reply,
         }
@@ -61,6 +62,13 @@ def from_changes(changes: Changes) -> dict[str, Any]:
         error = changes["error"]
         columns |= {f"error_{one.name}": error and getattr(error, one.name) for one in fields(JobError)}
     return columns
+
+
+def _certainty(result: JobResult) -> int:
+    """Rank what is known of credits: reported by the gateway, estimated, unknown."""
+    if result.credits is None:
+        return 0
+    return 1 if result.credits_estimated else 2
 
 
 def new_job(job_id: str, gateway: str, request: JobRequest, now: int) -> dict[str, Any]:

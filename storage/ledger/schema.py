@@ -25,7 +25,7 @@ jobs = sa.Table(
     sa.Column("request_sha256", sa.String(64), nullable=False),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("prompt", sa.Text, nullable=False),
-    # As `storage.text` folds it, because databases fold ASCII only, or each in its own way.
+    # As `search_index` folds it, because databases fold ASCII only, or each in its own way.
     sa.Column("prompt_folded", sa.Text, nullable=False),
     sa.Column("negative_prompt", sa.Text),
     sa.Column("aspect_ratio", sa.Text),

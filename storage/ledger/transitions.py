@@ -1,4 +1,4 @@
-"""The state machine of a job: its legal moves, and the columns that a move, postponement or retry sets."""
+"""The state machine of a job: its legal moves, and the columns that a move or a retry sets."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.errors import Conflict
 from storage.ledger.deliveries import pending
-from storage.ledger.rows import Changes, append_attempts, from_changes
+from storage.ledger.rows import append_attempts, from_changes
 from storage.ledger.schema import jobs
-from storage.models import Attempt, Job, JobResult, Status
+from storage.models import Attempt, Job, Status
 
 # Two tables, so that no step of a job's life can take it out of a terminal status.
 MOVES: Mapping[Status, frozenset[Status]] = {
@@ -56,13 +56,11 @@ CHANGE_AND_LISTEN = CHANGE.values(
 """The same, and due `later`; or `now`, if it has a pending callback."""
 
 
-def columns_of_move(
-    job: Job, to: Status, changes: Changes, attempts: Sequence[Attempt], now: int
-) -> dict[str, Any]:
+def columns_of_move(job: Job, to: Status, attempts: Sequence[Attempt], now: int) -> dict[str, Any]:
     """Return the columns that a move sets; raises Conflict if it is not legal."""
     if to not in MOVES[job.status]:
         raise Conflict(f"A job cannot move from {job.status} to {to}.")
-    values = _changed(job, changes) | {
+    values = {
         "status": to,
         "attempts": _attempts_after(job, to),
         "updated_at": now,
@@ -76,19 +74,11 @@ def columns_of_move(
     return values
 
 
-def columns_of_postponement(
-    job: Job, changes: Changes, attempts: Sequence[Attempt], now: int, *, counts_as_attempt: bool
-) -> dict[str, Any]:
-    """Return the columns that a postponement sets."""
-    values = _changed(job, changes) | {"attempts": job.attempts + counts_as_attempt, "updated_at": now}
-    return values | ({"attempt_log": append_attempts(job.attempt_log, attempts)} if attempts else {})
-
-
 def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any]:
     """Return the columns that a retry of a terminal job sets; raises Conflict if it is not legal."""
     if to not in REOPENS.get(job.status, ()):
         raise Conflict(f"A job that is {job.status} cannot be put back to {to}.")
-    values: dict[str, Any] = from_changes({"error": None}) | {
+    values: dict[str, Any] = from_changes({"error": None}, job.result) | {
         "status": to,
         "attempts": 0,
         "next_attempt_at": now,
@@ -103,21 +93,6 @@ def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> di
         values |= {"gateway_request_id": None, "sent": None, "reply": None}
         values |= _paid_before(job)
     return values
-
-
-def _changed(job: Job, changes: Changes) -> dict[str, Any]:
-    """Return the columns that changes set; known credits are never overwritten by less certain ones."""
-    columns, known = from_changes(changes), job.result
-    if (news := changes.get("result")) is not None and _certainty(news) < _certainty(known):
-        columns |= {"credits": known.credits, "credits_estimated": known.credits_estimated}
-    return columns
-
-
-def _certainty(result: JobResult) -> int:
-    """Rank what is known of credits: reported by the gateway, estimated, unknown."""
-    if result.credits is None:
-        return 0
-    return 1 if result.credits_estimated else 2
 
 
 def _paid_before(job: Job) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class SearchFilter:
     model: str | None = None
     seed: str | None = None
     words: tuple[str, ...] = ()
-    """Texts that the prompt must contain, each; compared as `storage.text` folds them."""
+    """Texts that the prompt must contain, each; compared as `search_index` folds them."""
     without: tuple[str, ...] = ()
     """Texts that it must not contain."""
     status: Status | None = None

@@ -12,10 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from storage.ledger.schema import GRAMS, jobs, outputs, terms
-from storage.ledger.search_index import HAS_IMAGE, lookup, term
+from storage.ledger.search_index import HAS_IMAGE, fold, lookup, term
 from storage.search import where
 from storage.search.filters import SearchFilter
-from storage.text import fold
 
 FEW = 3000
 """So many rows can be read and checked in the time of a page; counting stops there."""

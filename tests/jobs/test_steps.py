@@ -1,8 +1,7 @@
-"""What each step of a job's life decides, as tables: nothing is written but what a step begins."""
+"""What each step of a job's life decides, as tables: nothing is written but that a job is being sent."""
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +38,15 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 class Answer(httpx.BaseTransport):
-    """Gives one answer, or none; `begun` as it was when the request left."""
+    """Gives one answer, or none; `sent` is the job as it was in the ledger when the request left."""
 
-    def __init__(self, answer: httpx.Response | None) -> None:
+    def __init__(self, answer: httpx.Response | None, ledger: Ledger) -> None:
         self.answer = answer
-        self.moves: list[Move] = []
-        self.begun: list[Status] | None = None
+        self.ledger = ledger
+        self.sent: Job | None = None
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        self.begun = [move.to for move in self.moves]
+        self.sent = self.ledger.job("job-1")
         if self.answer is None:
             raise httpx.ReadTimeout("", request=request)
         return self.answer
@@ -55,19 +54,14 @@ class Answer(httpx.BaseTransport):
 
 def submitted(ledger: Ledger, gateway: str, answer: Answer) -> Outcome:
     """Decide on a queued job by what its gateway answers."""
-    job = add(ledger, gateway=gateway)
+    add(ledger, gateway=gateway)
+    (job,) = ledger.claim("w", 1)
     context = job_context(ledger, GATEWAYS, answer)
     urls = CallbackUrls(
         "https://archive.example", CallbackTokens(["k" * 40], max_age_s=60, clock=ledger._clock)
     )
-    submitter = Submitter(context, urls, lambda _url: None, None, lambda _gateway, _request: ())
-
-    def begin(move: Move) -> Job:
-        answer.moves.append(move)
-        moves = (*job.moves, (Status.SUBMITTING, ledger._clock()))
-        return replace(job, status=Status.SUBMITTING, moves=moves, callback_expected=True)
-
-    return submitter.send(job, begin)
+    submitter = Submitter(context, urls, lambda _url: None, None, lambda *_: ())
+    return submitter.send(job)
 
 
 def taken(gateway: str) -> httpx.Response:
@@ -94,10 +88,11 @@ def test_submission(
     ledger: Ledger, gateway: str, answer: httpx.Response | None, to: Status | None, code: str | None
 ) -> None:
     """`to` is None where it stays submitting: it may have been accepted and must not be sent again."""
-    wire = Answer(answer)
+    wire = Answer(answer, ledger)
     outcome = submitted(ledger, gateway, wire)
     assert isinstance(outcome, Answered)
-    assert wire.begun == [Status.SUBMITTING], "committed before the request left"
+    assert outcome.job.status is Status.SUBMITTING
+    assert wire.sent == outcome.job, "committed before the request left"
     decided = outcome.outcome
     assert (decided.to if isinstance(decided, Move) else None) == to
     error = decided.options.get("error")
@@ -108,12 +103,12 @@ def test_submission(
 
 
 def test_nothing_is_sent_without_a_free_slot(ledger: Ledger) -> None:
-    wire = Answer(taken("apiframe"))
+    wire = Answer(taken("apiframe"), ledger)
     context = job_context(ledger, GATEWAYS, wire)
     context.sender._free["apiframe"] = 0
     submitter = Submitter(context, CallbackUrls(None, None), lambda _url: None, None, lambda *_: ())  # type: ignore[arg-type]
-    assert submitter.send(add(ledger), wire.moves.append) == Postpone(250, counts_as_attempt=False)  # type: ignore[arg-type]
-    assert wire.begun is None
+    assert submitter.send(add(ledger)) == Postpone(250, counts_as_attempt=False)
+    assert wire.sent is None
 
 
 def test_a_callback_goes_before_another_submission(ledger: Ledger) -> None:
@@ -122,13 +117,13 @@ def test_a_callback_goes_before_another_submission(ledger: Ledger) -> None:
     (job,) = ledger.claim("w", 1)
     job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
     job = ledger.move(job, QUEUED, "w", keep_lease=True)
-    wire = Answer(taken("api-in-one"))
+    wire = Answer(taken("api-in-one"), ledger)
     context = job_context(ledger, GATEWAYS, wire)
     submitter = Submitter(context, CallbackUrls(None, None), lambda _url: None, None, lambda *_: ())  # type: ignore[arg-type]
     steps = Steps(context, submitter, None, None)  # type: ignore[arg-type]
     assert ledger.add_deliveries([offer(job.id, theirs="theirs")]) == [DeliveryResult.ACCEPTED]
-    assert steps.run(job, wire.moves.append) == Move(Status.SUBMITTING, keep_lease=True)  # type: ignore[arg-type]
-    assert wire.begun is None
+    assert steps.run(job) == Move(Status.SUBMITTING, keep_lease=True)
+    assert wire.sent is None
 
 
 def at_gateway(ledger: Ledger) -> Job:
@@ -154,7 +149,7 @@ IMAGE = {"url": "https://cdn.example/1.png"}
 )
 def test_poll(ledger: Ledger, answer: Any, to: Status | None, code: str | None) -> None:
     response = None if answer is None else httpx.Response(200, json=answer)
-    context = job_context(ledger, GATEWAYS, Answer(response))
+    context = job_context(ledger, GATEWAYS, Answer(response, ledger))
     backlog = Backlog(ledger._database, ledger._clock)
     poller = BulkPoller(backlog, context.sender, context.clock)
     reconciler = Reconciler(context, {"apiframe": "auto"}, poller)
@@ -172,7 +167,7 @@ def test_poll(ledger: Ledger, answer: Any, to: Status | None, code: str | None) 
 class TestAnswered:
     """The write of a gateway's answer to a submission, which it cannot be asked for again."""
 
-    outcome = Answered(Move(RUNNING, gateway_job_id="theirs"))
+    outcome = Move(RUNNING, gateway_job_id="theirs")
 
     def submitting(self, ledger: Ledger, job_id: str = "job-1") -> Job:
         add(ledger, job_id)
@@ -182,12 +177,12 @@ class TestAnswered:
     def test_keeps_the_id_though_the_lease_was_lost(self, ledger: Ledger) -> None:
         job = self.submitting(ledger)
         with pytest.raises(LeaseLost):
-            self.outcome.write(ledger, job, "another")
+            Answered(job, self.outcome).write(ledger, job, "another")
         assert (ledger.job(job.id).status, ledger.job(job.id).gateway_job_id) == (job.status, "theirs")
 
     def test_fails_a_job_with_the_id_of_another(self, ledger: Ledger) -> None:
-        self.outcome.write(ledger, self.submitting(ledger), "w")
-        after = self.outcome.write(ledger, self.submitting(ledger, "job-2"), "w")
+        for job in (self.submitting(ledger), self.submitting(ledger, "job-2")):
+            after = Answered(job, self.outcome).write(ledger, job, "w")
         assert (after.status, after.error and after.error.code) == (FAILED, "gateway_job_taken")
 
     def test_retries_while_the_ledger_is_away(self, ledger: Ledger) -> None:
@@ -201,4 +196,4 @@ class TestAnswered:
 
         job = self.submitting(ledger)
         shaky = Shaky(ledger._database, ledger._clock)
-        assert self.outcome.write(shaky, job, "w").status is RUNNING
+        assert Answered(job, self.outcome).write(shaky, job, "w").status is RUNNING

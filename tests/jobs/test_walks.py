@@ -1,9 +1,9 @@
-"""Count the modules of ours that one has to open to follow one thing through the running service.
+"""Count the modules that are passed one thing on its way through the running service; see `support.walks`.
 
 A limit is the figure as measured, and is only ever lowered.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ import httpx
 import pytest
 
 from receiver.api.jobs import Api
+from receiver.callbacks.intake import Intake
 from receiver.gateways.client import GatewayClient
 from receiver.http.connection_limits import LimitedConnection
-from receiver.jobs.archive import Archiver
+from receiver.jobs.reconcile import Reconciler
+from receiver.jobs.worker import Worker
 from storage.archive.archive import Archive
 from storage.ledger.ledger import Ledger
 from tests.callbacks.test_callbacks import completed, running_job, signed
 from tests.support.live import IMAGEN, Live, started
-from tests.support.walks import Walk, walked
+from tests.support.walks import Leg, Walk, walked
 
 Walking = Callable[..., Any]
 
@@ -27,9 +29,9 @@ Walking = Callable[..., Any]
 @pytest.fixture
 def walking(s3_server: Any, sandbox: Any, tmp_path: Path) -> Walking:
     @contextmanager
-    def walking(begin: Any, end: Any, *, work: bool = True, **more: Any) -> Iterator[tuple[Live, Walk]]:
+    def walking(*legs: Leg, of_job: Collection[str] = (), work: bool = True) -> Iterator[tuple[Live, Walk]]:
         with (
-            walked(begin, end, **more) as walk,
+            walked(*legs, fields_of_job=of_job) as walk,
             started(s3_server, tmp_path, sandbox=sandbox, work=work) as live,
         ):
             yield live, walk
@@ -39,26 +41,29 @@ def walking(s3_server: Any, sandbox: Any, tmp_path: Path) -> Walking:
 
 
 def test_callback_from_socket_to_ledger(walking: Walking) -> None:
-    """From the head of the request to the call of the ledger that writes it."""
-    with walking(LimitedConnection.on_headers_complete, Ledger.add_deliveries, work=False) as (live, walk):
+    """A callback: the token in its URL, and its body."""
+    legs = (LimitedConnection.data_received, Intake.take), (Intake._write, Ledger.add_deliveries)
+    with walking(*legs, work=False) as (live, walk):
         body = completed("theirs-walked")
         url = live.callback_url(running_job(live, "theirs-walked"))
-        walk.armed = True
+        walk.value = (url.rpartition("/")[2], "theirs-walked")
         assert httpx.post(url, content=body, headers=signed(body)).status_code == 200
-    assert len(walk.modules) <= 12, walk.modules
+    assert 5 <= len(walk.modules) <= 12, walk.modules
 
 
 def test_prompt_from_api_to_gateway(walking: Walking) -> None:
-    """The modules that are passed the prompt, by either thread; shall become 10."""
-    with walking(Api.submit, GatewayClient.send, holding="a zebra") as (live, walk):
-        walk.armed = True
+    """A prompt: from `POST /v1/jobs` into the ledger, and with the worker to the gateway."""
+    legs = (Api._submit, Ledger.add_job), (Worker.work, GatewayClient.send)
+    with walking(*legs, of_job=("request", "prompt", "prompt_folded")) as (live, walk):
+        walk.value = ("a zebra",)
         live.submit(IMAGEN, prompt="a zebra")
-    assert 5 <= len(walk.modules) <= 24, walk.modules
+    assert 5 <= len(walk.modules) <= 10, walk.modules
 
 
 def test_image_url_from_completion_to_archive(walking: Walking) -> None:
-    """From the step that archives a completed job to the archive; shall become 8."""
-    with walking(Archiver.run, Archive.store_image, one_thread=True) as (live, walk):
-        walk.armed = True
+    """An image's URL: from the step that reads the completion, by way of the ledger, into the archive."""
+    leg = (Reconciler.advance, Archive.store_image)
+    with walking(leg, of_job=("result", "images")) as (live, walk):
+        walk.value = ("/images/",)
         live.submit(IMAGEN)
-    assert 5 <= len(walk.modules) <= 15, walk.modules
+    assert 5 <= len(walk.modules) <= 12, walk.modules

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import insert
 
-from receiver.jobs.context import Begin, Move, Outcome, Postpone
+from receiver.jobs.context import Move, Outcome
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger.database import Database
 from storage.ledger.events import Events
@@ -35,7 +35,7 @@ class TestRunStep:
             ]
         )
 
-        def step(_job: Job, _begin: Begin) -> Outcome:
+        def step(_job: Job) -> Outcome:
             clock.now += 2000
             inside.append(value(working._metrics.page(), "darkroom_worker_jobs"))
             return next(outcomes)
@@ -55,16 +55,6 @@ class TestRunStep:
         assert value(shown, "darkroom_result_to_archive_seconds_sum", gateway="apiframe") == 2
         assert value(shown, "darkroom_step_seconds_count", status="submitting") == 1
 
-    def test_begun_move_is_durable_before_the_step_goes_on(self, ledger: Ledger) -> None:
-        def step(job: Job, begin: Begin) -> Outcome:
-            assert begin(Move(Status.SUBMITTING, keep_lease=True)).status is Status.SUBMITTING
-            assert ledger.job(job.id).status is Status.SUBMITTING
-            return Postpone(1000)
-
-        working = worker(ledger, step)
-        after = working.run_step(held(ledger, working.name))
-        assert (after.status, after.attempts, after.leased_by) == (Status.SUBMITTING, 1, None)
-
     @pytest.mark.parametrize(
         ("error", "name", "labels"),
         [
@@ -77,7 +67,7 @@ class TestRunStep:
     def test_counts_failures(
         self, ledger: Ledger, error: Exception, name: str, labels: dict[str, str]
     ) -> None:
-        def step(_job: Job, _begin: Begin) -> Outcome:
+        def step(_job: Job) -> Outcome:
             raise error
 
         working = worker(ledger, step)
@@ -87,7 +77,7 @@ class TestRunStep:
         assert value(working._metrics.page(), "darkroom_worker_jobs") == 0
 
     def test_sets_aside_what_was_not_foreseen(self, ledger: Ledger, clock: Clock) -> None:
-        def step(_job: Job, _begin: Begin) -> Outcome:
+        def step(_job: Job) -> Outcome:
             raise RuntimeError
 
         working = worker(ledger, step)
@@ -108,7 +98,7 @@ def test_old_events_are_deleted_at_the_start_and_again(database: Database, ledge
         done.release()
         return Events(database).forget(50)
 
-    def step(_job: Job, _begin: Begin) -> Outcome:
+    def step(_job: Job) -> Outcome:
         raise AssertionError
 
     working = worker(ledger, step, forget=forget, clean_every_s=0.05)

@@ -4,18 +4,19 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
-from receiver.jobs.context import Begin, Outcome, Postpone
+from receiver.jobs.context import Outcome, Postpone
 from receiver.jobs.fair_share import FairShare
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schedule import system_clock
 from storage.ledger.ledger import Ledger
-from storage.models import ImageRef, Job, JobRequest, JobResult, Status
+from storage.models import ImageRef, Job, JobResult, Status
 from tests.support.ledgers import add
 from tests.support.live import IMAGEN, ULTRA, Live, Movable, Start, started
 from tests.support.workers import worker
@@ -142,7 +143,7 @@ def test_a_job_due_again_during_its_step_is_done(ledger: Ledger) -> None:
     done = threading.Event()
     steps: list[str] = []
 
-    def step(job: Job, _begin: Begin) -> Outcome:
+    def step(job: Job) -> Outcome:
         steps.append(job.id)
         if len(steps) == 1:
             return Postpone(0)
@@ -203,11 +204,6 @@ def _count(path: str, asked: dict[str, int]) -> None:
         asked["list" if path == "/v2/jobs" else "job"] += path.startswith("/v2/jobs")
 
 
-def a_job(gateway: str, status: Status = Status.READY) -> Job:
-    request = JobRequest(model="m", prompt="p")
-    return Job("id", gateway, status, request, created_at=0, updated_at=0, next_attempt_at=0)
-
-
 def test_every_gateway_keeps_a_share_of_the_threads() -> None:
     shares = FairShare(["a", "b"], 8, {})
     budget = shares.budget(2, ["a"] * 6, full=())
@@ -218,13 +214,14 @@ def test_every_gateway_keeps_a_share_of_the_threads() -> None:
 
 def test_downloads_leave_a_thread_for_the_gateway() -> None:
     shares = FairShare(["a"], 3, {})
-    with shares.downloading(a_job("a")) as first, shares.downloading(a_job("a")) as second:
-        with shares.downloading(a_job("a")) as third:
+    images = partial(shares.downloading, images=True)
+    with images("a") as first, images("a") as second:
+        with images("a") as third:
             assert (first, second, third) == (True, True, False)
         assert shares.budget(1, [], full=()).no_images == ["a"]
-        with shares.downloading(a_job("a", Status.RUNNING)) as talking:
+        with shares.downloading("a", images=False) as talking:
             assert talking
-        with shares.downloading(a_job("gone")) as other:
+        with images("gone") as other:
             assert other
-    with shares.downloading(a_job("a")) as again:
+    with images("a") as again:
         assert again

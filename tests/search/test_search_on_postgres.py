@@ -15,10 +15,10 @@ from storage.errors import Misconfigured
 from storage.ledger.database import Database
 from storage.ledger.rows import new_job
 from storage.ledger.schema import jobs
+from storage.ledger.search_index import fold
 from storage.models import JobRequest
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
-from storage.text import fold
 from tests.support.postgres import Postgres
 
 JOBS = 20_000

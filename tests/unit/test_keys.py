@@ -98,20 +98,24 @@ def test_a_value_is_cut_by_bytes_between_characters() -> None:
     assert image(keys, job(x="𠀀" * 256)) == "𠀀" * 32 + "/0192-id/2"
 
 
+def faults(keys: Keys, gateway: str, job: Job) -> list[dict[str, str]]:
+    return keys.faults(gateway, job.request.model, job.request.tags)
+
+
 def test_what_is_too_long_is_named_at_once() -> None:
     long, keys = "𠀀" * 256, Keys(template="{tag:a}-{tag:b}/{tag:c}/{model}-{gateway}/{job_id}/{index}")
     for template in ("{tag:x}-{job_id}-{index}.{ext}", "{job_id}/{index}/{tag:x}-{sha256}.{ext}"):
-        assert Keys(template=template).faults("api-in-one", job(x=long).request) == [], "one always fits"
-    assert keys.faults("apiframe", job(a=long, b="x", c=long, model=long).request) == []
-    (fault,) = keys.faults("apiframe", job(a=long, b=long, c=long).request)
+        assert faults(Keys(template=template), "api-in-one", job(x=long)) == [], "one always fits"
+    assert faults(keys, "apiframe", job(a=long, b="x", c=long, model=long)) == []
+    (fault,) = faults(keys, "apiframe", job(a=long, b=long, c=long))
     assert fault["field"] == "tags"
     assert "257 bytes" in fault["message"]
     assert fault["message"].endswith("200 is the most: shorten tag:a or tag:b")
-    (fault,) = Keys(template="{model}{model}/{job_id}/{index}").faults("apiframe", job(long).request)
+    (fault,) = faults(Keys(template="{model}{model}/{job_id}/{index}"), "apiframe", job(long))
     assert (fault["field"], fault["message"].rpartition(": ")[2]) == ("model", "shorten model")
     keys = Keys(template="/".join("{tag:x}" for _ in range(8)) + "/{job_id}/{index}")
-    assert keys.faults("apiframe", job(x="x" * 64).request) == []
-    (fault,) = keys.faults("apiframe", job(x="𠀀" * 32).request)
+    assert faults(keys, "apiframe", job(x="x" * 64)) == []
+    (fault,) = faults(keys, "apiframe", job(x="𠀀" * 32))
     assert "1000 is the most: shorten tag:x" in fault["message"], "a whole key has a limit too"
 
 
@@ -145,6 +149,6 @@ def test_no_key_lies_where_it_must_not(template: str, prefix: str, model: str, t
     assert first.casefold() not in RESERVED
     assert not any(part == "" or part.endswith(".") for part in parts)
     assert key.isprintable()
-    if not keys.faults("apiframe", made.request):
+    if not faults(keys, "apiframe", made):
         assert len(key.encode()) <= MOST_BYTES
         assert max(len(part.encode()) for part in key.split("/")) <= MOST_PART_BYTES
