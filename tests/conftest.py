@@ -5,6 +5,7 @@ pytest_plugins = [
     "tests.support.postgres",
     "tests.support.live",
     "tests.support.running",
+    "tests.support.raw_server",
     "tests.support.ledgers",
     "tests.support.galleries",
 ]

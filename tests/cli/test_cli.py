@@ -235,17 +235,6 @@ def test_ids_are_never_cut(running: Running, made: Made, width: str) -> None:
     assert made.job["gateway_job_id"] in shown
 
 
-def test_download_checks_and_does_not_repeat(running: Running, made: Made, tmp_path: Path) -> None:
-    wanted = ("download", made.job["id"], made.output["id"], "--to", str(tmp_path), "--json")
-    (first,) = data(running.darkroom_command(*wanted))
-    assert (first["fetched"], first["sha256"]) == (True, made.output["sha256"])
-    done = running.darkroom_command(*wanted)
-    assert data(done)[0]["fetched"] is False
-    assert "1 already saved" in done.stderr
-    by_filter = running.darkroom_command("download", "--tag", "for=cli", "--to", str(tmp_path))
-    assert by_filter.stdout.split() == [first["file"]]
-
-
 A_JOB = "019a1b2c-3d4e-7f00-8000-000000000000"
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,6 @@ IMAGE = r"/image"
 @pytest.fixture(scope="module")
 def output(running: Running) -> Output:
     return running.darkroom.output(make(running, "a kite that is broken off").outputs[0])
-
-
-@pytest.fixture
-def proxy(running: Running) -> Iterator[Proxy]:
-    with Proxy(running.url) as proxy:
-        yield proxy
 
 
 def client(proxy: Proxy, tries: int = 3) -> Darkroom:

@@ -2,22 +2,15 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from itertools import islice
 
 import pytest
 
 from receiver.client import ApiError, Darkroom, Unreachable
-from tests.support.raw_server import Script, Serve, reply, serving
+from tests.support.raw_server import Script, Serve, reply
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 HERE = b"retry: 2000\nid: 4-1000\n\n"
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    with serving() as serve:
-        yield serve
 
 
 def frame(number: int, kind: str = "job") -> bytes:

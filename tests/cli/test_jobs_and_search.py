@@ -121,6 +121,7 @@ def test_download_takes_a_query_and_a_template(running: Running, made: list[Outp
         assert record["job"]["id"] == output.job_id
     again = running.darkroom_command(*wanted, *name, "--json")
     assert [one["fetched"] for one in data(again)] == [False] * 3
+    assert "3 already saved" in again.stderr
     assert [one["file"] for one in data(again)] == [str(path) for path in found.values()]
 
 

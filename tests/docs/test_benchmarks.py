@@ -7,14 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.ledger.database import Database
-from storage.ledger.ledger import Ledger
-from storage.search.facets import Facets
-from storage.search.filters import SearchFilter
-from tests.benchmarks import archive
 from tests.benchmarks.figures import Figure, Target, table
 from tests.benchmarks.simulation import HOUR, Outage, recovery
-from tests.support.ledgers import Clock
 from tests.support.processes import ROOT
 
 
@@ -30,21 +24,6 @@ def test_a_figure_is_compared_and_held_to_its_target() -> None:
         ["latency: p50", "61.2 ms", "12.5 ms, a bare copy", "4.90", "at most 60", "no"],
         ["callbacks: rate", "1,000 x", "2,000 x, a bare route", "0.50", "at least 0.5 times", "yes"],
     ]  # fmt: skip
-
-
-def test_a_grown_ledger_is_the_same_in_both_databases(tmp_path: Path, postgres_url: str) -> None:
-    found = []
-    for url in (f"sqlite:///{tmp_path / 'year.sqlite3'}", postgres_url):
-        archive.build(url, 300, images=1, callbacks=True)
-        database = Database.open(url)
-        ledger = Ledger(database, Clock())
-        facets = Facets(database)
-        counts = [facets.read(wanted) for wanted in (SearchFilter(), SearchFilter(words=("the",)))]
-        job = ledger.job(f"{archive.BEGAN:012x}"[:8] + f"-{archive.BEGAN & 0xFFFF:04x}-7000-8000-{0:012x}")
-        found.append((ledger.job_counts(), counts, job, ledger.outputs(job.id), ledger.deliveries(job.id)))
-        database.close()
-    assert found[0] == found[1]
-    assert found[0][4], "it has its callback"
 
 
 def test_the_runner_measures_and_writes_what_it_found(tmp_path: Path) -> None:

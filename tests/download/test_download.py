@@ -6,7 +6,7 @@ import struct
 import threading
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from ipaddress import ip_network
@@ -25,16 +25,10 @@ from receiver.errors import (
     NotAnImage,
     Unready,
 )
-from tests.support.raw_server import PNG, Script, Serve, picture, reply, serving
+from tests.support.raw_server import PNG, Script, Serve, picture, reply
 
 POLICY = DownloadPolicy(allow_networks=(ip_network("127.0.0.0/8"),), timeout_s=20)
 STALLED = replace(POLICY, timeout_s=0.3)
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    with serving() as start:
-        yield start
 
 
 def padded_png(size: int) -> bytes:
@@ -44,17 +38,24 @@ def padded_png(size: int) -> bytes:
     return PNG[:33] + chunk + PNG[33:]
 
 
-def failure(downloader: Downloader, url: str, kind: type[DarkroomError], why: str | None = None) -> None:
-    with pytest.raises(kind, match=why) as caught, downloader.fetch(parse_target(url)):
+def failure(
+    downloader: Downloader,
+    url: str,
+    kind: type[DarkroomError],
+    why: str | None = None,
+    hosts: Sequence[str] = (),
+) -> None:
+    with pytest.raises(kind, match=why) as caught, downloader.fetch(parse_target(url), hosts=hosts):
         pass
     assert type(caught.value) is kind
     assert "secret" not in str(caught.value)
 
 
-def fetched(downloader: Downloader, url: str) -> None:
-    """Fetch the picture whole."""
-    with downloader.fetch(parse_target(url)) as image:
+def fetched(downloader: Downloader, url: str, hosts: Sequence[str] = ()) -> str:
+    """Fetch the picture whole, and return the name of the host that sent it."""
+    with downloader.fetch(parse_target(url), hosts=hosts) as image:
         assert image.file.read() == PNG
+        return image.final_host
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,7 @@ from receiver.download.downloader import Downloader
 from receiver.download.transport import HEAD_BYTES
 from receiver.errors import DarkroomError, ImageTruncated, ImageUnavailable, NotAnImage
 from tests.download.test_download import CHUNKED, POLICY, UNANNOUNCED, failure, fetched
-from tests.support.raw_server import PNG, Script, Serve, redirect, reply, serving
+from tests.support.raw_server import PNG, Script, Serve, redirect, reply
 from tests.unit.test_media import FOREIGN, SMALL
 
 PLAIN = b"HTTP/1.1 200 OK\r\n"
@@ -19,12 +18,6 @@ SIZE = b"Content-Length: %d\r\n" % len(PNG)
 WHOLE = b"%x\r\n%s\r\n0\r\n" % (len(PNG), PNG)
 AT_ONCE_S = 10
 """Far below the time that a download may take, so that it was not the time that ended it."""
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    with serving() as start:
-        yield start
 
 
 TAKEN: dict[str, bytes] = {

@@ -3,7 +3,7 @@
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -12,41 +12,13 @@ import pytest
 from receiver.download.downloader import Downloader, DownloadPolicy
 from receiver.download.ssrf import parse_target
 from receiver.download.transport import Resolver
-from receiver.errors import DarkroomError, ForbiddenAddress, ImageUnavailable
-from tests.support.raw_server import PNG, TLS, Serve, redirect, reply, serving
-
-POLICY = DownloadPolicy(allow_networks=(ip_network("127.0.0.0/8"),), timeout_s=20)
-STALLED = replace(POLICY, timeout_s=0.3)
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    with serving() as start:
-        yield start
+from receiver.errors import ForbiddenAddress, ImageUnavailable
+from tests.download.test_download import POLICY, STALLED, failure, fetched
+from tests.support.raw_server import PNG, TLS, Serve, redirect, reply
 
 
 def names(table: Mapping[str, Sequence[str]]) -> Resolver:
     return lambda host: table[host]
-
-
-def failure(
-    downloader: Downloader,
-    url: str,
-    kind: type[DarkroomError],
-    why: str | None = None,
-    hosts: Sequence[str] = (),
-) -> None:
-    with pytest.raises(kind, match=why) as caught, downloader.fetch(parse_target(url), hosts=hosts):
-        pass
-    assert type(caught.value) is kind
-    assert "secret" not in str(caught.value)
-
-
-def fetched(downloader: Downloader, url: str, hosts: Sequence[str] = ()) -> str:
-    """Fetch the picture whole, and return the name of the host that sent it."""
-    with downloader.fetch(parse_target(url), hosts=hosts) as image:
-        assert image.file.read() == PNG
-        return image.final_host
 
 
 def test_redirects_are_followed_up_to_the_limit(serve: Serve) -> None:

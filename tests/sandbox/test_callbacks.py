@@ -12,6 +12,7 @@ from receiver.sandbox import Account, SandboxServer
 from receiver.sandbox.callbacks import sign
 from tests.support.callback_receiver import CallbackReceiver
 from tests.support.sandbox import FAST, PROMPT, connect, credits_of, take
+from tests.unit.test_signatures import APIFRAME_HEX, APIFRAME_RAW, BODY_A
 
 
 def test_a_failed_job_costs_nothing(receiver: CallbackReceiver) -> None:
@@ -85,14 +86,10 @@ def test_callbacks_are_signed_over_the_raw_body(receiver: CallbackReceiver, form
 
 @pytest.mark.parametrize(
     ("form", "expected"),
-    [
-        ("raw", "4930cbb0639f96494890290fd96005e37e48fe62ea9dc0b81425090c0a1075e1"),
-        ("hex", "d32280916619e47c172bde2e7b70939fcbd792082ff279a7bf40e16ddd608e4a"),
-    ],
+    [("raw", APIFRAME_RAW), ("hex", APIFRAME_HEX)],
 )
 def test_the_published_signature_vectors_hold(form: Any, expected: str) -> None:
-    body = b'{"event":"completed","jobId":"b2c3d4e5-f6a7-4901-8bcd-ef2345678901","status":"COMPLETED"}'
-    assert sign(body, "afk_test_key", form) == f"sha256={expected}"
+    assert sign(BODY_A, "afk_test_key", form) == f"sha256={expected}"
 
 
 def test_signing_can_be_off_and_results_bare(receiver: CallbackReceiver) -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import pytest
 from PIL import Image
 
 TLS = Path(__file__).parents[1] / "samples" / "tls"
@@ -117,6 +118,12 @@ def serving() -> Iterator[Serve]:
             stack.callback(server.close)
             return server
 
+        yield start
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with serving() as start:
         yield start
 
 

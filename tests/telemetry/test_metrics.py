@@ -1,6 +1,5 @@
 """The metrics: one list, nothing beside it, true numbers, and no secret or stranger's word in them."""
 
-import asyncio
 import re
 import threading
 from collections.abc import Iterator
@@ -12,16 +11,9 @@ import httpx
 import pytest
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from receiver.cache import TtlCache
 from receiver.demo.seaweedfs import EmbeddedS3
-from receiver.http.middleware import RequestMiddleware, handlers
 from receiver.jobs.metrics import from_ledger, from_pauses, from_results
 from receiver.sandbox import SandboxServer
 from receiver.schedule import system_clock
@@ -90,20 +82,8 @@ def test_what_is_not_listed_cannot_be_emitted() -> None:
             metrics.count("darkroom_callbacks_total", **labels)
     with pytest.raises(ValueError, match="has no outcome"):
         metrics.count("darkroom_callbacks_total", gateway="apiframe", outcome="a new word")
-
-
-@pytest.mark.parametrize(
-    ("read", "error"),
-    [
-        ({"darkroom_something": 1.0}, KeyError),
-        ({"darkroom_callbacks_total": 1.0}, ValueError),
-        ({"darkroom_jobs": 1.0}, ValueError),
-    ],
-)
-def test_what_is_not_listed_cannot_be_read(read: dict[str, float], error: type[Exception]) -> None:
-    metrics = Metrics(["apiframe"])
-    metrics.watch(lambda: read)
-    with pytest.raises(error):
+    metrics.watch(lambda: {"darkroom_jobs": 1.0})
+    with pytest.raises(ValueError, match="has 2 labels"):
         metrics.page()
 
 
@@ -115,15 +95,6 @@ def test_a_gateway_not_configured_becomes_unknown() -> None:
     assert value(shown, "darkroom_callbacks_total", gateway="unknown", outcome="bad_token") == 2
     assert value(shown, "darkroom_callbacks_total", gateway="apiframe", outcome="bad_token") == 0
     assert b"xx" not in shown
-
-
-def test_a_block_is_timed_if_it_succeeds() -> None:
-    metrics = Metrics(["apiframe"])
-    with metrics.timed("darkroom_download_seconds", gateway="apiframe"):
-        pass
-    with pytest.raises(RuntimeError), metrics.timed("darkroom_download_seconds", gateway="apiframe"):
-        raise RuntimeError
-    assert value(metrics.page(), "darkroom_download_seconds_count", gateway="apiframe") == 1
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +204,8 @@ def test_jobs_are_counted_where_they_are_and_move(used: tuple[Live, list[str]]) 
         assert value(shown, "darkroom_moves_total", gateway=gateway, status=status) == times
     assert value(shown, "darkroom_results_total", gateway="apiframe", found_by="callback") == 2
     assert value(shown, "darkroom_result_to_archive_seconds_count", gateway="apiframe") == 2
+    downloads = value(shown, "darkroom_download_seconds_count", gateway="apiframe")
+    assert downloads == 2, "the one that failed is not timed"
     assert value(shown, "darkroom_worker_slots") == 8
     assert value(shown, "darkroom_steps_failed_total", status="running") == 0
     assert (value(shown, "darkroom_step_seconds_count", status="ready") or 0) >= 2
@@ -263,15 +236,6 @@ def test_a_missed_callback_shows_as_found_by_polling(start: Start) -> None:
     assert value(shown, "darkroom_result_to_archive_seconds_count", gateway="apiframe") == 1
 
 
-def test_the_page_needs_a_token_where_there_are_any(start: Start) -> None:
-    live = start(api_tokens=["prometheus:read:a-token-for-reading", "web:submit:a-token-for-submitting"])
-    assert live.http.get("/metrics").status_code == 401
-    for token in ("a-token-for-reading", "a-token-for-submitting"):
-        answer = live.http.get("/metrics", headers={"authorization": f"Bearer {token}"})
-        assert answer.status_code == 200
-        assert token not in answer.text
-
-
 def test_the_page_is_there_while_the_ledger_is_not(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite3"
     database = Database.open(f"sqlite:///{path}")
@@ -285,26 +249,6 @@ def test_the_page_is_there_while_the_ledger_is_not(tmp_path: Path) -> None:
     assert value(shown, "darkroom_status_balanced") is None
     assert value(shown, "darkroom_leases_lost_total") == 0
     database.close()
-
-
-def test_too_many_requests_are_counted() -> None:
-    metrics = Metrics([])
-
-    async def refuse(_request: Request) -> Response:
-        raise HTTPException(429)
-
-    app = Starlette(
-        routes=[Route("/", refuse)],
-        middleware=[Middleware(RequestMiddleware, metrics=metrics)],
-        exception_handlers=handlers(),
-    )
-
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            return await client.get("/")
-
-    assert asyncio.run(ask()).status_code == 429
-    assert value(metrics.page(), "darkroom_api_requests_refused_total") == 1
 
 
 def test_what_waits_is_counted(tmp_path: Path) -> None:

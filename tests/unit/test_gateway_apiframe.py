@@ -17,13 +17,10 @@ from receiver.gateways.apiframe_models import BY_MODEL
 from receiver.gateways.base import State
 from storage.models import JobRequest, Verdict
 from tests.support.gateway_samples import a_job, cases, check, load
+from tests.unit.test_signatures import APIFRAME_HEX, APIFRAME_RAW, BODY_A
 
 CALLBACK = "https://archive.example/callbacks/apiframe/token"
 GATEWAY = Apiframe("afk_test_key")
-
-VECTOR_BODY = b'{"event":"completed","jobId":"b2c3d4e5-f6a7-4901-8bcd-ef2345678901","status":"COMPLETED"}'
-VECTOR_RAW = "4930cbb0639f96494890290fd96005e37e48fe62ea9dc0b81425090c0a1075e1"
-VECTOR_HEX = "d32280916619e47c172bde2e7b70939fcbd792082ff279a7bf40e16ddd608e4a"
 
 
 def asked(**fields: Any) -> JobRequest:
@@ -32,10 +29,6 @@ def asked(**fields: Any) -> JobRequest:
 
 def body_of(callback_url: str | None = None, gateway: Apiframe = GATEWAY, **request: Any) -> Any:
     return json.loads(gateway.submit_request(a_job(**request), callback_url).content)
-
-
-def fields(request: JobRequest) -> list[str]:
-    return [fault["field"] for fault in GATEWAY.faults(request)]
 
 
 @pytest.mark.parametrize("case", cases("apiframe"))
@@ -148,7 +141,7 @@ def test_what_cannot_be_expressed_is_named(request_fields: dict[str, Any], names
     ],
 )
 def test_what_apiframe_would_refuse_is_named(request_fields: dict[str, Any], names: list[str]) -> None:
-    assert fields(asked(**request_fields)) == names
+    assert [fault["field"] for fault in GATEWAY.faults(asked(**request_fields))] == names
 
 
 def test_every_model_of_the_schema_is_known() -> None:
@@ -158,21 +151,21 @@ def test_every_model_of_the_schema_is_known() -> None:
     }
 
 
-@pytest.mark.parametrize("signature", [VECTOR_RAW, VECTOR_HEX])
+@pytest.mark.parametrize("signature", [APIFRAME_RAW, APIFRAME_HEX])
 def test_callbacks_survive_a_change_of_keys(signature: str) -> None:
     gateway = Apiframe("afk_new", previous_api_keys=["afk_older", "afk_test_key"])
     headers = {"x-webhook-signature": f"sha256={signature}"}
-    assert GATEWAY.verify(headers, VECTOR_BODY) is gateway.verify(headers, VECTOR_BODY) is Verdict.VALID
+    assert GATEWAY.verify(headers, BODY_A) is gateway.verify(headers, BODY_A) is Verdict.VALID
     with pytest.raises(BadSignature, match="DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS"):
-        Apiframe("afk_new").verify(headers, VECTOR_BODY)
+        Apiframe("afk_new").verify(headers, BODY_A)
     with pytest.raises(BadSignature):
-        gateway.verify(headers, VECTOR_BODY + b" ")
+        gateway.verify(headers, BODY_A + b" ")
 
 
 def test_a_missing_signature_is_a_matter_of_settings() -> None:
-    assert GATEWAY.verify({}, VECTOR_BODY) is Verdict.ABSENT
+    assert GATEWAY.verify({}, BODY_A) is Verdict.ABSENT
     with pytest.raises(BadSignature):
-        Apiframe("afk_test_key", allow_unsigned=False).verify({}, VECTOR_BODY)
+        Apiframe("afk_test_key", allow_unsigned=False).verify({}, BODY_A)
 
 
 def test_details_come_without_links_and_tokens() -> None:

@@ -271,11 +271,6 @@ class TestComplete:
         assert kept(file.getvalue())
         assert kept(file.getvalue()[:-2])
 
-    def test_end_of_a_thumbnail_is_not_the_end(self) -> None:
-        data = with_thumbnail()
-        assert kept(data)
-        assert not kept(data[:-2])
-
     def test_large_file_is_not_read_whole(self) -> None:
         data = picture("PNG")
         file: BinaryIO = Counted(data[:33] + chunk(b"daRk", bytes(5_000_000)) + data[33:])

@@ -18,7 +18,6 @@ from receiver.query.language import GUIDE, KEYS, MAX_CHARS, MAX_WORDS, read_quer
 from receiver.query.tokenizer import plain_or_quoted, quoted, split
 from storage.models import Status
 from storage.search.filters import SearchFilter
-from tests.support.live import IMAGEN, Live
 
 NOW = 1_795_000_000_000
 DAY = 86_400_000
@@ -354,27 +353,3 @@ def test_all_that_is_wrong_is_told() -> None:
     assert set(faults) == {"q", "limit"}
     assert "width takes" in faults["q"]
     assert "type takes" in faults["q"]
-
-
-def test_the_service_takes_the_language_for_jobs_and_outputs(live: Live) -> None:
-    job = live.make(IMAGEN, prompt="ein Drache über 寿司, 16:9", tags={"kind": "two words"})
-    (output,) = live.outputs(job["id"])
-    for q, found in (
-        (f'drache 寿司 16:9 tag:kind="two words" type:{output["media_type"]} since:1h', True),
-        (f"sha:{output['sha256'][:12]} width:{output['width']} bytes:<={output['bytes']}", True),
-        (f"job:{job['id']} -寿司", False),
-        (f"job:{job['id']} width:>{output['width']}", False),
-        (f"job:{job['id']} -gateway:apiframe", False),
-    ):
-        jobs = live.http.get("/v1/jobs", params={"q": q}).json()["jobs"]
-        outputs = live.http.get("/v1/outputs", params={"q": q}).json()["outputs"]
-        assert (job["id"] in {one["id"] for one in jobs}) is found, q
-        assert (output["id"] in {one["id"] for one in outputs}) is found, q
-
-
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/outputs"])
-def test_the_service_says_what_it_does_not_take(live: Live, path: str) -> None:
-    for q, why in (("drache type:gif", "type takes png"), ("drache model:x", "model: is in q as well")):
-        answer = live.http.get(path, params={"q": q, "model": "x"})
-        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-        assert why in answer.json()["detail"]

@@ -94,14 +94,6 @@ def test_half_configured_does_not_start(
         build(given(monkeypatch, **variables))
 
 
-def test_previous_keys_need_the_one_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DARKROOM_S3__BUCKET", "archive")
-    monkeypatch.setenv("DARKROOM_GATEWAYS__API_IN_ONE__API_KEY", "aio_secret_1")
-    monkeypatch.setenv("DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS", "afk_old")
-    with pytest.raises(SettingsError, match="DARKROOM_GATEWAYS__APIFRAME__API_KEY"):
-        build(load())
-
-
 def test_an_empty_list_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = dict.fromkeys(("DARKROOM_SECRET_KEYS", "DARKROOM_API_TOKENS", "DARKROOM_TRUSTED_PROXIES"), "")
     settings = given(monkeypatch, **empty)

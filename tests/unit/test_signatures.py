@@ -33,7 +33,6 @@ from receiver.signatures import (
 NOW_S = 1_763_769_600
 BODY_A = b'{"event":"completed","jobId":"b2c3d4e5-f6a7-4901-8bcd-ef2345678901","status":"COMPLETED"}'
 BODY_B = b'{"hello":"world"}'
-KEY_BYTES = bytes(range(32))
 WHSEC = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 NAMED = {"webhook-id": "msg_0001", "webhook-timestamp": str(NOW_S)}
 BRIA_NAMED = {f"bria-{name}": value for name, value in NAMED.items()}
@@ -92,9 +91,6 @@ VECTORS = {
 }
 each_vector = pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS.keys())
 each_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES.keys())
-over_the_body = pytest.mark.parametrize(
-    "vector", [vector for vector in VECTORS.values() if vector.signed.body_covered]
-)
 timed = pytest.mark.parametrize("vector", [v for v in VECTORS.values() if v.signed.timestamp is not None])
 
 
@@ -120,19 +116,15 @@ def test_keys_rotate(vector: Vector) -> None:
             vector.verify(secrets=secrets)
 
 
-@over_the_body
-def test_another_body_does_not_fit(vector: Vector) -> None:
-    for body in (vector.body + b" ", vector.body[:-1], b""):
+@each_vector
+def test_only_what_covers_the_body_refuses_another(vector: Vector) -> None:
+    for body in (vector.body + b" ", vector.body[:-1], b"\xff"):
+        if not vector.signed.body_covered:
+            assert vector.verify(body=body) == vector.signed
+            assert not vector.signed.proves_body
+            continue
         with pytest.raises(BadSignature):
             vector.verify(body=body)
-
-
-@pytest.mark.parametrize("name", ["kie", "apiframe-v1", "piapi", "leonardo"])
-def test_what_does_not_cover_the_body_says_so(name: str) -> None:
-    signed = VECTORS[name].verify(body=b"whatever a stranger put here \xff")
-    assert signed is not None
-    assert not signed.body_covered
-    assert not signed.proves_body
 
 
 @pytest.mark.parametrize(
@@ -180,16 +172,6 @@ def test_an_id_that_is_none_is_refused(name: str, text: str | None) -> None:
     headers = {k: v for k, v in vector.headers.items() if k != vector.scheme.id_header}
     with pytest.raises(BadSignature, match=vector.scheme.id_header):
         vector.verify(headers=headers if text is None else {**headers, vector.scheme.id_header: text})
-
-
-def test_a_signed_callback_cannot_be_cut_elsewhere() -> None:
-    # The same bytes are signed for the id `msg` and the body `1.{}` as for a longer id and the body `{}`.
-    signature = base64.b64encode(hmac.digest(KEY_BYTES, f"msg.{NOW_S}.1.{{}}".encode(), "sha256")).decode()
-    headers = {"webhook-signature": f"v1,{signature}", "webhook-id": "msg", "webhook-timestamp": str(NOW_S)}
-    assert verify(STANDARD, [WHSEC], headers, b"1.{}", NOW_S) is not None
-    moved = {**headers, "webhook-id": f"msg.{NOW_S}", "webhook-timestamp": "1"}
-    with pytest.raises(BadSignature):
-        verify(STANDARD, [WHSEC], moved, b"{}", 1)
 
 
 @pytest.mark.parametrize(
@@ -251,12 +233,8 @@ def test_no_scheme_takes_a_secret_that_is_none(scheme: Scheme, secret: str) -> N
         (STANDARD, WHSEC.replace("whsec_", "whpk_"), "key pair"),
         (STANDARD, f"{WHSEC}\n", "spaces"),
         (WAVESPEED, "whsec_1234567", "8 bytes"),
-        (FREEPIK, "1234567", "8 bytes"),
-        (BRIA, "1234567", "8 bytes"),
-        (BFL, "1234567", "8 bytes"),
-        (KIE, "1234567", "8 bytes"),
-        (LEONARDO, "x" * 15, "16 bytes"),
-        (PIAPI, "x" * 15, "16 bytes"),
+        *((scheme, "1234567", "8 bytes") for scheme in (FREEPIK, BRIA, BFL, KIE)),
+        *((scheme, "x" * 15, "16 bytes") for scheme in (LEONARDO, PIAPI)),
     ],
 )
 def test_a_half_secret_is_refused_with_the_reason(scheme: Scheme, secret: str, reason: str) -> None:
@@ -322,29 +300,3 @@ def test_any_input_is_a_bad_signature_and_nothing_else(
         # Only who knows the secret gets through.
         assert signed is not None
         assert usable[signed.key_index] in header
-
-
-@pytest.mark.parametrize("scheme", [STANDARD, FREEPIK])
-@given(
-    key=st.binary(min_size=24, max_size=64),
-    body=st.binary(),
-    message_id=st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
-    sent_at=st.integers(0, 10**12),
-    late_s=st.integers(-400, 400),
-)
-def test_whatever_is_truly_signed_fits(
-    scheme: Scheme, key: bytes, body: bytes, message_id: str, sent_at: int, late_s: int
-) -> None:
-    secret = base64.b64encode(key).decode()
-    used = key if scheme is STANDARD else secret.encode()
-    mac = hmac.new(used, f"{message_id}.{sent_at}.".encode() + body, hashlib.sha256)
-    headers = {
-        "webhook-id": message_id,
-        "webhook-timestamp": str(sent_at),
-        "webhook-signature": f"v1,{base64.b64encode(mac.digest()).decode()}",
-    }
-    stale = abs(late_s) > 300
-    expected = Signed(0, 0, body_covered=True, timestamp=sent_at, message_id=message_id, stale=stale)
-    assert verify(scheme, [secret], headers, body, sent_at + late_s) == expected
-    with pytest.raises(BadSignature):
-        verify(scheme, [secret], headers, body + b"x", sent_at + late_s)
