@@ -16,7 +16,7 @@ import receiver.gateways
 from receiver.cli.console import FAILED, MISUSED, STOPPED, UNREACHABLE
 from receiver.cli.help import topics
 from receiver.cli.main import app
-from tests.support.running import Running, command, data, environment
+from tests.support.running import Running, begun, command, data, environment
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
 IMAGEN = ("--gateway", "apiframe", "--model", "imagen-4-fast")
@@ -285,11 +285,7 @@ def test_an_unwritable_folder_is_told_before_paying(running: Running) -> None:
 def test_an_interrupted_file_says_where_to_go_on(running: Running, tmp_path: Path) -> None:
     rows = ["prompt,seed", "refused for its seed,1", *(f"row number {number}," for number in range(2000))]
     (tmp_path / "many.csv").write_text("\n".join(rows))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "receiver", "submit", "--file", "many.csv", *IMAGEN],
-        env=environment(DARKROOM_URL=running.url), cwd=tmp_path, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    child = begun("submit", "--file", "many.csv", *IMAGEN, cwd=tmp_path, DARKROOM_URL=running.url)
     while len(list(running.darkroom.jobs(limit=5, q="row number"))) < 5:
         assert child.poll() is None
     child.send_signal(signal.SIGINT)

@@ -20,7 +20,7 @@ from receiver.export.tables import GROUP, CsvRows, ParquetRows, harmless
 from receiver.schemas.output import Output
 from tests.faults import harm
 from tests.faults.proxy import Proxy
-from tests.support.running import Running, command, environment
+from tests.support.running import Running, begun, command, environment
 from tests.unit.test_client_filenames import OUTPUT
 
 TAG = "tag:for=export"
@@ -156,10 +156,7 @@ def test_a_bag_is_one_and_goes_on_where_it_stopped(
     bag = tmp_path / "all"
     stalled = proxy.arm(harm.stall, path=f"{made[3].id}/image")
     arguments = ("export", TAG, "--format", "bagit", "--to", str(bag), "--jobs", "1")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "receiver", *arguments], env=environment(DARKROOM_URL=proxy.url),
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    child = begun(*arguments, DARKROOM_URL=proxy.url)
     stalled.wait()
     proxy.disarm()
     child.send_signal(signal.SIGKILL)
@@ -208,10 +205,7 @@ def test_ctrl_c_does_not_wait_for_what_hangs(
     running: Running, made: list[Output], proxy: Proxy, tmp_path: Path
 ) -> None:
     stalled = proxy.arm(harm.stall, path=f"{made[3].id}/image")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "receiver", "export", TAG, "--to", str(tmp_path / "all.zip")],
-        env=environment(DARKROOM_URL=proxy.url), stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    child = begun("export", TAG, "--to", str(tmp_path / "all.zip"), DARKROOM_URL=proxy.url)
     stalled.wait()
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=20)

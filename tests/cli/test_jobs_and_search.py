@@ -3,8 +3,6 @@
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from receiver.schemas.output import Output
 from tests.faults import harm
 from tests.faults.proxy import Proxy
 from tests.faults.wire import Gone
-from tests.support.running import Running, command, data, environment
+from tests.support.running import Running, begun, command, data
 
 SHA256 = hashlib.sha256(b"same").hexdigest()
 PROMPT = "a lighthouse [b]at[/b] the grey sea"
@@ -174,10 +172,7 @@ def test_ctrl_c_is_answered_and_the_rest_comes_later(
 ) -> None:
     stalled = proxy.arm(harm.stall, path=f"{made[2].id}/image")
     arguments = ("download", "tag:for=find", "--to", str(tmp_path), "--jobs", "1")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "receiver", *arguments], env=environment(DARKROOM_URL=proxy.url),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    child = begun(*arguments, DARKROOM_URL=proxy.url)
     stalled.wait()
     child.send_signal(signal.SIGINT)
     _, told = child.communicate(timeout=30)

@@ -14,7 +14,7 @@ from receiver.schemas.output import Output
 from tests.cli.test_client import make
 from tests.faults import harm
 from tests.faults.proxy import Proxy
-from tests.support.running import Running, command, environment
+from tests.support.running import Running, begun, command, environment
 from tests.support.terminals import in_terminal
 
 
@@ -77,11 +77,7 @@ def test_a_service_without_events_is_asked_again_and_again(running: Running, har
 def test_a_service_that_goes_away_ends_it(running: Running) -> None:
     with Proxy(running.url) as proxy:
         proxy.arm(harm.drop, path="/v1/events")
-        child = subprocess.Popen(
-            [sys.executable, "-m", "receiver", "jobs", "--watch", "--limit", "1"],
-            env=environment(DARKROOM_URL=proxy.url), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        child = begun("jobs", "--watch", "--limit", "1", DARKROOM_URL=proxy.url)
         assert child.stdout is not None
         child.stdout.readline()
         proxy.down()

@@ -7,8 +7,8 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, BinaryIO
 
 import httpx
@@ -18,6 +18,7 @@ from storage.archive import conformance, s3
 from storage.archive.conformance import StoreFacts
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
+from tests.support.recorder import Answer, Recorder
 from tests.support.services import S3Access
 
 ODD_KEYS = [
@@ -318,60 +319,21 @@ def test_an_unreachable_endpoint_is_named(s3_access: S3Access) -> None:
         s3_access.open(endpoint="http://127.0.0.1:1").check()
 
 
-class Answers(ThreadingHTTPServer):
-    """A server that gives its answers in turn, the last one for ever, and counts what it was asked."""
-
-    def __init__(self, *answers: tuple[int, str, dict[str, str]]) -> None:
-        super().__init__(("127.0.0.1", 0), AnswersHandler)
-        self.answers = list(answers)
-        self.asked = 0
-        self.bodies: list[bytes] = []
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class AnswersHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Answers
-
-    def do_GET(self) -> None:
-        self.server.bodies.append(self.rfile.read(int(self.headers.get("content-length", 0))))
-        status, body, headers = self.server.answers[min(self.server.asked, len(self.server.answers) - 1)]
-        self.server.asked += 1
-        self.send_response(status)
-        for name, value in {"content-length": str(len(body)), "connection": "close", **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body.encode() if self.command != "HEAD" else b"")
-        self.close_connection = True
-
-    do_PUT = do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
-def says(status: int, code: str) -> tuple[int, str, dict[str, str]]:
-    return status, f"<Error><Code>{code}</Code><Message>AKIASECRET</Message></Error>", {}
+def says(status: int, code: str) -> Answer:
+    body = f"<Error><Code>{code}</Code><Message>AKIASECRET</Message></Error>"
+    return Answer(status, body=body.encode())
 
 
 @pytest.fixture
 def answers(s3_access: S3Access) -> Iterator[Any]:
-    running = []
+    """Start a server that gives its answers in turn, the last one for ever; and connect to it."""
+    with ExitStack() as running:
 
-    def start(*script: tuple[int, str, dict[str, str]]) -> tuple[Answers, ObjectStore]:
-        server = Answers(*script)
-        running.append((server, thread := threading.Thread(target=server.serve_forever, args=[0.01])))
-        thread.start()
-        return server, s3_access.open(endpoint=server.endpoint)
+        def start(*script: Answer) -> tuple[Recorder, ObjectStore]:
+            server = running.enter_context(Recorder(*script, then=script[-1]))
+            return server, s3_access.open(endpoint=server.url)
 
-    yield start
-    for server, thread in running:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        yield start
 
 
 @pytest.mark.parametrize(
@@ -406,40 +368,40 @@ def test_what_an_answer_means(
 
 
 def test_a_contended_write_is_tried_again_from_the_start(answers: Any) -> None:
-    stored = (200, "", {"etag": '"e"', "x-amz-version-id": "v1"})
+    stored = Answer(200, {"etag": '"e"', "x-amz-version-id": "v1"})
     server, store = answers(*[says(409, "ConditionalRequestConflict")] * 2, stored)
     made = put(store, "key", b"image")
     assert (made.etag, made.version_id, made.sha256) == ("e", "v1", None)
-    assert server.bodies == [b"image"] * 3
-    server, store = answers(says(503, "SlowDown"), (200, "", {"etag": '"e"'}))
+    assert [server.next().body for _ in range(3)] == [b"image"] * 3
+    server, store = answers(says(503, "SlowDown"), Answer(200, {"etag": '"e"'}))
     assert put(store, "key", b"image").etag == "e"
-    assert server.bodies == [b"image"] * 2, "a moment of trouble"
+    assert [server.next().body for _ in range(2)] == [b"image"] * 2, "a moment of trouble"
 
 
 def test_a_digest_of_digests_is_not_used(answers: Any) -> None:
     whole = base64.b64encode(bytes(32)).decode()
     for value, expected in ((whole, "00" * 32), (f"{whole}-3", None), ("c2hvcnQ=", None), ("?", None)):
-        _, store = answers((200, "", {"x-amz-checksum-sha256": value, "content-length": "5"}))
+        _, store = answers(Answer(200, {"x-amz-checksum-sha256": value, "content-length": "5"}))
         assert store.head("key").sha256 == expected
 
 
 def test_a_body_that_breaks_off_is_unavailable(answers: Any) -> None:
-    _, store = answers((200, "half", {"content-length": "99"}))
+    _, store = answers(Answer(200, {"content-length": "99"}, b"half"))
     with pytest.raises(Unavailable, match="key"):
         store.digest("key")
 
 
 def test_a_body_that_does_not_fit_its_checksum_is_corrupt(answers: Any) -> None:
     wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
-    _, store = answers((200, "image", {"x-amz-checksum-sha256": wrong}))
+    _, store = answers(Answer(200, {"x-amz-checksum-sha256": wrong}, b"image"))
     with pytest.raises(Corrupt, match="key"):
         store.read("key", max_bytes=9)
 
 
 @pytest.mark.parametrize("status", [200, 404])
 def test_a_server_that_is_no_object_store_is_named(answers: Any, status: int) -> None:
-    server, store = answers((status, "<!doctype html><p>hello", {"content-type": "text/html"}))
-    with pytest.raises((Misconfigured, Unavailable), match=server.endpoint):
+    server, store = answers(Answer(status, {"content-type": "text/html"}, b"<!doctype html><p>hello"))
+    with pytest.raises((Misconfigured, Unavailable), match=server.url):
         store.check(create=True)
 
 
@@ -479,7 +441,8 @@ def test_only_what_a_probe_left_is_swept_up(store: ObjectStore) -> None:
 def test_a_range_is_not_held_to_the_checksum_of_the_whole(answers: Any) -> None:
     whole = base64.b64encode(hashlib.sha256(b"0123456789").digest()).decode()
     headers = {"content-range": "bytes 0-3/10", "x-amz-checksum-sha256": whole}
-    _, store = answers((206, "0123", headers), (200, "other", {"x-amz-checksum-sha256": whole}))
+    other = Answer(200, {"x-amz-checksum-sha256": whole}, b"other")
+    _, store = answers(Answer(206, headers, b"0123"), other)
     with store.stream("key", byte_range="bytes=0-3") as stream:
         assert b"".join(stream.chunks) == b"0123"
     with pytest.raises(Corrupt):

@@ -16,9 +16,9 @@ from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from receiver.settings import CallbackSettings, DownloadSettings
 from tests.callbacks.test_callbacks import completed, running_job, signed
-from tests.support.callback_receiver import CallbackReceiver
 from tests.support.live import Live, started
 from tests.support.proxies import DEPLOY, INTERNAL, PROGRAMS, PUBLIC, Front, before, nobody
+from tests.support.recorder import CallbackReceiver
 
 TOKEN = "a-token-of-the-tests"
 BEARER = {"authorization": f"Bearer {TOKEN}"}

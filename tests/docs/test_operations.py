@@ -1,6 +1,5 @@
 """The commands of deploy/OPERATIONS.md, run."""
 
-import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -14,7 +13,7 @@ from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
 from tests.deploy.watched import OPERATIONS
 from tests.docs.test_pages import FENCE
-from tests.docs.test_readme import ADDRESS, need, run
+from tests.docs.test_readme import bash, block, need
 from tests.support.ledgers import add
 from tests.support.live import FAST, IMAGEN, ULTRA, Live, Movable, Start
 from tests.support.postgres import Postgres
@@ -25,24 +24,11 @@ LOOKS = sorted({line for _, body in FENCE.findall(RUNBOOK) for line in body.spli
 """What an operator is told to look at: none of these commands changes anything."""
 
 
-def block(mark: str) -> str:
-    found = re.search(rf"^<!-- run: {mark} -->\n```bash\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
-    assert found, f"there is no block {mark!r}"
-    return found[1]
-
-
-def shell(live: Live, folder: Path, text: str, **variables: str) -> str:
-    """Run lines of the page beside a live service, with `darkroom` as this checkout has it."""
-    ours = 'set -eu -o pipefail\ndarkroom() { "$PYTHON" -m receiver "$@"; }\n'
-    return run(live, folder, "bash", "-c", ours + text.replace(ADDRESS, live.url), **variables)
-
-
 @pytest.mark.parametrize("line", LOOKS)
 def test_what_to_look_at_can_be_looked_at(live: Live, tmp_path: Path, line: str) -> None:
     need("curl", "--version")
-    need("bash", "--version")
     live.make(IMAGEN)
-    said = shell(live, tmp_path, line)
+    said = bash(live, tmp_path, line)
     assert said or line.startswith("darkroom "), "a command may find no job"
 
 
@@ -55,20 +41,24 @@ def test_a_sqlite_ledger_is_backed_up_and_restored(start: Start, tmp_path: Path)
     live = start(tmp_path / "data")
     before = live.make(IMAGEN)["id"]
     assert (tmp_path / "data/ledger.sqlite3-wal").stat().st_size > 0, "the file alone would not do"
-    assert "ok\n" in shell(live, tmp_path, paths(block("back up"), tmp_path))
+    assert "ok\n" in bash(live, tmp_path, paths(block("run: back up", TEXT), tmp_path))
     copied = tmp_path / "b/darkroom"
     assert {file.name for file in copied.iterdir()} == {"ledger.sqlite3", "secret-key", "notify-secret"}
     assert [file for file in copied.iterdir() if file.stat().st_mode & 0o077] == []
     after = live.make(IMAGEN)["id"]
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "data", other / "data")  # as a machine that stopped leaves it
-    lines = [line for line in block("restore").splitlines() if not line.startswith(("systemctl", "darkroom"))]
+    lines = [
+        line
+        for line in block("run: restore", TEXT).splitlines()
+        if not line.startswith(("systemctl", "darkroom"))
+    ]
     text = "\n".join(lines).replace("/var/lib/darkroom", str(other / "data"))
-    shell(live, tmp_path, text.replace("/var/backups", str(tmp_path / "b")))
+    bash(live, tmp_path, text.replace("/var/backups", str(tmp_path / "b")))
     again = start(other / "data", s3={"bucket": live.settings.s3.bucket})
     assert again.job(before).status == "archived"
     assert again.http.get(f"/v1/jobs/{after}").status_code == 404
-    assert "Every accepted job is accounted for" in shell(again, tmp_path, "darkroom status")
+    assert "Every accepted job is accounted for" in bash(again, tmp_path, "darkroom status")
 
 
 def test_a_job_that_was_running_is_archived_again_with_the_same_image(start: Start, tmp_path: Path) -> None:
@@ -78,7 +68,7 @@ def test_a_job_that_was_running_is_archived_again_with_the_same_image(start: Sta
     job = live.submit(IMAGEN, fault="no_callback")["id"]
     with live.http.stream("GET", "/v1/events", params={"job": job, "since": 0}) as events:
         assert any('"status":"running"' in line for line in events.iter_lines())
-    shell(live, tmp_path, paths(block("back up"), tmp_path))
+    bash(live, tmp_path, paths(block("run: back up", TEXT), tmp_path))
     clock.forward(60)
     live.finish(job)
     again = start(tmp_path / "b/darkroom", clock=clock, s3={"bucket": live.settings.s3.bucket})
@@ -93,7 +83,7 @@ def test_a_job_that_was_queued_is_sent_again(
     need("sqlite3", "--version")
     idle = start(tmp_path / "data", work=False)
     job = idle.submit(body)["id"]
-    shell(idle, tmp_path, paths(block("back up"), tmp_path))
+    bash(idle, tmp_path, paths(block("run: back up", TEXT), tmp_path))
     s3 = {"bucket": idle.settings.s3.bucket}
     working = start(tmp_path / "data", s3=s3)
     assert working.finish(job)["status"] == "archived"
@@ -114,8 +104,8 @@ def test_a_postgresql_ledger_is_dumped_and_restored(
     name = f"restored_{tmp_path.name}".replace("-", "_").lower()[:60]
     restored = postgres.url(name)
     programs = {"PATH": f"{postgres._bin}:/usr/bin:/bin", "SERVER_URL": postgres.url()}
-    made = block("restore a dump").replace(" restored\n", f" {name}\n")
-    for text, url in ((block("dump"), postgres_url), (made, restored)):
+    made = block("run: restore a dump", TEXT).replace(" restored\n", f" {name}\n")
+    for text, url in ((block("run: dump", TEXT), postgres_url), (made, restored)):
         done = subprocess.run(
             ["bash", "-euc", text], cwd=tmp_path, env=programs | {"DARKROOM_DATABASE_URL": url},
             capture_output=True, text=True, timeout=60, check=False,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 import typer.main
 
-from receiver.cli.config import settings_table
 from receiver.cli.main import app
 from tests.deploy.watched import alerts, anchors
 from tests.support.running import ROOT
@@ -42,13 +41,6 @@ def misgiven(line: str) -> str | None:
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_can_be_given(page: str) -> None:
     assert [wrong for line in commands(PAGES[page].read_text()) if (wrong := misgiven(line))] == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_settings_exist(page: str) -> None:
-    named = set(re.findall(r"DARKROOM_[A-Z0-9_]+(?![A-Z0-9_*])", PAGES[page].read_text()))
-    of_others = {"DARKROOM_URL", "DARKROOM_TOKEN", "DARKROOM_FAULTS_TABLE", "DARKROOM_FAULTS_REPLICA_JOBS"}
-    assert named - of_others <= {row.variable for row in settings_table()}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -23,9 +23,9 @@ ADDRESS = "http://127.0.0.1:8321"
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 
 
-def block(mark: str) -> str:
-    found = re.search(rf"<!-- {re.escape(mark)} -->\n+```\w+\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-    assert found, f"README.md has no code block {mark!r}"
+def block(mark: str, page: str = TEXT) -> str:
+    found = re.search(rf"<!-- {re.escape(mark)} -->\n+```\w+\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert found, f"there is no code block {mark!r}"
     return found[1]
 
 

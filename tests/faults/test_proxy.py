@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults import harm
 from tests.faults.proxy import Proxy
-from tests.support.callback_receiver import CallbackReceiver
+from tests.support.recorder import CallbackReceiver
 
 BODY = b"an image, as it were" * 1000
 
@@ -64,7 +64,7 @@ def test_harm_is_done_once_to_what_fits(
     with pytest.raises(error):
         client.post("/a", timeout=0.5)
     armed.wait(1)
-    assert target.waiting.qsize() == heard
+    assert target.requests.qsize() == heard
     proxy.disarm()
     assert [client.post(path).status_code for path in ("/a", "/b")] == [200, 200]
     assert armed.struck == 1

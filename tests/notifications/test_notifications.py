@@ -26,8 +26,9 @@ from storage.models import JobRequest, Status
 from tests.api.test_openapi import closed, document, held_to
 from tests.docs.test_readme import example
 from tests.support.live import IMAGEN, ULTRA, Live, Start, started
-from tests.support.notifications import SECRET, Answer, Application, Told, application
+from tests.support.notifications import SECRET, Application, Told
 from tests.support.processes import environment, free_port, serving
+from tests.support.recorder import Answer
 from tests.support.running import command, data
 from tests.support.sandbox import mend
 from tests.telemetry.test_metrics import value
@@ -60,7 +61,7 @@ def settled(live: Live, job_id: str, *states: str) -> dict[str, Any]:
 
 
 def test_an_application_is_told_what_the_api_shows(notifying: Live) -> None:
-    with application() as app:
+    with Application() as app:
         job = notifying.make(ULTRA, num_images=2, tags={"k": "v"}, notify_url=f"{app.url}?key=hidden-key")
         told = app.next()
         one = settled(notifying, job["id"])
@@ -86,7 +87,7 @@ def test_an_application_is_told_what_the_api_shows(notifying: Live) -> None:
 
 
 def test_the_receiver_in_the_guide_takes_it(notifying: Live) -> None:
-    with application() as app:
+    with Application() as app:
         job = notifying.make(IMAGEN, notify_url=app.url)
         told = app.next()
     known: dict[str, Any] = {}
@@ -104,7 +105,7 @@ def test_the_secret_is_taken_out_of_whatever_is_logged(notifying: Live) -> None:
 
 
 def test_a_retry_is_told_too(notifying: Live) -> None:
-    with application() as app:
+    with Application() as app:
         url = {"notify_url": app.url}
         job = notifying.make(IMAGEN, fault={"fault": "expired_link", "forever": True}, **url)
         assert app.next().verified()["type"] == "job.failed"
@@ -120,7 +121,7 @@ def asked_with_key(live: Live, number: int, **more: Any) -> httpx.Response:
 
 
 def test_the_setting_is_for_jobs_that_name_no_url(start: Start) -> None:
-    with application() as app, application() as other:
+    with Application() as app, Application() as other:
         first = start(notify={**NOTIFY, "url": app.url}, work=False)
         asked: list[dict[str, Any]] = [{}, *({"notify_url": url} for url in (None, "", other.url))]
         jobs = [asked_with_key(first, n, **more).json() for n, more in enumerate(asked)]
@@ -164,7 +165,7 @@ def test_loopback_is_refused_unless_it_is_allowed(live: Live) -> None:
 
 
 def test_what_is_given_up_is_seen_and_replayed_by_command(notifying: Live, tmp_path: Path) -> None:
-    with application(*[Answer(410)] * 3) as app:
+    with Application(*[Answer(410)] * 3) as app:
         ids = [notifying.make(IMAGEN, notify_url=app.url)["id"] for _ in range(3)]
         gone = [settled(notifying, job_id, "given_up")["id"] for job_id in ids]
         assert {one["code"] for one in listed(notifying, state="given_up")} == {"receiver_gone"}
@@ -196,7 +197,7 @@ def test_what_is_given_up_is_seen_and_replayed_by_command(notifying: Live, tmp_p
 
 
 def test_lists_are_paged_by_key(notifying: Live) -> None:
-    with application() as app:
+    with Application() as app:
         for _ in range(3):
             settled(notifying, notifying.make(IMAGEN, notify_url=app.url)["id"])
     every = [one["id"] for one in listed(notifying)]
@@ -230,7 +231,7 @@ def owe_many(live: Live, url: str, number: int) -> None:
 def test_500_jobs_for_a_dead_receiver_hold_up_no_other(start: Start) -> None:
     never = threading.Event()
     dead = Application(*[Answer(until=never)] * 500)
-    with dead.up(), application() as app:
+    with dead, Application() as app:
         live = start(notify={**NOTIFY, "timeout": 20})
         owe_many(live, dead.url, 500)
         dead.next()
@@ -248,7 +249,7 @@ def test_a_service_that_is_killed_after_it_sent_sends_it_again(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     never, told = threading.Event(), list[Told]()
-    with application(Answer(until=never)) as app:
+    with Application(Answer(until=never)) as app:
         notify = {"DARKROOM_NOTIFY__ALLOW_NETWORKS": "127.0.0.0/8", "DARKROOM_NOTIFY__URL": app.url}
         notify |= {"DARKROOM_NOTIFY__TIMEOUT": "1", "DARKROOM_WORKER__FIRST_POLL": "0.2"}
         variables = environment(s3_server, sandbox, tmp_path, free_port(), **notify)

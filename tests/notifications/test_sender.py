@@ -26,8 +26,9 @@ from storage.ledger.outbox import Outbox
 from storage.ledger.wakeup import WakeupChannel
 from storage.models import Job, JobRequest, NotificationState, Output, Status
 from storage.urls import authority_of
-from tests.support.notifications import EXACT, SECRET, Answer, Application, application, desk, nobody, policy
+from tests.support.notifications import EXACT, SECRET, Application, desk, nobody, policy
 from tests.support.raw_server import PNG, TLS, Script, redirect, reply, serving
+from tests.support.recorder import Answer
 
 STANDARD_SCHEDULE = (0, 5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 """In the specification, https://github.com/standard-webhooks/standard-webhooks."""
@@ -40,7 +41,7 @@ SPELLINGS = (
 
 
 def test_a_notification_says_what_became_of_the_job_and_is_signed(tmp_path: Path) -> None:
-    with application() as app, desk(tmp_path) as at:
+    with Application() as app, desk(tmp_path) as at:
         job = at.rest(app.url)
         told = app.next()
         assert at.delivered(job).state is NotificationState.DELIVERED
@@ -57,7 +58,7 @@ def test_a_notification_says_what_became_of_the_job_and_is_signed(tmp_path: Path
 
 def test_every_secret_signs_so_that_one_can_take_the_others_place(tmp_path: Path) -> None:
     old, new = new_webhook_secret(), f"whsec_{base64.b64encode(random.token_bytes(24)).decode()}"
-    with application() as app, desk(tmp_path, secrets=[old, new]) as at:
+    with Application() as app, desk(tmp_path, secrets=[old, new]) as at:
         at.rest(app.url)
         told = app.next()
     assert told.verified(old) == told.verified(new)
@@ -94,7 +95,7 @@ def test_a_receiver_gets_all_after_an_outage_in_order(tmp_path: Path) -> None:
         waits = [(one.next_attempt_at or 0) - (one.tried_at or 0) for one in tries]
         assert waits == [1000 * wait for wait in STANDARD_SCHEDULE[1:5]]
         assert at.one(job, 2).attempts == 0, "which waits for the one before it"
-        with application(port=port) as app:
+        with Application(port=port) as app:
             at.forward(sum(STANDARD_SCHEDULE[:5]) - 3600)
             told = [app.next() for _ in range(2 + len(others))]
             assert at.delivered(again, 2).attempts == 1
@@ -114,7 +115,7 @@ def test_a_receiver_gets_all_after_an_outage_in_order(tmp_path: Path) -> None:
 
 
 def test_a_message_is_the_same_at_each_try_but_for_its_time(tmp_path: Path) -> None:
-    with application(Answer(500), port=0) as app, desk(tmp_path) as at:
+    with Application(Answer(500), port=0) as app, desk(tmp_path) as at:
         job = at.rest(app.url)
         first = app.next()
         at.tried(job, 1)
@@ -127,7 +128,7 @@ def test_a_message_is_the_same_at_each_try_but_for_its_time(tmp_path: Path) -> N
 
 
 def test_it_is_given_up_after_the_last_try_and_can_be_replayed(tmp_path: Path) -> None:
-    with application(*[Answer(500)] * len(STANDARD_SCHEDULE)) as app, desk(tmp_path) as at:
+    with Application(*[Answer(500)] * len(STANDARD_SCHEDULE)) as app, desk(tmp_path) as at:
         job = at.rest(app.url)
         for times, wait_s in enumerate((*STANDARD_SCHEDULE[1:], 0), start=1):
             at.tried(job, times)
@@ -149,12 +150,12 @@ def test_it_is_given_up_after_the_last_try_and_can_be_replayed(tmp_path: Path) -
 def test_a_replay_during_a_try_is_a_try_of_its_own(tmp_path: Path, status: int) -> None:
     until = threading.Event()
     answer, once = Answer(status, until=until), replace(EXACT, notify=(0,))
-    with application(answer) as app, desk(tmp_path, timeout_s=30, timing=once) as at:
+    with Application(answer) as app, desk(tmp_path, timeout_s=30, timing=once) as at:
         job = at.rest(app.url)
         first = app.next()
         assert at.notifications.replay(at.one(job).id).attempts == 0
         at.notifier.wake()
-        with application() as other:
+        with Application() as other:
             at.delivered(at.rest(other.url))  # so that what is due was looked for meanwhile
         assert app.told.empty(), "not while the other try goes on"
         until.set()
@@ -191,7 +192,7 @@ def test_an_authority_has_one_spelling(url: str, authority: str) -> None:
 def test_a_sender_goes_on_after_a_fault_that_nobody_foresaw(tmp_path: Path) -> None:
     nothing: Any = None
     broken = replace(EXACT, notify=nothing)  # a fault of ours: no wait can be had from it
-    with application(Answer(500)) as app, desk(tmp_path, concurrency=1, timing=broken) as at:
+    with Application(Answer(500)) as app, desk(tmp_path, concurrency=1, timing=broken) as at:
         job = at.rest(app.url)
         app.next()
         at.delivered(at.rest(app.url))
@@ -215,7 +216,7 @@ def test_a_sender_goes_on_after_a_fault_that_nobody_foresaw(tmp_path: Path) -> N
     ids=["302", "404", "410", "429", "503", "503-long", "500", "huge"],
 )
 def test_what_an_answer_means(tmp_path: Path, answer: Answer, code: str, again_s: int | None) -> None:
-    with application(answer) as app, desk(tmp_path) as at:
+    with Application(answer) as app, desk(tmp_path) as at:
         job = at.rest(app.url)
         one = at.tried(job, 1)
         assert app.next().path == "/hook"
@@ -227,7 +228,7 @@ def test_what_an_answer_means(tmp_path: Path, answer: Answer, code: str, again_s
 
 
 def test_any_2xx_will_do_however_large_or_broken_its_body(tmp_path: Path) -> None:
-    with application(Answer(200, body=b"x" * 5_000_000), Answer(201)) as app, desk(tmp_path) as at:
+    with Application(Answer(200, body=b"x" * 5_000_000), Answer(201)) as app, desk(tmp_path) as at:
         at.delivered(at.rest(app.url))
         at.delivered(at.rest(app.url))
     cut = reply(b"short", length=1000)
@@ -253,7 +254,7 @@ def _endless(sock: socket.socket) -> None:
 def test_a_slow_receiver_is_left_after_its_time_and_holds_up_nobody_else(tmp_path: Path) -> None:
     never = threading.Event()
     slow, well = Application(*[Answer(until=never)] * 100), Application()
-    with slow.up(), well.up(), desk(tmp_path, timeout_s=1.5) as at:
+    with slow, well, desk(tmp_path, timeout_s=1.5) as at:
         dead = [at.rest(slow.url) for _ in range(20)]
         quick = [at.rest(well.url) for _ in range(20)]
         for job in quick:
@@ -266,7 +267,7 @@ def test_a_slow_receiver_is_left_after_its_time_and_holds_up_nobody_else(tmp_pat
 
 def test_what_was_sent_and_not_noted_is_sent_again_under_its_id(tmp_path: Path) -> None:
     """A sender that dies between the two loses its lease; what it sent is sent once more."""
-    with application() as app, desk(tmp_path, start=False) as at:
+    with Application() as app, desk(tmp_path, start=False) as at:
         job = at.rest(app.url)
         # The sender that dies, by hand.
         dead = Outbox(at.notifications._database, at.clock)
@@ -286,7 +287,7 @@ def test_what_was_sent_and_not_noted_is_sent_again_under_its_id(tmp_path: Path) 
 
 
 def test_a_clock_that_is_set_back_strands_nothing(tmp_path: Path) -> None:
-    with application(Answer(500)) as app, desk(tmp_path) as at:
+    with Application(Answer(500)) as app, desk(tmp_path) as at:
         at.forward(86400)
         job = at.rest(app.url)
         at.tried(job, 1)
@@ -298,11 +299,11 @@ def test_a_clock_that_is_set_back_strands_nothing(tmp_path: Path) -> None:
 
 def test_a_clock_that_jumps_sends_nothing_twice(tmp_path: Path) -> None:
     until = threading.Event()
-    with application(Answer(until=until)) as app, desk(tmp_path, timeout_s=30) as at:
+    with Application(Answer(until=until)) as app, desk(tmp_path, timeout_s=30) as at:
         job = at.rest(app.url)
         app.next()
         at.forward(3600)
-        with application() as other:
+        with Application() as other:
             at.delivered(at.rest(other.url))
         until.set()
         at.delivered(job)
@@ -328,7 +329,7 @@ def test_a_body_is_bounded_and_says_so(tmp_path: Path) -> None:
 
 
 def test_messages_and_metrics_name_the_host_alone(tmp_path: Path) -> None:
-    with application(Answer(500)) as app, desk(tmp_path) as at:
+    with Application(Answer(500)) as app, desk(tmp_path) as at:
         job = at.rest(f"{app.url}/hidden-path?key=hidden-query")
         one = at.tried(job, 1)
         assert app.next().path == "/hook/hidden-path?key=hidden-query"
@@ -351,7 +352,7 @@ def test_tls_is_checked_against_the_name() -> None:
 
 def test_a_desk_that_stops_gives_back_what_it_has_not_sent(tmp_path: Path) -> None:
     until = threading.Event()
-    with application(Answer(until=until)) as app:
+    with Application(Answer(until=until)) as app:
         with desk(tmp_path, timeout_s=60, patience_s=0.05) as at:
             job = at.rest(app.url)
             app.next()

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from receiver.sandbox import SandboxServer
-from tests.support.callback_receiver import CallbackReceiver
+from tests.support.recorder import CallbackReceiver
 from tests.support.sandbox import FAST, PROMPT, ask_one, connect, credits_of, take_one
 
 

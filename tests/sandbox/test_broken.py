@@ -5,7 +5,7 @@ import pytest
 
 from receiver.sandbox import SandboxServer
 from tests.sandbox.test_faults import broken, get, spoil
-from tests.support.callback_receiver import CallbackReceiver
+from tests.support.recorder import CallbackReceiver
 from tests.support.sandbox import FAST, ask_one, connect, take, take_one
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from receiver.sandbox import Account, SandboxServer
 from receiver.sandbox.callbacks import sign
-from tests.support.callback_receiver import CallbackReceiver
+from tests.support.recorder import CallbackReceiver
 from tests.support.sandbox import FAST, PROMPT, connect, credits_of, take
 from tests.unit.test_signatures import APIFRAME_HEX, APIFRAME_RAW, BODY_A
 

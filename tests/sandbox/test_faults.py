@@ -15,7 +15,7 @@ from PIL import Image
 from receiver.sandbox import SandboxServer
 from receiver.sandbox.callbacks import sign
 from receiver.sandbox.faults import KINDS
-from tests.support.callback_receiver import CallbackReceiver
+from tests.support.recorder import CallbackReceiver
 from tests.support.sandbox import FAST, ask, ask_one, connect, take, take_one
 
 NUMBERS = itertools.count()
@@ -92,9 +92,9 @@ def test_early_callbacks_come_before_the_answer(
     client: httpx.Client, one: httpx.Client, receiver: CallbackReceiver, fault: str
 ) -> None:
     job_id = spoil(client, fault, receiver.url, delay_s=0.3)
-    assert receiver.waiting.get_nowait().json["jobId"] == job_id
+    assert receiver.requests.get_nowait().json["jobId"] == job_id
     task_id = take_one(one, callback_url=receiver.url, sandbox={"fault": fault, "delay_s": 0.3})
-    assert receiver.waiting.get_nowait().json["data"]["task_id"] == task_id
+    assert receiver.requests.get_nowait().json["data"]["task_id"] == task_id
 
 
 def test_wrong_signature_and_unsigned(client: httpx.Client, receiver: CallbackReceiver) -> None:

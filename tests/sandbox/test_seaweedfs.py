@@ -1,5 +1,3 @@
-import hashlib
-import io
 import os
 import socket
 import stat
@@ -16,6 +14,8 @@ from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import SettingsError, Unready
 from storage.archive.object_store import ObjectStore
 from storage.errors import Unavailable
+from tests.contracts.test_object_store import put
+from tests.support.services import S3Access
 
 PARENT = """
 import sys, pathlib
@@ -39,18 +39,7 @@ class Raced(EmbeddedS3):
 
 
 def open_store(server: EmbeddedS3, bucket: str = "pictures") -> ObjectStore:
-    return ObjectStore.connect(
-        bucket=bucket,
-        endpoint=server.endpoint,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
-        region="us-east-1",
-    )
-
-
-def put(store: ObjectStore, key: str, body: bytes) -> None:
-    sha256 = hashlib.sha256(body).hexdigest()
-    store.put_new(key, io.BytesIO(body), size=len(body), sha256=sha256, content_type="image/png", metadata={})
+    return S3Access(server.endpoint, server.access_key, server.secret_key).open(bucket=bucket)
 
 
 def listening(pid: int) -> set[tuple[str, int]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -29,18 +27,14 @@ from storage.ledger.notifications import Notification, Notifications
 from storage.ledger.outbox import Outbox
 from storage.models import Attempt, Clock, Job, JobError, JobRequest, Status
 from tests.support.live import FAST, Movable
+from tests.support.recorder import Answer, Received, Recorder
 
 SECRET = new_webhook_secret()
 LOOPBACK = ip_network("127.0.0.0/8")
 EXACT = replace(FAST, jitter=0)
 
 
-@dataclass(frozen=True)
-class Told:
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
+class Told(Received):
     @property
     def id(self) -> str:
         return self.headers["webhook-id"]
@@ -50,78 +44,16 @@ class Told:
         return Webhook(secret).verify(self.body, dict(self.headers))
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What the application answers; it holds the answer back until `until` is set."""
-
-    status: int = 204
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    until: threading.Event | None = None
-
-
-class Application:
-    """A real HTTP server that keeps what it is told, and answers `answers` in turn, then 204."""
+class Application(Recorder):
+    """Keeps what it is told, and answers `answers` in turn, then 204."""
 
     def __init__(self, *answers: Answer, port: int = 0) -> None:
-        self.told: queue.Queue[Told] = queue.Queue()
-        self.answers: queue.Queue[Answer] = queue.Queue()
-        for answer in answers:
-            self.answers.put(answer)
-        application = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                application.told.put(Told(self.path, headers, body))
-                application.reply(self)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
-        self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}/hook"
-
-    def reply(self, handler: BaseHTTPRequestHandler) -> None:
-        try:
-            answer = self.answers.get_nowait()
-        except queue.Empty:
-            answer = Answer()
-        if answer.until is not None:
-            answer.until.wait(30)
-        try:
-            handler.send_response(answer.status)
-            for name, value in {"content-length": str(len(answer.body)), **answer.headers}.items():
-                handler.send_header(name, value)
-            handler.end_headers()
-            handler.wfile.write(answer.body)
-        except ConnectionError:
-            handler.close_connection = True
+        super().__init__(*answers, then=Answer(), port=port)
+        self.told = self.requests
+        self.url += "/hook"
 
     def next(self, timeout_s: float = 10) -> Told:
-        return self.told.get(timeout=timeout_s)
-
-    @contextmanager
-    def up(self) -> Iterator[Application]:
-        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
-
-
-@contextmanager
-def application(*answers: Answer, port: int = 0) -> Iterator[Application]:
-    with Application(*answers, port=port).up() as running:
-        yield running
+        return Told(**vars(super().next(timeout_s)))
 
 
 def nobody() -> int:

@@ -95,6 +95,13 @@ def process(
     )
 
 
+def begun(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.Popen[str]:
+    """Begin `darkroom ...` in a process of its own, with these variables only."""
+    words = [sys.executable, "-m", "receiver", *arguments]
+    out = subprocess.PIPE
+    return subprocess.Popen(words, env=environment(**variables), cwd=cwd, stdout=out, stderr=out, text=True)
+
+
 def environment(**variables: str) -> dict[str, str]:
     """Return the environment of a command, without Darkroom's or AWS's variables from outside."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("DARKROOM_", "AWS_"))}
