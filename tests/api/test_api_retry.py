@@ -47,15 +47,21 @@ def test_a_generation_that_failed_is_only_submitted_again_if_told(live: Live) ->
     assert live.http.get(f"/v1/jobs/{job['id']}").json() == job
     status, again = post(live, job["id"], b'{"resubmit": true}')
     assert (status, again["submission"], again["error"]) == (200, 2, None)
-    assert live.finish(job["id"])["gateway_job_id"] != job["gateway_job_id"]
+    ended = live.finish(job["id"])
+    made = [one for one in live.sandbox.jobs() if (one.idempotency_key or "").startswith(job["id"])]
+    assert [one.idempotency_key for one in made] == [job["id"], f"{job['id']}.2"]
+    assert [one.id for one in made] == [job["gateway_job_id"], ended["gateway_job_id"]]
+    moves = [event["status"] for event in ended["timeline"] if event["event"] == "moved"]
+    assert moves == ["queued", "submitting", "running", "failed"] * 2
 
 
 @pytest.mark.parametrize("content", [b"", b'{"resubmit": true}'])
-def test_an_archived_job_is_not_retried(live: Live, content: bytes) -> None:
-    job = live.make(IMAGEN)
-    status, told = post(live, job["id"], content)
-    assert (status, told["code"]) == (409, "not_retryable")
-    assert live.http.get(f"/v1/jobs/{job['id']}").json() == job
+def test_only_what_failed_is_retried(live: Live, content: bytes) -> None:
+    waiting, archived = live.submit(IMAGEN, fault="no_callback"), live.make(IMAGEN)
+    for job in (waiting, archived):
+        status, told = post(live, job["id"], content)
+        assert (status, told["code"]) == (409, "not_retryable")
+    assert live.http.get(f"/v1/jobs/{archived['id']}").json() == archived
 
 
 @pytest.mark.parametrize(

@@ -162,12 +162,16 @@ def test_few_requests_may_be_sent_ahead(target: Live) -> None:
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", GET + b"a\x00b: c\r\n\r\n"],
-)
+    [
+        b"\x16\x03\x01\x02\x00\x01", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", GET + b"a\x00b: c\r\n\r\n",
+        BAD + b"content-length: -1\r\n\r\n", BAD + b"content-length: 99999999999999999999999\r\n\r\n",
+    ],
+)  # fmt: skip
 def test_what_is_no_http_is_refused(target: Live, garbage: bytes) -> None:
     with connected(target) as connection:
         connection.sendall(garbage)
         assert everything(connection).startswith(b"HTTP/1.1 400 ")
+    assert target.http.get("/healthz").status_code == 200, "and the next one is served"
 
 
 def test_no_refusal_is_taken_for_the_response_to_another_request(target: Live) -> None:

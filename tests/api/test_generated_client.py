@@ -113,24 +113,6 @@ def test_it_submits_waits_searches_and_takes_the_image(live: Live, module: Modul
         assert hashlib.sha256(image.content).hexdigest() == found.sha256
 
 
-def test_it_follows_pages_to_the_end(live: Live, module: Module) -> None:
-    made = {live_id(live) for _ in range(3)}
-    seen, cursor = [], module("types").UNSET
-    with client(live, module, READER) as darkroom:
-        while cursor is not None:
-            page = module("api.jobs.list_jobs").sync(client=darkroom, limit=2, cursor=cursor)
-            seen += [job.id for job in page.jobs]
-            cursor = page.next_cursor
-    assert len(seen) == len(set(seen))
-    assert made <= set(seen)
-
-
-def live_id(live: Live) -> str:
-    live.http.headers["authorization"] = f"Bearer {SUBMITTER}"
-    job_id: str = live.make(IMAGEN)["id"]
-    return job_id
-
-
 def test_it_reads_refusals(live: Live, module: Module) -> None:
     models = module("models")
     asked = models.SubmitBody(gateway="nowhere", model="m", prompt="p")

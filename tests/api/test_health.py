@@ -42,13 +42,6 @@ def test_a_result_that_waits_too_long_makes_it_unready(waited_s: int | None, rea
         assert "24" in answer.json()["checks"]["results"]
 
 
-def test_a_paused_gateway_is_a_warning_and_work_goes_on() -> None:
-    paused = {"apiframe": "paused: the account has too few credits"}
-    answer = ask(Health({"ledger": fine}, [lambda: paused]))
-    assert answer.status_code == 200
-    assert answer.json() == {"status": "ready", "checks": {"ledger": "ok"}, "warnings": paused}
-
-
 def test_warnings_that_cannot_be_read_leave_the_checks_to_say_so() -> None:
     def away() -> dict[str, str]:
         raise Unavailable("The ledger's database did not answer.")

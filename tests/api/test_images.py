@@ -26,7 +26,6 @@ from storage.archive.object_store import ObjectStore, ObjectStream
 from storage.errors import Unavailable
 from tests.api.test_thumbnail_pool import odd
 from tests.support.live import IMAGEN, ULTRA, Live, Start, started
-from tests.support.sandbox import mend
 
 PROMPT = 'Bäume im Wind; filename="evil.exe"\r\nX: y'
 
@@ -438,19 +437,6 @@ def test_a_record_is_the_one_in_the_bucket(live: Live) -> None:
     told = [live.http.get(f"/v1/outputs/{output}/record").json() for output in job["outputs"]]
     assert told[0] == told[1] == live.bucket.archive.read_record(live.job(job["id"]))
     assert (told[0]["schema"], told[0]["job"]["id"]) == ("darkroom/record/1", job["id"])
-
-
-def test_the_newest_record_of_several_is_told(live: Live) -> None:
-    job = live.make(ULTRA | {"num_images": 3}, fault="partial_images")
-    at = f"/v1/outputs/{job['outputs'][0]}/record"
-    first = live.http.get(at).json()
-    assert (job["status"], len(first["outputs"]), first["supersedes"]) == ("partial", 2, None)
-    mend(live.sandbox, job["gateway_job_id"])
-    assert live.http.post(f"/v1/jobs/{job['id']}/retry").status_code == 200
-    assert live.finish(job["id"])["status"] == "archived"
-    newest = live.http.get(at).json()
-    assert (len(newest["outputs"]), newest["job"]["status"]) == (3, "archived")
-    assert newest["supersedes"].endswith(f"{job['id']}.json")
 
 
 def test_a_record_that_is_not_there_is_not_found(thumbnailed: Live) -> None:

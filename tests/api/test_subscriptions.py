@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from receiver.api.subscriptions import GAP_S, RECENT, TAKEN, EventBuffer, Reset, Subscriptions
+from receiver.api.subscriptions import GAP_S, RECENT, TAKEN, Reset, Subscriptions
 from receiver.http.auth import Caller
 from receiver.telemetry.metrics import Metrics
 from storage.errors import Unavailable
@@ -261,17 +261,6 @@ async def test_a_wait_ends_with_its_time_with_its_sender_and_with_the_service(
     await waiters.until(request(), finished, job_id, within_s=60)
 
 
-def test_the_tail_keeps_the_newest() -> None:
-    tail = EventBuffer(EventPosition(7))
-    happened = [Event(number, 0, "job", "apiframe", "queued", None, None) for number in range(8, 2000)]
-    for begin in range(0, len(happened), 300):
-        tail.add(happened[begin : begin + 300])
-    assert (tail.at.id, tail.since) == (1999, 1999 - RECENT)
-    assert tail.after(tail.since) == happened[-RECENT:]
-    assert tail.after(1998) == happened[-1:]
-    assert tail.after(1999) == []
-
-
 def left(events: Events) -> list[int]:
     return [one.id for one in events.after(0, limit=10_000)]
 
@@ -297,11 +286,3 @@ def test_old_events_are_forgotten_from_the_front_and_the_newest_stays(
     assert [one.id for one in events.since(OLDEST, limit=9).events] == [6]
     put(database, 1)
     assert left(events) == [6, 7], "no id comes twice"
-
-
-def test_an_empty_ledger_has_forgotten_nothing(events: Counted) -> None:
-    assert events.newest() == EventPosition(0, 0)
-    for beginning in (OLDEST, events.newest()):
-        assert events.since(beginning, limit=9).lost is None
-    assert events.since(EventPosition(1), limit=9).lost is LostReason.UNKNOWN
-    assert events.forget(10) == 0

@@ -306,16 +306,3 @@ def test_large_images_take_turns(tmp_path: Path) -> None:
             threading.Event().wait(0.01)
     assert most == 1
     thumbnailer.close()
-
-
-def test_close_ends_what_is_being_made(tmp_path: Path) -> None:
-    thumbnailer = Thumbnailer(odd("time.sleep(60)", tmp_path))
-    with ThreadPoolExecutor(1) as pool:
-        making = pool.submit(make, thumbnailer, PLAIN["png"])
-        while not thumbnailer.children():
-            threading.Event().wait(0.01)
-        thumbnailer.close()
-        with pytest.raises(Unready, match="stopping"):
-            making.result(10)
-    with pytest.raises(Unready, match="stopping"):
-        make(thumbnailer, PLAIN["png"])

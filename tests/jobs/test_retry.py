@@ -5,8 +5,6 @@ from typing import Any
 import pytest
 
 from receiver.errors import NeedsResubmit, NotRetryable
-from storage.errors import NotFound
-from storage.models import Status
 from tests.callbacks.test_callbacks import completed, signed
 from tests.jobs.test_life import record_of
 from tests.support.live import IMAGEN, ULTRA, Live, Start
@@ -54,22 +52,10 @@ def test_what_is_missing_of_a_partial_job_is_added_in_a_record_of_its_own(start:
     assert [output["index"] for output in live.outputs(job["id"])] == [0, 1, 2]
     assert (latest["job"]["status"], len(latest["outputs"])) == ("archived", 3)
     assert latest["supersedes"].endswith(f"{job['id']}.2.json")
+    assert live.http.get(f"/v1/outputs/{job['outputs'][0]}/record").json() == latest
     assert statuses(whole)[-3:] == ["running", "ready", "archived"]
     records = [key for key in sorted(live.keys()) if job["id"] in key and "records/" in key]
     assert len(records) == 3, "none is written over"
-
-
-def test_a_generation_that_failed_is_only_submitted_again(start: Start) -> None:
-    live = start()
-    job = live.make(IMAGEN, fault={"fault": "failed", "message": "content policy"})
-    with pytest.raises(NeedsResubmit, match="may be charged"):
-        live.parts.retrier.retry(job["id"])
-    assert live.job(job["id"]).status is Status.FAILED
-    again = retry(live, job["id"], resubmit=True)
-    made = [one for one in live.sandbox.jobs() if (one.idempotency_key or "").startswith(job["id"])]
-    assert [one.idempotency_key for one in made] == [job["id"], f"{job['id']}.2"]
-    assert again["gateway_job_id"] == made[1].id
-    assert statuses(again) == ["queued", "submitting", "running", "failed"] * 2
 
 
 def test_a_callback_of_the_submission_before_changes_nothing(start: Start) -> None:
@@ -111,18 +97,6 @@ def test_a_callback_that_came_after_its_job_was_given_up_can_still_be_made_use_o
     again = retry(live, job["id"])
     assert again["status"] == "archived"
     assert again["gateway_job_id"] == theirs.id
-
-
-@pytest.mark.parametrize("status", ["archived", "running"])
-def test_only_what_failed_is_retried(start: Start, status: str) -> None:
-    live = start()
-    job_id = live.submit(IMAGEN, fault="no_callback" if status == "running" else None)["id"]
-    if status == "archived":
-        live.finish(job_id)
-    with pytest.raises(NotRetryable, match="only one that is failed or partial"):
-        live.parts.retrier.retry(job_id, resubmit=True)
-    with pytest.raises(NotFound):
-        live.parts.retrier.retry("nobody")
 
 
 def test_what_is_partly_archived_is_not_submitted_again(live: Live) -> None:
