@@ -190,7 +190,7 @@ def test_a_reader_sees_no_way_to_change_anything_and_has_none(house: House, gone
         assert posts == ["/sign-out"], path
         links = [one.attributes["href"] for one in page.tree.all("a")]
         assert not [link for link in links if link.startswith("/submit") or link.endswith("/resubmit")]
-    csrf = {"csrf": house.reader.token()}
+    csrf = {"csrf": house.reader.get("/status").csrf}
     assert house.reader.get("/submit").status == 403
     assert house.reader.get(f"/jobs/{gone['id']}/resubmit").status == 403
     assert house.reader.send("/submit", {**csrf, "gateway": "apiframe"}).status == 403
@@ -199,11 +199,16 @@ def test_a_reader_sees_no_way_to_change_anything_and_has_none(house: House, gone
 
 
 def test_a_form_of_another_session_changes_nothing(house: House, gone: dict[str, Any]) -> None:
-    for fields in ({"resubmit": "yes"}, {"csrf": ""}, {"csrf": "forged"}, {"csrf": house.reader.token()}):
+    for fields in (
+        {"resubmit": "yes"},
+        {"csrf": ""},
+        {"csrf": "forged"},
+        {"csrf": house.reader.get("/status").csrf},
+    ):
         answer = house.writer.send(f"/jobs/{gone['id']}/retry", fields)
         assert answer.status == 403, fields
         assert "another session" in answer.tree.one("main").text
-    csrf = {"csrf": house.writer.token()}
+    csrf = {"csrf": house.writer.get("/status").csrf}
     elsewhere = house.writer.http.post(
         f"/jobs/{gone['id']}/retry", data=csrf, headers={"sec-fetch-site": "cross-site"}
     )
@@ -232,7 +237,7 @@ def test_a_retry_completes_what_was_missing_and_costs_nothing(house: House) -> N
 
 def test_credits_are_spent_again_only_after_a_question(house: House) -> None:
     job = house.live.make(IMAGEN, fault="failed")
-    csrf = {"csrf": house.writer.token()}
+    csrf = {"csrf": house.writer.get("/status").csrf}
     refused = house.writer.send(f"/jobs/{job['id']}/retry", csrf)
     assert refused.status == 409
     assert "may be charged" in refused.tree.one("p", role="alert").text
@@ -268,7 +273,7 @@ def test_what_earlier_submissions_cost_is_told(still: House) -> None:
 
 def test_what_cannot_be_retried_is_said_on_its_page(house: House) -> None:
     job = house.live.make(IMAGEN)
-    csrf = {"csrf": house.writer.token()}
+    csrf = {"csrf": house.writer.get("/status").csrf}
     answer = house.writer.send(f"/jobs/{job['id']}/retry", csrf)
     assert answer.status == 409
     assert "The job is archived" in answer.tree.one("p", role="alert").text
@@ -277,7 +282,7 @@ def test_what_cannot_be_retried_is_said_on_its_page(house: House) -> None:
 
 @pytest.mark.parametrize("job_id", [NOBODY, "x", "%00", "..%2f..", "<script>", NOBODY + ".0"])
 def test_a_job_that_is_not_there_is_a_page_too(house: House, job_id: str) -> None:
-    csrf = {"csrf": house.writer.token()}
+    csrf = {"csrf": house.writer.get("/status").csrf}
     assert house.reader.get(f"/jobs/{job_id}").status == 404
     assert house.writer.get(f"/jobs/{job_id}/resubmit").status == 404
     assert house.writer.send(f"/jobs/{job_id}/retry", csrf).status == 404
@@ -285,7 +290,7 @@ def test_a_job_that_is_not_there_is_a_page_too(house: House, job_id: str) -> Non
 
 def test_an_unfinished_job_is_followed_or_loaded_again(still: House) -> None:
     job_id = add(still.live, "waiting")
-    refused = still.writer.send(f"/jobs/{job_id}/retry", {"csrf": still.writer.token()})
+    refused = still.writer.send(f"/jobs/{job_id}/retry", {"csrf": still.writer.get("/status").csrf})
     assert refused.status == 409
     for page in (still.reader.get(f"/jobs/{job_id}"), refused):
         live = page.tree.one("section", data_live=job_id)

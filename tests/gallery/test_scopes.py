@@ -6,7 +6,6 @@ import httpx
 import pytest
 from starlette.routing import Route
 
-from receiver.gallery.page import PageRoute
 from receiver.http.routing import Served
 from tests.support.galleries import SECRETS, Hung
 
@@ -46,12 +45,6 @@ def routes(hung: Hung) -> dict[str, Route]:
 
 def test_every_page_is_in_the_table(hung: Hung) -> None:
     assert set(routes(hung)) == set(PAGES)
-
-
-@pytest.mark.parametrize("at", PAGES)
-def test_a_page_says_the_scope_that_it_checks(hung: Hung, at: str) -> None:
-    route = routes(hung)[at]
-    assert (route.scope if isinstance(route, PageRoute) else None) == PAGES[at]
 
 
 @pytest.mark.parametrize("at", [at for at, scope in PAGES.items() if scope is not None])

@@ -13,9 +13,10 @@ from receiver.gallery.forms import refuse_other_sites, safe_next
 from receiver.http.auth import Access
 from receiver.http.sessions import IDLE_S, MOST_S, RENEW_S, Sessions, came_over_https
 from receiver.schedule import system_clock
-from tests.support.galleries import COOKIE, SECRETS, TOKENS, Hung, page
+from tests.support.galleries import COOKIE, SECRETS, TOKENS, Hung
 from tests.support.ledgers import Clock
 from tests.support.live import IMAGEN, Live, Movable, Start
+from tests.support.pages import page
 
 OLD, NEW = "an-old-secret-key-", "a-new-secret-key-"
 

@@ -10,7 +10,7 @@ from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
 from tests.support.live import IMAGEN, ULTRA, Live, Start
-from tests.support.pages import Shown, Visitor, visiting
+from tests.support.pages import Page, Visitor, visiting
 
 FULL: dict[str, Any] = {
     "gateway": "api-in-one",
@@ -37,14 +37,14 @@ def filled(visitor: Visitor, **fields: str) -> dict[str, str]:
     return {**visitor.get("/submit").fields("submit"), **usual, **fields}
 
 
-def job_of(live: Live, page: Shown) -> dict[str, Any]:
+def job_of(live: Live, page: Page) -> dict[str, Any]:
     assert page.status == 303, page.tree.one("main").text
     at = page.answer.headers["location"]
     assert at.startswith("/jobs/")
     return live.finish(at.removeprefix("/jobs/"))
 
 
-def faults(page: Shown) -> dict[str, str]:
+def faults(page: Page) -> dict[str, str]:
     """What is said beside each field."""
     told = {one.attributes["id"]: one for one in page.tree.all("p", class_="help") if "id" in one.attributes}
     return {

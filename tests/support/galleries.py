@@ -1,4 +1,4 @@
-"""A running Darkroom with pictures and tokens, browsers without a window, and what holds for every page."""
+"""A running Darkroom with pictures and tokens, and browsers without a window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from tests.support.live import IMAGEN, ULTRA, Live, started
-from tests.support.pages import check, read
+from tests.support.pages import visiting
 
 SECRETS = {
     "read": "reader-reader-reader",
@@ -29,10 +29,6 @@ HOSTILE = (
     "<script>alert(1)</script> \"double\" 'single' </title></textarea> onerror=alert(2) &amp; "
     "{{ 7 * 7 }} \u202eturned around\u202c שלום 寿司"
 )
-POLICY = {
-    "default-src 'none'", "img-src 'self'", "style-src 'self'", "script-src 'self'", "connect-src 'self'",
-    "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,17 +41,11 @@ class Hung:
     hostile: dict[str, Any]
     """An archived job whose prompt is `HOSTILE`."""
 
-    def page(self, client: httpx.Client, path: str, status: int = 200) -> Page:
-        """Open a page, and hold it to what every page has to be."""
-        return page(client.get(path), status)
-
     @contextmanager
     def visitor(self, scope: str) -> Iterator[httpx.Client]:
         """A browser in which somebody has signed in with a token of this scope."""
-        with httpx.Client(base_url=self.live.url, trust_env=False) as client:
-            answer = client.post("/sign-in", data={"token": SECRETS[scope]})
-            assert (answer.status_code, answer.headers["location"]) == (303, "/")
-            yield client
+        with visiting(self.live.url, SECRETS[scope]) as visitor:
+            yield visitor.http
 
 
 @pytest.fixture(scope="session")
@@ -85,71 +75,3 @@ def reader(hung: Hung) -> Iterator[httpx.Client]:
 def submitter(hung: Hung) -> Iterator[httpx.Client]:
     with hung.visitor("submit") as client:
         yield client
-
-
-class Page:
-    """A page, whose elements must all be closed in their order, as a list of elements and of texts."""
-
-    def __init__(self, answer: httpx.Response) -> None:
-        self.answer = answer
-        self.tree = read(answer.text)
-        self.elements = [(node.tag, node.attributes) for node in self.tree.within()]
-        self.texts = list(self.tree.texts())
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-    def all(self, tag: str, **having: str) -> list[dict[str, str]]:
-        """The attributes of every element of this kind that has these ones."""
-        return [
-            attributes
-            for name, attributes in self.elements
-            if name == tag and all(attributes.get(key.strip("_")) == value for key, value in having.items())
-        ]
-
-    def one(self, id_: str) -> dict[str, str]:
-        (found,) = [attributes for _, attributes in self.elements if attributes.get("id") == id_]
-        return found
-
-    def links(self) -> list[str]:
-        return [link["href"] for link in self.all("a") if "href" in link]
-
-    @property
-    def csrf(self) -> str:
-        """The form token of the session that it was made for."""
-        (meta,) = self.all("meta", name="csrf-token")
-        assert meta["content"]
-        return meta["content"]
-
-
-def page(answer: httpx.Response, status: int = 200) -> Page:
-    """Hold an answer to what every page of the gallery has to be, and take it apart."""
-    assert answer.status_code == status, answer.text
-    headers = answer.headers
-    assert headers["content-type"] == "text/html; charset=utf-8"
-    assert set(headers["content-security-policy"].split("; ")) == POLICY
-    assert headers["cache-control"] == "no-store"
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "same-origin"
-    found = Page(answer)
-    _check_structure(found)
-    check(found.tree)
-    _check_labels(found)
-    return found
-
-
-def _check_structure(found: Page) -> None:
-    for tag in ("html", "title", "main", "h1"):
-        assert len(found.all(tag)) == 1, f"{len(found.all(tag))} of <{tag}>"
-    assert found.all("html")[0].get("lang") == "en"
-
-
-def _check_labels(found: Page) -> None:
-    assert all("alt" in image for image in found.all("img"))
-    labelled = {label.get("for") for label in found.all("label")}
-    for tag in ("input", "select", "textarea"):
-        for field in found.all(tag):
-            hidden = field.get("type") == "hidden" or "hidden" in field
-            assert hidden or field.get("id") in labelled or field.get("aria-label"), field
-    assert all(field.get("value") for field in found.all("input", name="csrf"))

@@ -11,6 +11,10 @@ from html.parser import HTMLParser
 import httpx
 
 SHAPES = ("circle", "line", "path", "polygon", "polyline", "rect")
+POLICY = {
+    "default-src 'none'", "img-src 'self'", "style-src 'self'", "script-src 'self'", "connect-src 'self'",
+    "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
+}  # fmt: skip
 VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta", "use", "wbr", *SHAPES})
 
 
@@ -20,8 +24,11 @@ class Node:
 
     tag: str
     attributes: dict[str, str] = field(default_factory=dict)
-    children: list[Node] = field(default_factory=list)
     pieces: list[str | Node] = field(default_factory=list)
+
+    @property
+    def children(self) -> list[Node]:
+        return [piece for piece in self.pieces if isinstance(piece, Node)]
 
     def all(self, tag: str, **wanted: str) -> list[Node]:
         """Every element of this kind within; `id_="x"`, `class_="row"` (one of its classes), `href="/"`."""
@@ -72,7 +79,6 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         node = Node(tag, {name: value or "" for name, value in attrs})
         assert len(node.attributes) == len(attrs), f"an attribute of <{tag}> is there twice: {attrs}"
-        self._open[-1].children.append(node)
         self._open[-1].pieces.append(node)
         if tag not in VOID:
             self._open.append(node)
@@ -99,30 +105,36 @@ def read(html: str) -> Node:
     return reader.root
 
 
-def check(tree: Node) -> None:
-    """Hold a page to its policy: nothing is inline or from another host, and every reference has its end."""
-    ids = [node.attributes["id"] for node in tree.within() if "id" in node.attributes]
-    assert len(ids) == len(set(ids)), f"an id is there twice: {sorted(ids)}"
-    for node in tree.within():
-        assert node.tag != "style"
-        assert "style" not in node.attributes, "the policy allows no styles in attributes"
-        assert not any(name.startswith("on") for name in node.attributes), node.attributes
-        if node.tag == "script":
-            assert node.attributes["src"].startswith("/static/")
-            assert not node.raw.strip()
-        for name in ("src", "href", "action", "srcset"):
-            # Whatever a prompt or a tag says.
-            assert re.match(r"(/(?!/)|#|$)", node.attributes.get(name, "")), node.attributes
-        for name in ("aria-labelledby", "aria-describedby", "for"):
-            assert set(node.attributes.get(name, "").split()) <= set(ids), node.attributes
+class Page:
+    """An answer of the gallery, taken apart; every page must be whole."""
 
+    def __init__(self, answer: httpx.Response) -> None:
+        self.answer = answer
+        self.status = answer.status_code
+        self.html = answer.text if "html" in answer.headers.get("content-type", "") else ""
+        self.tree = read(self.html)
 
-@dataclass(repr=False)
-class Shown:
-    status: int
-    html: str
-    tree: Node
-    answer: httpx.Response
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.tree.texts()).split())
+
+    def all(self, tag: str, **having: str) -> list[dict[str, str]]:
+        """The attributes of every element of this kind that has these ones."""
+        return [node.attributes for node in self.tree.all(tag, **having)]
+
+    def one(self, id_: str) -> dict[str, str]:
+        (found,) = [node for node in self.tree.within() if node.attributes.get("id") == id_]
+        return found.attributes
+
+    def links(self) -> list[str]:
+        return [link["href"] for link in self.all("a") if "href" in link]
+
+    @property
+    def csrf(self) -> str:
+        """The form token of the session that it was made for."""
+        (meta,) = self.all("meta", name="csrf-token")
+        assert meta["content"]
+        return meta["content"]
 
     def fields(self, form: str) -> dict[str, str]:
         """What the form with this id would send as it is."""
@@ -145,28 +157,73 @@ def _inputs(form: Node) -> list[Node]:
     ]
 
 
+def page(answer: httpx.Response, status: int | None = None) -> Page:
+    """Hold an answer to what every page of the gallery has to be, and take it apart."""
+    found = Page(answer)
+    assert status is None or (answer.status_code == status and found.html), answer.text
+    if found.html:
+        _check_headers(answer.headers)
+        _check_structure(found)
+        _check_policy(found.tree)
+        _check_labels(found)
+    return found
+
+
+def _check_headers(headers: httpx.Headers) -> None:
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    assert set(headers["content-security-policy"].split("; ")) == POLICY
+    assert headers["cache-control"] == "no-store"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "same-origin"
+
+
+def _check_structure(found: Page) -> None:
+    assert found.tree.one("head").one("title").text
+    for tag in ("html", "main", "h1"):
+        assert len(found.all(tag)) == 1, f"{len(found.all(tag))} of <{tag}>"
+    assert found.all("html")[0].get("lang") == "en"
+    ids = [node.attributes["id"] for node in found.tree.within() if "id" in node.attributes]
+    assert len(ids) == len(set(ids)), f"an id is there twice: {sorted(ids)}"
+    for node in found.tree.within():
+        for name in ("aria-labelledby", "aria-describedby", "for"):
+            assert set(node.attributes.get(name, "").split()) <= set(ids), node.attributes
+
+
+def _check_policy(tree: Node) -> None:
+    """See that nothing is inline or from another host."""
+    for node in tree.within():
+        assert node.tag != "style"
+        assert "style" not in node.attributes, "the policy allows no styles in attributes"
+        assert not any(name.startswith("on") for name in node.attributes), node.attributes
+        if node.tag == "script":
+            assert node.attributes["src"].startswith("/static/")
+            assert not node.raw.strip()
+        for name in ("src", "href", "action", "srcset"):
+            # Whatever a prompt or a tag says.
+            assert re.match(r"(/(?!/)|#|$)", node.attributes.get(name, "")), node.attributes
+
+
+def _check_labels(found: Page) -> None:
+    assert all("alt" in image for image in found.all("img"))
+    labelled = {label.get("for") for label in found.all("label")}
+    for tag in ("input", "select", "textarea"):
+        for one in found.all(tag):
+            hidden = one.get("type") == "hidden" or "hidden" in one
+            assert hidden or one.get("id") in labelled or one.get("aria-label"), one
+    assert all(one.get("value") for one in found.all("input", name="csrf"))
+
+
 @dataclass
 class Visitor:
     http: httpx.Client
 
-    def get(self, path: str, **query: str) -> Shown:
-        """Load a page; every page must be whole, and follow the policy it is served under."""
-        return self._shown(self.http.get(path, params=query or None, headers={"accept": "text/html"}))
+    def get(self, path: str, **query: str) -> Page:
+        """Load a page, and hold it to what every page has to be."""
+        return page(self.http.get(path, params=query or None, headers={"accept": "text/html"}))
 
-    def send(self, path: str, fields: Mapping[str, str]) -> Shown:
-        """Send a form, and answer what came, without going where it leads."""
-        return self._shown(self.http.post(path, data=dict(fields), headers={"sec-fetch-site": "same-origin"}))
-
-    def token(self) -> str:
-        """The form token of this visitor's session."""
-        (meta,) = self.get("/status").tree.all("meta", name="csrf-token")
-        return meta.attributes["content"]
-
-    def _shown(self, answer: httpx.Response) -> Shown:
-        html = answer.text if "html" in answer.headers.get("content-type", "") else ""
-        tree = read(html)
-        check(tree)
-        return Shown(answer.status_code, html, tree, answer)
+    def send(self, path: str, fields: Mapping[str, str]) -> Page:
+        """Send a form, and return what came, without going where it leads."""
+        return page(self.http.post(path, data=dict(fields), headers={"sec-fetch-site": "same-origin"}))
 
 
 @contextmanager
