@@ -8,4 +8,5 @@ pytest_plugins = [
     "tests.support.raw_server",
     "tests.support.ledgers",
     "tests.support.galleries",
+    "tests.faults.table",
 ]

@@ -28,7 +28,8 @@ class Call:
     """One request that came, and what can be done with it."""
 
     request: Message
-    target: tuple[str, int]
+    connect: Callable[[], socket.socket]
+    """Reach the target; raises OSError if nobody is there."""
     sock: socket.socket
     answered: Message | None = None
     """What the target answered, whether or not that was handed on."""
@@ -36,7 +37,7 @@ class Call:
     def forward(self) -> Message:
         """Ask the target; raises Gone if it gives no whole answer."""
         try:
-            with socket.create_connection(self.target) as upstream, upstream.makefile("rb") as file:
+            with self.connect() as upstream, upstream.makefile("rb") as file:
                 upstream.sendall(self.request.raw)
                 self.answered = read_answer(file, self.request.method)
         except OSError as error:
@@ -46,7 +47,7 @@ class Call:
     def relay(self) -> None:
         """Ask the target, and hand on what it answers as it comes; it breaks off as the target does."""
         try:
-            upstream = socket.create_connection(self.target)
+            upstream = self.connect()
         except OSError as error:
             raise Gone from error
         with upstream, upstream.makefile("rb", buffering=0) as file:

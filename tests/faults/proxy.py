@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -47,16 +48,16 @@ class Armed:
 
 
 class Proxy:
-    """Stands in front of an HTTP server at `url`, which a client then uses instead of the server's own.
+    """Stands in front of an HTTP server, whose client uses the proxy's `url` instead of the server's own.
+
+    Of several targets, each request goes to the next that is there, as behind a load balancer.
 
     Use it as a context manager. `down`, `up`, `arm` and `disarm` may be called at any time, from any thread.
     """
 
-    def __init__(self, target: str) -> None:
-        parts = urlsplit(target)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        self._target = (parts.hostname, parts.port)
+    def __init__(self, *targets: str) -> None:
+        self._targets = targets
+        self._turns = cycle(urlsplit(target) for target in targets)
         # Bound but never listening: it keeps the port for us while we are down.
         self._holder = _bound(0)
         self.port: int = self._holder.getsockname()[1]
@@ -150,13 +151,21 @@ class Proxy:
         try:
             with sock.makefile("rb") as file:
                 while True:
-                    self._take(Call(read_request(file, sock), self._target, sock))
+                    self._take(Call(read_request(file, sock), self._connect, sock))
         except (Gone, OSError):
             pass
         finally:
             with self._lock:
                 self._open.discard(sock)
             sock.close()
+
+    def _connect(self) -> socket.socket:
+        for _ in self._targets:
+            with self._lock:
+                target = next(self._turns)
+            with suppress(ConnectionError):
+                return socket.create_connection((target.hostname, target.port))
+        raise Gone
 
     def _take(self, call: Call) -> None:
         with self._lock:

@@ -1,12 +1,22 @@
-"""The table of what was done to the service and what became of it, which deploy/FAULTS.md quotes."""
+"""The table of what was done to the service and what became of it, which deploy/FAULTS.md quotes.
+
+A pytest plugin, so that it is whole in whichever process and from whichever folder the tests are run. Set
+DARKROOM_FAULTS_TABLE to a path that ends in .json or .md, and the table is written there.
+"""
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
+import pytest
+
 from tests.faults.judge import Verdict
+from tests.faults.scenes import Report
+
+FAULT = "fault"
 
 
 @dataclass
@@ -71,3 +81,30 @@ def _line(cells: list[str], widths: list[int]) -> str:
     padded = [cells[0].ljust(widths[0])]
     padded += [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
     return f"| {' | '.join(padded)} |"
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """Add a verdict to the table, and fail if something was lost, doubled or wrong."""
+
+    def add(fault: str, verdict: Verdict) -> None:
+        request.node.user_properties.append((FAULT, asdict(Row.of(fault, verdict))))
+        assert verdict.problems == (), str(verdict)
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the table, and write it where DARKROOM_FAULTS_TABLE says."""
+    table = Table()
+    for outcome in ("passed", "failed"):
+        for one in terminalreporter.stats.get(outcome, ()):
+            if one.when == "call":
+                table.add(Row(**row) for name, row in one.user_properties if name == FAULT)
+    if not table.rows:
+        return
+    terminalreporter.section("faults")
+    for line in table.lines():
+        terminalreporter.write_line(line)
+    if path := os.environ.get("DARKROOM_FAULTS_TABLE"):
+        table.write(Path(path))

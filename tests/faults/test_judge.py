@@ -1,11 +1,15 @@
 """The judge must see each kind of damage; otherwise what it lets pass means nothing."""
 
 import io
+import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +20,7 @@ from tests.faults.forks import Forks
 from tests.faults.judge import Problem, judge
 from tests.faults.table import Row, Table
 from tests.faults.world import Accepted, World, world
+from tests.support.running import environment
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +197,29 @@ def test_the_table_adds_up_what_was_lost_too(here: World) -> None:
     assert cells[0][:3] == ["fault", "jobs", "callbacks sent"]
     assert cells[2] == ["a fault", "4", "4", "4", "4", "0", "0", "0", "0"]
     assert cells[3][-2:] == ["1", "0"]
+
+
+REPORTING = """
+from tests.faults.judge import Verdict
+
+def test_scene(report):
+    report({fault!r}, Verdict(1, 1, 1, 1, 0, {{}}, ()))
+
+def test_other_scene(report):
+    report("in both files", Verdict(2, 2, 2, 2, 0, {{}}, ()))
+"""
+
+
+def test_the_table_is_whole_over_processes(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.faults.table"]')
+    for name in ("one", "two"):
+        (tmp_path / f"test_{name}.py").write_text(REPORTING.format(fault=name))
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-n2", str(tmp_path)],
+        cwd=tmp_path, env=environment(DARKROOM_FAULTS_TABLE="table.json"), check=True,
+    )  # fmt: skip
+    rows = {row["fault"]: row["jobs"] for row in json.loads((tmp_path / "table.json").read_text())}
+    assert rows == {"one": 1, "two": 1, "in both files": 4}
 
 
 # Last, because the sandbox cannot forget it.

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from tests.faults.forks import Child, Forks
-from tests.faults.front import Front
 from tests.faults.judge import UNCONFIRMED, judge
+from tests.faults.proxy import Proxy
 from tests.faults.scenes import Report
 from tests.faults.world import MIXED, World, world
 from tests.support.postgres import Postgres, serving
@@ -60,14 +60,15 @@ class Replicas:
 def replicated(
     s3: EmbeddedS3, forks: Forks, folder: Path, server: Postgres
 ) -> Iterator[tuple[World, Replicas]]:
-    """A world on PostgreSQL, whose callbacks come in through a front; nothing runs yet."""
+    """A world on PostgreSQL, whose replicas stand behind a proxy; nothing runs yet."""
     ports = [free_port() for _ in range(REPLICAS)]
     ledger = server.url(server.create())
-    with Front(ports) as front, world(s3, forks, folder, ledger=ledger) as here:
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
+    with Proxy(*urls) as front, world(s3, forks, folder, ledger=ledger) as here:
         here.variables |= {
             "DARKROOM_WORKER__CONCURRENCY": "4",
             "DARKROOM_PORT": str(front.port),
-            "DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{front.port}",
+            "DARKROOM_PUBLIC_URL": front.url,
         }
         here.lease_ms = 3000
         yield here, Replicas(here, ports)
