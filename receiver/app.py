@@ -239,8 +239,10 @@ def _api(
     )
     described = Described([*routes, *others], admission)
     public_url, max_upload = settings.public_url, settings.download.max_bytes
-    pages = gallery(api, facets, usage, archive, health, turns, public_url=public_url, max_upload=max_upload)
-    return Web([*described.routes, *pages.routes], pages.frame.handlers(handlers()), thumbnails)
+    frame, pages = gallery(
+        api, facets, usage, archive, health, turns, public_url=public_url, max_upload=max_upload
+    )
+    return Web([*described.routes, *pages], frame.handlers(handlers()), thumbnails)
 
 
 def _thumbnails(base: _Base, store: ObjectStore, turns: BucketThreads) -> Thumbnails:

@@ -57,6 +57,8 @@ where to fix it: request, gateway, image, archive or operator.
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+BEARER = {"www-authenticate": "Bearer"}
+
 
 class DarkroomError(Exception):
     """Root of the tree. `str(error)` says what to do, and may be shown to a user."""
@@ -65,9 +67,11 @@ class DarkroomError(Exception):
     at_fault: ClassVar[str] = "operator"
     status: ClassVar[int] = 500
     """The HTTP status of the API's response."""
+    headers: Mapping[str, str] = {}
+    """The headers of that response."""
 
-    def __init_subclass__(cls, **attributes: str | int) -> None:
-        """Take `code`, `status` and `at_fault` from the class's line; without one, the parent's holds."""
+    def __init_subclass__(cls, **attributes: Any) -> None:
+        """Take these four from the class's line; without one, the parent's holds."""
         for name, value in attributes.items():
             setattr(cls, name, value)
 
@@ -100,7 +104,7 @@ class BodyTooLarge(RequestError, code="body_too_large", status=413):
     """The body is over the limit of its route."""
 
 
-class TooSlow(RequestError, code="too_slow", status=408):
+class TooSlow(RequestError, code="too_slow", status=408, headers={"connection": "close"}):
     """The body did not arrive in time."""
 
 
@@ -108,7 +112,7 @@ class TooManyRequests(RequestError, code="too_many_requests", status=429):
     """A token or address is over its rate limit. `retry_after_s`: seconds until the next request."""
 
     def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
-        self.retry_after_s = retry_after_s
+        self.headers = {"retry-after": str(retry_after_s)}
         super().__init__(message)
 
 
@@ -132,7 +136,7 @@ class UnsatisfiableRange(RequestError, code="unsatisfiable_range", status=416):
     """The image has no bytes in the requested range. `length`: bytes of the whole image."""
 
     def __init__(self, length: int) -> None:
-        self.length = length
+        self.headers = {"content-range": f"bytes */{length}"}
         super().__init__(f"The image has {length} bytes and none in this range.")
 
 
@@ -140,7 +144,7 @@ class NoThumbnail(RequestError, code="no_thumbnail", status=422, at_fault="image
     """The image cannot be decoded within the limits; the image itself can be downloaded."""
 
 
-class Unauthorized(RequestError, code="unauthorized", status=401):
+class Unauthorized(RequestError, code="unauthorized", status=401, headers=BEARER):
     """There is no valid token or session."""
 
 
@@ -156,7 +160,7 @@ class CallbackError(DarkroomError, status=400, at_fault="gateway"):
     """The callback is wrong; it is not stored."""
 
 
-class BadToken(CallbackError, code="bad_token", status=401):
+class BadToken(CallbackError, code="bad_token", status=401, headers=BEARER):
     """The token is forged, expired, missing or for another gateway. `reason` is counted, never returned."""
 
     def __init__(self, reason: str = "forged") -> None:
@@ -164,7 +168,7 @@ class BadToken(CallbackError, code="bad_token", status=401):
         super().__init__("This callback URL is not valid.")
 
 
-class BadSignature(CallbackError, code="bad_signature", status=401):
+class BadSignature(CallbackError, code="bad_signature", status=401, headers=BEARER):
     """The gateway's signature does not match the body."""
 
 
@@ -290,7 +294,7 @@ class EndpointForbidden(NotificationError, code="receiver_forbidden"):
     """The SSRF rules forbid the URL: a private address, or plain http to a public one."""
 
 
-class Unready(DarkroomError, code="unready", status=503):
+class Unready(DarkroomError, code="unready", status=503, headers={"retry-after": "5"}):
     """The ledger or the bucket cannot be used now; try again later."""
 
 

@@ -75,6 +75,11 @@ class Api:
     def _submit(self, request: Request, content: bytes) -> Response:
         body = parse_body(SubmitBody, content)
         key = IDEMPOTENCY_KEY.read(request.headers)
+        job_id, new = self.accept(body, key, request)
+        return json_response(self._job(job_id), 202 if new else 200, {"location": f"/v1/jobs/{job_id}"})
+
+    def accept(self, body: SubmitBody, key: str | None, request: Request) -> tuple[str, bool]:
+        """Create a job, or find the one with this idempotency key; return its id, and whether it is new."""
         job, new = self.submitter.accept(
             body.gateway,
             body.request(),
@@ -85,7 +90,7 @@ class Api:
         )
         if new:
             self.queued()
-        return json_response(self._job(job.id), 202 if new else 200, {"location": f"/v1/jobs/{job.id}"})
+        return job.id, new
 
     @Operation(
         "GET /v1/jobs",

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from receiver.errors import BodyTooLarge, InvalidRequest, TooSlow
-from receiver.gallery.page import PageHandler, PageRequest
+from receiver.gallery.page import PageRequest
 from receiver.http.limits import refuse_announced
-from receiver.http.sessions import CSRF_FIELD, Session
+from receiver.http.sessions import CSRF_FIELD
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
 
@@ -34,7 +34,6 @@ CHUNK_BYTES = 1024 * 1024
 class FindByFile:
     """The page `/find`. `max_bytes`: as large as an image in the archive can be."""
 
-    frame: PageHandler
     search: Search
     max_bytes: int
 
@@ -48,11 +47,11 @@ class FindByFile:
         found = self.search.outputs(SearchFilter(sha256=digest), limit=MOST).rows
         return visit.page("find.html", digest=digest, name=name[:MAX_NAME], found=found)
 
-    async def take(self, request: Request, session: Session) -> Response:
+    async def take(self, visit: PageRequest) -> Response:
         """Hash an uploaded file, for browsers that compute no digest themselves. It is not kept."""
-        within_s = self.frame.admission.limits.body_timeout_s
-        upload = await read_upload(request, max_bytes=self.max_bytes, within_s=within_s)
-        self.frame.check_form_token(session, upload.form_token)
+        within_s = visit.frame.admission.limits.body_timeout_s
+        upload = await read_upload(visit.request, max_bytes=self.max_bytes, within_s=within_s)
+        visit.frame.check_form_token(visit.session, upload.form_token)
         shown = {"sha256": upload.sha256, "name": upload.file_name[:MAX_NAME]} if upload.sha256 else {}
         return RedirectResponse(f"/find?{urlencode(shown)}", 303, {"cache-control": "no-store"})
 

@@ -5,16 +5,16 @@ from typing import Any
 
 from starlette.responses import Response
 
+from receiver.api.jobs import Api
 from receiver.errors import NoSuchThing
 from receiver.gallery import search_box
-from receiver.gallery.page import PageHandler, PageRequest
+from receiver.gallery.page import PageRequest
 from receiver.query.language import GUIDE
 from storage.errors import NotFound
-from storage.models import Clock
 from storage.paging import Page
 from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
-from storage.search.search import Search, SearchHit
+from storage.search.search import SearchHit
 
 A_PAGE = 60
 """How many pictures a page has: many rows on a wide screen, and few enough to come at once."""
@@ -27,15 +27,13 @@ MORE = "x-darkroom-more"
 class Grid:
     """The page `/`."""
 
-    frame: PageHandler
-    search: Search
+    api: Api
     facets: Facets
-    clock: Clock
 
     def show(self, visit: PageRequest) -> Response:
         """Show a page of outputs, or what is wrong with the query."""
         q = visit.given("q") or ""
-        wanted, faults = search_box.read_asked(q, self.clock())
+        wanted, faults = search_box.read_asked(q, self.api.clock())
         if wanted is None:
             empty: dict[str, Any] = {"found": Page([], None), "counts": None, "facets": [], "newer": None}
             # 200, for it is the page of the gallery that was asked for; a browser logs anything else.
@@ -58,7 +56,7 @@ class Grid:
 
     def _page(self, wanted: SearchFilter, cursor: str | None) -> Page[SearchHit]:
         try:
-            return self.search.outputs(wanted, limit=A_PAGE, cursor=cursor)
+            return self.api.search.outputs(wanted, limit=A_PAGE, cursor=cursor)
         except (ValueError, NotFound):
             raise NoSuchThing("There is no such page of pictures; begin again with the newest.") from None
 
@@ -66,7 +64,7 @@ class Grid:
         """Return the cursor of the page before; empty if that is the first one, None if there is none."""
         if not page.rows:
             return ""
-        before = self.search.newer_ids(wanted, page.rows[0].output.id, limit=A_PAGE + 1)
+        before = self.api.search.newer_ids(wanted, page.rows[0].output.id, limit=A_PAGE + 1)
         if not before:
             return None
         return before[A_PAGE] if len(before) > A_PAGE else ""

@@ -8,22 +8,20 @@ from pydantic import ValidationError
 from starlette.datastructures import QueryParams
 from starlette.responses import RedirectResponse, Response
 
+from receiver.api.jobs import Api
 from receiver.api.query_params import JobQuery
 from receiver.errors import InvalidRequest, NeedsResubmit, NoSuchThing, NotRetryable
 from receiver.gallery import advice, search_box
-from receiver.gallery.page import PageHandler, PageRequest
+from receiver.gallery.page import PageRequest
 from receiver.http.query import read_query
 from receiver.http.routing import adapter
-from receiver.jobs.retry import SAID_NO, Retrier
+from receiver.jobs.retry import SAID_NO
 from receiver.schemas.job import proof, timeline
 from receiver.schemas.types import JobId
 from storage.ledger.job_counts import total
-from storage.ledger.ledger import Ledger
-from storage.ledger.notifications import Notifications
 from storage.ledger.transitions import REOPENS
-from storage.models import Clock, Delivery, Job, JobCounts, Output, Status
+from storage.models import Delivery, Job, JobCounts, Output, Status
 from storage.paging import Page
-from storage.search.search import Search
 
 A_PAGE = 50
 FILTERS = ("q", "gateway", "code", "status", "cursor")
@@ -35,16 +33,9 @@ STEPS = (Status.QUEUED, Status.SUBMITTING, Status.RUNNING, Status.READY)
 class JobsPages:
     """The pages `/jobs` and `/jobs/{id}`."""
 
-    frame: PageHandler
-    ledger: Ledger
-    search: Search
-    notifications: Notifications
-    retrier: Retrier
+    api: Api
     counts: Callable[[], Mapping[str, JobCounts]]
     """Job counts, cached for a moment: every page shows them."""
-    queued: Callable[[], None]
-    """Wakes the worker."""
-    clock: Clock
 
     def list(self, visit: PageRequest) -> Response:
         """List jobs by status, newest first."""
@@ -54,7 +45,7 @@ class JobsPages:
         page: Page[Job] = Page([], None)
         try:
             query = read_query(JobQuery, QueryParams({**asked, "limit": str(A_PAGE)}))
-            page = self.search.jobs(query.wanted(self.clock()), limit=A_PAGE, cursor=query.cursor)
+            page = self.api.search.jobs(query.wanted(self.api.clock()), limit=A_PAGE, cursor=query.cursor)
         except InvalidRequest as error:
             faults = error.faults
         counts = self.counts()
@@ -62,7 +53,7 @@ class JobsPages:
             "jobs.html",
             status=422 if faults else 200,
             found=page.rows,
-            images=self.search.output_ids([job.id for job in page.rows]),
+            images=self.api.search.output_ids([job.id for job in page.rows]),
             next_cursor=page.next_cursor,
             given=given,
             filtered=bool(asked),
@@ -81,8 +72,8 @@ class JobsPages:
 
     def ask(self, visit: PageRequest) -> Response:
         """Ask for confirmation before a job is resubmitted, since that may be charged again."""
-        job = self.ledger.job(_id(visit))
-        if refused := _not_again(job, self.ledger.outputs(job.id)):
+        job = self.api.ledger.job(_id(visit))
+        if refused := _not_again(job, self.api.ledger.outputs(job.id)):
             return self._page(visit, job.id, refused=refused, status=NotRetryable.status)
         return visit.page("resubmit.html", job=job)
 
@@ -90,16 +81,16 @@ class JobsPages:
         """Retry a job: poll for its result again, or with `resubmit` send it again."""
         job_id = _id(visit)
         try:
-            self.retrier.retry(job_id, resubmit=visit.form.get("resubmit") == "yes")
+            self.api.retrier.retry(job_id, resubmit=visit.form.get("resubmit") == "yes")
         except (NotRetryable, NeedsResubmit) as error:
             return self._page(visit, job_id, refused=str(error), status=error.status)
-        self.queued()
+        self.api.queued()
         return RedirectResponse(f"/jobs/{job_id}", 303)
 
     def _page(self, visit: PageRequest, job_id: str, *, refused: str = "", status: int = 200) -> Response:
-        job = self.ledger.job(job_id)
-        outputs, deliveries = self.ledger.outputs(job_id), self.search.deliveries(job_id)
-        events = timeline(job, deliveries, outputs, self.notifications.of_job(job_id))
+        job = self.api.ledger.job(job_id)
+        outputs, deliveries = self.api.ledger.outputs(job_id), self.api.search.deliveries(job_id)
+        events = timeline(job, deliveries, outputs, self.api.notifications.of_job(job_id))
         return visit.page(
             "job.html",
             status=status,

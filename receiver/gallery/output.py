@@ -6,25 +6,21 @@ from functools import partial
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
 from starlette.responses import Response
 
+from receiver.api.jobs import Api
 from receiver.errors import Unready
 from receiver.gallery import search_box
-from receiver.gallery.forms import NOTHING
-from receiver.gallery.page import PageHandler, PageRequest
+from receiver.gallery.page import PageRequest
 from receiver.gallery.rendering import pretty
 from receiver.http.bucket_threads import BucketThreads
-from receiver.http.sessions import Session
 from receiver.query.language import with_key
 from receiver.schemas.job import proof, timeline
 from storage.archive.archive import Archive
 from storage.errors import StorageError
-from storage.ledger.ledger import Ledger
-from storage.ledger.notifications import Notifications
-from storage.models import Clock, Job, Output
+from storage.models import Job, Output
 from storage.search.filters import SearchFilter
-from storage.search.search import Search, SearchHit
+from storage.search.search import SearchHit
 
 MAX_RECORD_CHARS = 200_000
 """As much of a record as the page shows; there is a link to all of it."""
@@ -34,18 +30,13 @@ MAX_RECORD_CHARS = 200_000
 class Detail:
     """The pages `/outputs/{id}`."""
 
-    frame: PageHandler
-    search: Search
-    ledger: Ledger
-    notifications: Notifications
+    api: Api
     archive: Archive
     bucket: BucketThreads
-    clock: Clock
 
-    async def show(self, request: Request, session: Session) -> Response:
+    async def show(self, visit: PageRequest) -> Response:
         """Show one output. `q` is the search it was found by, which decides its neighbours."""
-        visit = PageRequest(request, session, NOTHING, self.frame)
-        found = await run_in_threadpool(self.search.output, request.path_params["id"])
+        found = await run_in_threadpool(self.api.search.output, visit.request.path_params["id"])
         record, record_fault = await self._record(found.job)
         return await run_in_threadpool(self._page, visit, found, record, record_fault)
 
@@ -53,11 +44,11 @@ class Detail:
         self, visit: PageRequest, found: SearchHit, record: Mapping[str, Any] | None, record_fault: str
     ) -> Response:
         q = visit.given("q") or ""
-        wanted, _ = search_box.read_asked(q, self.clock())
+        wanted, _ = search_box.read_asked(q, self.api.clock())
         job, output = found.job, found.output
-        deliveries, outputs = self.search.deliveries(job.id), self.ledger.outputs(job.id)
+        deliveries, outputs = self.api.search.deliveries(job.id), self.api.ledger.outputs(job.id)
         seed = output.seed or job.result.seed or job.request.seed
-        events = timeline(job, deliveries, outputs, self.notifications.of_job(job.id))
+        events = timeline(job, deliveries, outputs, self.api.notifications.of_job(job.id))
         return visit.page(
             "output.html",
             q=q,
@@ -78,8 +69,8 @@ class Detail:
         )
 
     def _neighbours(self, wanted: SearchFilter, found: SearchHit) -> dict[str, Any]:
-        newer = self.search.newer_ids(wanted, found.output.id, limit=1)
-        older = self.search.outputs(wanted, limit=1, cursor=found.output.id).rows
+        newer = self.api.search.newer_ids(wanted, found.output.id, limit=1)
+        older = self.api.search.outputs(wanted, limit=1, cursor=found.output.id).rows
         return {"newer": newer[0] if newer else None, "older": older[0].output.id if older else None}
 
     async def _record(self, job: Job) -> tuple[Mapping[str, Any] | None, str]:

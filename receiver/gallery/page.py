@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
@@ -18,15 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
-from receiver.errors import (
-    DarkroomError,
-    InvalidRequest,
-    NoSuchThing,
-    StaleForm,
-    TooManyRequests,
-    Unauthorized,
-    Unready,
-)
+from receiver.errors import DarkroomError, NoSuchThing, StaleForm, Unauthorized, Unready
 from receiver.gallery.forms import NOTHING, Form, read_form, refuse_other_sites, safe_next
 from receiver.gallery.rendering import Rendering
 from receiver.http.admission import SAFE_METHODS, Admission
@@ -100,24 +92,24 @@ class PageHandler:
     def route(self, at: str, handler: Handler, *, scope: str = "read") -> PageRoute:
         """Serve `GET /path` or `POST /path` for callers with this scope."""
 
-        async def answer(request: Request, session: Session) -> Response:
-            form = NOTHING
-            if request.method not in SAFE_METHODS:
-                form = await read_form(request, within_s=self.admission.limits.body_timeout_s)
-                self.check_form_token(session, form.get(CSRF_FIELD, ""))
-            return await run_in_threadpool(handler, PageRequest(request, session, form, self))
+        async def answer(visit: PageRequest) -> Response:
+            if visit.request.method not in SAFE_METHODS:
+                form = await read_form(visit.request, within_s=self.admission.limits.body_timeout_s)
+                self.check_form_token(visit.session, form.get(CSRF_FIELD, ""))
+                visit = replace(visit, form=form)
+            return await run_in_threadpool(handler, visit)
 
         return self.admitted(at, answer, scope=scope)
 
     def admitted(
-        self, at: str, answer: Callable[[Request, Session], Awaitable[Response]], *, scope: str
+        self, at: str, answer: Callable[[PageRequest], Awaitable[Response]], *, scope: str = "read"
     ) -> PageRoute:
         """Serve a route whose body is not a plain form. Its handler checks the form token itself."""
 
         async def endpoint(request: Request) -> Response:
             session = self.visitor(request)
             session.caller.must_reach(scope)
-            answered = await answer(request, session)
+            answered = await answer(PageRequest(request, session, NOTHING, self))
             self.sessions.renew(session, answered)
             return answered
 
@@ -223,26 +215,17 @@ class PageHandler:
         )
 
 
-def _described(error: Exception) -> tuple[int, str, dict[str, str]]:
+def _described(error: Exception) -> tuple[int, str, Mapping[str, str]]:
     """Return the status code, message and headers for an error."""
     match error:
-        case TooManyRequests():
-            return error.status, str(error), {"retry-after": str(error.retry_after_s)}
-        case InvalidRequest():
-            return error.status, "; ".join(f"{one['field']}: {one['message']}" for one in error.faults), {}
-        case Unready():
-            return error.status, str(error), {"retry-after": "5"}
         case DarkroomError():
-            return error.status, str(error), {}
+            return error.status, str(error), error.headers
         case NotFound():
             return 404, str(error), {}
         case StorageError():
             log.error("storage failed", why=str(error))
-            return (
-                503,
-                "The ledger or the bucket did not answer. Try again in a moment.",
-                {"retry-after": "5"},
-            )
+            message = "The ledger or the bucket did not answer. Try again in a moment."
+            return Unready.status, message, Unready.headers
         case _:
             log.error("page failed", exc_info=error)
             return 500, "Something went wrong. The log has the details under this request id.", {}

@@ -1,22 +1,20 @@
 """Serve the submit form: make a picture, or make one again."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
+from receiver.api.jobs import Api
 from receiver.errors import IdempotencyConflict, InvalidRequest
 from receiver.gallery import submit_form
-from receiver.gallery.page import PageHandler, PageRequest
+from receiver.gallery.page import PageRequest
 from receiver.gallery.submit_form import FIELDS, FORM, Typed
 from receiver.gateways.base import Gateway
-from receiver.jobs.submit import Submitter
-from storage.ledger.ledger import Ledger
 from storage.models import Job, JobRequest
 from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
-from storage.search.search import Search
 
 SENT_BEFORE = "This form was sent before, with something else in it. Submit it once more to make a new job."
 ELSE = "a model that is not in the list"
@@ -49,13 +47,8 @@ class Sheet:
 class SubmitPage:
     """The page `/submit`."""
 
-    frame: PageHandler
-    submitter: Submitter
-    ledger: Ledger
-    search: Search
+    api: Api
     facets: Facets
-    queued: Callable[[], None]
-    """Wakes the worker."""
 
     def ask(self, visit: PageRequest) -> Response:
         """Show the form: empty, or with `from` filled in from a job or an output."""
@@ -70,15 +63,7 @@ class SubmitPage:
         """Accept a job and redirect to its page; or show the form again with its faults."""
         values, key = submit_form.typed(visit.form), submit_form.key_of(visit.form.get("key"))
         try:
-            body = submit_form.read(values)
-            job, new = self.submitter.accept(
-                body.gateway,
-                body.request(),
-                ignore_unsupported=body.unsupported == "ignore",
-                idempotency_key=key,
-                notify_url=body.notify_url,
-                request_id=visit.request.state.request_id,
-            )
+            job_id, _ = self.api.accept(submit_form.read(values), key, visit.request)
         except InvalidRequest as error:
             shown = submit_form.kept(visit.form, values)
             sheet = Sheet(shown, key, submit_form.by_field(error.faults))
@@ -86,17 +71,15 @@ class SubmitPage:
         except IdempotencyConflict as error:
             shown = submit_form.kept(visit.form, values)
             return self._page(visit, Sheet(shown, faults={FORM: SENT_BEFORE}), status=error.status)
-        if new:
-            self.queued()
-        return RedirectResponse(f"/jobs/{job.id}", 303)
+        return RedirectResponse(f"/jobs/{job_id}", 303)
 
     @property
     def _gateways(self) -> Mapping[str, Gateway]:
-        return self.submitter.context.gateways
+        return self.api.submitter.context.gateways
 
     def _usual(self) -> dict[str, str]:
         """Return the gateway and model of the last job, the likeliest choice."""
-        last = next(iter(self.search.jobs(SearchFilter(), limit=1).rows), None)
+        last = next(iter(self.api.search.jobs(SearchFilter(), limit=1).rows), None)
         if last is None or last.gateway not in self._gateways:
             return {"gateway": next(iter(sorted(self._gateways)), "")}
         return {"gateway": last.gateway, "model": last.request.model}
@@ -121,10 +104,10 @@ class SubmitPage:
     def _from(self, origin: str) -> From:
         """Return the job or output with an id; raises NotFound."""
         if "." in origin:
-            found = self.search.output(origin)
+            found = self.api.search.output(origin)
             job, reported = found.job, found.output.seed or found.job.result.seed
         else:
-            job = self.ledger.job(origin)
+            job = self.api.ledger.job(origin)
             reported = job.result.seed
         return From(job, origin if "." in origin else None, None if job.request.seed else reported)
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from receiver.api.query_params import UsageQuery
 from receiver.errors import InvalidRequest
 from receiver.gallery import charts
-from receiver.gallery.page import PageHandler, PageRequest
+from receiver.gallery.page import PageRequest
 from receiver.http.query import read_query
 from receiver.query.language import with_key
 from storage.models import Clock, JobCounts, UsageBy, rfc3339
@@ -29,7 +29,6 @@ IN_TABLE = 200
 class UsagePage:
     """The page `/usage`."""
 
-    frame: PageHandler
     usage: Usage
     facets: Facets
     counts: Callable[[], Mapping[str, JobCounts]]

@@ -13,14 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from receiver.errors import (
-    DarkroomError,
-    InvalidRequest,
-    TooManyRequests,
-    TooSlow,
-    Unready,
-    UnsatisfiableRange,
-)
+from receiver.errors import DarkroomError, InvalidRequest, TooManyRequests, Unready
 from receiver.telemetry.logs import Tally
 from receiver.telemetry.metrics import Metrics
 from storage.errors import NotFound, StorageError, TookTooLong
@@ -35,7 +28,6 @@ SAFE_HEADERS = {
 }
 _SAFE = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 UNEXPECTED = "Something went wrong here; the log has it under this request id."
-RETRY = {"retry-after": "5"}
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
@@ -130,19 +122,8 @@ def handlers() -> dict[Any, ExceptionHandler]:
 
 async def _ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, DarkroomError)
-    headers = {}
-    if error.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    if isinstance(error, Unready):
-        headers |= RETRY
-    if isinstance(error, TooManyRequests):
-        headers["retry-after"] = str(error.retry_after_s)
-    if isinstance(error, TooSlow):
-        headers["connection"] = "close"
-    if isinstance(error, UnsatisfiableRange):
-        headers["content-range"] = f"bytes */{error.length}"
     faults = {"faults": error.faults} if isinstance(error, InvalidRequest) else {}
-    return problem(error.status, error.code, str(error), headers=headers, **faults)
+    return problem(error.status, error.code, str(error), headers=error.headers, **faults)
 
 
 async def _storage(_request: Request, error: Exception) -> Response:
@@ -150,9 +131,9 @@ async def _storage(_request: Request, error: Exception) -> Response:
         return problem(404, "not_found", str(error))
     if isinstance(error, TookTooLong):
         log.warning("a query was cancelled", why=str(error))
-        return problem(503, Unready.code, str(error), headers=RETRY)
+        return problem(503, Unready.code, str(error), headers=Unready.headers)
     log.error("storage failed", why=str(error))
-    return problem(503, Unready.code, "The ledger or the bucket did not answer.", headers=RETRY)
+    return problem(503, Unready.code, "The ledger or the bucket did not answer.", headers=Unready.headers)
 
 
 async def http_problem(request: Request, error: Exception) -> Response:

@@ -7,15 +7,7 @@ than those, a notification may go to any port: applications listen wherever they
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from receiver.download.ssrf import (
-    Address,
-    Network,
-    Target,
-    address_allowed,
-    forbidden_reason,
-    host_allowed,
-    parse_target,
-)
+from receiver.download import ssrf
 from receiver.download.transport import Deadline, Resolver, lookup
 from receiver.errors import EndpointForbidden, ForbiddenAddress
 
@@ -29,7 +21,7 @@ class NotifyPolicy:
 
     default: str | None = None
     """The URL of jobs that name none; None turns it off."""
-    networks: tuple[Network, ...] = ()
+    networks: tuple[ssrf.Network, ...] = ()
     """Allow-list: reached although forbidden, and over plain http too."""
     hosts: tuple[str, ...] = ()
     """Allow-list of hosts, subdomains included; empty allows any."""
@@ -50,7 +42,7 @@ class NotifyPolicy:
         elif not self.networks:
             self._judge_name(target)
 
-    def route(self, target: Target, resolve: Resolver, deadline: Deadline) -> Sequence[Address]:
+    def route(self, target: ssrf.Target, resolve: Resolver, deadline: Deadline) -> Sequence[ssrf.Address]:
         """Return the addresses to connect to, from a single lookup (against DNS rebinding).
 
         Raises EndpointForbidden if any of them is forbidden, ImageUnavailable if there is none, TimeoutError.
@@ -64,29 +56,29 @@ class NotifyPolicy:
         self._judge(target, addresses)
         return addresses
 
-    def _judge(self, target: Target, addresses: Sequence[Address]) -> None:
-        outside = [address for address in addresses if not address_allowed(address, self.networks)]
+    def _judge(self, target: ssrf.Target, addresses: Sequence[ssrf.Address]) -> None:
+        outside = [address for address in addresses if not ssrf.address_allowed(address, self.networks)]
         if outside:
             self._judge_name(target)
         for address in outside:
-            if reason := forbidden_reason(address):
+            if reason := ssrf.forbidden_reason(address):
                 raise EndpointForbidden(
                     f"{target.authority} leads to a forbidden address: {reason}. "
                     "DARKROOM_NOTIFY__ALLOW_NETWORKS can allow it."
                 )
 
-    def _judge_name(self, target: Target) -> None:
+    def _judge_name(self, target: ssrf.Target) -> None:
         if target.scheme != "https":
             raise EndpointForbidden(
                 f"{target.authority} is not https; plain http is for DARKROOM_NOTIFY__ALLOW_NETWORKS only."
             )
-        if not host_allowed(target.host, self.hosts):
+        if not ssrf.host_allowed(target.host, self.hosts):
             raise EndpointForbidden(f"{target.host} is not one of DARKROOM_NOTIFY__ALLOW_HOSTS.")
 
 
-def read(url: str) -> Target:
+def read(url: str) -> ssrf.Target:
     """Parse a URL strictly, as `parse_target`; raise EndpointForbidden."""
     try:
-        return parse_target(url)
+        return ssrf.parse_target(url)
     except ForbiddenAddress as error:
         raise EndpointForbidden(str(error)) from error

@@ -7,19 +7,9 @@ from itertools import product
 from time import perf_counter
 from typing import Any, TypeVar
 
+import prometheus_client as prometheus
 import structlog
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    PlatformCollector,
-    ProcessCollector,
-    disable_created_metrics,
-)
-from prometheus_client import Metric as Family
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from receiver.telemetry.metric_list import GATEWAY, METRICS, Label, MetricSpec
@@ -32,12 +22,12 @@ log = structlog.get_logger("darkroom.metrics")
 UNKNOWN = "unknown"
 """The label of a gateway that is not configured: its name may come from a URL that anyone made up."""
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a line more for every series, and no use here
+prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # a line more for every series, and no use here
 
 Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
 """Values by metric; for one with labels by label values, in the order of the list."""
 Read = Callable[[], Values]
-Kind = TypeVar("Kind", Counter, Gauge, Histogram)
+Kind = TypeVar("Kind", prometheus.Counter, prometheus.Gauge, prometheus.Histogram)
 
 
 class Metrics:
@@ -51,22 +41,22 @@ class Metrics:
         """`gateways` are the names of the configured gateways."""
         self._gateways = frozenset(gateways)
         self._listed = {metric.name: metric for metric in METRICS}
-        self._registry = self._counted = CollectorRegistry()
+        self._registry = self._counted = prometheus.CollectorRegistry()
         if FOLDER in os.environ:
             # What is counted here is shown from the shared files, with what other processes count.
-            self._counted = CollectorRegistry()
+            self._counted = prometheus.CollectorRegistry()
             MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
-        self._counters: dict[str, Counter] = {}
-        self._gauges: dict[str, Gauge] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._counters: dict[str, prometheus.Counter] = {}
+        self._gauges: dict[str, prometheus.Gauge] = {}
+        self._histograms: dict[str, prometheus.Histogram] = {}
         self._children: dict[object, Any] = {}
         self._reads: list[Read] = [lambda: {"darkroom_build_info": {(installed_version(),): 1}}]
         for metric in METRICS:
             if not metric.read:
                 self._make(metric)
         self._registry.register(self)
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
+        prometheus.ProcessCollector(registry=self._registry)
+        prometheus.PlatformCollector(registry=self._registry)
 
     def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
         """Add to a counter."""
@@ -93,9 +83,9 @@ class Metrics:
 
     def page(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return prometheus.generate_latest(self._registry)
 
-    def collect(self) -> Iterator[Family]:
+    def collect(self) -> Iterator[prometheus.Metric]:
         """Yield the metrics that are read at each scrape; prometheus_client calls this."""
         for read in self._reads:
             try:
@@ -110,13 +100,15 @@ class Metrics:
     def _make(self, metric: MetricSpec) -> None:
         named = (metric.name, metric.sentence, [label.name for label in metric.labels])
         if metric.kind == "histogram":
-            histogram = Histogram(*named, buckets=metric.buckets, registry=self._counted)
+            histogram = prometheus.Histogram(*named, buckets=metric.buckets, registry=self._counted)
             self._histograms[metric.name] = histogram
         elif metric.kind == "gauge":
             # Of several processes: the sum of those that live.
-            self._gauges[metric.name] = Gauge(*named, registry=self._counted, multiprocess_mode="livesum")
+            self._gauges[metric.name] = prometheus.Gauge(
+                *named, registry=self._counted, multiprocess_mode="livesum"
+            )
         else:
-            self._counters[metric.name] = counter = Counter(*named, registry=self._counted)
+            self._counters[metric.name] = counter = prometheus.Counter(*named, registry=self._counted)
             # From 0 on, so that the first event is an increase.
             for values in self._every(metric) if metric.labels else ():
                 counter.labels(*values)
@@ -150,7 +142,9 @@ class Metrics:
             raise ValueError(f"{name} has no {label.name} {value!r}")
         return value
 
-    def _family(self, metric: MetricSpec, value: float | Mapping[tuple[str, ...], float]) -> Family:
+    def _family(
+        self, metric: MetricSpec, value: float | Mapping[tuple[str, ...], float]
+    ) -> prometheus.Metric:
         if not metric.read:
             raise ValueError(f"{metric.name} is counted, not read")
         kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily

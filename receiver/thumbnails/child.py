@@ -27,16 +27,8 @@ if __name__ == "__main__":
     sys.path[:0] = sys.argv[1:2]
 
 # All that Pillow loads on demand, because once confined nothing can be opened.
-from PIL import (
-    AvifImagePlugin,
-    Image,
-    ImageCms,
-    ImageOps,
-    MpoImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+import PIL
+from PIL import AvifImagePlugin, Image, ImageCms, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 LOADED = (ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
@@ -128,7 +120,7 @@ def _try(data: bytes) -> tuple[dict[str, int | str], bytes]:
         return {"error": "it takes too much memory"}, b""
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return {"error": "it has more pixels than its header says"}, b""
-    except UnidentifiedImageError:
+    except PIL.UnidentifiedImageError:
         return {"error": "its header cannot be read"}, b""
     except Exception as error:  # noqa: BLE001 - a decoder may raise anything, and the next image shall be made
         return {"error": f"it cannot be decoded ({type(error).__name__})"}, b""
