@@ -7,44 +7,33 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettings
 
+from receiver import settings_types as types
 from receiver.errors import SettingsError
 from receiver.gateways.registry import Gateways
 from receiver.schemas.faults import message
-from receiver.settings_types import (
-    ApiTokens,
-    BaseUrl,
-    Group,
-    Hosts,
-    KeyPrefix,
-    KeyTemplate,
-    Networks,
-    Secret,
-    SigningKeys,
-    WebhookSecrets,
-)
 from storage.archive.keys import DEFAULT_TEMPLATE
 
 PREFIX = "DARKROOM_"
 
 
-class S3Settings(Group):
+class S3Settings(types.Group):
     """Where the archive is."""
 
-    endpoint: BaseUrl | None = None
+    endpoint: types.BaseUrl | None = None
     """The S3-compatible server; unset means AWS."""
-    public_endpoint: BaseUrl | None = None
+    public_endpoint: types.BaseUrl | None = None
     """The address of that server in presigned links, if it differs from the above."""
     bucket: str | None = None
     """The archive's bucket. Required."""
     create_bucket: bool = False
     """Create the bucket at start if it does not exist."""
-    prefix: KeyPrefix = ""
+    prefix: types.KeyPrefix = ""
     """Prefix of every key, for a shared bucket: `darkroom/`."""
     region: str | None = None
     """The bucket's region; unset means the usual AWS chain."""
-    access_key: Secret | None = None
+    access_key: types.Secret | None = None
     """The access key; unset means the usual AWS chain."""
-    secret_key: Secret | None = None
+    secret_key: types.Secret | None = None
     """The secret key of that access key."""
     checksums: Literal["when_required", "when_supported"] = "when_required"
     """When boto3 adds checksums of its own, which some S3-compatible servers refuse; the SHA-256 of every
@@ -53,7 +42,7 @@ class S3Settings(Group):
     """Seconds that a presigned link to an image is valid."""
 
 
-class CallbackSettings(Group):
+class CallbackSettings(types.Group):
     """Callbacks."""
 
     lifetime: int = Field(172800, ge=60)
@@ -62,10 +51,10 @@ class CallbackSettings(Group):
     """Largest body of a callback in bytes; more gets 413."""
 
 
-class DownloadSettings(Group):
+class DownloadSettings(types.Group):
     """Downloads of images."""
 
-    allow_networks: Networks = Field(default_factory=list)
+    allow_networks: types.Networks = Field(default_factory=list)
     """Private networks that images may be downloaded from, also over plain http: `127.0.0.0/8`. For
     development."""
     max_bytes: int = Field(67108864, ge=1024)
@@ -76,7 +65,7 @@ class DownloadSettings(Group):
     """Longest time of one download, in seconds."""
 
 
-class WorkerSettings(Group):
+class WorkerSettings(types.Group):
     """What submits, downloads and archives."""
 
     processes: int = Field(1, ge=0, le=64)
@@ -90,7 +79,7 @@ class WorkerSettings(Group):
     """Seconds between polls without a public URL; grows to five times that."""
 
 
-class ReadySettings(Group):
+class ReadySettings(types.Group):
     """When `/readyz` fails."""
 
     oldest_result: float = Field(21600, gt=0)
@@ -98,7 +87,7 @@ class ReadySettings(Group):
     hours."""
 
 
-class LimitSettings(Group):
+class LimitSettings(types.Group):
     """Limits of one API token, one address and one connection."""
 
     api_token: int = Field(6000, ge=0)
@@ -119,18 +108,18 @@ class LimitSettings(Group):
     """Most requests with one API token that wait at once."""
 
 
-class NotifySettings(Group):
+class NotifySettings(types.Group):
     """Notifications: webhooks to your application when a job is finished."""
 
-    url: Secret | None = None
+    url: types.Secret | None = None
     """URL for the notifications of jobs without a `notify_url`; unset: none are sent."""
-    secrets: WebhookSecrets = Field(default_factory=list)
+    secrets: types.WebhookSecrets = Field(default_factory=list)
     """Sign notifications: `whsec_<base64>`, oldest first, and each of them signs. Unset: one is created in
     the data folder; `darkroom notifications secret` shows it."""
-    allow_networks: Networks = Field(default_factory=list)
+    allow_networks: types.Networks = Field(default_factory=list)
     """Private networks that notifications may be sent to, also over plain http: `127.0.0.0/8` for an
     application on this machine."""
-    allow_hosts: Hosts = Field(default_factory=list)
+    allow_hosts: types.Hosts = Field(default_factory=list)
     """Allow-list of other hosts, with their subdomains, that notifications may be sent to; unset: any public
     host."""
     timeout: float = Field(15, gt=0, le=120)
@@ -154,25 +143,25 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    public_url: BaseUrl | None = None
+    public_url: types.BaseUrl | None = None
     """The address at which gateways reach this service. Without it, jobs are polled."""
-    secret_keys: SigningKeys = Field(default_factory=list)
+    secret_keys: types.SigningKeys = Field(default_factory=list)
     """Keys that sign callback URLs; oldest first, the last one signs. Unset: one is created in the data
     folder."""
     data_dir: Path = Path("darkroom-data")
     """The data folder, for the SQLite ledger and the keys."""
-    database_url: Secret | None = None
+    database_url: types.Secret | None = None
     """The ledger, as an SQLAlchemy URL; unset means SQLite in the data folder."""
-    api_tokens: ApiTokens = Field(default_factory=list)
+    api_tokens: types.ApiTokens = Field(default_factory=list)
     """Tokens of the API: `name:scope:token`, scopes read, submit (reads too) and admin. Without any, the API
     is open on loopback only."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: int = Field(8321, ge=0, le=65535)
     """The port to listen on; 0 picks a free one."""
-    trusted_proxies: Networks = Field(default_factory=list)
+    trusted_proxies: types.Networks = Field(default_factory=list)
     """Networks of your reverse proxies, whose `X-Forwarded-For` is trusted: `10.0.0.0/8`."""
-    key_template: KeyTemplate = DEFAULT_TEMPLATE
+    key_template: types.KeyTemplate = DEFAULT_TEMPLATE
     """Keys of the images: date, job_id, index, ext, gateway, model, sha256, tag:<name>. Other characters than
     letters, digits, `_`, `.` and `-` in a tag or model become `-`; a first part that Darkroom reserves, such
     as `records`, gets `_` before it. A part may have 200 bytes and a key 1,000; a job that would need more is

@@ -45,7 +45,6 @@ TAKEN = 200
 CATCHING_UP = 2
 """How many subscribers may read pages of the ledger at the same time."""
 COME_AGAIN_S = 5
-TERMINAL = frozenset(status for status in Status if status.terminal)
 
 
 class EventBuffer:
@@ -343,7 +342,7 @@ class Subscriptions:
 
 
 def _finishes(one: Event | Reset) -> bool:
-    return isinstance(one, Reset) or one.status in TERMINAL
+    return isinstance(one, Reset) or (one.status is not None and Status(one.status).terminal)
 
 
 async def _watch(subscriber: Subscriber, receive: Receive) -> None:

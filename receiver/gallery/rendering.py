@@ -56,14 +56,14 @@ class Rendering:
             amount=amount,
             attr_text=plain,
             bytes=size,
-            grouped=grouped,
+            grouped="{:,}".format,
             moment=moment,
             pretty=pretty,
             query=query,
             rfc3339=rfc3339,
             shape=shape,
             ticks=ticks,
-            twice=twice,
+            twice=lambda word: (word, word),
         )
 
     def page(self, template: str, words: Mapping[str, Any], *, status: int = 200) -> Response:
@@ -107,11 +107,6 @@ def size(length: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
 
 
-def grouped(number: int) -> str:
-    """Format a number with thousands separators."""
-    return f"{number:,}"
-
-
 def moment(at: int | str) -> str:
     """Format a time in UTC: `2026-11-22 10:00:00`. `at` is in milliseconds, or RFC 3339."""
     text = at if isinstance(at, str) else rfc3339(at)
@@ -136,11 +131,6 @@ def age(seconds: float | None) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def twice(word: str) -> tuple[str, str]:
-    """Return an option whose value is its label."""
-    return word, word
 
 
 def shape(width: int, height: int) -> str:

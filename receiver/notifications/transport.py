@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 
 import httpcore
 import httpx
@@ -29,34 +30,26 @@ _BROKEN = (
 )
 
 
+@dataclass(frozen=True, slots=True)
 class Poster:
     """Posts notifications. Thread-safe; keeps no connection between two."""
 
-    def __init__(
-        self,
-        policy: NotifyPolicy,
-        *,
-        timeout_s: float,
-        resolve: Resolver = system_resolver,
-        monotonic: Callable[[], float] = time.monotonic,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
-        """`timeout_s`: for the whole exchange, lookup included."""
-        self._policy = policy
-        self._timeout_s = timeout_s
-        self._resolve = resolve
-        self._monotonic = monotonic
-        self._ssl_context = ssl_context or httpx.create_ssl_context()
+    policy: NotifyPolicy
+    timeout_s: float
+    """For the whole exchange, lookup included."""
+    resolve: Resolver = system_resolver
+    monotonic: Callable[[], float] = time.monotonic
+    ssl_context: ssl.SSLContext = field(default_factory=httpx.create_ssl_context)
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
         """Post a body; return once the application has answered 2xx.
 
         Raises EndpointForbidden, EndpointUnavailable, EndpointRefused or EndpointGone, naming the host only.
         """
-        deadline = Deadline(self._monotonic, self._timeout_s)
+        deadline = Deadline(self.monotonic, self.timeout_s)
         target = read(url)
         with _unavailable(target):
-            addresses = self._policy.route(target, self._resolve, deadline)
+            addresses = self.policy.route(target, self.resolve, deadline)
             status, told = self._exchange(target, addresses, deadline, headers, body)
         _judge(target, status, told)
 
@@ -69,11 +62,11 @@ class Poster:
         body: bytes,
     ) -> tuple[int, httpx.Headers]:
         budget = ByteBudget(target.authority)
-        backend = CheckedBackend(addresses, deadline, self._timeout_s, budget)
+        backend = CheckedBackend(addresses, deadline, self.timeout_s, budget)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
         )
-        connection = httpcore.HTTPConnection(url.origin, self._ssl_context, network_backend=backend)
+        connection = httpcore.HTTPConnection(url.origin, self.ssl_context, network_backend=backend)
         sent = [("Host", target.authority), ("Content-Length", str(len(body))), ("Connection", "close")]
         with (
             connection,

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -23,27 +24,27 @@ from receiver.redaction import Redactor
 Event = MutableMapping[str, Any]
 
 
+@dataclass
 class Tally:
     """Counts events that may be too many for a line each, and logs one line a second with their number.
 
     `add` is called where an event loop runs.
     """
 
-    def __init__(self, log: Any, event: str, *, every_s: float = 1.0) -> None:
-        self._log = log
-        self._event = event
-        self._every_s = every_s
-        self._count = 0
+    log: Any
+    event: str
+    every_s: float = 1.0
+    count: int = 0
 
     def add(self) -> None:
         """Count one."""
-        self._count += 1
-        if self._count == 1:
-            asyncio.get_running_loop().call_later(self._every_s, self._say)
+        self.count += 1
+        if self.count == 1:
+            asyncio.get_running_loop().call_later(self.every_s, self._say)
 
     def _say(self) -> None:
-        self._log.warning(self._event, count=self._count)
-        self._count = 0
+        self.log.warning(self.event, count=self.count)
+        self.count = 0
 
 
 log = structlog.get_logger("darkroom.logs")

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from tempfile import SpooledTemporaryFile
 from time import monotonic
@@ -32,33 +33,24 @@ MOST_REMEMBERED = 4096
 SPOOL_BYTES = 8 * 1024 * 1024
 
 
+@dataclass
 class Thumbnails:
     """The thumbnail cache of one event loop; close it at the end."""
 
-    def __init__(
-        self,
-        store: ObjectStore,
-        kept: ThumbnailStore,
-        thumbnailer: Thumbnailer,
-        bucket: BucketThreads,
-        *,
-        max_pixels: int,
-        most_waiting: int = MOST_WAITING,
-        now_s: Callable[[], float] = monotonic,
-    ) -> None:
-        """`max_pixels`: of larger images none are made. `now_s` is any clock that only goes forward.
+    store: ObjectStore
+    kept: ThumbnailStore
+    thumbnailer: Thumbnailer
+    bucket: BucketThreads
+    max_pixels: int
+    """Of larger images none are made."""
+    most_waiting: int = MOST_WAITING
+    """How many may be waited for at the same time."""
+    now_s: Callable[[], float] = monotonic
+    """Any clock that only goes forward."""
 
-        `most_waiting` may be waited for at the same time.
-        """
-        self._store = store
-        self._kept = kept
-        self._thumbnailer = thumbnailer
-        self._bucket = bucket
-        self._max_pixels = max_pixels
-        self._most_waiting = most_waiting
-        self._now_s = now_s
+    def __post_init__(self) -> None:
         # Threads of their own: making one takes long, and cached ones need not wait for it.
-        self._places = CapacityLimiter(thumbnailer.at_once)
+        self._places = CapacityLimiter(self.thumbnailer.at_once)
         self._making: dict[str, asyncio.Task[bytes]] = {}
         self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._closed = False
@@ -70,12 +62,12 @@ class Thumbnails:
         the errors of storage.
         """
         until, why = self._refused.get(output.id, (0.0, ""))
-        if until > self._now_s():
+        if until > self.now_s():
             raise NoThumbnail(why)
-        if (kept := await self._bucket.run(partial(self._kept.read, output))) is not None:
+        if (kept := await self.bucket.run(partial(self.kept.read, output))) is not None:
             return kept
         if (making := self._making.get(output.id)) is None:
-            if len(self._making) >= self._most_waiting:
+            if len(self._making) >= self.most_waiting:
                 raise Unready("Many thumbnails are being made; ask again in a moment.")
             making = self._making[output.id] = asyncio.create_task(self._make_in_turn(output))
         # A request that is cancelled must not cancel it for the others that wait.
@@ -84,7 +76,7 @@ class Thumbnails:
     def close(self) -> None:
         """Stop making any; requests that wait get Unready."""
         self._closed = True
-        self._thumbnailer.close()
+        self.thumbnailer.close()
 
     async def _make_in_turn(self, output: Output) -> bytes:
         try:
@@ -99,30 +91,30 @@ class Thumbnails:
     def _make(self, output: Output) -> bytes:
         if self._closed:
             raise Unready("The service is stopping.")
-        if (kept := self._kept.read(output)) is not None:  # it was made while this one waited
+        if (kept := self.kept.read(output)) is not None:  # it was made while this one waited
             return kept
         made = self._made(output)
         try:
-            self._kept.save(output, made)
+            self.kept.save(output, made)
         except StorageError as error:
             log.warning("a thumbnail could not be kept", output=output.id, why=str(error))
         return made
 
     def _made(self, output: Output) -> bytes:
         pixels = output.width * output.height
-        if pixels > self._max_pixels:
+        if pixels > self.max_pixels:
             raise NoThumbnail(
                 f"No thumbnail can be made of this image: it has {output.width} x {output.height} pixels; "
-                f"the limit is {self._max_pixels} (DARKROOM_DOWNLOAD__MAX_PIXELS)."
+                f"the limit is {self.max_pixels} (DARKROOM_DOWNLOAD__MAX_PIXELS)."
             )
         with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
             image = cast("BinaryIO", spool)
             self._fetch(output, image)
-            return self._thumbnailer.make(image, size=output.bytes, pixels=pixels)
+            return self.thumbnailer.make(image, size=output.bytes, pixels=pixels)
 
     def _fetch(self, output: Output, file: BinaryIO) -> None:
         try:
-            with self._store.stream(output.key) as stream:
+            with self.store.stream(output.key) as stream:
                 check_length(stream, output, output.bytes)
                 # Not `writelines`: until Python 3.12 a spooled file looks at its size only after all of it.
                 for chunk in verified_chunks(stream, output):
@@ -136,7 +128,7 @@ class Thumbnails:
             raise Unready(f"The disk cannot take an image: {error.strerror}.") from error
 
     def _remember(self, output: Output, why: str) -> None:
-        self._refused[output.id] = (self._now_s() + REMEMBERED_S, why)
+        self._refused[output.id] = (self.now_s() + REMEMBERED_S, why)
         self._refused.move_to_end(output.id)
         while len(self._refused) > MOST_REMEMBERED:
             self._refused.popitem(last=False)

@@ -41,17 +41,14 @@ class WrittenRecord:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
 class Archive:
     """Write and read images and records. Every method raises Unavailable while the store is."""
 
-    def __init__(self, store: ObjectStore, keys: Keys, *, trust_checksums: bool) -> None:
-        """`trust_checksums`: the store checks SHA-256 and returns it, as `conformance.probe` found.
-
-        Otherwise each image is read back in full to verify it.
-        """
-        self._store = store
-        self._keys = keys
-        self._trust_checksums = trust_checksums
+    store: ObjectStore
+    keys: Keys
+    trust_checksums: bool
+    """Whether the store checks SHA-256 and returns it; otherwise each image is read back to verify it."""
 
     def store_image(self, job: Job, image: NewImage, *, now: int) -> Output:
         """Store one image and verify it by its digest; idempotent.
@@ -62,9 +59,9 @@ class Archive:
 
         Raises Conflict if an object from elsewhere has its key, and Corrupt if the verification fails.
         """
-        key = self._keys.image(job, image.index, extension=image.facts.extension, sha256=image.sha256)
+        key = self.keys.image(job, image.index, extension=image.facts.extension, sha256=image.sha256)
         try:
-            self._store.put_new(
+            self.store.put_new(
                 key,
                 image.file,
                 size=image.bytes,
@@ -84,7 +81,7 @@ class Archive:
 
         For an image that cannot be downloaded any more; it costs one listing for each file extension.
         """
-        adopted = adopt.find(self._store, self._keys, job, index)
+        adopted = adopt.find(self.store, self.keys, job, index)
         if adopted is None:
             return None
         return _adopted_output(job, index, adopted, now, seed=seed, source_url=source_url)
@@ -92,14 +89,14 @@ class Archive:
     def names(self, job: Job, output: Output) -> bool:
         """Return whether an output has the key that this submission of the job gives it."""
         extension = next(kind.extension for kind in KINDS if kind.media_type == output.media_type)
-        return output.key == self._keys.image(job, output.index, extension=extension, sha256=output.sha256)
+        return output.key == self.keys.image(job, output.index, extension=extension, sha256=output.sha256)
 
     def _stored_before(self, job: Job, image: NewImage, key: str, now: int) -> Output:
         """Return the output of what another worker, or a killed one, stored under the key."""
         try:
             return _new_output(job, image, self._compare(key, image, Conflict, "holds another image"), now)
         except Conflict:
-            adopted = adopt.adopt(self._store, self._keys, job, image.index, key)
+            adopted = adopt.adopt(self.store, self.keys, job, image.index, key)
             if adopted is None:
                 raise
         known = {"seed": image.seed, "source_url": image.source_url}
@@ -114,8 +111,8 @@ class Archive:
         """
         number = job.records + 1
         while True:
-            key = self._keys.record(job, number)
-            supersedes = self._keys.record(job, number - 1) if number > 1 else None
+            key = self.keys.record(job, number)
+            supersedes = self.keys.record(job, number - 1) if number > 1 else None
             if self._put_record(job, key, {**document, "supersedes": supersedes}):
                 return WrittenRecord(key, number)
             ours, theirs = _claims(document), _claims(self._read(key))
@@ -129,7 +126,7 @@ class Archive:
         """Write a record and read it back; returns False if one is there already."""
         body = json.dumps(document, ensure_ascii=False, indent=2).encode()
         try:
-            self._store.put_new(
+            self.store.put_new(
                 key,
                 io.BytesIO(body),
                 size=len(body),
@@ -139,7 +136,7 @@ class Archive:
             )
         except Conflict:
             return False
-        if self._store.read(key, max_bytes=MAX_RECORD_BYTES) != body:
+        if self.store.read(key, max_bytes=MAX_RECORD_BYTES) != body:
             raise Corrupt(f"{key} came back with other bytes than were stored.")
         return True
 
@@ -149,11 +146,11 @@ class Archive:
 
     def record_key(self, job: Job) -> str:
         """Return the key of a job's latest record, or of its first one if it has none yet."""
-        return self._keys.record(job, max(1, job.records))
+        return self.keys.record(job, max(1, job.records))
 
     def _read(self, key: str) -> dict[str, Any]:
         try:
-            document = json.loads(self._store.read(key, max_bytes=MAX_RECORD_BYTES))
+            document = json.loads(self.store.read(key, max_bytes=MAX_RECORD_BYTES))
         except ValueError as error:
             raise Corrupt(f"{key} is not JSON.") from error
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
@@ -161,11 +158,11 @@ class Archive:
         return document
 
     def _compare(self, key: str, image: NewImage, wrong: type[Conflict | Corrupt], what: str) -> StoredObject:
-        stored = self._store.head(key)
+        stored = self.store.head(key)
         sha256, size = stored.sha256, stored.bytes
-        if not self._trust_checksums or (sha256, size) != (image.sha256, image.bytes):
+        if not self.trust_checksums or (sha256, size) != (image.sha256, image.bytes):
             # The store's word is enough to agree, but not to contradict: then the bytes decide.
-            sha256, size = self._store.digest(key)
+            sha256, size = self.store.digest(key)
         if (sha256, size) != (image.sha256, image.bytes):
             raise wrong(f"{key} {what}: SHA-256 {sha256}, not {image.sha256}.")
         return stored

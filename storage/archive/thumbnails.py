@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from dataclasses import dataclass
 
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore
@@ -12,20 +13,20 @@ MAX_BYTES = 1024 * 1024
 MEDIA_TYPE = "image/webp"
 
 
+@dataclass(frozen=True, slots=True)
 class ThumbnailStore:
     """The thumbnails in the bucket. Thread-safe; raises Unavailable as the store does."""
 
-    def __init__(self, store: ObjectStore, keys: Keys, recipe: str) -> None:
-        """`recipe` is a version of how thumbnails are made: those of another one are outdated."""
-        self._store = store
-        self._keys = keys
-        self.recipe = recipe
+    store: ObjectStore
+    keys: Keys
+    recipe: str
+    """A version of how thumbnails are made: those of another one are outdated."""
 
     def read(self, output: Output) -> bytes | None:
         """Return the thumbnail of an output; None if there is none. An outdated one is deleted."""
-        key = self._keys.thumbnail(output.id)
+        key = self.keys.thumbnail(output.id)
         try:
-            with self._store.stream(key) as stream:
+            with self.store.stream(key) as stream:
                 metadata, ours = stream.object.metadata, self._metadata(output)
                 # Some stores keep no metadata: then it is trusted.
                 if stream.length <= MAX_BYTES and all(
@@ -36,14 +37,14 @@ class ThumbnailStore:
             return None
         except Corrupt:
             pass
-        self._store.delete(key)
+        self.store.delete(key)
         return None
 
     def save(self, output: Output, thumbnail: bytes) -> None:
         """Store a thumbnail, unless another process was faster."""
         try:
-            self._store.put_new(
-                self._keys.thumbnail(output.id),
+            self.store.put_new(
+                self.keys.thumbnail(output.id),
                 io.BytesIO(thumbnail),
                 size=len(thumbnail),
                 sha256=hashlib.sha256(thumbnail).hexdigest(),

@@ -47,22 +47,22 @@ class FacetCounts:
     tag: Sequence[FacetCount]
 
 
+@dataclass(frozen=True, slots=True)
 class Facets:
     """Read counts by facet. Thread-safe; raises Unavailable if the database does not answer."""
 
-    def __init__(self, database: Database, *, most_jobs: int = MOST_JOBS) -> None:
-        """`most_jobs`: how many of the jobs that match are counted."""
-        self._database = database
-        self._most_jobs = most_jobs
+    database: Database
+    most_jobs: int = MOST_JOBS
+    """How many of the jobs that match are counted."""
 
     def read(self, wanted: SearchFilter) -> FacetCounts:
         """Return the counts of a search; those of the whole archive are stored, and cost nothing."""
-        with self._database.read(within_s=WITHIN_S) as connection:
+        with self.database.read(within_s=WITHIN_S) as connection:
             if wanted == SearchFilter():
                 return _everything(connection)
-            query = _matching(connection, wanted).limit(self._most_jobs + 1)
+            query = _matching(connection, wanted).limit(self.most_jobs + 1)
             rows = connection.execute(query).all()
-        return _counted(rows[: self._most_jobs], complete=len(rows) <= self._most_jobs)
+        return _counted(rows[: self.most_jobs], complete=len(rows) <= self.most_jobs)
 
 
 def _everything(connection: Connection) -> FacetCounts:

@@ -51,6 +51,7 @@ class SearchHit:
     job: Job
 
 
+@dataclass(frozen=True, slots=True)
 class Search:
     """Read pages of jobs and outputs. Thread-safe.
 
@@ -58,14 +59,13 @@ class Search:
     `params` and no details of an error either.
     """
 
-    def __init__(self, database: Database, *, within_s: float = WITHIN_S) -> None:
-        """`within_s`: the time limit of one page; beyond it TookTooLong is raised."""
-        self._database = database
-        self._within_s = within_s
+    database: Database
+    within_s: float = WITHIN_S
+    """The time limit of one page; beyond it TookTooLong is raised."""
 
     def jobs(self, wanted: SearchFilter, *, limit: int, cursor: str | None = None) -> Page[Job]:
         """Return a page of jobs, newest first. Raises NotFound if the cursor is not the id of a job."""
-        with self._database.read(within_s=self._within_s) as connection:
+        with self.database.read(within_s=self.within_s) as connection:
             way = plan(connection, wanted, with_images=False)
             query = _jobs(_OF_JOBS, way, wanted).limit(limit + 1)
             if where.of_images(wanted):
@@ -82,7 +82,7 @@ class Search:
 
         Raises ValueError if the cursor is not an output's id, and NotFound if there is no such job.
         """
-        with self._database.read(within_s=self._within_s) as connection:
+        with self.database.read(within_s=self.within_s) as connection:
             way = plan(connection, wanted, with_images=True)
             images = images_wanted(wanted)
             query = _jobs(_OF_OUTPUTS, way, wanted).where(_having(images)).limit(limit + 1)
@@ -99,7 +99,7 @@ class Search:
         ValueError if `than` is not an output's id.
         """
         job_id, index = parse_numbered_id(than)
-        with self._database.read(within_s=self._within_s) as connection:
+        with self.database.read(within_s=self.within_s) as connection:
             number = connection.scalar(select(jobs.c.number).where(jobs.c.id == job_id))
             if number is None:
                 return []
@@ -125,7 +125,7 @@ class Search:
         except ValueError:
             raise NotFound(f"There is no output {output_id}.") from None
         one = select(outputs).where(outputs.c.job_id == job_id, outputs.c.index == index)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             output = connection.execute(one).mappings().one_or_none()
             job = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().one_or_none()
         if output is None or job is None:
@@ -134,14 +134,14 @@ class Search:
 
     def deliveries(self, job_id: str, *, limit: int = MOST_DELIVERIES) -> list[Delivery]:
         """Return the newest callbacks of a job and those that decided it, oldest first, without bodies."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return newest_of_job(connection, job_id, limit)
 
     def output_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         """Return the ids of the outputs of some jobs, by job."""
         columns = select(outputs.c.job_id, outputs.c.index).where(outputs.c.job_id.in_(job_ids))
         ids: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             for job_id, index in connection.execute(columns.order_by(outputs.c.job_id, outputs.c.index)):
                 ids[job_id].append(f"{job_id}.{index}")
         return ids

@@ -85,18 +85,18 @@ class UsageReport:
     total: Spent
 
 
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Sum the jobs of a period. Thread-safe."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    database: Database
 
     def read(self, wanted: UsageFilter, *, limit: int) -> UsageReport:
         """Return every day of the period, in order; of other groups `limit`, most credits first.
 
         The cost grows with the number of jobs and days in the period only.
         """
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(_query(wanted)).all()
         found = _grouped(rows)
         if wanted.by is UsageBy.DAY:

@@ -4,7 +4,7 @@ Rows are read as the service reads them, in the order of their keys, and without
 """
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -65,18 +65,14 @@ def first_difference(ours: sa.Connection, theirs: sa.Connection, table: sa.Table
         closing(_walk(ours, table, leases=False)) as one,
         closing(_walk(theirs, table, leases=True)) as other,
     ):
-        return _first_difference(table, one, other)
-
-
-def _first_difference(table: sa.Table, ours: Iterator[sa.Row[Any]], theirs: Iterator[sa.Row[Any]]) -> str:
-    for here, there in zip_longest(ours, theirs):
-        if there is None or (here is not None and _bytes(table, here) < _bytes(table, there)):
-            return f"{table.name} {label(table, here)} is missing in the copy"
-        if here is None or _bytes(table, here) != _bytes(table, there):
-            return f"{table.name} {label(table, there)} is in the copy only"
-        names = [column.name for column, *two in zip(table.c, here, there, strict=True) if two[0] != two[1]]
-        if names:
-            return f"{table.name} {label(table, here)} differs in {', '.join(names)}"
+        for here, there in zip_longest(one, other):
+            if there is None or (here is not None and _bytes(table, here) < _bytes(table, there)):
+                return f"{table.name} {label(table, here)} is missing in the copy"
+            if here is None or _bytes(table, here) != _bytes(table, there):
+                return f"{table.name} {label(table, there)} is in the copy only"
+            pairs = zip(table.c, here, there, strict=True)
+            if names := [column.name for column, *two in pairs if two[0] != two[1]]:
+                return f"{table.name} {label(table, here)} differs in {', '.join(names)}"
     return f"{table.name} differs in how its values are written"
 
 

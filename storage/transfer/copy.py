@@ -114,7 +114,5 @@ def _refuse(error: Any, table: sa.Table, rows: Sequence[sa.Row[Any]], number: in
 
 def _with_nul(table: sa.Table, row: Sequence[Any]) -> str | None:
     """Return the column that holds a NUL, which the driver refuses before the server sees it."""
-    for column, value in zip(table.c, row, strict=True):
-        if isinstance(value, str) and "\0" in value:
-            return column.name
-    return None
+    values = zip(table.c, row, strict=True)
+    return next((column.name for column, value in values if isinstance(value, str) and "\0" in value), None)
