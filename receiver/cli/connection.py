@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from receiver.cli.completion import LOCAL
 from receiver.cli.console import FAILED, MISUSED, UNREACHABLE, fail
-from receiver.cli.options import option
+from receiver.cli.options import flag, option
 
 if TYPE_CHECKING:
     from receiver.client import ApiError, Darkroom
 
-Json = Annotated[bool, option("Print JSON, and nothing else, on standard output.", None, "--json")]
+Json = Annotated[bool, flag("Print JSON, and nothing else, on standard output.", "--json")]
 _connect_by = partial(option, panel="Connection")
 
 

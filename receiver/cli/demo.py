@@ -17,7 +17,7 @@ from rich.text import Text
 
 from receiver.cli.completion import LOCAL
 from receiver.cli.console import FAILED, Column, cell, count, fail, out, print_table, status_cell
-from receiver.cli.options import option
+from receiver.cli.options import flag, option
 from receiver.cli.serve import exit_on_error, stop_asked
 from receiver.cli.status import print_status
 
@@ -49,7 +49,7 @@ _COLUMNS: Sequence[Column[Output]] = (
 def demo(
     *,
     leave: Annotated[
-        bool, option("Exit after the check, instead of running on until Ctrl-C.", None, "--exit")
+        bool, flag("Exit after the check, instead of running on until Ctrl-C.", "--exit")
     ] = False,
     folder: Annotated[
         Path, option("Where all data is stored.", "DIR", "--dir", file_okay=False, show_default=True)

@@ -23,11 +23,10 @@ SHOWN = 10
 
 IdsOrText = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="ID|TEXT",
-        help="Ids of jobs or images; or a query, as in [bold]darkroom search[/bold].",
+    options.argument(
+        "ID|TEXT",
+        "Ids of jobs or images; or a query, as in [bold]darkroom search[/bold].",
         autocompletion=completion.jobs_and_outputs,
-        show_default=False,
     ),
 ]
 To = Annotated[Path, options.option("Where to save the files.", "DIR", file_okay=False, show_default=True)]
@@ -42,7 +41,7 @@ Name = Annotated[
     ),
 ]
 WithRecords = Annotated[
-    bool, options.option("Save the record of each image beside it, as NAME.json.", None, "--with-records")
+    bool, options.flag("Save the record of each image beside it, as NAME.json.", "--with-records")
 ]
 
 

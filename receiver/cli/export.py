@@ -57,10 +57,10 @@ ToFile = Annotated[
     ),
 ]
 Bom = Annotated[
-    bool, options.option("Begin csv with a byte order mark, so that Excel reads it as UTF-8.", None, "--bom")
+    bool, options.flag("Begin csv with a byte order mark, so that Excel reads it as UTF-8.", "--bom")
 ]
 Overwrite = Annotated[
-    bool, options.option("Replace FILE if it exists; a bag is never replaced.", None, "--overwrite")
+    bool, options.flag("Replace FILE if it exists; a bag is never replaced.", "--overwrite")
 ]
 
 

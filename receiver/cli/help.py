@@ -15,6 +15,7 @@ from rich.text import Text
 
 from receiver.cli import completion
 from receiver.cli.console import MISUSED, fail, out, print_facts
+from receiver.cli.options import argument
 from receiver.version import installed_version
 
 if TYPE_CHECKING:
@@ -31,12 +32,7 @@ def _complete(ctx: typer.Context, incomplete: str) -> completion.Offer:
     return completion.matching([(name, "") for name in [*topics(), *commands]], incomplete)
 
 
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="TOPIC|COMMAND", help="What to explain.", show_default=False, autocompletion=_complete
-    ),
-]
+Words = Annotated[list[str] | None, argument("TOPIC|COMMAND", "What to explain.", autocompletion=_complete)]
 
 
 def help_(context: typer.Context, words: Words = None) -> None:

@@ -13,14 +13,10 @@ if TYPE_CHECKING:
     from receiver.schemas.job import Job
 
 Watch = Annotated[
-    bool,
-    options.option("Follow them until Ctrl-C; into a pipe, print a line per change.", None, "--watch", "-w"),
+    bool, options.flag("Follow them until Ctrl-C; into a pipe, print a line per change.", "--watch", "-w")
 ]
 UntilDone = Annotated[
-    bool,
-    options.option(
-        "Follow until all are finished; exit with 1 unless all are archived.", None, "--until-done"
-    ),
+    bool, options.flag("Follow until all are finished; exit with 1 unless all are archived.", "--until-done")
 ]
 
 _COLUMNS: Sequence[Column[Job]] = (

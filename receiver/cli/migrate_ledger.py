@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -14,6 +15,7 @@ import typer
 
 from receiver.cli.connection import Json
 from receiver.cli.console import MISUSED, STOPPED, Column, fail, print_json, print_table, progress, say
+from receiver.cli.options import argument
 from receiver.cli.serve import exit_on_error
 
 if TYPE_CHECKING:
@@ -28,17 +30,17 @@ FILE = "ledger.sqlite3"
 
 From = Annotated[
     str | None,
-    typer.Argument(
-        metavar="FROM",
-        help="The SQLite ledger: its file, its data folder, or its URL.",
+    argument(
+        "FROM",
+        "The SQLite ledger: its file, its data folder, or its URL.",
         show_default="the one in DARKROOM_DATA_DIR",
     ),
 ]
 To = Annotated[
     str | None,
-    typer.Argument(
-        metavar="TO",
-        help="The URL of an empty PostgreSQL database, owned by its user. Better set the variable: other "
+    argument(
+        "TO",
+        "The URL of an empty PostgreSQL database, owned by its user. Better set the variable: other "
         "users of this machine can see the arguments of a command.",
         show_default="DARKROOM_DATABASE_URL",
     ),
@@ -207,9 +209,7 @@ def _as_json(path: Path, url: URL, moved: Moved, seconds: float, steps: list[str
         "from": str(path),
         "to": shown(url),
         "moved_before": None if moved.before is None else rfc3339(moved.before),
-        "tables": [
-            {"table": name, "rows": one.rows, "sha256": one.sha256} for name, one in moved.tables.items()
-        ],
+        "tables": [{"table": name, **asdict(one)} for name, one in moved.tables.items()],
         "seconds": round(seconds, 3),
         "next": steps,
     }

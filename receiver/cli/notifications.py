@@ -23,10 +23,7 @@ _IN_API: Mapping[str, str] = {"pending": "owed", "delivered": "delivered", "fail
 _SHOWN = {value: state for state, value in _IN_API.items()}
 _STYLES = {"pending": "yellow", "delivered": "green", "failed": "red"}
 
-Ids = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="ID", help="Ids of notifications; or use --failed.", show_default=False),
-]
+Ids = Annotated[list[str] | None, options.argument("ID", "Ids of notifications; or use --failed.")]
 Failed = Annotated[bool, options.filter_by("Those that could not be delivered.", None, "--failed")]
 
 _COLUMNS: Sequence[console.Column[Notification]] = (
@@ -125,8 +122,7 @@ def replay(
     if as_json:
         outcome.print_json()
     outcome.report(
-        doing="Sending {} again. See progress with: darkroom notifications",
-        undone="Not sent again",
+        doing="Sending {} again. See progress with: darkroom notifications", undone="Not sent again"
     )
 
 

@@ -24,6 +24,17 @@ def option(help_: str, metavar: str | None = None, *names: str, panel: str | Non
     return typer.Option(*names, help=help_, metavar=metavar, rich_help_panel=panel, **more)
 
 
+def flag(help_: str, *names: str, panel: str | None = None) -> Any:
+    """Return a Typer option without a value."""
+    return option(help_, None, *names, panel=panel)
+
+
+def argument(metavar: str, help_: str, **more: Any) -> Any:
+    """Return a Typer argument; its default is shown only if `show_default` says so."""
+    more.setdefault("show_default", False)
+    return typer.Argument(metavar=metavar, help=help_, **more)
+
+
 _of_job, _after = partial(option, panel="The job"), partial(option, panel="Afterwards")
 filter_by = partial(option, panel=FILTERS)
 
@@ -58,7 +69,7 @@ def spread(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-Prompt = Annotated[str | None, typer.Argument(metavar="PROMPT", help="What to draw.", show_default=False)]
+Prompt = Annotated[str | None, argument("PROMPT", "What to draw.")]
 File = Annotated[
     str | None,
     option(
@@ -92,7 +103,7 @@ class JobRequest:
     notify_url: Annotated[str | None, _of_job(_NOTIFY_HELP, "URL", "--notify-url")] = None
 
 
-Wait = Annotated[bool, _after("Wait until the job is finished.", None, "--wait")]
+Wait = Annotated[bool, flag("Wait until the job is finished.", "--wait", panel="Afterwards")]
 Timeout = Annotated[float, _after("How long to wait.", "SECONDS", min=0, show_default=True)]
 DownloadTo = Annotated[
     Path | None, _after("Wait, then save the images there and check them.", "DIR", file_okay=False)
@@ -167,9 +178,9 @@ Limit = Annotated[int, option("The most to show.", "N", "--limit", min=1, show_d
 AtOnce = Annotated[
     int, option("How many downloads at once.", "N", "--jobs", min=1, max=32, show_default=True)
 ]
-Every = Annotated[bool, option("Everything in the archive.", None, "--all")]
-DryRun = Annotated[bool, option("Only show what would be done, and change nothing.", None, "--dry-run")]
-Yes = Annotated[bool, option("Do not ask for confirmation.", None, "--yes", "-y")]
+Every = Annotated[bool, flag("Everything in the archive.", "--all")]
+DryRun = Annotated[bool, flag("Only show what would be done, and change nothing.", "--dry-run")]
+Yes = Annotated[bool, flag("Do not ask for confirmation.", "--yes", "-y")]
 Port = Annotated[
     int | None, option("Overrides DARKROOM_PORT; 0 picks a free one.", "PORT", "--port", min=0, max=65535)
 ]

@@ -4,10 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import typer
 from typer.core import TyperCommand
 
 from receiver.cli.console import MISUSED, fail
+from receiver.cli.options import argument
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _ID = re.compile(rf"{_UUID}(\.\d{{1,4}})?", re.IGNORECASE)
@@ -19,12 +19,11 @@ _MINUS = "\x00-"
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="TEXT",
-        help="What to search for: [bold]kite -blurry seed:7 model:imagen4 tag:campaign=may since:7d[/bold]. "
+    argument(
+        "TEXT",
+        "What to search for: [bold]kite -blurry seed:7 model:imagen4 tag:campaign=may since:7d[/bold]. "
         "A single TEXT is a whole query; among several, one with spaces is a phrase. "
         "More: [bold]darkroom help search[/bold].",
-        show_default=False,
     ),
 ]
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from receiver.cli import bulk, completion, options
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import MISUSED, Column, fail, status_cell
@@ -20,15 +18,10 @@ RETRIED = ("failed", "partial")
 
 JobIds = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="JOB",
-        help="Ids of jobs; or give filters instead.",
-        show_default=False,
-        autocompletion=completion.failed_jobs,
-    ),
+    options.argument("JOB", "Ids of jobs; or give filters instead.", autocompletion=completion.failed_jobs),
 ]
 Resubmit = Annotated[
-    bool, typer.Option("--resubmit", help="Submit the jobs again as new work, which may be charged again.")
+    bool, options.flag("Submit the jobs again as new work, which may be charged again.", "--resubmit")
 ]
 
 _COLUMNS: Sequence[Column[Job]] = (

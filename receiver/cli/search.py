@@ -30,9 +30,9 @@ LocalFile = Annotated[
     ),
 ]
 ShowFacets = Annotated[
-    bool, options.option("Count the images found by gateway, model, day and tag.", None, "--facets")
+    bool, options.flag("Count the images found by gateway, model, day and tag.", "--facets")
 ]
-OnlyIds = Annotated[bool, options.option("Print only ids, for pipes.", None, "--ids")]
+OnlyIds = Annotated[bool, options.flag("Print only ids, for pipes.", "--ids")]
 
 
 def search(

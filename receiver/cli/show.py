@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
 from rich.filesize import decimal
 from rich.text import Text
 
@@ -14,6 +13,7 @@ from receiver.cli import completion
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import Column, cell, out, print_facts, print_json, print_table, status_cell
 from receiver.cli.notifications import shown_state
+from receiver.cli.options import argument
 
 if TYPE_CHECKING:
     from receiver.schemas.job import Job, TimelineEvent
@@ -35,10 +35,8 @@ _IMAGES: Sequence[Column[Output]] = (
 def show(
     id_: Annotated[
         str,
-        typer.Argument(
-            metavar="ID",
-            help="Id of a job, or of an image, such as JOB.0.",
-            autocompletion=completion.jobs_and_outputs,
+        argument(
+            "ID", "Id of a job, or of an image, such as JOB.0.", autocompletion=completion.jobs_and_outputs
         ),
     ],
     *,

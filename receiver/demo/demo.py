@@ -15,23 +15,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TextIO
 
-from pydantic import SecretStr
-from pydantic_settings import PydanticBaseSettingsSource
-
 from receiver.app import build
 from receiver.client import Darkroom
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
-from receiver.gateways.api_in_one import ApiInOneSettings
-from receiver.gateways.apiframe import ApiframeSettings
-from receiver.gateways.registry import Gateways
 from receiver.http.server import address, listen, served
 from receiver.redaction import Redactor
 from receiver.resources import Bucket
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schemas.job import Job
 from receiver.schemas.output import Output
-from receiver.settings import DownloadSettings, S3Settings, Settings
+from receiver.settings import Settings
 from receiver.telemetry import logs
 from storage.ledger.ledger import Ledger
 
@@ -75,20 +69,6 @@ PROMPTS = (
 """The examples of the two gateways' own pages, as arguments of `Darkroom.submit`."""
 
 IMAGES = sum(prompt.get("num_images", 1) for prompt in PROMPTS)
-
-
-class DemoSettings(Settings):
-    """Settings that come from the arguments only."""
-
-    @classmethod
-    def settings_customise_sources(  # type: ignore[override]
-        cls,
-        settings_cls: type[Settings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        **_others: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Ignore the environment and `.env`."""
-        return (init_settings,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,29 +167,31 @@ def listener_for(port: int | None, usual: int = PORT) -> socket.socket:
 
 
 def _settings(folder: Path, url: str, s3: EmbeddedS3, sandbox: SandboxServer) -> Settings:
-    return DemoSettings(
+    return Settings(
+        _env_file=None,
         public_url=url,
         data_dir=folder,
-        s3=S3Settings(
-            endpoint=s3.endpoint,
-            bucket=BUCKET,
-            create_bucket=True,
-            region="us-east-1",
-            access_key=SecretStr(s3.access_key),
-            secret_key=SecretStr(s3.secret_key),
-        ),
-        gateways=Gateways(
-            apiframe=ApiframeSettings(api_key=SecretStr("afk_sandbox"), base_url=sandbox.url),
-            api_in_one=ApiInOneSettings(api_key=SecretStr("aio_sandbox"), base_url=sandbox.url),
-        ),
-        download=DownloadSettings(allow_networks=["127.0.0.0/8"]),
+        s3={
+            "endpoint": s3.endpoint,
+            "bucket": BUCKET,
+            "create_bucket": True,
+            "region": "us-east-1",
+            "access_key": s3.access_key,
+            "secret_key": s3.secret_key,
+        },
+        gateways={
+            "apiframe": {"api_key": "afk_sandbox", "base_url": sandbox.url},
+            "api_in_one": {"api_key": "aio_sandbox", "base_url": sandbox.url},
+        },
+        download={"allow_networks": ["127.0.0.0/8"]},
     )
 
 
 def _forget_the_user() -> None:
-    """Remove AWS profiles, keys and proxies from this process's environment: it may use loopback only."""
-    for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
-        del os.environ[name]
+    """Remove settings, AWS profiles and proxies from this process's environment: it may use loopback only."""
+    for name in list(os.environ):
+        if name.upper().startswith(("AWS_", "DARKROOM_")) or name.lower().endswith("_proxy"):
+            del os.environ[name]
     os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "no_proxy": "*"}
 
 

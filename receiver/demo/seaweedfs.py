@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -55,15 +55,14 @@ class EmbeddedS3:
     """A SeaweedFS server that lives as long as a `with` block, or from `start` to `stop`.
 
     Its data is in `data_dir`, and a later server on the same folder has the same objects; keys and ports
-    are new each time, unless `port` fixes that of S3. It ends with the thread that started it. It has a
-    session of its own, so that Ctrl-C in the terminal does not end it before us.
+    are new each time. It ends with the thread that started it. It has a session of its own, so that Ctrl-C
+    in the terminal does not end it before us.
     """
 
-    def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
+    def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir.absolute()
         self.access_key = secrets.token_hex(10)
         self.secret_key = secrets.token_urlsafe(30)
-        self._port = port
         self._ports: dict[str, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = -1
@@ -93,8 +92,8 @@ class EmbeddedS3:
     def start(self) -> None:
         """Start the server and return once it serves S3.
 
-        Raises SettingsError if the server is not installed or `port` is taken, and Unready if it does not
-        come up or `data_dir` is in use.
+        Raises SettingsError if the server is not installed, and Unready if it does not come up or `data_dir`
+        is in use.
         """
         if self.pid is not None:
             return
@@ -154,7 +153,7 @@ class EmbeddedS3:
         # A file that was cut off in a write names nothing to clean up.
         with suppress(FileNotFoundError, ValueError):
             _remove_sockets(json.loads(notes.read_text()))
-        self._ports = _free_ports(self._port)
+        self._ports = _free_ports()
         notes.write_text(json.dumps(self._ports))
         self._write_files()
         with self.log.open("wb") as log:
@@ -258,19 +257,12 @@ def _candidates() -> Iterator[Path]:
         yield Path(found)
 
 
-def _free_ports(fixed: int | None) -> dict[str, int]:
+def _free_ports() -> dict[str, int]:
     """Return a free port for each server, HTTP and gRPC; all are open at once, so that they differ."""
     names = [f"{server}.port{kind}" for server in SERVERS for kind in ("", ".grpc")]
-    listeners: dict[str, socket.socket] = {}
-    try:
-        for name in names:
-            listeners[name] = socket.create_server((HOST, fixed or 0 if name == "s3.port" else 0))
-        return {name: listener.getsockname()[1] for name, listener in listeners.items()}
-    except OSError as error:
-        raise SettingsError(f"Port {fixed} cannot be used: {os.strerror(error.errno or 0)}.") from error
-    finally:
-        for listener in listeners.values():
-            listener.close()
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server((HOST, 0))) for _ in names]
+        return {name: one.getsockname()[1] for name, one in zip(names, listeners, strict=True)}
 
 
 def _get(port: int, path: str) -> bytes:

@@ -2,10 +2,11 @@
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from receiver.schemas.output import Output
 
@@ -21,14 +22,15 @@ class NoParquet(Exception):
     """The library that writes Parquet is not installed."""
 
 
-class Rows(Protocol):
-    """A writer of rows; `close` writes what is buffered."""
+class Rows(ABC):
+    """A writer of rows."""
 
+    @abstractmethod
     def add(self, output: Output) -> None:
         """Write an output's row."""
 
-    def close(self) -> None:
-        """Finish."""
+    def close(self) -> None:  # noqa: B027 - most buffer nothing
+        """Write what is buffered."""
 
 
 FIELDS: Mapping[str, str] = {
@@ -45,7 +47,7 @@ FIELDS: Mapping[str, str] = {
 """The columns: fields of an output that may be None, and the type of each."""
 
 
-class CsvRows:
+class CsvRows(Rows):
     """CSV (RFC 4180); tags are JSON. Values that a spreadsheet would run get a quote in front."""
 
     def __init__(
@@ -61,9 +63,6 @@ class CsvRows:
         values = [self._cell(getattr(output, name)) for name in FIELDS]
         self._writer.writerow([*values, *more])
 
-    def close(self) -> None:
-        """Do nothing: no row is buffered."""
-
     def _cell(self, value: Any) -> Any:
         if isinstance(value, Mapping):
             value = json.dumps(dict(value), ensure_ascii=False)
@@ -76,7 +75,7 @@ def harmless(text: str) -> str:
     return f"'{text}" if first in FORMULA and first else text
 
 
-class JsonRows:
+class JsonRows(Rows):
     """JSON lines: each output as the API returns it."""
 
     def __init__(self, file: IO[str], *, shown: Callable[[str], str] = str) -> None:
@@ -88,11 +87,8 @@ class JsonRows:
         """Write an output's line."""
         self._file.write(self._shown(json.dumps(output.model_dump(mode="json"), ensure_ascii=False)) + "\n")
 
-    def close(self) -> None:
-        """Do nothing: no row is buffered."""
 
-
-class ParquetRows:
+class ParquetRows(Rows):
     """Parquet with typed columns: times in UTC, whole numbers, tags as a map."""
 
     def __init__(self, path: Path) -> None:

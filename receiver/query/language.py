@@ -7,7 +7,7 @@ prompts can be pasted: `16:9`, `https://...`, `--ar`, `*` and `AND` are plain wo
 everything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -31,35 +31,31 @@ class Key:
 
     read: values.Parser
     accepts: str
-    asks: frozenset[str]
+    asks: Set[str]
     excludes: bool = False
     """Whether `-key:value` is allowed."""
-
-
-def _key(read: values.Parser, accepts: str, *asks: str, excludes: bool = False) -> Key:
-    return Key(read, accepts, frozenset(asks), excludes)
 
 
 _BOUNDS = "1024, >=1024, <1024 or 512..1024"
 
 KEYS: Mapping[str, Key] = {
-    "seed": _key(values.exactly("seed"), "a seed, such as 42", "seed", excludes=True),
-    "model": _key(values.exactly("model"), "a model, such as imagen-4", "model", excludes=True),
-    "gateway": _key(values.exactly("gateway"), "a gateway, such as apiframe", "gateway", excludes=True),
-    "tag": _key(values.tag, "name=value", "tags", excludes=True),
-    "status": _key(values.status, ", ".join(Status), "status", excludes=True),
-    "type": _key(values.media_type, ", ".join(values.MEDIA_TYPES), "media_type", excludes=True),
-    "size": _key(values.size, "width x height, such as 1024x768", "width", "height"),
-    "width": _key(values.number("width"), _BOUNDS, "width"),
-    "height": _key(values.number("height"), _BOUNDS, "height"),
-    "bytes": _key(values.number("bytes", units=True), "500000, >=1MB, <64KiB or 1MB..5MB", "bytes"),
-    "since": _key(values.moment("since"), "7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z", "since"),
-    "until": _key(values.moment("until"), "7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z", "until"),
-    "on": _key(values.day, "a day, such as 2026-11-22", "since", "until"),
-    "sha256": _key(values.digest, "4 to 64 hexadecimal digits", "sha256"),
-    "sha": _key(values.digest, "4 to 64 hexadecimal digits", "sha256"),
-    "job": _key(values.exactly("job"), "the id of a job", "job"),
-    "code": _key(values.exactly("code"), "the code of a job's error, such as no_answer", "code"),
+    "seed": Key(values.exactly("seed"), "a seed, such as 42", {"seed"}, excludes=True),
+    "model": Key(values.exactly("model"), "a model, such as imagen-4", {"model"}, excludes=True),
+    "gateway": Key(values.exactly("gateway"), "a gateway, such as apiframe", {"gateway"}, excludes=True),
+    "tag": Key(values.tag, "name=value", {"tags"}, excludes=True),
+    "status": Key(values.status, ", ".join(Status), {"status"}, excludes=True),
+    "type": Key(values.media_type, ", ".join(values.MEDIA_TYPES), {"media_type"}, excludes=True),
+    "size": Key(values.size, "width x height, such as 1024x768", {"width", "height"}),
+    "width": Key(values.number("width"), _BOUNDS, {"width"}),
+    "height": Key(values.number("height"), _BOUNDS, {"height"}),
+    "bytes": Key(values.number("bytes", units=True), "500000, >=1MB, <64KiB or 1MB..5MB", {"bytes"}),
+    "since": Key(values.moment("since"), "7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z", {"since"}),
+    "until": Key(values.moment("until"), "7d, 12h, 2026-11-22 or 2026-11-22T10:00:00Z", {"until"}),
+    "on": Key(values.day, "a day, such as 2026-11-22", {"since", "until"}),
+    "sha256": Key(values.digest, "4 to 64 hexadecimal digits", {"sha256"}),
+    "sha": Key(values.digest, "4 to 64 hexadecimal digits", {"sha256"}),
+    "job": Key(values.exactly("job"), "the id of a job", {"job"}),
+    "code": Key(values.exactly("code"), "the code of a job's error, such as no_answer", {"code"}),
 }
 
 GUIDE: Sequence[tuple[str, str]] = (

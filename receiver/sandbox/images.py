@@ -17,6 +17,8 @@ from receiver.sandbox.pictures import Spec
 
 HTML = b"<!doctype html><title>Just a moment</title><p>Checking your browser before you can go on.</p>\n"
 PAD_CHUNK = 1024 * 1024
+DRIPS = 20
+"""Pieces of an image that comes slowly."""
 _END = 12
 """Length of IEND, the last chunk of a PNG file."""
 _FRAME = 12
@@ -105,26 +107,18 @@ def _serve(jobs: Jobs, job: SandboxJob, spec: Spec, picture: bytes) -> Response:
             return broken(picture[: len(picture) // 2], total, media_type=media_type)
     if strikes("wrong_length"):
         return WrongLength(b"".join(parts), max(0, total + faults.off_by), media_type=media_type)
+    pause_s = 0.0
     if strikes("slow_image"):
-        return _streamed(_drip(b"".join(parts), faults.delay_s), total, media_type)
-    return _streamed(_flow(parts), total, media_type)
+        content, step, pause_s = b"".join(parts), -(-total // DRIPS), faults.delay_s / DRIPS
+        parts = (content[start : start + step] for start in range(0, total, step))
+    sent = _paced(parts, pause_s)
+    return StreamingResponse(sent, media_type=media_type, headers={"content-length": str(total)})
 
 
-def _streamed(parts: AsyncIterator[bytes], total: int, media_type: str) -> Response:
-    return StreamingResponse(parts, media_type=media_type, headers={"content-length": str(total)})
-
-
-async def _flow(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _paced(parts: Iterator[bytes], pause_s: float) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
-
-
-async def _drip(content: bytes, over_s: float) -> AsyncIterator[bytes]:
-    steps = 20
-    step = -(-len(content) // steps)
-    for start in range(0, len(content), step):
-        yield content[start : start + step]
-        await asyncio.sleep(over_s / steps)
+        await asyncio.sleep(pause_s)
 
 
 def _pad_sizes(missing: int) -> list[int]:

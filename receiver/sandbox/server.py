@@ -58,21 +58,22 @@ async def list_jobs(request: Request) -> Response:
 async def about(request: Request) -> Response:
     """`GET /`: what this is."""
     sandbox: Sandbox = request.app.state.sandbox
-    keys = {name: [] for name in ("apiframe", "api-in-one")}  # type: dict[str, list[str]]
-    for account in sandbox.config.accounts:
-        keys[account.gateway].append(account.key)
+
+    def keys(gateway: str) -> list[str]:
+        return [account.key for account in sandbox.config.accounts if account.gateway == gateway]
+
     return JSONResponse(
         {
             "what": "Darkroom's sandbox: it stands in for the image gateways. Nothing here costs anything.",
             "apiframe": {
                 "submit": "POST /v2/images/generate",
                 "job": "GET /v2/jobs/{id}",
-                "keys": keys["apiframe"],
+                "keys": keys("apiframe"),
             },
             "api-in-one": {
                 "submit": "POST /api/v1/images/generations",
                 "job": "GET /api/v1/tasks/{task_id}",
-                "keys": keys["api-in-one"],
+                "keys": keys("api-in-one"),
                 "dialects": list(DIALECTS),
             },
             "jobs": "GET /sandbox/jobs",

@@ -7,34 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from receiver.schemas.types import (
-    NEWER_TOO,
-    AtFault,
-    Count,
-    Digest,
-    JobId,
-    NotificationId,
-    OutputId,
-    Resource,
-    Time,
-    absent,
-    time,
-)
+from receiver.schemas import types
 from storage.models import FoundBy, NotificationState, Status, Verdict, rfc3339
 
 if TYPE_CHECKING:
     from storage import models
     from storage.ledger.notifications import Notification
 
-StatusValue = Annotated[Status | str, NEWER_TOO, Field(examples=["archived"])]
-StateValue = Annotated[NotificationState | str, NEWER_TOO, Field(examples=["delivered"])]
+StatusValue = Annotated[Status | str, types.NEWER_TOO, Field(examples=["archived"])]
+StateValue = Annotated[NotificationState | str, types.NEWER_TOO, Field(examples=["delivered"])]
 ModelName = Annotated[str, Field(examples=["imagen-4-fast"])]
 Prompt = Annotated[str, Field(examples=["a red kite over a grey harbour"])]
 Tags = Annotated[Mapping[str, str], Field(examples=[{"campaign": "autumn"}])]
 GatewayName = Annotated[str, Field(examples=["apiframe"])]
 
 
-class JobRequest(Resource):
+class JobRequest(types.Resource):
     """What a job was submitted with."""
 
     model: ModelName
@@ -50,7 +38,7 @@ class JobRequest(Resource):
     """Parameters that the gateway does not have, left out because the request allowed it."""
 
 
-class JobResult(Resource):
+class JobResult(types.Resource):
     """What the gateway reported of a job; null where it reported nothing."""
 
     model: Annotated[str | None, Field(examples=["imagen-4-fast"])]
@@ -62,30 +50,30 @@ class JobResult(Resource):
     """Cost of earlier submissions of the job, as far as known; not included in `credits`, and usually 0."""
 
 
-class JobError(Resource):
+class JobError(types.Resource):
     """Why a job failed, is partial, or is being tried again."""
 
     code: Annotated[str, Field(examples=["gateway_unavailable"])]
     """A short word; the list of errors has them all."""
     message: Annotated[str, Field(examples=["It answered 503."])]
-    at_fault: AtFault
+    at_fault: types.AtFault
     """Who can fix it."""
     details: Annotated[Mapping[str, Any] | None, Field(examples=[None])]
     """The gateway's own description of the error, field by field, where it gave one."""
 
 
-class Moved(Resource):
+class Moved(types.Resource):
     """The job reached a status."""
 
-    at: Time
+    at: types.Time
     event: Literal["moved"]
     status: StatusValue
 
 
-class Attempted(Resource):
+class Attempted(types.Resource):
     """A step was tried, once or several times in a row with the same outcome."""
 
-    at: Time
+    at: types.Time
     """When it was last tried."""
     event: Literal["attempt"]
     step: Annotated[str, Field(examples=["send"])]
@@ -94,8 +82,8 @@ class Attempted(Resource):
     """The outcome: `taken` (submitted), `running`, `succeeded`, `failed`, `asked` (a retry), or an error's
     code."""
     message: Annotated[str, Field(examples=["It answered 503."])]
-    first_at: Time
-    times: Annotated[Count, Field(examples=[1])]
+    first_at: types.Time
+    times: Annotated[types.Count, Field(examples=[1])]
 
     @classmethod
     def of(cls, attempt: models.Attempt) -> Attempted:
@@ -104,18 +92,18 @@ class Attempted(Resource):
         return cls.trusted(attempt, event="attempt", at=at, first_at=first_at)
 
 
-class Delivered(Resource):
+class Delivered(types.Resource):
     """A callback was verified and recorded."""
 
-    at: Time
+    at: types.Time
     event: Literal["delivery"]
     id: Annotated[str, Field(examples=["019a9f3e-6a07-7f1c-8d55-0c1b2a394857"])]
-    signature: Annotated[Verdict | str, NEWER_TOO]
+    signature: Annotated[Verdict | str, types.NEWER_TOO]
     """The result of checking the gateway's own signature."""
     effect: Annotated[str | None, Field(examples=["ready"])]
     """What it changed: `progress`, `hint` (unsigned, so the gateway is asked), `ready`, `failed`, `late` or
     `mismatch`; null until it is processed."""
-    body_sha256: Digest
+    body_sha256: types.Digest
 
     @classmethod
     def of(cls, delivery: models.Delivery) -> Delivered:
@@ -123,23 +111,23 @@ class Delivered(Resource):
         return cls.trusted(delivery, event="delivery", at=rfc3339(delivery.received_at))
 
 
-class Stored(Resource):
+class Stored(types.Resource):
     """An image was stored."""
 
-    at: Time
+    at: types.Time
     event: Literal["stored"]
-    output: OutputId
+    output: types.OutputId
 
 
-class Notified(Resource):
+class Notified(types.Resource):
     """Your application was notified that the job is finished, or will be."""
 
-    at: Time
+    at: types.Time
     """When it was last tried, or since when it is waiting to be sent."""
     event: Literal["notified"]
-    notification: NotificationId
+    notification: types.NotificationId
     state: StateValue
-    attempts: Annotated[Count, Field(examples=[1])]
+    attempts: Annotated[types.Count, Field(examples=[1])]
     code: str | None
     """Why the last try failed; null if it did not."""
 
@@ -150,7 +138,7 @@ class Notified(Resource):
         return cls.trusted(one, event="notified", at=at, notification=one.id)
 
 
-class NewerEvent(Resource):
+class NewerEvent(types.Resource):
     """An entry of a timeline that only a newer service knows."""
 
     at: str
@@ -161,10 +149,10 @@ KnownEvent = Annotated[Moved | Attempted | Delivered | Stored | Notified, Field(
 TimelineEvent = KnownEvent | NewerEvent
 
 
-class Job(Resource):
+class Job(types.Resource):
     """One submission to one gateway."""
 
-    id: JobId
+    id: types.JobId
     gateway: GatewayName
     gateway_job_id: Annotated[str | None, Field(examples=["3b241101-e2bb-4255-8caf-4136c566a962"])]
     """The gateway's own id for it, once known."""
@@ -172,20 +160,20 @@ class Job(Resource):
     request: JobRequest
     result: JobResult
     error: Annotated[JobError | None, Field(examples=[None])]
-    outputs: tuple[OutputId, ...]
-    found_by: Annotated[Annotated[FoundBy | str, NEWER_TOO] | None, Field(examples=["callback"])]
+    outputs: tuple[types.OutputId, ...]
+    found_by: Annotated[Annotated[FoundBy | str, types.NEWER_TOO] | None, Field(examples=["callback"])]
     """How its result was received: by a callback or by polling."""
-    attempts: Annotated[Count, Field(examples=[1])]
+    attempts: Annotated[types.Count, Field(examples=[1])]
     """How often its current step was tried."""
-    next_attempt_at: Time | None
+    next_attempt_at: types.Time | None
     """When the current step is tried next; null once the job is finished."""
-    submission: Annotated[Count, Field(examples=[1])]
+    submission: Annotated[types.Count, Field(examples=[1])]
     """How often it was submitted, or will be: more than once only after a retry with `resubmit`."""
     request_id: Annotated[str | None, Field(examples=["019a9f3e5c1c7d80a1b2c3d4e5f60718"])]
     """The id of the API request that created it; every log line about the job has it."""
-    created_at: Time
-    updated_at: Time
-    timeline: tuple[Annotated[TimelineEvent, NEWER_TOO], ...] = absent(())
+    created_at: types.Time
+    updated_at: types.Time
+    timeline: tuple[Annotated[TimelineEvent, types.NEWER_TOO], ...] = types.absent(())
     """What happened to it, oldest first, with its 200 newest callbacks; only where one job is shown."""
 
     @classmethod
@@ -197,7 +185,7 @@ class Job(Resource):
             result=JobResult.trusted(job.result, credits_before=job.credits_before),
             error=None if job.error is None else JobError.trusted(job.error),
             outputs=tuple(outputs),
-            next_attempt_at=time(job.next_attempt_at),
+            next_attempt_at=types.time(job.next_attempt_at),
             created_at=rfc3339(job.created_at),
             updated_at=rfc3339(job.updated_at),
             timeline=tuple(timeline),
@@ -212,11 +200,11 @@ class Job(Resource):
 FINISHED = frozenset(status for status in Status if status.terminal)
 
 
-class JobPage(Resource):
+class JobPage(types.Resource):
     """Some jobs, newest first."""
 
     jobs: tuple[Job, ...]
-    next_cursor: Annotated[JobId | None, Field(examples=[None])]
+    next_cursor: Annotated[types.JobId | None, Field(examples=[None])]
     """The `cursor` of the next page; null on the last one."""
 
 

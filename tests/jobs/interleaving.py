@@ -12,7 +12,6 @@ import httpx
 from sqlalchemy import Connection
 
 from receiver.app import build
-from receiver.demo.demo import DemoSettings
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import DarkroomError
 from receiver.gateways.client import GatewayClient
@@ -27,6 +26,7 @@ from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.ledger import Ledger
 from storage.models import Job, JobRequest
 from tests.jobs.scripted_gateways import KEYS, MODELS, Kind, Manner, ScriptedGateways, Theirs, signature
+from tests.support.live import GivenSettings
 from tests.support.raw_server import Server
 
 PUBLIC_URL = "http://127.0.0.1:8321"
@@ -208,7 +208,7 @@ class World:
         assert isinstance(database, ShakyDatabase)
         database.point = self.point
         prefix = f"{self.shared.examples}/"
-        settings = DemoSettings(
+        settings = GivenSettings(
             public_url=PUBLIC_URL if self.callbacks else None,
             data_dir=self.folder,
             s3=self.shared.s3.model_copy(update={"prefix": prefix}),

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
-from receiver.errors import SettingsError, Unready
+from receiver.errors import Unready
 from storage.archive.object_store import ObjectStore
 from storage.errors import Unavailable
 from tests.contracts.test_object_store import put
@@ -112,15 +112,6 @@ def test_it_starts_again_with_the_same_objects(tmp_path: Path) -> None:
         assert server.pid is None
         server.stop()
     assert len(list((tmp_path / "s3" / "data").glob("m[0-9]*"))) == 1
-
-
-def test_it_can_have_a_fixed_port(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-        with pytest.raises(SettingsError, match=f"Port {port} cannot be used"):
-            EmbeddedS3(tmp_path / "s3", port=port).start()
-    with EmbeddedS3(tmp_path / "s3", port=port) as server:
-        assert server.endpoint == f"http://127.0.0.1:{port}"
 
 
 def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path) -> None:

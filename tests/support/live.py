@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic_settings import PydanticBaseSettingsSource
 
 from receiver.app import build
-from receiver.demo.demo import DemoSettings
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.http.server import address, listen, served
 from receiver.resources import Bucket, Factories
@@ -99,9 +99,23 @@ class Live:
 Start = Callable[..., Live]
 
 
+class GivenSettings(Settings):
+    """Settings that come from the arguments only."""
+
+    @classmethod
+    def settings_customise_sources(  # type: ignore[override]
+        cls,
+        settings_cls: type[Settings],
+        init_settings: PydanticBaseSettingsSource,
+        **_others: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Ignore the environment and `.env`."""
+        return (init_settings,)
+
+
 def settings_for(s3: EmbeddedS3, sandbox: SandboxServer, folder: Path, /, **overrides: Any) -> Settings:
     """Settings that connect a service to the test run's own parts, and to nothing else."""
-    return DemoSettings(
+    return GivenSettings(
         data_dir=folder,
         s3={
             "endpoint": s3.endpoint,
