@@ -13,20 +13,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from receiver import errors
 from receiver.callbacks.intake import Intake
 from receiver.callbacks.tokens import CallbackClaims, CallbackTokens
-from receiver.errors import (
-    BadSignature,
-    BadToken,
-    BodyTooLarge,
-    DarkroomError,
-    JobMismatch,
-    MalformedCallback,
-    TooManyCallbacks,
-    TooManyRequests,
-    UnknownJob,
-    Unready,
-)
 from receiver.gateways.base import Gateway
 from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
 from receiver.http.routing import Answer, Body, Operation
@@ -50,14 +39,14 @@ CALLBACK = Operation(
     body=Body(Any, "The gateway's report on the job, in its own format."),
     answers={200: Answer(CallbackAccepted, "It is on disk.")},
     errors=(
-        BadToken,
-        BadSignature,
-        MalformedCallback,
-        JobMismatch,
-        TooManyCallbacks,
-        TooManyRequests,
-        UnknownJob,
-        Unready,
+        errors.BadToken,
+        errors.BadSignature,
+        errors.MalformedCallback,
+        errors.JobMismatch,
+        errors.TooManyCallbacks,
+        errors.TooManyRequests,
+        errors.UnknownJob,
+        errors.Unready,
     ),
 )
 
@@ -104,7 +93,7 @@ class Callbacks:
                 result = await self._intake.take(delivery)
             _raise_unless_recorded(result)
             outcome = result.value
-        except DarkroomError as error:
+        except errors.DarkroomError as error:
             outcome = error.code
             self._log_refusal(name, error)
             raise
@@ -118,10 +107,10 @@ class Callbacks:
         # Exactly 200, because some senders take any other 2xx for a failure.
         return JSONResponse({"status": result})
 
-    def _log_refusal(self, name: str, error: DarkroomError) -> None:
-        if isinstance(error, TooManyRequests):
+    def _log_refusal(self, name: str, error: errors.DarkroomError) -> None:
+        if isinstance(error, errors.TooManyRequests):
             return
-        reason = error.reason if isinstance(error, BadToken) else None
+        reason = error.reason if isinstance(error, errors.BadToken) else None
         log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
         if reason is not None:
             self._metrics.count("darkroom_callbacks_bad_token_total", gateway=name, reason=reason)
@@ -129,7 +118,7 @@ class Callbacks:
     def _authenticate(self, request: Request, name: str, token: str) -> CallbackClaims:
         try:
             claims = self._claims(name, token)
-        except BadToken:
+        except errors.BadToken:
             self._limits.stranger(request)
             raise
         self._limits.callback(claims.job_id)
@@ -138,7 +127,7 @@ class Callbacks:
     def _claims(self, name: str, token: str) -> CallbackClaims:
         claims = self._tokens.read(token, name)
         if name not in self._gateways:
-            raise BadToken("foreign")
+            raise errors.BadToken("foreign")
         return claims
 
     async def _body(self, request: Request, job_id: str, held: AsyncExitStack) -> bytes:
@@ -147,7 +136,7 @@ class Callbacks:
             body = await read_body(
                 request, self._max_bytes, within_s=self._limits.body_timeout_s, large=large
             )
-        except BodyTooLarge:
+        except errors.BodyTooLarge:
             self._limits.callback_body(job_id, self._max_bytes)
             raise
         self._limits.callback_body(job_id, len(body))
@@ -181,8 +170,8 @@ class Callbacks:
 
 def _raise_unless_recorded(result: DeliveryResult) -> None:
     if result is DeliveryResult.MISMATCH:
-        raise JobMismatch("The body is about another job than this URL was made for.")
+        raise errors.JobMismatch("The body is about another job than this URL was made for.")
     if result is DeliveryResult.UNKNOWN_JOB:
-        raise UnknownJob("The ledger does not know the job of this URL.")
+        raise errors.UnknownJob("The ledger does not know the job of this URL.")
     if result is DeliveryResult.TOO_MANY:
-        raise TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")
+        raise errors.TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")

@@ -24,23 +24,9 @@ from typing import BinaryIO, cast
 import httpcore
 import httpx
 
+from receiver import errors
+from receiver.download import transport
 from receiver.download.ssrf import Address, Network, Target, check_addresses, check_target
-from receiver.download.transport import (
-    ByteBudget,
-    CheckedBackend,
-    Deadline,
-    Resolver,
-    lookup,
-    system_resolver,
-)
-from receiver.errors import (
-    ImageExpired,
-    ImageTooLarge,
-    ImageTruncated,
-    ImageUnavailable,
-    NotAnImage,
-    Unready,
-)
 from storage.errors import Corrupt
 from storage.media.formats import CutShort
 from storage.media.inspect import ImageFacts, TooManyPixels, inspect, is_complete
@@ -82,8 +68,6 @@ class Fetched:
     """The Content-Type header; `facts.media_type` is the true one."""
     source_url: str
     """The requested URL, without its query."""
-    final_host: str
-    """The host that the bytes came from, after any redirects."""
 
 
 class Downloader:
@@ -93,7 +77,7 @@ class Downloader:
         self,
         policy: DownloadPolicy,
         *,
-        resolve: Resolver = system_resolver,
+        resolve: transport.Resolver = transport.system_resolver,
         monotonic: Callable[[], float] = time.monotonic,
         ssl_context: ssl.SSLContext | None = None,
         directory: Path | None = None,
@@ -126,7 +110,7 @@ class Downloader:
         self._closed.set()
 
     def _download(self, first: Target, hosts: Sequence[str], file: BinaryIO) -> Fetched:
-        deadline = Deadline(self._monotonic, self._policy.timeout_s)
+        deadline = transport.Deadline(self._monotonic, self._policy.timeout_s)
         target = first
         for _ in range(self._policy.max_redirects + 1):
             self._check_open(target)
@@ -142,26 +126,28 @@ class Downloader:
                     facts=facts,
                     declared_type=response.declared_type,
                     source_url=first.source_url,
-                    final_host=target.host,
                 )
             target = response
-        raise ImageUnavailable(f"{first.label} redirects more than {self._policy.max_redirects} times.")
+        most = self._policy.max_redirects
+        raise errors.ImageUnavailable(f"{first.label} redirects more than {most} times.")
 
-    def _addresses(self, target: Target, hosts: Sequence[str], deadline: Deadline) -> list[Address]:
+    def _addresses(self, target: Target, hosts: Sequence[str], deadline: transport.Deadline) -> list[Address]:
         """Return the addresses to connect to, from a single lookup (against DNS rebinding)."""
         networks = self._policy.allow_networks
         if not networks:  # before a lookup that a hostile name server would see
             check_target(target, hosts)
-        addresses = [target.address] if target.address else lookup(target.host, self._resolve, deadline)
+        addresses = (
+            [target.address] if target.address else transport.lookup(target.host, self._resolve, deadline)
+        )
         check_addresses(target, addresses, hosts, networks)
         return addresses
 
     def _request(
-        self, target: Target, addresses: Sequence[Address], deadline: Deadline, file: BinaryIO
+        self, target: Target, addresses: Sequence[Address], deadline: transport.Deadline, file: BinaryIO
     ) -> _Body | Target:
         """Request one hop; return the received body, or the target of the redirect."""
-        budget = ByteBudget(target.host)
-        backend = CheckedBackend(addresses, deadline, self._policy.drip_seconds, budget)
+        budget = transport.ByteBudget(target.host)
+        backend = transport.CheckedBackend(addresses, deadline, self._policy.drip_seconds, budget)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
         )
@@ -175,14 +161,14 @@ class Downloader:
             try:
                 size, sha256 = self._receive(target, response, budget, file)
             except (httpcore.ReadError, httpcore.RemoteProtocolError) as error:
-                raise ImageTruncated(f"{target.label} broke off before its end.") from error
+                raise errors.ImageTruncated(f"{target.label} broke off before its end.") from error
             if size == 0 or announced not in (size, None):
-                raise ImageTruncated(f"{target.label} ended after {size} bytes.")
+                raise errors.ImageTruncated(f"{target.label} ended after {size} bytes.")
             return _Body(sha256, size, _shown(headers.get("content-type")))
 
     def _check_headers(self, target: Target, headers: httpx.Headers) -> int | None:
         if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-            raise NotAnImage(f"{target.label} has a content encoding, though none was requested.")
+            raise errors.NotAnImage(f"{target.label} has a content encoding, though none was requested.")
         length = headers.get("content-length")
         # A transfer encoding overrides the length: RFC 9112, 6.3.
         if length is None or "transfer-encoding" in headers:
@@ -192,7 +178,7 @@ class Downloader:
         return int(length)
 
     def _receive(
-        self, target: Target, response: httpcore.Response, budget: ByteBudget, file: BinaryIO
+        self, target: Target, response: httpcore.Response, budget: transport.ByteBudget, file: BinaryIO
     ) -> tuple[int, str]:
         digest = hashlib.sha256()
         size = 0
@@ -215,21 +201,21 @@ class Downloader:
         try:
             facts = inspect(file, max_pixels=self._policy.max_pixels)
         except TooManyPixels as error:
-            raise ImageTooLarge(f"{target.label}: {error} (DARKROOM_DOWNLOAD__MAX_PIXELS)") from error
+            raise errors.ImageTooLarge(f"{target.label}: {error} (DARKROOM_DOWNLOAD__MAX_PIXELS)") from error
         except CutShort as error:
-            raise ImageTruncated(f"{target.label}: {error}") from error
+            raise errors.ImageTruncated(f"{target.label}: {error}") from error
         except Corrupt as error:
-            raise NotAnImage(f"{target.label}: {error}") from error
+            raise errors.NotAnImage(f"{target.label}: {error}") from error
         if not is_complete(file, facts):
-            raise ImageTruncated(f"{target.label} ends in the middle of the image.")
+            raise errors.ImageTruncated(f"{target.label} ends in the middle of the image.")
         return facts
 
     def _check_open(self, target: Target) -> None:
         if self._closed.is_set():
-            raise ImageUnavailable(f"{target.label} was aborted: the service is stopping.")
+            raise errors.ImageUnavailable(f"{target.label} was aborted: the service is stopping.")
 
-    def _too_large(self, target: Target) -> ImageTooLarge:
-        return ImageTooLarge(
+    def _too_large(self, target: Target) -> errors.ImageTooLarge:
+        return errors.ImageTooLarge(
             f"{target.label} has more than {self._policy.max_bytes} bytes (DARKROOM_DOWNLOAD__MAX_BYTES)."
         )
 
@@ -256,7 +242,7 @@ class _Pace:
         if now - self._since < self._seconds:
             return
         if size - self._size < self._least:
-            raise ImageUnavailable(f"{target.label} came too slowly.")
+            raise errors.ImageUnavailable(f"{target.label} came too slowly.")
         self._since, self._size = now, size
 
 
@@ -278,8 +264,8 @@ def _check_status(target: Target, status: int) -> None:
     # 403, 404 and 410 are usual for a dead link; for 400, 401, 451 and the rest it is the same: a retry of
     # this request will not succeed, and a fresh link from the gateway may.
     if httpx.codes.is_client_error(status) and status not in _TRY_LATER:
-        raise ImageExpired(message)
-    raise ImageUnavailable(message)
+        raise errors.ImageExpired(message)
+    raise errors.ImageUnavailable(message)
 
 
 @contextmanager
@@ -287,11 +273,11 @@ def _unavailable(target: Target) -> Iterator[None]:
     try:
         yield
     except (httpcore.TimeoutException, TimeoutError) as error:
-        raise ImageUnavailable(f"{target.label} took too long.") from error
+        raise errors.ImageUnavailable(f"{target.label} took too long.") from error
     except httpcore.NetworkError as error:
-        raise ImageUnavailable(f"{target.label} could not be fetched: {str(error)[:200]}") from error
+        raise errors.ImageUnavailable(f"{target.label} could not be fetched: {str(error)[:200]}") from error
     except httpcore.ProtocolError as error:  # its text quotes the server, which may quote the query
-        raise ImageUnavailable(f"{target.label} returned malformed HTTP.") from error
+        raise errors.ImageUnavailable(f"{target.label} returned malformed HTTP.") from error
 
 
 @contextmanager
@@ -299,7 +285,7 @@ def _disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unready(f"The disk for downloads cannot store an image: {error.strerror}.") from error
+        raise errors.Unready(f"The disk for downloads cannot store an image: {error.strerror}.") from error
 
 
 def _shown(value: str | None) -> str | None:

@@ -7,26 +7,18 @@ what the standard library calls private or global changes with its patch level, 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import (
-    AddressValueError,
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
 from urllib.parse import urljoin
 
 import httpx
 
 from receiver.errors import ForbiddenAddress
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_URL_LENGTH = 8192
 """Characters. Presigned links with a session token pass 2000; many servers take no request line over 8192."""
@@ -45,7 +37,7 @@ class Block:
 
 
 def _block(cidr: str, what: str, source: str) -> Block:
-    return Block(ip_network(cidr), what, source)
+    return Block(ipaddress.ip_network(cidr), what, source)
 
 
 FORBIDDEN: tuple[Block, ...] = (
@@ -97,8 +89,8 @@ FORBIDDEN: tuple[Block, ...] = (
 
 # IANA has given out global unicast addresses from here only, so everything else is refused, known or not.
 # https://www.iana.org/assignments/ipv6-address-space
-_GLOBAL_UNICAST = IPv6Network("2000::/3")
-_NAT64 = IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:@%\[\]\\]+))(?::(?P<port>[0-9]{0,5}))?")
@@ -115,10 +107,10 @@ def parse_address(text: str) -> Address:
     Raises ForbiddenAddress for a zone (`fe80::1%eth0` is meant for one link) and for what is no address.
     """
     try:
-        address = ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise ForbiddenAddress(f"{text[:60]!r} is not an IP address.") from None
-    if isinstance(address, IPv6Address):
+    if isinstance(address, ipaddress.IPv6Address):
         if address.scope_id is not None:
             raise ForbiddenAddress("The address has a zone, so it is valid on one link only.")
         return address.ipv4_mapped or address
@@ -131,23 +123,23 @@ def forbidden_reason(address: Address) -> str | None:
     NAT64's public prefix is judged by the IPv4 address inside, because networks without IPv4 reach every
     IPv4 host through it (RFC 6052, RFC 6147). Other forms with an IPv4 address inside are refused.
     """
-    if isinstance(address, IPv6Address):
+    if isinstance(address, ipaddress.IPv6Address):
         inner = _embedded(address)
         if inner is not None:
             return forbidden_reason(inner)
     for block in FORBIDDEN:
         if address in block.network:
             return f"{block.what} ({block.source})"
-    return _unknown_form(address) if isinstance(address, IPv6Address) else None
+    return _unknown_form(address) if isinstance(address, ipaddress.IPv6Address) else None
 
 
-def _embedded(address: IPv6Address) -> IPv4Address | None:
+def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFF_FFFF)
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
     return address.ipv4_mapped
 
 
-def _unknown_form(address: IPv6Address) -> str | None:
+def _unknown_form(address: ipaddress.IPv6Address) -> str | None:
     if address not in _GLOBAL_UNICAST:
         return "not global unicast (RFC 4291)"
     if (int(address) >> 32) & 0xFFFF_FFFF in _ISATAP:
@@ -295,8 +287,8 @@ def _parse_host(authority: re.Match[str]) -> tuple[str, Address | None]:
     if _NUMBER.fullmatch(labels[-1]) is None:
         return host, None
     try:
-        address = IPv4Address(host)
-    except AddressValueError:
+        address = ipaddress.IPv4Address(host)
+    except ipaddress.AddressValueError:
         address = None
     if address is None or not written.isascii():
         raise ForbiddenAddress("The URL has an oddly spelled IPv4 address.")
@@ -305,8 +297,8 @@ def _parse_host(authority: re.Match[str]) -> tuple[str, Address | None]:
 
 def _parse_v6(text: str) -> tuple[str, Address]:
     try:
-        literal = IPv6Address(text)
-    except AddressValueError:
+        literal = ipaddress.IPv6Address(text)
+    except ipaddress.AddressValueError:
         raise ForbiddenAddress("The URL has a malformed IPv6 address.") from None
     return str(literal), literal.ipv4_mapped or literal
 

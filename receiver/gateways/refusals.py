@@ -8,16 +8,7 @@ from typing import Any
 
 import httpx
 
-from receiver.errors import (
-    GarbledAnswer,
-    GatewayError,
-    GatewayRefused,
-    GatewayUnauthorized,
-    GatewayUnavailable,
-    OutOfCredits,
-    RateLimited,
-    UnknownGatewayJob,
-)
+from receiver import errors
 from receiver.gateways import parsing
 
 MAX_DETAILS_BYTES = 8192
@@ -51,15 +42,15 @@ def request_id(response: httpx.Response) -> str | None:
     return parsing.label(response.headers.get("x-request-id"))
 
 
-def garbled(info: GatewayInfo, response: httpx.Response, reason: object) -> GarbledAnswer:
+def garbled(info: GatewayInfo, response: httpx.Response, reason: object) -> errors.GarbledAnswer:
     """Return the error for a success that cannot be parsed."""
     message = f"{info.title} returned HTTP {response.status_code}, but it cannot be read: {reason}."
-    return GarbledAnswer(message, request_id=request_id(response))
+    return errors.GarbledAnswer(message, request_id=request_id(response))
 
 
 def refusal(
     info: GatewayInfo, response: httpx.Response, *, polling: bool = False, code: int | None = None
-) -> GatewayError:
+) -> errors.GatewayError:
     """Return the error that a response stands for.
 
     `polling`: it is the response to a poll and not to a submission. `code` is given for a failure inside of
@@ -74,28 +65,28 @@ def refusal(
     title = info.title
     if status in (401, 403):
         message = f"{title} does not accept the API key {said}. Check {info.settings}__API_KEY."
-        return GatewayUnauthorized(message, details=_details(info, data), request_id=known)
+        return errors.GatewayUnauthorized(message, details=_details(info, data), request_id=known)
     if status == 402:
         message = f"The account at {title} has too few credits {said}. Add credits to continue."
-        return OutOfCredits(message, details=_credits(data), request_id=known)
+        return errors.OutOfCredits(message, details=_credits(data), request_id=known)
     if status == 429:
         wait = parsing.retry_after(response.headers)
         message = f"{title} asks to wait {wait:g} s {said}."
-        return RateLimited(message, retry_after_s=wait, request_id=known)
+        return errors.RateLimited(message, retry_after_s=wait, request_id=known)
     if polling and status in (404, 410):
-        return UnknownGatewayJob(f"{title} does not know this job {said}.", request_id=known)
+        return errors.UnknownGatewayJob(f"{title} does not know this job {said}.", request_id=known)
     if 300 <= status < 400:
         message = f"{title} redirects elsewhere {said}. Check {info.settings}__BASE_URL."
-        return GatewayUnavailable(message, request_id=known)
+        return errors.GatewayUnavailable(message, request_id=known)
     if status in NOT_NOW or (status >= 500 and (polling or code is None)):
-        return GatewayUnavailable(f"{title} is not available now {said}.", request_id=known)
+        return errors.GatewayUnavailable(f"{title} is not available now {said}.", request_id=known)
     if 200 <= status < 300:
         return garbled(info, response, "it is not a success that this gateway documents")
     if status >= 500:
         message = f"{title} failed to accept the job {said}. Try it again later."
     else:
         message = f"{title} refused the request {said}. Change it before sending it again."
-    return GatewayRefused(message, details=_details(info, data), request_id=known)
+    return errors.GatewayRefused(message, details=_details(info, data), request_id=known)
 
 
 @contextmanager

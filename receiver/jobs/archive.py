@@ -6,35 +6,28 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from receiver import errors
 from receiver.download.downloader import Downloader
 from receiver.download.ssrf import Target, parse_target
-from receiver.errors import (
-    ForbiddenAddress,
-    GatewayError,
-    ImageError,
-    ImageExpired,
-    ImageTooLarge,
-    ImageTruncated,
-    ImageUnavailable,
-    Unready,
-)
-from receiver.jobs.context import JobContext, Move, Outcome, Postpone
+from receiver.errors import ImageError
+from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.reconcile import Reconciler
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, Misconfigured, Unavailable
+from storage.ledger.ledger import Move, Postpone
 from storage.models import Attempt, Job, JobError, JobResult, Output, Status
 
 log = structlog.get_logger("darkroom.archive")
 
-MAY_PASS = (ImageUnavailable, ImageTruncated)
+MAY_PASS = (errors.ImageUnavailable, errors.ImageTruncated)
 """Errors that may pass by themselves: tried again as long as the gateway keeps the image."""
-FINAL = (ForbiddenAddress, ImageTooLarge)
+FINAL = (errors.ForbiddenAddress, errors.ImageTooLarge)
 """Errors that no other try can change."""
 STORE_ERRORS = (Unavailable, Misconfigured, Corrupt, Conflict)
 
 
-class _CircuitOpen(ImageUnavailable):
+class _CircuitOpen(errors.ImageUnavailable):
     """The image was not downloaded, because the circuit of its host is open for `wait_ms` milliseconds."""
 
     def __init__(self, host: str, wait_ms: int) -> None:
@@ -60,7 +53,7 @@ class Archiver:
             if failures and (wait_s := self._wait_s(job, failures)) is not None:
                 return self._later(job, failures, wait_s)
             return self._close(job, self._without_stored(job, failures))
-        except (Unavailable, Misconfigured, Unready) as error:
+        except (Unavailable, Misconfigured, errors.Unready) as error:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
             log.warning("not archived yet", why=str(error))
             return self._wait_for_storage(job, error)
@@ -118,7 +111,7 @@ class Archiver:
         missing = dict(failures)
         for index in failures:
             image, source_url = job.result.images[index], None
-            with suppress(ForbiddenAddress):
+            with suppress(errors.ForbiddenAddress):
                 source_url = self._text(parse_target(image.url).source_url)
             seed, now = image.seed or _only_seed(job.result), self.context.clock()
             with self._storing():
@@ -189,7 +182,7 @@ class Archiver:
         try:
             with metrics.timed("darkroom_download_seconds", gateway=job.gateway):
                 yield
-        except (ImageError, Unready) as error:
+        except (ImageError, errors.Unready) as error:
             metrics.count("darkroom_downloads_total", gateway=job.gateway, outcome=error.code)
             raise
         metrics.count("darkroom_downloads_total", gateway=job.gateway, outcome="done")
@@ -208,12 +201,12 @@ class Archiver:
     ) -> tuple[Job, dict[int, ImageError]]:
         try:
             completion = self.reconciler.fresh(job)
-        except GatewayError as error:
+        except errors.GatewayError as error:
             log.warning("no fresh link", code=error.code, why=str(error))
             # Whether the image is gone is not known before the gateway has answered.
-            unknown = ImageUnavailable(f"The link has expired, and there is no fresh one yet: {error}")
+            unknown = errors.ImageUnavailable(f"The link has expired, and there is no fresh one yet: {error}")
             return job, {
-                index: unknown if isinstance(failure, ImageExpired) else failure
+                index: unknown if isinstance(failure, errors.ImageExpired) else failure
                 for index, failure in failures.items()
             }
         if completion is None or len(completion.images) != len(job.result.images):
@@ -238,7 +231,7 @@ class Archiver:
     def _wants_fresh_links(self, job: Job, failures: Mapping[int, ImageError]) -> bool:
         """Return whether to ask for fresh links: at once if one expired, after some tries if any fails."""
         patient = job.attempts + 1 < len(self.context.timing.downloads)
-        kinds = (ImageExpired,) if patient else (ImageExpired, *MAY_PASS)
+        kinds = (errors.ImageExpired,) if patient else (errors.ImageExpired, *MAY_PASS)
         tried = [failure for failure in failures.values() if not isinstance(failure, _CircuitOpen)]
         return any(isinstance(failure, kinds) for failure in tried)
 

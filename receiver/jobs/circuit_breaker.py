@@ -10,18 +10,8 @@ from typing import Literal
 
 import structlog
 
-from receiver.errors import (
-    DarkroomError,
-    GarbledAnswer,
-    GatewayError,
-    GatewayUnauthorized,
-    GatewayUnavailable,
-    ImageError,
-    ImageUnavailable,
-    OutcomeUnknown,
-    OutOfCredits,
-    RateLimited,
-)
+from receiver import errors
+from receiver.errors import DarkroomError
 from receiver.redaction import Redactor
 from receiver.schedule import Timing
 from storage.ledger.circuits import Circuits, Kind
@@ -31,9 +21,9 @@ log = structlog.get_logger("darkroom.breaker")
 
 Step = Literal["send", "ask", "download"]
 
-PAUSING = (GatewayUnauthorized, OutOfCredits)
+PAUSING = (errors.GatewayUnauthorized, errors.OutOfCredits)
 """What only an operator can fix."""
-OUTAGE = (GatewayUnavailable, OutcomeUnknown, GarbledAnswer)
+OUTAGE = (errors.GatewayUnavailable, errors.OutcomeUnknown, errors.GarbledAnswer)
 """What says that a gateway is broken; any other answer says that it works."""
 PAUSED = frozenset(kind.code for kind in PAUSING)
 
@@ -50,7 +40,8 @@ class CircuitBreaker:
     def asking_waits_ms(self, gateway: str) -> int:
         """Return how long a gateway may not be polled from now, in milliseconds; 0 if it may."""
         circuit = self.circuits.read("gateway", gateway)
-        return 0 if circuit is not None and circuit.code == OutOfCredits.code else self._left_ms(circuit)
+        out_of_credits = circuit is not None and circuit.code == errors.OutOfCredits.code
+        return 0 if out_of_credits else self._left_ms(circuit)
 
     def sending_waits_ms(self, gateway: str) -> int:
         """Return how long nothing may be submitted to a gateway from now, in milliseconds; 0 if it may."""
@@ -68,9 +59,9 @@ class CircuitBreaker:
         if circuit is not None and (step in {"send", circuit.step} or circuit.code not in PAUSED):
             self._close(circuit)
 
-    def gateway_failed(self, gateway: str, step: Step, error: GatewayError) -> None:
+    def gateway_failed(self, gateway: str, step: Step, error: errors.GatewayError) -> None:
         """Count a failure of a gateway: an error, or no answer at all."""
-        if isinstance(error, (*PAUSING, *OUTAGE, RateLimited)):
+        if isinstance(error, (*PAUSING, *OUTAGE, errors.RateLimited)):
             self._failed("gateway", gateway, step, error)
         else:
             self.gateway_answered(gateway, step)
@@ -86,9 +77,9 @@ class CircuitBreaker:
         # Half-open: one try is let through.
         return 0 if self.circuits.begin_probe("image_host", host) else int(self.timing.breaker_first * 1000)
 
-    def host_answered(self, host: str, error: ImageError | None) -> None:
+    def host_answered(self, host: str, error: errors.ImageError | None) -> None:
         """Close the circuit of an image host, or count a failure."""
-        if isinstance(error, ImageUnavailable):
+        if isinstance(error, errors.ImageUnavailable):
             self._failed("image_host", host, "download", error)
         elif (circuit := self.circuits.read("image_host", host)) is not None:
             self._close(circuit)
@@ -140,6 +131,6 @@ class CircuitBreaker:
             first = replace(first, failures=before.failures + 1, since=before.since)
         waits = self.timing.pause if isinstance(error, PAUSING) else self.timing.breaker_wait
         wait_s = waits(first.failures)
-        if isinstance(error, RateLimited):
+        if isinstance(error, errors.RateLimited):
             wait_s = max(self.timing.later(error.retry_after_s), wait_s)
         return replace(first, retry_at=now + int(wait_s * 1000) if wait_s else None)

@@ -8,18 +8,12 @@ from typing import Any, Literal
 
 import structlog
 
-from receiver.errors import (
-    GarbledAnswer,
-    GatewayError,
-    GatewayUnavailable,
-    MalformedCallback,
-    RateLimited,
-    UnknownGatewayJob,
-)
+from receiver import errors
 from receiver.gateways.base import Completion, Gateway, State
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.bulk_poll import BulkPoller
-from receiver.jobs.context import JobContext, Move, Outcome, Postpone
+from receiver.jobs.context import JobContext, Outcome
+from storage.ledger.ledger import Move, Postpone
 from storage.models import Attempt, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict
 
 log = structlog.get_logger("darkroom.reconcile")
@@ -78,13 +72,15 @@ class Reconciler:
         if gateway is None or job.gateway_job_id is None:
             return None
         if breaker.asking_waits_ms(gateway.name) > 0:
-            raise GatewayUnavailable(f"{gateway.name} is paused after errors.")
+            raise errors.GatewayUnavailable(f"{gateway.name} is paused after errors.")
         with self.context.sender.reserve(gateway.name) as free:
             if not free:
-                raise GatewayUnavailable(f"As many requests as are allowed are at {gateway.name} already.")
+                raise errors.GatewayUnavailable(
+                    f"{gateway.name} has as many requests as it may have already."
+                )
             try:
                 completion = self._poll(gateway, job)
-            except GatewayError as error:
+            except errors.GatewayError as error:
                 breaker.gateway_failed(gateway.name, "ask", error)
                 raise
         breaker.gateway_answered(gateway.name, "ask")
@@ -98,8 +94,8 @@ class Reconciler:
                 response = self.context.sender.send(gateway.poll_request(job.gateway_job_id))
             completion = gateway.read_poll(response)
             if completion.gateway_job_id not in {job.gateway_job_id, None}:
-                raise GarbledAnswer(f"{gateway.name} answered with another job than the one asked about.")
-        except GatewayError as error:
+                raise errors.GarbledAnswer(f"{gateway.name} answered with another job than was asked about.")
+        except errors.GatewayError as error:
             metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=error.code)
             raise
         metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=completion.state)
@@ -110,7 +106,7 @@ class Reconciler:
         for delivery in self.context.ledger.pending_deliveries(job.id):
             try:
                 completion = gateway.read_callback(delivery.body)
-            except MalformedCallback:
+            except errors.MalformedCallback:
                 # It could be read when it came in, so an upgrade changed how; polling settles it.
                 news = news.add(delivery, HINT, unconfirmed=True)
                 continue
@@ -162,7 +158,7 @@ class Reconciler:
                 if not free:
                     return Postpone(BUSY_MS, counts_as_attempt=False, applied=effects)
                 completion = self.overview.find(gateway, job) or self._poll(gateway, job)
-        except GatewayError as error:
+        except errors.GatewayError as error:
             log.warning("poll failed", gateway=job.gateway, code=error.code, why=str(error))
             breaker.gateway_failed(gateway.name, "ask", error)
             return self._unanswered(job, news, error)
@@ -178,7 +174,7 @@ class Reconciler:
     def _attempt(self, code: str, message: str) -> Attempt:
         return Attempt.once("ask", code, message, self.context.clock())
 
-    def _unanswered(self, job: Job, news: _News, error: GatewayError | None) -> Outcome:
+    def _unanswered(self, job: Job, news: _News, error: errors.GatewayError | None) -> Outcome:
         timing, effects = self.context.timing, news.effects
         age_s = (self.context.clock() - (job.moved_at(Status.RUNNING) or job.created_at)) / 1000
         why = JobError(error.code, self._text(str(error)), error.at_fault) if error else None
@@ -188,11 +184,11 @@ class Reconciler:
             failure = JobError("no_answer", message, "gateway")
             return Move(_ended(job), applied=effects, error=failure, attempts=attempts)
         # One such answer may be a replica that lags behind; two in a row, later on, are believed.
-        again = job.error is not None and job.error.code == UnknownGatewayJob.code
-        if isinstance(error, UnknownGatewayJob) and again and age_s > timing.forgotten:
+        again = job.error is not None and job.error.code == errors.UnknownGatewayJob.code
+        if isinstance(error, errors.UnknownGatewayJob) and again and age_s > timing.forgotten:
             return Move(_ended(job), applied=effects, error=why, attempts=attempts)
         wait_s = timing.backoff(job.attempts) if news.unconfirmed else self._next_wait_s(job)
-        if isinstance(error, RateLimited):
+        if isinstance(error, errors.RateLimited):
             wait_s = max(wait_s, timing.later(error.retry_after_s))
         return Postpone(int(wait_s * 1000), applied=effects, error=why, attempts=attempts)
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from receiver.jobs.archive import Archiver
-from receiver.jobs.context import JobContext, Move, Outcome
+from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.submit import Submitter
+from storage.ledger.ledger import Move
 from storage.models import Job, Status
 
 

@@ -12,31 +12,18 @@ import httpx
 import structlog
 import uuid_utils
 
+from receiver import errors
 from receiver.callbacks.tokens import CallbackUrls
-from receiver.errors import (
-    EndpointForbidden,
-    GarbledAnswer,
-    GatewayError,
-    GatewayRefused,
-    GatewayUnavailable,
-    IdempotencyConflict,
-    InvalidRequest,
-    OutcomeUnknown,
-    RateLimited,
-    SubmittedBefore,
-    UnknownGateway,
-    UnsupportedParameter,
-)
 from receiver.gateways.base import Gateway, Submission
 from receiver.gateways.client import BUSY_MS, not_configured
-from receiver.jobs.context import JobContext, Move, Outcome, Postpone
+from receiver.jobs.context import JobContext, Outcome
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
-from storage.ledger.ledger import Ledger
+from storage.ledger.ledger import Ledger, Move, Postpone
 from storage.models import Attempt, Job, JobError, JobRequest, Status
 
 RENEWED_MS = 12 * 3600 * 1000
 """After so long a wait for an operator a submission gets a new callback URL."""
-UNCERTAIN = frozenset(kind.code for kind in (OutcomeUnknown, GarbledAnswer, SubmittedBefore))
+UNCERTAIN = frozenset({errors.OutcomeUnknown.code, errors.GarbledAnswer.code, errors.SubmittedBefore.code})
 """Error codes of a submission after which the gateway may still have accepted it."""
 RETRY_AFTER_S = (0.1, 0.5, 2.0)
 """The waits before each retry of a write that notes a gateway's response to a submission."""
@@ -112,14 +99,14 @@ class Submitter:
         if gateway is None:
             known = ", ".join(sorted(self.context.gateways)) or "none"
             message = f"not configured here; these are: {known}"
-            raise UnknownGateway([{"field": "gateway", "message": message}])
+            raise errors.UnknownGateway([{"field": "gateway", "message": message}])
         request = _expressible(gateway, request, ignore=ignore_unsupported)
         if faults := [*gateway.faults(request), *self.key_faults(gateway_name, request.model, request.tags)]:
-            raise InvalidRequest(faults)
+            raise errors.InvalidRequest(faults)
         try:
             self.check_notify_url(notify_url or "")
-        except EndpointForbidden as error:
-            raise InvalidRequest([{"field": "notify_url", "message": str(error)}]) from error
+        except errors.EndpointForbidden as error:
+            raise errors.InvalidRequest([{"field": "notify_url", "message": str(error)}]) from error
         try:
             job, new = self.context.ledger.add_job(
                 str(uuid_utils.uuid7()),
@@ -131,7 +118,7 @@ class Submitter:
                 request_id=request_id,
             )
         except Conflict as error:
-            raise IdempotencyConflict(str(error)) from error
+            raise errors.IdempotencyConflict(str(error)) from error
         log.info("accepted", job=job.id, gateway=job.gateway, new=new)
         return job, new
 
@@ -156,9 +143,9 @@ class Submitter:
         if job.gateway_job_id is not None:
             # Kept by a worker that had lost its lease when the answer came.
             return Move(Status.RUNNING, keep_lease=True)
-        taken = job.error is not None and job.error.code == SubmittedBefore.code
+        taken = job.error is not None and job.error.code == errors.SubmittedBefore.code
         if gateway is not None and gateway.idempotent and not taken:
-            lost = self._attempt(OutcomeUnknown.code, "Its answer was never recorded.")
+            lost = self._attempt(errors.OutcomeUnknown.code, "Its answer was never recorded.")
             return Move(Status.QUEUED, keep_lease=True, attempts=[lost])
         return self._await_callback(job, job.error)
 
@@ -183,7 +170,7 @@ class Submitter:
         )
         try:
             submission = self._exchange(gateway, request)
-        except GatewayError as error:
+        except errors.GatewayError as error:
             log.warning("submission failed", gateway=job.gateway, code=error.code, why=str(error))
             self._count(gateway, error.code)
             failed = error
@@ -201,11 +188,11 @@ class Submitter:
             response = self.context.sender.send(request)
         try:
             return gateway.read_submission(response)
-        except GatewayUnavailable as error:
+        except errors.GatewayUnavailable as error:
             if gateway.idempotent:
                 raise
             # A 5xx does not say that the job was not taken.
-            raise OutcomeUnknown(str(error), request_id=error.request_id) from error
+            raise errors.OutcomeUnknown(str(error), request_id=error.request_id) from error
 
     def _taken(self, job: Job, submission: Submission) -> Move:
         log.info("submitted", gateway=job.gateway, gateway_job=submission.gateway_job_id)
@@ -219,15 +206,15 @@ class Submitter:
             gateway_request_id=submission.request_id,
         )
 
-    def _not_taken(self, job: Job, gateway: Gateway, error: GatewayError) -> Move | Postpone:
+    def _not_taken(self, job: Job, gateway: Gateway, error: errors.GatewayError) -> Move | Postpone:
         redactor, timing = self.context.redactor, self.context.timing
         details = redactor.value(error.details) if error.details else None
         reason = JobError(error.code, redactor.text(str(error)), error.at_fault, details)
         attempt = self._attempt(error.code, reason.message)
-        if isinstance(error, GatewayRefused):
+        if isinstance(error, errors.GatewayRefused):
             return Move(Status.FAILED, error=reason, attempts=[attempt])
-        unknown = isinstance(error, OutcomeUnknown | GarbledAnswer) and not gateway.idempotent
-        if unknown or isinstance(error, SubmittedBefore):
+        unknown = isinstance(error, errors.OutcomeUnknown | errors.GarbledAnswer) and not gateway.idempotent
+        if unknown or isinstance(error, errors.SubmittedBefore):
             return self._await_callback(job, reason, attempt)
         # For what only an operator can fix there is no limit.
         passing = error.at_fault != "operator"
@@ -250,13 +237,13 @@ class Submitter:
         waited = not passing and now - job.began_at > RENEWED_MS
         return now if waited and not perhaps_taken(job) else job.began_at
 
-    def _backoff_ms(self, job: Job, error: GatewayError) -> int:
+    def _backoff_ms(self, job: Job, error: errors.GatewayError) -> int:
         """Return how long this job waits by its own schedule; the end of a pause is not its own."""
         if error.at_fault == "operator":
             return 0
         timing = self.context.timing
         wait = timing.backoff(job.attempts)
-        if isinstance(error, RateLimited):
+        if isinstance(error, errors.RateLimited):
             wait = max(wait, timing.later(error.retry_after_s))
         return int(wait * 1000)
 
@@ -309,6 +296,6 @@ def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobR
         return request
     if not ignore:
         faults = [{"field": name, "message": reason} for name, reason in unsupported.items()]
-        raise UnsupportedParameter(faults)
+        raise errors.UnsupportedParameter(faults)
     # The record shows both that it was asked for and that it was dropped.
     return replace(request, ignored=tuple(sorted(unsupported)))

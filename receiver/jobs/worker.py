@@ -9,11 +9,12 @@ from time import monotonic, perf_counter
 import structlog
 import uuid_utils
 
-from receiver.jobs.context import JobContext, Postpone, Step
+from receiver.jobs.context import JobContext, Step
 from receiver.jobs.fair_share import FairShare
 from receiver.jobs.leased_pool import LeasedPool
 from storage.errors import Conflict, LeaseLost, StorageError
 from storage.ledger.leases import ClaimBudget
+from storage.ledger.ledger import Postpone
 from storage.models import Job, Status
 
 log = structlog.get_logger("darkroom.worker")

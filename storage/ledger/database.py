@@ -9,16 +9,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, inspect, make_url, text
-from sqlalchemy.exc import (
-    DataError,
-    DBAPIError,
-    IntegrityError,
-    NotSupportedError,
-    ProgrammingError,
-    SQLAlchemyError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy import Connection, Engine, Insert, exc, inspect, make_url, text
 
 from storage.errors import Misconfigured, TookTooLong, Unavailable
 from storage.ledger.engine import BUSY_TIMEOUT_MS, make_engine
@@ -77,7 +68,7 @@ class Database:
             if parsed.get_backend_name() == "sqlite" and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             return cls(make_engine(parsed, alone=alone))
-        except (SQLAlchemyError, ImportError, OSError) as error:
+        except (exc.SQLAlchemyError, ImportError, OSError) as error:
             raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
 
     @contextmanager
@@ -165,7 +156,7 @@ class Database:
                 if not _is_current(connection):
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")
-        except (ProgrammingError, NotSupportedError) as error:
+        except (exc.ProgrammingError, exc.NotSupportedError) as error:
             raise Misconfigured(
                 "The ledger's tables could not be created or changed. The user of DARKROOM_DATABASE_URL must "
                 "own the database, and the server has to offer the extension pg_trgm: "
@@ -194,7 +185,7 @@ def inserted(connection: Connection, statement: Insert) -> bool:
     try:
         with connection.begin_nested():
             connection.execute(statement)
-    except IntegrityError:
+    except exc.IntegrityError:
         return False
     return True
 
@@ -218,7 +209,7 @@ def _limited_by_client(connection: Connection, deadline: float) -> Iterator[None
     driver.set_progress_handler(lambda: monotonic() > deadline, STEPS)
     try:
         yield
-    except DBAPIError as error:
+    except exc.DBAPIError as error:
         if monotonic() <= deadline:
             raise
         raise TookTooLong(SLOW) from error
@@ -232,7 +223,7 @@ def _limited_by_server(connection: Connection, deadline: float) -> Iterator[None
     connection.execute(text(f"SET LOCAL statement_timeout = {left_ms}"))
     try:
         yield
-    except DBAPIError as error:
+    except exc.DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) != CANCELED:
             raise
         raise TookTooLong(SLOW) from error
@@ -242,10 +233,10 @@ def _limited_by_server(connection: Connection, deadline: float) -> Iterator[None
 def _translate_errors() -> Iterator[None]:
     try:
         yield
-    except PoolTimeout as error:
+    except exc.TimeoutError as error:
         raise Unavailable("Every connection to the ledger's database is busy.") from error
-    except (IntegrityError, ProgrammingError, NotSupportedError, DataError):
+    except (exc.IntegrityError, exc.ProgrammingError, exc.NotSupportedError, exc.DataError):
         raise
-    except DBAPIError as error:
+    except exc.DBAPIError as error:
         # Locked, full, read-only, unreachable, no database at all: none of it is the caller's fault.
         raise Unavailable(f"The ledger's database did not answer: {type(error.orig).__name__}.") from error

@@ -1,39 +1,21 @@
 """Write to the ledger: accept jobs, add deliveries and outputs, claim, move, postpone, reopen."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Unpack
 
 from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import Conflict, LeaseLost, NotFound, Unavailable
-from storage.ledger import circuits, job_counts, leases
+from storage.ledger import circuits, deliveries, events, job_counts, leases, search_index, transitions
 from storage.ledger.database import Database, inserted
-from storage.ledger.deliveries import (
-    DECIDED,
-    DeliveryResult,
-    NewDelivery,
-    insert_deliveries,
-    mark_applied,
-    mark_late,
-    of_job,
-    scrub,
-)
-from storage.ledger.events import note_move, note_output
+from storage.ledger.deliveries import DeliveryResult, NewDelivery
 from storage.ledger.job_numbers import NEXT_NUMBER, of_moment
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
 from storage.ledger.rows import Changes, append_attempts, from_changes, new_job, request_digest, to_job
 from storage.ledger.schema import jobs, outputs
-from storage.ledger.search_index import index_job, index_output, index_result, pieces_of
-from storage.ledger.transitions import (
-    CHANGE,
-    CHANGE_AND_LISTEN,
-    columns_of_move,
-    columns_of_reopening,
-    unique_id,
-)
 from storage.models import Attempt, Clock, Delivery, Job, JobCounts, JobRequest, Output, Status
 
 LEASE_MS = 30_000
@@ -84,7 +66,7 @@ class Ledger:
             "notify_url": notify_default if notify_url is None else notify_url or None,
             "request_id": request_id,
         }
-        pieces = pieces_of(row["prompt_folded"])  # which takes a while: not in a transaction
+        pieces = search_index.pieces_of(row["prompt_folded"])  # which takes a while: not in a transaction
         for _ in range(TIES):
             try:
                 with self._database.write() as connection:
@@ -110,7 +92,7 @@ class Ledger:
         """Insert callbacks in one durable transaction, and make their jobs due; returns each result."""
         now = self._clock()
         with self._database.write() as connection:
-            return insert_deliveries(connection, offers, now)
+            return deliveries.insert_deliveries(connection, offers, now)
 
     def claim(self, worker: str, room: ClaimBudget | int) -> list[Job]:
         """Lease the jobs that have been due longest to a worker."""
@@ -155,7 +137,8 @@ class Ledger:
         Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the lease any more,
         and Crowded if as many are there already as may be.
         """
-        values = from_changes(changes, job.result) | columns_of_move(job, to, attempts, self._clock())
+        moved = transitions.columns_of_move(job, to, attempts, self._clock())
+        values = from_changes(changes, job.result) | moved
         lasting = keep_lease and not to.terminal
         return self._update(job, worker, values, due_in_ms, applied, keep_lease=lasting, at_most=at_most)
 
@@ -198,7 +181,7 @@ class Ledger:
         waiting = jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]) & jobs.c.gateway_job_id.is_(None)
         mine = update(jobs).where(jobs.c.id == job.id, jobs.c.submission == job.submission, waiting)
         news = mine.values(gateway_job_id=gateway_job_id, gateway_request_id=request_id)
-        with unique_id(), self._database.write() as connection:
+        with transitions.unique_id(), self._database.write() as connection:
             return connection.execute(news).rowcount == 1
 
     def knows(self, gateway: str, gateway_job_id: str) -> bool:
@@ -213,14 +196,15 @@ class Ledger:
         To queued it begins a new submission, without the gateway's job before. Raises Conflict if that is
         not legal, if another job has that gateway job id, or if the job has moved meanwhile.
         """
-        values = columns_of_reopening(job, to, attempt, self._clock()) | {"gateway_job_id": gateway_job_id}
+        values = transitions.columns_of_reopening(job, to, attempt, self._clock())
         unmoved = (jobs.c.status == job.status) & (jobs.c.updated_at == job.updated_at)
-        reopened = update(jobs).where(jobs.c.id == job.id, unmoved).values(values).returning(jobs)
-        with unique_id(), self._database.write() as connection:
+        reopened = update(jobs).where(jobs.c.id == job.id, unmoved).returning(jobs)
+        reopened = reopened.values(**values, gateway_job_id=gateway_job_id)
+        with transitions.unique_id(), self._database.write() as connection:
             row = connection.execute(reopened).mappings().one_or_none()
             if row is None:
                 raise Conflict("The job has moved meanwhile; look at it again.")
-            note_move(connection, row, row["updated_at"])
+            events.note_move(connection, row, row["updated_at"])
         return to_job(row)
 
     def _update(
@@ -239,7 +223,7 @@ class Ledger:
         if not keep_lease:
             values |= {"leased_by": None, "leased_until": None}
         status = values.get("status", job.status)
-        change = CHANGE if "next_attempt_at" in values else CHANGE_AND_LISTEN
+        change = transitions.CHANGE if "next_attempt_at" in values else transitions.CHANGE_AND_LISTEN
         known = {"the_id": job.id, "the_status": job.status, "the_worker": worker}
         known |= {"now": now, "later": now + due_in_ms}
         with self._database.write() as connection:
@@ -249,12 +233,12 @@ class Ledger:
             if at_most is not None:
                 leases.must_have_room(connection, job.gateway, status, at_most, now)
             for delivery_id, effect in (applied or {}).items():
-                mark_applied(connection, delivery_id, effect, now)
-            if status in DECIDED:
-                mark_late(connection, job.id, now)
+                deliveries.mark_applied(connection, delivery_id, effect, now)
+            if status in deliveries.DECIDED:
+                deliveries.mark_late(connection, job.id, now)
             if status.terminal:
-                scrub(connection, job.id)
-            with unique_id():
+                deliveries.scrub(connection, job.id)
+            with transitions.unique_id():
                 row = connection.execute(change, known | values).mappings().one_or_none()
             if row is None:
                 raise LeaseLost(f"This worker no longer has the lease of job {job.id}.")
@@ -264,12 +248,12 @@ class Ledger:
     def pending_deliveries(self, job_id: str) -> list[Delivery]:
         """Return the deliveries of a job that were not applied yet, in the order they came."""
         with self._database.autocommit() as connection:
-            return of_job(connection, job_id, only_pending=True)
+            return deliveries.of_job(connection, job_id, only_pending=True)
 
     def deliveries(self, job_id: str) -> list[Delivery]:
         """Return all deliveries of a job, in the order they came."""
         with self._database.autocommit() as connection:
-            return of_job(connection, job_id)
+            return deliveries.of_job(connection, job_id)
 
     def add_output(self, output: Output) -> None:
         """Insert an archived image; idempotent. Raises Conflict if the job has another one at that index."""
@@ -281,9 +265,9 @@ class Ledger:
                     raise Conflict(f"Output {output.id} is archived with another digest.")
                 return
             row = connection.execute(_JOB, {"id": output.job_id}).mappings().one()
-            note_output(connection, row, output)
+            events.note_output(connection, row, output)
             # Last, because other writers wait for the counters that it changes.
-            index_output(connection, row, output)
+            search_index.index_output(connection, row, output)
 
     def outputs(self, job_id: str) -> list[Output]:
         """Return the outputs of a job by index."""
@@ -301,12 +285,62 @@ class Ledger:
             circuits.write_probe_row(connection)
 
 
+class _Options(Changes, total=False):
+    applied: Mapping[str, str]
+    attempts: Sequence[Attempt]
+
+
+class MoveOptions(_Options, total=False):
+    """The keyword arguments of `Ledger.move`."""
+
+    due_in_ms: int
+    keep_lease: bool
+    at_most: int
+
+
+class PostponeOptions(_Options, total=False):
+    """The keyword arguments of `Ledger.postpone`."""
+
+    counts_as_attempt: bool
+    ignore_callbacks: bool
+
+
+@dataclass(init=False, slots=True)
+class Move:
+    """Move a job to another status; with `keep_lease` the worker goes on with its next step at once."""
+
+    to: Status
+    options: MoveOptions
+
+    def __init__(self, to: Status, **options: Unpack[MoveOptions]) -> None:
+        self.to, self.options = to, options
+
+    def write(self, ledger: Ledger, job: Job, worker: str) -> Job:
+        """Write it to the ledger."""
+        return ledger.move(job, self.to, worker, **self.options)
+
+
+@dataclass(init=False, slots=True)
+class Postpone:
+    """Leave a job in its status until it is due again in `due_in_ms` milliseconds."""
+
+    due_in_ms: int
+    options: PostponeOptions
+
+    def __init__(self, due_in_ms: int, **options: Unpack[PostponeOptions]) -> None:
+        self.due_in_ms, self.options = due_in_ms, options
+
+    def write(self, ledger: Ledger, job: Job, worker: str) -> Job:
+        """Write it to the ledger."""
+        return ledger.postpone(job, worker, due_in_ms=self.due_in_ms, **self.options)
+
+
 def _propagate(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -> None:
     """Write what follows from a change of a job: search index, events, the outbox of notifications."""
     if "result_model" in changed:
-        index_result(connection, job)
+        search_index.index_result(connection, job)
     if "status" in changed:
-        note_move(connection, job, job["updated_at"])
+        events.note_move(connection, job, job["updated_at"])
         if Status(job["status"]).terminal:
             add_notification(connection, job, job["updated_at"])
 
@@ -316,8 +350,8 @@ def _accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tupl
     if earlier := _same_key(connection, row):
         return earlier, False
     new = connection.execute(_INSERT, {**row, **of_moment(row["created_at"])}).mappings().one()
-    index_job(connection, new, pieces)
-    note_move(connection, new, new["created_at"])
+    search_index.index_job(connection, new, pieces)
+    events.note_move(connection, new, new["created_at"])
     # Last, because other writers wait for the counter that it changes.
     job_counts.count_accepted(connection, row["gateway"])
     return to_job(new), True

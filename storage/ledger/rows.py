@@ -8,23 +8,13 @@ from typing import Any, TypedDict
 
 from sqlalchemy import RowMapping
 
+from storage import models
 from storage.ledger.search_index import fold
-from storage.models import (
-    Attempt,
-    Delivery,
-    FoundBy,
-    ImageRef,
-    Job,
-    JobError,
-    JobRequest,
-    JobResult,
-    Status,
-    Verdict,
-)
 
-_REQUEST = tuple(field.name for field in fields(JobRequest) if field.name != "ignored")
+_REQUEST = tuple(field.name for field in fields(models.JobRequest) if field.name != "ignored")
+_ERROR = tuple(field.name for field in fields(models.JobError))
 _CONVERTED = {"status", "request", "result", "found_by", "error", "attempt_log", "moves"}
-_SAME_NAME = tuple(field.name for field in fields(Job) if field.name not in _CONVERTED)
+_SAME_NAME = tuple(field.name for field in fields(models.Job) if field.name not in _CONVERTED)
 
 MAX_ATTEMPTS = 40
 """How many entries a job's log of attempts has at most."""
@@ -37,14 +27,14 @@ class Changes(TypedDict, total=False):
     gateway_request_id: str | None
     callback_expected: bool
     sent: Mapping[str, Any]
-    result: JobResult
-    found_by: FoundBy | None
-    error: JobError | None
+    result: models.JobResult
+    found_by: models.FoundBy | None
+    error: models.JobError | None
     records: int
     submission_at: int
 
 
-def from_changes(changes: Changes, known: JobResult) -> dict[str, Any]:
+def from_changes(changes: Changes, known: models.JobResult) -> dict[str, Any]:
     """Return the columns of `jobs` that changes set; less certain credits do not overwrite `known` ones."""
     others = ((name, value) for name, value in changes.items() if name not in {"result", "error"})
     columns: dict[str, Any] = dict(others)
@@ -60,23 +50,23 @@ def from_changes(changes: Changes, known: JobResult) -> dict[str, Any]:
         }
     if "error" in changes:
         error = changes["error"]
-        columns |= {f"error_{one.name}": error and getattr(error, one.name) for one in fields(JobError)}
+        columns |= {f"error_{name}": error and getattr(error, name) for name in _ERROR}
     return columns
 
 
-def _certainty(result: JobResult) -> int:
+def _certainty(result: models.JobResult) -> int:
     """Rank what is known of credits: reported by the gateway, estimated, unknown."""
     if result.credits is None:
         return 0
     return 1 if result.credits_estimated else 2
 
 
-def new_job(job_id: str, gateway: str, request: JobRequest, now: int) -> dict[str, Any]:
+def new_job(job_id: str, gateway: str, request: models.JobRequest, now: int) -> dict[str, Any]:
     """Return the columns of a job that is queued, and due now."""
     return {
         "id": job_id,
         "gateway": gateway,
-        "status": Status.QUEUED,
+        "status": models.Status.QUEUED,
         "prompt_folded": fold(request.prompt),
         "callback_expected": False,
         "credits_estimated": False,
@@ -85,39 +75,39 @@ def new_job(job_id: str, gateway: str, request: JobRequest, now: int) -> dict[st
         "next_attempt_at": now,
         "created_at": now,
         "updated_at": now,
-        "moves": [[Status.QUEUED, now]],
+        "moves": [[models.Status.QUEUED, now]],
         **asdict(request),
     }
 
 
-def to_job(row: RowMapping) -> Job:
+def to_job(row: RowMapping) -> models.Job:
     """Read a row of `jobs`."""
-    error = [row[f"error_{one.name}"] for one in fields(JobError)]
-    return Job(
+    error = [row[f"error_{name}"] for name in _ERROR]
+    return models.Job(
         **{name: row[name] for name in _SAME_NAME},
-        status=Status(row["status"]),
-        request=JobRequest(**{name: row[name] for name in _REQUEST}, ignored=tuple(row["ignored"])),
-        result=JobResult(
+        status=models.Status(row["status"]),
+        request=models.JobRequest(**{name: row[name] for name in _REQUEST}, ignored=tuple(row["ignored"])),
+        result=models.JobResult(
             model=row["result_model"],
             seed=row["result_seed"],
             credits=row["credits"],
             credits_estimated=row["credits_estimated"],
-            images=tuple(ImageRef(**image) for image in row["images"]),
+            images=tuple(models.ImageRef(**image) for image in row["images"]),
             reply=row["reply"],
         ),
-        found_by=FoundBy(row["found_by"]) if row["found_by"] else None,
-        error=JobError(*error) if row["error_code"] else None,
-        attempt_log=tuple(Attempt(*entry) for entry in row["attempt_log"]),
-        moves=tuple((Status(status), at) for status, at in row["moves"]),
+        found_by=models.FoundBy(row["found_by"]) if row["found_by"] else None,
+        error=models.JobError(*error) if row["error_code"] else None,
+        attempt_log=tuple(models.Attempt(*entry) for entry in row["attempt_log"]),
+        moves=tuple((models.Status(status), at) for status, at in row["moves"]),
     )
 
 
-def to_delivery(row: RowMapping) -> Delivery:
+def to_delivery(row: RowMapping) -> models.Delivery:
     """Read a row of `deliveries`."""
-    return Delivery(**{**row, "signature": Verdict(row["signature"])})
+    return models.Delivery(**{**row, "signature": models.Verdict(row["signature"])})
 
 
-def append_attempts(log: Sequence[Attempt], news: Sequence[Attempt]) -> list[list[Any]]:
+def append_attempts(log: Sequence[models.Attempt], news: Sequence[models.Attempt]) -> list[list[Any]]:
     """Append to a job's log of attempts; a repetition of the last entry is counted there.
 
     Beyond `MAX_ATTEMPTS` the first quarter and the latest stay.
@@ -134,7 +124,7 @@ def append_attempts(log: Sequence[Attempt], news: Sequence[Attempt]) -> list[lis
     return [list(astuple(entry)) for entry in entries]
 
 
-def request_digest(gateway: str, request: JobRequest, notify_url: str | None) -> str:
+def request_digest(gateway: str, request: models.JobRequest, notify_url: str | None) -> str:
     """Return a digest of a request, by which a reused idempotency key is checked."""
     asked = json.dumps([gateway, asdict(request), notify_url], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(asked.encode()).hexdigest()

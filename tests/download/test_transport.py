@@ -107,7 +107,7 @@ def test_only_checked_address_is_connected_to(serve: Serve) -> None:
     rebound = serve({"/a.png": reply(PNG)}, at=("127.0.0.2", checked.port))
     answers = iter([["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2"]])
     downloader = Downloader(POLICY, resolve=lambda _host: next(answers))
-    assert fetched(downloader, f"http://images.example:{checked.port}/a.png") == "images.example"
+    fetched(downloader, f"http://images.example:{checked.port}/a.png")
     assert (checked.connections, rebound.connections) == (1, 0)
     assert f"Host: images.example:{checked.port}\r\n" in checked.heads[0]
     assert len(list(answers)) == 2

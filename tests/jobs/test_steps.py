@@ -13,7 +13,7 @@ from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
 from receiver.jobs.bulk_poll import BulkPoller
-from receiver.jobs.context import Move, Outcome, Postpone
+from receiver.jobs.context import Outcome
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.steps import Steps
 from receiver.jobs.submit import Answered, Submitter
@@ -21,7 +21,7 @@ from storage.errors import LeaseLost, Unavailable
 from storage.ledger.backlog import Backlog
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult
-from storage.ledger.ledger import Ledger
+from storage.ledger.ledger import Ledger, Move, Postpone
 from storage.models import Job, Status
 from tests.support.ledgers import Clock, add, offer
 from tests.support.workers import job_context

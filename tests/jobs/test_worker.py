@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import insert
 
-from receiver.jobs.context import Move, Outcome
+from receiver.jobs.context import Outcome
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger.database import Database
 from storage.ledger.events import Events
-from storage.ledger.ledger import Ledger
+from storage.ledger.ledger import Ledger, Move
 from storage.ledger.schema import events as table
 from storage.models import FoundBy, Job, Status
 from tests.support.ledgers import Clock, add

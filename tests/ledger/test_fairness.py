@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
-from receiver.jobs.context import Outcome, Postpone
+from receiver.jobs.context import Outcome
 from receiver.jobs.fair_share import FairShare
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schedule import system_clock
-from storage.ledger.ledger import Ledger
+from storage.ledger.ledger import Ledger, Postpone
 from storage.models import ImageRef, Job, JobResult, Status
 from tests.support.ledgers import add
 from tests.support.live import IMAGEN, ULTRA, Live, Movable, Start, started
