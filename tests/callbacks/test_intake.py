@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from receiver.callbacks.intake import Intake
-from receiver.errors import Unready
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult
@@ -60,13 +59,3 @@ def test_callbacks_that_come_together_are_written_together_and_each_is_answered(
     assert receipts == [DeliveryResult.ACCEPTED, DeliveryResult.DUPLICATE] * 300
     assert len(ledger.deliveries("job-1")) == 300
     assert "darkroom_intake_batch_callbacks_count 3.0" in metrics.page().decode()
-
-
-def test_what_could_not_be_written_is_not_answered_as_if_it_were(ledger: Ledger, tmp_path: Path) -> None:
-    ledger._database.close()
-    (tmp_path / "ledger.sqlite3").write_bytes(b"no database at all, " * 100)
-    intake = Intake(ledger, lambda: None, Metrics([]))
-    intake.start()
-    with pytest.raises(Unready):
-        asyncio.run(intake.take(offer()))
-    intake.stop()

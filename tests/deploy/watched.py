@@ -149,13 +149,6 @@ def targets() -> Iterator[tuple[str, str]]:
             yield panel["title"], asked
 
 
-def section(text: str, title: str) -> str:
-    """What stands under a heading of a page, until the next one of its rank or above."""
-    found = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,3}} |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert found, f"there is no heading {title!r}"
-    return found[2]
-
-
 def anchor(heading: str) -> str:
     """The anchor that GitHub makes of a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -108,15 +108,6 @@ def documents(text: str) -> list[Any]:
     return found
 
 
-def within(shown: Any, real: Any) -> bool:
-    """Whether everything that is shown has its place in the real thing, whatever the values are."""
-    if isinstance(shown, dict) and isinstance(real, dict):
-        return all(name in real and within(value, real[name]) for name, value in shown.items())
-    if isinstance(shown, list) and isinstance(real, list):
-        return all(real and within(value, real[0]) for value in shown)
-    return shown is None or real is None or type(shown) is type(real)
-
-
 @pytest.mark.smoke
 def test_curl_submits_waits_and_takes_the_image(live: Live, tmp_path: Path) -> None:
     need("curl", "--version")

@@ -114,19 +114,6 @@ def test_a_receiver_gets_all_after_an_outage_in_order(tmp_path: Path) -> None:
     assert statuses[1] == ("archived", None)
 
 
-def test_a_message_is_the_same_at_each_try_but_for_its_time(tmp_path: Path) -> None:
-    with Application(Answer(500), port=0) as app, desk(tmp_path) as at:
-        job = at.rest(app.url)
-        first = app.next()
-        at.tried(job, 1)
-        at.again(job)
-        at.forward(5)
-        second = app.next()
-        at.delivered(job)
-    assert (first.id, first.body) == (second.id, second.body)
-    assert int(second.headers["webhook-timestamp"]) >= int(first.headers["webhook-timestamp"]) + 5
-
-
 def test_it_is_given_up_after_the_last_try_and_can_be_replayed(tmp_path: Path) -> None:
     with Application(*[Answer(500)] * len(STANDARD_SCHEDULE)) as app, desk(tmp_path) as at:
         job = at.rest(app.url)
@@ -259,7 +246,9 @@ def test_a_slow_receiver_is_left_after_its_time_and_holds_up_nobody_else(tmp_pat
         quick = [at.rest(well.url) for _ in range(20)]
         for job in quick:
             at.delivered(job)
-        assert sum(at.one(job).attempts for job in dead) < len(dead), "while the others still wait"
+        heard, tried = slow.told.qsize(), sum(at.one(job).attempts for job in dead)
+        assert heard - tried <= 2, "two at a time"
+        assert tried < len(dead), "while the others still wait"
         one = at.tried(dead[0], 1)
         assert (one.code, one.message) == ("receiver_unavailable", f"127.0.0.1:{slow.port} took too long.")
         never.set()

@@ -149,21 +149,3 @@ def test_too_many_waiting_are_refused() -> None:
     answers = asyncio.run(many())
     assert answers[:5] == [True] * 5
     assert {type(answer) for answer in answers[5:]} == {Unready}
-
-
-def test_chunks_come_in_order_and_errors_are_raised() -> None:
-    def chunks() -> Iterator[bytes]:
-        yield b"one"
-        yield b""
-        yield b"two"
-        raise OSError("broken off")
-
-    found: list[bytes] = []
-
-    async def read() -> None:
-        async for chunk in BucketThreads(at_once=1).each(chunks()):
-            found.append(chunk)
-
-    with pytest.raises(OSError, match="broken off"):
-        asyncio.run(read())
-    assert found == [b"one", b"", b"two"]
