@@ -22,7 +22,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-def test_a_sender_that_went_away_does_not_stop_the_others(ledger: Ledger) -> None:
+def test_a_sender_that_left_does_not_stop_the_others(ledger: Ledger) -> None:
     arrived = threading.Event()
     intake = Intake(ledger, arrived.set, Metrics([]))
 
@@ -42,7 +42,7 @@ def test_a_sender_that_went_away_does_not_stop_the_others(ledger: Ledger) -> Non
     assert {delivery.body for delivery in ledger.deliveries("job-1")} == {b"stays", b"later"}
 
 
-def test_callbacks_that_come_together_are_written_together_and_each_is_answered(ledger: Ledger) -> None:
+def test_callbacks_are_written_together(ledger: Ledger) -> None:
     metrics = Metrics([])
     intake = Intake(ledger, lambda: None, metrics)
     bodies = [b"%d" % (number // 2) for number in range(600)]  # each comes twice

@@ -47,7 +47,7 @@ def test_a_csv_row_becomes_fields() -> None:
     assert (row.line, row.fields) == (2, {"prompt": "p", "seed": "007", "num_images": 2, **nested_})
 
 
-def test_a_line_separator_in_a_prompt_is_no_end_of_line() -> None:
+def test_a_line_separator_in_a_prompt_ends_no_line() -> None:
     assert len(read_json_lines('{"prompt": "a\u2028b"}\n{"prompt": "c"}')) == 2
 
 
@@ -73,7 +73,7 @@ def test_text_from_outside_is_made_plain(text: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize("key", [2, "", "clé", "a b", "line\nend", "x" * 256])
-def test_a_key_that_no_header_can_hold_is_told_before_anything_is_sent(key: Any) -> None:
+def test_a_key_that_no_header_can_hold_is_told(key: Any) -> None:
     fields = {"gateway": "apiframe", "model": "m", "prompt": "p"}
     check([Row(3, fields | {"idempotency_key": "order-7"})])
     with pytest.raises(BadInput, match="line 3: idempotency_key"):

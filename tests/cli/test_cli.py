@@ -102,7 +102,7 @@ def test_submit_waits_downloads_and_tells(running: Running, tmp_path: Path) -> N
     assert hashlib.sha256(file.read_bytes()).hexdigest() == output.sha256
 
 
-def test_submit_passes_parameters_on_and_fails_when_the_job_fails(running: Running) -> None:
+def test_submit_passes_parameters_and_fails_as_the_job(running: Running) -> None:
     fault = "sandbox.fault=failed"
     done = running.darkroom_command("submit", "a kite", *IMAGEN, "--param", fault, "--wait")
     assert done.returncode == 1
@@ -162,7 +162,7 @@ def test_a_bad_row_is_named_before_anything_is_sent(running: Running, tmp_path: 
     assert running.darkroom.status().accepted == before
 
 
-def test_rows_that_the_service_refuses_do_not_stop_the_others(running: Running, tmp_path: Path) -> None:
+def test_refused_rows_do_not_stop_the_others(running: Running, tmp_path: Path) -> None:
     file = tmp_path / "prompts.csv"
     file.write_text("prompt,seed\nfine,\nrefused,7\nfine too,\n")
     done = running.darkroom_command("submit", "--file", str(file), *IMAGEN, "--json")
@@ -197,7 +197,7 @@ def test_misuse_of_submit_is_told(arguments: tuple[str, ...], told: str, tmp_pat
     assert (done.returncode, told in done.stderr, done.stdout) == (2, True, ""), done.stderr
 
 
-def test_show_tells_what_was_asked_what_came_and_the_proof(running: Running, made: Made) -> None:
+def test_show_tells_request_result_and_proof(running: Running, made: Made) -> None:
     shown = running.darkroom_command("show", made.job["id"]).stdout
     for part in (made.output["sha256"], "signed URL", "n47", "for", "callback", "imagen4", "submitting"):
         assert part in shown

@@ -74,9 +74,7 @@ def test_what_is_whole_already_is_only_checked(proxy: Proxy, output: Output, tmp
 
 
 @pytest.mark.parametrize("length", [100, None, 1_000_000])
-def test_a_spoiled_part_is_fetched_anew(
-    proxy: Proxy, output: Output, tmp_path: Path, length: int | None
-) -> None:
+def test_a_bad_part_is_fetched_anew(proxy: Proxy, output: Output, tmp_path: Path, length: int | None) -> None:
     part_of(tmp_path / output.file_name, output.sha256).write_bytes(b"x" * (length or output.bytes))
     seen: list[int] = []
     with client(proxy) as darkroom:
@@ -85,9 +83,7 @@ def test_a_spoiled_part_is_fetched_anew(
     assert sum(seen) == output.bytes
 
 
-def test_a_server_without_ranges_is_asked_once_more_for_all(
-    proxy: Proxy, output: Output, tmp_path: Path
-) -> None:
+def test_a_server_without_ranges_is_asked_for_all(proxy: Proxy, output: Output, tmp_path: Path) -> None:
     def unranged(answer: Message) -> Message:
         with Darkroom(proxy.url) as plain, plain.image(output.id) as pieces:
             return answer_of(200, b"".join(pieces))
@@ -113,7 +109,7 @@ def test_more_bytes_than_were_archived_are_not_taken(proxy: Proxy, output: Outpu
 
 
 @pytest.mark.parametrize(("status", "tries"), [(503, 4), (404, 1)])
-def test_what_may_pass_is_tried_again(
+def test_passing_errors_are_retried(
     proxy: Proxy, output: Output, tmp_path: Path, status: int, tries: int
 ) -> None:
     refusal = harm.answer(status, b'{"code": "c", "detail": "d"}')
@@ -131,9 +127,7 @@ def test_waits_grow_between_tries(proxy: Proxy, output: Output, tmp_path: Path) 
     assert waited == [0.5, 1, 2]
 
 
-def test_a_name_that_is_taken_is_told_and_not_replaced(
-    running: Running, output: Output, tmp_path: Path
-) -> None:
+def test_a_name_that_is_taken_is_not_replaced(running: Running, output: Output, tmp_path: Path) -> None:
     path = running.darkroom.download(output, tmp_path, name="a/kite.jpg")
     assert path == tmp_path / "a" / "kite.jpg"
     assert running.darkroom.download(output, tmp_path, name="a/kite.jpg") == path
@@ -172,8 +166,6 @@ def test_a_part_that_is_a_link_is_not_followed(running: Running, output: Output,
     assert elsewhere.read_bytes() == b"not yours"
 
 
-def test_a_file_that_is_spoiled_is_replaced_under_its_own_name(
-    running: Running, output: Output, tmp_path: Path
-) -> None:
+def test_a_spoiled_file_is_replaced_under_its_name(running: Running, output: Output, tmp_path: Path) -> None:
     (tmp_path / output.file_name).write_bytes(b"spoiled")
     assert whole(running.darkroom.download(output, tmp_path), output)

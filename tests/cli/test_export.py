@@ -109,7 +109,7 @@ def test_parquet_is_written_in_groups(tmp_path: Path) -> None:
     assert read.read(["index"])["index"].to_pylist() == list(range(GROUP + 1))
 
 
-def test_parquet_without_its_library_says_what_to_install(tmp_path: Path) -> None:
+def test_parquet_says_what_to_install(tmp_path: Path) -> None:
     # A library that is found first and cannot be loaded, as if it were not there.
     (tmp_path / "pyarrow.py").write_text("raise ImportError")
     check = (
@@ -131,9 +131,7 @@ def check_bundle(read: Any, made: list[Output], running: Running) -> None:
         assert json.loads(read(row["record"])) == running.darkroom.record(output.id)
 
 
-def test_a_zip_file_has_images_records_and_a_table(
-    running: Running, made: list[Output], tmp_path: Path
-) -> None:
+def test_a_zip_has_images_records_and_a_table(running: Running, made: list[Output], tmp_path: Path) -> None:
     file = tmp_path / "all.zip"
     done = running.darkroom_command("export", TAG, "--to", str(file), "--jobs", "2")
     assert done.returncode == 0, done.stderr
@@ -177,9 +175,7 @@ def test_a_bag_is_one_and_goes_on_where_it_stopped(
     assert list(tmp_path.iterdir()) == [bag]
 
 
-def test_an_image_that_cannot_be_had_is_told(
-    running: Running, made: list[Output], proxy: Proxy, tmp_path: Path
-) -> None:
+def test_a_missing_image_is_told(running: Running, made: list[Output], proxy: Proxy, tmp_path: Path) -> None:
     proxy.arm(harm.answer(404, b'{"code": "not_found", "detail": "gone"}'), path=f"{made[1].id}/image")
     file = tmp_path / "all.zip"
     done = command("export", TAG, "--to", str(file), DARKROOM_URL=proxy.url)
@@ -191,7 +187,7 @@ def test_an_image_that_cannot_be_had_is_told(
     assert [bool(row["file"]) for row in rows] == [True, False, True, True]
 
 
-def test_an_export_that_is_stopped_leaves_nothing(
+def test_a_failed_export_leaves_nothing(
     running: Running, made: list[Output], proxy: Proxy, tmp_path: Path
 ) -> None:
     refused = harm.answer(401, b'{"code": "unauthorized", "detail": "no such token"}')
@@ -201,9 +197,7 @@ def test_an_export_that_is_stopped_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c_does_not_wait_for_what_hangs(
-    running: Running, made: list[Output], proxy: Proxy, tmp_path: Path
-) -> None:
+def test_ctrl_c_waits_for_nothing(running: Running, made: list[Output], proxy: Proxy, tmp_path: Path) -> None:
     stalled = proxy.arm(harm.stall, path=f"{made[3].id}/image")
     child = begun("export", TAG, "--to", str(tmp_path / "all.zip"), DARKROOM_URL=proxy.url)
     stalled.wait()

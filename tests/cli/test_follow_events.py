@@ -77,7 +77,7 @@ def test_who_does_not_come_back_is_unreachable(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("answer", [HEAD, HEAD + b"data: [1]\n\n", HEAD + b"data: {\n\n", reply(b"<html>")])
-def test_what_is_no_stream_of_ours_is_not_taken_for_one(serve: Serve, answer: bytes) -> None:
+def test_no_other_stream_is_taken_for_ours(serve: Serve, answer: bytes) -> None:
     with client(serve({"/v1/events": answer}).url) as darkroom, pytest.raises(Unreachable):
         next(darkroom.events())
 

@@ -123,7 +123,7 @@ def test_download_takes_a_query_and_a_template(running: Running, made: list[Outp
     assert [one["file"] for one in data(again)] == [str(path) for path in found.values()]
 
 
-def test_a_newer_output_takes_no_name_of_one_that_is_there(
+def test_a_newer_output_takes_no_name_that_is_there(
     made: list[Output], running: Running, proxy: Proxy, tmp_path: Path
 ) -> None:
     assert made[0].id > made[2].id, "newest first"
@@ -139,7 +139,7 @@ def test_a_newer_output_takes_no_name_of_one_that_is_there(
         assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_of_two_with_the_same_bytes_each_keeps_its_name(made: list[Output], tmp_path: Path) -> None:
+def test_two_with_the_same_bytes_keep_their_names(made: list[Output], tmp_path: Path) -> None:
     newest, middle, oldest = (output.model_copy(update={"sha256": SHA256, "bytes": 4}) for output in made)
     template = Template("{prompt:12}.{ext}")
     names = Names(template).give([middle, oldest], tmp_path)
@@ -156,7 +156,7 @@ def test_download_replaces_nobodys_file(running: Running, made: list[Output], tm
     assert done.stdout.strip() == str(tmp_path / f"8-{made[0].id}.png")
 
 
-def test_one_that_fails_does_not_keep_the_others(
+def test_one_failure_stops_no_other(
     running: Running, made: list[Output], proxy: Proxy, tmp_path: Path
 ) -> None:
     proxy.arm(harm.answer(404, b'{"code": "not_found", "detail": "gone"}'), path=f"{made[1].id}/image")
@@ -183,7 +183,7 @@ def test_ctrl_c_is_answered_and_the_rest_comes_later(
     assert "Downloaded 1 image" in done.stderr
 
 
-def test_a_service_that_goes_away_is_told_with_what_was_saved(
+def test_what_was_saved_before_an_outage_is_told(
     running: Running, made: list[Output], tmp_path: Path
 ) -> None:
     with Proxy(running.url) as proxy:

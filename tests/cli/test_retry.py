@@ -34,14 +34,6 @@ def retried(running: Running, job_id: str) -> int:
     return sum(one.times for one in timeline if isinstance(one, Attempted) and one.step == "retry")
 
 
-def test_a_job_is_retried_by_its_id(running: Running) -> None:
-    one, other = made(running, "by-id", number=2)
-    done = running.darkroom_command("retry", one)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert "Retrying 1 job." in done.stderr
-    assert (retried(running, one), retried(running, other)) == (1, 0)
-
-
 def test_what_filters_find_is_shown_first(running: Running) -> None:
     ids = made(running, "preview", number=2)
     done = running.darkroom_command("retry", "--tag", "retry=preview", "--since", "1h", "--dry-run")

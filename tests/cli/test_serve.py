@@ -100,7 +100,7 @@ def serving(s3: EmbeddedS3) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_stops_cleanly_while_somebody_waits(
+def test_serve_stops_while_somebody_waits(
     s3_server: EmbeddedS3, tmp_path: Path, number: signal.Signals
 ) -> None:
     with started("serve", "--port", "0", cwd=tmp_path, **serving(s3_server)) as (process, lines):

@@ -65,7 +65,7 @@ def test_a_failed_job_is_told_by_the_exit_code(running: Running) -> None:
 @pytest.mark.parametrize(
     "harm_done", [harm.answer(404, b'{"code": "not_found", "detail": "Not Found"}'), harm.drop]
 )
-def test_a_service_without_events_is_asked_again_and_again(running: Running, harm_done: harm.Action) -> None:
+def test_a_service_without_events_is_polled(running: Running, harm_done: harm.Action) -> None:
     job = watched(running, "old", {"fault": "slow_image", "delay_s": 1})
     with Proxy(running.url) as proxy:
         proxy.arm(harm_done, path="/v1/events")

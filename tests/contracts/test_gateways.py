@@ -63,7 +63,7 @@ def test_an_adapter_says_who_it_is(adapter: str) -> None:
 
 
 @each_adapter
-def test_a_submission_carries_the_callback_exactly_once(adapter: str) -> None:
+def test_a_submission_carries_the_callback_once(adapter: str) -> None:
     asked = job(adapter, params={"b": 1, "a": 2})
     request, again = (made(adapter).submit_request(asked, CALLBACK) for _ in range(2))
     assert (request.url, request.headers, request.content) == (again.url, again.headers, again.content)
@@ -131,7 +131,7 @@ BODIES = [
 @each_adapter
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 @pytest.mark.parametrize(("status", "expected"), REFUSALS)
-def test_every_other_answer_is_an_error_with_a_sentence(
+def test_every_other_answer_is_an_error(
     adapter: str, status: int, expected: type[GatewayError], body: bytes
 ) -> None:
     gateway = made(adapter)

@@ -349,7 +349,7 @@ def test_what_an_answer_means(
     assert "AKIASECRET" not in str(caught.value)
 
 
-def test_a_contended_write_is_tried_again_from_the_start(answers: Any) -> None:
+def test_a_contended_write_starts_again(answers: Any) -> None:
     stored = Answer(200, {"etag": '"e"', "x-amz-version-id": "v1"})
     server, store = answers(*[says(409, "ConditionalRequestConflict")] * 2, stored)
     made = put(store, "key", b"image")
@@ -373,7 +373,7 @@ def test_a_body_that_breaks_off_is_unavailable(answers: Any) -> None:
         store.digest("key")
 
 
-def test_a_body_that_does_not_fit_its_checksum_is_corrupt(answers: Any) -> None:
+def test_a_body_of_another_checksum_is_corrupt(answers: Any) -> None:
     wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
     _, store = answers(Answer(200, {"x-amz-checksum-sha256": wrong}, b"image"))
     with pytest.raises(Corrupt, match="key"):
@@ -420,7 +420,7 @@ def test_only_what_a_probe_left_is_swept_up(store: ObjectStore) -> None:
     assert {found.key for found in store.list("darkroom-probes/")} == {*FOREIGN}
 
 
-def test_a_range_is_not_held_to_the_checksum_of_the_whole(answers: Any) -> None:
+def test_a_range_is_not_held_to_the_whole_checksum(answers: Any) -> None:
     whole = base64.b64encode(hashlib.sha256(b"0123456789").digest()).decode()
     headers = {"content-range": "bytes 0-3/10", "x-amz-checksum-sha256": whole}
     other = Answer(200, {"x-amz-checksum-sha256": whole}, b"other")

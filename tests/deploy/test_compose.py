@@ -39,7 +39,7 @@ def test_containers_may_do_no_more_than_they_must() -> None:
         assert re.search(r":[\w.]+$", service["image"]), f"{name} has no version"
 
 
-def test_only_loopback_reaches_them_and_nobody_reaches_postgres() -> None:
+def test_only_loopback_gets_in_and_nobody_to_postgres() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert ports == {"darkroom": ["127.0.0.1:8321:8321"], "seaweedfs": ["127.0.0.1:8333:8333"]}
     networks = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["networks"]
@@ -49,7 +49,7 @@ def test_only_loopback_reaches_them_and_nobody_reaches_postgres() -> None:
     assert on_ledger == {"darkroom", "postgres"}
 
 
-def test_volumes_are_named_and_each_secret_has_one_reader() -> None:
+def test_volumes_are_named_and_secrets_have_one_reader() -> None:
     named = set(yaml.safe_load((DEPLOY / "compose.yaml").read_text())["volumes"])
     used = {name: [one.split(":") for one in made.get("volumes", [])] for name, made in SERVICES.items()}
     mounted = {source for volumes in used.values() for source, *_ in volumes}
@@ -109,7 +109,7 @@ def test_half_made_secrets_are_made_anew(tmp_path: Path) -> None:
     assert not (tmp_path / "postgres" / "password.new").exists()
 
 
-def test_darkroom_starts_with_what_was_made_and_a_gateway_key(tmp_path: Path) -> None:
+def test_made_secrets_and_a_gateway_key_are_enough(tmp_path: Path) -> None:
     folder = make_keys(tmp_path)
     given: dict[str, Any] = compose("compose.yaml")["darkroom"]["environment"]
     missing = command("config", cwd=folder, **given)

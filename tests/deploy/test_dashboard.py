@@ -18,7 +18,7 @@ def test_only_variables_that_there_are_stand_in_it() -> None:
             assert used <= made | {"__rate_interval", "__range"}, panel["title"]
 
 
-def test_it_can_be_narrowed_to_a_process_where_a_process_counts() -> None:
+def test_it_can_be_narrowed_to_a_process() -> None:
     for title, asked in ASKED:
         for selector in selectors(asked):
             ledgers = selector.metric in LISTED and LISTED[selector.metric].read

@@ -116,7 +116,7 @@ def probes() -> Iterator[tuple[Document, str, Any]]:
                     yield one, name, one[name]
 
 
-def test_probes_ask_for_routes_that_exist_where_somebody_listens(live: Live) -> None:
+def test_probes_ask_for_routes_that_exist(live: Live) -> None:
     working = build(live.settings, role=Role.WORK)
     routes = {getattr(route, "path", "") for route in working.web.routes}
     working.resources.database.close()
@@ -134,7 +134,7 @@ def test_probes_ask_for_routes_that_exist_where_somebody_listens(live: Live) -> 
             assert port == {"http": 8323 if "work" in container["command"] else 8321}
 
 
-def test_services_budgets_and_autoscalers_are_of_pods_that_exist() -> None:
+def test_selectors_are_of_pods_that_exist() -> None:
     labels = [pod["metadata"]["labels"] for pod in pods(replicas())]
     for one in [*kind(replicas(), "Service"), *BUDGETS]:
         selector = one["spec"]["selector"]
@@ -181,7 +181,7 @@ def test_images_on_their_way_have_room() -> None:
     assert all(int(room.removesuffix("Gi")) * 2**30 > needed for room in rooms.values())
 
 
-def test_the_ingress_lets_callbacks_through_and_nothing_else() -> None:
+def test_the_ingress_lets_only_callbacks_through() -> None:
     (ingress,) = kind(replicas(), "Ingress")
     paths = [path for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
     service = {"service": {"name": "darkroom-callbacks", "port": {"name": "http"}}}

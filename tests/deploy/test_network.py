@@ -123,7 +123,7 @@ def may(place: Place, other: Place, port: int, direction: str) -> bool:
     return not chosen
 
 
-def test_everybody_reaches_what_is_listed_and_nothing_else() -> None:
+def test_everybody_reaches_only_what_is_listed() -> None:
     found = {
         (begin, end, port)
         for begin, source in PLACES.items()
@@ -135,7 +135,7 @@ def test_everybody_reaches_what_is_listed_and_nothing_else() -> None:
     assert found == ALLOWED
 
 
-def test_workers_reach_nothing_that_downloads_may_not_go_to() -> None:
+def test_workers_reach_no_forbidden_address() -> None:
     for block in FORBIDDEN:
         first = Place(address=str(block.network.network_address))
         last = Place(address=str(block.network.broadcast_address))

@@ -6,17 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from receiver.api.query_params import MAX_WAIT_S
-from receiver.demo.seaweedfs import EmbeddedS3
-from receiver.sandbox import SandboxServer
 from receiver.settings import CallbackSettings, DownloadSettings
 from tests.callbacks.test_callbacks import completed, running_job, signed
-from tests.support.live import Live, started
+from tests.support.live import Live, Start
 from tests.support.proxies import DEPLOY, INTERNAL, PROGRAMS, PUBLIC, Front, before, nobody
 from tests.support.recorder import CallbackReceiver
 
@@ -36,20 +33,14 @@ class Fronted:
 
 @pytest.fixture(scope="module", params=PROGRAMS)
 def fronted(
-    request: pytest.FixtureRequest,
-    s3_server: EmbeddedS3,
-    sandbox: SandboxServer,
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, start_shared: Start, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Fronted]:
-    name = request.param
-    settings: dict[str, Any] = {"api_tokens": [f"tests:admin:{TOKEN}"], "trusted_proxies": ["127.0.0.1"]}
-    folder = tmp_path_factory.mktemp(f"{name}-service")
-    with started(s3_server, folder, sandbox=sandbox, work=False, **settings) as live:
-        live.http.headers.update(BEARER)
-        port = urlsplit(live.url).port
-        assert port is not None
-        with before(name, tmp_path_factory.mktemp(name), port) as front:
-            yield Fronted(name, live, front)
+    name, folder = request.param, tmp_path_factory.mktemp(request.param)
+    settings = {"api_tokens": [f"tests:admin:{TOKEN}"], "trusted_proxies": ["127.0.0.1"]}
+    live = start_shared(folder / "data", work=False, **settings)
+    live.http.headers.update(BEARER)
+    with before(name, folder, urlsplit(live.url).port or 0) as front:
+        yield Fronted(name, live, front)
 
 
 def path_of(live: Live, job_id: str) -> str:
@@ -67,7 +58,7 @@ def test_a_signed_callback_comes_through_byte_for_byte(fronted: Fronted) -> None
     assert (delivery.body, delivery.signature) == (body, "valid")
 
 
-def test_the_largest_callback_comes_through_and_a_larger_one_does_not(fronted: Fronted) -> None:
+def test_callbacks_come_through_up_to_the_limit(fronted: Fronted) -> None:
     live, front = fronted.live, fronted.front
     most = CallbackSettings().max_bytes
     job_id = running_job(live, "theirs-large")
@@ -175,7 +166,7 @@ def test_strangers_do_not_reach_the_api(name: str, tmp_path: Path) -> None:
         assert receiver.none_left()
 
 
-def test_nginx_waits_longer_than_a_request_may_and_takes_as_much() -> None:
+def test_nginx_has_the_limits_of_the_service() -> None:
     text = (DEPLOY / "nginx.conf").read_text()
     (patience,) = re.findall(r"proxy_read_timeout (\d+)s;", text)
     assert int(patience) > MAX_WAIT_S

@@ -61,9 +61,7 @@ def test_seaweedfs_takes_the_keys_and_shows_only_s3(archive: Archive) -> None:
     assert len(beyond) == 2
 
 
-def test_compose_makes_pictures_with_the_sandbox(
-    archive: Archive, postgres: Postgres, postgres_url: str
-) -> None:
+def test_compose_works_with_the_sandbox(archive: Archive, postgres: Postgres, postgres_url: str) -> None:
     folder, port, sandbox = archive.keys / "darkroom", free_port(), free_port()
     url = f"http://127.0.0.1:{port}"
     with closing(psycopg.connect(postgres.url(), autocommit=True)) as connection:

@@ -46,7 +46,7 @@ def test_the_runner_measures_and_writes_what_it_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("capacity", [1.25, 2])
-def test_a_backlog_takes_the_spare_capacity_to_work_off(capacity: float) -> None:
+def test_a_backlog_needs_spare_capacity(capacity: float) -> None:
     found = recovery(Outage("workers", HOUR, capacity))
     assert found.recovered == pytest.approx(HOUR / (capacity - 1), rel=0.1)
     assert (found.tries, found.too_old) == (0, 0)

@@ -53,7 +53,7 @@ def page(live: Live) -> str:
 
 
 @pytest.mark.smoke
-def test_every_operation_stands_on_it_with_all_that_it_takes_and_answers(live: Live, page: str) -> None:
+def test_every_operation_stands_on_it_whole(live: Live, page: str) -> None:
     parts = by_id(parsed(page))
     for at, operation in operations(document(live)):
         told = words(parts[operation["operationId"]])
@@ -114,7 +114,7 @@ def test_its_links_lead_somewhere(live: Live, page: str) -> None:
             assert live.http.get(link).status_code == 200, link
 
 
-def test_a_browser_may_fetch_its_stylesheet_and_nothing_else(live: Live, page: str) -> None:
+def test_a_browser_may_only_fetch_its_stylesheet(live: Live, page: str) -> None:
     answer = live.http.get("/docs")
     assert answer.headers["content-security-policy"] == POLICY
     assert live.http.get("/docs.css").headers["content-type"] == "text/css; charset=utf-8"
@@ -136,7 +136,7 @@ def test_it_asks_for_no_token_and_tells_none(start: Start) -> None:
 
 
 @pytest.mark.smoke
-def test_whatever_the_document_says_is_shown_and_not_obeyed(live: Live) -> None:
+def test_whatever_the_document_says_is_only_shown(live: Live) -> None:
     evil = "</code><script>alert(1)</script>"
     told = copy.deepcopy(document(live))
     told["info"]["description"] = evil

@@ -61,7 +61,7 @@ def test_a_sqlite_ledger_is_backed_up_and_restored(start: Start, tmp_path: Path)
     assert "Every accepted job is accounted for" in bash(again, tmp_path, "darkroom status")
 
 
-def test_a_job_that_was_running_is_archived_again_with_the_same_image(start: Start, tmp_path: Path) -> None:
+def test_a_running_job_is_archived_again_the_same(start: Start, tmp_path: Path) -> None:
     need("sqlite3", "--version")
     clock = Movable(system_clock)
     live = start(tmp_path / "data", clock=clock)
@@ -77,9 +77,7 @@ def test_a_job_that_was_running_is_archived_again_with_the_same_image(start: Sta
 
 
 @pytest.mark.parametrize(("body", "taken"), [(IMAGEN, 0), (ULTRA, 1)], ids=["apiframe", "api-in-one"])
-def test_a_job_that_was_queued_is_sent_again(
-    start: Start, tmp_path: Path, body: dict[str, Any], taken: int
-) -> None:
+def test_a_queued_job_is_sent_again(start: Start, tmp_path: Path, body: dict[str, Any], taken: int) -> None:
     need("sqlite3", "--version")
     idle = start(tmp_path / "data", work=False)
     job = idle.submit(body)["id"]
@@ -95,9 +93,7 @@ def test_a_job_that_was_queued_is_sent_again(
         assert after["error"]["code"] == "submission_unconfirmed"
 
 
-def test_a_postgresql_ledger_is_dumped_and_restored(
-    postgres: Postgres, postgres_url: str, tmp_path: Path
-) -> None:
+def test_a_postgresql_ledger_is_restored(postgres: Postgres, postgres_url: str, tmp_path: Path) -> None:
     database = Database.open(postgres_url)
     add(Ledger(database, system_clock), "a-job")
     database.close()

@@ -39,7 +39,7 @@ def example(topic: str, text: str) -> str:
     return str(found[0])
 
 
-def test_the_readme_is_short_and_every_example_in_it_is_run() -> None:
+def test_the_readme_is_short_and_its_examples_are_run() -> None:
     assert len(TEXT.splitlines()) <= 260
     ours = Path(__file__).read_text(encoding="utf-8")
     marks = re.findall(r"^<!-- ((?:run|settings|shape).*) -->$", TEXT, re.MULTILINE)
@@ -167,9 +167,7 @@ def test_commands_find_images(live: Live, tmp_path: Path, menu: dict[str, Any]) 
     assert (tmp_path / "pictures" / f"{menu['id']}.png").exists()
 
 
-def test_links_give_a_part_a_named_file_and_a_thumbnail(
-    live: Live, tmp_path: Path, menu: dict[str, Any]
-) -> None:
+def test_links_give_a_part_a_file_and_a_thumbnail(live: Live, tmp_path: Path, menu: dict[str, Any]) -> None:
     need("curl", "--version")
     bash(live, tmp_path, UUID.sub(menu["job_id"], example("images", "curl -OJ")))
     (image,) = tmp_path.glob("a-photorealistic-bowl-of-ramen-*-0.png")

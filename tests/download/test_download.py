@@ -101,9 +101,7 @@ def test_error_of_the_caller_is_passed_on(serve: Serve) -> None:
         (ImageUnavailable, [408, 425, 429, 500, 503, 204, 206, 302, 304]),
     ],
 )
-def test_status_decides_whether_the_link_is_dead(
-    serve: Serve, error: type[DarkroomError], statuses: list[int]
-) -> None:
+def test_status_tells_a_dead_link(serve: Serve, error: type[DarkroomError], statuses: list[int]) -> None:
     for status in statuses:
         server = serve({"/a.png": reply(status=f"{status} Told")})
         told = rf"^127\.0\.0\.1:{server.port}/a\.png returned HTTP {status}\.$"
@@ -162,7 +160,7 @@ def test_unannounced_size_over_the_limit_is_cut_off(serve: Serve) -> None:
     failure(downloader, f"{server.url}/a.png", ImageTooLarge, "DARKROOM_DOWNLOAD__MAX_BYTES")
 
 
-def test_limits_themselves_are_allowed_and_no_pixel_more(serve: Serve) -> None:
+def test_limits_are_allowed_and_no_pixel_more(serve: Serve) -> None:
     server = serve({"/a.png": reply(PNG, Content_Encoding="identity")})
     limits = replace(POLICY, max_bytes=len(PNG), max_pixels=64 * 48)
     fetched(Downloader(limits), f"{server.url}/a.png")

@@ -114,7 +114,7 @@ def test_only_checked_address_is_connected_to(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("answers", [["127.0.0.3", "127.0.0.1"], [*["::1"] * 5, "127.0.0.1"]])
-def test_next_address_is_tried_and_both_families_in_turn(serve: Serve, answers: list[str]) -> None:
+def test_addresses_of_both_families_are_tried(serve: Serve, answers: list[str]) -> None:
     server = serve({"/a.png": reply(PNG)})
     policy = replace(POLICY, allow_networks=(ip_network("127.0.0.0/8"), ip_network("::1/128")))
     downloader = Downloader(policy, resolve=names({"images.example": answers}))

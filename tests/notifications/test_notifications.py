@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from receiver.sandbox import SandboxServer
 from receiver.schemas.notification import Message
 from tests.api.test_openapi import closed, document, held_to
 from tests.docs.test_readme import example
-from tests.support.live import IMAGEN, ULTRA, Live, Start, started
+from tests.support.live import IMAGEN, ULTRA, Live, Start
 from tests.support.notifications import SECRET, Application, Told
 from tests.support.processes import environment, free_port, serving
 from tests.support.recorder import Answer
@@ -29,12 +28,8 @@ NOTIFY = {"secrets": [SECRET], "allow_networks": ["127.0.0.0/8"]}
 
 
 @pytest.fixture(scope="module")
-def notifying(
-    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Live]:
-    folder = tmp_path_factory.mktemp("notifying")
-    with started(s3_server, folder, sandbox=sandbox, notify=NOTIFY) as live:
-        yield live
+def notifying(start_shared: Start) -> Live:
+    return start_shared(notify=NOTIFY)
 
 
 def listed(live: Live, **query: Any) -> list[dict[str, Any]]:
@@ -153,7 +148,7 @@ def test_loopback_is_refused_unless_it_is_allowed(live: Live) -> None:
     assert "DARKROOM_NOTIFY__ALLOW_NETWORKS" in answer.json()["detail"]
 
 
-def test_what_is_given_up_is_seen_and_replayed_by_command(notifying: Live, tmp_path: Path) -> None:
+def test_what_is_given_up_is_replayed_by_command(notifying: Live, tmp_path: Path) -> None:
     with Application(*[Answer(410)] * 3) as app:
         ids = [notifying.make(IMAGEN, notify_url=app.url)["id"] for _ in range(3)]
         gone = [settled(notifying, job_id, "given_up")["id"] for job_id in ids]
@@ -202,7 +197,7 @@ def test_lists_are_paged_by_key(notifying: Live) -> None:
     assert notifying.http.get("/v1/notifications", params={"cursor": "x"}).status_code == 422
 
 
-def test_a_service_that_is_killed_after_it_sent_sends_it_again(
+def test_a_service_killed_after_it_sent_sends_again(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     never, told = threading.Event(), list[Told]()

@@ -40,7 +40,7 @@ SPELLINGS = (
 """Of one host. The last dot is one that international names may have."""
 
 
-def test_a_notification_says_what_became_of_the_job_and_is_signed(tmp_path: Path) -> None:
+def test_a_notification_tells_the_outcome_signed(tmp_path: Path) -> None:
     with Application() as app, desk(tmp_path) as at:
         job = at.rest(app.url)
         told = app.next()
@@ -56,7 +56,7 @@ def test_a_notification_says_what_became_of_the_job_and_is_signed(tmp_path: Path
     assert told.headers["content-type"] == "application/json"
 
 
-def test_every_secret_signs_so_that_one_can_take_the_others_place(tmp_path: Path) -> None:
+def test_every_secret_signs(tmp_path: Path) -> None:
     old, new = new_webhook_secret(), f"whsec_{base64.b64encode(random.token_bytes(24)).decode()}"
     with Application() as app, desk(tmp_path, secrets=[old, new]) as at:
         at.rest(app.url)
@@ -64,7 +64,7 @@ def test_every_secret_signs_so_that_one_can_take_the_others_place(tmp_path: Path
     assert told.verified(old) == told.verified(new)
 
 
-def test_the_schedule_is_the_one_of_the_standard_and_jitter_is_only_added() -> None:
+def test_the_schedule_is_the_standards_plus_jitter() -> None:
     assert Timing().notify == STANDARD_SCHEDULE
     for attempts, wait in enumerate(STANDARD_SCHEDULE):
         waits = [Timing().notify_wait(attempts) for _ in range(50)]
@@ -114,7 +114,7 @@ def test_a_receiver_gets_all_after_an_outage_in_order(tmp_path: Path) -> None:
     assert statuses[1] == ("archived", None)
 
 
-def test_it_is_given_up_after_the_last_try_and_can_be_replayed(tmp_path: Path) -> None:
+def test_it_is_given_up_at_last_and_can_be_replayed(tmp_path: Path) -> None:
     with Application(*[Answer(500)] * len(STANDARD_SCHEDULE)) as app, desk(tmp_path) as at:
         job = at.rest(app.url)
         for times, wait_s in enumerate((*STANDARD_SCHEDULE[1:], 0), start=1):
@@ -176,7 +176,7 @@ def test_an_authority_has_one_spelling(url: str, authority: str) -> None:
     assert authority_of(url) == authority
 
 
-def test_a_sender_goes_on_after_a_fault_that_nobody_foresaw(tmp_path: Path) -> None:
+def test_a_sender_goes_on_after_any_fault(tmp_path: Path) -> None:
     nothing: Any = None
     broken = replace(EXACT, notify=nothing)  # a fault of ours: no wait can be had from it
     with Application(Answer(500)) as app, desk(tmp_path, concurrency=1, timing=broken) as at:
@@ -214,7 +214,7 @@ def test_what_an_answer_means(tmp_path: Path, answer: Answer, code: str, again_s
     assert str(answer.status) in one.message
 
 
-def test_any_2xx_will_do_however_large_or_broken_its_body(tmp_path: Path) -> None:
+def test_any_2xx_will_do_whatever_its_body(tmp_path: Path) -> None:
     with Application(Answer(200, body=b"x" * 5_000_000), Answer(201)) as app, desk(tmp_path) as at:
         at.delivered(at.rest(app.url))
         at.delivered(at.rest(app.url))
@@ -223,7 +223,7 @@ def test_any_2xx_will_do_however_large_or_broken_its_body(tmp_path: Path) -> Non
         at.delivered(at.rest(serve({"/": cut}).url + "/"))
 
 
-def test_a_receiver_that_breaks_off_or_speaks_no_http_is_tried_again(tmp_path: Path) -> None:
+def test_a_receiver_without_an_answer_is_tried_again(tmp_path: Path) -> None:
     scripts: dict[str, Script | bytes] = {"/reset": lambda sock: sock.close(), "/endless": _endless}
     scripts |= {"/noise": b"\x00\xff not HTTP\r\n\r\n", "/png": PNG}
     with serving() as serve, desk(tmp_path, timeout_s=5) as at:
@@ -238,7 +238,7 @@ def _endless(sock: socket.socket) -> None:
         sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
 
 
-def test_a_slow_receiver_is_left_after_its_time_and_holds_up_nobody_else(tmp_path: Path) -> None:
+def test_a_slow_receiver_holds_up_nobody_else(tmp_path: Path) -> None:
     never = threading.Event()
     slow, well = Application(*[Answer(until=never)] * 100), Application()
     with slow, well, desk(tmp_path, timeout_s=1.5) as at:
@@ -254,7 +254,7 @@ def test_a_slow_receiver_is_left_after_its_time_and_holds_up_nobody_else(tmp_pat
         never.set()
 
 
-def test_what_was_sent_and_not_noted_is_sent_again_under_its_id(tmp_path: Path) -> None:
+def test_what_was_sent_and_not_noted_is_sent_again(tmp_path: Path) -> None:
     """A sender that dies between the two loses its lease; what it sent is sent once more."""
     with Application() as app, desk(tmp_path, start=False) as at:
         job = at.rest(app.url)
@@ -339,7 +339,7 @@ def test_tls_is_checked_against_the_name() -> None:
         assert server.heads[0].startswith("POST /hook HTTP/1.1\r\nHost: images.example:")
 
 
-def test_a_desk_that_stops_gives_back_what_it_has_not_sent(tmp_path: Path) -> None:
+def test_a_stop_gives_back_what_was_not_sent(tmp_path: Path) -> None:
     until = threading.Event()
     with Application(Answer(until=until)) as app:
         with desk(tmp_path, timeout_s=60, patience_s=0.05) as at:
@@ -352,7 +352,7 @@ def test_a_desk_that_stops_gives_back_what_it_has_not_sent(tmp_path: Path) -> No
         until.set()
 
 
-def test_only_a_finished_job_that_asked_for_it_wakes_the_notifier(tmp_path: Path) -> None:
+def test_only_a_finished_job_wakes_the_notifier(tmp_path: Path) -> None:
     with desk(tmp_path, start=False) as at:
         database = at.notifications._database
         subscriptions = Subscriptions(Events(database), at.metrics, most=9, most_each=9)

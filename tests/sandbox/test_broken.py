@@ -14,9 +14,7 @@ def link_of(sandbox: SandboxServer, job_id: str) -> str:
     return link
 
 
-def test_cut_answer_takes_the_job_all_the_same(
-    sandbox: SandboxServer, client: httpx.Client, one: httpx.Client
-) -> None:
+def test_cut_answer_takes_the_job(sandbox: SandboxServer, client: httpx.Client, one: httpx.Client) -> None:
     headers = {"idempotency-key": "cut", "x-sandbox-fault": "cut_answer"}
     with client.stream("POST", "/v2/images/generate", headers=headers, json={"model": "x"}) as refused:
         assert refused.status_code == 400
@@ -54,9 +52,7 @@ def test_changes_mind(sandbox: SandboxServer, client: httpx.Client, receiver: Ca
     assert receiver.none_left()
 
 
-def test_changes_mind_for_the_better(
-    sandbox: SandboxServer, one: httpx.Client, receiver: CallbackReceiver
-) -> None:
+def test_changes_mind_again(sandbox: SandboxServer, one: httpx.Client, receiver: CallbackReceiver) -> None:
     wish = {"fault": "failed+changes_mind", "delay_s": 0.05}
     task_id = take_one(one, callback_url=receiver.url, sandbox=wish)
     assert [receiver.next().json["data"]["status"] for _ in range(2)] == ["failed", "completed"]

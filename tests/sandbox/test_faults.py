@@ -64,9 +64,7 @@ def test_late_jobs_are_done_before_the_callback(receiver: CallbackReceiver) -> N
     assert receiver.none_left()
 
 
-def test_duplicates_follow_each_other(
-    sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver
-) -> None:
+def test_duplicates_in_turn(sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver) -> None:
     sandbox.wait(spoil(client, "duplicate", receiver.url, times=3))
     assert len({receiver.next().body for _ in range(3)}) == 1
     assert receiver.none_left()
@@ -78,7 +76,7 @@ def test_duplicates_can_come_in_the_same_instant(sandbox: SandboxServer, client:
     assert [call.status for call in job.callbacks] == [200] * 5
 
 
-def test_out_of_order_sends_progress_last(
+def test_out_of_order_progress(
     sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver
 ) -> None:
     sandbox.wait(spoil(client, "out_of_order", receiver.url))
@@ -125,7 +123,7 @@ def test_big_callback(
     assert call.json["status"] == "COMPLETED"
 
 
-def test_evil_url_is_in_the_callback_only(
+def test_evil_url_in_callbacks(
     sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver
 ) -> None:
     job_id = spoil(client, "evil_url", receiver.url, url="http://169.254.169.254/x.png")
@@ -170,7 +168,7 @@ def test_lost_answer_takes_the_job_all_the_same(sandbox: SandboxServer, client: 
     assert [job.id for job in sandbox.jobs() if job.idempotency_key == "lost"] == [job_id]
 
 
-def test_lost_answers_without_idempotency_make_two_jobs(sandbox: SandboxServer, one: httpx.Client) -> None:
+def test_lost_answers_without_a_key_make_two_jobs(sandbox: SandboxServer, one: httpx.Client) -> None:
     before = len(sandbox.jobs())
     with pytest.raises(httpx.RemoteProtocolError):
         ask_one(one, sandbox="lost_answer")
@@ -201,9 +199,7 @@ def test_html_image(sandbox: SandboxServer, client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_expired_links_are_renewed_by_a_poll(
-    sandbox: SandboxServer, client: httpx.Client, status: int
-) -> None:
+def test_polls_renew_expired_links(sandbox: SandboxServer, client: httpx.Client, status: int) -> None:
     job_id = spoil(client, "expired_link", status=status)
     (first,) = sandbox.wait(job_id).images
     assert client.get(f"/v2/jobs/{job_id}").json()["result"] == {"images": [first]}
@@ -255,9 +251,7 @@ def test_single_use_link(sandbox: SandboxServer, client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 30_000, 30_001, 1_048_576, 3_333_333, 2 * 1_048_600])
-def test_bytes_gives_valid_images_of_that_size(
-    sandbox: SandboxServer, client: httpx.Client, size: int
-) -> None:
+def test_bytes_gives_images_of_that_size(sandbox: SandboxServer, client: httpx.Client, size: int) -> None:
     job_id = spoil(client, "bytes", bytes=size)
     image = get(sandbox.wait(job_id).images[0])
     plain = len(sandbox.image_bytes(spoil(client, "no_callback")))

@@ -186,15 +186,30 @@ def live(
         yield running
 
 
-@pytest.fixture
-def start(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> Iterator[Start]:
-    """Start services with settings of one's own; they stop at the end of the test."""
+@contextmanager
+def starting(s3: EmbeddedS3, sandbox: SandboxServer, own: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def begin(folder: Path | None = None, **overrides: Any) -> Live:
             overrides.setdefault("sandbox", sandbox)
-            return stack.enter_context(started(s3_server, folder or tmp_path, **overrides))
+            return stack.enter_context(started(s3, folder or own, **overrides))
 
+        yield begin
+
+
+@pytest.fixture
+def start(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> Iterator[Start]:
+    """Start services with settings of one's own; they stop at the end of the test."""
+    with starting(s3_server, sandbox, tmp_path) as begin:
+        yield begin
+
+
+@pytest.fixture(scope="module")
+def start_shared(
+    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Start]:
+    """Start a service for all tests of a file."""
+    with starting(s3_server, sandbox, tmp_path_factory.mktemp("shared")) as begin:
         yield begin
 
 

@@ -13,9 +13,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
 from receiver.cache import TtlCache
-from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.jobs.metrics import from_ledger, from_pauses, from_results
-from receiver.sandbox import SandboxServer
 from receiver.schedule import system_clock
 from receiver.telemetry.metric_list import METRICS
 from receiver.telemetry.metrics import Metrics
@@ -25,7 +23,7 @@ from storage.ledger.ledger import Ledger
 from storage.models import Status
 from tests.callbacks.test_callbacks import completed, signed
 from tests.support.ledgers import Clock, offer, running
-from tests.support.live import FAST, IMAGEN, ULTRA, Live, Start, started
+from tests.support.live import FAST, IMAGEN, ULTRA, Live, Start
 from tests.support.running import ROOT
 
 NAMES = {metric.name for metric in METRICS}
@@ -98,36 +96,34 @@ def test_a_gateway_not_configured_becomes_unknown() -> None:
 
 
 @pytest.fixture(scope="module")
-def used(
-    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Live, list[str]]]:
+def used(start_shared: Start) -> tuple[Live, list[str]]:
     """A service after a run with everything in it, and the words that its metrics must not hold."""
-    with started(s3_server, tmp_path_factory.mktemp("used"), sandbox=sandbox) as live:
-        done = live.make(IMAGEN)
-        missed = live.make(IMAGEN, fault="expired_link")
-        failed = live.make(ULTRA, fault={"fault": "failed", "message": "sk-live-in-a-message"})
-        assert [done["status"], missed["status"], failed["status"]] == ["archived", "archived", "failed"]
-        url = live.callback_url(done["id"])
-        token = url.rpartition("/")[2]
-        body = completed("somebody-elses-job")
-        for path in (
-            "/callbacks/apiframe/guessed-token",
-            "/callbacks/no-such-gateway/x.y.z",
-            f"/callbacks/api-in-one/{token}",
-            f"/callbacks/%22%7D%0Adarkroom_jobs%20666/{token}",
-            "/callbacks/apiframe/",
-        ):
-            assert httpx.post(live.url + path, content=body).status_code == 401
-        assert httpx.post(url, content=body, headers=signed(body, b"afk_other")).status_code == 401
-        assert httpx.post(url, content=body, headers=signed(body)).status_code == 409
-        assert live.http.get("/no/such/path-xyzzy").status_code == 404
-        assert live.http.request("PROPFIND", "/v1/status").status_code == 405
-        key = (live.settings.data_dir / "secret-key").read_text().strip()
-        yield live, [
-            "afk_sandbox", "aio_sandbox", "sk-live", key, token, token.split(".")[0], "guessed-token",
-            "x.y.z", done["id"], missed["id"], failed["id"], done["gateway_job_id"], "no-such-gateway",
-            "xyzzy", "darkroom_jobs 666", "PROPFIND", "somebody-elses", "127.0.0.1", "http:",
-        ]  # fmt: skip
+    live = start_shared()
+    done = live.make(IMAGEN)
+    missed = live.make(IMAGEN, fault="expired_link")
+    failed = live.make(ULTRA, fault={"fault": "failed", "message": "sk-live-in-a-message"})
+    assert [done["status"], missed["status"], failed["status"]] == ["archived", "archived", "failed"]
+    url = live.callback_url(done["id"])
+    token = url.rpartition("/")[2]
+    body = completed("somebody-elses-job")
+    for path in (
+        "/callbacks/apiframe/guessed-token",
+        "/callbacks/no-such-gateway/x.y.z",
+        f"/callbacks/api-in-one/{token}",
+        f"/callbacks/%22%7D%0Adarkroom_jobs%20666/{token}",
+        "/callbacks/apiframe/",
+    ):
+        assert httpx.post(live.url + path, content=body).status_code == 401
+    assert httpx.post(url, content=body, headers=signed(body, b"afk_other")).status_code == 401
+    assert httpx.post(url, content=body, headers=signed(body)).status_code == 409
+    assert live.http.get("/no/such/path-xyzzy").status_code == 404
+    assert live.http.request("PROPFIND", "/v1/status").status_code == 405
+    key = (live.settings.data_dir / "secret-key").read_text().strip()
+    return live, [
+        "afk_sandbox", "aio_sandbox", "sk-live", key, token, token.split(".")[0], "guessed-token",
+        "x.y.z", done["id"], missed["id"], failed["id"], done["gateway_job_id"], "no-such-gateway",
+        "xyzzy", "darkroom_jobs 666", "PROPFIND", "somebody-elses", "127.0.0.1", "http:",
+    ]  # fmt: skip
 
 
 def test_every_line_of_the_page_is_on_the_list(used: tuple[Live, list[str]]) -> None:
@@ -211,7 +207,7 @@ def test_jobs_are_counted_where_they_are_and_move(used: tuple[Live, list[str]]) 
     assert (value(shown, "darkroom_step_seconds_count", status="ready") or 0) >= 2
 
 
-def test_requests_are_counted_by_route_and_never_by_path(used: tuple[Live, list[str]]) -> None:
+def test_requests_are_counted_by_route_not_by_path(used: tuple[Live, list[str]]) -> None:
     shown = page(used[0])
 
     def requests(route: str, method: str, status: int) -> float | None:

@@ -12,15 +12,13 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 
-from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
 from receiver.http.bucket_threads import AT_ONCE, BucketThreads
 from receiver.http.limits import LARGE
 from receiver.resources import Factories
-from receiver.sandbox import SandboxServer
 from storage.archive.object_store import ObjectStore, ObjectStream
 from tests.callbacks.test_callbacks import completed, signed
-from tests.support.live import IMAGEN, ULTRA, Live, started
+from tests.support.live import IMAGEN, ULTRA, Live, Start
 
 ASKING = 60
 """More than the threads that the HTTP edge has for everything else, of which there are 40."""
@@ -71,15 +69,12 @@ class Made:
 
 
 @pytest.fixture(scope="module")
-def made(
-    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Made]:
-    factories = Factories(store=Hanging.connect)
-    with started(s3_server, tmp_path_factory.mktemp("hanging"), sandbox=sandbox, factories=factories) as live:
-        job = live.make(IMAGEN)
-        output_id = job["outputs"][0]
-        assert live.http.get(f"/v1/outputs/{output_id}/thumbnail").status_code == 200
-        yield Made(live, job["id"], output_id)
+def made(start_shared: Start) -> Made:
+    live = start_shared(factories=Factories(store=Hanging.connect))
+    job = live.make(IMAGEN)
+    output_id = job["outputs"][0]
+    assert live.http.get(f"/v1/outputs/{output_id}/thumbnail").status_code == 200
+    return Made(live, job["id"], output_id)
 
 
 def paths(output_id: str, where: str) -> list[str]:

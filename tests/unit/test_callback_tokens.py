@@ -69,7 +69,7 @@ def test_any_added_or_missing_character_is_refused(data: st.DataObject) -> None:
 @example("é.é.é")
 @example("x.x." + "\n")
 @example(f"x.{'_' * 200}.x")
-def test_hostile_tokens_are_bad_tokens_and_nothing_else(token: str) -> None:
+def test_hostile_tokens_are_bad_tokens(token: str) -> None:
     assert reason(lambda: tokens().read(token, "apiframe")) == ("forged" if token else "missing")
 
 
@@ -89,7 +89,7 @@ def test_a_token_is_an_ordinary_itsdangerous_token() -> None:
 @pytest.mark.parametrize(
     "payload", [[], ["apiframe"], ["apiframe", 7], ["apiframe", JOB, ""], {"apiframe": JOB}, "x", 7]
 )
-def test_a_true_signature_over_something_else_is_refused(payload: object) -> None:
+def test_a_signature_over_something_else_is_refused(payload: object) -> None:
     signed = plain("first key", SALT).dumps(payload)
     assert reason(lambda: tokens().read(signed, "apiframe")) == "forged"
 

@@ -85,9 +85,7 @@ HOSTILE = st.text(
 
 
 @given(prompt=HOSTILE, tag=HOSTILE, model=HOSTILE, key=HOSTILE, seed=HOSTILE, job=HOSTILE)
-def test_no_output_gets_a_name_out_of_its_folder(
-    prompt: str, tag: str, model: str, key: str, seed: str, job: str
-) -> None:
+def test_no_name_leaves_its_folder(prompt: str, tag: str, model: str, key: str, seed: str, job: str) -> None:
     rest = {"model": model, "key": key, "seed": seed, "job_id": job, "stored_at": job}
     hostile = OUTPUT.model_copy(update={"prompt": prompt, "tags": {"campaign": tag}, **rest})
     for template in (EVERYTHING, "{prompt}", "{tag.campaign}/{model}.{ext}", ".{seed}. ", "x{ext}"):

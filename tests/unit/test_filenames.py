@@ -48,7 +48,7 @@ def named(prompt: str, output: Output = OUTPUT) -> FileName:
         ("𠀀" * 5000, "𠀀" * 30, "image"),
     ],
 )
-def test_a_name_says_the_prompts_beginning_in_its_own_script(prompt: str, name: str, plain: str) -> None:
+def test_a_name_is_the_prompts_beginning_in_its_script(prompt: str, name: str, plain: str) -> None:
     assert named(prompt) == FileName(f"{name}-39ac8954-1.png", f"{plain}-39ac8954-1.png")
 
 

@@ -33,7 +33,7 @@ def test_every_dialect_has_a_sample() -> None:
         assert f"callback_{dialect.name.replace('-', '_')}" in cases("api_in_one")
 
 
-def test_a_submission_says_everything_in_the_gateways_words() -> None:
+def test_a_submission_has_the_gateways_words() -> None:
     request = submitted(
         CALLBACK,
         aspect_ratio="4:3",
@@ -105,9 +105,7 @@ def test_what_the_gateway_would_refuse_is_named(request_fields: dict[str, Any], 
         ({"model": "brand-new"}, None),
     ],
 )
-def test_the_cost_is_estimated_by_the_published_prices(
-    request_fields: dict[str, Any], cost: float | None
-) -> None:
+def test_costs_follow_the_published_prices(request_fields: dict[str, Any], cost: float | None) -> None:
     assert GATEWAY.estimate(asked(**request_fields)) == cost
 
 

@@ -36,7 +36,7 @@ def test_samples(case: str) -> None:
     check(load("apiframe", case), GATEWAY)
 
 
-def test_a_submission_says_everything_in_apiframes_words() -> None:
+def test_a_submission_has_apiframes_words() -> None:
     job = a_job(aspect_ratio="16:9", params={"image_size": "2K", "sandbox": {"fault": "late"}})
     request = GATEWAY.submit_request(job, CALLBACK)
     assert (request.method, str(request.url)) == ("POST", "https://api.apiframe.ai/v2/images/generate")

@@ -120,7 +120,7 @@ def test_what_is_too_long_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["p" * 501, "p" * 195])
-def test_a_prefix_that_leaves_too_little_room_is_refused(prefix: str) -> None:
+def test_a_prefix_must_leave_room(prefix: str) -> None:
     with pytest.raises(ValueError, match="bytes"):
         Keys(prefix=prefix)
 

@@ -14,7 +14,7 @@ from receiver.errors import TooManyRequests
 from receiver.http.limits import LARGE, LargeBodies, Rate, address_key
 from receiver.schedule import system_clock
 from tests.callbacks.test_callbacks import completed, running_job, signed
-from tests.support.live import IMAGEN, Live, Movable, Start, started
+from tests.support.live import IMAGEN, Live, Movable, Start
 from tests.telemetry.test_metrics import value
 
 NOON = 1_795_348_800_000
@@ -110,15 +110,10 @@ def clock() -> Movable:
 
 
 @pytest.fixture(scope="module")
-def limited(
-    s3_server: Any, sandbox: Any, tmp_path_factory: pytest.TempPathFactory, clock: Movable
-) -> Iterator[Live]:
+def limited(start_shared: Start, clock: Movable) -> Live:
     limits = {"api_token": 5, "bad_tokens": 4, "callback_token": 6, "body_timeout": 0.5}
-    with started(
-        s3_server, tmp_path_factory.mktemp("limited"), sandbox=sandbox, work=False, clock=clock,
-        api_tokens=TOKENS, limits=limits, trusted_proxies=["127.0.0.0/8"],
-    ) as running:  # fmt: skip
-        yield running
+    trusted = ["127.0.0.0/8"]
+    return start_shared(work=False, clock=clock, api_tokens=TOKENS, limits=limits, trusted_proxies=trusted)
 
 
 @pytest.fixture(autouse=True)
@@ -305,9 +300,7 @@ def test_an_open_api_is_not_limited(start: Start) -> None:
     assert live.http.get("/v1/status").status_code == 200
 
 
-def test_what_is_over_its_limit_is_counted_in_the_log(
-    limited: Live, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_refused_requests_are_counted_in_the_log(limited: Live, capfd: pytest.CaptureFixture[str]) -> None:
     marked = {"x-request-id": "flooding"}
     for _ in range(60):
         limited.http.post("/callbacks/apiframe/x.y.z", headers=marked)

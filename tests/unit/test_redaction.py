@@ -249,7 +249,7 @@ def test_what_is_not_json_becomes_text_without_secrets() -> None:
 
 
 @pytest.mark.parametrize("secret", ["", "short", "\\\\\\\\\\\\\\\\", "%5C%5C%5C%5C"])
-def test_what_is_too_short_to_be_a_secret_hides_nothing(secret: str) -> None:
+def test_what_is_too_short_for_a_secret_hides_nothing(secret: str) -> None:
     assert Redactor([secret]).text("a\\b short \\") == "a\\b short \\"
 
 

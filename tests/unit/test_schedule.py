@@ -6,7 +6,7 @@ from receiver.schedule import Timing
 @pytest.mark.parametrize(
     ("polls", "due"), [(0, 30), (1, 90), (2, 210), (3, 510), (4, 1110), (5, 2910), (6, 4710), (7, 6510)]
 )
-def test_where_a_callback_is_awaited_questions_grow_rare(polls: int, due: float) -> None:
+def test_polls_grow_rare_where_a_callback_is_expected(polls: int, due: float) -> None:
     assert Timing().poll_due(polls, callback_expected=True) == due
 
 
@@ -21,7 +21,7 @@ def test_an_outage_is_asked_after_ever_more_rarely() -> None:
     assert [timing.outage_wait(since) for since in (0, 1, 2, 4, 299, 9999)] == [1, 1, 2, 4, 299, 300]
 
 
-def test_where_none_can_come_they_go_from_two_seconds_to_ten() -> None:
+def test_polls_without_callbacks_go_from_2_s_to_10() -> None:
     timing = Timing()
     due = [timing.poll_due(polls, callback_expected=False) for polls in range(12)]
     waits = [later - earlier for earlier, later in zip([0, *due], due, strict=False)]
@@ -31,7 +31,7 @@ def test_where_none_can_come_they_go_from_two_seconds_to_ten() -> None:
 
 
 @pytest.mark.parametrize(("attempts", "least"), [(0, 1), (1, 2), (5, 32), (9, 300), (1000, 300)])
-def test_backoff_doubles_up_to_a_limit_and_jitter_is_only_added(attempts: int, least: float) -> None:
+def test_backoff_doubles_up_to_a_limit_and_adds_jitter(attempts: int, least: float) -> None:
     waits = [Timing().backoff(attempts) for _ in range(200)]
     assert min(waits) >= least
     assert max(waits) <= least * 1.1

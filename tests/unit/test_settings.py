@@ -87,7 +87,7 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ({"DARKROOM_TRUSTED_PROXIES": "the-proxy"}, "DARKROOM_TRUSTED_PROXIES"),
     ],
 )
-def test_half_configured_does_not_start(
+def test_half_settings_are_told(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], named: str
 ) -> None:
     with pytest.raises(SettingsError, match=named):
