@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.text import Text
 
-from receiver.cli import options
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import Column, out, print_json, print_table, say
+from receiver.cli.options import Gateway, Until, filter_by, option
 
 if TYPE_CHECKING:
     from receiver.schemas.usage import Spent, Usage
@@ -24,17 +24,14 @@ WIDEST = 30
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 By = Annotated[
-    Literal["gateway", "model", "day", "tag"] | None,
-    options.option("What to group by; by default the gateway."),
+    Literal["gateway", "model", "day", "tag"] | None, option("What to group by; by default the gateway.")
 ]
-TagName = Annotated[str | None, options.option("Group by this tag's values.", "NAME", "--tag")]
+TagName = Annotated[str | None, option("Group by this tag's values.", "NAME", "--tag")]
 Since = Annotated[
-    str | None,
-    options.filter_by("Jobs created then or later, such as 7d; by default the last 30 days.", "WHEN"),
+    str | None, filter_by("Jobs created then or later, such as 7d; by default the last 30 days.", "WHEN")
 ]
 Limit = Annotated[
-    int,
-    options.option("The most groups to show; days are all shown.", "N", min=1, max=1000, show_default=True),
+    int, option("The most groups to show; days are all shown.", "N", min=1, max=1000, show_default=True)
 ]
 
 
@@ -42,9 +39,9 @@ def usage(
     *,
     by: By = None,
     tag: TagName = None,
-    gateway: options.Gateway = None,
+    gateway: Gateway = None,
     since: Since = None,
-    until: options.Until = None,
+    until: Until = None,
     limit: Limit = 20,
     as_json: Json = False,
     connection: Connection,

@@ -20,20 +20,14 @@ def work(
 ) -> None:
     """Only work on jobs, beside `darkroom serve --no-work`, until Ctrl-C."""
     with exit_on_error():
+        from receiver.http.server import serve
+        from receiver.service import Role
         from receiver.settings import load
 
-        if port is not None:
-            _serve_health(port)
+        if port is None:
+            work_until_stopped(load())
             return
-        work_until_stopped(load())
-
-
-def _serve_health(port: int) -> None:
-    from receiver.http.server import serve
-    from receiver.service import Role
-    from receiver.settings import load
-
-    settings = load(port=port)
-    with listening(settings) as listener:
-        service = built(settings, Role.WORK)
-        serve(service, service.asgi(work=True), listener)
+        settings = load(port=port)
+        with listening(settings) as listener:
+            service = built(settings, Role.WORK)
+            serve(service, service.asgi(work=True), listener)

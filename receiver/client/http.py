@@ -41,13 +41,7 @@ class Http:
     """Requests to one Darkroom. Each method raises ApiError for an error response, else Unreachable."""
 
     def __init__(
-        self,
-        url: str,
-        token: str | None,
-        client: httpx.Client | None,
-        *,
-        timeout_s: float = 30,
-        page_size: int = 100,
+        self, url: str, token: str | None, client: httpx.Client | None, *, timeout_s: float, page_size: int
     ) -> None:
         self._timeout_s = timeout_s
         self._page_size = page_size

@@ -52,12 +52,7 @@ class Fetched:
 
 
 def fill(
-    bundle: Bundle,
-    darkroom: Darkroom,
-    outputs: Iterable[Output],
-    *,
-    jobs: int,
-    done: Callable[[Fetched], None],
+    bundle: Bundle, darkroom: Darkroom, found: Iterable[Output], *, jobs: int, done: Callable[[Fetched], None]
 ) -> None:
     """Write every output with its record into a bundle, and at the end a table of them all.
 
@@ -72,7 +67,7 @@ def fill(
         table = Path(folder) / MANIFEST
         with table.open("w", encoding="utf-8", newline="", errors="replace") as file:
             rows = CsvRows(file, more=("file", "record"))
-            for got in prefetched(fetch, _firsts(outputs), threads=jobs):
+            for got in prefetched(fetch, _firsts(found), threads=jobs):
                 image, record = _places(got.output)
                 if got.why is None:
                     bundle.put_image(image, got.path, got.output)
@@ -113,11 +108,9 @@ def _fetch(
     try:
         found = darkroom.record(output.id) if record else None
         darkroom.download(output, path.parent, on_bytes=on_bytes)
-    except ApiError as error:
-        if error.status in FATAL:
+    except (ApiError, Damaged) as error:
+        if isinstance(error, ApiError) and error.status in FATAL:
             raise
-        return Fetched(output, path, found, str(error))
-    except Damaged as error:
         return Fetched(output, path, found, str(error))
     return Fetched(output, path, found)
 

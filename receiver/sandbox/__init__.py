@@ -6,6 +6,6 @@ each other.
 
 from receiver.sandbox.config import Account, SandboxConfig
 from receiver.sandbox.jobs import CallbackSent, JobReport
-from receiver.sandbox.server import SandboxServer, sandbox_app
+from receiver.sandbox.server import SandboxServer
 
-__all__ = ["Account", "CallbackSent", "JobReport", "SandboxConfig", "SandboxServer", "sandbox_app"]
+__all__ = ["Account", "CallbackSent", "JobReport", "SandboxConfig", "SandboxServer"]

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from itertools import islice
 from typing import Any
 
 from starlette.requests import Request
@@ -105,7 +104,7 @@ async def page(request: Request, sandbox: Sandbox, account: Account) -> Response
         if place is None:
             return refuse(400, "Validation failed", details={"cursor": ["Invalid cursor"]})
         found = found[place:]
-    shown = list(islice(found, int(limit)))
+    shown = found[: int(limit)]
     more = len(found) > len(shown)
     return JSONResponse(
         {

@@ -97,12 +97,7 @@ class Canvas:
         self.image.paste(colour, (*corner, corner[0] + across, corner[1] + across), mask)
 
     def paint(
-        self,
-        outlines: Iterable[Outline],
-        *stops: RGB,
-        alpha: float = 1.0,
-        shadow: float = 0.0,
-        soft: float = 0.0,
+        self, outlines: Iterable[Outline], *stops: RGB, alpha: float = 1, shadow: float = 0, soft: float = 0
     ) -> None:
         """Fill outlines with a colour, or with a gradient over their height; a shadow falls around them."""
         sheet = Image.new("L", (self.image.width * FINER, self.image.height * FINER))

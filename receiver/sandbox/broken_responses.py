@@ -12,19 +12,16 @@ RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class Cut(Response):
-    """Sends the head and part of the body, then closes the connection; without `head`, nothing."""
+    """Sends the head and part of the body, then closes the connection; without `head`, nothing.
+
+    `length` is announced as Content-Length.
+    """
 
     def __init__(
-        self,
-        content: bytes = b"",
-        announced: int = 0,
-        *,
-        media_type: str,
-        status: int = 200,
-        head: bool = True,
+        self, content: bytes = b"", length: int = 0, *, media_type: str, status: int = 200, head: bool = True
     ) -> None:
         super().__init__(content, status, media_type=media_type)
-        self.headers["content-length"] = str(announced)
+        self.headers["content-length"] = str(length)
         self.head = head
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

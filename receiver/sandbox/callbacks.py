@@ -57,15 +57,11 @@ class CallbackSender:
         limits = httpx.Limits(max_connections=100, keepalive_expiry=2.0)
         self._client = httpx.AsyncClient(trust_env=False, timeout=config.callback_timeout_s, limits=limits)
 
-    async def once(self, job: SandboxJob, event: Event) -> None:
-        """Send a progress event, without retries."""
-        await self._attempt(job, event, 1)
-
     async def deliver(self, job: SandboxJob, event: Event) -> None:
         """Send the last callback, with retries until 2xx."""
         for attempt, delay in enumerate((0.0, *self._config.retry_delays_s), 1):
             await asyncio.sleep(delay)
-            delivered = await self._attempt(job, event, attempt)
+            delivered = await self.once(job, event, attempt)
             if delivered:
                 job.webhook_status = "delivered"
             job.told.set()
@@ -76,11 +72,8 @@ class CallbackSender:
             job.webhook_status = "failed"
             log.info("%s callback failed", job.id)
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.aclose()
-
-    async def _attempt(self, job: SandboxJob, event: Event, attempt: int) -> bool:
+    async def once(self, job: SandboxJob, event: Event, attempt: int = 1) -> bool:
+        """Send a callback, without retries; return whether it was delivered."""
         assert job.callback_url
         body = body_of(job, event, self._config)
         headers = headers_of(job, event, body, self._config)
@@ -96,3 +89,7 @@ class CallbackSender:
         host = urlsplit(job.callback_url).netloc
         log.info("%s callback %s to %s, attempt %d: %s", job.id, event, host, attempt, status or problem)
         return sent.delivered
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()

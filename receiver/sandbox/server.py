@@ -1,4 +1,4 @@
-"""Serve the sandbox: as an ASGI app, and as a server in a thread."""
+"""Serve the sandbox from a thread."""
 
 import asyncio
 import contextlib
@@ -23,11 +23,10 @@ from receiver.sandbox.images import image, pieces
 from receiver.sandbox.jobs import JobReport
 from receiver.sandbox.lifecycle import Sandbox
 
+HOST = "127.0.0.1"
 
-def sandbox_app(config: SandboxConfig | None = None) -> Starlette:
-    """Build the app. Its parts are at `app.state.sandbox`."""
-    sandbox = Sandbox(config or SandboxConfig())
 
+def _app(sandbox: Sandbox) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
@@ -89,27 +88,24 @@ class SandboxServer:
     the port is taken.
     """
 
-    def __init__(
-        self, config: SandboxConfig | None = None, *, port: int = 0, host: str = "127.0.0.1"
-    ) -> None:
+    def __init__(self, config: SandboxConfig | None = None, *, port: int = 0) -> None:
         self.config = config or SandboxConfig()
-        self.host, self.port = host, port
-        self._app = sandbox_app(self.config)
-        self.sandbox: Sandbox = self._app.state.sandbox
+        self.port = port
+        self.sandbox = Sandbox(self.config)
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def url(self) -> str:
         """The base URL: `http://127.0.0.1:PORT`."""
-        return f"http://{self.host}:{self.port}"
+        return f"http://{HOST}:{self.port}"
 
     def start(self) -> Self:
         """Start serving; return once it is ready."""
-        listener = socket.create_server((self.host, self.port))
+        listener = socket.create_server((HOST, self.port))
         self.port = listener.getsockname()[1]
         settings = uvicorn.Config(
-            self._app, http=_Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
+            _app(self.sandbox), http=_Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
             timeout_graceful_shutdown=1,
         )  # fmt: skip
         ready = threading.Event()
