@@ -156,7 +156,8 @@ class Submitter:
             job = replace(job, submission_at=self.context.clock())
         url = self.urls.make(job)
         request = gateway.submit_request(job, url)
-        # In the ledger before it is on the wire: after a crash we know that it may have been sent.
+        # In the ledger before it is on the wire, by the worker that holds the lease: after a crash we know
+        # that it may have been sent.
         job = self.context.ledger.move(
             job,
             Status.SUBMITTING,

@@ -207,9 +207,9 @@ class SafePosition:
 _NOTE = insert(events).inline()
 
 
-def note_move(connection: Connection, job: RowMapping, at: int) -> None:
+def note_move(connection: Connection, job: RowMapping) -> None:
     """Insert an event of a job's move, in the transaction that moves it; `job` is its row."""
-    _note(connection, at, job, status=job["status"], error_code=job["error_code"])
+    _note(connection, job["updated_at"], job, status=job["status"], error_code=job["error_code"])
 
 
 def note_output(connection: Connection, job: RowMapping, output: Output) -> None:

@@ -204,7 +204,7 @@ class Ledger:
             row = connection.execute(reopened).mappings().one_or_none()
             if row is None:
                 raise Conflict("The job has moved meanwhile; look at it again.")
-            events.note_move(connection, row, row["updated_at"])
+            events.note_move(connection, row)
         return to_job(row)
 
     def _update(
@@ -340,9 +340,9 @@ def _propagate(connection: Connection, job: RowMapping, changed: Mapping[str, An
     if "result_model" in changed:
         search_index.index_result(connection, job)
     if "status" in changed:
-        events.note_move(connection, job, job["updated_at"])
+        events.note_move(connection, job)
         if Status(job["status"]).terminal:
-            add_notification(connection, job, job["updated_at"])
+            add_notification(connection, job)
 
 
 def _accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tuple[Job, bool]:
@@ -351,7 +351,7 @@ def _accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tupl
         return earlier, False
     new = connection.execute(_INSERT, {**row, **of_moment(row["created_at"])}).mappings().one()
     search_index.index_job(connection, new, pieces)
-    events.note_move(connection, new, new["created_at"])
+    events.note_move(connection, new)
     # Last, because other writers wait for the counter that it changes.
     job_counts.count_accepted(connection, row["gateway"])
     return to_job(new), True

@@ -157,14 +157,14 @@ class Notifications:
             return hosts, connection.scalar(lately) or 0
 
 
-def add_notification(connection: sa.Connection, job: sa.RowMapping, at: int) -> None:
+def add_notification(connection: sa.Connection, job: sa.RowMapping) -> None:
     """Add a notification of a job that has just become terminal, in the transaction that moves it.
 
     `job` is its row. Without a `notify_url` nothing is added.
     """
     if job["notify_url"] is None:
         return
-    mine = notifications.c.job_id == job["id"]
+    mine, at = notifications.c.job_id == job["id"], job["updated_at"]
     number = (connection.scalar(sa.select(sa.func.max(notifications.c.number)).where(mine)) or 0) + 1
     made = sa.select(outputs.c.index).where(outputs.c.job_id == job["id"]).order_by(outputs.c.index)
     row = {
