@@ -426,24 +426,6 @@ def test_a_callback_that_names_another_job_of_ours_is_not_tried_for_ever(world: 
     assert [one.effect for one in world.ledger.deliveries(forged.id)] == ["mismatch"]
 
 
-def test_an_image_that_was_stored_and_not_noted_is_kept_when_its_link_dies(world: World) -> None:
-    world.submit(0, "apiframe", 1)
-    world.work(0)
-    (first,) = world.gateways.jobs.values()
-    first.state = "succeeded"
-    world.clock.now += 31 * SECOND
-    with world.planned(Plan(1, "crash", where="after put"), Manner.WELL):
-        world.work(0)
-    assert (only(world).status, world.ledger.outputs(only(world).id)) == (Status.READY, [])
-    first.pictures[0] = "404"
-    for _ in range(8):
-        world.clock.now += HOUR
-        world.work(0)
-    assert only(world).status is Status.ARCHIVED, only(world).error
-    (output,) = world.ledger.outputs(only(world).id)
-    assert output.sha256 == hashlib.sha256(first.bytes_of(0)).hexdigest()
-
-
 def test_what_hinted_at_one_submission_says_nothing_of_the_next(world: World) -> None:
     world.submit(0, "api-in-one", 1)
     world.work(0)

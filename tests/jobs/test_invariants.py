@@ -1,14 +1,13 @@
 """The ten invariants of a job's life, each shown by the least that fails without it.
 
 Each test says which code upholds its invariant: take that out, and the test fails. What happens at every
-step when the process is killed there is shown in `tests/faults`. The eighth to the tenth take more room, and
-stand in `test_invariants_rebuild.py`, `test_invariants_accounting.py` and `test_invariants_secrets.py`.
+step when the process is killed there is shown in `tests/faults`. That objects are created only and with
+their digest is in `tests/contracts/test_object_store.py`, and what is done where one is there already in
+`tests/archive`. The seventh is in `test_life.py`. The eighth to the tenth take more room, and stand in
+`test_invariants_rebuild.py`, `test_invariants_accounting.py` and `test_invariants_secrets.py`.
 """
 
-import hashlib
-import io
 import json
-import secrets
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,16 +22,15 @@ from sqlalchemy import Table, select
 
 from receiver.gateways.client import GatewayClient
 from receiver.resources import Factories
-from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore
-from storage.errors import Conflict, Corrupt, Unavailable
+from storage.errors import Unavailable
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult, NewDelivery
 from storage.ledger.ledger import Ledger
 from storage.models import Status
 from tests.callbacks.test_callbacks import completed, running_job, signed
 from tests.jobs.test_life import _theirs as await_running
-from tests.support.live import FAST, IMAGEN, ULTRA, Live, Start
+from tests.support.live import FAST, IMAGEN, ULTRA, Start
 
 IMPATIENT = replace(FAST, unconfirmed=0.5)
 """What nobody confirms is given up at once."""
@@ -239,63 +237,3 @@ def test_6_the_record_is_written_after_the_images_and_the_job_is_archived_after_
     images = [output["key"] for output in live.outputs(job["id"])]
     record = live.bucket.archive.record_key(live.job(job["id"]))
     assert written == [(key, [("ready",)]) for key in (*images, record)]
-
-
-def test_6_an_object_is_written_once_and_only_if_it_is_what_its_digest_says(store: ObjectStore) -> None:
-    """Upheld by `ObjectStore.put_new` (storage/archive/object_store.py): IfNoneMatch and ChecksumSHA256."""
-
-    def put(body: bytes, key: str = "key", claimed: bytes | None = None) -> None:
-        sha256 = hashlib.sha256(body if claimed is None else claimed).hexdigest()
-        more: dict[str, Any] = {"content_type": "text/plain", "metadata": {}}
-        store.put_new(key, io.BytesIO(body), size=len(body), sha256=sha256, **more)
-
-    put(b"first")
-    with pytest.raises(Conflict):
-        put(b"second")
-    assert store.read("key", max_bytes=9) == b"first"
-    with pytest.raises(Corrupt):
-        put(b"bytes", "other", claimed=b"other")
-    assert [stored.key for stored in store.list("")] == ["key"]
-
-
-@pytest.mark.parametrize("same", [True, False])
-def test_6_what_somebody_stored_before_is_compared_and_never_replaced(
-    live: Live, start: Start, same: bool
-) -> None:
-    """Upheld by `Archive.store_image` (storage/archive/archive.py): `_compare` after a Conflict."""
-    bucket = {"bucket": f"t-{secrets.token_hex(6)}"}
-    body = IMAGEN | {"params": {"output_format": "png"}, "prompt": f"stored before: {same}"}
-    idle = start(work=False, s3=bucket)
-    job_id = str(idle.submit(body)["id"])
-    key = Keys().image(idle.job(job_id), 0, extension="png", sha256="")
-    # The same prompt makes the same picture, so this is what the job will find.
-    picture = live.sandbox.image_bytes(live.make(body)["gateway_job_id"])
-    there = picture if same else picture[:-1] + b"!"
-    idle.bucket.store.put_new(
-        key, io.BytesIO(there), size=len(there), sha256=hashlib.sha256(there).hexdigest(),
-        content_type="image/png", metadata={},
-    )  # fmt: skip
-    start(s3=bucket)
-    job = idle.finish(job_id)
-    assert (job["status"], job["error"] and job["error"]["code"]) == (
-        ("archived", None) if same else ("failed", "archive_conflict")
-    )
-    assert idle.bucket.store.read(key, max_bytes=1_000_000) == there
-
-
-@pytest.mark.parametrize(
-    "params", [{}, {"output_format": "png"}, {"sandbox": {"fault": "bytes", "bytes": 30_000}}],
-    ids=["jpeg", "png", "padded png"],
-)  # fmt: skip
-def test_7_the_bytes_are_the_gateways_own(live: Live, params: dict[str, Any]) -> None:
-    """7: original bytes are never re-encoded, and metadata is never written into them.
-
-    Upheld by `Archiver._fetch` (receiver/jobs/archive.py), which hands the downloaded file itself on, and by
-    `Archive.store_image` (storage/archive/archive.py), which stores that file: let either open and save it as
-    an image.
-    """
-    job = live.make(IMAGEN, params=params)
-    theirs = live.sandbox.image_bytes(job["gateway_job_id"])
-    (output,) = live.outputs(job["id"])
-    assert live.bucket.store.read(output["key"], max_bytes=1_000_000) == theirs
-    assert live.http.get(f"/v1/outputs/{output['id']}/image?stream=1").content == theirs

@@ -30,6 +30,12 @@ def record_of(live: Live, job_id: str) -> dict[str, Any]:
 def test_a_job_ends_archived_with_the_gateways_own_bytes(
     live: Live, body: dict[str, Any], images: int, media_type: str | None
 ) -> None:
+    """The seventh invariant: original bytes are never re-encoded, and metadata is never written into them.
+
+    Upheld by `Archiver._fetch` (receiver/jobs/archive.py), which hands the downloaded file itself on, and by
+    `Archive.store_image` (storage/archive/archive.py), which stores that file: let either open and save it as
+    an image.
+    """
     job = live.make(body, tags={"campaign": "spring"})
     assert job["status"] == "archived"
     assert job["outputs"] == [f"{job['id']}.{index}" for index in range(images)]
@@ -38,6 +44,7 @@ def test_a_job_ends_archived_with_the_gateways_own_bytes(
         stored = live.bucket.store.head(output["key"])
         assert live.bucket.store.digest(output["key"]) == (output["sha256"], output["bytes"])
         assert hashlib.sha256(data).hexdigest() == output["sha256"] == stored.sha256
+        assert live.http.get(f"/v1/outputs/{output['id']}/image?stream=1").content == data
         assert stored.content_type == output["media_type"]
         assert stored.metadata["darkroom-job-id"] == job["id"]
         if media_type:

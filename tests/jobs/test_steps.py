@@ -17,7 +17,7 @@ from receiver.jobs.context import Outcome
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.steps import Steps
 from receiver.jobs.submit import Answered, Submitter
-from storage.errors import LeaseLost, Unavailable
+from storage.errors import Unavailable
 from storage.ledger.backlog import Backlog
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult
@@ -173,12 +173,6 @@ class TestAnswered:
         add(ledger, job_id)
         (job,) = ledger.claim("w", 1)
         return ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
-
-    def test_keeps_the_id_though_the_lease_was_lost(self, ledger: Ledger) -> None:
-        job = self.submitting(ledger)
-        with pytest.raises(LeaseLost):
-            Answered(job, self.outcome).write(ledger, job, "another")
-        assert (ledger.job(job.id).status, ledger.job(job.id).gateway_job_id) == (job.status, "theirs")
 
     def test_fails_a_job_with_the_id_of_another(self, ledger: Ledger) -> None:
         for job in (self.submitting(ledger), self.submitting(ledger, "job-2")):

@@ -211,18 +211,6 @@ def test_what_cannot_be_is_told(
 
 
 @pytest.mark.exhaustive
-def test_a_service_that_runs_is_in_the_way(
-    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path, url: str
-) -> None:
-    variables = environment(s3_server, sandbox, tmp_path, free_port())
-    with serving(variables, tmp_path) as process, Moved(process) as service:
-        done = command("migrate-ledger", variables["DARKROOM_DATA_DIR"], url)
-        assert (done.returncode, "is in use. Stop every `darkroom serve`" in done.stderr) == (1, True)
-        job_id = service.submit(IMAGEN, "as if nothing had been")
-        assert service.job(job_id, wait=60)["status"] == "archived"
-
-
-@pytest.mark.exhaustive
 def test_a_killed_command_goes_on_where_it_was(folder: Path, postgres_url: str) -> None:
     with closing(psycopg.connect(postgres_url)) as other:
         other.execute("LOCK TABLE outputs IN SHARE MODE")  # so that it stands still there

@@ -11,17 +11,16 @@ from sqlalchemy import Executable, func, insert, select, text, update
 
 from storage.errors import Conflict, Corrupt, Misconfigured
 from storage.ledger.circuits import Circuits
-from storage.ledger.database import HEAD, Database
+from storage.ledger.database import Database
 from storage.ledger.events import EventPosition, Events
 from storage.ledger.ledger import Ledger
-from storage.ledger.schema import GRAMS, circuits, events, jobs, outputs, tallies
+from storage.ledger.schema import GRAMS, circuits, jobs, outputs, tallies
 from storage.models import Circuit, JobError, JobRequest, JobResult, Output, Status
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
 from storage.transfer.compare import TABLES
 from storage.transfer.copy import moved_here
 from storage.transfer.transfer import GONE_S, STEPS, Moved, move, open_alone, rows_of
-from tests.benchmarks import archive
 from tests.support.ledgers import Clock, offer
 from tests.support.postgres import Postgres
 
@@ -377,17 +376,3 @@ def test_what_is_no_ledger_is_not_touched(tmp_path: Path) -> None:
             open_alone(tmp_path / name)
     with closing(sqlite3.connect(tmp_path / "others")) as others:
         assert others.execute("SELECT name FROM sqlite_master").fetchall() == [("t",)]
-
-
-@pytest.mark.exhaustive
-def test_a_large_ledger_is_the_same_too(tmp_path: Path, empty_url: str) -> None:
-    path = tmp_path / "large.sqlite3"
-    archive.build(path, 4_000)
-    done = moved(path, empty_url, batch=500)
-    assert done.tables["outputs"].rows == 4_000
-    with closing(Database.open(f"sqlite:///{path}")) as source, closing(Database.open(empty_url)) as target:
-        assert content(source) == content(target)
-        with target.read() as connection:
-            assert connection.scalar(text("SELECT version_num FROM alembic_version")) == HEAD
-            assert connection.scalar(select(moved_here.c.finished_at)) == 99
-            assert connection.scalar(select(func.count()).select_from(events)) == 0

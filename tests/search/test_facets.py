@@ -1,6 +1,5 @@
 """Counts by facet, and the year-long ledger of the benchmarks: against what the ledger itself writes."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,9 @@ from sqlalchemy import select, text
 from storage.errors import TookTooLong
 from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
-from storage.ledger.schema import jobs, tallies, terms
-from storage.ledger.search_index import day
+from storage.ledger.schema import tallies, terms
 from storage.models import JobRequest, JobResult, Output, Status
-from storage.search.facets import FacetCount, Facets
+from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
 from storage.search.planner import CrossJoin, plan
 from storage.search.search import Search
@@ -44,41 +42,6 @@ def filled(ledger: Ledger, clock: Clock) -> Ledger:
         tags = {"for": "web", "n": str(number % 4)} if number % 2 else {}
         make(ledger, number, prompt=f"a kite {number}", model=f"m{number % 3}", tags=tags)
     return ledger
-
-
-def counted(database: Database, wanted: SearchFilter) -> dict[str, Counter[str]]:
-    """The same by looking at everything."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in ("gateway", "model", "day", "tag")}
-    with database.read() as connection:
-        numbers = {row.id: row.number for row in connection.execute(select(jobs))}
-    for found in Search(database).outputs(wanted, limit=500).rows:
-        counts["gateway"][found.job.gateway] += 1
-        counts["model"][found.job.result.model or found.job.request.model] += 1
-        counts["day"][day(numbers[found.job.id])] += 1
-        counts["tag"].update(f"{name}={value}" for name, value in found.job.request.tags.items())
-    return counts
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        SearchFilter(),
-        SearchFilter(words=("kite",)),
-        SearchFilter(words=("1",)),
-        SearchFilter(model="reported"),
-        SearchFilter(tags={"n": "3"}),
-    ],
-    ids=["everything", "word", "short word", "model", "tag"],
-)
-def test_every_value_is_counted(filled: Ledger, database: Database, wanted: SearchFilter) -> None:
-    told, expected = Facets(database).read(wanted), counted(database, wanted)
-    assert told.complete
-    assert told.counted == expected["gateway"].total() > 0
-    for facet, counts in expected.items():
-        values: list[FacetCount] = list(getattr(told, facet))
-        assert {one.value: one.outputs for one in values} == counts
-        keys = [one.value if facet == "day" else one.outputs for one in values]
-        assert keys == sorted(keys, reverse=True)
 
 
 def test_of_too_many_the_newest_are_counted(filled: Ledger, database: Database) -> None:

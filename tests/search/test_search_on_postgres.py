@@ -15,7 +15,6 @@ from storage.errors import Misconfigured
 from storage.ledger.database import Database
 from storage.ledger.rows import new_job
 from storage.ledger.schema import jobs
-from storage.ledger.search_index import fold
 from storage.models import JobRequest
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
@@ -73,18 +72,6 @@ def test_a_rare_word_is_looked_up_in_the_index(
         plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {sql}", values).scalars())  # type: ignore[arg-type]
     assert "ix_grams_folded" in plan
     assert "Seq Scan" not in plan
-
-
-def test_a_word_of_two_characters_is_found_without_it(database: Database) -> None:
-    assert [job.id for job in Search(database).jobs(SearchFilter(words=("寿司",)), limit=10).rows] == [
-        "job-1500"
-    ]
-    assert fold("寿司") == "寿司"
-
-
-def test_what_like_would_take_for_a_pattern_is_text(database: Database) -> None:
-    for word in ("1_0_0", "100_", "%kite", "k%e", "\\kite"):
-        assert Search(database).jobs(SearchFilter(words=(word,)), limit=10).rows == []
 
 
 def test_a_user_who_may_not_make_tables_is_told_so(postgres: Postgres) -> None:
