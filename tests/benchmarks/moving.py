@@ -15,7 +15,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import httpx
 import psycopg
 
 from tests.benchmarks import archive
@@ -29,13 +28,6 @@ JOBS = 200_000
 WAITING = 20
 """Jobs that are queued when the ledger is moved."""
 
-CALLBACKS = """
-    INSERT INTO deliveries (
-        id, job_id, gateway, received_at, headers, body, body_sha256, signature, applied_at, effect
-    ) SELECT id, id, gateway, updated_at - 1000, '{"content-type": "application/json"}',
-        CAST('{"reply": ' || reply || ', "prompt": "' || prompt || '"}' AS BLOB), request_sha256, 'valid',
-        updated_at - 999, 'ready'
-    FROM jobs"""
 EVENTS = """
     INSERT INTO events (at, job_id, gateway, status)
     SELECT created_at + 1000 * place, id, gateway, status
@@ -48,14 +40,13 @@ def run(grounds: Grounds) -> list[Figure]:
     jobs = 500 if grounds.quick else JOBS
     path = grounds.new_folder("moving") / "ledger.sqlite3"
     began = perf_counter()
-    archive.build(path, jobs * archive.IMAGES)
+    archive.build(path, jobs * archive.IMAGES, callbacks=True)
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(CALLBACKS)
         connection.execute(EVENTS)
     built = perf_counter() - began
     bucket = {"DARKROOM_S3__BUCKET": grounds.shared}
     with grounds.serving(f"sqlite:///{path}", "--no-work", **bucket) as process:
-        ids = [_submit(process.url, number) for number in range(WAITING)]
+        ids = [process.submit(IMAGEN, prompt=f"waiting {number}") for number in range(WAITING)]
         process.terminate()
     url = grounds.new_ledger("postgresql")
     told, memory = _move(path, url)
@@ -65,8 +56,8 @@ def run(grounds: Grounds) -> list[Figure]:
     began = perf_counter()
     with grounds.serving(url, **bucket) as process:
         ready = process.ready_s
-        places = [_finish(process.url, job_id) for job_id in ids]
-        counts = httpx.get(f"{process.url}/v1/status", timeout=60).json()
+        places = [process.job(job_id, wait=30)["status"] for job_id in ids]
+        counts = process.get("/v1/status")
     assert places == ["archived"] * WAITING, places
     assert counts["balanced"], counts
     assert counts["archived"] == jobs + WAITING, counts
@@ -101,12 +92,3 @@ def _move(path: Path, url: str) -> tuple[dict[str, Any], float]:
         most = watch_rss(Process(child, "", 0, path), read)
     assert child.returncode == 0
     return json.loads(told), most / 1e6
-
-
-def _submit(url: str, number: int) -> str:
-    answer = httpx.post(f"{url}/v1/jobs", json={**IMAGEN, "prompt": f"waiting {number}"}, timeout=60)
-    return str(answer.json()["id"])
-
-
-def _finish(url: str, job_id: str) -> str:
-    return str(httpx.get(f"{url}/v1/jobs/{job_id}", params={"wait": 30}, timeout=60).json()["status"])

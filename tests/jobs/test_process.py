@@ -8,28 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
 from tests.support.live import IMAGEN, ULTRA
-from tests.support.processes import MIB, ROOT, Process, environment, free_port, serving, watch_rss
-
-
-def submit(process: Process, body: dict[str, Any], **more: Any) -> str:
-    answer = httpx.post(f"{process.url}/v1/jobs", json={**body, **more})
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
-
-
-def finish(process: Process, job_id: str) -> dict[str, Any]:
-    job: dict[str, Any] = {}
-    for _ in range(4):
-        job = httpx.get(f"{process.url}/v1/jobs/{job_id}", params={"wait": 30}, timeout=40).json()
-        if job["status"] in {"archived", "partial", "failed"}:
-            break
-    return job
+from tests.support.processes import MIB, ROOT, environment, free_port, serving, watch_rss
 
 
 def test_what_is_missing_is_named_and_nothing_starts(tmp_path: Path) -> None:
@@ -48,7 +32,7 @@ def test_what_is_missing_is_named_and_nothing_starts(tmp_path: Path) -> None:
 def test_an_idle_service_stays_small(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> None:
     variables = environment(s3_server, sandbox, tmp_path, free_port())
     with serving(variables, tmp_path) as process:
-        assert finish(process, submit(process, IMAGEN))["status"] == "archived"
+        assert process.make(IMAGEN)["status"] == "archived"
         assert process.rss() < 130 * MIB
 
 
@@ -61,18 +45,18 @@ def test_a_stop_during_work_is_clean_and_a_restart_finishes_what_was_open(
         # Callbacks that find nobody are not sent for ever, so some of these are found by polling.
         variables = environment(s3_server, sandbox, tmp_path, port, DARKROOM_WORKER__FIRST_POLL="3")
         with serving(variables, tmp_path) as process:
-            jobs = [submit(process, IMAGEN | {"prompt": f"open work {number}"}) for number in range(12)]
+            jobs = [process.submit(IMAGEN | {"prompt": f"open work {number}"}) for number in range(12)]
             slow = {"sandbox": {"fault": "slow_image", "delay_s": 20}}
-            jobs.append(submit(process, ULTRA, params=slow))
-            finish(process, jobs[0])
+            jobs.append(process.submit(ULTRA, params=slow))
+            process.job(jobs[0], wait=60)
             code, took_s = process.terminate(sig)
         assert code == 0, process.log.read_text()
         assert took_s < 10
         assert "Traceback" not in process.log.read_text()
         assert all(json.loads(line)["event"] for line in process.log.read_text().splitlines())
         with serving(variables, tmp_path) as process:
-            ended = [finish(process, job_id) for job_id in jobs]
-            counts = httpx.get(f"{process.url}/v1/status").json()
+            ended = [process.job(job_id, wait=60) for job_id in jobs]
+            counts = process.get("/v1/status")
     assert [job["status"] for job in ended] == ["archived"] * len(jobs)
     assert counts["balanced"]
     assert counts["accepted"] == counts["archived"] == len(jobs)
@@ -87,13 +71,13 @@ def test_memory_stays_flat_while_large_images_are_archived(
     variables = environment(s3_server, sandbox, tmp_path, free_port(), DARKROOM_WORKER__CONCURRENCY="16")
     large = {"sandbox": {"fault": "bytes", "bytes": 50 * MIB}, "output_format": "png"}
     with serving(variables, tmp_path) as process:
-        jobs = [submit(process, IMAGEN | {"prompt": f"large {number}"}, params=large) for number in range(16)]
+        jobs = [process.submit(IMAGEN | {"prompt": f"large {number}"}, params=large) for number in range(16)]
         ended: list[dict[str, Any]] = []
-        most = watch_rss(process, lambda: ended.extend(finish(process, job_id) for job_id in jobs))
+        most = watch_rss(process, lambda: ended.extend(process.job(job_id, wait=60) for job_id in jobs))
         sizes = [
             output["bytes"]
             for job in ended
-            for output in httpx.get(f"{process.url}/v1/outputs", params={"job": job["id"]}).json()["outputs"]
+            for output in process.get("/v1/outputs", job=job["id"])["outputs"]
         ]
     assert [job["status"] for job in ended] == ["archived"] * 16, [job["error"] for job in ended]
     assert min(sizes) > 49 * MIB

@@ -50,13 +50,6 @@ def silent(error: Exception) -> None:
     raise error
 
 
-def made(process: Process) -> str:
-    """Submit a job and wait for it: its status."""
-    with httpx.Client(base_url=process.url, trust_env=False, timeout=75) as http:
-        job = http.post("/v1/jobs", json=IMAGEN).json()
-        return str(http.get(f"/v1/jobs/{job['id']}", params={"wait": 60}).json()["status"])
-
-
 def workers(process: Process) -> list[psutil.Process]:
     """Its children that work; another one tracks resources for multiprocessing."""
     children = psutil.Process(process.child.pid).children(recursive=True)
@@ -79,7 +72,7 @@ def test_processes_of_their_own_work_and_are_seen_as_one(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path, ledger: dict[str, str]
 ) -> None:
     with running(s3_server, sandbox, tmp_path, 2, **ledger) as process:
-        assert [made(process) for _ in range(3)] == ["archived"] * 3
+        assert [process.make(IMAGEN)["status"] for _ in range(3)] == ["archived"] * 3
         page = shown(process)
         assert value(page, "darkroom_moves_total", gateway="apiframe", status="archived") == 3
         assert value(page, "darkroom_step_seconds_count", status="ready") == 3
@@ -101,7 +94,7 @@ def test_they_are_given_what_the_command_line_says(
         s3_server, sandbox, tmp_path, free_port(), DARKROOM_WORKER__PROCESSES="1", DARKROOM_HOST="0.0.0.0"
     )
     with serving(variables, tmp_path, "--host", "127.0.0.1") as process:
-        assert made(process) == "archived"
+        assert process.make(IMAGEN)["status"] == "archived"
         assert "a worker process ended" not in process.log.read_text()
 
 
@@ -109,7 +102,7 @@ def test_threads_work_if_no_process_is_to(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     with running(s3_server, sandbox, tmp_path, 0) as process:
-        assert made(process) == "archived"
+        assert process.make(IMAGEN)["status"] == "archived"
         assert workers(process) == []
         assert value(shown(process), "darkroom_worker_slots") == 8
 
@@ -118,7 +111,7 @@ def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     with running(s3_server, sandbox, tmp_path, 1) as process:
-        assert made(process) == "archived"
+        assert process.make(IMAGEN)["status"] == "archived"
         (first,) = workers(process)
         assert value(shown(process), "darkroom_worker_slots") == 8
         first.kill()
@@ -126,7 +119,7 @@ def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
         until(lambda: first not in workers(process) and len(workers(process)) == 1)
         assert value(shown(process), "darkroom_moves_total", gateway="apiframe", status="archived") == 1
         assert len(list(tmp_path.glob("darkroom-metrics-*/*.db"))) == 6
-        assert made(process) == "archived"
+        assert process.make(IMAGEN)["status"] == "archived"
         pages = [shown(process) for _ in range(3)]  # and looking counts nothing
         for page in pages:
             assert value(page, "darkroom_moves_total", gateway="apiframe", status="archived") == 2
@@ -138,7 +131,7 @@ def test_they_end_with_the_process_that_serves(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     with running(s3_server, sandbox, tmp_path, 2) as process:
-        assert made(process) == "archived"
+        assert process.make(IMAGEN)["status"] == "archived"
         until(lambda: value(shown(process), "darkroom_worker_slots") == 16)
         found = workers(process)
         code, took_s = process.terminate()
@@ -153,7 +146,7 @@ def test_they_end_with_the_process_that_serves(
 @pytest.mark.exhaustive
 def test_they_end_also_if_it_is_killed(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> None:
     with running(s3_server, sandbox, tmp_path, 2) as process:
-        assert made(process) == "archived"
+        assert process.make(IMAGEN)["status"] == "archived"
         found = workers(process)
         process.child.kill()
         assert psutil.wait_procs(found, LONG)[1] == []

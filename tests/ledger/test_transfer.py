@@ -12,9 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
-import httpx
 import psycopg
 import pytest
 from sqlalchemy import select
@@ -56,37 +54,11 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-class Moved:
-    """What is asked of a service, whichever database it is on."""
-
-    def __init__(self, process: Process) -> None:
-        self._http = httpx.Client(base_url=process.url, trust_env=False, timeout=70)
-
-    def submit(self, body: dict[str, Any], prompt: str, fault: object = None) -> str:
-        more = {"params": {"sandbox": fault}} if fault else {}
-        answer = self._http.post("/v1/jobs", json={**body, "prompt": prompt, **more})
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
-
-    def job(self, job_id: str, wait: int = 0) -> dict[str, Any]:
-        job: dict[str, Any] = self._http.get(f"/v1/jobs/{job_id}", params={"wait": wait}).json()
-        return job
-
-    def until(self, job_id: str, *places: str) -> None:
-        """Wait until a job is there; nobody announces it."""
-        deadline = monotonic() + 30
-        while (status := self.job(job_id)["status"]) not in places:
-            assert monotonic() < deadline, status
-
-    def status(self) -> dict[str, Any]:
-        counts: dict[str, Any] = self._http.get("/v1/status").json()
-        return counts
-
-    def __enter__(self) -> Moved:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
+def reached(process: Process, job_id: str, *places: str) -> None:
+    """Wait until a job is there; nobody announces it."""
+    deadline = monotonic() + 30
+    while (status := process.job(job_id)["status"]) not in places:
+        assert monotonic() < deadline, status
 
 
 @pytest.mark.exhaustive
@@ -100,9 +72,9 @@ def test_a_service_goes_on_where_it_was(s3_server: EmbeddedS3, tmp_path: Path, u
         keys = _told_to_export(steps, "DARKROOM_SECRET_KEYS")
         address = {"DARKROOM_PUBLIC_URL": f"http://127.0.0.1:{after}", "DARKROOM_PORT": str(after)}
         variables |= address | {"DARKROOM_DATABASE_URL": url, "DARKROOM_SECRET_KEYS": keys}
-        with serving(variables, tmp_path) as process, Moved(process) as service:
-            shown = {name: service.job(job_id, wait=60) for name, job_id in jobs.items()}
-            counts = service.status()
+        with serving(variables, tmp_path) as process:
+            shown = {name: process.job(job_id, wait=60) for name, job_id in jobs.items()}
+            counts = process.get("/v1/status")
             told = asyncio.run(everything(process.url, last))
     ended = {name: job["status"] for name, job in shown.items()}
     assert ended == {name: "failed" if name == "failed" else "archived" for name in jobs}
@@ -123,26 +95,30 @@ def _every_state(variables: dict[str, str], later: str, folder: Path) -> tuple[d
     Callbacks of what is running go to where a service will be `later`.
     """
     jobs = {}
-    with serving(variables | {"DARKROOM_PUBLIC_URL": later}, folder) as process, Moved(process) as service:
-        jobs["running"] = service.submit(IMAGEN, "running")
-        jobs["running there"] = service.submit(ULTRA, "running there")
-        jobs["unknown"] = service.submit(ULTRA, "unknown", {"fault": "lost_answer", "times": 1})
-        service.until(jobs["running"], "running")
-        service.until(jobs["running there"], "running")
-        service.until(jobs["unknown"], "submitting")
+    with serving(variables | {"DARKROOM_PUBLIC_URL": later}, folder) as process:
+        jobs["running"] = process.submit(IMAGEN, prompt="running")
+        jobs["running there"] = process.submit(ULTRA, prompt="running there")
+        jobs["unknown"] = process.submit(
+            ULTRA, prompt="unknown", params={"sandbox": {"fault": "lost_answer", "times": 1}}
+        )
+        reached(process, jobs["running"], "running")
+        reached(process, jobs["running there"], "running")
+        reached(process, jobs["unknown"], "submitting")
         assert process.terminate()[0] == 0
-    with serving(variables, folder) as process, Moved(process) as service:
-        jobs["ready"] = service.submit(IMAGEN, "ready", {"fault": "stalled_image", "times": 1})
-        jobs["archived"] = service.submit(IMAGEN, "archived")
-        jobs["also"] = service.submit(ULTRA, "also")
-        jobs["failed"] = service.submit(IMAGEN, "failed", "failed")
+    with serving(variables, folder) as process:
+        jobs["ready"] = process.submit(
+            IMAGEN, prompt="ready", params={"sandbox": {"fault": "stalled_image", "times": 1}}
+        )
+        jobs["archived"] = process.submit(IMAGEN, prompt="archived")
+        jobs["also"] = process.submit(ULTRA, prompt="also")
+        jobs["failed"] = process.submit(IMAGEN, prompt="failed", params={"sandbox": "failed"})
         for name, place in (("archived", "archived"), ("also", "archived"), ("failed", "failed")):
-            service.until(jobs[name], place)
-        service.until(jobs["ready"], "ready")
+            reached(process, jobs[name], place)
+        reached(process, jobs["ready"], "ready")
         assert process.terminate()[0] == 0
-    with serving(variables, folder, "--no-work") as process, Moved(process) as service:
-        jobs |= {name: service.submit(IMAGEN, name) for name in ("queued", "queued too")}
-        places = Counter(service.job(job_id)["status"] for job_id in jobs.values())
+    with serving(variables, folder, "--no-work") as process:
+        jobs |= {name: process.submit(IMAGEN, prompt=name) for name in ("queued", "queued too")}
+        places = Counter(process.job(job_id)["status"] for job_id in jobs.values())
         last = asyncio.run(everything(process.url, since="0"))[-1].id
     assert places == {"running": 2, "submitting": 1, "ready": 1, "archived": 2, "failed": 1, "queued": 2}
     return jobs, last

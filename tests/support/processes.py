@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import httpx
 import psutil
@@ -41,6 +42,23 @@ class Process:
     def all(self) -> list[psutil.Process]:
         itself = psutil.Process(self.child.pid)
         return [itself, *itself.children(recursive=True)]
+
+    def submit(self, body: Mapping[str, Any], **more: Any) -> str:
+        """Submit a job, and return its id."""
+        answer = httpx.post(f"{self.url}/v1/jobs", json={**body, **more}, trust_env=False, timeout=70)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job_id: str, *, wait: int = 0) -> dict[str, Any]:
+        job: dict[str, Any] = self.get(f"/v1/jobs/{job_id}", wait=wait)
+        return job
+
+    def make(self, body: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        """Submit a job, and wait for its end."""
+        return self.job(self.submit(body, **more), wait=60)
+
+    def get(self, path: str, **query: Any) -> Any:
+        return httpx.get(f"{self.url}{path}", params=query, trust_env=False, timeout=70).json()
 
     def terminate(self, sig: int = signal.SIGTERM) -> tuple[int, float]:
         """Stop it; answers the exit code and how many seconds that took."""
