@@ -4,14 +4,12 @@ import asyncio
 from pathlib import Path
 
 import httpx
-import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
-from tests.benchmarks import counted
-from tests.benchmarks.waiting import clients, measure, waiting
+from tests.benchmarks.waiting import clients, waiting
 from tests.support.live import IMAGEN, ULTRA
-from tests.support.processes import MIB, Process, environment, free_port, serving, working
+from tests.support.processes import Process, environment, free_port, serving, working
 from tests.support.streams import PATIENCE_S, Told, everything, following
 
 
@@ -66,17 +64,3 @@ def test_a_restart_and_a_worker_elsewhere_are_not_seen_by_who_follows(
     assert found == told
     assert len(told) == 8 * len(["queued", "submitting", "running", "ready", "output", "archived"])
     assert "Traceback" not in process.log.read_text()
-
-
-@pytest.mark.exhaustive
-def test_two_hundred_who_wait_cost_next_to_nothing(
-    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
-) -> None:
-    count = tmp_path / "statements"
-    variables = environment(s3_server, sandbox, tmp_path, free_port()) | {counted.VARIABLE: str(count)}
-    with serving(variables, tmp_path, "--no-work", module="tests.benchmarks.counted") as process:
-        found = asyncio.run(measure(process, count, idle_s=3))
-    print(found)
-    assert found.after - found.before < 60 * MIB
-    assert 0 < found.statements < 20
-    assert found.cpu_s < 1.5, "half of a processor would be a busy loop"

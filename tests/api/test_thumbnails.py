@@ -3,18 +3,16 @@
 import asyncio
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from tempfile import SpooledTemporaryFile
-from typing import Any, BinaryIO, ClassVar, cast
+from typing import Any
 
 from receiver.errors import NoThumbnail
 from receiver.http.bucket_threads import BucketThreads
-from receiver.thumbnails.cache import REMEMBERED_S, SPOOL_BYTES, Thumbnails
+from receiver.thumbnails.cache import REMEMBERED_S, Thumbnails
 from receiver.thumbnails.pool import Thumbnailer
 from storage.archive.keys import Keys
-from storage.archive.object_store import ObjectStore, ObjectStream
+from storage.archive.object_store import ObjectStore
 from storage.archive.thumbnails import ThumbnailStore
 from storage.errors import Unavailable
 from storage.models import Output
@@ -94,37 +92,6 @@ def test_one_more_than_may_wait_is_sent_home_at_once(store: ObjectStore, tmp_pat
     with thumbnails(store, thumbnailer, most_waiting=2) as made:
         answers = got(made, *outputs)
     assert sorted(type(answer).__name__ for answer in answers) == ["NoThumbnail", "NoThumbnail", "Unready"]
-
-
-class Watched(ObjectStore):
-    """A store with somebody who looks on as each chunk comes."""
-
-    looks: ClassVar[list[Callable[[], None]]] = []
-
-    @contextmanager
-    def stream(self, key: str, *, byte_range: str | None = None) -> Iterator[ObjectStream]:
-        """Open an object."""
-        with super().stream(key, byte_range=byte_range) as stream:
-            yield replace(stream, chunks=self._each(stream.chunks))
-
-    def _each(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            for look in self.looks:
-                look()
-            yield chunk
-
-
-def test_a_large_image_goes_to_the_disk_while_it_comes(s3_access: Any) -> None:
-    store = s3_access.open(Watched)
-    store.check(create=True)
-    output = archived(store, bytes(SPOOL_BYTES + 2_000_000))
-    on_disk: list[bool] = []
-    with SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool, thumbnails(store, Counting()) as made:
-        Watched.looks.append(lambda: on_disk.append(vars(spool)["_rolled"]))
-        made._fetch(output, cast("BinaryIO", spool))
-        assert spool.tell() == output.bytes
-    assert on_disk[0] is False
-    assert on_disk[-1] is True, "before the last chunk came"
 
 
 class Full(ObjectStore):

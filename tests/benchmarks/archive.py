@@ -9,25 +9,29 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+from sqlalchemy import Table, insert, text
+
+from storage.ledger import schema
+from storage.ledger.database import Database
 from storage.ledger.job_numbers import first_number
 from storage.ledger.rows import new_job, request_digest
-from storage.ledger.search_index import HAS_IMAGE, day, term
+from storage.ledger.search_index import HAS_IMAGE, INDEX_WORDS, day, pieces_of, term
 from storage.models import Delivery, JobRequest, Output, Status, Verdict
-from tests.benchmarks.bulk import writer
 
 BEGAN = 1_764_000_000_000
 """When the first job was taken in: 2025-11-24."""
 YEAR_MS = 365 * 24 * 3600 * 1000
 IMAGES = 2
 BATCH = 1_000
-"""Jobs in one transaction."""
+"""Jobs that are written together."""
 
 MODELS = {
     "apiframe": ("imagen-4-fast", "imagen-4", "imagen-4-ultra", "flux-pro"),
@@ -46,27 +50,47 @@ def build(where: Path | str, outputs: int, *, images: int = IMAGES, callbacks: b
 
     With `callbacks` it has those too, one for each job.
     """
-    into = writer(f"sqlite:///{where}" if isinstance(where, Path) else where)
     tallies: Counter[tuple[str, str]] = Counter()
     accepted: Counter[str] = Counter()
     jobs = _jobs(outputs // images, images)
     found_by: list[tuple[str, int]] = []
-    while batch := list(islice(jobs, BATCH)):
-        into.insert("jobs", (job for job, _ in batch))
-        into.insert("outputs", (asdict(image) for _, made in batch for image in made))
-        into.insert("deliveries", (asdict(_delivery(job)) for job, _ in batch if callbacks))
-        into.index(job for job, _ in batch)
-        for job, made in batch:
-            accepted[job["gateway"]] += 1
-            tallies.update({facet: len(made) for facet in _facets(job)})
-            found_by += [(one, job["number"]) for one in _terms(job, made)]
-        into.commit()
-    into.insert("terms", ({"term": one, "number": number} for one, number in sorted(found_by)))
-    counted = ((facet, value, number) for (facet, value), number in tallies.items())
-    into.insert("tallies", ({"facet": f, "value": value, "outputs": number} for f, value, number in counted))
-    into.insert("accepted", ({"gateway": name, "jobs": number} for name, number in accepted.items()))
-    into.commit()
-    into.close()
+    with closing(Database.open(f"sqlite:///{where}" if isinstance(where, Path) else where)) as database:
+        while batch := list(islice(jobs, BATCH)):
+            _insert(database, schema.jobs, (job for job, _ in batch))
+            _insert(database, schema.outputs, (asdict(image) for _, made in batch for image in made))
+            _insert(database, schema.deliveries, (asdict(_delivery(job)) for job, _ in batch if callbacks))
+            _index_words(database, [job for job, _ in batch])
+            for job, made in batch:
+                accepted[job["gateway"]] += 1
+                tallies.update({facet: len(made) for facet in _facets(job)})
+                found_by += [(one, job["number"]) for one in _terms(job, made)]
+        _insert(database, schema.terms, ({"term": one, "number": number} for one, number in sorted(found_by)))
+        counted = ((facet, value, number) for (facet, value), number in tallies.items())
+        rows = ({"facet": f, "value": value, "outputs": number} for f, value, number in counted)
+        _insert(database, schema.tallies, rows)
+        _insert(database, schema.accepted, ({"gateway": name, "jobs": n} for name, n in accepted.items()))
+        if database.shared:
+            # As the server does by itself in a ledger that has grown for a while.
+            with database.autocommit() as connection:
+                connection.execute(text("VACUUM ANALYZE"))
+
+
+def _insert(database: Database, table: Table, rows: Iterable[dict[str, Any]]) -> None:
+    left = iter(rows)
+    while some := list(islice(left, 10 * BATCH)):
+        with database.write() as connection:
+            connection.execute(insert(table), some)
+
+
+def _index_words(database: Database, jobs: list[dict[str, Any]]) -> None:
+    """Make jobs findable by the words of their prompts."""
+    with database.write() as connection:
+        if database.shared:
+            connection.execute(INDEX_WORDS, {"first": jobs[0]["number"], "last": jobs[-1]["number"]})
+        else:
+            add = text(f"INSERT INTO {schema.GRAMS} (rowid, pieces) VALUES (:number, :pieces)")
+            pieces = [{"number": job["number"], "pieces": pieces_of(job["prompt_folded"])} for job in jobs]
+            connection.execute(add, pieces)
 
 
 def common_words() -> list[str]:

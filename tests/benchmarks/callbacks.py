@@ -4,6 +4,7 @@ Beside it stands a route in the same server and framework that answers 204 to th
 nothing. Each tenth callback comes twice. The processor time is that of the service and of PostgreSQL.
 """
 
+import pickle
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def _measure(
 
 def send(grounds: Grounds, process: Process, requests: list[bytes], rate: float = 0) -> Sent:
     file = grounds.new_folder("load") / "requests"
-    load.write(file, requests)
+    file.write_bytes(pickle.dumps(requests))
     return load.result(load.begin(port_of(process), file, connections=CONNECTIONS, rate=rate))
 
 

@@ -1,24 +1,23 @@
 """Send requests that were made ahead, and time the answers: `python -m tests.benchmarks.load PORT FILE`.
 
 A process of its own on plain sockets, so that what is measured is the server: a request costs it a fraction
-of what it costs any server in Python. The file holds whole requests, each behind its length.
+of what it costs any server in Python. The file holds the list of requests, pickled.
 """
 
 import argparse
 import json
+import pickle
 import selectors
 import socket
-import struct
 import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any
 
-LENGTH = struct.Struct("<I")
 HANGS_S = 60.0
 ROOT = Path(__file__).parent.parent.parent
 
@@ -96,19 +95,6 @@ def send(port: int, requests: Sequence[bytes], *, connections: int, rate: float)
     return Sent(took, cpu, {answer.decode(): number for answer, number in answers.items()}, waits)
 
 
-def write(path: Path, requests: Iterable[bytes]) -> None:
-    path.write_bytes(b"".join(LENGTH.pack(len(request)) + request for request in requests))
-
-
-def read(path: Path) -> list[bytes]:
-    data, at, found = path.read_bytes(), 0, []
-    while at < len(data):
-        (length,) = LENGTH.unpack_from(data, at)
-        found.append(data[at + LENGTH.size : at + LENGTH.size + length])
-        at += LENGTH.size + length
-    return found
-
-
 def begin(port: int, path: Path, *, connections: int = 32, rate: float = 0) -> subprocess.Popen[bytes]:
     """Send a file of requests from a process of its own; `result` waits for it."""
     options = [str(port), str(path), "--connections", str(connections), "--rate", str(rate)]
@@ -131,7 +117,9 @@ def main() -> None:
     asked.add_argument("--connections", type=int, default=32)
     asked.add_argument("--rate", type=float, default=0)
     given: Any = asked.parse_args()
-    sent = send(given.port, read(given.file), connections=given.connections, rate=given.rate)
+    sent = send(
+        given.port, pickle.loads(given.file.read_bytes()), connections=given.connections, rate=given.rate
+    )
     print(json.dumps(asdict(sent)))
 
 

@@ -119,18 +119,6 @@ def settled(process: Process, failed: int) -> dict[str, Any]:
         assert monotonic() < deadline, counts
 
 
-def show(name: str, told: Told, good: list[Good], rss: tuple[int, int, int]) -> None:
-    took = sorted(one.took_s * 1000 for one in good)
-    print(f"\n{name}: {sum(sum(counts.values()) for counts in told.answers.values())} hostile in "
-          f"{told.ended - told.began:.1f} s")  # fmt: skip
-    for kind, counts in told.answers.items():
-        print(f"  {kind:28}{'  '.join(f'{answer}: {n}' for answer, n in sorted(counts.items()))}")
-    print(f"  good: {dict(Counter(one.status for one in good))}, p50 {took[len(took) // 2]:.0f} ms, "
-          f"p99 {took[int(len(took) * 0.99)]:.0f} ms, slowest {took[-1]:.0f} ms")  # fmt: skip
-    before, most, after = (size / MIB for size in rss)
-    print(f"  resident: {before:.0f} MiB before, {most:.0f} MiB at most, {after:.0f} MiB after")
-
-
 REFUSED = {"401", "429"}
 ALLOWED = {
     "garbage signature": {"401", "429"},
@@ -213,7 +201,6 @@ def test_good_callbacks_come_through_a_flood_of_hostile_ones(prepared: Prepared,
             process, lambda: results.append(attacked(attack_on(prepared, tokens), callbacks * 2))
         )
         ((told, good),) = results
-        show(f"bad tokens a minute: {bad_tokens}", told, good, (before, most, process.rss()))
         counts = settled(process, JOBS)
         code, _ = process.terminate()
     seen = log.read_text()

@@ -181,13 +181,6 @@ def test_the_sums_are_those_made_by_hand(
     assert named == {value: spent(groups.get(value, [])) for value in named}
 
 
-def test_ten_times_a_tenth_is_one(ledger: Database) -> None:
-    fill(ledger, [Paid("apiframe", "m", None, {}, BEGIN + n, 0.1, False, 0) for n in range(10)])
-    found = Usage(ledger).read(UsageFilter(UsageBy.GATEWAY, BEGIN, BEGIN + DAY_MS), limit=10)
-    assert sum([0.1] * 10) != 1.0
-    assert found.total.credits == 1
-
-
 def test_each_day_of_the_time_is_there_and_no_other(ledger: Database) -> None:
     fill(ledger, [Paid("apiframe", "m", None, {}, BEGIN + DAY_MS, 3.0, False, 1)])
     found = Usage(ledger).read(UsageFilter(UsageBy.DAY, BEGIN + 1, BEGIN + 3 * DAY_MS), limit=1)
