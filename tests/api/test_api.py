@@ -67,7 +67,7 @@ def test_every_field_that_is_wrong_is_named(
     assert fields is None or set(named) == fields
 
 
-def test_tags_that_make_a_key_too_long_are_refused_before_a_job_is_accepted(start: Start) -> None:
+def test_tags_that_make_a_key_too_long_are_refused(start: Start) -> None:
     live = start(key_template="{tag:album}{tag:event}/{job_id}/{index}.{ext}")
     tags = {"album": "\U00020000" * 100, "event": "\U00020000" * 100}
     named = faults(live.http.post("/v1/jobs", json=IMAGEN | {"tags": tags}))
@@ -100,7 +100,7 @@ def test_an_unsupported_parameter_is_refused_by_name(live: Live, change: dict[st
     assert answer.json()["code"] == "unsupported_parameter"
 
 
-def test_an_unsupported_parameter_may_be_dropped_and_the_record_says_so(live: Live) -> None:
+def test_a_dropped_parameter_is_in_the_record(live: Live) -> None:
     job = live.make(IMAGEN, seed=7, unsupported="ignore")
     assert job["status"] == "archived"
     record = live.bucket.archive.read_record(live.job(job["id"]))
@@ -110,13 +110,13 @@ def test_an_unsupported_parameter_may_be_dropped_and_the_record_says_so(live: Li
     assert record["seed"] == {"requested": "7", "returned": None, "supported": False}
 
 
-def test_an_unknown_gateway_is_answered_with_the_known_ones(live: Live) -> None:
+def test_an_unknown_gateway_is_told_the_known_ones(live: Live) -> None:
     answer = live.http.post("/v1/jobs", json=IMAGEN | {"gateway": "dall-e"})
     assert "api-in-one, apiframe" in faults(answer)["gateway"]
     assert answer.json()["code"] == "unknown_gateway"
 
 
-def test_the_same_key_and_body_are_one_job_even_at_the_same_instant(live: Live) -> None:
+def test_one_key_and_body_are_one_job_even_at_once(live: Live) -> None:
     headers = {"idempotency-key": "order-1234"}
     body = IMAGEN | {"prompt": "submitted many times"}
 
@@ -250,9 +250,7 @@ def test_without_tokens_other_sites_are_refused(live: Live) -> None:
     assert "DARKROOM_API_TOKENS" in answer.json()["detail"]
 
 
-def test_a_sender_that_hangs_up_in_mid_body_is_no_fault_of_ours(
-    live: Live, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sender_that_hangs_up_is_no_fault_of_ours(live: Live, capfd: pytest.CaptureFixture[str]) -> None:
     host, port = live.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
         head = f"POST /v1/jobs HTTP/1.1\r\nhost: {host}:{port}\r\ncontent-length: 100\r\n\r\nhalf"
@@ -267,7 +265,7 @@ def test_a_sender_that_hangs_up_in_mid_body_is_no_fault_of_ours(
     assert "Traceback" not in seen
 
 
-def test_a_fault_of_ours_is_answered_with_the_id_that_the_log_has() -> None:
+def test_a_fault_of_ours_has_the_id_that_the_log_has() -> None:
     async def fail(_request: Request) -> Response:
         raise RuntimeError("on purpose")
 

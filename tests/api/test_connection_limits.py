@@ -136,7 +136,7 @@ def test_a_refused_body_is_not_read_for_ever(target: Live, framing: bytes) -> No
         assert pour(connection, chunk, 20 * AFTER_RESPONSE_BYTES) < 3 * AFTER_RESPONSE_BYTES
 
 
-def test_a_refused_body_that_ends_leaves_the_connection_in_use(target: Live) -> None:
+def test_a_refused_body_that_ends_keeps_the_connection(target: Live) -> None:
     url = target.callback_url(running_job(target, "theirs-over"))
     size = target.settings.callbacks.max_bytes + 1
     head = f"POST /{url.split('/', 3)[3]} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n".encode()
@@ -174,7 +174,7 @@ def test_what_is_no_http_is_refused(target: Live, garbage: bytes) -> None:
     assert target.http.get("/healthz").status_code == 200, "and the next one is served"
 
 
-def test_no_refusal_is_taken_for_the_response_to_another_request(target: Live) -> None:
+def test_no_refusal_is_taken_for_another_response(target: Live) -> None:
     """A valid request that waits, and behind it garbage: the connection only closes."""
     job = running_job(target, "theirs-behind")
     held = f"GET /v1/jobs/{job}?wait=5 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
@@ -198,7 +198,7 @@ def test_an_upgrade_is_not_made(target: Live, upgrade: bytes) -> None:
 
 
 @pytest.mark.parametrize("begun", [b"", GET], ids=["idle", "slow head"])
-def test_connections_without_a_request_make_room_for_those_with_one(start: Start, begun: bytes) -> None:
+def test_idle_connections_make_room_for_requests(start: Start, begun: bytes) -> None:
     live = start(work=False, limits={"connections": 20})
     url = live.callback_url(running_job(live, "theirs-room"))
     head = f"POST /{url.split('/', 3)[3]} HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n".encode()
@@ -242,7 +242,7 @@ def test_an_answer_that_nobody_reads_is_given_up(target: Live, capfd: pytest.Cap
     assert "request failed" not in "".join(capfd.readouterr())
 
 
-def test_as_many_connections_are_allowed_as_there_are_descriptors_for() -> None:
+def test_descriptors_limit_the_connections() -> None:
     for limits, most in (((256, 500), 150), ((300, 100_000), 2000), ((50_000, 50_000), 2000), ((64, 64), 1)):
         program = (
             "import resource; from receiver.http.connection_limits import allowed\n"

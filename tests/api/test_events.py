@@ -67,7 +67,7 @@ async def collect_in_pieces(found: list[Told], url: str, size: int) -> None:
             last = source.last_id
 
 
-def test_everything_reaches_every_reader_once_and_in_order(start: Start) -> None:
+def test_everything_reaches_each_reader_once_in_order(start: Start) -> None:
     live = start()
     found: dict[str, list[Told]] = {name: [] for name in ("all", "more", "pieces", "api-in-one")}
 
@@ -165,7 +165,7 @@ def test_who_may_have_missed_something_is_told_so(still: Live, last: str, reason
     asyncio.run(follow())
 
 
-def test_0_is_the_oldest_that_is_kept_whatever_was_forgotten(still: Live) -> None:
+def test_0_is_the_oldest_that_is_kept(still: Live) -> None:
     job = still.submit(IMAGEN)
     assert Events(still.service.resources.database).forget(0, most=3) == 3
     told = kept(still)
@@ -174,7 +174,7 @@ def test_0_is_the_oldest_that_is_kept_whatever_was_forgotten(still: Live) -> Non
     assert read(still, since="0", job=NOBODY, gateway="api-in-one") == []
 
 
-def test_who_came_before_all_events_is_told_what_was_forgotten(start: Start) -> None:
+def test_who_came_before_all_events_is_told_of_losses(start: Start) -> None:
     live = start(work=False)
 
     async def begin() -> str:
@@ -288,7 +288,7 @@ def test_only_so_many_may_wait(start: Start) -> None:
     asyncio.run(come())
 
 
-def test_a_wait_is_answered_at_once_when_the_job_comes_to_rest(live: Live) -> None:
+def test_a_wait_is_answered_as_soon_as_the_job_ends(live: Live) -> None:
     late_ms = []
     for _ in range(10):
         job_id = live.make(IMAGEN)["id"]

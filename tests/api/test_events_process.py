@@ -13,7 +13,7 @@ from tests.support.processes import Process, environment, free_port, serving, wo
 from tests.support.streams import PATIENCE_S, Told, everything, following
 
 
-def test_a_restart_and_a_worker_elsewhere_are_not_seen_by_who_follows(
+def test_who_follows_sees_no_restart_nor_other_worker(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     variables = environment(s3_server, sandbox, tmp_path, free_port())

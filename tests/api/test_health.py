@@ -42,7 +42,7 @@ def test_a_result_that_waits_too_long_makes_it_unready(waited_s: int | None, rea
         assert "24" in answer.json()["checks"]["results"]
 
 
-def test_warnings_that_cannot_be_read_leave_the_checks_to_say_so() -> None:
+def test_warnings_that_cannot_be_read_are_left_out() -> None:
     def away() -> dict[str, str]:
         raise Unavailable("The ledger's database did not answer.")
 
@@ -57,7 +57,7 @@ def test_warnings_that_cannot_be_read_leave_the_checks_to_say_so() -> None:
     assert answer.json()["warnings"] == {"api-in-one": "paused"}
 
 
-def test_a_check_or_warning_that_breaks_is_told_without_its_innards() -> None:
+def test_a_broken_check_is_told_without_its_innards() -> None:
     def broken() -> None:
         raise RuntimeError("innards")
 

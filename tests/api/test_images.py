@@ -121,7 +121,7 @@ def is_safe(answer: httpx.Response) -> bool:
     return named == SAFE and {"default-src 'none'", "sandbox"} <= set(policy)
 
 
-def test_a_stream_is_the_whole_image_and_says_what_it_is(made: Made) -> None:
+def test_a_stream_is_the_whole_image(made: Made) -> None:
     answer = made.get()
     assert (answer.status_code, answer.content) == (200, made.image)
     headers = answer.headers
@@ -158,7 +158,7 @@ def test_several_ranges_and_nonsense_get_the_whole(made: Made, asked: str) -> No
     assert "content-range" not in answer.headers
 
 
-def test_a_range_behind_the_end_is_told_the_length_without_the_bucket(made: Made) -> None:
+def test_a_range_behind_the_end_is_told_the_length(made: Made) -> None:
     made.asked.clear()
     for asked in (f"bytes={len(made.image)}-", "bytes=-0"):
         answer = made.get(range=asked)
@@ -206,7 +206,7 @@ def names(answer: httpx.Response) -> tuple[str, str, str]:
     return found[1], found[2], unquote(found[3])
 
 
-def test_a_name_is_safe_and_the_same_by_link_and_by_stream(made: Made) -> None:
+def test_a_name_is_the_same_by_link_and_by_stream(made: Made) -> None:
     tail = f"-{made.output['job_id'][-8:]}-0.{made.output['key'].rpartition('.')[2]}"
     plain, own = "baume-im-wind-filename-evil-exe-x-y" + tail, "bäume-im-wind-filename-evil-exe-x-y" + tail
     link = httpx.get(made.get("/image").headers["location"], trust_env=False)
@@ -253,7 +253,7 @@ def test_a_link_outlives_the_presigned_one(start: Start) -> None:
     assert live.http.get(at, params={"stream": 1}).status_code == 200
 
 
-def test_links_are_for_the_public_address_and_streams_use_the_internal_one(start: Start) -> None:
+def test_links_are_public_and_streams_are_internal(start: Start) -> None:
     live = start(s3={"public_endpoint": "https://images.example:9000"})
     at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image"
     link = live.http.get(at).headers["location"]
@@ -271,7 +271,7 @@ def test_a_link_for_another_address_of_the_store_works(start: Start, s3_server: 
 
 
 @pytest.mark.parametrize("asked", ["", "bytes=10-500000"])
-def test_a_stream_whose_bucket_breaks_off_is_cut_off_too(made: Made, asked: str) -> None:
+def test_a_stream_is_cut_off_where_its_bucket_breaks(made: Made, asked: str) -> None:
     headers = {"range": asked} if asked else {}
     Watched.broken.set()
     try:
@@ -396,7 +396,7 @@ def test_one_that_does_not_fit_is_made_anew(thumbnailed: Live, metadata: dict[st
     assert live.bucket.store.read(key, max_bytes=10**6) == answer.content
 
 
-def test_an_image_over_the_limit_has_none_and_is_had_all_the_same(
+def test_an_image_over_the_limit_has_no_thumbnail(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     with started(s3_server, tmp_path, sandbox=sandbox) as live:
@@ -411,7 +411,7 @@ def test_an_image_over_the_limit_has_none_and_is_had_all_the_same(
 
 
 @pytest.mark.alone
-def test_who_waits_for_one_is_sent_home_when_the_service_stops(
+def test_who_waits_for_a_thumbnail_holds_up_no_stop(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     hanging = Thumbnailer(odd("time.sleep(60)", tmp_path))

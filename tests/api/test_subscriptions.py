@@ -92,7 +92,7 @@ def bounded(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 @bounded
-async def test_one_that_falls_behind_is_given_pages_of_the_ledger(
+async def test_who_falls_behind_is_given_pages_of_the_ledger(
     database: Database, events: Counted, waiters: Subscriptions
 ) -> None:
     with waiters.following(request()) as slow, waiters.following(request()) as quick:
@@ -116,7 +116,7 @@ async def test_one_that_falls_behind_is_given_pages_of_the_ledger(
 
 
 @bounded
-async def test_what_is_not_for_it_does_not_make_it_fall_behind(
+async def test_other_jobs_events_do_not_make_it_fall_behind(
     database: Database, events: Counted, waiters: Subscriptions
 ) -> None:
     with waiters.following(request(), job_id="mine") as follower:
@@ -133,7 +133,7 @@ async def test_what_is_not_for_it_does_not_make_it_fall_behind(
 
 
 @bounded
-async def test_a_place_that_is_forgotten_while_it_is_behind_is_told(
+async def test_a_place_forgotten_while_behind_is_told(
     database: Database, events: Counted, waiters: Subscriptions
 ) -> None:
     with waiters.following(request()) as follower:
@@ -239,9 +239,7 @@ async def test_a_wait_costs_no_reading_but_at_its_ends(
 
 
 @bounded
-async def test_a_wait_ends_with_its_time_with_its_sender_and_with_the_service(
-    ledger: Ledger, waiters: Subscriptions
-) -> None:
+async def test_a_wait_ends_in_time_and_with_its_sender(ledger: Ledger, waiters: Subscriptions) -> None:
     job_id = add(ledger).id
 
     def finished(job_id: str) -> bool:
@@ -265,9 +263,7 @@ def left(events: Events) -> list[int]:
     return [one.id for one in events.after(0, limit=10_000)]
 
 
-def test_old_events_are_forgotten_from_the_front_and_the_newest_stays(
-    database: Database, events: Counted
-) -> None:
+def test_old_events_are_forgotten_and_the_newest_stays(database: Database, events: Counted) -> None:
     for at in (10, 20, 99, 20, 30, 40):
         put(database, 1, at=at)
     assert events.forget(10) == 0

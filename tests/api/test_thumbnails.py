@@ -70,7 +70,7 @@ def got(made: Thumbnails, *outputs: Output) -> list[Any]:
     return asyncio.run(all_of_them())
 
 
-def test_an_image_of_which_none_can_be_made_is_left_alone_for_a_while(store: ObjectStore) -> None:
+def test_a_failed_thumbnail_is_not_tried_for_a_while(store: ObjectStore) -> None:
     thumbnailer, clock = Counting(), Fixed()
     broken, sound = archived(store, bomb()), archived(store, PICTURE, 1)
     with thumbnails(store, thumbnailer, now_s=clock) as made:

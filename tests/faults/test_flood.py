@@ -184,7 +184,7 @@ def attack_on(prepared: Prepared, tokens: CallbackTokens) -> Attack:
 
 @pytest.mark.alone
 @pytest.mark.parametrize("bad_tokens", [120, 0], ids=["limited", "unlimited"])
-def test_good_callbacks_come_through_a_flood_of_hostile_ones(prepared: Prepared, bad_tokens: int) -> None:
+def test_good_callbacks_come_through_a_flood(prepared: Prepared, bad_tokens: int) -> None:
     tokens = CallbackTokens([KEY], max_age_s=172_800, clock=system_clock)
     failed = {"event": "failed", "status": "FAILED", "error": f"with a limit of {bad_tokens}"}
     callbacks = [

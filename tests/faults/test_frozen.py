@@ -7,7 +7,6 @@ a worker that comes back believes for a moment that it still holds its jobs.
 import random
 import secrets
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -49,23 +48,12 @@ def _frozen_often(here: World, chance: random.Random, times: int) -> Verdict:
     here.start()
     # The second one takes no part in HTTP: callbacks and submissions come to the first.
     other = here.fork(port=free_port())
-    over = threading.Event()
-
-    def submit() -> None:
-        while not over.wait(chance.uniform(0.02, 0.1)):
-            here.submit(chance.choice(["apiframe", "api-in-one"]), fault=chance.choice(FAULTS))
-
-    client = threading.Thread(target=submit)
-    client.start()
-    try:
+    with here.submitting(chance, FAULTS, (0.02, 0.1)):
         for number in range(times):
             frozen = (here.child, other)[number % 2]
             assert not frozen.ended(chance.uniform(0.2, 0.6)), here.said()
             frozen.signal(signal.SIGSTOP)
             assert not frozen.ended(STILL_S), here.said()
             frozen.signal(signal.SIGCONT)
-    finally:
-        over.set()
-        client.join()
     here.settle(60)
     return judge(here)

@@ -5,7 +5,6 @@ import random
 import secrets
 import shutil
 import sqlite3
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -52,18 +51,12 @@ def test_any_number_of_kills_loses_and_doubles_nothing(
 
 
 def _killed_often(here: World, chance: random.Random, kills: int) -> tuple[Verdict, Counter[str]]:
-    over, seen = threading.Event(), Counter[str]()
-    clients = [
-        threading.Thread(target=_submit_until, args=(here, random.Random(chance.random()), over))
-        for _ in range(2)
-    ]
+    seen = Counter[str]()
     began = monotonic()
     here.start()
     # Where a start takes long, everything does, and a life must have time for some work.
     longest_s = max(LONGEST_LIFE_S, monotonic() - began)
-    for client in clients:
-        client.start()
-    try:
+    with here.submitting(chance, MIXED, PAUSE_S, clients=2):
         for number in range(kills):
             assert not here.child.ended(chance.uniform(0, longest_s)), here.said()
             here.kill()
@@ -73,17 +66,8 @@ def _killed_often(here: World, chance: random.Random, kills: int) -> tuple[Verdi
                 assert not here.child.ended(chance.uniform(0, 0.3)), here.said()
                 here.kill()
             here.start()
-    finally:
-        over.set()
-        for client in clients:
-            client.join()
     here.settle(90)
     return judge(here), seen
-
-
-def _submit_until(here: World, chance: random.Random, over: threading.Event) -> None:
-    while not over.wait(chance.uniform(*PAUSE_S)):
-        here.submit(chance.choice(["apiframe", "api-in-one"]), fault=chance.choice(MIXED))
 
 
 def _in_hand(here: World) -> Counter[str]:

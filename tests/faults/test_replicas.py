@@ -74,7 +74,7 @@ def replicated(
         yield here, Replicas(here, ports)
 
 
-def test_replicas_that_are_killed_lose_and_double_nothing(
+def test_killed_replicas_lose_and_double_nothing(
     s3_server: EmbeddedS3, forks: Forks, report: Report, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("DARKROOM_FAULTS_SEED") or secrets.randbelow(2**32))

@@ -1,10 +1,11 @@
 """One Darkroom under test and all that is around it, to be broken in any way and then judged."""
 
+import random
 import socket
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -207,6 +208,31 @@ class World:
         future = self._clients.submit(self.submit, gateway, **more)
         self._under_way.append(future)
         return future
+
+    @contextmanager
+    def submitting(
+        self,
+        chance: random.Random,
+        faults: Sequence[object],
+        pause_s: tuple[float, float],
+        *,
+        clients: int = 1,
+    ) -> Iterator[None]:
+        """Have so many clients submit jobs in the block, each with a pause between two."""
+        over = threading.Event()
+
+        def submit(own: random.Random) -> None:
+            while not over.wait(own.uniform(*pause_s)):
+                self.submit(own.choice([*MODELS]), fault=own.choice(faults))
+
+        with ThreadPoolExecutor(clients) as pool:
+            going = [pool.submit(submit, random.Random(chance.random())) for _ in range(clients)]
+            try:
+                yield
+            finally:
+                over.set()
+        for client in going:
+            client.result()
 
     def get(self, path: str, **query: Any) -> Any:
         answer = self._http.get(f"{self.url}{path}", params=query, timeout=40)

@@ -41,7 +41,7 @@ def asks(link: dict[str, str]) -> str:
     return parse_qs(urlsplit(link["href"]).query).get("q", [""])[0]
 
 
-def test_the_grid_shows_every_picture_with_its_prompt_and_its_place(hung: Hung, reader: httpx.Client) -> None:
+def test_the_grid_shows_every_picture_with_its_prompt(hung: Hung, reader: httpx.Client) -> None:
     found = page(reader.get("/"))
     newest_first = [*hung.hostile["outputs"], *hung.ramen["outputs"], *hung.kite["outputs"]]
     ours = [output for output in shown(found) if output in newest_first]
@@ -82,7 +82,7 @@ def _query(q: str) -> str:
     return str(httpx.QueryParams({"q": q}))
 
 
-def test_facets_narrow_the_search_and_can_be_taken_out_again(hung: Hung, reader: httpx.Client) -> None:
+def test_facets_narrow_the_search_and_are_removable(hung: Hung, reader: httpx.Client) -> None:
     found = page(reader.get("/"))
     assert [one["data-facet"] for one in found.all("section") if "data-facet" in one] == [
         "gateway", "model", "day", "tag",
@@ -160,7 +160,7 @@ def test_a_page_without_its_record_is_still_a_page(hung: Hung, reader: httpx.Cli
     assert not [link for link in found.links() if link.startswith("/submit")], "which is not for a reader"
 
 
-def test_hostile_prompts_and_tags_are_text_and_nothing_else(hung: Hung, reader: httpx.Client) -> None:
+def test_hostile_prompts_and_tags_are_text(hung: Hung, reader: httpx.Client) -> None:
     hostile = f"/outputs/{hung.hostile['outputs'][0]}"
     for path in ("/", "/?" + _query('"<script>alert(1)</script>"'), hostile):
         found = page(reader.get(path))
@@ -216,7 +216,7 @@ def test_a_foreign_picture_is_told_from_ours(reader: httpx.Client) -> None:
     page(reader.get("/find?sha256=nonsense"), 422)
 
 
-def test_a_file_is_taken_only_from_our_own_form_and_within_bounds(reader: httpx.Client) -> None:
+def test_a_file_is_taken_from_our_form_within_bounds(reader: httpx.Client) -> None:
     for csrf in ("", "x"):
         answer = reader.post("/find", data={"csrf": csrf}, files={"file": ("x.png", b"x")})
         page(answer, 403)
@@ -246,7 +246,7 @@ def test_what_comes_beside_the_file_is_bounded(live: Live) -> None:
     assert live.http.post("/find", data={"csrf": csrf}, files=large).status_code == 303
 
 
-def test_a_long_record_is_cut_and_credits_are_told_in_full(hung: Hung, reader: httpx.Client) -> None:
+def test_a_long_record_is_cut_and_credits_are_whole(hung: Hung, reader: httpx.Client) -> None:
     job = hung.live.make({**IMAGEN, "prompt": "a costly page"})
     bucket = hung.live.bucket
     with hung.live.service.resources.database.write() as connection:
@@ -352,7 +352,7 @@ def test_paging_leads_through_everything_and_back(full: Live, q: str) -> None:
     assert [output for one in reversed(back) for output in one] == seen[A_PAGE:]
 
 
-def test_the_script_gets_the_same_pictures_and_nothing_around_them(full: Live) -> None:
+def test_the_script_gets_the_pictures_alone(full: Live) -> None:
     whole = page(full.http.get("/"))
     answer = full.http.get("/", headers={MORE: "1"})
     assert len(answer.content) < len(whole.answer.content)
@@ -371,7 +371,7 @@ def test_neighbours_are_those_of_the_search(full: Live) -> None:
     assert links_to(first, "prev") == []
 
 
-def test_a_page_asks_the_ledger_a_bounded_number_of_questions(full: Live) -> None:
+def test_a_page_asks_the_ledger_few_questions(full: Live) -> None:
     asked: list[str] = []
     engine = full.service.resources.database._engine
 

@@ -48,7 +48,7 @@ def test_every_page_is_in_the_table(hung: Hung) -> None:
 
 
 @pytest.mark.parametrize("at", [at for at, scope in PAGES.items() if scope is not None])
-def test_a_page_is_for_its_scope_and_those_above_it_only(hung: Hung, at: str) -> None:
+def test_a_page_is_for_its_scope_and_those_above(hung: Hung, at: str) -> None:
     method, _, path = at.partition(" ")
     needed = PAGES[at]
     assert needed is not None

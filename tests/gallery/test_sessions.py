@@ -37,7 +37,7 @@ def test_a_stranger_is_led_to_sign_in_and_back(hung: Hung) -> None:
         assert page(client.get(answer.headers["location"])).one("q")["value"] == "寿司 seed:42"
 
 
-def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(hung: Hung) -> None:
+def test_the_cookie_is_out_of_reach_of_scripts(hung: Hung) -> None:
     with browser(hung.live) as client:
         for headers, secure in (
             ({}, False),
@@ -61,9 +61,7 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(hung: Hung) -> No
         (None, "darkroom.example", False),
     ],
 )
-def test_a_public_address_with_https_makes_the_cookie_secure(
-    public: str | None, host: str, *, secure: bool
-) -> None:
+def test_a_public_https_address_secures_the_cookie(public: str | None, host: str, *, secure: bool) -> None:
     scope = {"type": "http", "scheme": "http", "path": "/", "query_string": b"", "server": ("127.0.0.1", 80)}
     request = Request({**scope, "headers": [(b"host", host.encode())]})
     assert came_over_https(request, public) == secure
@@ -82,7 +80,7 @@ def test_a_wrong_token_begins_no_session(hung: Hung, token: str) -> None:
         assert "value" not in asked.one("token") or not asked.one("token")["value"]
 
 
-def test_guesses_are_limited_and_the_right_token_still_works(start: Start) -> None:
+def test_guesses_are_limited_and_the_token_still_works(start: Start) -> None:
     live = start(api_tokens=TOKENS, limits={"bad_tokens": 3}, work=False)
     with browser(live) as client:
         for _ in range(3):
@@ -110,7 +108,7 @@ def test_signing_out_ends_the_session_in_this_browser(start: Start, age_s: int) 
         assert client.get("/").status_code == 303
 
 
-def test_who_has_signed_out_sees_no_picture_that_the_browser_kept(hung: Hung) -> None:
+def test_who_has_signed_out_sees_no_kept_picture(hung: Hung) -> None:
     with hung.visitor("read") as client:
         csrf = page(client.get("/")).csrf
         for path in ("image?stream=1", "thumbnail"):
@@ -150,7 +148,7 @@ def test_no_other_site_can_send_a_form(hung: Hung, headers: dict[str, str]) -> N
 
 @pytest.mark.parametrize("origin", ["null", "http://[", "https://evil.example", "x"])
 @pytest.mark.parametrize("public", [None, "https://darkroom.example"])
-def test_an_origin_without_a_host_is_not_ours_wherever_we_are(origin: str, public: str | None) -> None:
+def test_an_origin_without_a_host_is_not_ours(origin: str, public: str | None) -> None:
     scope = {"type": "http", "scheme": "http", "path": "/", "query_string": b"", "server": ("127.0.0.1", 80)}
     headers = [(b"host", b"127.0.0.1:8321"), (b"origin", origin.encode())]
     with pytest.raises(Forbidden):
@@ -173,7 +171,7 @@ def test_headers_that_are_no_urls_are_nobodys(hung: Hung, live: Live) -> None:
             assert parse_qs(urlsplit(answer.headers["location"]).query)["next"][0] in {"/", "/jobs"}
 
 
-def test_the_api_takes_the_cookie_for_reading_and_with_its_form_token_for_more(hung: Hung) -> None:
+def test_the_api_takes_the_cookie_and_its_form_token(hung: Hung) -> None:
     image = f"/v1/outputs/{hung.kite['outputs'][0]}"
     with hung.visitor("submit") as client, hung.visitor("submit") as other:
         for path in ("/v1/outputs", image, f"{image}/image?stream=1", f"{image}/thumbnail", "/v1/status"):
@@ -252,7 +250,7 @@ def test_a_session_in_use_ends_after_a_week(clock: Clock, sessions: Sessions) ->
         sessions.read(cookie)
 
 
-def test_a_cookie_is_made_anew_only_once_it_has_grown_old(clock: Clock, sessions: Sessions) -> None:
+def test_a_cookie_is_renewed_only_once_it_is_old(clock: Clock, sessions: Sessions) -> None:
     session = sessions.begin(SECRETS["read"], secure=True)
     clock.now += (RENEW_S - 1) * 1000
     answer = Response()
@@ -316,7 +314,7 @@ def test_signing_in_leads_back_to_pages_of_the_gallery(here: str) -> None:
     assert safe_next(here) == here
 
 
-def test_without_tokens_the_gallery_is_open_on_loopback_and_nowhere_else(live: Live) -> None:
+def test_without_tokens_it_is_open_on_loopback_only(live: Live) -> None:
     found = page(live.http.get("/"))
     assert not found.all("form", action="/sign-out")
     assert live.http.get("/sign-in").headers["location"] == "/"
@@ -331,7 +329,7 @@ def test_without_tokens_the_gallery_is_open_on_loopback_and_nowhere_else(live: L
     page(live.http.get("/", headers=framed), 401)
 
 
-def test_without_tokens_forms_have_a_token_all_the_same(live: Live) -> None:
+def test_without_tokens_forms_have_a_token(live: Live) -> None:
     csrf = page(live.http.get("/")).csrf
     page(live.http.post("/sign-out", data={"csrf": "x"}), 403)
     page(live.http.post("/sign-out", data={"csrf": csrf}, headers={"sec-fetch-site": "cross-site"}), 403)

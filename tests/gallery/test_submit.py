@@ -81,7 +81,7 @@ def test_a_form_makes_one_job_however_often_it_is_sent(live: Live, visitor: Visi
     assert job_of(live, visitor.send("/submit", again))["request"]["prompt"] == "sent twice, and changed"
 
 
-def test_a_key_of_somebody_else_is_not_taken_from_a_form(live: Live, visitor: Visitor) -> None:
+def test_anothers_key_is_not_taken_from_a_form(live: Live, visitor: Visitor) -> None:
     headers = {"idempotency-key": "theirs"}
     theirs = live.http.post("/v1/jobs", json={**IMAGEN, "prompt": "a red kite"}, headers=headers).json()["id"]
     job = job_of(live, visitor.send("/submit", filled(visitor, key="theirs")))
@@ -115,7 +115,7 @@ def test_a_key_of_somebody_else_is_not_taken_from_a_form(live: Live, visitor: Vi
         ({"notify_url": "http://169.254.169.254/"}, "notify_url", "https"),
     ],
 )
-def test_what_is_wrong_is_said_beside_its_field_and_nothing_typed_is_lost(
+def test_what_is_wrong_is_said_beside_its_field(
     live: Live, visitor: Visitor, fields: dict[str, str], field: str, message: str
 ) -> None:
     before = live.http.get("/v1/status").json()["accepted"]
@@ -131,7 +131,7 @@ def test_what_is_wrong_is_said_beside_its_field_and_nothing_typed_is_lost(
     assert live.http.get("/v1/status").json()["accepted"] == before
 
 
-def test_what_is_wrong_with_the_whole_is_said_over_the_form(visitor: Visitor) -> None:
+def test_what_is_wrong_with_all_is_said_over_the_form(visitor: Visitor) -> None:
     deep = '{"a": ' + "[" * 500 + "]" * 500 + "}"
     page = visitor.send("/submit", filled(visitor, params=deep))
     assert page.status == 422
@@ -144,7 +144,7 @@ def test_several_faults_are_all_said_at_once(visitor: Visitor) -> None:
     assert set(faults(page)) == {"prompt", "num_images", "tags", "params"}
 
 
-def test_what_the_script_kept_is_shown_again_and_not_sent(live: Live, visitor: Visitor) -> None:
+def test_what_the_script_kept_is_shown_and_not_sent(live: Live, visitor: Visitor) -> None:
     """The script takes out what the model does not have; when something else is wrong, it is still there."""
     fields = filled(visitor, kept_seed="77")
     assert job_of(live, visitor.send("/submit", fields))["request"]["seed"] is None
@@ -159,7 +159,7 @@ def test_what_a_model_does_not_have_may_be_left_out(live: Live, visitor: Visitor
     assert again.fields("submit")["unsupported"] == "ignore"
 
 
-def test_make_again_fills_everything_in_and_says_what_it_cost(live: Live, visitor: Visitor) -> None:
+def test_make_again_fills_in_all_and_says_what_it_cost(live: Live, visitor: Visitor) -> None:
     job = live.make(FULL)
     for origin in (job["id"], job["outputs"][0]):
         page = visitor.get(f"/submit?from={origin}")
@@ -169,9 +169,7 @@ def test_make_again_fills_everything_in_and_says_what_it_cost(live: Live, visito
         assert again["request"] == job["request"]
 
 
-def test_a_seed_that_was_not_asked_for_is_offered_and_said_to_be_the_reported_one(
-    live: Live, visitor: Visitor
-) -> None:
+def test_a_reported_seed_is_offered_and_named_so(live: Live, visitor: Visitor) -> None:
     job = live.make({"gateway": "apiframe", "model": "flux-2-pro", "prompt": "a red kite"})
     reported = job["result"]["seed"]
     page = visitor.get(f"/submit?from={job['id']}")
@@ -179,7 +177,7 @@ def test_a_seed_that_was_not_asked_for_is_offered_and_said_to_be_the_reported_on
     assert ("is the one that the gateway reported" in page.tree.one("main").text) == (reported is not None)
 
 
-def test_an_address_that_was_told_of_a_job_is_not_shown_again(start: Start) -> None:
+def test_a_notification_address_is_not_shown_again(start: Start) -> None:
     idle = start(work=False)  # or it would look that host up
     job = idle.submit(IMAGEN, notify_url="https://app.example/told?key=secret-of-theirs")
     with visiting(idle.url) as visitor:
@@ -203,7 +201,7 @@ def test_the_last_gateway_and_model_are_offered_first(live: Live, visitor: Visit
     assert (told["api-in-one"]["prices"]["imagen4-ultra"], told["apiframe"]["prices"]) == (12, {})
 
 
-def test_models_used_lately_come_first_and_only_where_they_belong() -> None:
+def test_models_used_lately_come_first() -> None:
     gateways: dict[str, Gateway] = {"apiframe": Apiframe("k"), "api-in-one": ApiInOne("k")}
     told = known(gateways, ["imagen4", "new-model", "flux-2-pro"])
     assert told["apiframe"]["models"][:2] == ["new-model", "flux-2-pro"]

@@ -376,7 +376,7 @@ def test_any_interleaving_leads_to_legal_states_only(common: Shared) -> None:
     run_state_machine_as_test(Bound, settings=BOUNDED)
 
 
-def test_a_job_that_was_sent_before_the_clock_was_set_back_is_asked_about_as_usual(world: World) -> None:
+def test_a_clock_set_back_delays_no_question(world: World) -> None:
     world.submit(0, "apiframe", 1)
     world.work(0)
     assert only(world).status is Status.RUNNING
@@ -391,7 +391,7 @@ def test_a_job_that_was_sent_before_the_clock_was_set_back_is_asked_about_as_usu
     assert job.attempts > 0, "it was asked"
 
 
-def test_nobody_waits_longer_for_an_unconfirmed_job_because_the_clock_was_set_back(world: World) -> None:
+def test_a_clock_set_back_delays_no_deadline(world: World) -> None:
     world.submit(0, "api-in-one", 1)
     with world.planned(None, Manner.LOST):
         world.work(0)
@@ -407,7 +407,7 @@ def test_nobody_waits_longer_for_an_unconfirmed_job_because_the_clock_was_set_ba
     assert (job.status, job.error and job.error.code) == (Status.FAILED, "submission_unconfirmed")
 
 
-def test_a_callback_that_names_another_job_of_ours_is_not_tried_for_ever(world: World) -> None:
+def test_a_callback_that_names_another_job_ends(world: World) -> None:
     for _ in range(2):
         world.submit(0, "api-in-one", 1)
         with world.planned(None, Manner.LOST):
@@ -426,7 +426,7 @@ def test_a_callback_that_names_another_job_of_ours_is_not_tried_for_ever(world: 
     assert [one.effect for one in world.ledger.deliveries(forged.id)] == ["mismatch"]
 
 
-def test_what_hinted_at_one_submission_says_nothing_of_the_next(world: World) -> None:
+def test_a_hint_says_nothing_of_the_next_submission(world: World) -> None:
     world.submit(0, "api-in-one", 1)
     world.work(0)
     (first,) = world.gateways.jobs.values()

@@ -69,9 +69,7 @@ def moved(job: Mapping[str, Any]) -> list[str]:
     return [event["status"] for event in job["timeline"] if event["event"] == "moved"]
 
 
-def test_1_a_job_is_in_the_ledger_before_its_gateway_is_called_and_its_id_is_the_key(
-    start: Start, tmp_path: Path
-) -> None:
+def test_1_a_job_is_stored_before_it_is_submitted(start: Start, tmp_path: Path) -> None:
     """1: a job is in the ledger before its gateway is called, and a repeated submit is not charged twice.
 
     Upheld by `Submitter._send` (receiver/jobs/submit.py): the move to submitting, committed by `begin` before
@@ -86,9 +84,7 @@ def test_1_a_job_is_in_the_ledger_before_its_gateway_is_called_and_its_id_is_the
 
 
 @pytest.mark.parametrize("fault", ["lost_answer+no_callback", "unavailable"])
-def test_2_a_gateway_without_idempotency_is_not_called_twice_after_a_lost_answer(
-    start: Start, tmp_path: Path, fault: str
-) -> None:
+def test_2_a_lost_answer_causes_no_second_call(start: Start, tmp_path: Path, fault: str) -> None:
     """2: where a gateway has no idempotency, what it may have taken is never sent again by itself.
 
     Upheld by `Submitter._not_taken` (receiver/jobs/submit.py): `unknown`, and `_await_callback` for it; and
@@ -135,7 +131,7 @@ class Full(Ledger):
         return super().add_deliveries(offers)
 
 
-def test_3_a_callback_is_answered_200_only_once_it_is_in_the_ledger(start: Start, tmp_path: Path) -> None:
+def test_3_an_answered_callback_is_in_the_ledger(start: Start, tmp_path: Path) -> None:
     """3: a callback is answered 2xx only after it is durably in the ledger; else 503 and Retry-After.
 
     Upheld by `Callbacks.receive` (receiver/callbacks/endpoint.py): it awaits the intake's future; by
@@ -158,7 +154,7 @@ def test_3_a_callback_is_answered_200_only_once_it_is_in_the_ledger(start: Start
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2, "FULL"
 
 
-def test_4_the_same_callback_has_the_effect_of_one_however_often_and_in_whatever_order(start: Start) -> None:
+def test_4_a_repeated_callback_has_the_effect_of_one(start: Start) -> None:
     """4: the same callback, any number of times, at the same instant, in any order, has the effect of one.
 
     Upheld by `_judge` (storage/ledger/deliveries.py): Receipt.DUPLICATE; by the unique constraint of
@@ -197,9 +193,7 @@ def test_4_the_same_callback_has_the_effect_of_one_however_often_and_in_whatever
 
 
 @pytest.mark.parametrize("body", [IMAGEN, ULTRA], ids=["apiframe", "api-in-one"])
-def test_5_a_callback_that_overtakes_the_answer_to_its_submission_is_kept_and_applied(
-    start: Start, body: dict[str, Any]
-) -> None:
+def test_5_a_callback_before_the_answer_is_applied(start: Start, body: dict[str, Any]) -> None:
     """5: a callback may arrive before the submit response is stored; it is kept and applied.
 
     Upheld by `_same_job` (storage/ledger/deliveries.py): a job whose gateway id is not known takes any
@@ -216,9 +210,7 @@ def test_5_a_callback_that_overtakes_the_answer_to_its_submission_is_kept_and_ap
     assert delivery.effect in {"ready", "hint"}
 
 
-def test_6_the_record_is_written_after_the_images_and_the_job_is_archived_after_the_record(
-    start: Start, tmp_path: Path
-) -> None:
+def test_6_images_come_first_then_the_record(start: Start, tmp_path: Path) -> None:
     """6: first all images, then the record, then the job is archived.
 
     Upheld by `Archiver.run` and `_close` (receiver/jobs/archive.py): `_fetch_missing`, `write_record`, and

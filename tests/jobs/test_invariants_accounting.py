@@ -57,7 +57,7 @@ def interrupted(database_url: str) -> Iterator[Interrupted]:
     opened.close()
 
 
-def test_9_every_job_is_accounted_for_wherever_a_transaction_is_cut_off(interrupted: Interrupted) -> None:
+def test_9_a_cut_transaction_leaves_every_job_counted(interrupted: Interrupted) -> None:
     """9: every accepted job is accounted for at every moment, under any fault.
 
     Upheld by `Database.write` (storage/ledger/database.py): one transaction, all or nothing; and by `Ledger`

@@ -159,7 +159,7 @@ def _everything_told(http: httpx.Client) -> dict[str, str]:
 
 
 @pytest.mark.exhaustive
-def test_10_nothing_that_is_kept_or_shown_holds_a_secret_a_live_token_or_a_presigned_link(
+def test_10_nothing_kept_or_shown_holds_a_secret(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     """10: no stored field, log line, metric or page holds a secret, a live callback token, a presigned link.

@@ -27,7 +27,7 @@ def record_of(live: Live, job_id: str) -> dict[str, Any]:
         (ULTRA | {"negative_prompt": "chopsticks", "num_images": 3, "seed": 12345}, 3, None),
     ],
 )  # fmt: skip
-def test_a_job_ends_archived_with_the_gateways_own_bytes(
+def test_7_a_job_is_archived_with_the_gateways_bytes(
     live: Live, body: dict[str, Any], images: int, media_type: str | None
 ) -> None:
     """The seventh invariant: original bytes are never re-encoded, and metadata is never written into them.
@@ -51,7 +51,7 @@ def test_a_job_ends_archived_with_the_gateways_own_bytes(
             assert output["media_type"] == media_type
 
 
-def test_the_record_says_everything_that_made_the_image(live: Live) -> None:
+def test_the_record_says_all_that_made_the_image(live: Live) -> None:
     body = ULTRA | {"negative_prompt": "chopsticks", "num_images": 2, "seed": 9007199254740993}
     job = live.make(body, tags={"campaign": "spring"}, params={"quality": "high"})
     record = record_of(live, job["id"])
@@ -79,7 +79,7 @@ def test_the_record_says_everything_that_made_the_image(live: Live) -> None:
     assert all(one["seed"] is None for one in record["outputs"]), "one seed for two images is the job's"
 
 
-def test_an_imagen_job_has_no_seed_and_its_signed_callback_is_proof_enough(live: Live) -> None:
+def test_a_signed_callback_is_proof_enough(live: Live) -> None:
     record = record_of(live, live.make(IMAGEN)["id"])
     assert record["seed"] == {"requested": None, "returned": None, "supported": False}
     assert record["evidence"]["confirmed_by"] == "callback"
@@ -111,7 +111,7 @@ def test_what_cannot_succeed_fails_with_its_reason(
     assert not [key for key in live.keys() - before if job["id"] in key]
 
 
-def test_without_a_public_url_everything_is_polled_and_nothing_was_missed(start: Start) -> None:
+def test_without_a_public_url_everything_is_polled(start: Start) -> None:
     live = start(callbacks=False)
     for body in (IMAGEN, ULTRA):
         job = live.make(body)
@@ -120,7 +120,7 @@ def test_without_a_public_url_everything_is_polled_and_nothing_was_missed(start:
     assert live.http.get("/v1/status").json()["found_by_polling"] == 0
 
 
-def test_a_long_pause_of_ours_is_not_made_up_for_in_questions(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+def test_a_long_pause_is_not_made_up_for_in_polls(s3_server: EmbeddedS3, tmp_path: Path) -> None:
     config = SandboxConfig(latency_s=(9999, 9999), image_px=64)
     clock = Movable(system_clock)
     with SandboxServer(config) as slow, started(s3_server, tmp_path, sandbox=slow, clock=clock) as live:
@@ -145,7 +145,7 @@ def test_only_what_is_really_sent_counts_as_submitting(start: Start) -> None:
         assert statuses == ["queued", "queued", "queued", "submitting"]
 
 
-def test_an_image_is_not_given_up_while_its_gateway_cannot_be_asked(start: Start) -> None:
+def test_an_image_waits_while_its_gateway_is_away(start: Start) -> None:
     idle = start(work=False)
     ledger = idle.service.resources.ledger
     job_id = str(idle.submit(IMAGEN)["id"])
@@ -164,7 +164,7 @@ def test_an_image_is_not_given_up_while_its_gateway_cannot_be_asked(start: Start
     assert waiting.error.code == "image_unavailable"
 
 
-def test_a_job_without_any_answer_is_given_up_after_a_day(start: Start) -> None:
+def test_a_job_without_answer_is_given_up_after_a_day(start: Start) -> None:
     clock = Movable(system_clock)
     with SandboxServer(SandboxConfig(latency_s=(9999, 9999), image_px=64)) as slow:
         live = start(clock=clock, sandbox=slow)
@@ -175,9 +175,7 @@ def test_a_job_without_any_answer_is_given_up_after_a_day(start: Start) -> None:
     assert (done["status"], done["error"]["code"]) == ("failed", "no_answer")
 
 
-def test_a_job_that_its_gateway_has_forgotten_fails_after_some_questions(
-    s3_server: EmbeddedS3, tmp_path: Path
-) -> None:
+def test_a_job_its_gateway_has_forgotten_fails(s3_server: EmbeddedS3, tmp_path: Path) -> None:
     config = SandboxConfig(latency_s=(9999, 9999), image_px=64)
     with SandboxServer(config) as first, started(s3_server, tmp_path, sandbox=first, callbacks=False) as live:
         job = live.submit(IMAGEN)

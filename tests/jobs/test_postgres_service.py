@@ -28,9 +28,7 @@ def test_any_replica_answers_for_any_job(start: Start, ours: dict[str, object]) 
     assert total(list(second.service.resources.ledger.job_counts().values())).balanced
 
 
-def test_a_gateway_is_sent_no_more_at_once_however_many_replicas_there_are(
-    start: Start, ours: dict[str, object]
-) -> None:
+def test_replicas_share_the_limit_of_a_gateway(start: Start, ours: dict[str, object]) -> None:
     under_way, most = 0, 0
     lock, never = threading.Lock(), threading.Event()
 

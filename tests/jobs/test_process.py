@@ -37,9 +37,7 @@ def test_an_idle_service_stays_small(s3_server: EmbeddedS3, sandbox: SandboxServ
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
-def test_a_stop_during_work_is_clean_and_a_restart_finishes_what_was_open(
-    s3_server: EmbeddedS3, tmp_path: Path, sig: int
-) -> None:
+def test_a_restart_finishes_what_a_stop_left_open(s3_server: EmbeddedS3, tmp_path: Path, sig: int) -> None:
     port = free_port()
     with SandboxServer(SandboxConfig(latency_s=(0.2, 1.5), image_px=64)) as sandbox:
         # Callbacks that find nobody are not sent for ever, so some of these are found by polling.
@@ -65,7 +63,7 @@ def test_a_stop_during_work_is_clean_and_a_restart_finishes_what_was_open(
 
 
 @pytest.mark.exhaustive
-def test_memory_stays_flat_while_large_images_are_archived(
+def test_memory_stays_flat_with_large_images(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     variables = environment(s3_server, sandbox, tmp_path, free_port(), DARKROOM_WORKER__CONCURRENCY="16")

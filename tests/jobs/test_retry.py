@@ -22,7 +22,7 @@ def statuses(job: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("body", [IMAGEN, ULTRA], ids=["apiframe", "api-in-one"])
-def test_a_failed_download_is_had_later_without_paying_again(start: Start, body: dict[str, Any]) -> None:
+def test_a_failed_download_is_retried_at_no_cost(start: Start, body: dict[str, Any]) -> None:
     # Six issues of the links are dead, which is more than are tried before the job is given up.
     live = start()
     job = live.make(body, fault={"fault": "expired_link", "times": 6})
@@ -38,7 +38,7 @@ def test_a_failed_download_is_had_later_without_paying_again(start: Start, body:
     assert record_of(live, job["id"])["outputs"][0]["sha256"] == live.outputs(job["id"])[0]["sha256"]
 
 
-def test_what_is_missing_of_a_partial_job_is_added_in_a_record_of_its_own(start: Start) -> None:
+def test_a_retry_of_a_partial_job_writes_a_new_record(start: Start) -> None:
     live = start()
     job = live.make(ULTRA | {"num_images": 3}, fault="partial_images")
     first = record_of(live, job["id"])
@@ -58,7 +58,7 @@ def test_what_is_missing_of_a_partial_job_is_added_in_a_record_of_its_own(start:
     assert len(records) == 3, "none is written over"
 
 
-def test_a_callback_of_the_submission_before_changes_nothing(start: Start) -> None:
+def test_a_callback_of_an_old_submission_is_late(start: Start) -> None:
     live = start()
     job = live.make(IMAGEN, fault="failed")
     before = live.callback_url(job["id"])
@@ -72,7 +72,7 @@ def test_a_callback_of_the_submission_before_changes_nothing(start: Start) -> No
 
 
 @pytest.mark.parametrize("resubmit", [False, True])
-def test_a_submission_nobody_confirmed_is_never_sent_again_by_itself(start: Start, resubmit: bool) -> None:
+def test_an_unconfirmed_submission_is_not_sent_again(start: Start, resubmit: bool) -> None:
     live = start()
     job = live.make(ULTRA, fault={"fault": "lost_answer+no_callback", "times": 1})
     assert job["error"]["code"] == "submission_unconfirmed"
@@ -86,7 +86,7 @@ def test_a_submission_nobody_confirmed_is_never_sent_again_by_itself(start: Star
         assert len(live.sandbox.jobs()) == made
 
 
-def test_a_callback_that_came_after_its_job_was_given_up_can_still_be_made_use_of(start: Start) -> None:
+def test_a_callback_after_the_end_serves_a_retry(start: Start) -> None:
     live = start()
     fault = {"fault": "lost_answer+late", "times": 1, "delay_s": 9}
     job = live.make(ULTRA | {"prompt": "a callback after the end"}, fault=fault)
@@ -99,7 +99,7 @@ def test_a_callback_that_came_after_its_job_was_given_up_can_still_be_made_use_o
     assert again["gateway_job_id"] == theirs.id
 
 
-def test_what_is_partly_archived_is_not_submitted_again(live: Live) -> None:
+def test_a_partial_job_is_not_submitted_again(live: Live) -> None:
     job = live.make(ULTRA | {"num_images": 2}, fault="partial_images")
     with pytest.raises(NotRetryable, match="a new job"):
         live.parts.retrier.retry(job["id"], resubmit=True)

@@ -68,7 +68,7 @@ def until(true: Callable[[], bool]) -> None:
         threading.Event().wait(0.05)
 
 
-def test_processes_of_their_own_work_and_are_seen_as_one(
+def test_worker_processes_are_seen_as_one(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path, ledger: dict[str, str]
 ) -> None:
     with running(s3_server, sandbox, tmp_path, 2, **ledger) as process:
@@ -107,7 +107,7 @@ def test_threads_work_if_no_process_is_to(
         assert value(shown(process), "darkroom_worker_slots") == 8
 
 
-def test_a_worker_that_dies_is_started_again_and_what_it_counted_stays(
+def test_a_dead_worker_is_replaced_and_its_counts_stay(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     with running(s3_server, sandbox, tmp_path, 1) as process:

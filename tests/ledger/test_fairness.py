@@ -60,7 +60,7 @@ def test_images_that_never_come_hold_up_no_gateway(start: Start) -> None:
         assert {live.job(job_id).status for job_id in stuck} == {Status.READY}
 
 
-def test_a_host_that_fails_is_left_alone_and_tried_again(start: Start) -> None:
+def test_a_failing_host_is_left_alone_and_tried_again(start: Start) -> None:
     clock = Movable(system_clock)
     idle = start(work=False)
     stuck = [ready(idle, "http://127.0.0.1:1/0.png") for _ in range(8)]
@@ -118,7 +118,7 @@ def test_a_job_that_waited_gets_a_fresh_callback_url(s3_server: EmbeddedS3, tmp_
     assert (done["status"], done["found_by"]) == ("archived", "callback")
 
 
-def test_a_job_that_was_queued_for_days_has_its_own_day(start: Start) -> None:
+def test_a_job_queued_for_days_has_its_own_day(start: Start) -> None:
     clock = Movable(system_clock)
     idle = start(work=False, clock=clock)
     job_id = idle.submit(IMAGEN, fault={"fault": "unavailable", "times": 2})["id"]

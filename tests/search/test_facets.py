@@ -50,7 +50,7 @@ def test_of_too_many_the_newest_are_counted(filled: Ledger, database: Database) 
     assert told.counted == sum(number % 3 + 1 for number in range(26, 30))
 
 
-def test_an_output_that_is_added_again_is_not_counted_again(filled: Ledger, database: Database) -> None:
+def test_an_output_added_again_is_not_counted_again(filled: Ledger, database: Database) -> None:
     before = Facets(database).read(SearchFilter())
     filled.add_output(filled.outputs("job-0002")[1])
     assert Facets(database).read(SearchFilter()) == before

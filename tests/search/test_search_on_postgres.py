@@ -84,7 +84,7 @@ def test_a_user_who_may_not_make_tables_is_told_so(postgres: Postgres) -> None:
         Database.open(url)
 
 
-def test_prompts_from_before_there_was_an_index_are_found(postgres: Postgres) -> None:
+def test_prompts_from_before_the_index_are_found(postgres: Postgres) -> None:
     url = postgres.url(postgres.create())
     config = Config()
     config.set_main_option("script_location", str(Path(storage.__file__).parent / "ledger" / "migrations"))
