@@ -28,16 +28,8 @@ FLAT_IMAGES = ("image_urls", "image_url", "imageUrl", "generated", "sample", "as
 OUTPUT_IMAGES = (
     *("output.image_urls", "output.image_url", "output.images", "output", "outputs"),
     *("result.images", "result.image_urls", "result.image_url", "result.sample"),
-    *(
-        "result",
-        "images",
-        "generated",
-        "sample",
-        "assets.image",
-        "image",
-        "data.image_urls",
-        "data.image_url",
-    ),
+    *("result", "images", "generated", "sample", "assets.image", "image"),
+    *("data.image_urls", "data.image_url"),
 )
 
 
