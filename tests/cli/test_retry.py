@@ -1,9 +1,6 @@
 """`darkroom retry`, and how `jobs`, `show` and `counts` tell what went wrong and what was tried."""
 
 import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,8 @@ from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
 from receiver.schemas.job import Attempted
 from tests.support.live import IMAGEN, started
-from tests.support.running import Running, command, data, environment
+from tests.support.running import Running, command, data
+from tests.support.terminals import in_terminal
 
 GONE = {"fault": "expired_link", "forever": True, "status": 410}
 
@@ -65,20 +63,16 @@ def test_what_filters_find_is_retried_if_told(running: Running) -> None:
 @pytest.mark.parametrize(
     ("answer", "times", "told"), [("n", 0, "Nothing was changed"), ("y", 1, "Retrying 1 job.")]
 )
-def test_at_a_terminal_one_is_asked(running: Running, answer: str, times: int, told: str) -> None:
+def test_at_a_terminal_one_is_asked(
+    running: Running, tmp_path: Path, answer: str, times: int, told: str
+) -> None:
     (job_id,) = made(running, f"asked-{answer}")
-    ours, theirs = pty.openpty()
-    os.write(ours, f"{answer}\n".encode())
-    done = subprocess.run(
-        [sys.executable, "-m", "receiver", "retry", "--tag", f"retry=asked-{answer}"],
-        env=environment(DARKROOM_URL=running.url), stdin=theirs, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
-    os.close(ours)
-    os.close(theirs)
-    assert done.returncode == 0, done.stderr
-    assert "Retry this job?" in done.stderr
-    assert told in done.stderr
+    words = ("retry", "--tag", f"retry=asked-{answer}")
+    with in_terminal(*words, folder=tmp_path, DARKROOM_URL=running.url) as terminal:
+        terminal.read(until="Retry this job?")
+        os.write(terminal.fd, f"{answer}\n".encode())
+        assert told in terminal.read()
+        assert terminal.child.wait(20) == 0
     assert retried(running, job_id) == times
 
 

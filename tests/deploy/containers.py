@@ -7,13 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
-from time import monotonic
 
-import httpx
 import pytest
 
 from receiver.demo.seaweedfs import find_binary
@@ -22,7 +19,6 @@ from tests.support.processes import ending, free_port
 from tests.support.running import ROOT, environment
 
 FOLDERS = ("darkroom", "postgres", "seaweedfs", "archive")
-PATIENCE_S = 30.0
 
 
 def make_keys(folder: Path) -> Path:
@@ -33,17 +29,6 @@ def make_keys(folder: Path) -> Path:
     done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     return folder / "darkroom"
-
-
-def until(healthy: Callable[[], bool]) -> None:
-    """Ask until it answers that all is well, as Compose does."""
-    deadline = monotonic() + PATIENCE_S
-    while True:
-        with suppress(httpx.TransportError):
-            if healthy():
-                return
-        assert monotonic() < deadline
-        Event().wait(0.05)
 
 
 @contextmanager

@@ -16,11 +16,11 @@ import pytest
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
-from tests.deploy.containers import contained, darkroom, make_keys, seaweedfs, until
+from tests.deploy.containers import contained, darkroom, make_keys, seaweedfs
 from tests.deploy.deployed import Started, compose, image, in_kubernetes
 from tests.support.live import IMAGEN, ULTRA
 from tests.support.postgres import Postgres
-from tests.support.processes import ROOT, free_port
+from tests.support.processes import ROOT, await_answer, free_port
 from tests.support.services import S3Access
 
 SERVICES = compose("compose.yaml", "compose.sandbox.yaml")
@@ -41,8 +41,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     make_keys(folder)
     service = SERVICES["seaweedfs"]
     (asked,) = (word for word in service["healthcheck"]["test"] if word.startswith("http"))
-    with seaweedfs(folder, service) as (child, url), httpx.Client(trust_env=False) as http:
-        until(lambda: http.get(asked.replace("http://127.0.0.1:8333", url)).status_code == 200)
+    with seaweedfs(folder, service) as (child, url):
+        await_answer(asked.replace("http://127.0.0.1:8333", url))
         yield Archive(child, url, folder)
 
 
@@ -83,7 +83,7 @@ def test_compose_works_with_the_sandbox(archive: Archive, postgres: Postgres, po
         darkroom(SERVICES["darkroom"]["command"], {**image().given, **given}, folder),
         httpx.Client(base_url=url, headers={"authorization": f"Bearer {token}"}, trust_env=False) as http,
     ):
-        until(lambda: http.get("/readyz").status_code == 200)
+        await_answer(f"{http.base_url}/readyz")
         for body in (IMAGEN, ULTRA):
             job = http.post("/v1/jobs", json=body).json()
             job = http.get(f"/v1/jobs/{job['id']}", params={"wait": 50}, timeout=60).json()
@@ -120,7 +120,7 @@ def test_pods_become_ready(one: Started, s3_server: EmbeddedS3, postgres_url: st
         darkroom(command, given, tmp_path) as child,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
     ):
-        until(lambda: http.get("/readyz").status_code == 200)
+        await_answer(f"{http.base_url}/readyz")
         assert http.get("/healthz").status_code == 200
         assert http.get("/metrics").status_code == (200 if one.where == "sidecar: darkroom" else 401)
         child.terminate()
@@ -146,7 +146,7 @@ def test_a_read_only_root_is_enough(s3_server: EmbeddedS3, sandbox: SandboxServe
         darkroom(one.command, given, tmp_path, before=before),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http,
     ):
-        until(lambda: http.get("/readyz").status_code == 200)
+        await_answer(f"{http.base_url}/readyz")
         job = http.post("/v1/jobs", json=IMAGEN).json()
         job = http.get(f"/v1/jobs/{job['id']}", params={"wait": 50}).json()
         assert job["status"] == "archived"

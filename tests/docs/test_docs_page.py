@@ -5,9 +5,7 @@ import contextlib
 import copy
 import io
 import re
-import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -22,9 +20,8 @@ from receiver.api.docs.samples import PRELUDE, PYTHON
 from receiver.client import Darkroom
 from receiver.schemas.types import JOB_EXAMPLE
 from tests.api.test_openapi import CALLBACK, TOKENS, document, operations
-from tests.docs.test_readme import need
+from tests.docs.test_readme import need, run
 from tests.support.live import IMAGEN, Live, Start
-from tests.support.running import environment
 
 REPLAY = "POST /v1/notifications/{id}/replay"
 MAY_BE_EMPTY = {"list_jobs", "list_outputs", "list_notifications", "replay_notification"}
@@ -190,15 +187,7 @@ def test_the_curl_examples_run(live: Live, tmp_path: Path, jobs: tuple[str, str]
             name, script = operation["operationId"], operation["x-codeSamples"][0]["source"]
             script = script.replace(JOB_EXAMPLE, failed if name == "retry_job" else archived)
             script = script.replace("wait=60", "wait=1")
-            done = subprocess.run(
-                ["bash", "-c", f'curl() {{ command curl -fsS "$@"; }}\n{script}'],
-                cwd=tmp_path,
-                env=environment(DARKROOM_URL=live.url, NO_PROXY="*"),
-                capture_output=True,
-                timeout=30,
-                check=False,
-            )
-            assert done.returncode == 0, (at, done.stderr)
+            run(live, tmp_path, "bash", "-c", f'curl() {{ command curl -fsS "$@"; }}\n{script}')
             ran += 1
     assert ran > 10
     assert (tmp_path / "image.png").stat().st_size > 100
@@ -222,9 +211,5 @@ def test_the_python_examples_run(
 
 
 def test_every_method_of_the_client_is_shown() -> None:
-    assert set(methods_shown()) == CLIENT
-
-
-def methods_shown() -> Iterator[str]:
-    for source in PYTHON.values():
-        yield from re.findall(r"darkroom\.(\w+)\(", source)
+    shown = re.findall(r"darkroom\.(\w+)\(", "\n".join(PYTHON.values()))
+    assert set(shown) == CLIENT

@@ -80,13 +80,6 @@ def test_bad_url_is_refused_without_a_lookup(url: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "[64:ff9b::7f00:1]", "10.0.0.1"]
-)
-def test_forbidden_address_in_the_url_is_refused(host: str) -> None:
-    failure(Downloader(DownloadPolicy()), f"https://{host}/a.png", ForbiddenAddress)
-
-
-@pytest.mark.parametrize(
     "answers",
     [
         ["127.0.0.1"],
