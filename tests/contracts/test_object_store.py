@@ -2,7 +2,6 @@ import base64
 import hashlib
 import io
 import os
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -114,15 +113,6 @@ def test_bytes_of_another_digest_are_refused(either: ObjectStore, size: int) -> 
         put(either, "key", bytes(size), size=6)
     with pytest.raises(NotFound):
         either.head("key")
-
-
-def test_a_spooled_file_is_sent_from_its_start(store: ObjectStore) -> None:
-    with tempfile.SpooledTemporaryFile(max_size=10) as file:
-        file.write(b"larger than the spool")
-        spooled: Any = file
-        put(store, "key", b"larger than the spool", file=spooled)
-        assert not file.closed
-    assert store.read("key", max_bytes=99) == b"larger than the spool"
 
 
 @pytest.mark.parametrize(
