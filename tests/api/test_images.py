@@ -26,6 +26,7 @@ from storage.archive.object_store import ObjectStore, ObjectStream
 from storage.errors import Unavailable
 from tests.api.test_thumbnail_pool import odd
 from tests.support.live import IMAGEN, ULTRA, Live, Start, started
+from tests.support.processes import until
 
 PROMPT = 'Bäume im Wind; filename="evil.exe"\r\nX: y'
 
@@ -242,12 +243,7 @@ def test_a_link_outlives_the_presigned_one(start: Start) -> None:
     at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image"
     old = live.http.get(at).headers["location"]
     assert httpx.get(old, trust_env=False).status_code == 200
-    for _ in range(100):
-        # The store alone knows when it is over.
-        if httpx.get(old, trust_env=False).status_code != 200:
-            break
-        threading.Event().wait(0.1)
-    assert httpx.get(old, trust_env=False).status_code == 403
+    until(lambda: httpx.get(old, trust_env=False).status_code == 403)
     fresh = live.http.get(at).headers["location"]
     assert httpx.get(fresh, trust_env=False).status_code == 200
     assert live.http.get(at, params={"stream": 1}).status_code == 200
@@ -287,11 +283,7 @@ def test_who_leaves_in_the_middle_holds_nothing_open(made: Made) -> None:
         for _ in range(3):
             with http.stream("GET", made.at + "/image?stream=1") as answer:
                 next(answer.iter_raw(1000))
-    for _ in range(500):
-        if not Watched.open:
-            break
-        threading.Event().wait(0.01)
-    assert Watched.open == []
+    until(lambda: Watched.open == [])
 
 
 def replaced(live: Live, output: dict[str, Any], image: bytes) -> None:
@@ -444,10 +436,8 @@ def test_a_record_that_is_not_there_is_not_found(thumbnailed: Live) -> None:
     Watched.no_records.set()
     try:
         job_id = live.submit(IMAGEN)["id"]
-        for _ in range(200):
-            if outputs := live.outputs(job_id):
-                break
-            threading.Event().wait(0.02)
+        until(lambda: live.outputs(job_id))
+        outputs = live.outputs(job_id)
         answer = live.http.get(f"/v1/outputs/{outputs[0]['id']}/record")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert "no record yet" in answer.json()["detail"]

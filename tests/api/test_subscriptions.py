@@ -183,18 +183,6 @@ async def test_who_comes_while_the_ledger_is_away_is_told_so(events: Counted, wa
 
 
 @bounded
-async def test_nobody_reads_when_nobody_waits(events: Counted, waiters: Subscriptions) -> None:
-    for _ in range(3):
-        with waiters.following(request()) as follower:
-            await follower.begin()
-        waiters.moved()
-    before = events.reads
-    await asyncio.sleep(3 * GAP_S)
-    assert events.reads == before
-    assert len(asyncio.all_tasks()) == 1
-
-
-@bounded
 async def test_much_that_moves_is_read_together(
     database: Database, events: Counted, waiters: Subscriptions
 ) -> None:

@@ -22,6 +22,7 @@ from receiver.errors import NoThumbnail, Unready
 from receiver.thumbnails.pool import LARGE_PIXELS, Thumbnailer, child_command
 from tests.support import pictures
 from tests.support.pictures import CORNERS, corners, corners_of, encoded, turned
+from tests.support.processes import until
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these limits")
 PLAIN = {
@@ -287,10 +288,7 @@ def test_children_are_few_and_exit_when_idle() -> None:
     pids = thumbnailer.children()
     assert 1 <= len(pids) <= 2
     gone = [psutil.Process(pid) for pid in pids]
-    deadline = monotonic() + 10
-    while thumbnailer.children() and monotonic() < deadline:
-        threading.Event().wait(0.02)
-    assert thumbnailer.children() == []
+    until(lambda: thumbnailer.children() == [])
     assert not any(one.is_running() for one in gone)
     make(thumbnailer, PLAIN["webp"])
     thumbnailer.close()

@@ -17,6 +17,7 @@ from storage.archive.thumbnails import ThumbnailStore
 from storage.errors import Unavailable
 from storage.models import Output
 from tests.api.test_thumbnail_pool import odd
+from tests.support.ledgers import Clock
 from tests.support.pictures import bomb, corners, encoded
 
 PICTURE = encoded(corners(), "PNG")
@@ -31,16 +32,6 @@ class Counting(Thumbnailer):
         """Make a thumbnail."""
         self.tried += 1
         return super().make(*args, **more)
-
-
-class Fixed:
-    """A clock that stands still until it is set."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        """The time."""
-        return self.now
 
 
 def archived(store: ObjectStore, data: bytes, index: int = 0, pixels: tuple[int, int] = (900, 600)) -> Output:
@@ -71,7 +62,7 @@ def got(made: Thumbnails, *outputs: Output) -> list[Any]:
 
 
 def test_a_failed_thumbnail_is_not_tried_for_a_while(store: ObjectStore) -> None:
-    thumbnailer, clock = Counting(), Fixed()
+    thumbnailer, clock = Counting(), Clock()
     broken, sound = archived(store, bomb()), archived(store, PICTURE, 1)
     with thumbnails(store, thumbnailer, now_s=clock) as made:
         for _ in range(3):
@@ -80,7 +71,7 @@ def test_a_failed_thumbnail_is_not_tried_for_a_while(store: ObjectStore) -> None
             assert answer.code == "no_thumbnail"
         assert thumbnailer.tried == 1
         assert isinstance(got(made, sound)[0], bytes)
-        clock.now += REMEMBERED_S + 1
+        clock.now += int(REMEMBERED_S) + 1
         got(made, broken)
         assert thumbnailer.tried == 3
     assert [stored.key for stored in store.list("thumbnails/")] == [f"thumbnails/{sound.id}.webp"]

@@ -51,6 +51,7 @@ def test_wrong_settings_are_told_plainly(
     # They are found before anything is changed in the process.
     done = in_process(name, cwd=tmp_path, **variables)
     assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing is begun"
 
 
 def test_a_store_that_is_not_there_is_told_plainly(s3_server: EmbeddedS3, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from receiver.api.query_params import MAX_WAIT_S
 from receiver.settings import CallbackSettings, DownloadSettings
 from tests.callbacks.test_callbacks import completed, running_job, signed
 from tests.support.live import Live, Start
-from tests.support.proxies import DEPLOY, INTERNAL, PROGRAMS, PUBLIC, Front, before, nobody
+from tests.support.processes import nobody
+from tests.support.proxies import DEPLOY, INTERNAL, PROGRAMS, PUBLIC, Front, before
 from tests.support.recorder import CallbackReceiver
 
 TOKEN = "a-token-of-the-tests"

@@ -18,7 +18,7 @@ from receiver.gallery.charts import amount
 from receiver.gallery.find_by_file import MAX_AROUND
 from receiver.gallery.grid import A_PAGE, MORE
 from receiver.gallery.output import MAX_RECORD_CHARS
-from receiver.gallery.rendering import NARROWEST, WIDEST, alt_text, shape
+from receiver.gallery.rendering import NARROWEST, WIDEST, shape
 from receiver.gallery.search_box import phrase
 from receiver.query.language import read_query_text
 from receiver.sandbox import SandboxServer
@@ -283,21 +283,6 @@ def test_every_shape_has_its_class() -> None:
     assert classes == {f"r{number}" for number in range(NARROWEST, WIDEST + 1)}
     assert {shape(width, height) for width in (1, 512, 9999) for height in (0, 1, 512, 9999)} <= classes
     assert (shape(1024, 1024), shape(1600, 900), shape(900, 1600)) == ("r20", "r36", "r11")
-
-
-@pytest.mark.parametrize(
-    ("prompt", "alt"),
-    [
-        ("a kite", "a kite"),
-        (" a\n kite\t", "a kite"),
-        ("", "No prompt"),
-        ("\u202ea kite\u202c\x00", "a kite"),
-        ("word " * 100, "word " * 31 + "word…"),
-        ("寿" * 500, "寿" * 160 + "…"),
-    ],
-)
-def test_alternative_texts_are_sensibly_short(prompt: str, alt: str) -> None:
-    assert alt_text(prompt) == alt
 
 
 @pytest.mark.parametrize(

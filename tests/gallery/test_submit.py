@@ -5,10 +5,6 @@ from typing import Any
 
 import pytest
 
-from receiver.gallery.submit import known
-from receiver.gateways.api_in_one import ApiInOne
-from receiver.gateways.apiframe import Apiframe
-from receiver.gateways.base import Gateway
 from tests.support.live import IMAGEN, ULTRA, Live, Start
 from tests.support.pages import Page, Visitor, visiting
 
@@ -197,17 +193,7 @@ def test_the_last_gateway_and_model_are_offered_first(live: Live, visitor: Visit
     fields = page.fields("submit")
     assert (fields["gateway"], fields["model"]) == ("api-in-one", "imagen4-ultra")
     told = json.loads(page.tree.one("form", id_="submit").attributes["data-known"])
+    assert told["api-in-one"]["models"][0] == "imagen4-ultra"
+    assert "imagen4-ultra" not in told["apiframe"]["models"], "where it does not belong"
     assert told["apiframe"]["lacks"]["imagen-4-fast"] == ["negative_prompt", "num_images", "seed"]
     assert (told["api-in-one"]["prices"]["imagen4-ultra"], told["apiframe"]["prices"]) == (12, {})
-
-
-def test_models_used_lately_come_first() -> None:
-    gateways: dict[str, Gateway] = {"apiframe": Apiframe("k"), "api-in-one": ApiInOne("k")}
-    told = known(gateways, ["imagen4", "new-model", "flux-2-pro"])
-    assert told["apiframe"]["models"][:2] == ["new-model", "flux-2-pro"]
-    assert told["api-in-one"]["models"][:2] == ["imagen4", "new-model"]
-    assert "imagen4" not in told["apiframe"]["models"]
-    assert told["apiframe"]["else"] == ["aspect_ratio", "negative_prompt", "num_images", "seed"]
-    assert told["api-in-one"]["else"] == []
-    for one in told.values():
-        assert len(one["models"]) == len(set(one["models"]))

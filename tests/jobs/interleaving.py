@@ -26,12 +26,12 @@ from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.ledger import Ledger
 from storage.models import Job, JobRequest
 from tests.jobs.scripted_gateways import KEYS, MODELS, Kind, Manner, ScriptedGateways, Theirs, signature
+from tests.support.ledgers import Clock
 from tests.support.live import GivenSettings
 from tests.support.raw_server import Server
 
 PUBLIC_URL = "http://127.0.0.1:8321"
 BUCKET = "interleavings"
-BEGINNING = 1_795_000_000_000
 Trouble = Literal["crash", "unavailable", "meanwhile"]
 
 
@@ -106,16 +106,6 @@ def shared(s3: EmbeddedS3, pictures: Server, folder: Path) -> Iterator[Shared]:
     yield Shared(store, settings, pictures, template, folder)
 
 
-class HandClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = BEGINNING
-
-    def __call__(self) -> int:
-        return self.now
-
-
 @dataclass
 class Process:
     """One process that works: its parts, and the jobs that it has in hand."""
@@ -156,7 +146,7 @@ class World:
         self.folder = shared.folder / f"{shared.examples}"
         self.folder.mkdir()
         shutil.copy(shared.template, self.folder / "ledger.sqlite3")
-        self.clock = HandClock()
+        self.clock = Clock()
         self.callbacks = callbacks
         self.plan: Plan | None = None
         self.refused: list[str] = []

@@ -7,7 +7,7 @@ import hmac
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -17,7 +17,7 @@ import httpx
 from itsdangerous.encoding import base64_decode
 from PIL import Image
 
-from tests.support.raw_server import Script, Server, reply
+from tests.support.raw_server import Script, reply
 
 KEYS = {"apiframe": "afk_scripted", "api-in-one": "aio_scripted"}
 MODELS = {"apiframe": "imagen-4", "api-in-one": "imagen4-ultra"}
@@ -222,14 +222,6 @@ class Pictures(dict[str, "Script | bytes"]):
         if how != "there":
             return reply(status=f"{how} Scripted")
         return reply(data, Content_Type="image/png")
-
-
-def serve_pictures() -> Iterator[Server]:
-    server = Server({})
-    try:
-        yield server
-    finally:
-        server.close()
 
 
 def signature(body: bytes) -> dict[str, str]:

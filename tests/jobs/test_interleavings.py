@@ -23,8 +23,8 @@ from storage.ledger.deliveries import DECIDED, DeliveryResult
 from storage.ledger.transitions import MOVES, REOPENS
 from storage.models import FoundBy, Job, Status
 from tests.jobs.interleaving import Plan, Shared, Trouble, World, shared
-from tests.jobs.scripted_gateways import Gone, Kind, Manner, State, Theirs, serve_pictures
-from tests.support.raw_server import Server
+from tests.jobs.scripted_gateways import Gone, Kind, Manner, State, Theirs
+from tests.support.raw_server import Server, serving
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 WHO = st.integers(0, 1)
@@ -345,7 +345,8 @@ class Interleavings(RuleBasedStateMachine):
 
 @pytest.fixture(scope="module")
 def pictures() -> Iterator[Server]:
-    yield from serve_pictures()
+    with serving() as serve:
+        yield serve({})
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
 """What an operator sees of the process: its start, its stop, its size."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +10,7 @@ import pytest
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
 from tests.support.live import IMAGEN, ULTRA
-from tests.support.processes import MIB, ROOT, environment, free_port, serving, watch_rss
-
-
-def test_what_is_missing_is_named_and_nothing_starts(tmp_path: Path) -> None:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DARKROOM_")}
-    done = subprocess.run(
-        [sys.executable, "-m", "receiver", "serve"],
-        cwd=tmp_path, env=clean | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "DARKROOM_S3__BUCKET" in done.stderr
-    assert "DARKROOM_GATEWAYS__APIFRAME__API_KEY" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []
+from tests.support.processes import MIB, environment, free_port, serving, watch_rss
 
 
 def test_an_idle_service_stays_small(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> None:

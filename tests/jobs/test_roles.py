@@ -131,16 +131,6 @@ def test_each_part_is_watched_by_itself(parts: Parts) -> None:
     assert "darkroom_status_balanced 1.0" in httpx.get(f"{parts.api.url}/metrics", headers=BEARER).text
 
 
-def test_its_stop_is_clean(sandbox: SandboxServer, s3_server: EmbeddedS3, tmp_path: Path) -> None:
-    few = environment(s3_server, sandbox, tmp_path, free_port())
-    few = {name: value for name, value in few.items() if "S3" not in name}
-    with serving(few, tmp_path, "--only", "callbacks") as process:
-        code, took_s = process.terminate()
-    assert code == 0, process.log.read_text()
-    assert took_s < 5
-    assert "Traceback" not in process.log.read_text()
-
-
 def test_what_it_lacks_is_named(tmp_path: Path) -> None:
     url = "postgresql://nobody@127.0.0.1:1/none"
     done = command("serve", "--only", "callbacks", cwd=tmp_path, DARKROOM_DATABASE_URL=url)
@@ -153,7 +143,7 @@ def test_what_it_lacks_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [None, "afk_something"])
-def test_it_may_be_exposed_and_says_whose_callbacks_it_cannot_prove(tmp_path: Path, key: str | None) -> None:
+def test_it_says_whose_callbacks_it_cannot_prove(tmp_path: Path, key: str | None) -> None:
     apiframe = ApiframeSettings(api_key=SecretStr(key) if key else None)
     settings = Settings(data_dir=tmp_path, host="0.0.0.0", gateways=Gateways(apiframe=apiframe))
     service = build(settings, role=Role.CALLBACKS)  # it has no API that would need a token
@@ -164,7 +154,7 @@ def test_it_may_be_exposed_and_says_whose_callbacks_it_cannot_prove(tmp_path: Pa
     assert ("apiframe" in warnings) == (key is None)
 
 
-def test_a_process_for_callbacks_loads_no_bucket_no_gallery_and_no_worker(tmp_path: Path) -> None:
+def test_it_loads_no_bucket_gallery_or_worker(tmp_path: Path) -> None:
     program = (
         "import sys\nfrom receiver.app import build\nfrom receiver.service import Role\n"
         "from receiver.settings import load\nbuild(load(), role=Role.CALLBACKS)\nprint(*sys.modules)"

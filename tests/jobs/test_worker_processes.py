@@ -5,10 +5,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from time import monotonic
 
 import httpx
 import psutil
@@ -23,7 +22,7 @@ from storage.ledger.database import Database
 from storage.ledger.wakeup import Topic, WakeupChannel
 from tests.jobs.test_postgres_service import KEYS
 from tests.support.live import IMAGEN
-from tests.support.processes import ROOT, Process, environment, free_port, serving
+from tests.support.processes import ROOT, Process, environment, free_port, serving, until
 from tests.telemetry.test_metrics import value
 
 LONG = 20.0
@@ -60,14 +59,6 @@ def shown(process: Process) -> bytes:
     return httpx.get(f"{process.url}/metrics", trust_env=False).content
 
 
-def until(true: Callable[[], bool]) -> None:
-    """Wait for what another process does, of which nobody tells."""
-    deadline = monotonic() + LONG
-    while not true():
-        assert monotonic() < deadline
-        threading.Event().wait(0.05)
-
-
 def test_worker_processes_are_seen_as_one(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path, ledger: dict[str, str]
 ) -> None:
@@ -96,15 +87,6 @@ def test_they_are_given_what_the_command_line_says(
     with serving(variables, tmp_path, "--host", "127.0.0.1") as process:
         assert process.make(IMAGEN)["status"] == "archived"
         assert "a worker process ended" not in process.log.read_text()
-
-
-def test_threads_work_if_no_process_is_to(
-    s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
-) -> None:
-    with running(s3_server, sandbox, tmp_path, 0) as process:
-        assert process.make(IMAGEN)["status"] == "archived"
-        assert workers(process) == []
-        assert value(shown(process), "darkroom_worker_slots") == 8
 
 
 def test_a_dead_worker_is_replaced_and_its_counts_stay(

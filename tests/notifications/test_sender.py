@@ -26,7 +26,8 @@ from storage.ledger.outbox import Outbox
 from storage.ledger.wakeup import WakeupChannel
 from storage.models import Job, JobRequest, NotificationState, Output, Status
 from storage.urls import authority_of
-from tests.support.notifications import EXACT, SECRET, Application, desk, nobody, policy
+from tests.support.notifications import EXACT, SECRET, Application, desk, policy
+from tests.support.processes import nobody
 from tests.support.raw_server import PNG, TLS, Script, redirect, reply, serving
 from tests.support.recorder import Answer
 

@@ -172,13 +172,6 @@ def test_each_query_finds_what_it_must(corpus: Archive, row: Row) -> None:
         assert set(jobs(corpus, wanted)) == (having if row.jobs is None else set(row.jobs.split()))
 
 
-@pytest.mark.exhaustive("postgresql")
-@pytest.mark.parametrize("limit", range(1, 8))
-def test_the_same_is_found_on_pages_of_any_size(corpus: Archive, limit: int) -> None:
-    for row in ROWS[limit % 3 :: 3]:
-        check(corpus, read_query_text(row.query, NOW), limit)
-
-
 def test_a_digest_finds_its_image_by_any_beginning(corpus: Archive) -> None:
     for made in corpus.everything:
         for output in made.outputs:
@@ -281,15 +274,6 @@ def test_any_question_is_answered_as_by_brute_force(
     corpus: Archive, wanted: SearchFilter, limit: int
 ) -> None:
     check(corpus, wanted, limit)
-
-
-@pytest.mark.exhaustive("postgresql")
-@settings(QUIET, max_examples=100)
-@given(given_words=FEW_WORDS, without=FEW_WORDS)
-def test_any_words_are_found_as_by_brute_force(
-    corpus: Archive, given_words: tuple[str, ...], without: tuple[str, ...]
-) -> None:
-    check(corpus, SearchFilter(words=given_words, without=without))
 
 
 MADE_UP = st.lists(st.text(CHARACTERS, min_size=1, max_size=40), min_size=1, max_size=4)

@@ -13,7 +13,6 @@ from typing import Any
 
 from standardwebhooks import Webhook
 
-from receiver.http.server import listen
 from receiver.keyring import new_webhook_secret
 from receiver.notifications.sender import Notifier
 from receiver.notifications.transport import Poster
@@ -54,11 +53,6 @@ class Application(Recorder):
 
     def next(self, timeout_s: float = 10) -> Told:
         return Told(**vars(super().next(timeout_s)))
-
-
-def nobody() -> int:
-    with listen("127.0.0.1", 0) as listener:
-        return int(listener.getsockname()[1])
 
 
 @dataclass(frozen=True)

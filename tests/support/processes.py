@@ -106,6 +106,20 @@ def free_port() -> int:
     raise AssertionError("every port is taken")
 
 
+def until(reached: Callable[[], object], within_s: float = 20) -> None:
+    """Wait for what nobody announces: look again until it is so."""
+    deadline = monotonic() + within_s
+    while not reached():
+        assert monotonic() < deadline, "it did not come to be"
+        threading.Event().wait(0.01)
+
+
+def nobody() -> int:
+    """A port that nobody listens on now."""
+    with listen("127.0.0.1", 0) as listener:
+        return int(listener.getsockname()[1])
+
+
 def await_ready(
     child: subprocess.Popen[bytes], url: str, log: Path | None = None, *, path: str = "/readyz"
 ) -> None:

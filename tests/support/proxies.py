@@ -18,7 +18,6 @@ from time import monotonic
 import httpx
 import pytest
 
-from receiver.http.server import listen
 from tests.support.processes import ROOT, ending, free_port
 from tests.support.raw_server import TLS
 
@@ -143,11 +142,6 @@ def before(name: str, folder: Path, behind: int, *, strangers: str = "") -> Iter
 def _take_out(network: str, folder: Path) -> None:
     (file,) = (path for path in folder.iterdir() if path.is_file() and network in path.read_text())
     file.write_text(file.read_text().replace(network, "192.0.2.0/24"))
-
-
-def nobody() -> int:
-    with listen("127.0.0.1", 0) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _await_listening(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
