@@ -3,9 +3,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import event, text
 
-import storage
 from storage.errors import Conflict, LeaseLost, Misconfigured, NotFound, Unavailable
 from storage.ledger.database import Database
 from storage.ledger.deliveries import MAX_DELIVERIES, DeliveryResult, without_queries
@@ -16,7 +15,7 @@ from storage.models import Attempt, FoundBy, ImageRef, Job, JobError, JobResult,
 from storage.search.facets import FacetCount, Facets
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
-from tests.support.ledgers import REQUEST, Clock, add, offer, output, running
+from tests.support.ledgers import REQUEST, Clock, add, migrated_to, offer, output, running
 
 
 def test_a_job_is_read_back_as_it_was_added(ledger: Ledger, clock: Clock) -> None:
@@ -274,17 +273,8 @@ def test_migrations_make_exactly_the_schema(database: Database) -> None:
 
 
 def test_first_schema_is_brought_up_to_date(tmp_path: Path, clock: Clock) -> None:
-    from alembic import command
-    from alembic.config import Config
-
     url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-    config = Config()
-    config.set_main_option("script_location", str(Path(storage.__file__).parent / "ledger" / "migrations"))
-    config.set_main_option("path_separator", "os")
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+    with migrated_to(url, "0001") as connection:
         for status, due in (("queued", 5), ("ready", 6), ("archived", None)):
             values = {
                 "id": status,
@@ -295,7 +285,6 @@ def test_first_schema_is_brought_up_to_date(tmp_path: Path, clock: Clock) -> Non
             connection.execute(text(FIRST_SCHEMA_JOB), values)
         connection.execute(text("INSERT INTO accepted VALUES ('apiframe', 3)"))
         connection.execute(text(FIRST_SCHEMA_OUTPUT))
-    engine.dispose()
     database = Database.open(url)
     ledger = Ledger(database, clock)
     queued, ready, archived = (ledger.job(job_id) for job_id in ("queued", "ready", "archived"))

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import psycopg
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine, event, insert, text
+from sqlalchemy import event, insert, text
 
-import storage
 from storage.errors import Misconfigured
 from storage.ledger.database import Database
 from storage.ledger.rows import new_job
@@ -18,6 +14,7 @@ from storage.ledger.schema import jobs
 from storage.models import JobRequest
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
+from tests.support.ledgers import migrated_to
 from tests.support.postgres import Postgres
 
 JOBS = 20_000
@@ -86,15 +83,8 @@ def test_a_user_who_may_not_make_tables_is_told_so(postgres: Postgres) -> None:
 
 def test_prompts_from_before_the_index_are_found(postgres: Postgres) -> None:
     url = postgres.url(postgres.create())
-    config = Config()
-    config.set_main_option("script_location", str(Path(storage.__file__).parent / "ledger" / "migrations"))
-    config.set_main_option("path_separator", "os")
-    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0003")
+    with migrated_to(url, "0003") as connection:
         connection.execute(insert(jobs), [row(7)])
-    engine.dispose()
     with closing(Database.open(url)) as opened:
         assert [job.id for job in Search(opened).jobs(SearchFilter(words=("kite",)), limit=10).rows] == [
             "job-7"

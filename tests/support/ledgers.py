@@ -1,10 +1,15 @@
 """A ledger of a test's own, its clock, and the jobs and callbacks that most tests of it begin with."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, create_engine
 
+import storage
 from storage.ledger.database import Database
 from storage.ledger.deliveries import NewDelivery
 from storage.ledger.ledger import Ledger
@@ -47,6 +52,20 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture
 def ledger(database: Database, clock: Clock) -> Ledger:
     return Ledger(database, clock)
+
+
+@contextmanager
+def migrated_to(url: str, version: str) -> Iterator[Connection]:
+    """Make a ledger as an earlier version had it, and write to it until the end of the block."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(storage.__file__).parent / "ledger" / "migrations"))
+    config.set_main_option("path_separator", "os")
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+        yield connection
+    engine.dispose()
 
 
 def add(ledger: Ledger, job_id: str = "job-1", gateway: str = "apiframe", key: str | None = None) -> Job:
