@@ -33,7 +33,7 @@ from receiver.service import JobParts, Role, Service, Web
 from receiver.settings import DownloadSettings, Settings, WorkerSettings, require, variable
 from receiver.telemetry.metrics import Metrics
 from storage.archive.keys import Keys
-from storage.errors import StorageError
+from storage.errors import Misconfigured, StorageError
 from storage.ledger.backlog import Backlog
 from storage.ledger.circuits import Circuits
 from storage.ledger.database import Database
@@ -97,7 +97,7 @@ class _Base:
     def __post_init__(self) -> None:
         database = self.resources.database
         self.metrics = Metrics(self.resources.gateways)
-        self.wakeup = _wakeup(database, self.metrics)
+        self.wakeup = _wakeup(self.resources.listening, self.metrics)
         self.backlog = Backlog(database, self.clock)
         self.circuits = Circuits(database, self.clock)
         self.notifications = Notifications(database, self.clock)
@@ -328,7 +328,8 @@ def _unverified(settings: Settings) -> dict[str, str]:
 
 def _wakeup(database: Database, metrics: Metrics) -> WakeupChannel:
     def lost(error: Exception) -> None:
-        metrics.count("darkroom_ledger_errors_total", part="wakeup")
+        if not isinstance(error, Misconfigured):
+            metrics.count("darkroom_ledger_errors_total", part="wakeup")
         why = str(error) if isinstance(error, StorageError) else type(error).__name__
         log.warning("other processes are not heard; the ledger is looked at once a second", why=why)
 

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import BaseModel, SecretStr
 
@@ -30,7 +30,7 @@ def notify_secrets(settings: Settings) -> list[str]:
     With PostgreSQL only those that are set: each replica would create its own. Raises SettingsError if the
     file is unusable.
     """
-    if settings.notify.secrets or settings.ledger_url.startswith("postgresql"):
+    if settings.notify.secrets or settings.ledger_url.shared:
         return [secret.get_secret_value() for secret in settings.notify.secrets]
     kept = _kept(settings.data_dir, NOTIFY_FILE, new_webhook_secret)
     check_secret(STANDARD, kept, setting=f"The secret in {settings.data_dir / NOTIFY_FILE}")
@@ -53,14 +53,19 @@ def every_secret(model: BaseModel) -> Iterator[str]:
                 text = secret.get_secret_value()
                 yield text
                 yield text.split(":", 2)[-1]
-                yield _password(text)
+                yield from _passwords(text)
 
 
-def _password(text: str) -> str:
+def _passwords(url: str) -> Iterator[str]:
+    """Yield the passwords in a URL, as they are written there and as they are used."""
     try:
-        return urlsplit(text).password or text
+        parts = urlsplit(url)
     except ValueError:
-        return text
+        return
+    if parts.password:
+        yield parts.password
+        yield unquote(parts.password)
+    yield from (value for name, value in parse_qsl(parts.query) if name in {"password", "sslpassword"})
 
 
 def _kept(folder: Path, name: str, new: Callable[[], str]) -> str:

@@ -20,6 +20,7 @@ from receiver.settings import Settings
 from storage.archive.keys import Keys
 from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
+from storage.ledger.url import LedgerUrl
 from storage.models import Clock
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ log = structlog.get_logger("darkroom.bucket")
 class Factories:
     """How `receiver.app.build` makes the parts that may fail, stall or be refused; tests pass their own."""
 
-    database: Callable[[str], Database] = Database.open
+    database: Callable[[LedgerUrl], Database] = Database.open
     ledger: Callable[[Database, Clock], Ledger] = Ledger
     sender: Callable[[httpx.Client, Mapping[str, int]], GatewayClient] = GatewayClient
     store: Callable[..., ObjectStore] | None = None
@@ -49,6 +50,8 @@ class Resources:
     """What every role that serves or works is given."""
 
     database: Database
+    listening: Database
+    """Where to listen for other processes: the same, or past its pooler."""
     ledger: Ledger
     gateways: Mapping[str, Gateway]
     tokens: CallbackTokens
@@ -80,9 +83,11 @@ def open_resources(
     gateways = settings.gateways.verifiers() if only_callbacks else settings.gateways.adapters()
     bare = [secret.removeprefix("whsec_") for secret in webhook_secrets]
     redactor = Redactor([*every_secret(settings), *keys, *webhook_secrets, *bare])
+    direct = Database.connect(settings.listening_url) if settings.database_direct_url else None
     database = factories.database(settings.ledger_url)
     return Resources(
         database=database,
+        listening=direct or database,
         ledger=factories.ledger(database, clock),
         gateways=gateways,
         tokens=CallbackTokens(keys, max_age_s=settings.callbacks.lifetime, clock=clock),

@@ -144,6 +144,7 @@ class Service:
             self.jobs.stop(work=work)
         self.intake.stop()
         self.wakeup.stop(JOIN_S)
+        self.resources.listening.close()
         self.resources.database.close()
 
     def limit_waiters(self, connections: int) -> None:

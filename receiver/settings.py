@@ -1,9 +1,11 @@
 """Read and validate every setting from the environment (`DARKROOM_`, nested with `__`) or a `.env` file."""
 
-from pathlib import Path
-from typing import Any, Literal
+from __future__ import annotations
 
-from pydantic import Field, ValidationError
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSettings
 
@@ -12,8 +14,14 @@ from receiver.errors import SettingsError
 from receiver.gateways.registry import Gateways
 from receiver.schemas.faults import message
 from storage.archive.keys import DEFAULT_TEMPLATE
+from storage.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from storage.ledger.url import LedgerUrl
 
 PREFIX = "DARKROOM_"
+LEDGER_FILE = "ledger.sqlite3"
+"""The SQLite ledger in the data folder."""
 
 
 class S3Settings(types.Group):
@@ -151,7 +159,11 @@ class Settings(BaseSettings):
     data_dir: Path = Path("darkroom-data")
     """The data folder, for the SQLite ledger and the keys."""
     database_url: types.Secret | None = None
-    """The ledger, as an SQLAlchemy URL; unset means SQLite in the data folder."""
+    """The ledger: `postgresql://USER:PASSWORD@HOST/DATABASE`, also `postgres://` and with the parameters of
+    libpq, such as `?sslmode=require`; or `sqlite:///PATH`. Unset: SQLite in the data folder."""
+    database_direct_url: types.Secret | None = None
+    """PostgreSQL itself, if DARKROOM_DATABASE_URL leads to a pooler in transaction mode: each process listens
+    there for the others. Unset: they look at the ledger once a second."""
     api_tokens: types.ApiTokens = Field(default_factory=list)
     """Tokens of the API: `name:scope:token`, scopes read, submit (reads too) and admin. Without any, the API
     is open on loopback only."""
@@ -180,11 +192,30 @@ class Settings(BaseSettings):
     notify: NotifySettings = NotifySettings()
 
     @property
-    def ledger_url(self) -> str:
-        """Return the ledger's SQLAlchemy URL."""
-        if self.database_url is not None:
-            return self.database_url.get_secret_value()
-        return f"sqlite:///{self.data_dir / 'ledger.sqlite3'}"
+    def ledger_url(self) -> LedgerUrl:
+        """Return where the ledger is; raise SettingsError if its URL cannot be used."""
+        from storage.ledger.url import LedgerUrl
+
+        if self.database_url is None:
+            return LedgerUrl.of_file(self.data_dir / LEDGER_FILE, "DARKROOM_DATA_DIR")
+        return _parsed(self.database_url, "DARKROOM_DATABASE_URL")
+
+    @property
+    def listening_url(self) -> LedgerUrl:
+        """Return where to listen for other processes; raise SettingsError if the URL cannot be used."""
+        if self.database_direct_url is None:
+            return self.ledger_url
+        return _parsed(self.database_direct_url, "DARKROOM_DATABASE_DIRECT_URL")
+
+
+def _parsed(url: SecretStr, setting: str) -> LedgerUrl:
+    # Imported here, because a command that only shows the settings should not pay for SQLAlchemy.
+    from storage.ledger.url import LedgerUrl
+
+    try:
+        return LedgerUrl.parse(url.get_secret_value(), setting)
+    except Misconfigured as error:
+        raise SettingsError(str(error)) from None
 
 
 def load(**overrides: Any) -> Settings:
@@ -209,7 +240,9 @@ def require(settings: Settings, *, only_callbacks: bool = False) -> None:
     `only_callbacks`: for the role that only receives callbacks.
     """
     missing = []
-    if settings.ledger_url.startswith("postgresql") and not settings.secret_keys:
+    if settings.database_direct_url and not (settings.ledger_url.shared and settings.listening_url.shared):
+        missing.append("  DARKROOM_DATABASE_URL and __DIRECT_URL: the direct URL is for PostgreSQL alone")
+    if settings.ledger_url.shared and not settings.secret_keys:
         missing.append("  DARKROOM_SECRET_KEYS: with PostgreSQL every replica needs the same keys")
     if settings.gateways.apiframe.previous_api_keys and settings.gateways.apiframe.api_key is None:
         missing.append("  DARKROOM_GATEWAYS__APIFRAME__API_KEY: the key that follows the __PREVIOUS_API_KEYS")
@@ -223,7 +256,7 @@ def _missing_for_the_rest(settings: Settings) -> list[str]:
     missing = []
     if not settings.s3.bucket:
         missing.append("  DARKROOM_S3__BUCKET: the bucket that the archive is kept in")
-    if settings.ledger_url.startswith("postgresql") and settings.notify.url and not settings.notify.secrets:
+    if settings.ledger_url.shared and settings.notify.url and not settings.notify.secrets:
         missing.append("  DARKROOM_NOTIFY__SECRETS: with PostgreSQL every replica needs the same secrets")
     if (settings.s3.access_key is None) != (settings.s3.secret_key is None):
         missing.append("  DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY: set both, or neither")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
 from time import monotonic
@@ -20,13 +19,11 @@ from receiver.cli.serve import exit_on_error
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
-    from sqlalchemy import URL
 
     from receiver.settings import Settings
+    from storage.ledger.url import LedgerUrl
     from storage.transfer.compare import Progress
     from storage.transfer.transfer import Moved
-
-FILE = "ledger.sqlite3"
 
 From = Annotated[
     str | None,
@@ -71,42 +68,32 @@ def migrate_ledger(source: From = None, target: To = None, *, as_json: Json = Fa
 
 def _path(given: str | None, settings: Settings) -> Path:
     """Return the file of a ledger, given as a file, folder or URL."""
+    from receiver.settings import LEDGER_FILE
+
     if given is None:
-        return settings.data_dir / FILE
-    kind, colon, _ = given.partition("://")
+        return settings.data_dir / LEDGER_FILE
     path = Path(given)
-    if colon:
-        if not kind.startswith("sqlite"):
+    if "://" in given:
+        from storage.ledger.url import LedgerUrl
+
+        if (found := LedgerUrl.parse(given, "FROM").path) is None:
             fail("FROM must be a SQLite ledger. Between PostgreSQL servers, move it with pg_dump.", MISUSED)
-        from sqlalchemy import make_url
-
-        path = Path(make_url(given).database or "")
-    return path / FILE if path.is_dir() else path
+        path = found
+    return path / LEDGER_FILE if path.is_dir() else path
 
 
-def _url(given: str | None, settings: Settings) -> URL:
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
+def _url(given: str | None, settings: Settings) -> LedgerUrl:
+    from storage.ledger.url import LedgerUrl
 
+    setting = "TO" if given else "DARKROOM_DATABASE_URL"
     text = given or (settings.database_url.get_secret_value() if settings.database_url else "")
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        url = None
-    if url is None or url.get_backend_name() not in {"postgresql", "postgres"} or not url.database:
-        fail(
-            "TO must be the URL of a PostgreSQL database: postgresql://USER:PASSWORD@HOST/DATABASE, "
-            "here or in DARKROOM_DATABASE_URL.",
-            MISUSED,
-        )
-    if "@" in url.database or "@" in (url.host or ""):
-        fail("In TO, percent-encode characters such as @ : / in the password: %40 %3A %2F.", MISUSED)
-    if find_spec("psycopg") is None:
-        fail("PostgreSQL needs psycopg, which is not installed: pip install 'psycopg[binary]>=3.2'.")
-    return url.set(drivername="postgresql+psycopg")
+    url = LedgerUrl.parse(text, setting)
+    if not url.shared:
+        fail(f"{setting} must be the URL of a PostgreSQL database.", MISUSED)
+    return url
 
 
-def _move(path: Path, url: URL) -> Moved:
+def _move(path: Path, url: LedgerUrl) -> Moved:
     from receiver.schedule import system_clock
     from storage.errors import Unavailable
     from storage.ledger.database import Database
@@ -114,26 +101,14 @@ def _move(path: Path, url: URL) -> Moved:
 
     with closing(open_alone(path)) as source:
         rows = rows_of(source)
-        with (
-            closing(Database.connect(url.render_as_string(hide_password=False))) as target,
-            _bar(rows) as advance,
-        ):
+        with closing(Database.connect(url)) as target, _bar(rows) as advance:
             try:
                 return move(source, target, clock=system_clock, progress=advance)
             except Unavailable as error:
-                fail(
-                    f"{shown(url)}: {error} Check that the server runs and has this database, "
-                    "and that user and password are right. "
-                    "What was copied is kept: run the same command again to continue."
-                )
+                fail(f"{error}\nWhat was copied is kept: run the same command again to continue.")
             except KeyboardInterrupt:
                 say("\nStopped. What was copied is kept: run the same command again to continue.")
                 raise typer.Exit(STOPPED) from None
-
-
-def shown(url: URL) -> str:
-    """Describe where a database is, without user, password and options."""
-    return f"{url.database} at {url.host or 'this machine'}{f':{url.port}' if url.port else ''}"
 
 
 @contextmanager
@@ -187,7 +162,7 @@ def _secret_step(
     return f'{variable}, {what}: export {variable}="$(cat {quote(str(file))}){others}"'
 
 
-def _show(path: Path, url: URL, moved: Moved) -> None:
+def _show(path: Path, url: LedgerUrl, moved: Moved) -> None:
     columns: Sequence[Column[str]] = (
         Column("table", lambda name: name),
         Column("rows", lambda name: f"{moved.tables[name].rows:,}", right=True),
@@ -195,19 +170,19 @@ def _show(path: Path, url: URL, moved: Moved) -> None:
     )
     if moved.before is None:
         print_table(columns, moved.tables)
-        say(f"\n{path} was copied to {shown(url)}, and every row is identical.", "green")
+        say(f"\n{path} was copied to {url}, and every row is identical.", "green")
     else:
         from storage.models import rfc3339
 
-        say(f"{path} was already moved to {shown(url)}, at {rfc3339(moved.before)}. Nothing was changed.")
+        say(f"{path} was already moved to {url}, at {rfc3339(moved.before)}. Nothing was changed.")
 
 
-def _as_json(path: Path, url: URL, moved: Moved, seconds: float, steps: list[str]) -> dict[str, Any]:
+def _as_json(path: Path, url: LedgerUrl, moved: Moved, seconds: float, steps: list[str]) -> dict[str, Any]:
     from storage.models import rfc3339
 
     return {
         "from": str(path),
-        "to": shown(url),
+        "to": str(url),
         "moved_before": None if moved.before is None else rfc3339(moved.before),
         "tables": [{"table": name, **asdict(one)} for name, one in moved.tables.items()],
         "seconds": round(seconds, 3),

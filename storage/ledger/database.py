@@ -9,10 +9,12 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, exc, inspect, make_url, text
+from sqlalchemy import Connection, Engine, Insert, exc, inspect, text
 
 from storage.errors import Misconfigured, TookTooLong, Unavailable
+from storage.ledger import messages, pooler
 from storage.ledger.engine import BUSY_TIMEOUT_MS, make_engine
+from storage.ledger.url import LedgerUrl
 
 HEAD = "0005"
 """The newest migration; a test holds it against `migrations/versions/`."""
@@ -32,18 +34,24 @@ CANCELED = "57014"
 """PostgreSQL's SQLSTATE of a statement that exceeded its timeout."""
 
 
+_OURS = (exc.IntegrityError, exc.ProgrammingError, exc.NotSupportedError, exc.DataError)
+"""What a statement of ours may be refused with."""
+
+
 class Database:
     """A pool of connections, with transactions to read or to write."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, place: LedgerUrl) -> None:
         self._engine = engine
+        self._place = place
+        self._driver: Any = engine.dialect.loaded_dbapi
         # SQLite has one writer at a time and polls for its lock with growing pauses. Threads of one process
         # need not: a lock of ours wakes the next one.
-        self._turn = Lock() if engine.dialect.name == "sqlite" else None
+        self._turn = None if place.shared else Lock()
         self._closed = False
 
     @classmethod
-    def open(cls, url: str) -> Database:
+    def open(cls, url: str | LedgerUrl) -> Database:
         """Connect, and migrate the schema to the newest version.
 
         Raises Misconfigured if the URL cannot be used, Unavailable if the database does not answer.
@@ -57,24 +65,27 @@ class Database:
         return database
 
     @classmethod
-    def connect(cls, url: str, *, alone: bool = False) -> Database:
+    def connect(cls, url: str | LedgerUrl, *, alone: bool = False) -> Database:
         """Connect without a migration; raises Misconfigured if the URL cannot be used.
 
         `alone` is for SQLite: one connection, which locks every other process out from its first use until
         it is closed. That use raises Unavailable if another process has the ledger open.
         """
-        try:
-            parsed = make_url(url)
-            if parsed.get_backend_name() == "sqlite" and parsed.database:
-                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            return cls(make_engine(parsed, alone=alone))
-        except (exc.SQLAlchemyError, ImportError, OSError) as error:
-            raise Misconfigured(f"DARKROOM_DATABASE_URL cannot be used: {type(error).__name__}.") from error
+        place = url if isinstance(url, LedgerUrl) else LedgerUrl.parse(url)
+        if place.path is not None:
+            try:
+                place.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise Misconfigured(
+                    f"The folder of the ledger {place} cannot be made: {error.strerror}. "
+                    f"Correct {place.setting}, or the rights."
+                ) from error
+        return cls(make_engine(place, alone=alone), place)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Open a transaction that may write. It commits at the end of the block, durably, or not at all."""
-        with _translate_errors(), self._in_turn(), self._connected() as connection, connection.begin():
+        with self._translate_errors(), self._in_turn(), self._connected() as connection, connection.begin():
             yield connection
 
     @contextmanager
@@ -95,13 +106,8 @@ class Database:
 
         `within_s`: the time limit for all of it; after that TookTooLong is raised.
         """
-        with _translate_errors(), self._connected() as plain:
+        with self._translate_errors(), self._connected() as plain:
             connection = plain.execution_options(darkroom_read=True)
-            if self.shared:
-                # A snapshot for all statements, as on SQLite.
-                connection = connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
             if within_s is None:
                 yield connection
                 return
@@ -112,28 +118,35 @@ class Database:
     @property
     def shared(self) -> bool:
         """Whether processes on other machines may use it too: whether it is PostgreSQL."""
-        return self._turn is None
+        return self._place.shared
+
+    def pooled(self) -> bool:
+        """Return whether it is reached through a pooler, such as PgBouncer."""
+        with self.own_connection() as connection:
+            return pooler.is_pooled(connection)
+
+    def keeps_session(self, connection: Any) -> bool:
+        """Return whether an own connection keeps its session: no pooler in transaction mode is between."""
+        if not pooler.is_pooled(connection):
+            return True
+        with self.own_connection() as other:
+            return not pooler.shares_sessions(connection, other)
 
     @contextmanager
     def own_connection(self) -> Iterator[Any]:
         """Open a driver's connection outside of the pool, where each statement is a transaction."""
-        with _translate_errors():
+        with self._translate_errors():
             pooled = self._engine.raw_connection()
-        connection: Any = pooled.driver_connection
-        pooled.detach()
-        with closing(connection):
-            connection.rollback()
-            connection.autocommit = True
-            yield connection
+            connection: Any = pooled.driver_connection
+            pooled.detach()
+            with closing(connection):
+                yield connection
 
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
         """Open a connection for one statement that reads: `read` without the cost of a transaction."""
-        with _translate_errors(), self._connected() as plain:
-            if self.shared:
-                yield plain.execution_options(isolation_level="AUTOCOMMIT")
-            else:
-                yield plain.execution_options(darkroom_autocommit=True)
+        with self._translate_errors(), self._connected() as plain:
+            yield plain.execution_options(darkroom_autocommit=True)
 
     def migrate(self) -> None:
         """Apply the missing migrations; raises Misconfigured if the schema is newer than this program's."""
@@ -147,26 +160,40 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
-        try:
-            with self.write() as connection:
-                if self.shared:
-                    # Of several processes that start together, one migrates and the others wait.
-                    connection.execute(text("SET LOCAL lock_timeout = 0"))
-                    connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
-                if not _is_current(connection):
-                    config.attributes["connection"] = connection
-                    command.upgrade(config, "head")
-        except (exc.ProgrammingError, exc.NotSupportedError) as error:
-            raise Misconfigured(
-                "The ledger's tables could not be created or changed. The user of DARKROOM_DATABASE_URL must "
-                "own the database, and the server has to offer the extension pg_trgm: "
-                f"{str(error.orig).splitlines()[0]}."
-            ) from error
+        with self.write() as connection:
+            if self.shared:
+                # Of several processes that start together, one migrates and the others wait.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
+            if _is_current(connection):
+                return
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except (exc.ProgrammingError, exc.NotSupportedError) as error:
+                raise Misconfigured(
+                    f"The tables of the ledger could not be created or changed in {self._place}. The user of "
+                    f"{self._place.setting} must own the database, and the server has to offer the extension "
+                    "pg_trgm."
+                ) from error
 
     def close(self) -> None:
         """Close every connection; one that is in use is closed when it is given back."""
         self._closed = True
         self._engine.dispose()
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.TimeoutError as error:
+            raise Unavailable("Every connection of this process to the ledger's database is busy.") from error
+        except (exc.DBAPIError, self._driver.Error) as error:
+            cause = error.orig if isinstance(error, exc.DBAPIError) else error
+            if isinstance(error, _OURS) and not messages.knows(cause):
+                raise
+            # Locked, full, read-only, unreachable, no database at all: none of it is the caller's fault.
+            raise Unavailable(messages.unavailable(cause, self._place)) from error
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -199,7 +226,10 @@ def _is_current(connection: Connection) -> bool:
             "Run the same `darkroom migrate-ledger` again."
         )
     if at is not None and at > HEAD:
-        raise Misconfigured(f"The ledger is of a newer Darkroom (schema {at}, ours is {HEAD}); upgrade.")
+        raise Misconfigured(
+            f"The ledger is of a newer Darkroom (schema {at}, this version's is {HEAD}). Install that, or "
+            "restore the ledger from before the upgrade."
+        )
     return bool(at == HEAD)
 
 
@@ -227,16 +257,3 @@ def _limited_by_server(connection: Connection, deadline: float) -> Iterator[None
         if getattr(error.orig, "sqlstate", None) != CANCELED:
             raise
         raise TookTooLong(SLOW) from error
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    try:
-        yield
-    except exc.TimeoutError as error:
-        raise Unavailable("Every connection to the ledger's database is busy.") from error
-    except (exc.IntegrityError, exc.ProgrammingError, exc.NotSupportedError, exc.DataError):
-        raise
-    except exc.DBAPIError as error:
-        # Locked, full, read-only, unreachable, no database at all: none of it is the caller's fault.
-        raise Unavailable(f"The ledger's database did not answer: {type(error.orig).__name__}.") from error

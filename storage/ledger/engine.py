@@ -6,6 +6,10 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
+from storage.errors import Misconfigured
+from storage.ledger.pooler import is_pooled
+from storage.ledger.url import LedgerUrl
+
 BUSY_TIMEOUT_MS = 5_000
 """How long a write waits for a lock: gateways time out a callback after five to ten seconds."""
 
@@ -19,6 +23,9 @@ long a thread waits for one. A server's default limit is 100."""
 CONNECT_S = 5
 """The timeout for connecting to PostgreSQL."""
 
+POOLED = "pooled"
+"""Whether a connection leads to a pooler, in what SQLAlchemy keeps with it."""
+
 NAME = "darkroom"
 """The application name in PostgreSQL's `pg_stat_activity`."""
 
@@ -26,20 +33,69 @@ CACHE_KIB = 8 * 1024
 """The page cache of one connection to SQLite, at most; few are in use at one time."""
 
 
-def make_engine(url: URL, *, alone: bool) -> Engine:
+LIMITS = {"lock_timeout": BUSY_TIMEOUT_MS, "idle_in_transaction_session_timeout": 60_000}
+"""Timeouts of PostgreSQL in milliseconds: a lock is not waited for longer than the sender of a callback waits
+for us, and a transaction that idles is ended."""
+
+SET_LIMITS = "".join(f"; SET LOCAL {name} = {value}" for name, value in LIMITS.items()).encode()
+"""What sets them for one transaction."""
+
+
+def make_engine(place: LedgerUrl, *, alone: bool) -> Engine:
     """Return a pool of connections to a ledger's database; it connects on first use.
 
     `alone` is for SQLite: one connection, which from its first use on locks every other process out.
     """
-    if url.get_backend_name() == "sqlite":
-        return _sqlite(url, alone=alone)
-    if url.drivername in {"postgresql", "postgres"}:
-        url = url.set(drivername="postgresql+psycopg")
-    # A dead peer is noticed, and a lock is not waited for longer than the sender of a callback waits for us.
-    limits = f"-c lock_timeout={BUSY_TIMEOUT_MS} -c idle_in_transaction_session_timeout=60000"
-    reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000, "options": limits}
-    arguments = {"application_name": NAME, **reach}
-    return create_engine(url, pool_use_lifo=True, pool_pre_ping=True, connect_args=arguments, **POOL)
+    return _postgresql(place) if place.shared else _sqlite(place.url, alone=alone)
+
+
+def _postgresql(place: LedgerUrl) -> Engine:
+    url = place.url
+    # A dead peer is noticed. What the URL itself says stands.
+    reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000}
+    arguments = {"application_name": NAME} | {name: reach[name] for name in reach.keys() - url.query.keys()}
+    try:
+        engine = create_engine(url, pool_use_lifo=True, pool_pre_ping=True, connect_args=arguments, **POOL)
+    except ImportError as error:
+        raise Misconfigured(
+            "PostgreSQL needs psycopg, which is not installed here: pip install 'psycopg[binary]>=3.2'."
+        ) from error
+    driver: Any = engine.dialect.loaded_dbapi
+    known = {option.keyword.decode() for option in driver.pq.Conninfo.get_defaults()}
+    if unknown := sorted(url.query.keys() - known):
+        raise Misconfigured(f"{place.setting}: PostgreSQL knows no {', '.join(unknown)}. Leave it out.")
+    event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "begin", _begin_postgresql)
+    return engine
+
+
+def _prepare_postgresql(connection: Any, record: Any) -> None:
+    # The driver must not begin transactions on its own: their limits go into the same message.
+    connection.autocommit = True
+    try:
+        record.info[POOLED] = pooled = is_pooled(connection)
+        if pooled:
+            connection.prepare_threshold = None
+        else:
+            connection.execute("; ".join(f"SET {name} = {value}" for name, value in LIMITS.items()))
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    options, pooled = connection.get_execution_options(), connection.info[POOLED]
+    if options.get("darkroom_autocommit", False) and not pooled:
+        return
+    # A snapshot for all statements, as on SQLite.
+    begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if options.get("darkroom_read") else b"BEGIN"
+    # Behind a pooler the session may be another one in each transaction, and is not ours to set. All in one
+    # message, by libpq: a cursor of the driver would take longer over it than the server does.
+    session: Any = connection.connection.driver_connection
+    done = session.pgconn.exec_(begin + SET_LIMITS if pooled else begin)
+    driver: Any = connection.dialect.loaded_dbapi
+    if done.status != driver.pq.ExecStatus.COMMAND_OK:
+        raise driver.errors.error_from_result(done)
 
 
 def _sqlite(url: URL, *, alone: bool) -> Engine:

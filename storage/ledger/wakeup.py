@@ -6,6 +6,9 @@ wait for one lock (https://www.postgresql.org/docs/current/sql-notify.html).
 
 SQLite has nothing like it: only what is set by `forward` is called there. On servers that speak PostgreSQL's
 protocol but have no LISTEN nothing arrives. Processes poll once a second in any case.
+
+Behind a pooler in transaction mode nobody can listen: a notification would go to whichever client has the
+session by then. What is sent through it arrives at those who listen elsewhere.
 """
 
 import selectors
@@ -17,6 +20,7 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+from storage.errors import Misconfigured
 from storage.ledger.database import Database
 
 CHANNEL = "darkroom"
@@ -29,6 +33,11 @@ LOOK_S = 30.0
 
 RETRY_S = 1.0
 RETRY_MOST_S = 60.0
+
+POOLED = (
+    "DARKROOM_DATABASE_URL leads to a pooler in transaction mode. To be woken at once, use session mode, or "
+    "set DARKROOM_DATABASE_DIRECT_URL to PostgreSQL itself."
+)
 
 
 def readable_of(files: Sequence[Any], within_s: float | None = None) -> list[Any]:
@@ -55,7 +64,9 @@ class WakeupChannel:
     """A thread with a connection of its own for LISTEN and NOTIFY. Any thread may call `notify`."""
 
     def __init__(self, database: Database, silent: Callable[[Exception], None]) -> None:
-        """`silent` is called with the reason when the connection is lost; it is made again with backoff."""
+        """`silent` is called with the reason when nothing can be heard; a lost connection is made again with
+        backoff, and Misconfigured is what only an operator can change.
+        """
         self._database = database
         self._silent = silent
         self._name = uuid4().hex
@@ -117,10 +128,13 @@ class WakeupChannel:
         while not self._stopping.wait(pause):
             try:
                 with self._database.own_connection() as connection:
-                    connection.execute(f"LISTEN {CHANNEL}")
+                    if listens := self._database.keeps_session(connection):
+                        connection.execute(f"LISTEN {CHANNEL}")
                     pause = 0.0
                     for callback in self._callbacks.values():
                         callback()
+                    if not listens:
+                        self._silent(Misconfigured(POOLED))
                     while not self._stopping.is_set():
                         self._attend(connection, woken)
             except Exception as error:  # noqa: BLE001 - this thread must not end

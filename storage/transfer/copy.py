@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 from sqlalchemy.types import NullType
 
-from storage.errors import Misconfigured, Unavailable
+from storage.errors import Misconfigured
 from storage.ledger.database import Database
 from storage.ledger.schema import jobs
 from storage.ledger.search_index import INDEX_WORDS
@@ -92,8 +92,6 @@ def _write(connection: sa.Connection, table: sa.Table, rows: Sequence[sa.Row[Any
                 copy.write_row(row)
     except (errors.DataError, errors.IntegrityError) as error:
         _refuse(error, table, rows, number)
-    except errors.Error as error:
-        raise Unavailable(f"The new database did not answer: {type(error).__name__}.") from error
     if table is jobs:
         # The search index is not copied but built from the jobs.
         first, last = (key_in(table, row)[0] for row in (rows[0], rows[-1]))

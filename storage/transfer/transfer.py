@@ -12,7 +12,7 @@ from sqlite3 import SQLITE_BUSY
 from time import monotonic, sleep
 from typing import Any
 
-from sqlalchemy import URL, Connection, func, insert, inspect, select, text, update
+from sqlalchemy import Connection, func, insert, inspect, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from storage.errors import Conflict, Corrupt, Misconfigured, Unavailable
@@ -20,6 +20,7 @@ from storage.ledger.database import HEAD, MOVING, TURN, Database
 from storage.ledger.engine import NAME
 from storage.ledger.schema import events
 from storage.ledger.search_index import WRONG_WORDS
+from storage.ledger.url import LedgerUrl
 from storage.transfer.compare import TABLES, Digest, Progress, digest, first_difference
 from storage.transfer.copy import AGAIN, BATCH, copy_all, moved_here
 
@@ -47,7 +48,7 @@ def open_alone(path: Path) -> Database:
     """
     if not path.is_file():
         raise Misconfigured(f"There is no ledger at {path}.")
-    database = Database.connect(URL.create("sqlite", database=str(path)).render_as_string(), alone=True)
+    database = Database.connect(LedgerUrl.of_file(path), alone=True)
     try:
         _update(database, path)
     except BaseException:
@@ -109,6 +110,11 @@ def move(
 
 def _prepare(target: Database, wait_s: float) -> None:
     """Check first that the target is usable and not in use, and create its tables."""
+    if target.pooled():
+        raise Misconfigured(
+            "The new database is behind a pooler, which hides whether it is in use. Give the URL of "
+            "PostgreSQL itself."
+        )
     with target.read() as connection:
         if connection.scalar(text("SHOW server_encoding")) != "UTF8":
             raise Misconfigured("The new database has to be made with ENCODING 'UTF8'.")

@@ -151,20 +151,24 @@ Breaking = Callable[[World], AbstractContextManager[None]]
 
 
 @pytest.mark.parametrize(
-    ("name", "prepared"),
+    ("name", "prepared", "told"),
     [
-        ("ledger's disk full", no_room),
+        ("ledger's disk full", no_room, "The disk of the ledger {} is full."),
         # The same where no file system can be mounted; and here the log cannot be written either.
-        ("no file can be written", lambda _stage: nullcontext(no_writing)),
-        ("ledger read-only", lambda _stage: nullcontext(read_only)),
+        ("no file can be written", lambda _stage: nullcontext(no_writing), "The ledger {} cannot be"),
+        ("ledger read-only", lambda _stage: nullcontext(read_only), "The ledger {} cannot be"),
     ],
 )
 def test_a_ledger_that_cannot_be_written(
-    stage: Stage, name: str, prepared: Callable[[Stage], AbstractContextManager[Breaking]]
+    stage: Stage, name: str, prepared: Callable[[Stage], AbstractContextManager[Breaking]], told: str
 ) -> None:
     with prepared(stage) as broken, stage.scene(name, timing=DEAF, sandbox=SOON) as scene:
         with callbacks_meet(scene, broken(scene.world)):
             nothing_can_be_written(scene)
+            said = httpx.get(f"{scene.world.url}/readyz", trust_env=False, timeout=40).json()["checks"][
+                "ledger"
+            ]
+            assert told.format(scene.world.ledger.absolute()) in said
         scene.archived(scene.submit(each=1))
 
 

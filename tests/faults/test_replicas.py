@@ -57,12 +57,9 @@ class Replicas:
 
 
 @contextmanager
-def replicated(
-    s3: EmbeddedS3, forks: Forks, folder: Path, server: Postgres
-) -> Iterator[tuple[World, Replicas]]:
+def replicated(s3: EmbeddedS3, forks: Forks, folder: Path, ledger: str) -> Iterator[tuple[World, Replicas]]:
     """A world on PostgreSQL, whose replicas stand behind a proxy; nothing runs yet."""
     ports = [free_port() for _ in range(REPLICAS)]
-    ledger = server.url(server.create())
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     with Proxy(*urls) as front, world(s3, forks, folder, ledger=ledger) as here:
         here.variables |= {
@@ -79,7 +76,10 @@ def test_killed_replicas_lose_and_double_nothing(
 ) -> None:
     seed = int(os.environ.get("DARKROOM_FAULTS_SEED") or secrets.randbelow(2**32))
     print(f"DARKROOM_FAULTS_SEED={seed} chooses the same moments again")
-    with serving() as server, replicated(s3_server, forks, tmp_path, server) as (here, replicas):
+    with (
+        serving() as server,
+        replicated(s3_server, forks, tmp_path, server.url(server.create())) as (here, replicas),
+    ):
         replicas.start()
         kills = _go_wrong(here, replicas, server, random.Random(seed))
         here.settle(90 + JOBS / 4)

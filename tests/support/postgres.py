@@ -65,17 +65,24 @@ class Postgres:
         """Where a database is, as DARKROOM_DATABASE_URL has it."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
+    def allow(self, *rules: str) -> None:
+        """Let in by these rules of pg_hba.conf, and by the others after them."""
+        file = self._data / "pg_hba.conf"
+        file.write_text("\n".join([*rules, file.read_text()]))
+        self._run("pg_ctl", "reload")
+
     def create(self, template: str | None = None) -> str:
         """Create a database, empty or as another one is, and answer its name."""
         name = f"t_{uuid.uuid4().hex}"
-        self._tell(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        self.tell(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
         return name
 
     def drop(self, name: str) -> None:
         """Take a database away, whoever is still connected to it."""
-        self._tell(f"DROP DATABASE {name} WITH (FORCE)")
+        self.tell(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _tell(self, statement: str) -> None:
+    def tell(self, statement: str) -> None:
+        """Run a statement as the superuser, in no transaction."""
         with closing(psycopg.connect(self.url(), autocommit=True)) as connection:
             connection.execute(statement.encode())
 
