@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httpx
 import structlog
 
-from receiver.api.health import Health, oldest_result
+from receiver.api.health import Health, bucket_warnings, oldest_result
 from receiver.api.metrics import MetricsPage
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
@@ -25,6 +25,7 @@ from receiver.http.middleware import handlers
 from receiver.http.routing import Served, routes_of
 from receiver.http.server import Connections
 from receiver.http.sessions import Sessions
+from receiver.jobs.context import REFUSED
 from receiver.jobs.metrics import from_ledger, from_pauses, from_process, from_results
 from receiver.keyring import secret_keys
 from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
@@ -102,6 +103,10 @@ class _Base:
         self.circuits = Circuits(database, self.clock)
         self.notifications = Notifications(database, self.clock)
 
+    def oldest_result_at(self) -> int | None:
+        """Return when the oldest result that only needs to be archived became known."""
+        return self.backlog.oldest_ready_at(without=REFUSED)
+
 
 def _service(base: _Base, jobs: JobParts | None) -> Service:
     settings, resources, limits = base.settings, base.resources, base.settings.limits
@@ -175,7 +180,7 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
         forget=lambda: events.forget(clock() - KEPT_MS),
     )
     metrics.watch(from_ledger(ledger, base.backlog, clock))
-    metrics.watch(from_results(base.backlog.oldest_ready_at, clock))
+    metrics.watch(from_results(base.oldest_result_at, clock))
     metrics.watch(from_pauses(breaker.paused))
     return JobParts(
         bucket=bucket,
@@ -226,6 +231,7 @@ def _api(
         retrier=jobs.retrier,
         admission=admission,
         waiters=jobs.subscriptions,
+        store_facts=lambda: jobs.bucket.facts,
         queued=queued,
         clock=clock,
     )
@@ -310,9 +316,10 @@ def _health(base: _Base, jobs: JobParts | None) -> Health:
     from receiver.notifications.sender import warnings_of
 
     limit_s = base.settings.ready.oldest_result
-    results = oldest_result(base.backlog.oldest_ready_at, limit_s=limit_s, clock=clock)
+    results = oldest_result(base.oldest_result_at, limit_s=limit_s, clock=clock)
     checks = {"ledger": ledger.ping, "archive": jobs.bucket.store.ping, "results": results}
-    return Health(checks, [jobs.breaker.warnings, warnings_of(base.notifications, clock)])
+    bucket = bucket_warnings(lambda: jobs.bucket.facts, lambda: base.backlog.ready_with(REFUSED))
+    return Health(checks, [jobs.breaker.warnings, bucket, warnings_of(base.notifications, clock)])
 
 
 def _unverified(settings: Settings) -> dict[str, str]:

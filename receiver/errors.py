@@ -35,13 +35,14 @@ DarkroomError
 │   ├── SubmittedBefore      submitted_before        it accepted an earlier try of this job with another body
 │   ├── UnknownGatewayJob    unknown_gateway_job     it does not know the job
 │   └── GarbledAnswer        garbled_answer          its response cannot be read
-├── ImageError               (the image could not be downloaded)
+├── ImageError               (the image could not be downloaded or stored)
 │   ├── ImageExpired         image_expired           its link is dead: 403, 404, 410 and the like
 │   ├── ImageUnavailable     image_unavailable       it could not be reached, returned 5xx, or was too slow
 │   ├── ForbiddenAddress     forbidden_address       its URL is not https, or its host or address not allowed
 │   ├── ImageTooLarge        image_too_large         it has more bytes or pixels than the limit
 │   ├── ImageTruncated       image_truncated         it has fewer bytes than announced
-│   └── NotAnImage           not_an_image            it is not PNG, JPEG, WebP or AVIF
+│   ├── NotAnImage           not_an_image            it is not PNG, JPEG, WebP or AVIF
+│   └── ImageRefused         image_refused           the bucket refuses this image, and stores others
 ├── NotificationError        (the notification was not delivered)
 │   ├── EndpointUnavailable  receiver_unavailable    the endpoint could not be reached, or timed out
 │   ├── EndpointRefused      receiver_refused        it returned neither 2xx nor 410
@@ -243,7 +244,7 @@ class GarbledAnswer(GatewayError, code="garbled_answer"):
 
 
 class ImageError(DarkroomError, status=502, at_fault="image"):
-    """The image could not be downloaded."""
+    """The image could not be downloaded or stored."""
 
 
 class ImageExpired(ImageError, code="image_expired"):
@@ -268,6 +269,10 @@ class ImageTruncated(ImageError, code="image_truncated"):
 
 class NotAnImage(ImageError, code="not_an_image"):
     """The first bytes are not those of PNG, JPEG, WebP or AVIF, whatever the content type says."""
+
+
+class ImageRefused(ImageError, code="image_refused", at_fault="archive"):
+    """The bucket refuses this image, for its key or its size, and stores other objects."""
 
 
 class NotificationError(DarkroomError, status=502):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from receiver.thumbnails.pool import Thumbnailer
     from storage.archive.archive import Archive
     from storage.archive.object_store import ObjectStore
+    from storage.archive.store_facts import StoreFacts
 
 log = structlog.get_logger("darkroom.bucket")
 
@@ -65,6 +66,11 @@ class Bucket:
     store: ObjectStore
     keys: Keys
     archive: Archive
+
+    @property
+    def facts(self) -> StoreFacts:
+        """What the store supports."""
+        return self.store.facts
 
 
 def open_resources(
@@ -111,16 +117,14 @@ def open_bucket(settings: Settings, factories: Factories) -> Bucket:
         region=s3.region,
         access_key=s3.access_key.get_secret_value() if s3.access_key else None,
         secret_key=s3.secret_key.get_secret_value() if s3.secret_key else None,
+        addressing=s3.addressing,
         checksums=s3.checksums,
     )
-    store.check(create=s3.create_bucket)
-    facts = probe(store, f"{s3.prefix}darkroom-probes/")
-    trusted = facts.checks_sha256 and facts.returns_sha256
-    if not facts.create_only:
-        log.warning("the store ignores If-None-Match, so two writers of one key are not kept apart")
-    if not trusted:
-        log.warning("the store does not check SHA-256 itself, so each image is read back in full")
-    return Bucket(store, keys, Archive(store, keys, trust_checksums=trusted))
+    facts = probe(store, keys.probes, create=s3.create_bucket)
+    log.info("probed", how=facts.summary)
+    for warning in facts.warnings:
+        log.warning("bucket", why=warning)
+    return Bucket(store, keys, Archive(store, keys))
 
 
 def notify_policy(settings: Settings) -> NotifyPolicy:

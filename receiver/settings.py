@@ -30,7 +30,10 @@ class S3Settings(types.Group):
     endpoint: types.BaseUrl | None = None
     """The S3-compatible server; unset means AWS."""
     public_endpoint: types.BaseUrl | None = None
-    """The address of that server in presigned links, if it differs from the above."""
+    """The address of that server in presigned links, if it differs from the above. It may have a path, which
+    the proxy there must remove, and pass on the `Host`."""
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """Where URLs name the bucket: in the path, or in the host name (virtual). auto tries both at start."""
     bucket: str | None = None
     """The archive's bucket. Required."""
     create_bucket: bool = False
@@ -44,8 +47,8 @@ class S3Settings(types.Group):
     secret_key: types.Secret | None = None
     """The secret key of that access key."""
     checksums: Literal["when_required", "when_supported"] = "when_required"
-    """When boto3 adds checksums of its own, which some S3-compatible servers refuse; the SHA-256 of every
-    image is sent either way."""
+    """When boto3 adds a CRC of its own, which some S3-compatible servers refuse; the SHA-256 of every image
+    is sent either way, where the server accepts it."""
     link_lifetime: int = Field(900, ge=1, le=604800)
     """Seconds that a presigned link to an image is valid."""
 

@@ -8,6 +8,7 @@ StorageError
 ├── Unavailable    the database or the object store is unavailable; retry later
 │   └── TookTooLong  a query exceeded its time limit
 ├── Misconfigured  it refuses, and will until a setting is changed
+├── Refused        the object store refuses this one object, and stores others
 └── Corrupt        a digest, a length or a format is wrong
 """
 
@@ -42,6 +43,10 @@ class TookTooLong(Unavailable):
 
 class Misconfigured(StorageError):
     """A setting is wrong: no such bucket, no permission, a wrong key. Retrying does not help."""
+
+
+class Refused(StorageError):
+    """The object store refuses one object, for its key or its size, and stores others at the same time."""
 
 
 class Corrupt(StorageError):

@@ -12,6 +12,7 @@ from receiver.cache import TtlCache
 from receiver.errors import DarkroomError, Unready
 from receiver.http.routing import Answer, Operation
 from receiver.schemas.status import Alive, Readiness
+from storage.archive.store_facts import StoreFacts
 from storage.errors import StorageError
 from storage.models import Clock
 
@@ -95,6 +96,24 @@ def oldest_result(oldest_ready_at: Callable[[], int | None], *, limit_s: float, 
         )
 
     return check
+
+
+def bucket_warnings(facts: Callable[[], StoreFacts], refused: Callable[[], int]) -> Warn:
+    """Return what warns of a bucket's weaker paths, and of jobs that it refuses to store.
+
+    `refused` counts the ready jobs that wait because of that.
+    """
+
+    def warn() -> Mapping[str, str]:
+        warnings = list(facts().warnings)
+        if number := refused():
+            warnings.append(
+                f"Jobs that wait because the bucket refuses an image or a record of them: {number}. "
+                "`darkroom jobs --status ready` shows why."
+            )
+        return {"archive": " ".join(warnings)} if warnings else {}
+
+    return warn
 
 
 def _checked(name: str, check: Check) -> str:

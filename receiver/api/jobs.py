@@ -23,6 +23,7 @@ from receiver.schemas.output import Output, OutputPage
 from receiver.schemas.requests import RetryBody, SubmitBody, parse_body
 from receiver.schemas.status import Gateways, ServiceStatus
 from receiver.schemas.types import JobId, OutputId
+from storage.archive.store_facts import StoreFacts
 from storage.ledger.circuits import Circuits
 from storage.ledger.job_counts import total
 from storage.ledger.ledger import Ledger
@@ -52,6 +53,7 @@ class Api:
     retrier: Retrier
     admission: Admission
     waiters: Subscriptions
+    store_facts: Callable[[], StoreFacts]
     queued: Callable[[], None]
     """Called when a job is due at once: created, or put back to work."""
     clock: Clock
@@ -166,12 +168,13 @@ class Api:
     @Operation(
         "GET /v1/status",
         "show_status",
-        answers={200: Answer(ServiceStatus, "Job counts, in total and by gateway.")},
+        answers={200: Answer(ServiceStatus, "Job counts, in total and by gateway; the store.")},
     )
     def status(self, _request: Request) -> Response:
         """Show whether every accepted job is accounted for, and how many are in each state."""
         pages = self.ledger.job_counts()
-        return json_response(ServiceStatus.of_gateways(total(list(pages.values())), pages, self.clock()))
+        counts, now = total(list(pages.values())), self.clock()
+        return json_response(ServiceStatus.of_gateways(counts, pages, now, self.store_facts()))
 
     @Operation("GET /v1/gateways", "show_gateways", answers={200: Answer(Gateways, "The gateways.")})
     def gateways(self, _request: Request) -> Response:

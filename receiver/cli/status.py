@@ -20,7 +20,7 @@ ACCEPTED = "accepted"
 def status(*, as_json: Json = False, connection: Connection) -> None:
     """Show how many jobs were accepted, and how many are in each state.
 
-    Lists the gateways and image hosts that are paused, and why.
+    Says how objects are written to the bucket, and lists the gateways and image hosts that are paused.
     Exits with 1 if not every accepted job is accounted for, which means that a job was lost.
     """
     with connection.open() as darkroom:
@@ -30,6 +30,7 @@ def status(*, as_json: Json = False, connection: Connection) -> None:
         print_json(found)
     else:
         print_status(found)
+        out().print(Text(found.store.summary))
         for name, circuit in circuits:
             if circuit.state != "closed":
                 say(_paused(name, circuit), "yellow")

@@ -17,6 +17,13 @@ BY_CODE = {
         "The bucket returned different bytes than were stored. Check the bucket, then retry it."
     ),
     "gateway_job_taken": "The gateway used one id for two jobs: ask its support. Then submit it again.",
+    "image_refused": (
+        "Change what its message names: the policy or the limits of the bucket, or the key template. Then it "
+        "is stored automatically, as long as the gateway keeps the image."
+    ),
+    "record_refused": (
+        "Change what its message names, such as the policy of the bucket. Then it is stored automatically."
+    ),
     "storage_unavailable": (
         "The bucket cannot be used now; the reason is on the Status page. The job continues when it is back."
     ),

@@ -25,7 +25,7 @@ class StatusPage:
         states = Gateways.of(sorted(self.api.submitter.context.gateways), self.api.circuits.every(), now)
         return visit.page(
             "status.html",
-            counts=ServiceStatus.of_gateways(total(list(pages.values())), pages, now),
+            counts=ServiceStatus.of_gateways(total(list(pages.values())), pages, now, self.api.store_facts()),
             statuses=[status.value for status in Status],
             gateways=states.gateways,
             image_hosts=states.image_hosts,

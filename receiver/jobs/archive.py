@@ -14,7 +14,7 @@ from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.reconcile import Reconciler
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
-from storage.errors import Conflict, Corrupt, Misconfigured, Unavailable
+from storage.errors import Conflict, Corrupt, Misconfigured, Refused, Unavailable
 from storage.ledger.ledger import Move, Postpone
 from storage.models import Attempt, Job, JobError, JobResult, Output, Status
 
@@ -22,9 +22,11 @@ log = structlog.get_logger("darkroom.archive")
 
 MAY_PASS = (errors.ImageUnavailable, errors.ImageTruncated)
 """Errors that may pass by themselves: tried again as long as the gateway keeps the image."""
+MAY_BE_FIXED = errors.ImageRefused
+"""An operator may change the bucket's rules: tried again as long, without asking for fresh links."""
 FINAL = (errors.ForbiddenAddress, errors.ImageTooLarge)
 """Errors that no other try can change."""
-STORE_ERRORS = (Unavailable, Misconfigured, Corrupt, Conflict)
+STORE_ERRORS = (Unavailable, Misconfigured, Refused, Corrupt, Conflict)
 
 
 class _CircuitOpen(errors.ImageUnavailable):
@@ -57,6 +59,8 @@ class Archiver:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
             log.warning("not archived yet", why=str(error))
             return self._wait_for_storage(job, error)
+        except Refused as error:
+            return self._wait_for_record(job, error)
         except (Corrupt, Conflict) as error:
             return self._contradicted(job, error)
 
@@ -81,6 +85,16 @@ class Archiver:
             attempts=[self._attempt("archive", "storage_unavailable", error)],
             result=job.result,
             error=JobError("storage_unavailable", self._text(str(error)), "operator"),
+        )
+
+    def _wait_for_record(self, job: Job, error: Refused) -> Postpone:
+        """Wait until the bucket takes the job's record: the images are stored, so nothing can be lost."""
+        log.warning("record refused", why=str(error))
+        return Postpone(
+            int(self.context.timing.download_wait(job.attempts + 1) * 1000),
+            attempts=[self._attempt("archive", "record_refused", error)],
+            result=job.result,
+            error=JobError("record_refused", self._text(str(error)), "archive"),
         )
 
     def _contradicted(self, job: Job, error: Corrupt | Conflict) -> Outcome:
@@ -167,8 +181,11 @@ class Archiver:
                 source_url=self._text(fetched.source_url),
                 downloaded_at=self.context.clock(),
             )
-            with self._storing():
-                output = self.archive.store_image(job, new, now=self.context.clock())
+            try:
+                with self._storing():
+                    output = self.archive.store_image(job, new, now=self.context.clock())
+            except Refused as error:
+                raise errors.ImageRefused(str(error)) from error
         if output.sha256 != new.sha256:
             log.warning("kept the image of an earlier try: its host gave other bytes", index=index)
         self._count("darkroom_images_archived_total", job)
@@ -223,7 +240,7 @@ class Archiver:
         if self.context.clock() - since > timing.retention * 1000:
             return None
         # An expired link, though fresh, or bytes that are no image each time will not get better.
-        may_pass = any(isinstance(failure, MAY_PASS) for failure in failures.values())
+        may_pass = any(isinstance(failure, (*MAY_PASS, MAY_BE_FIXED)) for failure in failures.values())
         if tries >= len(timing.downloads) and not may_pass:
             return None
         return timing.download_wait(tries)
@@ -249,6 +266,7 @@ class Archiver:
             closing=(to, self.context.clock()),
             missing=missing,
             seed_supported=self._seed_supported(job),
+            store=self.archive.facts,
         )
         with self._storing():
             written = self.archive.write_record(job, document)
@@ -269,7 +287,8 @@ class Archiver:
     def _reason(self, failures: Mapping[int, ImageError]) -> JobError:
         _, error = min(failures.items())
         names = ", ".join(str(index) for index in sorted(failures))
-        message = f"Image {names} could not be downloaded: {self._text(str(error))}"
+        what = "stored" if isinstance(error, errors.ImageRefused) else "downloaded"
+        message = f"Image {names} could not be {what}: {self._text(str(error))}"
         return JobError(error.code, message, error.at_fault)
 
     def _text(self, text: str) -> str:

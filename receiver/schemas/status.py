@@ -13,6 +13,7 @@ from storage.models import Status, rfc3339
 
 if TYPE_CHECKING:
     from storage import models
+    from storage.archive.store_facts import StoreFacts
 
 
 class JobCounts(Resource):
@@ -47,16 +48,38 @@ class JobCounts(Resource):
         return {status.value: getattr(self, status) for status in Status}
 
 
+class Store(Resource):
+    """What the object store was seen to support."""
+
+    addressing: Annotated[Literal["path", "virtual"] | str, NEWER_TOO]
+    """Where URLs name the bucket: in the path, or in the host name."""
+    create_only: Annotated[Literal["honoured", "ignored", "refused"] | str, NEWER_TOO]
+    """What it does with the header If-None-Match, which keeps a write from overwriting an object."""
+    sha256: Annotated[Literal["honoured", "ignored", "refused"] | str, NEWER_TOO]
+    """What it does with the header x-amz-checksum-sha256, by which it verifies what it is sent."""
+    returns_sha256: bool
+    """Whether it returns the SHA-256 of an object; otherwise each image is read back in full."""
+    lists: bool
+    """Whether the access key may list the bucket."""
+    deletes: bool | None
+    """Whether the access key may delete; null if that was not tried."""
+    summary: Annotated[str, Field(examples=["Writes are create-only (If-None-Match)."])]
+    """How objects are written and verified."""
+
+
 class ServiceStatus(JobCounts):
-    """How many jobs are in each state, in total and by gateway."""
+    """How many jobs are in each state, in total and by gateway; and what the object store supports."""
 
     gateways: Annotated[Mapping[str, JobCounts], Field(description="The same counts for each gateway.")]
+    store: Annotated[Store, Field(description="What the object store was seen to support.")]
 
     @classmethod
-    def of_gateways(cls, total: models.JobCounts, by: Mapping[str, models.JobCounts], now: int) -> Self:
+    def of_gateways(
+        cls, total: models.JobCounts, by: Mapping[str, models.JobCounts], now: int, store: StoreFacts
+    ) -> Self:
         """Build it from the counts of all jobs, and of each gateway's."""
         gateways = {name: JobCounts.of(counts, now) for name, counts in sorted(by.items())}
-        return cls.of(total, now, gateways=gateways)
+        return cls.of(total, now, gateways=gateways, store=Store.trusted(store))
 
 
 class Circuit(Resource):

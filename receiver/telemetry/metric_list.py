@@ -131,7 +131,7 @@ _IMAGES = (
                "Seconds from the callback or poll with a result until its images were archived.", LONG,
                GATEWAY),
     _counter("darkroom_store_errors_total", "Failed operations on the bucket, by kind.",
-             _label("kind", "unavailable", "misconfigured", "corrupt", "conflict")),
+             _label("kind", "unavailable", "misconfigured", "refused", "corrupt", "conflict")),
 )  # fmt: skip
 
 _LEDGER = (
@@ -142,7 +142,7 @@ _LEDGER = (
     _read("darkroom_status_balanced", "1 if every accepted job is accounted for. Must be 1."),
     _read("darkroom_oldest_unfinished_job_age_seconds", "Age of the oldest unfinished job.", GATEWAY),
     _read("darkroom_oldest_unarchived_result_age_seconds",
-          "Age of the oldest result that is known and not archived; gateways delete images after 24 hours."),
+          "Age of the oldest result that is not archived, but for those that the bucket refuses."),
     _read("darkroom_jobs_due", "Jobs whose next step is due, those being worked on included."),
     _read("darkroom_deliveries_waiting", "Callbacks on disk, not applied to their job yet."),
     _counter("darkroom_ledger_errors_total", "Failed operations on the ledger, by the part that made them.",

@@ -84,8 +84,11 @@ def adopt(store: ObjectStore, keys: Keys, job: Job, index: int, key: str) -> Ado
 def find(store: ObjectStore, keys: Keys, job: Job, index: int) -> Adopted | None:
     """Return an image that this submission stored under any key that its template allows; None if none.
 
-    An object that fails the store's own checksum is skipped. The search ends after `MAX_LISTED` keys.
+    An object that fails the store's own checksum is skipped. The search ends after `MAX_LISTED` keys, and
+    there is none where the access key may not list the bucket.
     """
+    if not store.facts.lists:
+        return None
     for key in _candidates(store, keys, job, index):
         try:
             if (adopted := adopt(store, keys, job, index, key)) is not None:

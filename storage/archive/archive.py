@@ -2,16 +2,18 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256 as digest_of
 from typing import Any, BinaryIO
 
-from storage.archive import adopt
+from storage.archive import adopt, conformance
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.archive.record import SCHEMA
-from storage.errors import Conflict, Corrupt
+from storage.archive.store_facts import StoreFacts
+from storage.errors import Conflict, Corrupt, Misconfigured, Refused
 from storage.media.inspect import KINDS, ImageFacts
 from storage.models import Job, Output
 
@@ -46,9 +48,13 @@ class Archive:
     """Write and read images and records. Every method raises Unavailable while the store is."""
 
     store: ObjectStore
+    """Each image is read back in full to verify it, unless its `facts` say that it does so."""
     keys: Keys
-    trust_checksums: bool
-    """Whether the store checks SHA-256 and returns it; otherwise each image is read back to verify it."""
+
+    @property
+    def facts(self) -> StoreFacts:
+        """What the store supports."""
+        return self.store.facts
 
     def store_image(self, job: Job, image: NewImage, *, now: int) -> Output:
         """Store one image and verify it by its digest; idempotent.
@@ -57,18 +63,20 @@ class Archive:
         theirs: its digest is not the new image's then. A key with {ext} or {sha256} in it may differ between
         two such tries; then both objects stay, and no record names the first.
 
-        Raises Conflict if an object from elsewhere has its key, and Corrupt if the verification fails.
+        Raises Conflict if an object from elsewhere has its key, Corrupt if the verification fails, and
+        Refused if the store refuses this object but stores others.
         """
         key = self.keys.image(job, image.index, extension=image.facts.extension, sha256=image.sha256)
         try:
-            self.store.put_new(
-                key,
-                image.file,
-                size=image.bytes,
-                sha256=image.sha256,
-                content_type=image.facts.media_type,
-                metadata=adopt.marks(job, image.index, image.sha256),
-            )
+            with self._refusals():
+                self.store.put_new(
+                    key,
+                    image.file,
+                    size=image.bytes,
+                    sha256=image.sha256,
+                    content_type=image.facts.media_type,
+                    metadata=adopt.marks(job, image.index, image.sha256),
+                )
         except Conflict:
             return self._stored_before(job, image, key, now)
         stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
@@ -107,7 +115,8 @@ class Archive:
 
         Nothing is ever overwritten: what a retry found goes into a record of its own, which names the one
         that it supersedes. An existing record of the same outputs stays, and one of fewer of them is
-        superseded: both are from a killed worker. Any other one raises Conflict.
+        superseded: both are from a killed worker. Any other one raises Conflict. Raises Refused as
+        `store_image` does.
         """
         number = job.records + 1
         while True:
@@ -126,19 +135,30 @@ class Archive:
         """Write a record and read it back; returns False if one is there already."""
         body = json.dumps(document, ensure_ascii=False, indent=2).encode()
         try:
-            self.store.put_new(
-                key,
-                io.BytesIO(body),
-                size=len(body),
-                sha256=digest_of(body).hexdigest(),
-                content_type="application/json",
-                metadata={adopt.JOB: job.id},
-            )
+            with self._refusals():
+                self.store.put_new(
+                    key,
+                    io.BytesIO(body),
+                    size=len(body),
+                    sha256=digest_of(body).hexdigest(),
+                    content_type="application/json",
+                    metadata={adopt.JOB: job.id},
+                )
         except Conflict:
             return False
         if self.store.read(key, max_bytes=MAX_RECORD_BYTES) != body:
             raise Corrupt(f"{key} came back with other bytes than were stored.")
         return True
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Raise Refused for a write that the store refuses while it stores a probe."""
+        try:
+            yield
+        except Misconfigured as error:
+            if not conformance.stores(self.store, self.keys.probes):
+                raise
+            raise Refused(f"The bucket stores other objects, but not this one. {error}") from error
 
     def read_record(self, job: Job) -> dict[str, Any]:
         """Return a job's latest record; raises NotFound, or Corrupt if it is not one."""
@@ -160,7 +180,7 @@ class Archive:
     def _compare(self, key: str, image: NewImage, wrong: type[Conflict | Corrupt], what: str) -> StoredObject:
         stored = self.store.head(key)
         sha256, size = stored.sha256, stored.bytes
-        if not self.trust_checksums or (sha256, size) != (image.sha256, image.bytes):
+        if not self.facts.trusts_sha256 or (sha256, size) != (image.sha256, image.bytes):
             # The store's word is enough to agree, but not to contradict: then the bytes decide.
             sha256, size = self.store.digest(key)
         if (sha256, size) != (image.sha256, image.bytes):

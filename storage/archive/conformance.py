@@ -1,76 +1,170 @@
-"""Probe a store for what it supports: create-only puts (If-None-Match) and SHA-256 checksums."""
+"""Probe a store for what it supports: create-only puts, SHA-256 checksums, and what its access key may do.
+
+Optional headers that it refuses are left out, one after the other, until a write succeeds. The objects of a
+probe have fixed keys and stay, so nothing piles up where deleting is denied or makes new versions, and an
+access key needs no right that the work does not.
+"""
 
 import hashlib
 import io
-import re
-import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from storage.archive.object_store import ObjectStore
-from storage.errors import Conflict, Corrupt, StorageError
+from storage.archive import s3
+from storage.archive.object_store import ObjectStore, StoredObject
+from storage.archive.store_facts import StoreFacts, Support
+from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError
 
 BODY = b"darkroom"
+SHA256 = hashlib.sha256(BODY).hexdigest()
+WRONG_SHA256 = hashlib.sha256(b"other").hexdigest()
 
-LEFT_BEHIND_MS = 3_600_000
-"""A probe this much older than the newest one was left by a killed process."""
 
+class _Headers(NamedTuple):
+    """The optional headers of a put."""
 
-@dataclass(frozen=True, slots=True)
-class StoreFacts:
-    """What a store was seen to do; S3-compatible stores differ, and some ignore headers silently."""
-
+    sha256: bool
     create_only: bool
-    """A second `put_new` of a key is refused (conditional put)."""
-    checks_sha256: bool
-    """A `put_new` whose bytes do not have the SHA-256 that it names is refused."""
-    returns_sha256: bool
-    """`head` returns the SHA-256."""
+
+    def put(self, store: ObjectStore, key: str, sha256: str = SHA256) -> None:
+        store.put(
+            key,
+            io.BytesIO(BODY),
+            size=len(BODY),
+            sha256=sha256 if self.sha256 else None,
+            create_only=self.create_only,
+            content_type="text/plain",
+            metadata={},
+        )
 
 
-def probe(store: ObjectStore, prefix: str = "darkroom-probes/") -> StoreFacts:
-    """Write, read and delete small objects below a prefix; returns what the store supports.
+DOWNWARDS = (
+    _Headers(sha256=True, create_only=True),
+    _Headers(sha256=False, create_only=True),
+    _Headers(sha256=True, create_only=False),
+    _Headers(sha256=False, create_only=False),
+)
 
-    What a killed process left there is deleted too: only objects with the exact key and size of a probe,
-    and older than `LEFT_BEHIND_MS`.
+
+def probe(store: ObjectStore, prefix: str = "darkroom-probes/", *, create: bool = False) -> StoreFacts:
+    """Find the bucket and try out what it supports; returns that, and lets the store work by it.
+
+    May be repeated at any time, beside the work. `create`: create the bucket if it is missing. Raises
+    Misconfigured or Unavailable, each saying what to change.
     """
-    key = f"{prefix}{secrets.token_hex(8)}"
-    body, damaged = BODY, f"{key}-damaged"
-    sha256, wrong = hashlib.sha256(body).hexdigest(), hashlib.sha256(b"other").hexdigest()
-    _put(store, key, body, sha256)
+    lists = _lists(store, create=create)
+    key, damaged = f"{prefix}kept", f"{prefix}damaged"
+    headers, existed = _write(store, key)
+    kept, checksum_mode = _head(store, key)
+    if existed and headers.sha256 and checksum_mode and kept.sha256 is None:
+        kept = _rewritten(store, headers, kept)
+    facts = StoreFacts(
+        addressing=store.facts.addressing,
+        create_only=_create_only(store, headers, key, existed=existed),
+        sha256=_sha256(store, headers, damaged),
+        returns_sha256=kept.sha256 == SHA256,
+        checksum_mode=checksum_mode,
+        lists=lists,
+        # In a versioned bucket each try would leave a delete marker.
+        deletes=_deletes(store, damaged) if kept.version_id is None else None,
+        probe_key=key,
+    )
+    store.facts = facts
+    return facts
+
+
+def stores(store: ObjectStore, prefix: str) -> bool:
+    """Return whether the store takes a write now: that of the probe's object, over the one that is there."""
     try:
-        create_only = _refused(Conflict, lambda: _put(store, key, body, sha256))
-        checks_sha256 = _refused(Corrupt, lambda: _put(store, damaged, body, wrong))
-        if store.read(key, max_bytes=len(body)) != body:
-            raise Corrupt(f"{key} came back with other bytes than were stored.")
-        returns_sha256 = store.head(key).sha256 == sha256
-        _sweep(store, prefix, key)
-    finally:
-        for mine in (key, damaged):
-            store.delete(mine)
-    return StoreFacts(create_only, checks_sha256, returns_sha256)
+        _Headers(sha256=store.facts.sha256 != "refused", create_only=False).put(store, f"{prefix}kept")
+    except StorageError:
+        return False
+    return True
 
 
-def _sweep(store: ObjectStore, prefix: str, newest: str) -> None:
-    # Compared with our own probe, so that only the store's clock counts.
-    # Anything else may be an image or a file of another program, and stays.
-    shape = re.compile(re.escape(prefix) + r"[0-9a-f]{16}(-damaged)?")
-    found = [each for each in store.list(prefix) if each.bytes == len(BODY) and shape.fullmatch(each.key)]
-    times = {each.key: each.modified_at for each in found}
-    now = times.get(newest)
-    for key, at in times.items():
-        if now is not None and at is not None and now - at > LEFT_BEHIND_MS:
-            store.delete(key)
-
-
-def _put(store: ObjectStore, key: str, body: bytes, sha256: str) -> None:
-    file = io.BytesIO(body)
-    store.put_new(key, file, size=len(body), sha256=sha256, content_type="text/plain", metadata={})
-
-
-def _refused(refusal: type[StorageError], put: Callable[[], None]) -> bool:
+def _lists(store: ObjectStore, *, create: bool) -> bool:
     try:
-        put()
-    except refusal:
-        return True
-    return False
+        store.check(create=create)
+    except s3.Denied:
+        # The writes that follow tell whether only this right is missing.
+        return False
+    return True
+
+
+def _write(store: ObjectStore, key: str) -> tuple[_Headers, bool]:
+    """Write the probe with as many headers as the store takes; return them, and whether it was there."""
+    refusals: list[StorageError] = []
+    for headers in DOWNWARDS:
+        try:
+            headers.put(store, key)
+        except Conflict:
+            return headers, True
+        except (Misconfigured, Corrupt) as error:
+            refusals.append(error)
+        else:
+            return headers, False
+    # The plainest request failed too, so none of these headers is the reason.
+    if store.adds_checksums and isinstance(refusals[-1], s3.NotAccepted):
+        raise Misconfigured(f"{refusals[-1]} DARKROOM_S3__CHECKSUMS=when_required sends no CRC.")
+    raise refusals[-1]
+
+
+def _head(store: ObjectStore, key: str) -> tuple[StoredObject, bool]:
+    """Return the probe's object, and whether the store takes x-amz-checksum-mode."""
+    try:
+        found, checksum_mode = store.head(key, checksum=True), True
+    except (s3.NotAccepted, s3.Denied):
+        # Denied too: of an encrypted object, the checksum takes the right kms:Decrypt.
+        found, checksum_mode = store.head(key, checksum=False), False
+    if found.bytes != len(BODY):
+        raise Corrupt(f"{key} has {found.bytes} bytes, and Darkroom wrote {len(BODY)}: delete that object.")
+    return found, checksum_mode
+
+
+def _rewritten(store: ObjectStore, headers: _Headers, kept: StoredObject) -> StoredObject:
+    """Write the object again, because a copy of a bucket has lost the checksums."""
+    try:
+        headers._replace(create_only=False).put(store, kept.key)
+    except Misconfigured:
+        return kept
+    return store.head(kept.key, checksum=True)
+
+
+def _create_only(store: ObjectStore, headers: _Headers, key: str, *, existed: bool) -> Support:
+    if not headers.create_only:
+        return "refused"
+    if existed:
+        return "honoured"
+    try:
+        headers.put(store, key)
+    except Conflict:
+        return "honoured"
+    return "ignored"
+
+
+def _sha256(store: ObjectStore, headers: _Headers, key: str) -> Support:
+    if not headers.sha256:
+        return "refused"
+    try:
+        store.head(key, checksum=False)
+    except NotFound:
+        pass
+    except s3.Denied:
+        # So is a missing object where the bucket may not be listed.
+        pass
+    else:
+        return "ignored"  # then it stored that object at an earlier start
+    try:
+        headers.put(store, key, WRONG_SHA256)
+    except (Corrupt, s3.NotAccepted):
+        return "honoured"
+    except Conflict:
+        pass
+    return "ignored"
+
+
+def _deletes(store: ObjectStore, key: str) -> bool:
+    try:
+        store.delete(key)
+    except Misconfigured:
+        return False
+    return True

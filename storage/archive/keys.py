@@ -79,6 +79,11 @@ class Keys:
         suffix = "" if number == 1 else f".{number}"
         return f"{self.prefix}records/{_day(job)}/{job.id}{suffix}.json"
 
+    @property
+    def probes(self) -> str:
+        """The prefix of the objects with which the store is tried out."""
+        return f"{self.prefix}darkroom-probes/"
+
     def thumbnail(self, output_id: str) -> str:
         """Return the key of an output's thumbnail, which is derived and may be deleted at any time."""
         return f"{self.prefix}thumbnails/{output_id}.webp"

@@ -7,13 +7,15 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 from boto3.session import Session
 
 from storage.archive import s3
-from storage.errors import Corrupt, Misconfigured, NotFound
+from storage.archive.clients import ClientFactory, Clients
+from storage.archive.store_facts import Addressing, StoreFacts
+from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -54,12 +56,15 @@ class ObjectStore:
     setting is changed. No message holds an access key, a secret or a presigned URL.
     """
 
-    def __init__(self, client: S3Client, links: S3Client, *, bucket: str, on_aws: bool) -> None:
-        """Use `connect`. `links` presigns for the public endpoint."""
-        self._client = client
-        self._links = links
+    facts: StoreFacts
+    """What it supports, which decides how objects are written and read; `conformance.probe` replaces it."""
+
+    def __init__(self, factory: ClientFactory, *, bucket: str) -> None:
+        """Use `connect`."""
+        self._factory = factory
+        self._clients = factory.first()
         self._bucket = bucket
-        self._on_aws = on_aws
+        self.facts = StoreFacts(addressing=self._clients.addressing)
 
     @classmethod
     def connect(
@@ -71,29 +76,30 @@ class ObjectStore:
         region: str | None = None,
         access_key: str | None = None,
         secret_key: str | None = None,
+        addressing: Literal["auto"] | Addressing = "auto",
         checksums: s3.Checksums = "when_supported",
         max_connections: int = 32,
-    ) -> ObjectStore:
+    ) -> Self:
         """Create the clients of a bucket; nothing is sent before the first call.
 
-        Without an endpoint it is on AWS; without keys or region the usual AWS chain provides them.
+        Without an endpoint, keys or region, the usual AWS variables and files provide them; AWS itself is
+        the endpoint if they name none.
         """
         with s3.translate_errors("the bucket", bucket=bucket, endpoint=endpoint or "AWS"):
             session = Session(access_key, secret_key, region_name=region)
-            config = s3.client_config(
-                path_style=endpoint is not None, checksums=checksums, connections=max_connections
+            factory = ClientFactory(
+                session, endpoint, public_endpoint, addressing, checksums, max_connections
             )
-            client = session.client("s3", endpoint_url=endpoint, config=config)
-            links = session.client("s3", endpoint_url=public_endpoint or endpoint, config=config)
-        return cls(client, links, bucket=bucket, on_aws=endpoint is None)
+            return cls(factory, bucket=bucket)
 
     def check(self, *, create: bool = False) -> None:
         """Check that the bucket is there, and create it if it is missing and `create` is set.
 
-        Raises Misconfigured, which says which setting to change. `conformance.probe` tries the rest out.
+        Tries both addressing styles if that is left open. Raises Misconfigured, which says which setting to
+        change. `conformance.probe` tries the rest out.
         """
         try:
-            self.ping()
+            self._find()
         except s3.NoSuchBucket:
             if not create:
                 raise
@@ -105,9 +111,12 @@ class ObjectStore:
 
     def ping(self) -> None:
         """Check that the bucket responds now; raises as `check` does."""
-        # Not HeadBucket: a response to HEAD has no body, so a wrong key would look like a missing bucket.
-        with self._errors("the bucket"):
-            self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+        if not self.facts.lists and self.facts.probe_key is not None:
+            # That it is gone says nothing of the bucket, which responded.
+            with suppress(NotFound):
+                self.read(self.facts.probe_key, max_bytes=CHUNK_BYTES)
+        else:
+            self._list_one(self._clients)
 
     def put_new(
         self,
@@ -119,14 +128,44 @@ class ObjectStore:
         content_type: str,
         metadata: Mapping[str, str],
     ) -> StoredObject:
-        """Write an object create-only (If-None-Match), with the whole of a seekable file; `sha256` in hex.
+        """Write an object create-only, with the whole of a seekable file; `sha256` in hex.
 
         Raises Conflict if the key exists: perhaps from an earlier try of this write whose response was lost.
         Raises Corrupt if the file does not have that size, or if the store finds another checksum.
         """
+        facts = self.facts
+        if facts.create_only != "honoured" and self._exists(key):
+            raise Conflict(f"{key} is there already.")
+        return self.put(
+            key,
+            file,
+            size=size,
+            sha256=sha256 if facts.sha256 != "refused" else None,
+            create_only=facts.create_only != "refused",
+            content_type=content_type,
+            metadata=metadata,
+        )
+
+    def put(
+        self,
+        key: str,
+        file: BinaryIO,
+        *,
+        size: int,
+        sha256: str | None,
+        create_only: bool,
+        content_type: str,
+        metadata: Mapping[str, str],
+    ) -> StoredObject:
+        """Write an object with just these optional headers, whatever `facts` say; raises as `put_new` does.
+
+        `sha256`: x-amz-checksum-sha256, given in hex; `create_only`: If-None-Match.
+        """
         if (actual := file.seek(0, os.SEEK_END)) != size:
             raise Corrupt(f"{key} would have {actual} bytes, not {size}.")
-        digest = base64.b64encode(bytes.fromhex(sha256)).decode()
+        optional: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
+        if sha256 is not None:
+            optional["ChecksumSHA256"] = base64.b64encode(bytes.fromhex(sha256)).decode()
 
         def put() -> Mapping[str, Any]:
             file.seek(0)
@@ -138,18 +177,21 @@ class ObjectStore:
                     ContentLength=size,
                     ContentType=content_type,
                     Metadata=metadata,
-                    ChecksumSHA256=digest,
-                    IfNoneMatch="*",
+                    **optional,
                 )
 
         answer = s3.retry_contended(put)
         facts = {**answer, "ContentType": content_type, "Metadata": dict(metadata)}
         return _stored(key, facts, size)
 
-    def head(self, key: str) -> StoredObject:
-        """Return an object's metadata; raises NotFound."""
-        with self._errors(key):
-            answer = self._client.head_object(Bucket=self._bucket, Key=key, ChecksumMode="ENABLED")
+    def head(self, key: str, *, checksum: bool | None = None) -> StoredObject:
+        """Return an object's metadata, with its SHA-256 if `checksum`, by default as `facts` say.
+
+        Raises NotFound.
+        """
+        wanted = self._checksum_mode(self.facts.checksum_mode if checksum is None else checksum)
+        with self._reading(key):
+            answer = self._client.head_object(Bucket=self._bucket, Key=key, **wanted)
         return _stored(key, answer, answer["ContentLength"])
 
     def read(self, key: str, *, max_bytes: int) -> bytes:
@@ -175,9 +217,9 @@ class ObjectStore:
         Raises NotFound or NoSuchRange on opening; the chunks raise Unavailable if the connection breaks, and
         Corrupt if the whole was read and fails the store's own checksum.
         """
-        with self._errors(key):
-            # Some stores send the whole object's checksum with a range, which its bytes cannot fit.
-            wanted: dict[str, Any] = {"Range": byte_range} if byte_range else {"ChecksumMode": "ENABLED"}
+        # Some stores send the whole object's checksum with a range, which its bytes cannot fit.
+        wanted = {"Range": byte_range} if byte_range else self._checksum_mode(self.facts.checksum_mode)
+        with self._reading(key):
             answer = self._client.get_object(Bucket=self._bucket, Key=key, **wanted)
         content_range, length = answer.get("ContentRange"), answer["ContentLength"]
         size = int(content_range.rpartition("/")[2]) if content_range else length
@@ -216,16 +258,75 @@ class ObjectStore:
             wanted["ResponseContentType"] = content_type
         with self._errors(key):
             asked = "get_object" if method == "GET" else "head_object"
-            return self._links.generate_presigned_url(asked, Params=wanted, ExpiresIn=expires_s)
+            link = self._clients.links.generate_presigned_url(asked, Params=wanted, ExpiresIn=expires_s)
+        return self._clients.public(link)
 
     def delete(self, key: str) -> None:
-        """Delete a probe or something derived; no error if it is not there."""
+        """Delete something derived; no error if it is not there."""
         with self._errors(key):
             self._client.delete_object(Bucket=self._bucket, Key=key)
 
     @property
+    def adds_checksums(self) -> bool:
+        """Whether boto3 adds a CRC to a put that has no SHA-256."""
+        return self._factory.checksums == "when_supported"
+
+    @property
+    def _client(self) -> S3Client:
+        return self._clients.requests
+
+    @property
     def _endpoint(self) -> str:
-        return self._client.meta.endpoint_url
+        return self._clients.url_of(self._bucket)
+
+    def _list_one(self, clients: Clients) -> None:
+        # Not HeadBucket: a response to HEAD has no body, so a wrong key would look like a missing bucket.
+        endpoint = clients.url_of(self._bucket)
+        with s3.translate_errors("the bucket", bucket=self._bucket, endpoint=endpoint):
+            clients.requests.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+
+    def _find(self) -> None:
+        """Find the bucket, in the other addressing style if the first one is refused."""
+        try:
+            self._list_one(self._clients)
+        except (Misconfigured, NotFound) as refused:
+            if (other := self._factory.other(self._clients)) is None:
+                raise
+            try:
+                self._list_one(other)
+            except StorageError:
+                if not isinstance(refused, s3.PathRefused):
+                    raise refused from None
+                self._use(other)
+                raise
+            self._use(other)
+
+    def _use(self, clients: Clients) -> None:
+        self._clients = clients
+        self.facts = replace(self.facts, addressing=clients.addressing)
+
+    def _exists(self, key: str) -> bool:
+        try:
+            self.head(key)
+        except NotFound:
+            return False
+        return True
+
+    @staticmethod
+    def _checksum_mode(asked: bool) -> dict[str, Any]:  # noqa: FBT001
+        return {"ChecksumMode": "ENABLED"} if asked else {}
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            with self._errors(key):
+                yield
+        except s3.Denied as error:
+            # https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html: of an object that is not
+            # there, only those hear who may list the bucket.
+            if self.facts.lists:
+                raise
+            raise NotFound(f"The object store has no {key}, or does not show it.") from error
 
     def _errors(self, what: str) -> AbstractContextManager[None]:
         return s3.translate_errors(what, bucket=self._bucket, endpoint=self._endpoint)
@@ -238,7 +339,7 @@ class ObjectStore:
     def _create(self) -> None:
         region = self._client.meta.region_name
         place: dict[str, Any] = {}
-        if self._on_aws and region != "us-east-1":  # AWS wants it named, except for this one
+        if self._clients.on_aws and region != "us-east-1":  # AWS wants it named, except for this one
             place = {"CreateBucketConfiguration": {"LocationConstraint": region}}
         with self._errors("the bucket"):
             # Another replica was faster, or it is another account's: `ping` tells.

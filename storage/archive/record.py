@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from storage.archive.store_facts import StoreFacts
 from storage.models import Attempt, Delivery, Job, JobError, Output, Status, rfc3339
 from storage.urls import origin_of
 
@@ -18,11 +19,12 @@ def record_document(
     closing: tuple[Status, int],
     missing: JobError | None,
     seed_supported: bool | None,
+    store: StoreFacts,
 ) -> dict[str, Any]:
     """Return the record of a finished job, with everything that is known of it.
 
     `closing` is the move that follows once the record is stored, and its time; `missing` says why there are
-    fewer outputs than the gateway made.
+    fewer outputs than the gateway made. `store`: what the bucket does with the headers of a write.
 
     Readers ignore unknown fields; the meaning of a field never changes.
     """
@@ -62,6 +64,11 @@ def record_document(
             "reply": job.result.reply,
         },
         "evidence": _evidence(job, deliveries),
+        "store": {
+            "create_only": store.create_only,
+            "sha256": store.sha256,
+            "verified_by": "store" if store.trusts_sha256 else "read_back",
+        },
         "outputs": [_output_entry(output) for output in outputs],
     }
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import botocore.exceptions as boto
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
 
+from storage.archive.store_facts import Addressing
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
 
 Checksums = Literal["when_required", "when_supported"]
@@ -26,10 +27,34 @@ DIGEST_CODES = frozenset(
     {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"}
 )
 BUSY_CODES = frozenset({"SlowDown", "RequestTimeout", "Throttling", "ThrottlingException"})
-LOGIN_CODES = frozenset({"ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
+FULL_CODES = frozenset(
+    {"QuotaExceeded", "StorageQuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
+)
+LOGIN_CODES = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "Unauthorized",
+    }
+)
+STYLE_CODES = frozenset({"SecondLevelDomainForbidden", "PathStyleDomainForbidden", "InvalidPathAccess"})
+"""The bucket may not be in the path: of Alibaba OSS, Tencent COS and Volcengine TOS, in this order."""
 REGION_CODES = frozenset(
     {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 )
+RIGHTS = {
+    "PutObject": "s3:PutObject",
+    "GetObject": "s3:GetObject",
+    "HeadObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
+    "DeleteObject": "s3:DeleteObject",
+    "CreateBucket": "s3:CreateBucket",
+}
+"""The right that each operation needs: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations.html"""
+AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
 LOGIN_ERRORS = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -43,6 +68,18 @@ LOGIN_ERRORS = (
 
 class NoSuchBucket(Misconfigured):
     """The bucket itself is missing."""
+
+
+class Denied(Misconfigured):
+    """The access key lacks a right."""
+
+
+class PathRefused(Misconfigured):
+    """The bucket must be named in the host, not in the path."""
+
+
+class NotAccepted(Misconfigured):
+    """The store refuses this request as it is: a header in it, its key or its size."""
 
 
 class NoSuchRange(NotFound):
@@ -88,6 +125,8 @@ def _error_for(error: boto.ClientError, what: str, bucket: str, endpoint: str) -
     said = f"The object store at {endpoint} responded {status} {code} to a request for {what}"
     if code in DIGEST_CODES:
         return Corrupt(f"{what} did not arrive with the announced checksum ({code}).")
+    if code in FULL_CODES:
+        return Unavailable(f"{said}; it is full.")
     if code in BUSY_CODES or status == 429 or (status >= 500 and status != 501):
         return Unavailable(f"{said}; it has a fault or is overloaded.")
     if code in REGION_CODES or status in (301, 307):
@@ -99,10 +138,20 @@ def _error_for(error: boto.ClientError, what: str, bucket: str, endpoint: str) -
         )
     if code == "RequestTimeTooSkewed":
         return Misconfigured(f"{said}: the clock of this machine is wrong.")
-    if status in (401, 403) or code in LOGIN_CODES:
+    if code in STYLE_CODES:
+        return PathRefused(
+            f"{said}: it wants the bucket in the host name; set DARKROOM_S3__ADDRESSING to auto or virtual."
+        )
+    if status == 401 or code in LOGIN_CODES:
         return Misconfigured(
-            f"{said}: check DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY, and that they may list, "
-            f"read, write and delete in the bucket {bucket!r}."
+            f"{said}: check DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY, and that no proxy changes "
+            "the path or the headers of a request."
+        )
+    if status == 403:
+        right = RIGHTS.get(error.operation_name, error.operation_name)
+        return Denied(
+            f"{said}: the access key needs the right {right} in the bucket {bucket!r}; check its policy, and "
+            "DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY."
         )
     return _by_status(status, said, what)
 
@@ -117,18 +166,20 @@ def _by_status(status: int, said: str, what: str) -> StorageError:
             return Conflict(f"{what} is there already.")
         case 416:
             return NoSuchRange(f"{what} has no bytes in that range.")
-    return Misconfigured(
-        f"{said}; it lacks something that Darkroom needs. "
-        "DARKROOM_S3__CHECKSUMS=when_required helps with some servers."
-    )
+    return NotAccepted(f"{said}; it does not accept that request.")
 
 
-def client_config(*, path_style: bool, checksums: Checksums, connections: int) -> Config:
+def on_aws(endpoint: str) -> bool:
+    """Return whether an endpoint is one of AWS, wherever it was configured."""
+    return f".{urlsplit(endpoint).hostname}".endswith(AWS_DOMAINS)
+
+
+def client_config(*, addressing: Addressing, checksums: Checksums, connections: int) -> Config:
     """Return boto3's configuration: signatures, addresses, checksums, retries, timeouts."""
     return Config(
         signature_version="s3v4",
         # `virtual` and not `auto`: URLs of AWS then have the region's host and need no redirect.
-        s3={"addressing_style": "path" if path_style else "virtual"},
+        s3={"addressing_style": addressing},
         request_checksum_calculation=checksums,
         response_checksum_validation="when_required",  # asked for where a whole object is read
         retries={"mode": "standard", "total_max_attempts": ATTEMPTS},

@@ -2,11 +2,12 @@
 
 import hashlib
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore
-from storage.errors import Conflict, Corrupt, NotFound
+from storage.errors import Conflict, Corrupt, Misconfigured, NotFound
 from storage.models import Output
 
 MAX_BYTES = 1024 * 1024
@@ -23,7 +24,7 @@ class ThumbnailStore:
     """A version of how thumbnails are made: those of another one are outdated."""
 
     def read(self, output: Output) -> bytes | None:
-        """Return the thumbnail of an output; None if there is none. An outdated one is deleted."""
+        """Return the thumbnail of an output; None if there is none. Deletes an outdated one, where it may."""
         key = self.keys.thumbnail(output.id)
         try:
             with self.store.stream(key) as stream:
@@ -37,7 +38,8 @@ class ThumbnailStore:
             return None
         except Corrupt:
             pass
-        self.store.delete(key)
+        with suppress(Misconfigured):
+            self.store.delete(key)
         return None
 
     def save(self, output: Output, thumbnail: bytes) -> None:

@@ -1,5 +1,6 @@
 """Count what waits in the ledger, for metrics and scheduling; from the indexes alone."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import bindparam, func, select, union_all
@@ -57,12 +58,24 @@ class Backlog:
         with self._database.read() as connection:
             return (connection.scalar(found) or 0) >= many
 
-    def oldest_ready_at(self) -> int | None:
-        """Return when the job that has been ready longest became so; None if none is ready."""
-        waiting = select(func.min(jobs.c.ready_at)).where(BEGUN, jobs.c.status == Status.READY)
+    def oldest_ready_at(self, *, without: Collection[str] = ()) -> int | None:
+        """Return when the job that has been ready longest became so; None if none is ready.
+
+        `without`: leave out jobs whose error has one of these codes.
+        """
+        others = jobs.c.error_code.is_(None) | jobs.c.error_code.not_in(without)
+        waiting = select(func.min(jobs.c.ready_at)).where(BEGUN, jobs.c.status == Status.READY, others)
         with self._database.read() as connection:
             oldest: int | None = connection.scalar(waiting)
         return oldest
+
+    def ready_with(self, codes: Collection[str]) -> int:
+        """Count the ready jobs whose error has one of these codes."""
+        waiting = select(func.count()).where(
+            BEGUN, jobs.c.status == Status.READY, jobs.c.error_code.in_(codes)
+        )
+        with self._database.read() as connection:
+            return connection.scalar(waiting) or 0
 
     def result_callback_at(self, job_id: str) -> int | None:
         """Return when the first callback with a job's result came (milliseconds); None if none did."""

@@ -13,9 +13,11 @@ from storage.archive.archive import Archive, NewImage, WrittenRecord
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.archive.record import record_document
+from storage.archive.store_facts import StoreFacts
 from storage.errors import Conflict, Corrupt, NotFound
 from storage.media.inspect import ImageFacts
 from storage.models import Delivery, FoundBy, Job, JobError, JobRequest, JobResult, Output, Status, Verdict
+from tests.support.services import S3Access
 
 NOON = 1_795_348_800_000
 JOB = Job(
@@ -48,14 +50,18 @@ def image(data: bytes = b"the bytes", index: int = 0) -> NewImage:
     )
 
 
+FACTS = StoreFacts()
+
+
 def document(*outputs: Output, closed_at: int = NOON + 2) -> dict[str, object]:
     closing = (Status.ARCHIVED, closed_at)
-    return record_document(JOB, outputs, [], closing=closing, missing=None, seed_supported=False)
+    return record_document(JOB, outputs, [], closing=closing, missing=None, seed_supported=False, store=FACTS)
 
 
 @pytest.fixture(params=[True, False], ids=["by the store's checksum", "by reading back"])
 def archive(store: ObjectStore, request: pytest.FixtureRequest) -> Archive:
-    return Archive(store, Keys(prefix="team/"), trust_checksums=request.param)
+    store.facts = StoreFacts(returns_sha256=request.param)
+    return Archive(store, Keys(prefix="team/"))
 
 
 def test_an_image_lies_where_its_output_says(archive: Archive, store: ObjectStore) -> None:
@@ -114,7 +120,7 @@ def test_other_bytes_that_an_earlier_try_stored_are_kept(archive: Archive, store
     "template", ["{job_id}/{index}.{ext}", "{ext}/{sha256}-{job_id}-{index}", "{job_id}{index}"]
 )
 def test_an_image_of_a_dead_link_is_found(store: ObjectStore, template: str) -> None:
-    archive = Archive(store, Keys(template=template), trust_checksums=True)
+    archive = Archive(store, Keys(template=template))
     assert found(archive) is None
     jpeg = replace(image(picture("red", "JPEG")), facts=ImageFacts("image/jpeg", "jpg", 5, 4))
     first = archive.store_image(JOB, jpeg, now=NOON)
@@ -169,7 +175,7 @@ def test_an_object_without_or_with_an_odd_id_is_kept(archive: Archive, noted: st
     "template", ["{job_id}/{index}.{ext}", "{job_id}{sha256}{index}", "{job_id}{ext}{index}"]
 )
 def test_submissions_do_not_share_images(store: ObjectStore, template: str) -> None:
-    archive = Archive(store, Keys(template=template), trust_checksums=True)
+    archive = Archive(store, Keys(template=template))
     unnamed = replace(JOB, gateway_job_id=None)  # so that nothing but the key tells the two apart
     first = archive.store_image(unnamed, image(RED), now=NOON)
     later = replace(unnamed, submission=2)
@@ -233,9 +239,11 @@ class Careless(ObjectStore):
 
 
 @pytest.mark.parametrize("trust", [True, False])
-def test_damage_is_found_before_it_counts(store: ObjectStore, trust: bool) -> None:
-    careless = Careless(store._client, store._links, bucket=store._bucket, on_aws=False)
-    archive = Archive(careless, Keys(), trust_checksums=trust)
+def test_damage_is_found_before_it_counts(s3_access: S3Access, trust: bool) -> None:
+    careless = s3_access.open(Careless)
+    careless.check(create=True)
+    careless.facts = StoreFacts(returns_sha256=trust)
+    archive = Archive(careless, Keys())
     with pytest.raises(Corrupt):
         archive.store_image(JOB, image(), now=NOON)
     with pytest.raises(Corrupt):
@@ -248,7 +256,13 @@ def test_the_record_holds_what_is_known_or_null() -> None:
     later = replace(JOB, moves=(*JOB.moves, (Status.FAILED, NOON + 5), (Status.READY, NOON + 9)))
     told, polled = (
         record_document(
-            job, [], [delivery], closing=(Status.PARTIAL, NOON), missing=missing, seed_supported=None
+            job,
+            [],
+            [delivery],
+            closing=(Status.PARTIAL, NOON),
+            missing=missing,
+            seed_supported=None,
+            store=FACTS,
         )
         for job in (JOB, later)
     )

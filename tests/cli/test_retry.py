@@ -170,4 +170,5 @@ def test_status_names_a_paused_gateway(s3_server: EmbeddedS3, sandbox: SandboxSe
     assert done.returncode == 0
     assert "(gateway_unauthorized): " in done.stderr
     assert "Every accepted job is accounted for" in done.stdout
+    assert "Writes are create-only (If-None-Match)." in " ".join(done.stdout.split())
     assert data(as_json)["queued"] + data(as_json)["submitting"] == 1

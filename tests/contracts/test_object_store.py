@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from storage.archive import conformance, s3
-from storage.archive.conformance import StoreFacts
 from storage.archive.object_store import ObjectStore, StoredObject
+from storage.archive.store_facts import StoreFacts
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
 from tests.support.recorder import Answer, Recorder
 from tests.support.services import S3Access
@@ -28,6 +28,7 @@ ODD_KEYS = [
     "..dots.../.hidden",
 ]
 MIB = 1024 * 1024
+EVERYTHING = StoreFacts(returns_sha256=True, deletes=True, probe_key="darkroom-probes/kept")
 
 
 def sha256(body: bytes) -> str:
@@ -50,10 +51,9 @@ def either(request: pytest.FixtureRequest, s3_access: S3Access) -> ObjectStore:
 
 
 def test_probe_says_what_the_store_honours(either: ObjectStore) -> None:
-    assert conformance.probe(either, "here/") == StoreFacts(
-        create_only=True, checks_sha256=True, returns_sha256=True
-    )
-    assert list(either.list("")) == []
+    for _ in range(2):
+        assert conformance.probe(either, "here/") == replace(EVERYTHING, probe_key="here/kept")
+        assert [found.key for found in either.list("")] == ["here/kept"], "one object, however often"
 
 
 @pytest.mark.parametrize("body", [b"", b"x", os.urandom(100_000)], ids=len)
@@ -252,7 +252,7 @@ def test_replicas_may_make_the_bucket_at_the_same_time(s3_access: S3Access) -> N
         return conformance.probe(store)
 
     with ThreadPoolExecutor(8) as pool:
-        assert set(pool.map(start, range(8))) == {StoreFacts(True, True, True)}
+        assert set(pool.map(start, range(8))) == {EVERYTHING}
 
 
 @pytest.mark.parametrize("wrong", [{"access_key": "AKIAWRONG"}, {"secret_key": "wrong-secret"}])
@@ -321,8 +321,14 @@ def answers(s3_access: S3Access) -> Iterator[Any]:
         (403, "AccessDenied", Misconfigured, "DARKROOM_S3__SECRET_KEY"),
         (403, "RequestTimeTooSkewed", Misconfigured, "clock"),
         (400, "AuthorizationHeaderMalformed", Misconfigured, "DARKROOM_S3__REGION"),
-        (400, "InvalidArgument", Misconfigured, "DARKROOM_S3__CHECKSUMS"),
-        (501, "NotImplemented", Misconfigured, "DARKROOM_S3__CHECKSUMS"),
+        (403, "SignatureDoesNotMatch", Misconfigured, "DARKROOM_S3__SECRET_KEY"),
+        (403, "AccessDenied", s3.Denied, "right s3:PutObject in the bucket 'test-"),
+        (403, "SecondLevelDomainForbidden", s3.PathRefused, "DARKROOM_S3__ADDRESSING"),
+        (403, "PathStyleDomainForbidden", s3.PathRefused, "DARKROOM_S3__ADDRESSING"),
+        (403, "QuotaExceeded", Unavailable, "full"),
+        (400, "InvalidArgument", s3.NotAccepted, "InvalidArgument"),
+        (400, "KeyTooLongError", s3.NotAccepted, "KeyTooLongError"),
+        (501, "NotImplemented", s3.NotAccepted, "NotImplemented"),
         (400, "XAmzContentChecksumMismatch", Corrupt, "checksum"),
         (412, "PreconditionFailed", Conflict, "there already"),
         (409, "ConditionalRequestConflict", Unavailable, "another write"),
@@ -375,39 +381,6 @@ def test_a_server_that_is_no_object_store_is_named(answers: Any, status: int) ->
     server, store = answers(Answer(status, {"content-type": "text/html"}, b"<!doctype html><p>hello"))
     with pytest.raises((Misconfigured, Unavailable), match=server.url):
         store.check(create=True)
-
-
-class Early(ObjectStore):
-    """A store whose list says of all that a test put there that it is two hours older than it is."""
-
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """List, with those times set back."""
-        for found in super().list(prefix):
-            back = 7_200_000 if found.key in LEFT + FOREIGN else 0
-            yield replace(found, modified_at=(found.modified_at or 0) - back)
-
-
-LEFT = ["darkroom-probes/0123456789abcdef", "darkroom-probes/fedcba9876543210-damaged"]
-LARGER = "darkroom-probes/00000000000000ff"
-FOREIGN = [
-    "darkroom-probes/0123456789ABCDEF",
-    "darkroom-probes/0123456789abcdef.png",
-    "darkroom-probes/0123456789abcdef/0.png",
-    "darkroom-probes/0123456789abcdef0",
-    "darkroom-probes/album/0123456789abcdef",
-    "darkroom-probes/left",
-    LARGER,
-]
-
-
-def test_only_what_a_probe_left_is_swept_up(store: ObjectStore) -> None:
-    for key in LEFT + FOREIGN:
-        put(store, key, b"an image" * 9 if key == LARGER else conformance.BODY)
-    conformance.probe(store)
-    assert {found.key for found in store.list("darkroom-probes/")} == {*LEFT, *FOREIGN}, "they are young"
-    early = Early(store._client, store._links, bucket=store._bucket, on_aws=False)
-    conformance.probe(early)
-    assert {found.key for found in store.list("darkroom-probes/")} == {*FOREIGN}
 
 
 def test_a_range_is_not_held_to_the_whole_checksum(answers: Any) -> None:

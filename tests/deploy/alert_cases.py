@@ -56,6 +56,7 @@ HEALTHY: Mapping[str, str] = {
     f'darkroom_downloads_total{{{ON},gateway="g",outcome="unready"}}': flat(0),
     f'darkroom_store_errors_total{{{ON},kind="unavailable"}}': flat(4),
     f'darkroom_store_errors_total{{{ON},kind="misconfigured"}}': flat(0),
+    f'darkroom_store_errors_total{{{ON},kind="refused"}}': flat(0),
     f'darkroom_store_errors_total{{{ON},kind="conflict"}}': flat(0),
     f"darkroom_status_balanced{{{ON}}}": flat(1),
     f'darkroom_ledger_errors_total{{{ON},part="worker"}}': flat(5),
@@ -137,6 +138,7 @@ CASES: Mapping[str, Case] = {
     "bucket refuses": case(
         "DarkroomBucketMisconfigured", darkroom_store_errors_total__misconfigured=grows(1)
     ),
+    "object refused": case("DarkroomObjectsRefused", darkroom_store_errors_total__refused="0+0x100 1+0x19"),
     "conflict": case("DarkroomArchiveDiffers", darkroom_store_errors_total__conflict="0+0x100 1+0x19"),
     "status": case("DarkroomJobsUnaccounted", darkroom_status_balanced=flat(0)),
     "ledger": case("DarkroomLedgerErrors", darkroom_ledger_errors_total__worker=grows(2)),

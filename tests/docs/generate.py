@@ -32,6 +32,7 @@ OF_JOBS: Mapping[str, tuple[str, str]] = {
     "no_images": ("gateway", "it says that the job succeeded, but no images were produced"),
     "archive_conflict": ("archive", "other bytes are under the key of this image or record"),
     "archive_corrupt": ("archive", "what was read back is not what was stored"),
+    "record_refused": ("archive", "the bucket refuses the job's record, and stores others; the job waits"),
     "gateway_job_taken": ("gateway", "it answered with the id of another job of ours"),
     "storage_unavailable": ("operator", "the bucket cannot be used now; the job waits, as long as it takes"),
     "unknown_gateway": ("operator", "its gateway has no API key here any more; the job waits for one"),

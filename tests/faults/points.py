@@ -129,10 +129,10 @@ class KillingLedger(Ledger):
 
 
 class KillingStore(ObjectStore):
-    def put_new(self, key: str, file: BinaryIO, **more: Any) -> StoredObject:
+    def put(self, key: str, file: BinaryIO, **more: Any) -> StoredObject:
         kind = "probe" if "darkroom-probes/" in key else "record" if "records/" in key else "image"
         with POINTS.doing(f"put:{kind}"):
-            return super().put_new(key, file, **more)
+            return super().put(key, file, **more)
 
 
 class KillingSender(GatewayClient):

@@ -2,16 +2,14 @@
 
 import hashlib
 import io
-import re
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from tests.faults import harm
 from tests.faults.harm import Action, Call
 from tests.faults.scenes import MAY_FAIL, Scene, Stage
-from tests.faults.wire import Message, damaged
+from tests.faults.wire import damaged
 from tests.faults.world import Accepted
 
 IMAGES, RECORDS = r"/images/", r"/records/"
@@ -150,31 +148,17 @@ RESERVED = ("darkroom-probes", "records", "thumbnails")
 
 
 def test_albums_named_as_what_darkroom_keeps_for_itself(stage: Stage) -> None:
-    """A start sweeps up old probes, and all that is there is old; the images must outlive it."""
+    """A start tries the store out with objects of its own; the images must outlive it."""
     template = "{tag:album}/{job_id}/{index}.{ext}"
     with stage.scene("album named as Darkroom's own places", DARKROOM_KEY_TEMPLATE=template) as scene:
         jobs = [job for album in RESERVED for job in scene.submit(tags={"album": album})]
         scene.archived(jobs)
         before = images_of(scene, jobs)
         scene.world.kill()
-        listed = scene.wires.s3.arm(harm.altered(long_ago), method="GET", path=r"prefix=.*darkroom-probes")
         scene.world.start()
-        listed.wait(1)
         assert images_of(scene, jobs) == before
 
 
 def images_of(scene: Scene, jobs: list[Accepted]) -> list[bytes]:
     outputs = [scene.world.get("/v1/outputs", job=job.job_id)["outputs"] for job in jobs]
     return [scene.world.store.read(output["key"], max_bytes=1_000_000) for (output,) in outputs]
-
-
-def long_ago(listing: Message) -> Message:
-    """The same list, with all but probes written in the year 2000."""
-    parts = re.split(rb"(?=<Contents>)", listing.body)
-    aged = [
-        part
-        if re.search(rb"<Key>[^<]*[0-9a-f]{16}</Key>", part)
-        else re.sub(rb"(<LastModified>)\d{4}", rb"\g<1>2000", part)
-        for part in parts
-    ]
-    return replace(listing, body=b"".join(aged))

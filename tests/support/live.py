@@ -21,6 +21,7 @@ from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Service
 from receiver.settings import Settings
 from storage.models import Clock, Job
+from tests.support.services import S3Access
 
 FAST = Timing(
     callback_polls=(30, 60),
@@ -113,7 +114,9 @@ class GivenSettings(Settings):
         return (init_settings,)
 
 
-def settings_for(s3: EmbeddedS3, sandbox: SandboxServer, folder: Path, /, **overrides: Any) -> Settings:
+def settings_for(
+    s3: EmbeddedS3 | S3Access, sandbox: SandboxServer, folder: Path, /, **overrides: Any
+) -> Settings:
     """Settings that connect a service to the test run's own parts, and to nothing else."""
     return GivenSettings(
         data_dir=folder,
@@ -145,7 +148,7 @@ def settings_for(s3: EmbeddedS3, sandbox: SandboxServer, folder: Path, /, **over
 
 @contextmanager
 def started(
-    s3: EmbeddedS3,
+    s3: EmbeddedS3 | S3Access,
     folder: Path,
     /,
     *,

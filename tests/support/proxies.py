@@ -133,7 +133,7 @@ def before(name: str, folder: Path, behind: int, *, strangers: str = "") -> Iter
     with (folder / "printed.log").open("wb") as out:
         child = subprocess.Popen(program.words(program.run, file), env=env, stdout=out, stderr=out)
     with ending(child):
-        _await_listening(child, port, folder / "printed.log")
+        await_listening(child, port, folder / "printed.log")
         # The certificate is one for other hosts; who is asked is not what is looked at here.
         with httpx.Client(verify=False, trust_env=False, timeout=30) as http:
             yield Front(port, http, folder)
@@ -144,7 +144,8 @@ def _take_out(network: str, folder: Path) -> None:
     file.write_text(file.read_text().replace(network, "192.0.2.0/24"))
 
 
-def _await_listening(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def await_listening(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Wait until a program listens; raises AssertionError, with its log, if it ends or takes too long."""
     deadline = monotonic() + READY_WITHIN_S
     while True:
         assert child.poll() is None, log.read_text()

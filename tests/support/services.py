@@ -14,6 +14,9 @@ import pytest
 from receiver.demo.seaweedfs import EmbeddedS3
 from storage.archive.object_store import ObjectStore
 
+DOMAIN = "oss.example"
+"""Nothing resolves it; an HTTP proxy leads there."""
+
 
 @dataclass(frozen=True, slots=True)
 class S3Access:
@@ -33,9 +36,16 @@ class S3Access:
         return kind.connect(**{**defaults, **settings})
 
 
+class NamedS3(EmbeddedS3):
+    """One that has its buckets under a host name too: `pictures.oss.example`."""
+
+    def _arguments(self) -> list[str]:
+        return [*super()._arguments(), f"-s3.domainName={DOMAIN}"]
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedS3]:
-    with EmbeddedS3(tmp_path_factory.mktemp("s3")) as server:
+    with NamedS3(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 
