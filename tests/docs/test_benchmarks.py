@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.figures import Figure, Target, table
-from tests.benchmarks.simulation import HOUR, Outage, recovery
 from tests.support.processes import ROOT
 
 
@@ -43,11 +42,3 @@ def test_the_runner_measures_and_writes_what_it_found(tmp_path: Path) -> None:
         assert figure["ratio"] == pytest.approx(figure["measured"] / figure["compared"])
         assert f"latency: {figure['what']}" in done.stdout
     assert str(found["machine"]["cpu"]) in done.stdout
-
-
-@pytest.mark.parametrize("capacity", [1.25, 2])
-def test_a_backlog_needs_spare_capacity(capacity: float) -> None:
-    found = recovery(Outage("workers", HOUR, capacity))
-    assert found.recovered == pytest.approx(HOUR / (capacity - 1), rel=0.1)
-    assert (found.tries, found.too_old) == (0, 0)
-    assert recovery(Outage("store", HOUR, capacity)).tries > 1
