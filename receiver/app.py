@@ -31,7 +31,8 @@ from receiver.keyring import secret_keys
 from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
 from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Role, Service, Web
-from receiver.settings import DownloadSettings, Settings, WorkerSettings, require, variable
+from receiver.settings import DownloadSettings, Settings, WorkerSettings, require
+from receiver.settings_sources import variable
 from receiver.telemetry.metrics import Metrics
 from storage.archive.keys import Keys
 from storage.errors import Misconfigured, StorageError

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 from pydantic_settings import SettingsError as UnreadableSettings
 
 from receiver import settings_types as types
 from receiver.errors import SettingsError
 from receiver.gateways.registry import Gateways
 from receiver.schemas.faults import message
+from receiver.settings_sources import PREFIX, nearest, prepare, sources, unknown, variable
 from storage.archive.keys import DEFAULT_TEMPLATE
 from storage.errors import Misconfigured
 
 if TYPE_CHECKING:
     from storage.ledger.url import LedgerUrl
 
-PREFIX = "DARKROOM_"
 LEDGER_FILE = "ledger.sqlite3"
 """The SQLite ledger in the data folder."""
 
@@ -194,6 +201,24 @@ class Settings(BaseSettings):
     ready: ReadySettings = ReadySettings()
     notify: NotifySettings = NotifySettings()
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return what is read, first to last: arguments, the environment, `.env`."""
+        found = super().settings_customise_sources(
+            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
+        )
+        for source in found:
+            if isinstance(source, EnvSettingsSource):
+                prepare(source)
+        return found
+
     @property
     def ledger_url(self) -> LedgerUrl:
         """Return where the ledger is; raise SettingsError if its URL cannot be used."""
@@ -225,16 +250,31 @@ def load(**overrides: Any) -> Settings:
     """Read and validate the settings, overrides first; raise SettingsError that names each invalid one."""
     try:
         return Settings(**overrides)
-    except (UnreadableSettings, UnicodeDecodeError) as error:
-        raise SettingsError(f"The environment or .env cannot be read: {error}.") from None
+    except UnreadableSettings as error:
+        group = re.search(r'field "(\w+)"', str(error))
+        name = variable((group[1],)) if group else "The environment"
+        raise SettingsError(f"{name} cannot be read: set what is in it one by one, {name}__...") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError(f".env is not text in UTF-8: see its byte {error.start}.") from None
+    except OSError as error:
+        raise SettingsError(f".env cannot be read: {error.strerror}.") from None
     except ValidationError as error:
-        faults = (f"  {variable(fault['loc'])}: {message(fault)}" for fault in error.errors())
+        faults = (f"  {variable(fault['loc'])}: {_sentence(fault)}" for fault in error.errors())
         raise SettingsError("These settings are invalid:\n" + "\n".join(faults)) from None
 
 
-def variable(path: tuple[int | str, ...]) -> str:
-    """Return the environment variable of a setting: `("s3", "bucket")` is DARKROOM_S3__BUCKET."""
-    return PREFIX + "__".join(str(part) for part in path if not isinstance(part, int)).upper()
+def ignored() -> list[str]:
+    """Return a sentence for each name in the environment and `.env` that looks like a setting and is none."""
+    return [
+        f"{name} is not a setting, so it is ignored; {nearest(name, Settings)}".removesuffix("; ")
+        for name in unknown(*sources(Settings))
+    ]
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    if fault["type"] != "extra_forbidden":
+        return message(fault)
+    return f"is unknown; {nearest(variable(fault['loc']), Settings)}".removesuffix("; ")
 
 
 def require(settings: Settings, *, only_callbacks: bool = False) -> None:

@@ -5,6 +5,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 from pydantic_settings import NoDecode
@@ -17,14 +18,14 @@ SCOPES = ("read", "submit", "admin")
 class Group(BaseModel):
     """A group of settings under one prefix; an unknown name in it is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 def _listed(value: object) -> object:
-    # `a,b` in the environment means two values, and an empty text none; a list stays a list.
+    # `a,b` in the environment means two values, and an empty text none; in a file each may have a line.
     if not isinstance(value, str):
         return value
-    return [part.strip() for part in value.split(",")] if value.strip() else []
+    return [part.strip() for part in re.split(r"[,\n]", value)] if value.strip() else []
 
 
 def _texts(values: list[str]) -> list[str]:
@@ -114,10 +115,19 @@ def _tokens(values: list[SecretStr]) -> list[SecretStr]:
     return values
 
 
+def _parses(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 def _base_url(value: str) -> str:
     scheme, _, rest = value.rstrip("/").partition("://")
     if scheme not in {"http", "https"} or not rest or any(sign in rest for sign in " ?#@"):
         raise ValueError("must be http:// or https:// and a host, without credentials, query or fragment")
+    if not _parses(value):
+        raise ValueError("must have a valid host, and a port of 65535 at most")
     return value.rstrip("/")
 
 

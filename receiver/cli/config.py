@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ from rich.text import Text
 
 from receiver.cli.connection import Json
 from receiver.cli.console import cell, out, print_json, say
-from receiver.cli.serve import exit_on_error
+from receiver.cli.serve import exit_on_error, unreached
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
     from receiver.settings import Settings
 
@@ -25,7 +26,7 @@ def config(*, as_json: Json = False) -> None:
     """List every setting: its variable, value, default and description."""
     with exit_on_error():
         from receiver.errors import SettingsError
-        from receiver.settings import load, require
+        from receiver.settings import ignored, load, require
 
         settings = load()
         rows = settings_table(settings)
@@ -33,6 +34,8 @@ def config(*, as_json: Json = False) -> None:
             print_json([asdict(row) for row in rows])
             return
         print_settings(rows)
+        for sentence in [*ignored(), *unreached(settings)]:
+            say(f"\n{sentence}", "yellow")
         try:
             require(settings)
         except SettingsError as error:
@@ -68,29 +71,23 @@ class Row:
 def settings_table(settings: Settings | None = None) -> list[Row]:
     """Return all settings in the order of their declaration; without `settings`, with their defaults."""
     from receiver.settings import Settings
+    from receiver.settings_sources import leaves
 
-    return list(_rows(Settings, settings, ()))
+    return [_row(path, field, settings) for path, field in leaves(Settings)]
 
 
-def _rows(model: type[BaseModel], values: BaseModel | None, path: tuple[str, ...]) -> Iterator[Row]:
-    from pydantic import BaseModel
+def _row(path: tuple[str, ...], field: FieldInfo, settings: Settings | None) -> Row:
+    from receiver.settings_sources import is_secret, variable
 
-    from receiver.settings import variable
-
-    for name, field in model.model_fields.items():
-        here = (*path, name)
-        value = None if values is None else getattr(values, name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _rows(field.annotation, value, here)
-            continue
-        default = field.get_default(call_default_factory=True)
-        yield Row(
-            variable=variable(here),
-            value=_shown(default if values is None else value),
-            default=_shown(default),
-            help=" ".join((field.description or "").split()),
-            secret="SecretStr" in str(field.annotation),
-        )
+    default = field.get_default(call_default_factory=True)
+    value = default if settings is None else reduce(getattr, path, settings)
+    return Row(
+        variable=variable(path),
+        value=_shown(value),
+        default=_shown(default),
+        help=" ".join((field.description or "").split()),
+        secret=is_secret(field),
+    )
 
 
 def _shown(value: Any) -> str | None:

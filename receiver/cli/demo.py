@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import signal
 import sys
@@ -18,7 +19,7 @@ from rich.text import Text
 from receiver.cli.completion import LOCAL
 from receiver.cli.console import FAILED, Column, cell, count, fail, out, print_table, status_cell
 from receiver.cli.options import flag, option
-from receiver.cli.serve import exit_on_error, stop_asked
+from receiver.cli.serve import exit_on_error, port_message, stop_asked
 from receiver.cli.status import print_status
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ def demo(
             with running_demo(folder, port=port) as demo:
                 _show(demo, console, stay=stay)
         except OSError as error:
-            fail(f"The demo could not run: {error}")
+            if error.errno == errno.EADDRINUSE and port:
+                fail(port_message("127.0.0.1", port, error, "give another --port."))
+            fail(f"The demo could not run: {error.strerror or error}")
     console.print("Everything is stopped.")
 
 

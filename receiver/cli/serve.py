@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 import typer
 
@@ -43,7 +44,7 @@ def serve(
     with exit_on_error():
         from receiver.http.server import serve as run
         from receiver.service import Role
-        from receiver.settings import load, require
+        from receiver.settings import ignored, load, require
         from receiver.telemetry.multiprocess import shared_counts
 
         role = Role.ALL if only is None else Role(only)
@@ -54,6 +55,7 @@ def serve(
             apart = partial(_work_apart, settings) if work and settings.worker.processes else None
             with nullcontext() if apart is None else shared_counts():
                 service = built(settings, role)
+                warn([*ignored(), *([] if role is Role.API else unreached(settings))])
                 run(service, service.asgi(work=work, apart=apart), listener)
 
 
@@ -61,9 +63,12 @@ def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
     """Work on jobs until a signal comes, or the process at the other end of a socket is gone."""
     from receiver.jobs.worker_processes import attach
     from receiver.service import Role
+    from receiver.settings import ignored
 
     with exit_on_error():
         service = built(settings, Role.WORK)
+        if end is None:
+            warn(ignored())
         stopped = stop_asked()
         pipe = attach(end, service.wakeup, stopped.set) if end is not None else None
         service.start(work=True)
@@ -80,6 +85,29 @@ def _work_apart(settings: Settings, end: socket) -> None:
         work_until_stopped(settings, end)
     except typer.Exit as ended:
         raise SystemExit(ended.exit_code) from None
+
+
+def unreached(settings: Settings) -> list[str]:
+    """Return a warning if the public URL is on loopback, but not where `darkroom serve` listens."""
+    from receiver.http.auth import is_loopback
+
+    public = urlsplit(settings.public_url or "")
+    port = public.port or (443 if public.scheme == "https" else 80)
+    served = (public.scheme, port) == ("http", settings.port)
+    if served or settings.port == 0 or not is_loopback(public.hostname):
+        return []
+    return [
+        f"DARKROOM_PUBLIC_URL is {settings.public_url}, but Darkroom itself listens on port {settings.port}, "
+        "without TLS: unless something forwards them, no callbacks arrive."
+    ]
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Log what is doubtful in the settings."""
+    import structlog
+
+    for sentence in sentences:
+        structlog.get_logger("darkroom.settings").warning("check the settings", why=sentence)
 
 
 @contextmanager
@@ -108,15 +136,24 @@ def stop_asked() -> threading.Event:
     return asked
 
 
-def listening(settings: Settings) -> socket:
-    """Return a listening socket; exit with a message if the port cannot be opened."""
+@contextmanager
+def listening(settings: Settings) -> Iterator[socket]:
+    """Open the port for what is served within; exit with a message if it cannot be opened."""
     from receiver.http.server import listen
 
+    host, port, fix = settings.host, settings.port, "set DARKROOM_PORT or give --port."
     try:
-        return listen(settings.host, settings.port)
+        listener = listen(host, port)
     except OSError as error:
-        fix = "set DARKROOM_PORT or give --port."
-        fail(port_message(settings.host, settings.port, error, fix))
+        fail(port_message(host, port, error, fix))
+    with listener:
+        try:
+            yield listener
+        except OSError as error:
+            # Of two that open it at the same moment, one finds out only as it begins to serve.
+            if error.errno != errno.EADDRINUSE:
+                raise
+            fail(port_message(host, port, error, fix))
 
 
 def port_message(host: str, port: int, error: OSError, fix: str) -> str:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from receiver.cli.options import option
-from receiver.cli.serve import built, exit_on_error, listening, work_until_stopped
+from receiver.cli.serve import built, exit_on_error, listening, warn, work_until_stopped
 
 
 def work(
@@ -22,7 +22,7 @@ def work(
     with exit_on_error():
         from receiver.http.server import serve
         from receiver.service import Role
-        from receiver.settings import load
+        from receiver.settings import ignored, load
 
         if port is None:
             work_until_stopped(load())
@@ -30,4 +30,5 @@ def work(
         settings = load(port=port)
         with listening(settings) as listener:
             service = built(settings, Role.WORK)
+            warn(ignored())
             serve(service, service.asgi(work=True), listener)

@@ -38,7 +38,10 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and call `started`."""
+        """Start, and call `started`; raise OSError if another program took the port meanwhile."""
+        for listener in sockets or ():
+            # uvloop would go on without it.
+            listener.listen(self.config.backlog)
         await super().startup(sockets)
         if self.started:
             self._on_started()

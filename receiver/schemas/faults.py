@@ -17,12 +17,14 @@ SENTENCES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
+    "finite_number": "must be a finite number",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "model_type": "must be a JSON object",
     "dict_type": "must be a JSON object",
+    "list_type": "must be a list",
     "string_pattern_mismatch": "must match {pattern}",
     "string_too_short": "must have {min_length} characters or more",
     "string_too_long": "must have {max_length} characters at most",
@@ -48,9 +50,13 @@ def fault(one: Mapping[str, Any]) -> dict[str, str]:
     return {"field": where or "body", "message": message(one)}
 
 
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def message(one: Mapping[str, Any]) -> str:
     """Return what is wrong, as it reads after the name of a field."""
-    context = one.get("ctx", {})
+    context = {name: _number(value) for name, value in one.get("ctx", {}).items()}
     if one["type"] == "string_too_short" and context["min_length"] == 1:
         return "must not be empty"
     if sentence := PATTERNS.get(context.get("pattern", "")) or SENTENCES.get(one["type"]):

@@ -6,13 +6,20 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+import typer
+from starlette.applications import Starlette
 
 from receiver.cli.config import settings_table
+from receiver.cli.serve import listening
 from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.http.server import Connections, listen, serve
+from receiver.settings import load
+from tests.support.processes import free_port
 from tests.support.running import command, data, environment, in_process
 
 
@@ -98,6 +105,75 @@ def serving(s3: EmbeddedS3) -> dict[str, str]:
         "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": "http://127.0.0.1:9",
         "DARKROOM_LOG_FORMAT": "json",
     }
+
+
+def test_a_mistyped_setting_is_logged_at_start(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("me:admin:0123456789abcdef\n")
+    mistyped = {"DARKROOM_NOTIFY_URL": "http://127.0.0.1:9", "DARKROOM_PUBLIC_URL": "http://127.0.0.1:9"}
+    port = str(free_port())
+    variables = (
+        serving(s3_server) | mistyped | {"DARKROOM_API_TOKENS_FILE": str(token), "DARKROOM_PORT": port}
+    )
+    with started("serve", cwd=tmp_path, **variables) as (process, lines):
+        found: dict[str, str] = {}
+        for line in lines:
+            said = json.loads(line)
+            if said["event"] == "listening":
+                break
+            found[said["event"]] = found.get(said["event"], "") + said.get("why", "")
+        answer = httpx.get(f"{said['url']}/v1/jobs", trust_env=False)
+        assert (answer.status_code, said["url"]) == (401, f"http://127.0.0.1:{port}")
+        assert "did you mean DARKROOM_NOTIFY__URL?" in found["check the settings"]
+        assert f"listens on port {port}" in found["check the settings"]
+        stopped(process, lines)
+    shown = command("config", cwd=tmp_path, **variables).stderr
+    assert "did you mean DARKROOM_NOTIFY__URL?" in shown
+    assert f"listens on port {port}" in shown
+
+
+def test_a_taken_port_is_told_with_its_setting(s3_server: EmbeddedS3, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = command("serve", "--port", str(port), cwd=tmp_path, **serving(s3_server))
+    assert (done.returncode, "Traceback" in done.stderr, "Errno" in done.stderr) == (1, False, False)
+    assert f"Port {port} on 127.0.0.1 is already in use by another program" in done.stderr
+    assert "DARKROOM_PORT" in done.stderr
+
+
+def test_a_port_taken_while_starting_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    def run() -> None:
+        # Both bind it; whoever listens first has it.
+        with listening(load(port=port)) as mine, listen("127.0.0.1", port) as other:
+            other.listen()
+            serve(Unwaited(Connections(10, 1)), Starlette(), mine)
+
+    port = free_port()
+    with pytest.raises(typer.Exit):
+        run()
+    assert f"Port {port} on 127.0.0.1 is already in use by another program" in capsys.readouterr().err
+
+
+@dataclass(frozen=True)
+class Unwaited:
+    """A service for which no request waits."""
+
+    connections: Connections
+
+    def cancel_waiters(self) -> None: ...
+
+    def limit_waiters(self, connections: int) -> None: ...
+
+    def asgi(self, *, work: bool) -> Starlette:
+        raise NotImplementedError
+
+
+def test_the_demo_says_which_port_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = command("demo", "--port", str(port), cwd=tmp_path)
+    assert (done.returncode, "Errno" in done.stderr) == (1, False)
+    assert f"Port {port} on 127.0.0.1 is already in use by another program" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

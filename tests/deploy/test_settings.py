@@ -16,7 +16,8 @@ TEXTS = [
 
 
 def settings() -> set[str]:
-    return {row.variable for row in settings_table()}
+    rows = settings_table()
+    return {row.variable for row in rows} | {f"{row.variable}_FILE" for row in rows if row.secret}
 
 
 def test_settings_that_are_named_exist() -> None:

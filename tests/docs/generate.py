@@ -58,7 +58,8 @@ def code(text: str | None) -> str:
 
 def settings_rows() -> Iterator[tuple[str, ...]]:
     for row in settings_table():
-        yield code(row.variable), code(row.default), row.help
+        in_file = " or `_FILE`" if row.secret else ""
+        yield code(row.variable) + in_file, code(row.default), row.help
 
 
 def meanings() -> dict[str, str]:

@@ -4,9 +4,12 @@ from pathlib import Path
 import pytest
 
 from receiver.app import build
+from receiver.cli.config import settings_table
+from receiver.cli.serve import unreached
 from receiver.errors import SettingsError
-from receiver.keyring import every_secret, secret_keys
-from receiver.settings import Settings, load, require
+from receiver.keyring import every_secret, new_webhook_secret, secret_keys
+from receiver.settings import Settings, ignored, load, require
+from receiver.settings_sources import is_secret, leaves, variable
 from tests.support.running import command
 
 ENOUGH = {"DARKROOM_S3__BUCKET": "archive", "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_secret_1"}
@@ -59,20 +62,28 @@ def test_every_missing_setting_is_named_at_once() -> None:
         ({"DARKROOM_SECRET_KEYS": "first-key-of-two,"}, "DARKROOM_SECRET_KEYS: .* empty"),
         ({"DARKROOM_SECRET_KEYS": "first-key-of-two,first-key-of-two"}, "DARKROOM_SECRET_KEYS: .* twice"),
         ({"DARKROOM_API_TOKENS": "me:read:0123456789abcdef,"}, "DARKROOM_API_TOKENS: .* empty"),
-        ({"DARKROOM_GATEWAYS__APIFRAME__API_KEY": ""}, "DARKROOM_GATEWAYS__APIFRAME__API_KEY: .*empty"),
+        ({"DARKROOM_GATEWAYS__APIFRAME__API_KEY": ""}, "DARKROOM_GATEWAYS__APIFRAME__API_KEY or"),
         ({"DARKROOM_GATEWAYS__API_IN_ONE__API_KEY": " "}, "DARKROOM_GATEWAYS__API_IN_ONE__API_KEY: .*empty"),
-        ({"DARKROOM_S3__ACCESS_KEY": "", "DARKROOM_S3__SECRET_KEY": "x"}, "DARKROOM_S3__ACCESS_KEY: .*empty"),
+        ({"DARKROOM_S3__ACCESS_KEY": "", "DARKROOM_S3__SECRET_KEY": "x"}, "DARKROOM_S3__ACCESS_KEY and"),
+        ({"DARKROOM_S3__BUCKET": ""}, "DARKROOM_S3__BUCKET: the bucket"),
         ({"DARKROOM_DATABASE_URL": ""}, "DARKROOM_DATABASE_URL: .*empty"),
         ({"DARKROOM_TRUSTED_PROXIES": "the-proxy"}, "DARKROOM_TRUSTED_PROXIES"),
         ({"DARKROOM_PORT": "eighty"}, "DARKROOM_PORT"),
         ({"DARKROOM_PUBLIC_URL": "ftp://host"}, "DARKROOM_PUBLIC_URL"),
         ({"DARKROOM_PUBLIC_URL": "https://user:pass@host"}, "DARKROOM_PUBLIC_URL"),
+        ({"DARKROOM_PUBLIC_URL": "http://127.0.0.1:83210"}, "DARKROOM_PUBLIC_URL: must have a valid host"),
+        ({"DARKROOM_PUBLIC_URL": "http://[::1:8321"}, "DARKROOM_PUBLIC_URL: must have a valid host"),
         (
             {"DARKROOM_GATEWAYS__APIFRAME__BASE_URL": "https://host/v2"},
             "DARKROOM_GATEWAYS__APIFRAME__BASE_URL",
         ),
         ({"DARKROOM_GATEWAYS__APIFRAME__CONFIRM": "sometimes"}, "DARKROOM_GATEWAYS__APIFRAME__CONFIRM"),
-        ({"DARKROOM_GATEWAYS__APIFRAME__APIKEY": "a misspelt name"}, "DARKROOM_GATEWAYS__APIFRAME__APIKEY"),
+        ({"DARKROOM_GATEWAYS__APIFRAME__APIKEY": "misspelt"}, r"APIKEY: .*APIFRAME__API_KEY\?"),
+        ({"DARKROOM_S3__BUKET": "misspelt"}, r"DARKROOM_S3__BUKET: .*DARKROOM_S3__BUCKET\?"),
+        ({"DARKROOM_S3__BUCKET_FILE": "no secret"}, "DARKROOM_S3__BUCKET_FILE: is unknown"),
+        ({"DARKROOM_S3": "archive"}, "DARKROOM_S3 cannot be read: .*DARKROOM_S3__"),
+        ({"DARKROOM_DOWNLOAD__TIMEOUT": "inf"}, "DARKROOM_DOWNLOAD__TIMEOUT: must be a finite number"),
+        ({"DARKROOM_DOWNLOAD__TIMEOUT": "0"}, "DARKROOM_DOWNLOAD__TIMEOUT: must be more than 0$"),
         ({"DARKROOM_DOWNLOAD__ALLOW_NETWORKS": "everywhere"}, "DARKROOM_DOWNLOAD__ALLOW_NETWORKS"),
         ({"DARKROOM_KEY_TEMPLATE": "{date}.png"}, "DARKROOM_KEY_TEMPLATE"),
         ({"DARKROOM_KEY_TEMPLATE": "darkroom-probes/{job_id}/{index}"}, "DARKROOM_KEY_TEMPLATE"),
@@ -85,6 +96,118 @@ def test_half_settings_are_told(
 ) -> None:
     with pytest.raises(SettingsError, match=named):
         build(given(monkeypatch, **variables))
+
+
+def test_an_unreadable_env_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"DARKROOM_S3__BUCKET=caf\xe9\n")
+    with pytest.raises(SettingsError, match=r"^\.env is not text in UTF-8: see its byte 23"):
+        load()
+
+
+def test_an_empty_value_is_an_unset_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("DARKROOM_PORT=\nDARKROOM_HOST=127.0.0.2\nDARKROOM_S3__REGION=\n")
+    settings = given(monkeypatch, DARKROOM_HOST="", DARKROOM_LOG_LEVEL="", DARKROOM_WORKER__CONCURRENCY="")
+    assert (settings.port, settings.host, settings.log_level) == (8321, "127.0.0.2", "info")
+    assert (settings.worker.concurrency, settings.s3.region) == (8, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DARKROOM_API_TOKEN", "DARKROOM_API_TOKENS"),
+        ("DARKROOM_NOTIFY_URL", "DARKROOM_NOTIFY__URL"),
+        ("DARKROOM_S3_PREFIX", "DARKROOM_S3__PREFIX"),
+        ("DARKROOM_DATABSE_URL", "DARKROOM_DATABASE_URL"),
+        ("DARKROOM_PORT_FILE", "DARKROOM_PORT"),
+        ("darkroom_public_uri", "DARKROOM_PUBLIC_URL"),
+        ("DARKROOM_XYZZY", None),
+    ],
+)
+@pytest.mark.parametrize("in_file", [False, True])
+def test_an_unknown_name_has_the_nearest_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, meant: str | None, in_file: bool
+) -> None:
+    if in_file:
+        (tmp_path / ".env").write_text(f"{name}=x\n")
+    else:
+        monkeypatch.setenv(name, "x")
+    load()
+    more = f"; did you mean {meant}?" if meant else ""
+    assert ignored() == [f"{name.upper()} is not a setting, so it is ignored{more}"]
+
+
+def test_what_kubernetes_sets_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in ("DARKROOM", "DARKROOM_API", "DARKROOM_CALLBACKS"):
+        monkeypatch.setenv(f"{service}_PORT", "tcp://10.96.0.7:8321")
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.96.0.7")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", "8321")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT_HTTP", "8321")
+        monkeypatch.setenv(f"{service}_PORT_8321_TCP", "tcp://10.96.0.7:8321")
+        monkeypatch.setenv(f"{service}_PORT_8321_TCP_ADDR", "10.96.0.7")
+    monkeypatch.setenv("DARKROOM_URL", "http://127.0.0.1:8321")
+    monkeypatch.setenv("DARKROOM_TOKEN", "of the client")
+    assert (load().port, ignored()) == (8321, [])
+
+
+def secrets_in_files() -> list[str]:
+    return [variable(path) for path, field in leaves(Settings) if is_secret(field)]
+
+
+def test_every_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    key, lines = "a-secret-of-a-file", "me:read:0123456789abcdef\nyou:admin:fedcba9876543210\r\n"
+    contents = dict.fromkeys(secrets_in_files(), key) | {
+        "DARKROOM_API_TOKENS": lines,
+        "DARKROOM_NOTIFY__SECRETS": new_webhook_secret(),
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_text(f"{content}\n")
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
+    settings = load()
+    assert {"DARKROOM_S3__SECRET_KEY", "DARKROOM_DATABASE_URL", "DARKROOM_NOTIFY__URL"} <= contents.keys()
+    assert set(every_secret(settings)) >= {*lines.split(), key, contents["DARKROOM_NOTIFY__SECRETS"]}
+    assert [
+        row.value for row in settings_table(settings) if row.secret and set(row.value or "") > {"*", ","}
+    ] == []
+    assert ignored() == []
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "told"),
+    [
+        (None, {}, "cannot be read: No such file"),
+        (b"", {}, "is empty"),
+        (b"\n", {}, "is empty"),
+        (b"\xff\xfe", {}, "not text in UTF-8"),
+        (b"x" * 70_000, {}, "more than 65536 bytes"),
+        (b"one", {"DARKROOM_S3__SECRET_KEY": "two"}, "DARKROOM_S3__SECRET_KEY is set too"),
+    ],
+)
+def test_a_useless_secret_file_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, more: dict[str, str], told: str
+) -> None:
+    if content is not None:
+        (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(SettingsError, match=rf"DARKROOM_S3__SECRET_KEY_FILE: .*{told}") as caught:
+        given(monkeypatch, DARKROOM_S3__SECRET_KEY_FILE=str(tmp_path / "secret"), **more)
+    assert "two" not in str(caught.value).removesuffix("set one of the two")
+
+
+@pytest.mark.parametrize(
+    ("public_url", "port", "told"),
+    [
+        ("http://127.0.0.1:8321", 8321, False),
+        ("http://localhost:9000", 8321, True),
+        ("https://127.0.0.1:8321", 8321, True),
+        ("http://[::1]", 8321, True),
+        ("http://localhost", 80, False),
+        ("http://127.0.0.1:9000", 0, False),
+        ("https://darkroom.example.com:9000", 8321, False),
+        (None, 8321, False),
+    ],
+)
+def test_a_public_url_beside_the_port_is_told(public_url: str | None, port: int, told: bool) -> None:
+    sentences = unreached(load(public_url=public_url, port=port))
+    assert [f"{public_url}" in sentence for sentence in sentences] == ([True] if told else [])
 
 
 def test_an_empty_list_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
