@@ -202,6 +202,7 @@ def _api(
     base: _Base, jobs: JobParts, health: Health, arrived: Callable[[], None], others: Sequence[Served]
 ) -> Web:
     """Connect the API and the gallery; `others` are the routes that are described with them."""
+    from receiver.api.batch import BatchRoutes
     from receiver.api.events import EventsPage
     from receiver.api.images import Links
     from receiver.api.jobs import Api
@@ -239,6 +240,7 @@ def _api(
     routes = routes_of(
         admission,
         api,
+        BatchRoutes(base.resources.ledger, search, jobs.submitter, admission, queued),
         Links(search, store, archive, thumbnails, turns, settings.s3.link_lifetime),
         Counting(facets, usage, clock),
         EventsPage(jobs.subscriptions),

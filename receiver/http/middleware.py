@@ -110,9 +110,14 @@ def problem(
     status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
     """Return an error response with RFC 9457 problem details and our short code."""
-    title = code.replace("_", " ").capitalize()
-    content = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail} | more
+    content = details(status, code, detail) | more
     return JSONResponse(content, status, headers, media_type="application/problem+json")
+
+
+def details(status: int, code: str, detail: str) -> dict[str, Any]:
+    """Return the fields that every RFC 9457 problem has here."""
+    title = code.replace("_", " ").capitalize()
+    return {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
 
 
 def handlers() -> dict[Any, ExceptionHandler]:

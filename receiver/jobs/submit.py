@@ -18,7 +18,7 @@ from receiver.gateways.base import Gateway, Submission
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.context import JobContext, Outcome
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
-from storage.ledger.ledger import Ledger, Move, Postpone
+from storage.ledger.ledger import Accepted, Ledger, Move, NewJob, Postpone
 from storage.models import Attempt, Job, JobError, JobRequest, Status
 
 RENEWED_MS = 12 * 3600 * 1000
@@ -90,10 +90,49 @@ class Submitter:
         idempotency_key: str | None = None,
         notify_url: str | None = None,
         request_id: str | None = None,
-    ) -> tuple[Job, bool]:
+    ) -> Accepted:
         """Validate a job and put it in the ledger; return it, and whether it is new.
 
-        Raises IdempotencyConflict; UnknownGateway, UnsupportedParameter or InvalidRequest name every fault.
+        Raises IdempotencyConflict, and what `judge` raises.
+        """
+        new = self.judge(
+            gateway_name,
+            request,
+            ignore_unsupported=ignore_unsupported,
+            idempotency_key=idempotency_key,
+            notify_url=notify_url,
+            request_id=request_id,
+        )
+        (found,) = self.add([new])
+        if isinstance(found, errors.IdempotencyConflict):
+            raise found
+        return found
+
+    def add(self, new: Sequence[NewJob]) -> list[Accepted | errors.IdempotencyConflict]:
+        """Put judged jobs in the ledger, in one transaction; return the result of each."""
+        results: list[Accepted | errors.IdempotencyConflict] = []
+        for found in self.context.ledger.add_jobs(new):
+            if isinstance(found, Conflict):
+                results.append(errors.IdempotencyConflict(str(found)))
+                continue
+            job, is_new = found
+            log.info("accepted", job=job.id, gateway=job.gateway, new=is_new)
+            results.append(found)
+        return results
+
+    def judge(
+        self,
+        gateway_name: str,
+        request: JobRequest,
+        *,
+        ignore_unsupported: bool = False,
+        idempotency_key: str | None = None,
+        notify_url: str | None = None,
+        request_id: str | None = None,
+    ) -> NewJob:
+        """Validate a job; return it as the ledger takes it.
+
+        Raises UnknownGateway, UnsupportedParameter or InvalidRequest, which name every fault.
         """
         gateway = self.context.gateways.get(gateway_name)
         if gateway is None:
@@ -107,20 +146,15 @@ class Submitter:
             self.check_notify_url(notify_url or "")
         except errors.EndpointForbidden as error:
             raise errors.InvalidRequest([{"field": "notify_url", "message": str(error)}]) from error
-        try:
-            job, new = self.context.ledger.add_job(
-                str(uuid_utils.uuid7()),
-                gateway_name,
-                request,
-                idempotency_key=idempotency_key,
-                notify_url=notify_url,
-                notify_default=self.notify_default,
-                request_id=request_id,
-            )
-        except Conflict as error:
-            raise errors.IdempotencyConflict(str(error)) from error
-        log.info("accepted", job=job.id, gateway=job.gateway, new=new)
-        return job, new
+        return NewJob(
+            str(uuid_utils.uuid7()),
+            gateway_name,
+            request,
+            idempotency_key=idempotency_key,
+            notify_url=notify_url,
+            notify_default=self.notify_default,
+            request_id=request_id,
+        )
 
     def send(self, job: Job) -> Outcome:
         """Submit a queued job. A refusal fails it; after a passing error it is queued again."""

@@ -8,6 +8,8 @@ UNION_PARTS = frozenset({"str", "int", "constrained-str"})
 """What pydantic adds to the path of a field that may have one of several types."""
 
 NO_NUL = r"^[^\x00]*$"
+KEY = r"^[!-~]{1,255}$"
+"""An idempotency key, as a header can hold it too."""
 TAG_NAME = r"^[A-Za-z0-9_.-]{1,64}$"
 
 SENTENCES = {
@@ -40,6 +42,7 @@ SENTENCES = {
 
 PATTERNS = {
     NO_NUL: "must not contain the character NUL",
+    KEY: "must be 1 to 255 printable ASCII characters, without spaces",
     TAG_NAME: "must be 1 to 64 letters, digits, dots, dashes or underscores",
 }
 

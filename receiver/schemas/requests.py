@@ -1,12 +1,23 @@
 """Validate the bodies of requests."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from receiver.errors import InvalidRequest
-from receiver.schemas.faults import NO_NUL, TAG_NAME, fault
+from receiver.schemas.faults import KEY, NO_NUL, TAG_NAME, fault
 from storage.models import JobRequest
 
 TagName = Annotated[str, StringConstraints(pattern=TAG_NAME)]
@@ -16,6 +27,10 @@ Seed = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=NO
 TagValue = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=NO_NUL)]
 
 MAX_PARAMS = 64 * 1024
+MAX_BATCH = 100
+"""Jobs in one batch: they are written in one transaction, for which callbacks wait."""
+
+_OF_REQUEST = {one.name for one in fields(JobRequest)}
 
 EXAMPLE = {
     "gateway": "apiframe",
@@ -100,9 +115,46 @@ class SubmitBody(_Body):
 
     def request(self) -> JobRequest:
         """Return it as the ledger has it."""
-        others = {"gateway", "notify_url", "unsupported"}
-        given = {name: value for name, value in self if name not in others}
+        given = {name: value for name, value in self if name in _OF_REQUEST}
         return JobRequest(**given | {"seed": None if self.seed is None else str(self.seed)})
+
+
+def _judged_alone(row: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Return a row of a batch, or InvalidRequest in its place: one bad row says nothing about the others."""
+    try:
+        return validate(row)
+    except ValidationError as error:
+        return _invalid(error)
+
+
+class BatchJob(SubmitBody):
+    """A job of a batch."""
+
+    model_config = ConfigDict(json_schema_extra=_with_example)
+
+    idempotency_key: Annotated[str, StringConstraints(pattern=KEY)] | None = Field(
+        None,
+        description="Your own name for this job, like the header of `POST /v1/jobs`: sent again with the "
+        "same key, it returns the same job.",
+    )
+
+
+class BatchBody(_Body):
+    """Jobs to submit together."""
+
+    jobs: list[Annotated[BatchJob, WrapValidator(_judged_alone)]] = Field(
+        min_length=1, max_length=MAX_BATCH, description=f"The jobs: {MAX_BATCH} at most."
+    )
+    dry_run: bool = Field(
+        default=False,
+        description="Only judge the jobs: nothing is created.",
+        examples=[False],
+    )
+
+    @property
+    def rows(self) -> Sequence[BatchJob | InvalidRequest]:
+        """The jobs in order, and InvalidRequest in place of each that is invalid."""
+        return self.jobs
 
 
 class RetryBody(_Body):
@@ -120,4 +172,8 @@ def parse_body(kind: type[Parsed], body: bytes) -> Parsed:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise InvalidRequest([fault(one) for one in error.errors()]) from None
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> InvalidRequest:
+    return InvalidRequest([fault(one) for one in error.errors()])

@@ -9,14 +9,14 @@ from storage.ledger.schema import UNFINISHED, accepted, jobs
 from storage.models import FoundBy, JobCounts, Status
 
 _COUNT = text(
-    "INSERT INTO accepted (gateway, jobs) VALUES (:gateway, 1) "
-    "ON CONFLICT (gateway) DO UPDATE SET jobs = accepted.jobs + 1"
+    "INSERT INTO accepted (gateway, jobs) VALUES (:gateway, :more) "
+    "ON CONFLICT (gateway) DO UPDATE SET jobs = accepted.jobs + :more"
 )
 
 
-def count_accepted(connection: Connection, gateway: str) -> None:
-    """Count one more accepted job, in a table of its own: so a lost or doubled job shows."""
-    connection.execute(_COUNT, {"gateway": gateway})
+def count_accepted(connection: Connection, gateway: str, more: int = 1) -> None:
+    """Count more accepted jobs, in a table of their own: so a lost or doubled job shows."""
+    connection.execute(_COUNT, {"gateway": gateway, "more": more})
 
 
 def count_jobs(connection: Connection) -> dict[str, JobCounts]:

@@ -1,10 +1,11 @@
 """Write to the ledger: accept jobs, add deliveries and outputs, claim, move, postpone, reopen."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import Conflict, LeaseLost, NotFound, Unavailable
@@ -24,12 +25,37 @@ LEASE_MS = 30_000
 TIES = 100
 """How often a job is inserted again after another writer took its number in the same millisecond."""
 
+BATCH_TURN = 0x6461726C
+"""The advisory lock that a batch of jobs holds on PostgreSQL."""
+
 # Built once: to build a statement takes longer than to run it.
 _INSERT = insert(jobs).values(number=NEXT_NUMBER).returning(jobs)
 _SAME_KEY = select(jobs).where(jobs.c.idempotency_key == bindparam("key"))
 _LOCK = select(jobs.c.id).where(jobs.c.id == bindparam("the_id")).with_for_update()
+_BATCH_TURN = text("SELECT pg_advisory_xact_lock(:turn)").bindparams(turn=BATCH_TURN)
 _JOB = select(jobs).where(jobs.c.id == bindparam("id"))
 _OUTPUTS = select(outputs).where(outputs.c.job_id == bindparam("job")).order_by(outputs.c.index)
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to accept.
+
+    The same idempotency key with the same request is the job of the first time, and a Conflict with another
+    request. `notify_url` is as asked: None means `notify_default`, and an empty text nowhere.
+    """
+
+    id: str
+    gateway: str
+    request: JobRequest
+    idempotency_key: str | None = None
+    notify_url: str | None = None
+    notify_default: str | None = None
+    request_id: str | None = None
+
+
+Accepted = tuple[Job, bool]
+"""A job, and whether it is new."""
 
 
 class Ledger:
@@ -55,30 +81,38 @@ class Ledger:
         notify_default: str | None = None,
         request_id: str | None = None,
     ) -> tuple[Job, bool]:
-        """Accept a job: it is queued, and due now. Returns the job, and whether it is new.
+        """Accept one job, as `add_jobs` does; see `NewJob`. Raises Conflict."""
+        (found,) = self.add_jobs(
+            [NewJob(job_id, gateway, request, idempotency_key, notify_url, notify_default, request_id)]
+        )
+        if isinstance(found, Conflict):
+            raise found
+        return found
 
-        The same idempotency key with the same request returns the job of the first time; with another one it
-        raises Conflict. `notify_url` is as asked: None means `notify_default`, and an empty text nowhere.
-        """
-        row = new_job(job_id, gateway, request, self._clock()) | {
-            "idempotency_key": idempotency_key,
-            "request_sha256": request_digest(gateway, request, notify_url),
-            "notify_url": notify_default if notify_url is None else notify_url or None,
-            "request_id": request_id,
-        }
-        pieces = search_index.pieces_of(row["prompt_folded"])  # which takes a while: not in a transaction
+    def add_jobs(self, asked: Sequence[NewJob]) -> list[Accepted | Conflict]:
+        """Accept jobs in one transaction: they are queued, and due now. Returns the result of each."""
+        now = self._clock()
+        rows = [_row(one, now) for one in asked]
+        # Which takes a while: not in a transaction.
+        pieces = [search_index.pieces_of(row["prompt_folded"]) for row in rows]
         for _ in range(TIES):
             try:
                 with self._database.write() as connection:
-                    return _accept(connection, row, pieces)
+                    if self._database.shared and len(rows) > 1:
+                        # Two batches that have the same keys in another order would wait for each other.
+                        connection.execute(_BATCH_TURN)
+                    return _accept_all(connection, rows, pieces)
             except IntegrityError:
                 # Two at once: of one key, of one id, or of one millisecond, who then had the same number.
                 with self._database.read() as connection:
-                    if earlier := _same_key(connection, row):
-                        return earlier, False
-                    if connection.scalar(select(jobs.c.id).where(jobs.c.id == row["id"])) is not None:
+                    if connection.scalar(select(jobs.c.id).where(jobs.c.id.in_([one.id for one in asked]))):
                         raise
         raise Unavailable("Too many jobs came at once.")
+
+    def known_jobs(self, asked: Sequence[NewJob]) -> list[Job | Conflict | None]:
+        """Return what `add_jobs` would find by each idempotency key; None for a job that would be new."""
+        with self._database.read() as connection:
+            return [_same_key(connection, one.idempotency_key, _digest(one)) for one in asked]
 
     def job(self, job_id: str) -> Job:
         """Return one job; raises NotFound."""
@@ -345,25 +379,48 @@ def _propagate(connection: Connection, job: RowMapping, changed: Mapping[str, An
             add_notification(connection, job)
 
 
-def _accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> tuple[Job, bool]:
+def _row(new: NewJob, now: int) -> dict[str, Any]:
+    return new_job(new.id, new.gateway, new.request, now) | {
+        "idempotency_key": new.idempotency_key,
+        "request_sha256": _digest(new),
+        "notify_url": new.notify_default if new.notify_url is None else new.notify_url or None,
+        "request_id": new.request_id,
+    }
+
+
+def _digest(new: NewJob) -> str:
+    return request_digest(new.gateway, new.request, new.notify_url)
+
+
+def _accept_all(
+    connection: Connection, rows: Sequence[Mapping[str, Any]], pieces: Sequence[str]
+) -> list[Accepted | Conflict]:
+    found = [_accept(connection, row, words) for row, words in zip(rows, pieces, strict=True)]
+    # Last, and in one order, because other writers wait for the counters that it changes.
+    new = Counter(one[0].gateway for one in found if not isinstance(one, Conflict) and one[1])
+    for gateway, more in sorted(new.items()):
+        job_counts.count_accepted(connection, gateway, more)
+    return found
+
+
+def _accept(connection: Connection, row: Mapping[str, Any], pieces: str) -> Accepted | Conflict:
     """Insert a job, its search index and its event, unless its idempotency key was used before."""
-    if earlier := _same_key(connection, row):
-        return earlier, False
+    earlier = _same_key(connection, row["idempotency_key"], row["request_sha256"])
+    if earlier is not None:
+        return earlier if isinstance(earlier, Conflict) else (earlier, False)
     new = connection.execute(_INSERT, {**row, **of_moment(row["created_at"])}).mappings().one()
     search_index.index_job(connection, new, pieces)
     events.note_move(connection, new)
-    # Last, because other writers wait for the counter that it changes.
-    job_counts.count_accepted(connection, row["gateway"])
     return to_job(new), True
 
 
-def _same_key(connection: Connection, row: Mapping[str, Any]) -> Job | None:
-    """Return the earlier job with this row's key; raises Conflict if that was another request."""
-    if row["idempotency_key"] is None:
+def _same_key(connection: Connection, key: str | None, digest: str) -> Job | Conflict | None:
+    """Return the earlier job with this key, or a Conflict if that was another request."""
+    if key is None:
         return None
-    earlier = connection.execute(_SAME_KEY, {"key": row["idempotency_key"]}).mappings().one_or_none()
+    earlier = connection.execute(_SAME_KEY, {"key": key}).mappings().one_or_none()
     if earlier is None:
         return None
-    if earlier["request_sha256"] != row["request_sha256"]:
-        raise Conflict("This Idempotency-Key was used for another request.")
+    if earlier["request_sha256"] != digest:
+        return Conflict("This Idempotency-Key was used for another request.")
     return to_job(earlier)

@@ -74,7 +74,8 @@ def test_every_operation_says_what_it_does(live: Live) -> None:
 def test_the_scope_decides_what_can_be_forbidden(live: Live) -> None:
     forbidden = {at for at, operation in operations(document(live)) if "403" in operation["responses"]}
     assert forbidden == {
-        "POST /v1/jobs", "POST /v1/jobs/{id}/retry", "POST /v1/notifications/{id}/replay",
+        "POST /v1/jobs", "POST /v1/jobs/batch", "POST /v1/jobs/{id}/retry",
+        "POST /v1/notifications/{id}/replay",
     }  # fmt: skip
 
 
@@ -194,6 +195,10 @@ no-shrink = true
 include-operation-id = "submit_job"
 # The document cannot say what each gateway takes.
 checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "409", "422"]
+[[operations]]
+include-operation-id = "submit_batch"
+# A job that is wrong does not make the batch wrong.
+checks.negative_data_rejection.expected-statuses = ["200", "4xx"]
 [[operations]]
 include-operation-id = "take_callback"
 # Nor what each gateway sends.

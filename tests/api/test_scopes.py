@@ -12,7 +12,7 @@ from receiver.sandbox import SandboxServer
 from tests.support.live import Live, started
 
 JOB = "00000000-0000-7000-8000-000000000000"
-IDS = {"{id}": JOB, "{gateway}": "apiframe", "{token:path}": "none"}
+IDS = {"{id}": JOB, "{id:job}": JOB, "{gateway}": "apiframe", "{token:path}": "none"}
 SECRETS = {"read": "reader-reader-reader", "submit": "submit-submit-submit", "admin": "admin-admin-admin-a"}
 LADDER = ("read", "submit", "admin")
 """Each scope may do what those before it may."""
@@ -20,8 +20,9 @@ LADDER = ("read", "submit", "admin")
 ROUTES: dict[str, tuple[str | None, int]] = {
     "POST /callbacks/{gateway}/{token:path}": (None, 401),  # whatever the API's token: only its own counts
     "POST /v1/jobs": ("submit", 422),
+    "POST /v1/jobs/batch": ("submit", 422),
     "GET /v1/jobs": ("read", 200),
-    "GET /v1/jobs/{id}": ("read", 404),
+    "GET /v1/jobs/{id:job}": ("read", 404),
     "POST /v1/jobs/{id}/retry": ("submit", 404),
     "GET /v1/outputs": ("read", 200),
     "GET /v1/outputs/{id}": ("read", 404),

@@ -106,3 +106,19 @@ def test_another_service_is_not_taken_for_darkroom(serve: Serve) -> None:
                 ask()
         with pytest.raises(Unreachable, match="500"):
             darkroom.job("broken")
+
+
+def test_a_batch_has_a_result_for_each_job(running: Running) -> None:
+    fine = {"gateway": "apiframe", "model": "imagen-4-fast", "prompt": "p", "seed": None}
+    judged = running.darkroom.submit_batch([fine, fine | {"seed": 7}], dry_run=True)
+    assert [(one.created, one.job, one.problem is None) for one in judged] == [
+        (False, None, True),
+        (False, None, False),
+    ]
+    taken, refused = running.darkroom.submit_batch([fine, fine | {"seed": 7}])
+    assert taken.job is not None
+    assert running.darkroom.wait(taken.job.id, timeout_s=60).status == "archived"
+    assert refused.problem is not None
+    assert [fault.field for fault in refused.problem.faults] == ["seed"]
+    with pytest.raises(ApiError, match="100"):
+        running.darkroom.submit_batch([fine] * 101)

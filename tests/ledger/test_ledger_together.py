@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import insert, select, text
 
-from storage.errors import Crowded, TookTooLong, Unavailable
+from storage.errors import Conflict, Crowded, TookTooLong, Unavailable
 from storage.ledger.circuits import Circuits
 from storage.ledger.database import HEAD, Database
 from storage.ledger.deliveries import DeliveryResult
@@ -19,7 +19,7 @@ from storage.ledger.engine import BUSY_TIMEOUT_MS
 from storage.ledger.events import GAP_S, Events, SafePosition
 from storage.ledger.job_counts import total
 from storage.ledger.leases import ClaimBudget
-from storage.ledger.ledger import Ledger
+from storage.ledger.ledger import Accepted, Ledger, NewJob
 from storage.ledger.schema import circuits, events, jobs
 from storage.models import Circuit, Job, Status
 from tests.support.ledgers import REQUEST, Clock, add, offer, output, running
@@ -89,6 +89,24 @@ def test_one_key_at_the_same_instant_is_one_job(peers: Sequence[Ledger]) -> None
     assert len({job.id for job, _ in answers}) == 5
     assert sum(new for _, new in answers) == 5
     assert total(list(peers[0].job_counts().values())).accepted == 5
+
+
+def test_batches_with_one_set_of_keys_are_one_batch(peers: Sequence[Ledger]) -> None:
+    results: list[Accepted | Conflict] = []
+
+    def submit(ledger: Ledger, peer: int) -> None:
+        for turn in range(3):
+            keys = [f"k-{turn}-{number}" for number in range(20)]
+            ordered = reversed(keys) if peer % 2 else keys
+            batch = [NewJob(f"{key}-{peer}", f"g{len(key) % 2}", REQUEST, key) for key in ordered]
+            results.extend(ledger.add_jobs(batch))
+
+    together(peers, submit)
+    accepted = [one for one in results if not isinstance(one, Conflict)]
+    assert (len(accepted), sum(new for _, new in accepted)) == (60 * PEERS, 60)
+    assert len({job.id for job, _ in accepted}) == 60
+    counts = total(list(peers[0].job_counts().values()))
+    assert (counts.accepted, counts.balanced) == (60, True)
 
 
 def test_no_job_is_leased_to_two_workers(peers: Sequence[Ledger]) -> None:

@@ -119,6 +119,21 @@ job = darkroom.submit(
     idempotency_key="autumn-0001",
 )
 print(job.id, job.status)""",
+    "submit_batch": """\
+kites = ["a red kite", "a blue kite"]
+results = darkroom.submit_batch(
+    [
+        {
+            "gateway": "apiframe",
+            "model": "imagen-4-fast",
+            "prompt": prompt,
+            "idempotency_key": f"kites-{number}",
+        }
+        for number, prompt in enumerate(kites)
+    ]
+)
+for result in results:
+    print(result.job.id if result.job else result.problem.detail)""",
     "list_jobs": """\
 for job in darkroom.jobs(status="failed", since="7d"):
     print(job.id, job.error)""",
