@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, Insert, exc, inspect, text
 
 from storage.errors import Misconfigured, TookTooLong, Unavailable
 from storage.ledger import messages, pooler
-from storage.ledger.engine import BUSY_TIMEOUT_MS, make_engine
+from storage.ledger.engine import BUSY_TIMEOUT_MS, begin_postgresql, make_engine
 from storage.ledger.url import LedgerUrl
 
 HEAD = "0005"
@@ -106,8 +106,7 @@ class Database:
 
         `within_s`: the time limit for all of it; after that TookTooLong is raised.
         """
-        with self._translate_errors(), self._connected() as plain:
-            connection = plain.execution_options(darkroom_read=True)
+        with self._translate_errors(), self._connected(darkroom_read=True) as connection:
             if within_s is None:
                 yield connection
                 return
@@ -145,8 +144,8 @@ class Database:
     @contextmanager
     def autocommit(self) -> Iterator[Connection]:
         """Open a connection for one statement that reads: `read` without the cost of a transaction."""
-        with self._translate_errors(), self._connected() as plain:
-            yield plain.execution_options(darkroom_autocommit=True)
+        with self._translate_errors(), self._connected(darkroom_autocommit=True) as connection:
+            yield connection
 
     def migrate(self) -> None:
         """Apply the missing migrations; raises Misconfigured if the schema is newer than this program's."""
@@ -196,10 +195,13 @@ class Database:
             raise Unavailable(messages.unavailable(cause, self._place)) from error
 
     @contextmanager
-    def _connected(self) -> Iterator[Connection]:
+    def _connected(self, **options: bool) -> Iterator[Connection]:
         pool = self._engine.pool
         try:
-            with self._engine.connect() as connection:
+            with self._engine.connect() as plain:
+                connection = plain.execution_options(**options)
+                if self.shared:
+                    begin_postgresql(connection)
                 yield connection
         finally:
             if self._closed:

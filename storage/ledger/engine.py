@@ -65,7 +65,6 @@ def _postgresql(place: LedgerUrl) -> Engine:
     if unknown := sorted(url.query.keys() - known):
         raise Misconfigured(f"{place.setting}: PostgreSQL knows no {', '.join(unknown)}. Leave it out.")
     event.listen(engine, "connect", _prepare_postgresql)
-    event.listen(engine, "begin", _begin_postgresql)
     return engine
 
 
@@ -83,7 +82,11 @@ def _prepare_postgresql(connection: Any, record: Any) -> None:
         raise
 
 
-def _begin_postgresql(connection: Connection) -> None:
+def begin_postgresql(connection: Connection) -> None:
+    """Begin a transaction on PostgreSQL, of the kind that the connection's options name, with its limits.
+
+    To be called, because an engine with a listener of `begin` takes longer over every statement.
+    """
     options, pooled = connection.get_execution_options(), connection.info[POOLED]
     if options.get("darkroom_autocommit", False) and not pooled:
         return
