@@ -1,4 +1,3 @@
-import re
 import shlex
 import subprocess
 import sys
@@ -119,9 +118,8 @@ def test_last_lines_are_commands_that_work(tmp_path: Path) -> None:
         with suppress(OSError):  # where another program has the port, that is as good
             stack.enter_context(listen("127.0.0.1", PORT)).listen()
         demo = stack.enter_context(in_terminal("demo", folder=tmp_path))
-        assert f"Port {PORT} is in use" in demo.read("Gallery: ")
-        lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", demo.sent.decode()).replace("\r", "").splitlines()
-        gallery, _, *commands = lines[lines.index("Darkroom runs until you press Ctrl-C.") + 1 :]
+        gallery, _, *commands = demo.lines_from("Gallery: ", 5)
+        assert f"Port {PORT} is in use" in demo.shown()
         assert "<title>" in httpx.get(gallery.removeprefix("Gallery: "), trust_env=False).text
         assert len(commands) == 3
         for line in commands:

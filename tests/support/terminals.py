@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -29,18 +30,29 @@ class Terminal:
 
     def read(self, until: str | None = None, times: int = 1) -> str:
         """Read until a text is on the screen so often, or else to the end; answers the screen."""
-        stream = pyte.ByteStream(self.screen)
         while until is None or self.shown().count(until) < times:
-            try:
-                piece = os.read(self.fd, 65536)
-            except OSError:
-                piece = b""
-            if not piece:
+            if not self._more():
                 assert until is None, f"{until!r} never came:\n{self.shown()}"
                 break
-            self.sent += piece
-            stream.feed(piece)
         return self.shown()
+
+    def lines_from(self, first: str, number: int) -> list[str]:
+        """Read until so many whole lines were sent from one that begins so; return them without colours."""
+        while True:
+            text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.sent.decode(errors="replace")).replace("\r", "")
+            found = re.search(rf"^{re.escape(first)}(?:.*\n){{{number}}}", text, re.MULTILINE)
+            if found:
+                return found[0].splitlines()
+            assert self._more(), f"{number} lines from {first!r} never came:\n{text}"
+
+    def _more(self) -> bool:
+        try:
+            piece = os.read(self.fd, 65536)
+        except OSError:
+            return False
+        self.sent += piece
+        pyte.ByteStream(self.screen).feed(piece)
+        return bool(piece)
 
     def shown(self) -> str:
         return "\n".join(line.rstrip() for line in self.screen.display)
