@@ -1,11 +1,11 @@
 """Authenticate, verify and record callbacks: the webhook endpoint. Returns 200 only for what is on disk."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import uuid_utils
@@ -14,20 +14,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from receiver import errors
+from receiver.callbacks.encodings import decoded
 from receiver.callbacks.intake import Intake
 from receiver.callbacks.tokens import CallbackClaims, CallbackTokens
 from receiver.gateways.base import Gateway
 from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
 from receiver.http.routing import Answer, Body, Operation
 from receiver.redaction import Redactor
-from receiver.schemas.problem import CallbackAccepted
+from receiver.schemas.problem import CallbackAccepted, CallbackReady
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.deliveries import MAX_DELIVERIES, DeliveryResult, NewDelivery
-from storage.models import Clock, Delivery
+from storage.models import Clock, Delivery, Verdict
 
 log = structlog.get_logger("darkroom.callbacks")
 
-KEPT_HEADERS = ("content-type", "user-agent", "x-request-id")
+KEPT_HEADERS = ("content-type", "content-encoding", "user-agent", "x-request-id")
 KEPT_PREFIXES = ("x-webhook-", "webhook-")
 
 CALLBACK = Operation(
@@ -50,9 +51,27 @@ CALLBACK = Operation(
     ),
 )
 
+PROBE = Operation(
+    "GET /callbacks/{gateway}/{token:path}",
+    "probe_callback",
+    scope=None,
+    path={"gateway": str, "token": str},
+    answers={200: Answer(CallbackReady, "The URL is valid.")},
+    errors=(errors.BadToken, errors.TooManyRequests),
+)
+
+
+class Received(NamedTuple):
+    """The body of a callback."""
+
+    sent: bytes
+    """As it was sent."""
+    plain: bytes
+    """Without its `Content-Encoding`."""
+
 
 class Callbacks:
-    """Serves `POST /callbacks/{gateway}/{token}`, the only route that must be public."""
+    """Serves `/callbacks/{gateway}/{token}`, the only route that must be public."""
 
     def __init__(
         self,
@@ -80,16 +99,15 @@ class Callbacks:
     async def receive(self, request: Request) -> Response:
         """Verify a callback and record it."""
         # The order of the checks is cheapest first.
-        name, token = request.path_params["gateway"], request.path_params["token"]
-        began, outcome = perf_counter(), "internal"
+        name, began, outcome = request.path_params["gateway"], perf_counter(), "internal"
         try:
             # Before the body is read, so that a stranger cannot make us keep one in memory.
-            claims = self._authenticate(request, name, token)
+            claims = self._authenticate(request)
             async with AsyncExitStack() as held:
                 body = await self._body(request, claims.job_id, held)
                 # A large body takes long enough to read that other requests would notice.
                 verify = partial(self._verified, name, claims, request.headers, body)
-                delivery = await run_in_threadpool(verify) if len(body) > LARGE else verify()
+                delivery = await run_in_threadpool(verify) if len(body.plain) > LARGE else verify()
                 result = await self._intake.take(delivery)
             _raise_unless_recorded(result)
             outcome = result.value
@@ -107,6 +125,16 @@ class Callbacks:
         # Exactly 200, because some senders take any other 2xx for a failure.
         return JSONResponse({"status": result})
 
+    @PROBE
+    async def probe(self, request: Request) -> Response:
+        """Return 200 if the URL is valid: some senders ask before they send. Nothing is recorded."""
+        try:
+            self._authenticate(request)
+        except errors.BadToken as error:
+            self._log_refusal(request.path_params["gateway"], error)
+            raise
+        return JSONResponse({"status": "ready"})
+
     def _log_refusal(self, name: str, error: errors.DarkroomError) -> None:
         if isinstance(error, errors.TooManyRequests):
             return
@@ -115,9 +143,11 @@ class Callbacks:
         if reason is not None:
             self._metrics.count("darkroom_callbacks_bad_token_total", gateway=name, reason=reason)
 
-    def _authenticate(self, request: Request, name: str, token: str) -> CallbackClaims:
+    def _authenticate(self, request: Request) -> CallbackClaims:
+        # Some frameworks put a slash behind every URL.
+        token = request.path_params["token"].rstrip("/")
         try:
-            claims = self._claims(name, token)
+            claims = self._claims(request.path_params["gateway"], token)
         except errors.BadToken:
             self._limits.stranger(request)
             raise
@@ -130,23 +160,33 @@ class Callbacks:
             raise errors.BadToken("foreign")
         return claims
 
-    async def _body(self, request: Request, job_id: str, held: AsyncExitStack) -> bytes:
+    async def _body(self, request: Request, job_id: str, held: AsyncExitStack) -> Received:
+        encodings = request.headers.get("content-encoding")
         large = partial(held.enter_async_context, self._large.one_of(job_id))
         try:
             body = await read_body(
                 request, self._max_bytes, within_s=self._limits.body_timeout_s, large=large
             )
+            plain = body if encodings is None else await self._decoded(body, encodings, large)
         except errors.BodyTooLarge:
             self._limits.callback_body(job_id, self._max_bytes)
             raise
-        self._limits.callback_body(job_id, len(body))
-        return body
+        self._limits.callback_body(job_id, len(plain))
+        return Received(body, plain)
+
+    async def _decoded(self, body: bytes, encodings: str, large: Callable[[], Awaitable[None]]) -> bytes:
+        if len(body) <= LARGE:
+            try:
+                return decoded(body, encodings, min(LARGE, self._max_bytes))
+            except errors.BodyTooLarge:
+                await large()
+        return await run_in_threadpool(decoded, body, encodings, self._max_bytes)
 
     def _verified(
-        self, name: str, claims: CallbackClaims, headers: Mapping[str, str], body: bytes
+        self, name: str, claims: CallbackClaims, headers: Mapping[str, str], received: Received
     ) -> NewDelivery:
-        gateway = self._gateways[name]
-        signature = gateway.verify(headers, body)
+        gateway, body = self._gateways[name], received.plain
+        signature = _signature(gateway, headers, received)
         completion = gateway.read_callback(body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
@@ -166,6 +206,16 @@ class Callbacks:
             for name, value in headers.items()
             if name in KEPT_HEADERS or (name.startswith(KEPT_PREFIXES) and not name.endswith("secret"))
         }
+
+
+def _signature(gateway: Gateway, headers: Mapping[str, str], body: Received) -> Verdict:
+    """Verify the signature, which may be over the body as it was sent, or over what it was before."""
+    try:
+        return gateway.verify(headers, body.sent)
+    except errors.BadSignature:
+        if body.plain == body.sent:
+            raise
+        return gateway.verify(headers, body.plain)
 
 
 def _raise_unless_recorded(result: DeliveryResult) -> None:

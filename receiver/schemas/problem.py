@@ -29,6 +29,12 @@ class Problem(Resource):
     """Each field that is wrong, where fields are."""
 
 
+class CallbackReady(Resource):
+    """A callback may be sent to this URL."""
+
+    status: Literal["ready"]
+
+
 class CallbackAccepted(Resource):
     """A callback was recorded, or was recorded before."""
 

@@ -82,7 +82,7 @@ def test_the_scope_decides_what_can_be_forbidden(live: Live) -> None:
 def test_only_what_must_be_open_is_open(live: Live) -> None:
     unguarded = {at for at, operation in operations(document(live)) if "security" not in operation}
     open_to_all = {"GET /docs", "GET /docs.css", "GET /healthz", "GET /readyz"}
-    assert unguarded == {CALLBACK, OURSELVES, *open_to_all}
+    assert unguarded == {CALLBACK, CALLBACK.replace("POST", "GET"), OURSELVES, *open_to_all}
 
 
 def test_it_asks_for_a_token_where_the_service_does(live: Live, filled: Filled) -> None:
@@ -203,6 +203,9 @@ checks.negative_data_rejection.expected-statuses = ["200", "4xx"]
 include-operation-id = "take_callback"
 # Nor what each gateway sends.
 checks.positive_data_acceptance.expected-statuses = ["200", "400", "401", "404", "409"]
+parameters = {{ "path.gateway" = "{gateway}", "path.token" = "{token}" }}
+[[operations]]
+include-operation-id = "probe_callback"
 parameters = {{ "path.gateway" = "{gateway}", "path.token" = "{token}" }}
 [[operations]]
 include-operation-id = "show_usage"

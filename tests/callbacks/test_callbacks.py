@@ -1,9 +1,13 @@
 """What comes in on callback URLs: what is proven is kept, and nothing else leaves a trace."""
 
+import gzip
 import hashlib
 import hmac
 import json
 import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -125,11 +129,113 @@ def test_a_token_for_a_job_that_is_gone_is_told(idle: Live) -> None:
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_only_post_is_taken_and_nothing_redirected(idle: Live, method: str) -> None:
-    url = idle.callback_url(running_job(idle, f"theirs-{method}"))
-    assert httpx.request(method, url).status_code == 405
-    assert httpx.post(url + "/").status_code == 401
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_nothing_changes_but_by_post(idle: Live, method: str) -> None:
+    answer = httpx.request(method, idle.callback_url(running_job(idle, f"theirs-{method}")))
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+
+
+@pytest.mark.parametrize("behind", ["/", "//", "%2F", "?event=completed", "/?a=b"])
+def test_what_frameworks_put_behind_a_url_is_let_be(idle: Live, behind: str) -> None:
+    theirs = f"theirs-behind-{behind}"
+    url, body = idle.callback_url(running_job(idle, theirs)) + behind, completed(theirs)
+    assert httpx.get(url).status_code == 200
+    answer = httpx.post(url, content=body, headers=signed(body))
+    assert (answer.status_code, answer.json()) == (200, {"status": "accepted"})
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_sender_may_ask_first(idle: Live, method: str) -> None:
+    job_id = running_job(idle, f"theirs-asks-{method}")
+    before, url = state(idle), idle.callback_url(job_id)
+    answer = httpx.request(method, url)
+    assert (answer.status_code, answer.text) == (200, '{"status":"ready"}' if method == "GET" else "")
+    refused = [
+        httpx.request(method, bad) for bad in (url + "x", url + "/x", url.replace("apiframe", "api-in-one"))
+    ]
+    assert {answer.status_code for answer in refused} == {401}
+    assert state(idle) == before
+
+
+def deflated(body: bytes, wbits: int) -> bytes:
+    stream = zlib.compressobj(wbits=wbits)
+    return stream.compress(body) + stream.flush()
+
+
+ENCODED: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "X-GZip": gzip.compress,
+    "deflate": zlib.compress,
+    "Deflate, identity": lambda body: deflated(body, -15),
+    "gzip,gzip": lambda body: gzip.compress(gzip.compress(body)),
+    "gzip,": lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]),
+    "gzip, identity": lambda body: body,
+    "identity": lambda body: body,
+    "": lambda body: body,
+}
+
+
+@pytest.mark.parametrize("over", ["sent", "plain"])
+@pytest.mark.parametrize("encoding", ENCODED)
+def test_an_encoded_body_is_decoded(idle: Live, encoding: str, over: str) -> None:
+    theirs = f"theirs-{encoding}-{over}"
+    url, body = idle.callback_url(job_id := running_job(idle, theirs)), completed(theirs)
+    sent = ENCODED[encoding](body)
+    headers = signed(sent if over == "sent" else body) | {"content-encoding": encoding}
+    assert httpx.post(url, content=sent, headers=headers).json() == {"status": "accepted"}
+    again = signed(body) if over == "sent" else headers
+    assert httpx.post(url, content=body, headers=again).json() == {"status": "duplicate"}
+    (delivery,) = idle.service.resources.ledger.deliveries(job_id)
+    assert (delivery.body, delivery.signature) == (body, "valid")
+    assert delivery.headers["content-encoding"] == encoding
+
+
+def test_an_encoded_body_of_an_unsigned_gateway_is_read(idle: Live) -> None:
+    job_id = str(idle.submit(ULTRA)["id"])
+    body = json.dumps({"task_id": "theirs-zipped", "status": "processing"}).encode()
+    headers = {"content-encoding": "gzip"}
+    answer = httpx.post(idle.callback_url(job_id), content=gzip.compress(body), headers=headers)
+    assert (answer.status_code, answer.json()) == (200, {"status": "accepted"})
+    (delivery,) = idle.service.resources.ledger.deliveries(job_id)
+    assert json.loads(delivery.body) == json.loads(body)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status", "code"),
+    [
+        ("br", b"{}", 400, "malformed_callback"),
+        ("zstd, gzip", gzip.compress(b"{}"), 400, "malformed_callback"),
+        ("gzip", gzip.compress(b"{}")[:-4], 400, "malformed_callback"),
+        ("gzip", b"not gzip", 400, "malformed_callback"),
+        ("gzip", gzip.compress(b"{}") + b"garbage", 400, "malformed_callback"),
+        ("gzip", gzip.compress(b"") * 40 + gzip.compress(b"{}"), 400, "malformed_callback"),
+        ("gzip," * 9 + "gzip", gzip.compress(b"{}"), 400, "malformed_callback"),
+        ("gzip", gzip.compress(b" " * 4097), 413, "body_too_large"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"{" + b" " * 60_000_000)), 413, "body_too_large"),
+        ("deflate", zlib.compress(b" " * 3_000_000), 413, "body_too_large"),
+        ("gzip", gzip.compress(completed("another")), 401, "bad_signature"),
+    ],
+)
+def test_a_wrongly_encoded_body_changes_nothing(
+    idle: Live, encoding: str, body: bytes, status: int, code: str
+) -> None:
+    url = idle.callback_url(running_job(idle, f"theirs-wrong-{encoding}-{len(body)}"))
+    before = state(idle)
+    headers = {"content-encoding": encoding, "x-webhook-signature": f"sha256={'0' * 64}"}
+    answer = httpx.post(url, content=body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert state(idle) == before
+
+
+def test_small_encoded_callbacks_need_no_turn(idle: Live) -> None:
+    url = idle.callback_url(running_job(idle, "theirs-at-once"))
+    body = completed("theirs-at-once")
+    headers = signed(body) | {"content-encoding": "gzip"}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(lambda _: httpx.post(url, content=gzip.compress(body), headers=headers), range(16))
+        )
+    assert {answer.status_code for answer in answers} == {200}
 
 
 def test_a_previous_api_key_still_verifies(start: Start) -> None:

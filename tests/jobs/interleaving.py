@@ -12,6 +12,7 @@ import httpx
 from sqlalchemy import Connection
 
 from receiver.app import build
+from receiver.callbacks.endpoint import Received
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import DarkroomError
 from receiver.gateways.client import GatewayClient
@@ -304,7 +305,9 @@ class World:
 
         callbacks = process.service.callbacks
         try:
-            offer = callbacks._verified(gateway, callbacks._claims(gateway, token), headers, body)
+            offer = callbacks._verified(
+                gateway, callbacks._claims(gateway, token), headers, Received(body, body)
+            )
         except DarkroomError as error:
             return error.code
         before = self.everything() if self.plan is None else None
