@@ -5,13 +5,12 @@ import io
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 TEXTS = ("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "seed", "notify_url")
-KEY = re.compile(r"[!-~]{1,255}")
 COLUMNS = (*TEXTS, "num_images", "unsupported", "idempotency_key")
 GROUPS = ("params", "tags")
 
@@ -59,45 +58,35 @@ def read_any(text: str) -> list[Row]:
     return read_json_lines(text) if text.lstrip().startswith("{") else read_csv(text)
 
 
-def read_file(file: str) -> list[Row]:
-    """Parse a file by its extension; `-` is standard input, in either format."""
-    readers = {".csv": read_csv, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
-    read = read_any if file == "-" else readers.get(Path(file).suffix.lower())
-    if read is None:
-        raise BadInput(f"{file} must end in .csv or .jsonl")
+def read_bytes(file: str) -> bytes:
+    """Read a file whose format is known by its extension; `-` is standard input."""
+    _reader(file)
     try:
-        raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return read(raw.decode("utf-8-sig"))
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}") from None
+
+
+def read_rows(file: str, raw: bytes) -> list[Row]:
+    """Parse a file's bytes by its extension; `-` is in either format."""
+    try:
+        return _reader(file)(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise BadInput(f"line {line}: not UTF-8") from None
 
 
+def _reader(file: str) -> Callable[[str], list[Row]]:
+    readers = {".csv": read_csv, ".jsonl": read_json_lines, ".ndjson": read_json_lines}
+    read = read_any if file == "-" else readers.get(Path(file).suffix.lower())
+    if read is None:
+        raise BadInput(f"{file} must end in .csv or .jsonl")
+    return read
+
+
 def merge(defaults: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
     """Add the command line's options to the rows of a file; a row's own value wins."""
     return [Row(row.line, _over(defaults, row.fields)) for row in rows]
-
-
-def check(rows: Sequence[Row]) -> None:
-    """Validate rows as the service would; raise BadInput that names every faulty line."""
-    # Imported here, because the service's own model imports much more.
-    from receiver.errors import InvalidRequest
-    from receiver.schemas.requests import SubmitBody, parse_body
-
-    faults: list[str] = []
-    for row in rows:
-        body = {name: value for name, value in row.fields.items() if name != "idempotency_key"}
-        key = row.fields.get("idempotency_key")
-        if key is not None and not (isinstance(key, str) and KEY.fullmatch(key)):
-            faults.append(f"line {row.line}: idempotency_key: must be 1 to 255 printable ASCII characters")
-        try:
-            parse_body(SubmitBody, json.dumps(body).encode())
-        except InvalidRequest as error:
-            faults += [f"line {row.line}: {fault['field']}: {fault['message']}" for fault in error.faults]
-    if faults:
-        raise BadInput("\n".join(faults))
 
 
 def nested(pairs: Sequence[str], option: str) -> dict[str, Any]:
@@ -141,7 +130,9 @@ def _from_cells(line: int, cells: Mapping[str, str]) -> dict[str, Any]:
         elif group == "tags":
             fields.setdefault("tags", {})[rest] = text
         elif name == "num_images":
-            fields[name] = _whole(line, text)
+            fields[name] = _number(text)
+        elif name == "seed":
+            fields[name] = _whole(text)
         else:
             fields[name] = text
     return fields
@@ -162,11 +153,16 @@ def _from_json(number: int, line: str) -> dict[str, Any]:
     return fields
 
 
-def _whole(line: int, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise BadInput(f"line {line}: num_images: {text!r} is not a whole number") from None
+def _whole(text: str) -> str:
+    """Return a whole number without the `.0` that some programs write; any other text unchanged."""
+    found = re.fullmatch(r"\s*([+-]?[0-9]+)(?:[.,]0+)?\s*", text)
+    return found[1] if found else text
+
+
+def _number(text: str) -> int | str:
+    """Return a whole number; any other text is left for the service to refuse."""
+    digits = _whole(text)
+    return int(digits) if re.fullmatch("[+-]?[0-9]{1,9}", digits) else text
 
 
 def _split(pair: str, option: str) -> tuple[str, str]:

@@ -79,6 +79,14 @@ File = Annotated[
         panel="Many jobs",
     ),
 ]
+Again = Annotated[
+    str | None,
+    option(
+        "Submit the same file once more, as a run with this name. Cut off, the same name goes on.",
+        *("NAME", "--again"),
+        panel="Many jobs",
+    ),
+]
 _KEY_HELP = "Sending the same key again returns the same job, and does not cost again."
 _PARAM_HELP = "Sent to the gateway unchanged; a value may be JSON, and a.b=1 means {a: {b: 1}}."
 _IGNORE_HELP = "Leave out what the gateway does not support, instead of failing; the record shows it."

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from receiver.cli import console, options
-from receiver.cli.batch_input import BadInput, Row, check, flat, merge, nested, read_file
-from receiver.cli.connection import Connection, Json, described
+from receiver.cli.batch import Batch, keyed
+from receiver.cli.batch_input import BadInput, Row, flat, merge, nested, read_bytes, read_rows
+from receiver.cli.connection import Connection, Json
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -20,27 +23,32 @@ if TYPE_CHECKING:
     from receiver.client import Darkroom
     from receiver.schemas.job import Job
 
+LOOK_S = 2.0
+"""Seconds between two looks at all unfinished jobs."""
+FEW = 10
+"""So many unfinished jobs are looked at one by one, and more in a list."""
+
 
 @dataclass(slots=True)
-class _Sent:
-    """What was submitted so far, in the order of the rows."""
+class _Run:
+    """One run of the command: what to do, and what was done."""
 
-    rows: Sequence[Row]
-    jobs: dict[int, Job] = field(default_factory=dict)
-    """By the number of their row, from 0."""
-    faults: list[str] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
+    batch: Batch
+    file: str | None
+    wait_s: float | None
+    folder: Path | None
+    saved: list[Path] = field(default_factory=list)
     unsaved: list[str] = field(default_factory=list)
     """Images that are archived but could not be saved here, with the reasons."""
-    begun: int = 0
-    """How many rows were sent, including the one in flight."""
-    answered: int = 0
+    begun: bool = False
+    """Whether anything was sent that may submit a job."""
 
 
 def submit(
     prompt: options.Prompt = None,
     *,
     file: options.File = None,
+    again: options.Again = None,
     request: options.JobRequest,
     wait: options.Wait = False,
     timeout: options.Timeout = 600,
@@ -48,21 +56,33 @@ def submit(
     as_json: Json = False,
     connection: Connection,
 ) -> None:
-    """Submit a prompt, or a file of prompts, to a gateway."""
+    """Submit a prompt, or a file of prompts, to a gateway.
+
+    All rows of a file are checked before the first is submitted. If the
+    command is cut off, run it again: it goes on where it stopped, and no row
+    is submitted twice. To Darkroom it is the same file while neither its
+    bytes nor the options of its jobs have changed; a changed file is a new
+    batch, and all of its rows are submitted.
+    """
     if (prompt is None) == (file is None):
         console.fail("Give a prompt, or --file with a .csv or .jsonl file.", console.MISUSED)
     if file is not None and request.idempotency_key is not None:
         console.fail("With --file, give each row its own key in a column idempotency_key.", console.MISUSED)
+    if file is None and again is not None:
+        console.fail("--again is for --file; a prompt is submitted again each time.", console.MISUSED)
     try:
-        rows = _rows(_fields(prompt, request), file)
+        rows = _rows(_fields(prompt, request), file, again or "")
     except BadInput as error:
-        console.fail(
-            f"Nothing was submitted. Fix this{f' in {file}' if file else ''}:\n{error}", console.MISUSED
-        )
-    sent = _Sent(rows)
+        _refuse(file, str(error))
+    run = _Run(Batch(rows), file, timeout if wait or download else None, download)
     with connection.open() as darkroom:
-        _run(darkroom, sent, wait_s=timeout if wait or download else None, folder=download)
-    _report(sent, waited=wait or download is not None, many=file is not None, as_json=as_json)
+        _work(darkroom, run)
+    _report(run, as_json=as_json)
+
+
+def _refuse(file: str | None, faults: str, *, before: int = 0) -> NoReturn:
+    where, more = f" in {file}" if file else "", " more" if before else ""
+    console.fail(f"Nothing{more} was submitted. Fix this{where}:\n{faults}", console.MISUSED)
 
 
 def _fields(prompt: str | None, request: options.JobRequest) -> dict[str, Any]:
@@ -77,99 +97,137 @@ def _fields(prompt: str | None, request: options.JobRequest) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None and name not in options_only}
 
 
-def _rows(asked: Mapping[str, Any], file: str | None) -> list[Row]:
+def _rows(asked: Mapping[str, Any], file: str | None, again: str) -> list[Row]:
     if file is None:
         missing = [name for name in ("gateway", "model") if name not in asked]
         if missing:
             raise BadInput("\n".join(f"--{name} is missing" for name in missing))
         return [Row(1, asked)]
-    rows = merge(asked, read_file(file))
+    raw = read_bytes(file)
+    rows = merge(asked, read_rows(file, raw))
     if not rows:
         raise BadInput("the file has no rows")
-    check(rows)
-    return rows
+    return keyed(rows, hashlib.sha256(raw).hexdigest(), again)
 
 
-def _run(darkroom: Darkroom, sent: _Sent, *, wait_s: float | None, folder: Path | None) -> None:
-    from receiver.client import ClientError
+def _work(darkroom: Darkroom, run: _Run) -> None:
+    from receiver.client import ApiError, ClientError, Unreachable
 
     try:
-        with console.progress(quiet=len(sent.rows) < 2 and wait_s is None) as bar:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-            _send(darkroom, sent, bar)
-            if wait_s is not None:
-                _wait(darkroom, sent, bar, monotonic() + wait_s)
-        if folder is not None:
-            _download(darkroom, sent, folder)
+        with console.progress(quiet=run.file is None and run.wait_s is None) as bar:
+            if run.file is not None:
+                _judge(darkroom, run, bar)
+            if run.folder is not None:
+                run.folder.mkdir(parents=True, exist_ok=True)
+            _send(darkroom, run, bar)
+            if run.wait_s is not None:
+                _wait(darkroom, run.batch.jobs, bar, monotonic() + run.wait_s)
+        if run.folder is not None:
+            _download(darkroom, run, run.folder)
     except (KeyboardInterrupt, ClientError, OSError) as error:
-        _say_what_was_sent(sent)
+        if isinstance(error, ApiError) or (isinstance(error, Unreachable) and not error.sent):
+            run.batch.in_flight = 0
+        _say_what_was_submitted(run)
         if isinstance(error, KeyboardInterrupt):
             raise typer.Exit(console.STOPPED) from None
         if isinstance(error, OSError):
-            console.fail(f"--download {folder}: {error.strerror or error}")
+            console.fail(f"--download {run.folder}: {error.strerror or error}")
         raise
 
 
-def _send(darkroom: Darkroom, sent: _Sent, bar: Progress) -> None:
-    from receiver.client import ApiError
-
-    task = bar.add_task("Submitting", total=len(sent.rows))
-    for number, row in enumerate(sent.rows):
-        sent.begun = number + 1
-        try:
-            sent.jobs[number] = darkroom.submit(**row.fields)
-        except ApiError as error:
-            sent.answered = number + 1
-            # A row that is refused says nothing about the others; a token that is refused does.
-            if len(sent.rows) == 1 or not (error.faults or error.status == 409):
-                raise
-            sent.faults.append(f"line {row.line}: {described(error)}")
-        sent.answered = number + 1
-        bar.advance(task)
+def _judge(darkroom: Darkroom, run: _Run, bar: Progress) -> None:
+    batch = run.batch
+    task = bar.add_task("Checking  ", total=len(batch.rows))
+    batch.judge(darkroom, lambda more: bar.advance(task, more))
+    before, every = len(batch.jobs), len(batch.rows)
+    if batch.refused:
+        _refuse(run.file, "\n".join(batch.refused), before=before)
+    if before == every:
+        console.say(
+            f"All of it was submitted before ({console.count(every, 'job')}), so nothing is submitted now. "
+            "To submit it once more, give that run a name: --again NAME"
+        )
+    elif before:
+        console.say(f"{before} of {every} were submitted before; submitting the other {every - before}.")
 
 
-def _wait(darkroom: Darkroom, sent: _Sent, bar: Progress, deadline: float) -> None:
-    task = bar.add_task("Finishing ", total=len(sent.jobs))
-    for number, job in sent.jobs.items():
-        sent.jobs[number] = darkroom.wait(job.id, timeout_s=max(0.0, deadline - monotonic()))
-        bar.advance(task)
+def _send(darkroom: Darkroom, run: _Run, bar: Progress) -> None:
+    batch = run.batch
+    run.begun = True
+    if run.file is None:
+        batch.in_flight = 1
+        batch.jobs[0] = darkroom.submit(**batch.rows[0].fields)
+        batch.in_flight = 0
+        return
+    task = bar.add_task("Submitting", total=len(batch.rows), completed=len(batch.jobs))
+    batch.send(darkroom, lambda more: bar.advance(task, more))
 
 
-def _download(darkroom: Darkroom, sent: _Sent, folder: Path) -> None:
+def _wait(darkroom: Darkroom, jobs: dict[int, Job], bar: Progress, deadline: float) -> None:
+    """Wait until every job is finished, or until the deadline; at least one look is taken at each."""
+    task = bar.add_task("Finishing ", total=len(jobs))
+    if len(jobs) == 1:
+        ((number, job),) = jobs.items()
+        jobs[number] = darkroom.wait(job.id, timeout_s=max(0.0, deadline - monotonic()))
+        return
+    while left := {job.id: number for number, job in jobs.items() if not job.finished}:
+        for job in _look(darkroom, [jobs[number] for number in left.values()]):
+            if job.id in left:
+                jobs[left[job.id]] = job
+        bar.update(task, completed=sum(job.finished for job in jobs.values()))
+        rest = deadline - monotonic()
+        unfinished = [job for job in jobs.values() if not job.finished]
+        if not unfinished or rest <= 0:
+            return
+        # The last one, because most finish in their order, and there is no need to look after each.
+        darkroom.job(unfinished[-1].id, wait=min(LOOK_S, rest))
+    bar.update(task, completed=len(jobs))
+
+
+def _look(darkroom: Darkroom, unfinished: Sequence[Job]) -> Iterator[Job]:
+    """Yield jobs as they are now, and perhaps others of the same time."""
+    if len(unfinished) <= FEW:
+        return (darkroom.job(job.id) for job in unfinished)
+    times = [datetime.fromisoformat(job.created_at) for job in unfinished]
+    until = max(times) + timedelta(milliseconds=1)
+    return darkroom.jobs(since=min(times).isoformat(), until=until.isoformat())
+
+
+def _download(darkroom: Darkroom, run: _Run, folder: Path) -> None:
     from receiver.cli.save_images import Saving
 
-    outputs = [output for job in sent.jobs.values() if job.outputs for output in darkroom.search(job=job.id)]
+    jobs = run.batch.jobs.values()
+    outputs = [output for job in jobs if job.outputs for output in darkroom.search(job=job.id)]
     saving = Saving(darkroom, folder)
     try:
         saving.run(outputs)
     finally:
-        sent.files += [one.path for one in saving.saved]
-    sent.unsaved += [f"{one.output.id}: {one.why}" for one in saving.failed]
+        run.saved += [one.path for one in saving.saved]
+    run.unsaved += [f"{one.output.id}: {one.why}" for one in saving.failed]
 
 
-def _say_refused(sent: _Sent) -> None:
-    if sent.faults:
-        console.say("\n".join(["Refused:", *sent.faults]), "red")
+def _say_refused(batch: Batch) -> None:
+    if batch.refused:
+        console.say("\n".join(["Refused:", *batch.refused]), "red")
 
 
-def _say_what_was_sent(sent: _Sent) -> None:
-    if not sent.begun:
+def _say_what_was_submitted(run: _Run) -> None:
+    batch = run.batch
+    if not run.begun:
         return
-    many = len(sent.rows) > 1
-    if sent.jobs:
-        rows = console.count(len(sent.rows), "job")
-        console.say(f"{len(sent.jobs)} of {rows} submitted; Darkroom is working on them:")
-    for number, job in sent.jobs.items():
-        console.say(f"  line {sent.rows[number].line}: {job.id}" if many else f"  {job.id}")
-    _say_refused(sent)
-    if sent.begun > sent.answered:
-        what = f"Line {sent.rows[sent.answered].line}" if many else "The job"
-        console.say(
-            f"{what} may or may not have been submitted. Before you send it again, check with: darkroom jobs"
-        )
-    if sent.begun < len(sent.rows):
-        console.say(f"Not submitted: line {sent.rows[sent.begun].line} and after.")
+    if run.file is None:
+        for job in batch.jobs.values():
+            console.say(f"The job is submitted, and Darkroom keeps working on it: {job.id}")
+        if batch.in_flight:
+            console.say(
+                "The job may or may not have been submitted. "
+                "Before you send it again, check with: darkroom jobs"
+            )
+        return
+    _say_refused(batch)
+    perhaps = f", and perhaps {batch.in_flight} more" if batch.in_flight else ""
+    console.say(f"{len(batch.jobs)} of {console.count(len(batch.rows), 'job')} are submitted{perhaps}.")
+    console.say("To go on, run the same command again: no job is submitted twice.")
 
 
 _COLUMNS: Sequence[console.Column[Job]] = (
@@ -185,23 +243,24 @@ _COLUMNS: Sequence[console.Column[Job]] = (
 )
 
 
-def _report(sent: _Sent, *, waited: bool, many: bool, as_json: bool) -> None:
-    jobs = list(sent.jobs.values())
+def _report(run: _Run, *, as_json: bool) -> None:
+    jobs, waited = [job for _, job in sorted(run.batch.jobs.items())], run.wait_s is not None
     if as_json:
-        console.print_json(jobs if many else jobs[0])
+        console.print_json(jobs if run.file is not None else jobs[0])
     else:
         console.print_table(_COLUMNS, jobs, nothing="Nothing was submitted.")
-        if sent.files:
-            console.say(f"Saved {console.count(len(sent.files), 'image')} in {sent.files[0].parent}")
+        if run.saved:
+            console.say(f"Saved {console.count(len(run.saved), 'image')} in {run.saved[0].parent}")
         elif not waited:
             command = f"show {jobs[0].id}" if len(jobs) == 1 else "jobs --watch"
             console.say(f"See progress with: darkroom {command}")
-    _say_refused(sent)
-    if sent.unsaved:
-        console.say("\n".join(["Archived, but not saved here:", *sent.unsaved]), "red")
+    _say_refused(run.batch)
+    if run.unsaved:
+        console.say("\n".join(["Archived, but not saved here:", *run.unsaved]), "red")
     unfinished = sum(not job.finished for job in jobs) if waited else 0
     if unfinished:
         late = console.count(unfinished, "job")
         console.say(f"Time is up: {late} not finished yet. Darkroom keeps working.", "yellow")
-    if sent.faults or sent.unsaved or (waited and any(job.status != "archived" for job in jobs)):
+    failed = waited and any(job.status != "archived" for job in jobs)
+    if run.batch.refused or run.unsaved or failed:
         raise typer.Exit(console.FAILED)

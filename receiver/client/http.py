@@ -8,6 +8,15 @@ import httpx
 
 from receiver.schemas.types import Resource
 
+NOT_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.InvalidURL,
+)
+"""Errors after which nothing of a request was sent."""
 UNSENDABLE = "The token, the idempotency key or a text has characters that cannot be sent."
 
 Value = TypeVar("Value", bound=Resource)
@@ -31,6 +40,11 @@ class ApiError(ClientError):
 
 class Unreachable(ClientError):
     """There is no response from that address, or it is not one of Darkroom."""
+
+    def __init__(self, detail: str, *, sent: bool = True) -> None:
+        self.sent = sent
+        """Whether the request may have been received."""
+        super().__init__(detail)
 
 
 class Damaged(ClientError):
@@ -147,7 +161,8 @@ class Http:
             raise ApiError("invalid_request", UNSENDABLE, 422) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             why = str(error) or type(error).__name__
-            raise Unreachable(f"No Darkroom could be reached at {self.url}: {why}.") from error
+            sent = not isinstance(error, NOT_SENT)
+            raise Unreachable(f"No Darkroom could be reached at {self.url}: {why}.", sent=sent) from error
 
 
 def given(**fields: Any) -> dict[str, Any]:

@@ -52,6 +52,17 @@ def test_jobs_are_followed_until_they_are_done(running: Running) -> None:
     assert all(len(line) == 4 for line in lines)
 
 
+def test_waiting_shows_how_many_are_finished(running: Running, tmp_path: Path) -> None:
+    slow = {"params": {"sandbox": {"fault": "slow_image", "delay_s": 6}}}
+    rows = [slow, {}, {}]
+    lines = [json.dumps({"prompt": f"in a terminal {n}"} | row) for n, row in enumerate(rows)]
+    (tmp_path / "wait.jsonl").write_text("\n".join(lines))
+    wanted = ("submit", "-f", "wait.jsonl", "--gateway", "apiframe", "--model", "imagen-4-fast", "--wait")
+    with in_terminal(*wanted, folder=tmp_path, DARKROOM_URL=running.url) as terminal:
+        assert "Finishing" in terminal.read(until="2/3"), "the first one is not finished yet"
+        assert terminal.read().count("archived") == 3
+
+
 def test_a_failed_job_is_told_by_the_exit_code(running: Running) -> None:
     job = watched(running, "failed", {"fault": "failed"})
     done = running.darkroom_command("jobs", "--until-done", "--tag", "watch=failed", "--json")

@@ -115,12 +115,12 @@ def data(done: subprocess.CompletedProcess[str]) -> Any:
 
 @contextmanager
 def start(
-    folder: Path, s3: EmbeddedS3, sandbox: SandboxServer, *, tokens: tuple[str, ...] = ()
+    folder: Path, s3: EmbeddedS3, sandbox: SandboxServer, *, tokens: tuple[str, ...] = (), work: bool = True
 ) -> Iterator[Running]:
     """Run a service with a new bucket on a free port."""
     token = tokens[0].rpartition(":")[2] if tokens else None
     with (
-        started(s3, folder, sandbox=sandbox, api_tokens=list(tokens)) as live,
+        started(s3, folder, sandbox=sandbox, api_tokens=list(tokens), work=work) as live,
         Darkroom(live.url, token) as ours,
     ):
         yield Running(live.url, live.service, sandbox, ours)
