@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import httpx
 import structlog
 
-from receiver.api.health import Health, bucket_warnings, oldest_result
+from receiver.api.health import Health, bucket_warnings, held_results, oldest_result
 from receiver.api.metrics import MetricsPage
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
 from receiver.callbacks.tokens import CallbackUrls
+from receiver.errors import MENDABLE
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
 from receiver.http.limits import Limits
@@ -25,8 +26,7 @@ from receiver.http.middleware import handlers
 from receiver.http.routing import Served, routes_of
 from receiver.http.server import Connections
 from receiver.http.sessions import Sessions
-from receiver.jobs.context import REFUSED
-from receiver.jobs.metrics import from_ledger, from_pauses, from_process, from_results
+from receiver.jobs.metrics import from_held, from_ledger, from_pauses, from_process, from_results
 from receiver.keyring import secret_keys
 from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
 from receiver.schedule import Timing, system_clock
@@ -105,8 +105,8 @@ class _Base:
         self.notifications = Notifications(database, self.clock)
 
     def oldest_result_at(self) -> int | None:
-        """Return when the oldest result that only needs to be archived became known."""
-        return self.backlog.oldest_ready_at(without=REFUSED)
+        """Return when the oldest result became known that waits for nobody to mend it."""
+        return self.backlog.oldest_ready_at(without=MENDABLE)
 
 
 def _service(base: _Base, jobs: JobParts | None) -> Service:
@@ -182,6 +182,7 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     )
     metrics.watch(from_ledger(ledger, base.backlog, clock))
     metrics.watch(from_results(base.oldest_result_at, clock))
+    metrics.watch(from_held(base.backlog))
     metrics.watch(from_pauses(breaker.paused))
     return JobParts(
         bucket=bucket,
@@ -275,7 +276,9 @@ def _steps(
     confirm = {name: ours.confirm for name, ours in base.settings.gateways.configured().items()}
     overview = BulkPoller(base.backlog, context.sender, context.clock)
     reconciler = Reconciler(context, confirm, overview)
-    return Steps(context, submitter, reconciler, Archiver(context, bucket.archive, downloader, reconciler))
+    hosts = base.settings.gateways.image_hosts()
+    archiver = Archiver(context, bucket.archive, downloader, reconciler, hosts)
+    return Steps(context, submitter, reconciler, archiver)
 
 
 def _notifier(base: _Base, policy: NotifyPolicy, timing: Timing) -> Notifier:
@@ -321,8 +324,9 @@ def _health(base: _Base, jobs: JobParts | None) -> Health:
     limit_s = base.settings.ready.oldest_result
     results = oldest_result(base.oldest_result_at, limit_s=limit_s, clock=clock)
     checks = {"ledger": ledger.ping, "archive": jobs.bucket.store.ping, "results": results}
-    bucket = bucket_warnings(lambda: jobs.bucket.facts, lambda: base.backlog.ready_with(REFUSED))
-    return Health(checks, [jobs.breaker.warnings, bucket, warnings_of(base.notifications, clock)])
+    bucket = bucket_warnings(lambda: jobs.bucket.facts)
+    held = held_results(lambda: base.backlog.held(MENDABLE))
+    return Health(checks, [jobs.breaker.warnings, bucket, held, warnings_of(base.notifications, clock)])
 
 
 def _unverified(settings: Settings) -> dict[str, str]:

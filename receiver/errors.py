@@ -34,15 +34,21 @@ DarkroomError
 │   ├── OutcomeUnknown       outcome_unknown         sent, but its response was lost
 │   ├── SubmittedBefore      submitted_before        it accepted an earlier try of this job with another body
 │   ├── UnknownGatewayJob    unknown_gateway_job     it does not know the job
-│   └── GarbledAnswer        garbled_answer          its response cannot be read
+│   ├── GarbledAnswer        garbled_answer          its response, or a part of it, cannot be read
+│   └── NoImages             no_images               it says that the job succeeded, but names no image
 ├── ImageError               (the image could not be downloaded or stored)
-│   ├── ImageExpired         image_expired           its link is dead: 403, 404, 410 and the like
+│   ├── ImageExpired         image_expired           its link is dead: 404 or 410
+│   │   └── LinkRefused      link_refused            its host refuses the link: 403 and other 4xx
 │   ├── ImageUnavailable     image_unavailable       it could not be reached, returned 5xx, or was too slow
-│   ├── ForbiddenAddress     forbidden_address       its URL is not https, or its host or address not allowed
+│   ├── ForbiddenAddress     forbidden_address       its URL or its address is not allowed
+│   │   └── UnknownImageHost unknown_image_host      its host is not on the gateway's list of image hosts
 │   ├── ImageTooLarge        image_too_large         it has more bytes or pixels than the limit
 │   ├── ImageTruncated       image_truncated         it has fewer bytes than announced
 │   ├── NotAnImage           not_an_image            it is not PNG, JPEG, WebP or AVIF
-│   └── ImageRefused         image_refused           the bucket refuses this image, and stores others
+│   └── ImageNotStored       (the bucket does not have the image)
+│       ├── ImageRefused     image_refused           the bucket refuses this image, and stores others
+│       ├── ArchiveConflict  archive_conflict        other bytes are under the key of this image or record
+│       └── ArchiveCorrupt   archive_corrupt         what was read back is not what was stored
 ├── NotificationError        (the notification was not delivered)
 │   ├── EndpointUnavailable  receiver_unavailable    the endpoint could not be reached, or timed out
 │   ├── EndpointRefused      receiver_refused        it returned neither 2xx nor 410
@@ -240,7 +246,11 @@ class UnknownGatewayJob(GatewayError, code="unknown_gateway_job"):
 
 
 class GarbledAnswer(GatewayError, code="garbled_answer"):
-    """The gateway's response cannot be read: not JSON, or without a job id."""
+    """The gateway's response cannot be read: not JSON, without a job id, or with an unknown status."""
+
+
+class NoImages(GatewayError, code="no_images"):
+    """The gateway says that the job succeeded, but its response names no image."""
 
 
 class ImageError(DarkroomError, status=502, at_fault="image"):
@@ -248,7 +258,14 @@ class ImageError(DarkroomError, status=502, at_fault="image"):
 
 
 class ImageExpired(ImageError, code="image_expired"):
-    """The link is dead (403, 404, 410 and every 4xx that waiting does not fix); a fresh one may work."""
+    """The link is dead (404, 410); a fresh one may work."""
+
+
+class LinkRefused(ImageExpired, code="link_refused"):
+    """The image host refuses the link (403 and every other 4xx that waiting does not fix).
+
+    So do hosts with links that have expired, but also those that do not let this network in.
+    """
 
 
 class ImageUnavailable(ImageError, code="image_unavailable"):
@@ -256,7 +273,11 @@ class ImageUnavailable(ImageError, code="image_unavailable"):
 
 
 class ForbiddenAddress(ImageError, code="forbidden_address"):
-    """The SSRF rules forbid the URL: not https, a private address, or a host not on the allow-list."""
+    """The SSRF rules forbid the URL: it is no plain https URL, or leads to a private address."""
+
+
+class UnknownImageHost(ForbiddenAddress, code="unknown_image_host", at_fault="operator"):
+    """The host of the image is not on the allow-list of its gateway."""
 
 
 class ImageTooLarge(ImageError, code="image_too_large"):
@@ -271,8 +292,20 @@ class NotAnImage(ImageError, code="not_an_image"):
     """The first bytes are not those of PNG, JPEG, WebP or AVIF, whatever the content type says."""
 
 
-class ImageRefused(ImageError, code="image_refused", at_fault="archive"):
+class ImageNotStored(ImageError, at_fault="archive"):
+    """The bucket does not have the image that was downloaded."""
+
+
+class ImageRefused(ImageNotStored, code="image_refused"):
     """The bucket refuses this image, for its key or its size, and stores other objects."""
+
+
+class ArchiveConflict(ImageNotStored, code="archive_conflict"):
+    """Other bytes are under the key of this image or record; nothing is written over."""
+
+
+class ArchiveCorrupt(ImageNotStored, code="archive_corrupt"):
+    """What was read back is not what was stored."""
 
 
 class NotificationError(DarkroomError, status=502):
@@ -305,3 +338,24 @@ class Unready(DarkroomError, code="unready", status=503, headers={"retry-after":
 
 class TooManyWaiting(Unready, code="too_many_waiting"):
     """Too many requests wait for jobs at once; try again later."""
+
+
+MENDABLE = frozenset(
+    {
+        GarbledAnswer.code,
+        NoImages.code,
+        LinkRefused.code,
+        ForbiddenAddress.code,
+        UnknownImageHost.code,
+        ImageTruncated.code,
+        NotAnImage.code,
+        ImageRefused.code,
+        ArchiveConflict.code,
+        ArchiveCorrupt.code,
+        "record_refused",
+    }
+)
+"""Codes of unfinished jobs that go on once an operator, the gateway or an image host mends the cause.
+
+What is down as a whole is not among them: its circuit breaker tells of it.
+"""

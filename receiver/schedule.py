@@ -36,9 +36,12 @@ class Timing:
     """How long a gateway is trusted to remember an idempotency key; Apiframe says 24 hours."""
     forgotten: float = 600
     """How old a job must be before a gateway is believed that does not know it."""
+    no_images: float = 600
+    """How long a gateway must say that a job succeeded without any image before it is believed."""
     downloads: tuple[float, ...] = (0, 2, 10, 30, 120)
-    """The waits before each try to download an image; then hourly."""
+    """The waits before each try to download an image; after that each is half as long again."""
     downloads_later: float = 3600
+    """The longest of them."""
     retention: float = 24 * 3600
     """How long gateways keep images; after that no retry can help."""
     backoff_first: float = 1
@@ -95,9 +98,11 @@ class Timing:
 
     def download_wait(self, attempts: int) -> float:
         """Return the wait before the next download, after `attempts` tries."""
-        if attempts < len(self.downloads):
+        beyond = attempts + 1 - len(self.downloads)
+        if beyond <= 0:
             return self.later(self.downloads[attempts])
-        return self.later(self.downloads_later)
+        # So that an image whose trouble was mended is had before its link has lived for half as long again.
+        return self.later(min(self.downloads[-1] * 1.5 ** min(beyond, 40), self.downloads_later))
 
     def notify_wait(self, attempts: int) -> float | None:
         """Return the wait before the next try to notify, after `attempts` tries; None after the last one."""

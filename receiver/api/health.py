@@ -14,6 +14,7 @@ from receiver.http.routing import Answer, Operation
 from receiver.schemas.status import Alive, Readiness
 from storage.archive.store_facts import StoreFacts
 from storage.errors import StorageError
+from storage.ledger.backlog import Held
 from storage.models import Clock
 
 log = structlog.get_logger("darkroom.health")
@@ -98,20 +99,25 @@ def oldest_result(oldest_ready_at: Callable[[], int | None], *, limit_s: float, 
     return check
 
 
-def bucket_warnings(facts: Callable[[], StoreFacts], refused: Callable[[], int]) -> Warn:
-    """Return what warns of a bucket's weaker paths, and of jobs that it refuses to store.
-
-    `refused` counts the ready jobs that wait because of that.
-    """
+def bucket_warnings(facts: Callable[[], StoreFacts]) -> Warn:
+    """Return what warns of a bucket's weaker paths."""
 
     def warn() -> Mapping[str, str]:
-        warnings = list(facts().warnings)
-        if number := refused():
-            warnings.append(
-                f"Jobs that wait because the bucket refuses an image or a record of them: {number}. "
-                "`darkroom jobs --status ready` shows why."
-            )
+        warnings = facts().warnings
         return {"archive": " ".join(warnings)} if warnings else {}
+
+    return warn
+
+
+def held_results(held: Callable[[], Sequence[Held]]) -> Warn:
+    """Return what warns of the jobs that wait until somebody mends what is wrong with their result."""
+
+    def warn() -> Mapping[str, str]:
+        return {
+            f"{one.gateway} {one.code}": f"Jobs that wait because of this: {one.jobs}. "
+            f"`darkroom jobs --code {one.code}` shows why, and what to do."
+            for one in held()
+        }
 
     return warn
 

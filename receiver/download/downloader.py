@@ -26,13 +26,21 @@ import httpx
 
 from receiver import errors
 from receiver.download import transport
-from receiver.download.ssrf import Address, Network, Target, check_addresses, check_target
+from receiver.download.ssrf import (
+    Address,
+    Network,
+    Target,
+    address_allowed,
+    check_addresses,
+    check_target,
+)
 from storage.errors import Corrupt
 from storage.media.formats import CutShort
 from storage.media.inspect import ImageFacts, TooManyPixels, inspect, is_complete
 
 _MIB = 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_GONE = frozenset({404, 410})
 # "Not now" by RFC 9110, RFC 8470 and RFC 6585. Any other 4xx will be the same next time.
 _TRY_LATER = frozenset({408, 425, 429})
 
@@ -94,6 +102,8 @@ class Downloader:
     def fetch(self, target: Target, *, hosts: Sequence[str] = ()) -> Iterator[Fetched]:
         """Download an image. `hosts` is the allow-list of hosts, subdomains included; empty allows any.
 
+        What is http outside of the allowed networks is requested over https.
+
         Raises ForbiddenAddress, ImageExpired, ImageUnavailable, ImageTooLarge, ImageTruncated or NotAnImage;
         Unready if the disk is full. Messages name host and path only: a query may hold a signature.
         """
@@ -111,11 +121,12 @@ class Downloader:
 
     def _download(self, first: Target, hosts: Sequence[str], file: BinaryIO) -> Fetched:
         deadline = transport.Deadline(self._monotonic, self._policy.timeout_s)
-        target = first
+        target, source_url = first, ""
         for _ in range(self._policy.max_redirects + 1):
             self._check_open(target)
             with _unavailable(target):
-                addresses = self._addresses(target, hosts, deadline)
+                target, addresses = self._route(target, hosts, deadline)
+                source_url = source_url or target.source_url
                 response = self._request(target, addresses, deadline, file)
             if isinstance(response, _Body):
                 facts = self._inspect(target, file)
@@ -125,22 +136,31 @@ class Downloader:
                     bytes=response.bytes,
                     facts=facts,
                     declared_type=response.declared_type,
-                    source_url=first.source_url,
+                    source_url=source_url,
                 )
             target = response
         most = self._policy.max_redirects
         raise errors.ImageUnavailable(f"{first.label} redirects more than {most} times.")
 
-    def _addresses(self, target: Target, hosts: Sequence[str], deadline: transport.Deadline) -> list[Address]:
-        """Return the addresses to connect to, from a single lookup (against DNS rebinding)."""
+    def _route(
+        self, target: Target, hosts: Sequence[str], deadline: transport.Deadline
+    ) -> tuple[Target, list[Address]]:
+        """Return what to request and the addresses to connect to, from one lookup (against DNS rebinding)."""
         networks = self._policy.allow_networks
         if not networks:  # before a lookup that a hostile name server would see
+            target = target.over_https()
             check_target(target, hosts)
-        addresses = (
-            [target.address] if target.address else transport.lookup(target.host, self._resolve, deadline)
-        )
+        try:
+            addresses = (
+                [target.address] if target.address else transport.lookup(target.host, self._resolve, deadline)
+            )
+        except errors.ImageUnavailable:
+            check_target(target.over_https(), hosts)  # which says more than that it has no address
+            raise
+        if not all(address_allowed(address, networks) for address in addresses):
+            target = target.over_https()
         check_addresses(target, addresses, hosts, networks)
-        return addresses
+        return target, addresses
 
     def _request(
         self, target: Target, addresses: Sequence[Address], deadline: transport.Deadline, file: BinaryIO
@@ -261,10 +281,11 @@ def _check_status(target: Target, status: int) -> None:
     if status == httpx.codes.OK:
         return
     message = f"{target.label} returned HTTP {status}."
-    # 403, 404 and 410 are usual for a dead link; for 400, 401, 451 and the rest it is the same: a retry of
-    # this request will not succeed, and a fresh link from the gateway may.
-    if httpx.codes.is_client_error(status) and status not in _TRY_LATER:
+    if status in _GONE:
         raise errors.ImageExpired(message)
+    # Usual for a dead link too: a retry of this request will not succeed, and a fresh link may.
+    if httpx.codes.is_client_error(status) and status not in _TRY_LATER:
+        raise errors.LinkRefused(message)
     raise errors.ImageUnavailable(message)
 
 

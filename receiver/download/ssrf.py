@@ -10,12 +10,12 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urljoin
 
 import httpx
 
-from receiver.errors import ForbiddenAddress
+from receiver.errors import ForbiddenAddress, UnknownImageHost
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -91,6 +91,8 @@ FORBIDDEN: tuple[Block, ...] = (
 # https://www.iana.org/assignments/ipv6-address-space
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Where VPN and proxy apps take the addresses from with which they answer every name.
+FAKE_IP = ipaddress.IPv4Network("198.18.0.0/15")
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:@%\[\]\\]+))(?::(?P<port>[0-9]{0,5}))?")
@@ -198,26 +200,33 @@ class Target:
         text = f"{self.authority}{self.path}"
         return text if len(text) <= MAX_LABEL_LENGTH else f"{text[: MAX_LABEL_LENGTH - 1]}…"
 
+    def over_https(self) -> Target:
+        """Return the same place over https, on its usual port in place of that of http."""
+        if self.scheme == "https":
+            return self
+        return replace(self, scheme="https", port=_PORTS["https"] if self.usual_port else self.port)
+
     def redirect(self, location: str) -> Target:
-        """Return the next redirect hop. Raises ForbiddenAddress as `parse_target`, and for https to http."""
+        """Return the next redirect hop, over https after https. Raises ForbiddenAddress as `parse_target`."""
         try:
             url = urljoin(f"{self.scheme}://{self.authority}{self.request_target}", location)
         except ValueError:
             raise ForbiddenAddress(f"{self.label} redirects to a malformed URL.") from None
         target = parse_target(url)
-        if self.scheme == "https" and target.scheme == "http":
-            raise ForbiddenAddress(f"{self.label} redirects from https to plain http.")
-        return target
+        return target.over_https() if self.scheme == "https" else target
 
 
 def check_target(target: Target, hosts: Sequence[str]) -> None:
-    """Raise ForbiddenAddress unless a target is https on port 443 of a host in `hosts`."""
+    """Raise ForbiddenAddress unless a target is https on port 443, and UnknownImageHost if not in `hosts`."""
     if target.scheme != "https":
         raise ForbiddenAddress(f"{target.label} is not https.")
     if not target.usual_port:
         raise ForbiddenAddress(f"{target.label} is not on port 443.")
     if not host_allowed(target.host, hosts):
-        raise ForbiddenAddress(f"{target.host} is not a host that this gateway's images come from.")
+        raise UnknownImageHost(
+            f"{target.host} is not a host that this gateway's images are known to come from. If they do, add "
+            "it to DARKROOM_GATEWAYS__<NAME>__IMAGE_HOSTS."
+        )
 
 
 def check_addresses(
@@ -232,10 +241,21 @@ def check_addresses(
         check_target(target, hosts)
     for address in outside:
         if reason := forbidden_reason(address):
-            raise ForbiddenAddress(
-                f"{target.host} leads to a forbidden address: {reason}. "
-                "DARKROOM_DOWNLOAD__ALLOW_NETWORKS can allow it."
-            )
+            raise ForbiddenAddress(f"{target.host} leads to a forbidden address: {reason}. {_fix(address)}")
+
+
+def _fix(address: Address) -> str:
+    if address in FAKE_IP:
+        return (
+            "A VPN or proxy here answers DNS with fake addresses (fake-IP): exempt the host from it, or set "
+            f"DARKROOM_DOWNLOAD__ALLOW_NETWORKS={FAKE_IP}."
+        )
+    return "DARKROOM_DOWNLOAD__ALLOW_NETWORKS can allow it."
+
+
+def parse_link(link: str) -> Target:
+    """Parse the link of an image as `parse_target`; one that leaves out its scheme is https."""
+    return parse_target(f"https:{link}" if link.startswith("//") else link)
 
 
 def parse_target(url: str) -> Target:

@@ -43,8 +43,16 @@ BY_CODE = {
     "garbled_answer": "The gateway sent an unreadable answer. If this continues, its API may have changed.",
     "image_expired": "Retry it: Darkroom asks the gateway for a fresh link, which costs nothing.",
     "image_unavailable": "Retry it when the image host is back; that costs nothing.",
+    "link_refused": (
+        "The image host refuses the link, and fresh ones too. See whether it lets this machine's network in."
+    ),
     "forbidden_address": (
-        "The gateway named an address that downloads may not reach (SSRF protection). Ask its support."
+        "The gateway named an address that downloads may not reach (SSRF protection). The message says what "
+        "would allow it; the image is then downloaded automatically."
+    ),
+    "unknown_image_host": (
+        "If this host is the gateway's, add it to the gateway's setting __IMAGE_HOSTS. The image is then "
+        "downloaded automatically."
     ),
     "image_too_large": "Raise DARKROOM_DOWNLOAD__MAX_BYTES or __MAX_PIXELS, then retry it.",
     "image_truncated": "Retry it: the image is downloaded again, which costs nothing.",

@@ -61,7 +61,9 @@ class Apiframe(Gateway):
 
     name = "apiframe"
     idempotent = True
-    image_hosts = ("cdn.apiframe.ai", "cdn2.apiframe.ai")
+    # Its own domain, because it moves its images among the hosts there. Only links from an answer that is
+    # signed, or was asked for, are followed.
+    image_hosts = ("apiframe.ai",)
     models = tuple(BY_MODEL)
 
     def __init__(
@@ -202,16 +204,18 @@ class Apiframe(Gateway):
     def _completion(self, data: dict[str, Any], job_id: str) -> Completion:
         state = _state(data)
         result = data.get("result") if state is State.SUCCEEDED else None
+        images = _images(result)
         error = parsing.first(data, ("error.message", "error", "status")) if state is State.FAILED else None
         return Completion(
             state=state,
             gateway_job_id=job_id,
-            images=_images(result),
+            images=images,
             model=parsing.label(data.get("model")),
             seed=parsing.seed(parsing.dig(result, "seed")),
             credits=parsing.amount(data.get("creditCost")),
             error=parsing.prose(error, self._info.secrets),
             reply=data,
+            unread=_unread(data, state, images),
         )
 
 
@@ -266,6 +270,12 @@ def _state(data: Mapping[str, Any]) -> State:
     if status is None and event is None:
         raise parsing.Unreadable("it has neither status nor event")
     return parsing.state(status) or parsing.state(event) or State.RUNNING
+
+
+def _unread(data: Mapping[str, Any], state: State, images: Sequence[ImageRef]) -> str | None:
+    if state is not State.RUNNING:
+        return parsing.unread_image(data) if state is State.SUCCEEDED and not images else None
+    return parsing.unknown_status(data.get("status"), data.get("event"))
 
 
 def _images(result: object) -> tuple[ImageRef, ...]:

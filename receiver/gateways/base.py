@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import httpx
 from pydantic import Field
 
-from receiver.settings_types import Group, Origin, Secret
+from receiver.settings_types import Group, Hosts, Origin, Secret
 from storage.models import ImageRef, Job, JobRequest, Verdict
 
 NO_KEY = "none"
@@ -50,6 +50,8 @@ class Completion:
     credits: float | None = None
     error: str | None = None
     reply: Mapping[str, Any] | None = None
+    unread: str | None = None
+    """What of the report is not understood, such as an unknown status, which counts as running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ class Gateway(ABC):
     idempotent: ClassVar[bool] = False
     """Whether a submission sent twice with one idempotency key is accepted once."""
     image_hosts: ClassVar[tuple[str, ...]] = ()
-    """Allow-list of the hosts of its images; empty where they are not known, which allows any public host."""
+    """Allow-list of the hosts of its images, subdomains included; empty where they are not known, which
+    allows any public host. Settings may add to it."""
     models: ClassVar[tuple[str, ...]] = ()
     """Models whose parameters or prices are known here, to be offered; others may be requested too."""
 
@@ -149,6 +152,12 @@ class GatewaySettings(Group, ABC):
         ge=1,
         le=64,
         description="Most requests of one process to this gateway at once, and most submissions of all.",
+    )
+
+    image_hosts: Hosts = Field(
+        default_factory=list,
+        description="Hosts of its images, with their subdomains, beside those that Darkroom knows; where it "
+        "knows none, unset means any public host.",
     )
 
     @abstractmethod

@@ -80,6 +80,9 @@ STATES: Mapping[str, State] = {
 }
 """Words for a job's state. Numbers are missing on purpose: 1 is success at one gateway, 3 at another."""
 
+_IMAGE_LINK = re.compile(r"https?://[^\s\"]+\.(?:png|jpe?g|webp|avif|gif|svg)(?:[?#]\S*)?", re.IGNORECASE)
+_ASKED = frozenset({"input", "inputs", "param", "params", "request", "config", "options", "metadata"})
+"""Fields that repeat what was asked for."""
 _UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -146,6 +149,25 @@ def state(word: object) -> State | None:
     if not isinstance(word, str) or len(word) > 64:
         return None
     return STATES.get(re.sub(r"[\s-]+", "_", word.strip()).upper())
+
+
+def unknown_status(*words: object) -> str | None:
+    """Return that a status is not understood, for `Completion.unread`; None if one of its words is known."""
+    given = [word for word in words if word is not None]
+    if not given or any(map(state, given)):
+        return None
+    return f"its status {prose(str(given[0])[:MAX_PROSE_CHARS], limit=40)!r} is not known here"
+
+
+def unread_image(value: object) -> str | None:
+    """Return that a link which may be an image stands where none is read, for `Completion.unread`.
+
+    Only to say so: nothing counts as an image because it looks like one.
+    """
+    path = _path_to_link(value)
+    return (
+        path and f"what may be its image stands in a place that is not known here: {prose(path, limit=100)}"
+    )
 
 
 def seed(value: object) -> str | None:
@@ -241,6 +263,18 @@ def _object_in(text: str, *, strict: bool) -> Any:
         if strict:
             raise
         return None
+
+
+def _path_to_link(value: object, path: str = "") -> str | None:
+    if isinstance(value, str):
+        return path if _IMAGE_LINK.match(value) else None
+    if isinstance(value, list):
+        inner = ((f"[{number}]", each) for number, each in enumerate(value[:MAX_IMAGES]))
+    elif isinstance(value, dict):
+        inner = ((f".{key}" if path else key, each) for key, each in value.items() if key not in _ASKED)
+    else:
+        return None
+    return next((found for step, each in inner if (found := _path_to_link(each, path + step))), None)
 
 
 def _no_constant(constant: str) -> NoReturn:

@@ -73,12 +73,13 @@ def refusal(
         wait = parsing.retry_after(response.headers)
         message = f"{title} asks to wait {wait:g} s {said}."
         return errors.RateLimited(message, retry_after_s=wait, request_id=known)
-    if polling and status in (404, 410):
+    unknown = polling and status in (404, 410)
+    if unknown and not _is_page(response):
         return errors.UnknownGatewayJob(f"{title} does not know this job {said}.", request_id=known)
     if 300 <= status < 400:
         message = f"{title} redirects elsewhere {said}. Check {info.settings}__BASE_URL."
         return errors.GatewayUnavailable(message, request_id=known)
-    if status in NOT_NOW or (status >= 500 and (polling or code is None)):
+    if status in NOT_NOW or (status >= 500 and (polling or code is None)) or unknown:
         return errors.GatewayUnavailable(f"{title} is not available now {said}.", request_id=known)
     if 200 <= status < 300:
         return garbled(info, response, "it is not a success that this gateway documents")
@@ -100,6 +101,11 @@ def parsed(info: GatewayInfo, response: httpx.Response, *, polling: bool = False
         raise garbled(info, response, error) from error
 
 
+def _is_page(response: httpx.Response) -> bool:
+    """Return whether a web page came, which says nothing of a job: something stands before the gateway."""
+    return response.content.lstrip()[:1] == b"<"
+
+
 def _words(info: GatewayInfo, data: Mapping[str, Any], response: httpx.Response) -> str | None:
     text = parsing.first(data, WORDS)
     details = data.get("details")
@@ -108,7 +114,7 @@ def _words(info: GatewayInfo, data: Mapping[str, Any], response: httpx.Response)
     if text is None and not data:
         # A page of HTML helps no reader; a line of plain text may.
         body = response.content[: parsing.MAX_PROSE_CHARS * 4].decode("utf-8", "replace")
-        text = None if body.lstrip()[:1] in ("<", "{", "[") else body
+        text = None if _is_page(response) or body.lstrip()[:1] in ("{", "[") else body
     words = parsing.prose(text, info.secrets)
     return words.rstrip(". ") or None if words else None
 

@@ -24,6 +24,10 @@ class Gateways(Group):
         """Return an adapter for each gateway that has an API key."""
         return {name: ours.adapter() for name, ours in self.configured().items()}
 
+    def image_hosts(self) -> dict[str, tuple[str, ...]]:
+        """Return the allow-list of each gateway's image hosts; empty where any public host is allowed."""
+        return {name: (*ours.adapter().image_hosts, *ours.image_hosts) for name, ours in self.every().items()}
+
     def verifiers(self) -> dict[str, Gateway]:
         """Return an adapter for each gateway whose callbacks can be verified here. They send nothing.
 

@@ -5,7 +5,7 @@ that resemble it, each a row of the table: how the shape is recognised, and wher
 counts as an image because it looks like a URL.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,27 +142,40 @@ def task_id(data: Task) -> str | None:
 
 
 def read(data: dict[str, Any], secrets: tuple[str, ...]) -> Completion:
-    """Parse a task. Raises Unreadable if it is in no shape of the table.
+    """Parse a task. Raises Unreadable if it is in no shape of the table, or contradicts itself.
 
-    An envelope with an error code is a failed task, whatever else it has.
+    An envelope with an error code is a failed task, unless the task's own status says otherwise.
     """
     task = unwrap(data)
     failed = code(data) is not None
     shape = next((row for row in SHAPES if row.recognise(task)), None)
     if shape is None and not failed:
         raise parsing.Unreadable("it is in none of the shapes that are known")
-    state = State.FAILED if failed or shape is None else _state(shape, task)
-    done = shape is not None and state is State.SUCCEEDED
+    state = State.FAILED if shape is None else _state(shape, task)
+    if failed and shape is not None and state is not State.FAILED:
+        if parsing.state(task.get(shape.status)) is not None:
+            raise parsing.Unreadable("its code says that it failed, and its status does not")
+        state = State.FAILED
+    images = _images(task, shape.images) if shape and state is State.SUCCEEDED else ()
     return Completion(
         state=state,
         gateway_job_id=task_id(data),
-        images=_images(task, shape.images) if shape and done else (),
+        images=images,
         model=parsing.label(task.get("model")),
-        seed=parsing.seed(parsing.first(task, shape.seeds)) if shape and done else None,
+        seed=parsing.seed(parsing.first(task, shape.seeds)) if shape and state is State.SUCCEEDED else None,
         credits=parsing.amount(parsing.first(task, ("creditsConsumed", "consumed_credit"))),
         error=_error(data, task, secrets) if state is State.FAILED else None,
         reply=data,
+        unread=_unread(shape, task, state, images),
     )
+
+
+def _unread(shape: TaskShape | None, task: Task, state: State, images: Sequence[ImageRef]) -> str | None:
+    if state is not State.RUNNING:
+        return parsing.unread_image(task) if state is State.SUCCEEDED and not images else None
+    word = task.get(shape.status) if shape else None
+    # Where numbers mean something, those that are not listed are steps on the way.
+    return None if shape and shape.numbers and _is_number(word) else parsing.unknown_status(word)
 
 
 def _state(shape: TaskShape, task: Task) -> State:

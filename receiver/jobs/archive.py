@@ -1,6 +1,6 @@
 """Download a ready job's images into the archive, write its record, and finish the job."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ import structlog
 
 from receiver import errors
 from receiver.download.downloader import Downloader
-from receiver.download.ssrf import Target, parse_target
+from receiver.download.ssrf import Target, parse_link
 from receiver.errors import ImageError
 from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.reconcile import Reconciler
@@ -20,12 +20,9 @@ from storage.models import Attempt, Job, JobError, JobResult, Output, Status
 
 log = structlog.get_logger("darkroom.archive")
 
-MAY_PASS = (errors.ImageUnavailable, errors.ImageTruncated)
-"""Errors that may pass by themselves: tried again as long as the gateway keeps the image."""
-MAY_BE_FIXED = errors.ImageRefused
-"""An operator may change the bucket's rules: tried again as long, without asking for fresh links."""
-FINAL = (errors.ForbiddenAddress, errors.ImageTooLarge)
-"""Errors that no other try can change."""
+FINAL = (errors.ImageTooLarge,)
+"""Errors that no other try can change. Of all others an operator, the image host or the gateway may mend the
+cause, so they are tried again as long as the gateway keeps the image."""
 STORE_ERRORS = (Unavailable, Misconfigured, Refused, Corrupt, Conflict)
 
 
@@ -45,6 +42,8 @@ class Archiver:
     archive: Archive
     downloader: Downloader
     reconciler: Reconciler
+    image_hosts: Mapping[str, Sequence[str]]
+    """By gateway: the allow-list of the hosts of its images; empty allows any public host."""
 
     def run(self, job: Job) -> Outcome:
         """Download and store the images that are missing; then write the record, or wait for another try."""
@@ -98,14 +97,19 @@ class Archiver:
         )
 
     def _contradicted(self, job: Job, error: Corrupt | Conflict) -> Outcome:
-        """Fail a job whose images the archive contradicts; bytes may be damaged on the way, so try again."""
+        """Fail a job whose record or ledger contradicts; bytes may be damaged on the way, so try again."""
         timing, following = self.context.timing, job.attempts + 1
-        code = "archive_conflict" if isinstance(error, Conflict) else "archive_corrupt"
-        attempts = [self._attempt("archive", code, error)]
+        kind = errors.ArchiveConflict if isinstance(error, Conflict) else errors.ArchiveCorrupt
+        attempts = [self._attempt("archive", kind.code, error)]
         if isinstance(error, Corrupt) and following < len(timing.downloads):
             return Postpone(int(timing.download_wait(following) * 1000), attempts=attempts)
         log.error("archive contradicts", why=str(error))
-        return Move(Status.FAILED, error=JobError(code, str(error), "archive"), attempts=attempts)
+        return Move(Status.FAILED, error=JobError(kind.code, str(error), kind.at_fault), attempts=attempts)
+
+    def _is_over(self, job: Job) -> bool:
+        """Return whether the gateway's retention is over, after which no link can be had."""
+        since = job.moved_at(Status.READY) or job.created_at
+        return self.context.clock() - since > self.context.timing.retention * 1000
 
     def _fetch_missing(self, job: Job) -> dict[int, ImageError]:
         have = {output.index for output in self.context.ledger.outputs(job.id)}
@@ -126,7 +130,7 @@ class Archiver:
         for index in failures:
             image, source_url = job.result.images[index], None
             with suppress(errors.ForbiddenAddress):
-                source_url = self._text(parse_target(image.url).source_url)
+                source_url = self._text(parse_link(image.url).source_url)
             seed, now = image.seed or _only_seed(job.result), self.context.clock()
             with self._storing():
                 output = self.archive.find_image(job, index, seed=seed, source_url=source_url, now=now)
@@ -163,11 +167,10 @@ class Archiver:
 
     def _fetch(self, job: Job, index: int) -> Output:
         image = job.result.images[index]
-        gateway = self.context.gateways.get(job.gateway)
-        target = parse_target(image.url)
+        target = parse_link(image.url)
         with ExitStack() as opened:
             with self._host(target), self._counted(job):
-                hosts = gateway.image_hosts if gateway else ()
+                hosts = self.image_hosts.get(job.gateway, ())
                 fetched = opened.enter_context(self.downloader.fetch(target, hosts=hosts))
             self._count("darkroom_download_bytes_total", job, fetched.bytes)
             new = NewImage(
@@ -181,11 +184,8 @@ class Archiver:
                 source_url=self._text(fetched.source_url),
                 downloaded_at=self.context.clock(),
             )
-            try:
-                with self._storing():
-                    output = self.archive.store_image(job, new, now=self.context.clock())
-            except Refused as error:
-                raise errors.ImageRefused(str(error)) from error
+            with _told_apart(), self._storing():
+                output = self.archive.store_image(job, new, now=self.context.clock())
         if output.sha256 != new.sha256:
             log.warning("kept the image of an earlier try: its host gave other bytes", index=index)
         self._count("darkroom_images_archived_total", job)
@@ -235,22 +235,19 @@ class Archiver:
         """Return the seconds until another try is worth it; None if none is."""
         if all(isinstance(failure, FINAL) for failure in failures.values()):
             return None
-        timing, tries = self.context.timing, job.attempts + 1
-        since = job.moved_at(Status.READY) or job.created_at
-        if self.context.clock() - since > timing.retention * 1000:
+        if self._is_over(job):
             return None
-        # An expired link, though fresh, or bytes that are no image each time will not get better.
-        may_pass = any(isinstance(failure, (*MAY_PASS, MAY_BE_FIXED)) for failure in failures.values())
-        if tries >= len(timing.downloads) and not may_pass:
+        timing, tries = self.context.timing, job.attempts + 1
+        if tries >= len(timing.downloads) and all(map(_gone, failures.values())):
             return None
         return timing.download_wait(tries)
 
     def _wants_fresh_links(self, job: Job, failures: Mapping[int, ImageError]) -> bool:
         """Return whether to ask for fresh links: at once if one expired, after some tries if any fails."""
         patient = job.attempts + 1 < len(self.context.timing.downloads)
-        kinds = (errors.ImageExpired,) if patient else (errors.ImageExpired, *MAY_PASS)
-        tried = [failure for failure in failures.values() if not isinstance(failure, _CircuitOpen)]
-        return any(isinstance(failure, kinds) for failure in tried)
+        others = (_CircuitOpen, errors.ImageNotStored, *FINAL)
+        failed = [failure for failure in failures.values() if not isinstance(failure, others)]
+        return any(isinstance(failure, errors.ImageExpired) or not patient for failure in failed)
 
     def _close(self, job: Job, failures: Mapping[int, ImageError]) -> Move:
         ledger, attempts = self.context.ledger, self._attempts(failures)
@@ -287,7 +284,7 @@ class Archiver:
     def _reason(self, failures: Mapping[int, ImageError]) -> JobError:
         _, error = min(failures.items())
         names = ", ".join(str(index) for index in sorted(failures))
-        what = "stored" if isinstance(error, errors.ImageRefused) else "downloaded"
+        what = "stored" if isinstance(error, errors.ImageNotStored) else "downloaded"
         message = f"Image {names} could not be {what}: {self._text(str(error))}"
         return JobError(error.code, message, error.at_fault)
 
@@ -296,6 +293,30 @@ class Archiver:
 
     def _count(self, name: str, job: Job, amount: float = 1) -> None:
         self.context.metrics.count(name, amount, gateway=job.gateway)
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    """Raise what is wrong with one image in the bucket as an error of that image."""
+    try:
+        yield
+    except Refused as error:
+        raise errors.ImageRefused(str(error)) from error
+    except Conflict as error:
+        log.error("archive contradicts", why=str(error))
+        raise errors.ArchiveConflict(str(error)) from error
+    except Corrupt as error:
+        log.error("archive contradicts", why=str(error))
+        raise errors.ArchiveCorrupt(str(error)) from error
+
+
+def _gone(failure: ImageError) -> bool:
+    """Return whether there is no such image, or it is over a limit.
+
+    After several tries with fresh links, the gateway keeps that image no more.
+    """
+    dead = isinstance(failure, errors.ImageExpired) and not isinstance(failure, errors.LinkRefused)
+    return dead or isinstance(failure, FINAL)
 
 
 def _only_seed(result: JobResult) -> str | None:

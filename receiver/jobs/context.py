@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from receiver.errors import ImageRefused
 from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
 from receiver.jobs.circuit_breaker import CircuitBreaker
@@ -13,9 +12,6 @@ from receiver.schedule import Timing
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.ledger import Ledger
 from storage.models import Clock, Job
-
-REFUSED = (ImageRefused.code, "record_refused")
-"""Error codes of ready jobs whose image or record the bucket refuses; it works for all others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from receiver.cache import TtlCache
+from receiver.errors import MENDABLE
 from receiver.schedule import REMEMBERED_S, age_s
 from receiver.telemetry.metrics import Read, Values
 from storage.ledger.backlog import Backlog
@@ -41,6 +42,13 @@ def from_ledger(ledger: Ledger, backlog: Backlog, clock: Clock) -> Read:
 def from_results(oldest_ready_at: Callable[[], int | None], clock: Clock) -> Read:
     """Read the age of the oldest result that is not archived; `oldest_ready_at` says when it was ready."""
     return lambda: {"darkroom_oldest_unarchived_result_age_seconds": age_s(oldest_ready_at(), clock)}
+
+
+def from_held(backlog: Backlog) -> Read:
+    """Read how many jobs wait until somebody mends what is wrong with their result."""
+    return lambda: {
+        "darkroom_jobs_held": {(one.gateway, one.code): one.jobs for one in backlog.held(MENDABLE)}
+    }
 
 
 def from_pauses(reasons: Callable[[], Mapping[str, str]]) -> Read:

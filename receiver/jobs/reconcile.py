@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,6 +20,8 @@ from storage.models import Attempt, Delivery, FoundBy, Job, JobError, JobResult,
 log = structlog.get_logger("darkroom.reconcile")
 
 Confirm = Literal["auto", "always", "never"]
+MAX_SHOWN = 4000
+"""How many characters of an answer are shown with an error."""
 STILL_RUNNING = "Asked the gateway; it is still running."
 HINT = "hint"
 """The effect of an unconfirmed callback: the gateway itself is asked."""
@@ -163,8 +166,9 @@ class Reconciler:
             breaker.gateway_failed(gateway.name, "ask", error)
             return self._unanswered(job, news, error)
         breaker.gateway_answered(gateway.name, "ask")
-        if completion.state is State.RUNNING:
-            return self._unanswered(job, news, None)
+        doubt = self._doubt(job, completion)
+        if completion.state is State.RUNNING or doubt is not None:
+            return self._unanswered(job, news, doubt)
         by = FoundBy.POLL if job.callback_expected else FoundBy.POLL_ONLY
         if news.unconfirmed:
             by = FoundBy.CALLBACK
@@ -174,20 +178,50 @@ class Reconciler:
     def _attempt(self, code: str, message: str) -> Attempt:
         return Attempt.once("ask", code, message, self.context.clock())
 
+    def _doubt(self, job: Job, completion: Completion) -> errors.GatewayError | None:
+        """Return why nothing is decided by a report yet: a part is not understood, or it names no image."""
+        if completion.unread is not None:
+            message = f"{job.gateway} answered, but {completion.unread}. A newer Darkroom may know it."
+            return errors.GarbledAnswer(message, details=self._shown(completion))
+        if completion.state is not State.SUCCEEDED or completion.images:
+            return None
+        error = self._no_images(job, completion)
+        return error if self._said_for_s(job, error) < self.context.timing.no_images else None
+
+    def _no_images(self, job: Job, completion: Completion) -> errors.NoImages:
+        message = f"{job.gateway} says that it succeeded, but its answer names no image."
+        return errors.NoImages(message, details=self._shown(completion))
+
+    def _shown(self, completion: Completion) -> Mapping[str, Any]:
+        """Return an answer, redacted, to be shown with an error; only the beginning of a long one."""
+        answer = self.context.redactor.value(completion.reply)
+        text = json.dumps(answer, ensure_ascii=False)
+        return {"answer": answer if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"}
+
+    def _said_for_s(self, job: Job, error: errors.GatewayError) -> float:
+        """Return for how long a gateway has been saying the same, without anything else in between."""
+        last = job.attempt_log[-1] if job.attempt_log else None
+        if last is None or (last.step, last.code) != ("ask", error.code):
+            return 0
+        return (self.context.clock() - last.first_at) / 1000
+
     def _unanswered(self, job: Job, news: _News, error: errors.GatewayError | None) -> Outcome:
         timing, effects = self.context.timing, news.effects
         age_s = (self.context.clock() - (job.moved_at(Status.RUNNING) or job.created_at)) / 1000
-        why = JobError(error.code, self._text(str(error)), error.at_fault) if error else None
+        why = JobError(error.code, self._text(str(error)), error.at_fault, error.details) if error else None
         attempts = [self._attempt(why.code, why.message) if why else self._attempt("running", STILL_RUNNING)]
         if age_s > timing.no_answer:
             message = f"{job.gateway} gave no result in {timing.no_answer / 3600:g} hours."
-            failure = JobError("no_answer", message, "gateway")
+            if why is not None:
+                message += f" At last: {why.message}"
+            failure = JobError("no_answer", message, "gateway", why.details if why else None)
             return Move(_ended(job), applied=effects, error=failure, attempts=attempts)
         # One such answer may be a replica that lags behind; two in a row, later on, are believed.
         again = job.error is not None and job.error.code == errors.UnknownGatewayJob.code
         if isinstance(error, errors.UnknownGatewayJob) and again and age_s > timing.forgotten:
             return Move(_ended(job), applied=effects, error=why, attempts=attempts)
-        wait_s = timing.backoff(job.attempts) if news.unconfirmed else self._next_wait_s(job)
+        soon = news.unconfirmed or isinstance(error, errors.NoImages)
+        wait_s = timing.backoff(job.attempts) if soon else self._next_wait_s(job)
         if isinstance(error, errors.RateLimited):
             wait_s = max(wait_s, timing.later(error.retry_after_s))
         return Postpone(int(wait_s * 1000), applied=effects, error=why, attempts=attempts)
@@ -236,8 +270,8 @@ class Reconciler:
 
     def _failure(self, job: Job, completion: Completion) -> JobError:
         if completion.state is State.SUCCEEDED:
-            message = f"{job.gateway} says it succeeded, but no images were produced."
-            return JobError("no_images", message, "gateway")
+            error = self._no_images(job, completion)
+            return JobError(error.code, str(error), error.at_fault, error.details)
         why = self._text(completion.error or "no reason was given")
         return JobError("generation_failed", f"{job.gateway} says: {why}", "gateway")
 

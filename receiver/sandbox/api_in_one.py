@@ -57,7 +57,8 @@ async def show(request: Request, sandbox: Sandbox, account: Account) -> Response
     job.renew()
     events: dict[str, Event] = {"COMPLETED": "completed", "FAILED": "failed"}
     event = events.get(job.status, "progress")
-    return JSONResponse(callback_bodies.envelope(job, event, job.links(), sandbox.config))
+    body = callback_bodies.envelope(job, event, job.named(), sandbox.config)
+    return JSONResponse(callback_bodies.bent(job, body))
 
 
 def _bearer(request: Request) -> str | None:

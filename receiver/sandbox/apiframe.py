@@ -82,7 +82,7 @@ async def show(request: Request, sandbox: Sandbox, account: Account) -> Response
     if (wrong := submissions.poll_error(sandbox.jobs, job, refuse)) is not None:
         return wrong
     job.renew()
-    return JSONResponse({**_shown(sandbox, job), "input": job.input})
+    return JSONResponse(callback_bodies.bent(job, {**_shown(sandbox, job), "input": job.input}))
 
 
 async def page(request: Request, sandbox: Sandbox, account: Account) -> Response:
@@ -108,7 +108,7 @@ async def page(request: Request, sandbox: Sandbox, account: Account) -> Response
     more = len(found) > len(shown)
     return JSONResponse(
         {
-            "jobs": [_shown(sandbox, job) for job in shown],
+            "jobs": [callback_bodies.bent(job, _shown(sandbox, job)) for job in shown],
             "nextCursor": shown[-1].id if more else None,
             "hasMore": more,
         }
@@ -162,7 +162,7 @@ def _shown(sandbox: Sandbox, job: SandboxJob) -> dict[str, Any]:
         "status": job.status,
         "model": job.model,
         "progress": job.progress,
-        "result": callback_bodies.result(job.links(), sandbox.config) if done else None,
+        "result": callback_bodies.result(job.named(), sandbox.config) if done else None,
         "error": job.error,
         "creditCost": job.cost,
         "webhookStatus": job.webhook_status,

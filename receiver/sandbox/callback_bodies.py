@@ -139,5 +139,17 @@ API_IN_ONE: Mapping[Dialect, Render] = {
 def render(job: SandboxJob, event: Event, links: list[str], config: SandboxConfig) -> Body:
     """Build the body of a job's callback, by its gateway and dialect."""
     if job.account.gateway == "apiframe":
-        return apiframe(job, event, links, config)
-    return API_IN_ONE[job.dialect](job, event, links, config)
+        return bent(job, apiframe(job, event, links, config))
+    return bent(job, API_IN_ONE[job.dialect](job, event, links, config))
+
+
+def bent(job: SandboxJob, body: Body) -> Body:
+    """Return the body of a callback or a poll, bent as the faults of its job say."""
+    data = body.get("data")
+    task = data if isinstance(data, dict) else body
+    if "odd_place" in job.faults and job.status == "COMPLETED":
+        task["media"] = {"files": [{"href": link} for link in job.links()]}
+    for key in ("event", "status", "state", "task_status"):
+        if "odd_status" in job.faults and key in task:
+            task[key] = job.faults.message
+    return body

@@ -27,7 +27,7 @@ def sign(body: bytes, api_key: str, form: SignatureKey) -> str:
 
 def body_of(job: SandboxJob, event: Event, config: SandboxConfig) -> bytes:
     """Return the bytes of a callback, broken as the job's faults say."""
-    links = [job.faults.url for _ in job.specs] if "evil_url" in job.faults else job.links()
+    links = [job.faults.url for _ in job.specs] if "evil_url" in job.faults else job.named()
     content = callback_bodies.render(job, event, links, config)
     if "big_callback" in job.faults:
         content["padding"] = "x" * (job.faults.bytes or BIG)

@@ -93,6 +93,12 @@ class SandboxJob:
             f"{self.base_url}/images/{self.id}/{spec.index}.{spec.extension}{query}" for spec in self.specs
         ]
 
+    def named(self) -> list[str]:
+        """Return the links that callbacks and polls name where the images belong."""
+        if "no_images" in self.faults or "odd_place" in self.faults:
+            return []
+        return [self.faults.url for _ in self.specs] if "odd_link" in self.faults else self.links()
+
     def renew(self) -> None:
         """Issue fresh links if the current ones are dead and were tried."""
         if self.link_tried and self.dead(self.link):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from receiver.sandbox.broken_responses import Cut
 from receiver.sandbox.config import Account, Dialect, GatewayName
@@ -156,4 +156,6 @@ def poll_error(jobs: Jobs, job: SandboxJob, refuse: Refuse) -> Response | None:
     if "poll_error" in faults and jobs.spend("poll_error", job.id, faults.times or 1):
         headers = {"retry-after": str(faults.retry_after_s)} if faults.status == 429 else None
         return refuse(faults.status or 500, "Something went wrong", headers=headers)
+    if "odd_poll" in faults and (faults.times is None or jobs.spend("odd_poll", job.id, faults.times)):
+        return HTMLResponse("<!doctype html><title>Welcome</title>")
     return None

@@ -54,6 +54,7 @@ SUBMISSION = _label("outcome", "accepted", *_codes(errors.GatewayError))
 POLL = _label("outcome", *State, *_codes(errors.GatewayError))
 DOWNLOAD = _label("outcome", "done", "unready", *_codes(errors.ImageError))
 NOTIFIED = _label("outcome", "delivered", "internal", *_codes(errors.NotificationError))
+HELD = _label("code", *errors.MENDABLE)
 PAUSE = _label("code", *_codes(errors.GatewayError))
 
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -142,7 +143,10 @@ _LEDGER = (
     _read("darkroom_status_balanced", "1 if every accepted job is accounted for. Must be 1."),
     _read("darkroom_oldest_unfinished_job_age_seconds", "Age of the oldest unfinished job.", GATEWAY),
     _read("darkroom_oldest_unarchived_result_age_seconds",
-          "Age of the oldest result that is not archived, but for those that the bucket refuses."),
+          "Age of the oldest result that is not archived, but for those in darkroom_jobs_held."),
+    _read("darkroom_jobs_held",
+          "Unfinished jobs whose result or image somebody has to mend; they are tried again meanwhile.",
+          GATEWAY, HELD),
     _read("darkroom_jobs_due", "Jobs whose next step is due, those being worked on included."),
     _read("darkroom_deliveries_waiting", "Callbacks on disk, not applied to their job yet."),
     _counter("darkroom_ledger_errors_total", "Failed operations on the ledger, by the part that made them.",

@@ -25,6 +25,15 @@ class Waiting:
     """Callbacks that were recorded and not applied to their job yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Unfinished jobs of one gateway whose last try failed with the same error code."""
+
+    gateway: str
+    code: str
+    jobs: int
+
+
 class Backlog:
     """Read how much is waiting. Thread-safe; raises Unavailable if the database does not answer."""
 
@@ -45,6 +54,17 @@ class Backlog:
         with self._database.read() as connection:
             due = sum(connection.scalar(half) or 0 for half in halves)
             return Waiting(due, connection.scalar(unapplied) or 0)
+
+    def held(self, codes: Collection[str]) -> list[Held]:
+        """Count the unfinished jobs whose last try failed with one of these codes, by gateway and code."""
+        columns = jobs.c.gateway, jobs.c.error_code
+        counted = [
+            select(*columns, func.count()).where(half, jobs.c.error_code.in_(codes)).group_by(*columns)
+            for half in UNFINISHED
+        ]
+        with self._database.read() as connection:
+            found = [Held(*row) for half in counted for row in connection.execute(half)]
+        return sorted(found, key=lambda one: (one.gateway, one.code))
 
     def many_due(self, gateway: str, many: int) -> bool:
         """Return whether at least so many running jobs of a gateway are due to be polled, leased or not."""
@@ -68,14 +88,6 @@ class Backlog:
         with self._database.read() as connection:
             oldest: int | None = connection.scalar(waiting)
         return oldest
-
-    def ready_with(self, codes: Collection[str]) -> int:
-        """Count the ready jobs whose error has one of these codes."""
-        waiting = select(func.count()).where(
-            BEGUN, jobs.c.status == Status.READY, jobs.c.error_code.in_(codes)
-        )
-        with self._database.read() as connection:
-            return connection.scalar(waiting) or 0
 
     def result_callback_at(self, job_id: str) -> int | None:
         """Return when the first callback with a job's result came (milliseconds); None if none did."""

@@ -5,14 +5,13 @@ import io
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from PIL import Image
 
 from receiver.resources import Factories
 from storage.archive.keys import Keys
 from storage.ledger.ledger import Ledger
 from storage.models import Output
-from tests.support.live import IMAGEN, Live, Start
+from tests.support.live import FAST, IMAGEN, Live, Start
 
 PARAMS: dict[str, Any] = {"output_format": "png"}
 PNG: dict[str, Any] = IMAGEN | {"params": PARAMS}
@@ -47,13 +46,25 @@ def kept(live: Live, job: dict[str, Any], data: bytes) -> None:
     assert {name: listed[name] for name in names} == {name: output[name] for name in names}
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [(None, "archive_conflict"), ({"fault": "expired_link", "forever": True}, "image_expired")],
-)
-def test_a_retry_adopts_an_orphaned_image(start: Start, fault: dict[str, Any] | None, code: str) -> None:
+def test_a_job_goes_on_once_a_foreign_object_is_removed(start: Start) -> None:
     live = start(work=False)
-    sandbox = {"sandbox": fault} if fault else {}
+    job_id = str(live.submit(PNG | {"params": PARAMS})["id"])
+    key = plant(live, job_id, picture())
+    worker = start(s3={"bucket": live.settings.s3.bucket})
+    for _ in range(200):
+        shown = worker.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.1}).json()
+        if shown["attempts"] > len(FAST.downloads):
+            break
+    assert (shown["status"], shown["error"]["code"]) == ("ready", "archive_conflict")
+    assert live.bucket.store.read(key, max_bytes=10_000) != b"", "nothing is written over"
+    live.bucket.store.delete(key)
+    job = worker.finish(job_id)
+    kept(worker, job, live.sandbox.image_bytes(job["gateway_job_id"]))
+
+
+def test_a_retry_adopts_an_orphaned_image(start: Start) -> None:
+    live, code = start(work=False), "image_expired"
+    sandbox = {"sandbox": {"fault": "expired_link", "forever": True}}
     job_id = str(live.submit(PNG | {"params": PARAMS | sandbox})["id"])
     data = picture()
     key = plant(live, job_id, data)  # without a digest, so that nothing is proven

@@ -54,6 +54,7 @@ HEALTHY: Mapping[str, str] = {
     f'darkroom_downloads_total{{{ON},gateway="g",outcome="image_unavailable"}}': grows(0.4),
     f'darkroom_downloads_total{{{ON},gateway="g",outcome="forbidden_address"}}': flat(0),
     f'darkroom_downloads_total{{{ON},gateway="g",outcome="unready"}}': flat(0),
+    f'darkroom_jobs_held{{{ON},gateway="g",code="unknown_image_host"}}': flat(0),
     f'darkroom_store_errors_total{{{ON},kind="unavailable"}}': flat(4),
     f'darkroom_store_errors_total{{{ON},kind="misconfigured"}}': flat(0),
     f'darkroom_store_errors_total{{{ON},kind="refused"}}': flat(0),
@@ -134,6 +135,8 @@ CASES: Mapping[str, Case] = {
     "inwards": case(
         "DarkroomImageAddressForbidden", darkroom_downloads_total__forbidden_address="0+0x100 1+0x19"
     ),
+    "held": case("DarkroomResultsHeld", darkroom_jobs_held__unknown_image_host=flat(1)),
+    "held for a moment": case(darkroom_jobs_held__unknown_image_host="0+0x112 1+0x7"),
     "bucket away": case("DarkroomBucketAway", darkroom_store_errors_total__unavailable=grows(1)),
     "bucket refuses": case(
         "DarkroomBucketMisconfigured", darkroom_store_errors_total__misconfigured=grows(1)

@@ -22,6 +22,7 @@ from receiver.errors import (
     ImageTooLarge,
     ImageTruncated,
     ImageUnavailable,
+    LinkRefused,
     NotAnImage,
     Unready,
 )
@@ -100,7 +101,8 @@ def test_error_of_the_caller_is_passed_on(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("error", "statuses"),
     [
-        (ImageExpired, [400, 401, 403, 404, 410, 451]),
+        (ImageExpired, [404, 410]),
+        (LinkRefused, [400, 401, 403, 451]),
         (ImageUnavailable, [408, 425, 429, 500, 503, 204, 206, 302, 304]),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from receiver.download.downloader import Downloader, DownloadPolicy
 from receiver.download.ssrf import parse_target
 from receiver.download.transport import Resolver
-from receiver.errors import ForbiddenAddress, ImageUnavailable
+from receiver.errors import DarkroomError, ForbiddenAddress, ImageUnavailable, UnknownImageHost
 from tests.download.test_download import POLICY, STALLED, failure, fetched
 from tests.support.raw_server import PNG, TLS, Serve, redirect, reply
 
@@ -43,7 +43,7 @@ def test_every_kind_of_redirect_is_checked(serve: Serve, status: str) -> None:
         "https://inward.example/a.png",
         "https://user:secret@images.example/a.png",
         "https://2130706433/a.png",
-        "http://outward.example/a.png",
+        "http://outward.example:8080/a.png",
         "https://outward.example:8443/a.png",
         "file:///etc/passwd",
     ],
@@ -55,19 +55,20 @@ def test_redirect_inward_is_refused(serve: Serve, location: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "message"),
+    ("url", "kind", "message"),
     [
-        ("http://images.example/a.png", "not https"),
-        ("https://images.example:8443/a.png", "not on port 443"),
-        ("https://user:secret@images.example/a.png", "credentials"),
-        ("https://other.example/a.png", "not a host that"),
-        ("https://evilimages.example/a.png", "not a host that"),
-        ("https://images.example.evil.example/a.png", "not a host that"),
-        ("https://example/a.png", "not a host that"),
-        ("https://0x7f.1/a.png", "oddly spelled"),
+        ("http://images.example:8080/a.png", ForbiddenAddress, "not on port 443"),
+        ("https://images.example:8443/a.png", ForbiddenAddress, "not on port 443"),
+        ("https://user:secret@images.example/a.png", ForbiddenAddress, "credentials"),
+        ("http://other.example/a.png", UnknownImageHost, "__IMAGE_HOSTS"),
+        ("https://other.example/a.png", UnknownImageHost, "__IMAGE_HOSTS"),
+        ("https://evilimages.example/a.png", UnknownImageHost, "not a host that"),
+        ("https://images.example.evil.example/a.png", UnknownImageHost, "not a host that"),
+        ("https://example/a.png", UnknownImageHost, "not a host that"),
+        ("https://0x7f.1/a.png", ForbiddenAddress, "oddly spelled"),
     ],
 )
-def test_bad_url_is_refused_without_a_lookup(url: str, message: str) -> None:
+def test_bad_url_is_refused_without_a_lookup(url: str, kind: type[DarkroomError], message: str) -> None:
     looked_up: list[str] = []
 
     def look_up(host: str) -> Sequence[str]:
@@ -75,7 +76,7 @@ def test_bad_url_is_refused_without_a_lookup(url: str, message: str) -> None:
         return ["1.1.1.1"]
 
     downloader = Downloader(DownloadPolicy(), resolve=look_up)
-    failure(downloader, url, ForbiddenAddress, message, ["images.example"])
+    failure(downloader, url, kind, message, ["images.example"])
     assert looked_up == []
 
 
@@ -173,11 +174,21 @@ def test_certificate_of_another_name_or_signer(serve: Serve) -> None:
     assert server.heads == []
 
 
-def test_redirect_from_https_to_http_is_refused(serve: Serve) -> None:
-    plain = serve({"/a.png": reply(PNG)})
-    server = serve({"/a.png": redirect(f"{plain.url}/a.png")}, tls=True)
-    failure(over_tls(), f"https://images.example:{server.port}/a.png", ForbiddenAddress)
-    assert plain.connections == 0
+def test_redirect_from_https_to_http_stays_on_https(serve: Serve) -> None:
+    plain = serve({"/b.png": reply(PNG)})
+    server = serve({"/a.png": redirect(f"{plain.url}/b.png"), "/b.png": reply(PNG)}, tls=True)
+    failure(over_tls(), f"https://images.example:{server.port}/a.png", ImageUnavailable)
+    assert plain.heads == []
+    server.scripts["/a.png"] = redirect(f"http://cdn.example:{server.port}/b.png")
+    fetched(over_tls(), f"https://images.example:{server.port}/a.png")
+
+
+def test_plain_http_is_asked_over_https_outside_of_allowed_networks() -> None:
+    fake_ip = names({"images.example": ["198.18.0.7"]})
+    for policy in (POLICY, DownloadPolicy()):
+        downloader = Downloader(policy, resolve=fake_ip)
+        why = r"fake-IP.*ALLOW_NETWORKS=198\.18\.0\.0/15"
+        failure(downloader, "http://images.example/a.png", ForbiddenAddress, why, ["images.example"])
 
 
 def test_tls_handshake_that_stalls_is_given_up() -> None:
@@ -201,7 +212,7 @@ def test_redirect_to_a_host_off_the_list_is_refused(serve: Serve) -> None:
     server = serve({"/a.png": redirect("https://other.example/a.png?sig=secret")})
     downloader = Downloader(POLICY, resolve=names({"other.example": ["1.1.1.1"]}))
     why = "other.example is not a host that"
-    failure(downloader, f"{server.url}/a.png", ForbiddenAddress, why, ["images.example"])
+    failure(downloader, f"{server.url}/a.png", UnknownImageHost, why, ["images.example"])
 
 
 def test_every_one_of_very_many_addresses_is_checked(serve: Serve) -> None:

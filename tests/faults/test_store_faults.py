@@ -91,7 +91,7 @@ def test_412_because_the_very_same_image_is_there(stage: Stage) -> None:
 
 
 def test_412_because_another_image_is_there(stage: Stage) -> None:
-    with stage.scene("412: other object there") as scene:
+    with stage.scene("412: other object there", timing={"retention": 2}) as scene:
         armed = scene.wires.s3.arm(planting(scene, lambda _: b"not ours"), method="PUT", path=IMAGES, times=2)
         jobs = scene.submit("apiframe", each=2, fault=MAY_FAIL)
         scene.failed(jobs, "archive_conflict")

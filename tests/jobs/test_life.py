@@ -2,7 +2,8 @@
 
 import hashlib
 import socket
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,6 @@ def test_a_signed_callback_is_proof_enough(live: Live) -> None:
         (IMAGEN, {"fault": "failed", "message": "content policy"}, "generation_failed", "gateway"),
         (ULTRA, "refused", "gateway_refused", "request"),
         (ULTRA, "failed_in_200", "gateway_refused", "request"),
-        (IMAGEN, "html_image", "not_an_image", "image"),
-        (IMAGEN, {"fault": "evil_url", "url": "http://169.254.169.254/"}, "forbidden_address", "image"),
         (IMAGEN, {"fault": "expired_link", "forever": True, "status": 410}, "image_expired", "image"),
     ],
 )
@@ -109,6 +108,27 @@ def test_what_cannot_succeed_fails_with_its_reason(
     assert (job["error"]["code"], job["error"]["at_fault"]) == (code, at_fault), job["error"]
     assert live.outputs(job["id"]) == []
     assert not [key for key in live.keys() - before if job["id"] in key]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("html_image", "not_an_image"),
+        ({"fault": "odd_link", "url": "http://169.254.169.254/"}, "unknown_image_host"),
+        ({"fault": "expired_link", "forever": True, "status": 403}, "link_refused"),
+    ],
+)
+def test_what_might_be_mended_fails_after_the_retention(start: Start, fault: Any, code: str) -> None:
+    live = start(timing=replace(FAST, retention=1))
+    job = live.make(IMAGEN, fault=fault)
+    assert (job["status"], job["error"]["code"]) == ("failed", code)
+    ready, failed = (event["at"] for event in job["timeline"] if event.get("status") in {"ready", "failed"})
+    assert datetime.fromisoformat(failed) - datetime.fromisoformat(ready) >= timedelta(seconds=1)
+
+
+def test_a_link_that_only_the_callback_has_wrong_is_asked_for_again(live: Live) -> None:
+    fault = {"fault": "evil_url", "url": "http://169.254.169.254/"}
+    assert live.make(IMAGEN, fault=fault)["status"] == "archived"
 
 
 def test_without_a_public_url_everything_is_polled(start: Start) -> None:

@@ -140,7 +140,9 @@ IMAGE = {"url": "https://cdn.example/1.png"}
     ("answer", "to", "code"),
     [
         ({"jobId": "theirs", "status": "COMPLETED", "result": {"images": [IMAGE]}}, READY, None),
-        ({"jobId": "theirs", "status": "COMPLETED", "result": {"images": []}}, FAILED, "no_images"),
+        ({"jobId": "theirs", "status": "COMPLETED", "result": {"images": []}}, None, "no_images"),
+        ({"jobId": "theirs", "status": "COMPLETED", "result": {"out": [IMAGE]}}, None, "garbled_answer"),
+        ({"jobId": "theirs", "status": "POLISHING"}, None, "garbled_answer"),
         ({"jobId": "theirs", "status": "FAILED", "error": "no"}, FAILED, "generation_failed"),
         ({"jobId": "theirs", "status": "PROCESSING"}, None, None),
         ({"jobId": "another", "status": "PROCESSING"}, None, "garbled_answer"),
@@ -162,6 +164,29 @@ def test_poll(ledger: Ledger, answer: Any, to: Status | None, code: str | None) 
     error = outcome.options.get("error")
     assert (error and error.code) == code
     assert ledger.job(job.id) == job, "nothing is written"
+
+
+def test_no_images_is_believed_after_some_minutes(ledger: Ledger) -> None:
+    """Each poll says so; the last one is believed, and what the gateway said is shown all along."""
+    answer = {"jobId": "theirs", "status": "COMPLETED", "result": {"images": []}, "note": "see you"}
+    context = job_context(ledger, GATEWAYS, Answer(httpx.Response(200, json=answer), ledger))
+    poller = BulkPoller(Backlog(ledger._database, ledger._clock), context.sender, context.clock)
+    reconciler = Reconciler(context, {"apiframe": "auto"}, poller)
+    job, waited = at_gateway(ledger), 0
+    while job.status is RUNNING:
+        assert waited < 1_000_000
+        ledger._clock.now += 31_000  # type: ignore[attr-defined]
+        waited += 31_000
+        job = ledger.claim("w", 1)[0] if job.leased_by is None else job
+        job = reconciler.advance(job).write(ledger, job, "w")
+        assert job.error is not None
+        assert job.error.code == "no_images"
+        assert (job.error.details or {})["answer"]["note"] == "see you"
+        while job.status is RUNNING and (job.next_attempt_at or 0) > ledger._clock.now:  # type: ignore[attr-defined]
+            ledger._clock.now += 31_000  # type: ignore[attr-defined]
+            waited += 31_000
+    assert job.status is FAILED
+    assert 600_000 < waited < 1_000_000
 
 
 class TestAnswered:

@@ -318,6 +318,41 @@ def test_changes_mind_again(sandbox: SandboxServer, one: httpx.Client, receiver:
 
 
 @pytest.mark.parametrize(
+    ("fault", "options", "bent"),
+    [
+        ("odd_link", {"url": "//x.example/a"}, {"result": {"images": ["//x.example/a"]}}),
+        ("no_images", {}, {"result": {"images": []}}),
+        ("odd_place", {}, {"result": {"images": []}, "media": {"files": [{"href": "LINK"}]}}),
+        ("odd_status", {"message": "POLISHED"}, {"status": "POLISHED"}),
+    ],
+)
+def test_odd_answers_are_the_same_by_callback_and_poll(
+    sandbox: SandboxServer,
+    client: httpx.Client,
+    receiver: CallbackReceiver,
+    fault: str,
+    options: dict[str, Any],
+    bent: dict[str, Any],
+) -> None:
+    job_id = spoil(client, fault, receiver.url, **options)
+    called, polled = receiver.next().json, client.get(f"/v2/jobs/{job_id}").json()
+    expected = json.loads(json.dumps(bent).replace("LINK", link_of(sandbox, job_id)))
+    for body in (called, polled):
+        assert {key: body[key] for key in expected} == expected
+
+
+def test_odd_poll(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "odd_poll", times=1)
+    sandbox.wait(job_id)
+    answers = [client.get(f"/v2/jobs/{job_id}") for _ in range(2)]
+    assert [answer.headers["content-type"].partition(";")[0] for answer in answers] == [
+        "text/html",
+        "application/json",
+    ]
+    assert answers[0].status_code == 200
+
+
+@pytest.mark.parametrize(
     ("fault", "error"), [("truncated_image", httpx.RemoteProtocolError), ("stalled_image", httpx.ReadTimeout)]
 )
 def test_half_an_image(

@@ -37,6 +37,7 @@ def test_backoff_doubles_up_to_a_limit_and_adds_jitter(attempts: int, least: flo
     assert max(waits) <= least * 1.1
 
 
-def test_downloads_are_tried_soon_and_then_hourly() -> None:
+def test_downloads_are_tried_soon_and_then_rarer() -> None:
     timing = Timing(jitter=0)
-    assert [timing.download_wait(tries) for tries in range(7)] == [0, 2, 10, 30, 120, 3600, 3600]
+    assert [timing.download_wait(tries) for tries in range(7)] == [0, 2, 10, 30, 120, 180, 270]
+    assert [timing.download_wait(tries) for tries in (13, 10**6)] == [3600, 3600]

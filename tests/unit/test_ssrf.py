@@ -16,6 +16,7 @@ from receiver.download.ssrf import (
     forbidden_reason,
     host_allowed,
     parse_address,
+    parse_link,
     parse_target,
 )
 from receiver.errors import ForbiddenAddress
@@ -204,6 +205,8 @@ def test_what_may_be_kept_and_shown_has_no_query() -> None:
         ("b.png?x=1", "https://cdn.example/a/b.png"),
         ("//other.example/c", "https://other.example/c"),
         ("https://127.0.0.1/c", "https://127.0.0.1/c"),
+        ("http://cdn.example/c", "https://cdn.example/c"),
+        ("http://cdn.example:80/c", "https://cdn.example/c"),
     ],
 )
 def test_redirect_is_read_beside_the_url_that_gave_it(location: str, expected: str) -> None:
@@ -212,11 +215,30 @@ def test_redirect_is_read_beside_the_url_that_gave_it(location: str, expected: s
 
 @pytest.mark.parametrize(
     "location",
-    ["http://cdn.example/", "ftp://cdn.example/", "https://u:p@cdn.example/", "https://[", "https://127.1"],
+    ["ftp://cdn.example/", "https://u:p@cdn.example/", "https://[", "https://127.1"],
 )
 def test_redirect_to_an_odd_or_plain_url_is_refused(location: str) -> None:
     with pytest.raises(ForbiddenAddress):
         parse_target("https://cdn.example/").redirect(location)
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ("//cdn.example/a.png?x=1", "https://cdn.example/a.png"),
+        ("http://cdn.example/a.png", "https://cdn.example/a.png"),
+        ("HTTP://cdn.example:80/a.png", "https://cdn.example/a.png"),
+        ("http://cdn.example:8080/a.png", "https://cdn.example:8080/a.png"),
+    ],
+)
+def test_link_is_read_as_https(link: str, expected: str) -> None:
+    assert parse_link(link).over_https().source_url == expected
+
+
+@pytest.mark.parametrize("link", ["/a.png", "///a.png", "//user@cdn.example/a.png", "cdn.example/a.png"])
+def test_link_without_a_host_is_refused(link: str) -> None:
+    with pytest.raises(ForbiddenAddress):
+        parse_link(link)
 
 
 def test_sandbox_may_redirect_from_http_to_http() -> None:
