@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 import httpx
 import structlog
 
-from receiver.api.health import Health, bucket_warnings, held_results, oldest_result
+from receiver.api.health import (
+    Check,
+    Health,
+    bucket_warnings,
+    held_results,
+    oldest_result,
+    worker_away_s,
+    worker_seen,
+)
 from receiver.api.metrics import MetricsPage
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
@@ -42,6 +50,7 @@ from storage.ledger.database import Database
 from storage.ledger.events import KEPT_MS, Events
 from storage.ledger.notifications import Notifications
 from storage.ledger.wakeup import Topic, WakeupChannel
+from storage.ledger.workers import Workers
 from storage.models import Clock, Job
 
 if TYPE_CHECKING:
@@ -54,7 +63,6 @@ if TYPE_CHECKING:
     from receiver.notifications.sender import Notifier
     from receiver.notifications.url_policy import NotifyPolicy
     from receiver.thumbnails.cache import Thumbnails
-    from storage.archive.object_store import ObjectStore
 
 log = structlog.get_logger("darkroom.wakeup")
 
@@ -103,6 +111,7 @@ class _Base:
         self.backlog = Backlog(database, self.clock)
         self.circuits = Circuits(database, self.clock)
         self.notifications = Notifications(database, self.clock)
+        self.workers = Workers(database)
 
     def oldest_result_at(self) -> int | None:
         """Return when the oldest result became known that waits for nobody to mend it."""
@@ -123,6 +132,7 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
         redactor=resources.redactor,
         clock=base.clock,
         metrics=base.metrics,
+        accept_incomplete=settings.ledger.accept_incomplete,
     )
     health = _health(base, jobs)
     public = [callbacks] if base.role in {Role.ALL, Role.CALLBACKS} else []
@@ -156,6 +166,8 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     from receiver.jobs.submit import Submitter
     from receiver.jobs.worker import Worker
     from receiver.jobs.worker_processes import WorkerProcesses
+    from receiver.ledger_check import LedgerCheck
+    from receiver.missing_images import MissingImages
 
     settings, resources, clock, metrics = base.settings, base.resources, base.clock, base.metrics
     ledger, gateways, events = resources.ledger, resources.gateways, Events(resources.database)
@@ -169,7 +181,9 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
         ledger, gateways, sender, breaker, resources.redactor, timing=timing, clock=clock, metrics=metrics
     )
     urls = CallbackUrls(settings.public_url, resources.tokens)
-    submitter = Submitter(context, urls, policy.check, policy.default, bucket.keys.faults)
+    ledger_check = LedgerCheck(bucket.archive, ledger, accepted=settings.ledger.accept_incomplete)
+    missing = MissingImages(bucket.archive, ledger)
+    submitter = Submitter(context, urls, policy.check, policy.default, bucket.keys.faults, ledger_check.check)
     downloader = Downloader(_download_policy(settings.download))
     notifier = _notifier(base, policy, timing)
     worker = Worker(
@@ -184,12 +198,17 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     metrics.watch(from_results(base.oldest_result_at, clock))
     metrics.watch(from_held(base.backlog))
     metrics.watch(from_pauses(breaker.paused))
+    away_s = worker_away_s(base.workers.last_seen_at, clock)
+    metrics.watch(lambda: {"darkroom_worker_away_seconds": away_s()})
     return JobParts(
         bucket=bucket,
+        missing=missing,
+        ledger_check=ledger_check,
+        worker_away_s=away_s,
         client=client,
         breaker=breaker,
         submitter=submitter,
-        retrier=Retrier(context),
+        retrier=Retrier(context, missing.check),
         downloader=downloader,
         worker=worker,
         threads=settings.worker.concurrency,
@@ -219,7 +238,7 @@ def _api(
     settings, admission, clock, database = base.settings, base.admission, base.clock, base.resources.database
     search, facets, usage, turns = Search(database), Facets(database), Usage(database), BucketThreads()
     store, archive = jobs.bucket.store, jobs.bucket.archive
-    thumbnails = _thumbnails(base, store, turns)
+    thumbnails = _thumbnails(base, jobs, turns)
 
     def queued() -> None:
         arrived()
@@ -236,13 +255,14 @@ def _api(
         waiters=jobs.subscriptions,
         store_facts=lambda: jobs.bucket.facts,
         queued=queued,
+        checks=_states(base, jobs),
         clock=clock,
     )
     routes = routes_of(
         admission,
         api,
         BatchRoutes(base.resources.ledger, search, jobs.submitter, admission, queued),
-        Links(search, store, archive, thumbnails, turns, settings.s3.link_lifetime),
+        Links(search, store, archive, jobs.missing, thumbnails, turns, settings.s3.link_lifetime),
         Counting(facets, usage, clock),
         EventsPage(jobs.subscriptions),
         NotificationRoutes(base.notifications, jobs.notifier.wake, clock),
@@ -250,19 +270,20 @@ def _api(
     described = Described([*routes, *others], admission)
     public_url, max_upload = settings.public_url, settings.download.max_bytes
     frame, pages = gallery(
-        api, facets, usage, archive, health, turns, public_url=public_url, max_upload=max_upload
+        api, facets, usage, archive, jobs.missing, health, turns, public_url=public_url, max_upload=max_upload
     )
     return Web([*described.routes, *pages], frame.handlers(handlers()), thumbnails)
 
 
-def _thumbnails(base: _Base, store: ObjectStore, turns: BucketThreads) -> Thumbnails:
+def _thumbnails(base: _Base, jobs: JobParts, turns: BucketThreads) -> Thumbnails:
     from receiver.thumbnails.cache import RECIPE, Thumbnails
     from receiver.thumbnails.pool import Thumbnailer
     from storage.archive.thumbnails import ThumbnailStore
 
+    store, max_pixels = jobs.bucket.store, base.settings.download.max_pixels
     kept = ThumbnailStore(store, Keys(prefix=base.settings.s3.prefix), RECIPE)
     pool = (base.factories.thumbnailer or Thumbnailer)()
-    return Thumbnails(store, kept, pool, turns, max_pixels=base.settings.download.max_pixels)
+    return Thumbnails(store, kept, pool, turns, jobs.missing.explained, max_pixels=max_pixels)
 
 
 def _steps(
@@ -326,7 +347,15 @@ def _health(base: _Base, jobs: JobParts | None) -> Health:
     checks = {"ledger": ledger.ping, "archive": jobs.bucket.store.ping, "results": results}
     bucket = bucket_warnings(lambda: jobs.bucket.facts)
     held = held_results(lambda: base.backlog.held(MENDABLE))
-    return Health(checks, [jobs.breaker.warnings, bucket, held, warnings_of(base.notifications, clock)])
+    checks |= _states(base, jobs)
+    notifications = warnings_of(base.notifications, clock)
+    return Health(checks, [jobs.breaker.warnings, bucket, held, notifications, jobs.ledger_check.warnings])
+
+
+def _states(base: _Base, jobs: JobParts) -> dict[str, Check]:
+    """Return the checks that `/v1/status` has too: they ask the ledger only, or what is known already."""
+    limit_s = base.settings.ready.no_worker
+    return {"history": jobs.ledger_check.check, "workers": worker_seen(jobs.worker_away_s, limit_s=limit_s)}
 
 
 def _unverified(settings: Settings) -> dict[str, str]:

@@ -15,6 +15,8 @@ DarkroomError
 │   ├── NoSuchThing          not_found               no such job, output or record
 │   ├── UnsatisfiableRange   unsatisfiable_range     the image has no bytes in this range
 │   ├── NoThumbnail          no_thumbnail            the image cannot be decoded within the limits
+│   ├── ImageMissing         image_missing           the bucket lacks the archived image, or has other bytes
+│   ├── RecordMissing        record_missing          the bucket lacks the record of the job
 │   ├── Unauthorized         unauthorized            no valid token or session
 │   ├── Forbidden            forbidden               the scope of the token does not allow this
 │   └── StaleForm            stale_form              the form belongs to another session
@@ -55,6 +57,7 @@ DarkroomError
 │   ├── EndpointGone         receiver_gone           it returned 410, so this notification is not retried
 │   └── EndpointForbidden    receiver_forbidden      its URL or address is not allowed
 └── Unready                  unready                 the ledger or the bucket cannot be used now
+    ├── LedgerIncomplete     ledger_incomplete       the bucket has records of jobs that the ledger lacks
     └── TooManyWaiting       too_many_waiting        too many requests wait for jobs at once
 
 Each class has a short `code`: the API's `code`, the metric's label, and what tests assert. `at_fault` says
@@ -149,6 +152,26 @@ class UnsatisfiableRange(RequestError, code="unsatisfiable_range", status=416):
 
 class NoThumbnail(RequestError, code="no_thumbnail", status=422, at_fault="image"):
     """The image cannot be decoded within the limits; the image itself can be downloaded."""
+
+
+class MissingFromBucket(RequestError, status=410, at_fault="archive"):
+    """The bucket certainly lacks an object that was archived. `facts`: what is known of it."""
+
+    def __init__(self, message: str, *, facts: Mapping[str, Any]) -> None:
+        self.facts = facts
+        super().__init__(message)
+
+
+class ImageMissing(MissingFromBucket, code="image_missing"):
+    """An archived image is missing, or has another length: `found` bytes, or None if it is not there."""
+
+    def __init__(self, message: str, *, facts: Mapping[str, Any], found: int | None) -> None:
+        self.found = found
+        super().__init__(message, facts=facts)
+
+
+class RecordMissing(MissingFromBucket, code="record_missing"):
+    """The record of an archived job is missing."""
 
 
 class Unauthorized(RequestError, code="unauthorized", status=401, headers=BEARER):
@@ -334,6 +357,10 @@ class EndpointForbidden(NotificationError, code="receiver_forbidden"):
 
 class Unready(DarkroomError, code="unready", status=503, headers={"retry-after": "5"}):
     """The ledger or the bucket cannot be used now; try again later."""
+
+
+class LedgerIncomplete(Unready, code="ledger_incomplete"):
+    """The bucket has records of jobs that the ledger lacks; nothing is submitted before it is restored."""
 
 
 class TooManyWaiting(Unready, code="too_many_waiting"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from receiver.jobs.submit import Submitter
     from receiver.jobs.worker import Worker
     from receiver.jobs.worker_processes import RunWorker, WorkerProcesses
+    from receiver.ledger_check import LedgerCheck
+    from receiver.missing_images import MissingImages
     from receiver.notifications.sender import Notifier
     from receiver.thumbnails.cache import Thumbnails
 
@@ -61,6 +63,10 @@ class JobParts:
     """What submits, downloads, archives and notifies; every role has it but `CALLBACKS`."""
 
     bucket: Bucket
+    missing: MissingImages
+    ledger_check: LedgerCheck
+    worker_away_s: Callable[[], float]
+    """For how many seconds no worker was seen, in any process."""
     client: httpx.Client
     breaker: CircuitBreaker
     submitter: Submitter
@@ -75,6 +81,7 @@ class JobParts:
 
     def start(self, metrics: Metrics, *, work: bool) -> None:
         """Start the background threads and, if `work`, the worker."""
+        self.ledger_check.begin()
         own = self.threads if work else 0
         metrics.watch(lambda: {"darkroom_worker_slots": own + self.threads * self.processes.running})
         if work:

@@ -103,6 +103,16 @@ class ReadySettings(types.Group):
     oldest_result: float = Field(21600, gt=0)
     """Seconds that a result may wait to be archived before `/readyz` fails: gateways delete images after 24
     hours."""
+    no_worker: float = Field(60, ge=15)
+    """Seconds without a worker, in any process, before `/readyz` fails. Workers are seen every 10 seconds."""
+
+
+class LedgerSettings(types.Group):
+    """The ledger."""
+
+    accept_incomplete: bool = False
+    """Go on although the bucket has records of jobs that the ledger lacks. Requests with their
+    `Idempotency-Key` would be charged again; remove the setting after the first new job."""
 
 
 class LimitSettings(types.Group):
@@ -199,6 +209,7 @@ class Settings(BaseSettings):
     download: DownloadSettings = DownloadSettings()
     worker: WorkerSettings = WorkerSettings()
     ready: ReadySettings = ReadySettings()
+    ledger: LedgerSettings = LedgerSettings()
     notify: NotifySettings = NotifySettings()
 
     @classmethod

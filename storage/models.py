@@ -276,6 +276,8 @@ class Output:
     """Where it was downloaded from, without its query."""
     downloaded_at: int | None = None
     version_id: str | None = None
+    missing_since: int | None = None
+    """Since when the bucket is known to lack it, or to have another length; None while it is there."""
 
     @property
     def id(self) -> str:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver.api.responses import json_response
-from receiver.errors import IdempotencyConflict, InvalidRequest, RequestError
+from receiver.errors import IdempotencyConflict, InvalidRequest, LedgerIncomplete, RequestError
 from receiver.http.admission import Admission
 from receiver.http.limits import read_body
 from receiver.http.middleware import details
@@ -45,6 +45,7 @@ class BatchRoutes:
         scope="submit",
         body=Body(BatchBody, f"Up to {MAX_BATCH} jobs, in {MAX_BODY} bytes at most."),
         answers={200: Answer(Batch, "What became of each job; look at each `problem`.")},
+        errors=(LedgerIncomplete,),
     )
     async def submit(self, request: Request) -> Response:
         """Submit up to 100 jobs, each judged by itself.

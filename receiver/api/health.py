@@ -1,6 +1,7 @@
 """Serve `/healthz` and `/readyz`: whether the process is alive, and whether every part can be used."""
 
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 
 import structlog
 from anyio import CapacityLimiter, to_thread
@@ -120,6 +121,42 @@ def held_results(held: Callable[[], Sequence[Held]]) -> Warn:
         }
 
     return warn
+
+
+def worker_away_s(
+    last_seen_at: Callable[[], int | None], clock: Clock, now_s: Callable[[], float] = monotonic
+) -> Callable[[], float]:
+    """Return what tells for how many seconds no worker was seen, since this process began at most.
+
+    `last_seen_at` is that of `Workers`. `now_s` is any clock that only goes forward.
+    """
+    began = now_s()
+
+    def away_s() -> float:
+        up_s, seen_at = now_s() - began, last_seen_at()
+        return up_s if seen_at is None else min(up_s, max(0.0, (clock() - seen_at) / 1000))
+
+    return away_s
+
+
+def worker_seen(away_s: Callable[[], float], *, limit_s: float) -> Check:
+    """Return a check that a worker was seen lately, in any process."""
+
+    def check() -> None:
+        if (waited_s := away_s()) > limit_s:
+            raise Unready(
+                f"No worker has been seen for {waited_s:.0f} seconds, so nothing is submitted, downloaded or "
+                f"archived; {limit_s:g} are allowed (DARKROOM_READY__NO_WORKER). Fix: see in the log why the "
+                "worker process ends, or start `darkroom work`."
+            )
+
+    return check
+
+
+def failures(checks: Mapping[str, Check]) -> dict[str, str]:
+    """Run checks, and return why each failed that did."""
+    results = {name: _checked(name, check) for name, check in checks.items()}
+    return {name: result for name, result in results.items() if result != "ok"}
 
 
 def _checked(name: str, check: Check) -> str:

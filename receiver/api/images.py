@@ -1,7 +1,7 @@
 """Serve an output's image, its thumbnail and its record under stable links."""
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -15,10 +15,11 @@ from starlette.types import Receive, Scope, Send
 
 from receiver.api.filenames import EXTENSIONS, file_name
 from receiver.api.query_params import ImageQuery
-from receiver.errors import NoSuchThing, NoThumbnail, UnsatisfiableRange
+from receiver.errors import ImageMissing, NoSuchThing, NoThumbnail, RecordMissing, UnsatisfiableRange
 from receiver.http.bucket_threads import BucketThreads
 from receiver.http.ranges import ByteRange, is_not_modified, requested_range
 from receiver.http.routing import Answer, Header, Operation
+from receiver.missing_images import MissingImages
 from receiver.schemas.types import DIGEST_EXAMPLE, OutputId
 from receiver.thumbnails.cache import RECIPE, Thumbnails
 from storage.archive.archive import Archive
@@ -28,7 +29,7 @@ from storage.archive.thumbnails import MEDIA_TYPE
 from storage.archive.verified_stream import check_length, verified_chunks
 from storage.errors import Corrupt, StorageError
 from storage.media.inspect import KINDS
-from storage.models import Output
+from storage.models import Job, Output
 from storage.search.search import Search, SearchHit
 
 log = structlog.get_logger("darkroom.links")
@@ -64,6 +65,7 @@ class Links:
     search: Search
     store: ObjectStore
     archive: Archive
+    missing: MissingImages
     thumbnails: Thumbnails
     bucket: BucketThreads
     lifetime_s: int
@@ -80,7 +82,7 @@ class Links:
             206: Answer(bytes, "The requested range.", (ETAG, NAMED, KEEP, PART), IMAGES),
             304: Answer(None, "Not modified.", (ETAG, KEEP)),
         },
-        errors=(UnsatisfiableRange,),
+        errors=(UnsatisfiableRange, ImageMissing),
     )
     async def image(self, request: Request, query: ImageQuery) -> Response:
         """Fetch an output's image: a redirect to a fresh presigned link, or the image with `?stream=1`."""
@@ -104,6 +106,7 @@ class Links:
         if part is not None:
             headers["content-range"] = part.content_range
         if head:
+            await self.bucket.run(partial(self.missing.check, output))
             return Response(headers=headers)
         return await self.bucket.run(partial(self._streamed, output, part, headers))
 
@@ -116,7 +119,7 @@ class Links:
             200: Answer(bytes, "The thumbnail.", (ETAG, NAMED, KEEP), (MEDIA_TYPE,)),
             304: Answer(None, "Not modified.", (ETAG, KEEP)),
         },
-        errors=(NoThumbnail,),
+        errors=(NoThumbnail, ImageMissing),
     )
     async def thumbnail(self, request: Request) -> Response:
         """Fetch an output's thumbnail: WebP, 512 pixels at the longer side, made when first asked for.
@@ -138,6 +141,7 @@ class Links:
         "show_record",
         path={"id": OutputId},
         answers={200: Answer(dict[str, Any], "The record, as it is in the bucket.")},
+        errors=(RecordMissing,),
     )
     async def record(self, request: Request) -> Response:
         """Show the record of an output's job, as it is in the bucket; of several the newest one.
@@ -147,12 +151,19 @@ class Links:
         job = (await self._find(request)).job
         if not job.records:
             raise NoSuchThing(f"Job {job.id} has no record yet; it gets one when its images are archived.")
-        return JSONResponse(await self.bucket.run(partial(self.archive.read_record, job)))
+        return JSONResponse(await self.bucket.run(partial(self._read_record, job)))
+
+    def _read_record(self, job: Job) -> dict[str, Any]:
+        with self.missing.explained_record(job):
+            return self.archive.read_record(job)
 
     async def _find(self, request: Request) -> SearchHit:
         return await run_in_threadpool(self.search.output, request.path_params["id"])
 
     def _presigned(self, found: SearchHit, request: Request, query: ImageQuery) -> str:
+        with suppress(StorageError):
+            # A link to nothing would end in the store's own 404. A store that is away here may not be there.
+            self.missing.check(found.output)
         name = file_name(found.job, found.output)
         return self.store.presign(
             found.output.key,
@@ -167,9 +178,12 @@ class Links:
     def _streamed(self, output: Output, part: ByteRange | None, headers: Mapping[str, str]) -> Response:
         opened = ExitStack()
         asked = None if part is None else part.range
-        stream = opened.enter_context(self.store.stream(output.key, byte_range=asked))
         with opened:
-            check_length(stream, output, part.length if part else output.bytes)
+            with self.missing.explained(output):
+                stream = opened.enter_context(self.store.stream(output.key, byte_range=asked))
+                check_length(stream, output, part.length if part else output.bytes)
+            if output.missing_since is not None:
+                self.missing.check(output)
             whole = part is None or part.length == output.bytes
             chunks = verified_chunks(stream, output) if whole else stream.chunks
             status = 206 if part else 200

@@ -1,6 +1,6 @@
 """The JSON API: submit, find, and look after jobs and outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver import errors
+from receiver.api.health import Check, failures
 from receiver.api.query_params import JobQuery, OutputQuery, WaitQuery
 from receiver.api.responses import LINK, json_response, page_response
 from receiver.api.subscriptions import Subscriptions
@@ -66,6 +67,8 @@ class Api:
     store_facts: Callable[[], StoreFacts]
     queued: Callable[[], None]
     """Called when a job is due at once: created, or put back to work."""
+    checks: Mapping[str, Check]
+    """What `/v1/status` has as `problems`, where they fail."""
     clock: Clock
 
     @Operation(
@@ -78,7 +81,12 @@ class Api:
             202: Answer(Job, "The job was accepted, and is stored in the ledger.", (JOB_AT,)),
             200: Answer(Job, "The job that was created earlier with this Idempotency-Key.", (JOB_AT,)),
         },
-        errors=(errors.UnknownGateway, errors.UnsupportedParameter, errors.IdempotencyConflict),
+        errors=(
+            errors.UnknownGateway,
+            errors.UnsupportedParameter,
+            errors.IdempotencyConflict,
+            errors.LedgerIncomplete,
+        ),
     )
     async def submit(self, request: Request) -> Response:
         """Submit a job."""
@@ -113,8 +121,9 @@ class Api:
     def jobs(self, request: Request, query: JobQuery) -> Response:
         """List jobs, newest first."""
         page = self.search.jobs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
-        ids = self.search.output_ids([job.id for job in page.rows])
-        jobs = tuple(Job.of(job, ids[job.id]) for job in page.rows)
+        job_ids = [job.id for job in page.rows]
+        ids, missing = self.search.output_ids(job_ids), self.search.missing_ids(job_ids)
+        jobs = tuple(Job.of(job, ids[job.id], missing=missing.get(job.id, ())) for job in page.rows)
         return page_response(request, JobPage(jobs=jobs, next_cursor=page.next_cursor))
 
     @Operation(
@@ -141,7 +150,7 @@ class Api:
         errors=(errors.NotRetryable, errors.NeedsResubmit),
     )
     async def retry(self, request: Request) -> Response:
-        """Put a failed or partial job back to work."""
+        """Put a job back to work that failed, is partial, or has archived images that are missing."""
         body = parse_body(RetryBody, await self._body(request) or b"{}")
         job_id = str(request.path_params["id"])
         return await run_in_threadpool(self._retry, job_id, resubmit=body.resubmit)
@@ -172,7 +181,8 @@ class Api:
     def output(self, request: Request) -> Response:
         """Show one output, with everything that made it."""
         found = self.search.output(request.path_params["id"])
-        job = Job.of(found.job, [found.output.id])
+        missing = [] if found.output.missing_since is None else [found.output.id]
+        job = Job.of(found.job, [found.output.id], missing=missing)
         return json_response(Output.of(found.output, found.job, job=job))
 
     @Operation(
@@ -184,7 +194,8 @@ class Api:
         """Show whether every accepted job is accounted for, and how many are in each state."""
         pages = self.ledger.job_counts()
         counts, now = total(list(pages.values())), self.clock()
-        return json_response(ServiceStatus.of_gateways(counts, pages, now, self.store_facts()))
+        problems = failures(self.checks)
+        return json_response(ServiceStatus.of_gateways(counts, pages, now, self.store_facts(), problems))
 
     @Operation("GET /v1/gateways", "show_gateways", answers={200: Answer(Gateways, "The gateways.")})
     def gateways(self, _request: Request) -> Response:
@@ -204,4 +215,5 @@ class Api:
         outputs = self.ledger.outputs(job_id)
         deliveries, notified = self.search.deliveries(job_id), self.notifications.of_job(job_id)
         events = timeline(job, deliveries, outputs, notified)
-        return Job.of(job, [output.id for output in outputs], events)
+        missing = [output.id for output in outputs if output.missing_since is not None]
+        return Job.of(job, [output.id for output in outputs], events, missing)

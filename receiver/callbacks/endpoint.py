@@ -48,6 +48,7 @@ CALLBACK = Operation(
         errors.TooManyRequests,
         errors.UnknownJob,
         errors.Unready,
+        errors.LedgerIncomplete,
     ),
 )
 
@@ -84,7 +85,10 @@ class Callbacks:
         redactor: Redactor,
         clock: Clock,
         metrics: Metrics,
+        accept_incomplete: bool = False,
     ) -> None:
+        """`accept_incomplete`: callbacks of jobs that a lost ledger knew are refused for good."""
+        self._accept_incomplete = accept_incomplete
         self._intake = intake
         self._gateways = gateways
         self._tokens = tokens
@@ -109,7 +113,7 @@ class Callbacks:
                 verify = partial(self._verified, name, claims, request.headers, body)
                 delivery = await run_in_threadpool(verify) if len(body.plain) > LARGE else verify()
                 result = await self._intake.take(delivery)
-            _raise_unless_recorded(result)
+            _raise_unless_recorded(result, accept_incomplete=self._accept_incomplete)
             outcome = result.value
         except errors.DarkroomError as error:
             outcome = error.code
@@ -218,10 +222,13 @@ def _signature(gateway: Gateway, headers: Mapping[str, str], body: Received) -> 
         return gateway.verify(headers, body.plain)
 
 
-def _raise_unless_recorded(result: DeliveryResult) -> None:
+def _raise_unless_recorded(result: DeliveryResult, *, accept_incomplete: bool) -> None:
     if result is DeliveryResult.MISMATCH:
         raise errors.JobMismatch("The body is about another job than this URL was made for.")
-    if result is DeliveryResult.UNKNOWN_JOB:
+    if result is DeliveryResult.LATER_JOB and not accept_incomplete:
+        # Not 404, after which the gateway would give up: the ledger may be restored until it comes again.
+        raise errors.LedgerIncomplete("The ledger lacks the job of this URL, which was signed here.")
+    if result in {DeliveryResult.UNKNOWN_JOB, DeliveryResult.LATER_JOB}:
         raise errors.UnknownJob("The ledger does not know the job of this URL.")
     if result is DeliveryResult.TOO_MANY:
         raise errors.TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")

@@ -58,7 +58,8 @@ def retry(
     """Retry failed and partial jobs, which costs nothing.
 
     Darkroom asks the gateway for the result again and downloads the missing
-    images. A job that the gateway itself failed, or never accepted, is
+    images; also those of an archived job, given by its id, that are no longer
+    in the bucket. A job that the gateway itself failed, or never accepted, is
     refused: for such a job use --resubmit, which may be charged again.
 
     Jobs found by filters are listed first, and you are asked to confirm.

@@ -69,6 +69,8 @@ def _image_facts(output: Output) -> Iterator[tuple[str, object]]:
     yield "Format", f"{output.media_type}, {output.width}x{output.height}, {decimal(output.bytes)}"
     yield "Seed", output.seed
     yield "Stored", output.stored_at
+    if output.missing_since:
+        yield "Missing", cell(f"not in the bucket as it was stored, seen {output.missing_since}", "red")
 
 
 def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
@@ -80,6 +82,8 @@ def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
     if job.error:
         yield "Error", cell(f"{job.error.code}: {job.error.message}", "red")
         yield "At fault", job.error.at_fault
+    if job.missing:
+        yield "Missing", cell(f"no longer in the bucket: {', '.join(job.missing)}", "red")
     if proven := proof(job.timeline, job.found_by):
         yield "Proof", proven
     yield "Gateway", job.gateway

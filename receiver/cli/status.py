@@ -1,4 +1,4 @@
-"""`darkroom status`: jobs by state, whether every accepted job is accounted for, what is paused."""
+"""`darkroom status`: jobs by state, whether every accepted job is accounted for, what is wrong or paused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def status(*, as_json: Json = False, connection: Connection) -> None:
     """Show how many jobs were accepted, and how many are in each state.
 
     Says how objects are written to the bucket, and lists the gateways and image hosts that are paused.
-    Exits with 1 if not every accepted job is accounted for, which means that a job was lost.
+    Exits with 1 if not every accepted job is accounted for, which means that a job was lost, or if jobs
+    do not go on: the ledger lacks jobs, or no worker works.
     """
     with connection.open() as darkroom:
         found = darkroom.status()
@@ -34,7 +35,9 @@ def status(*, as_json: Json = False, connection: Connection) -> None:
         for name, circuit in circuits:
             if circuit.state != "closed":
                 say(_paused(name, circuit), "yellow")
-    if not found.balanced:
+        for problem in found.problems.values():
+            say(problem, "bold red")
+    if found.problems or not found.balanced:
         raise typer.Exit(FAILED)
 
 

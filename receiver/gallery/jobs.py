@@ -49,11 +49,13 @@ class JobsPages:
         except InvalidRequest as error:
             faults = error.faults
         counts = self.counts()
+        missing = self.api.search.missing_ids([job.id for job in page.rows])
         return visit.page(
             "jobs.html",
             status=422 if faults else 200,
             found=page.rows,
             images=self.api.search.output_ids([job.id for job in page.rows]),
+            missing=missing,
             next_cursor=page.next_cursor,
             given=given,
             filtered=bool(asked),
@@ -61,7 +63,7 @@ class JobsPages:
             counts=_counts(counts, given["gateway"]),
             gateways=sorted(counts),
             may_retry=visit.may("submit"),
-            can_ask=_can_ask,
+            can_ask=lambda job: _can_ask(job, missing=job.id in missing),
             REOPENS=REOPENS,
             advice=advice.advice,
         )
@@ -91,6 +93,7 @@ class JobsPages:
         job = self.api.ledger.job(job_id)
         outputs, deliveries = self.api.ledger.outputs(job_id), self.api.search.deliveries(job_id)
         events = timeline(job, deliveries, outputs, self.api.notifications.of_job(job_id))
+        missing = [output for output in outputs if output.missing_since is not None]
         return visit.page(
             "job.html",
             status=status,
@@ -99,10 +102,11 @@ class JobsPages:
             events=events,
             steps=_steps(job),
             state=advice.STATES[job.status],
+            missing=missing,
             advice=advice.advice(job.error) if job.error else "",
             proof=proof(events, job.found_by),
             refused=refused,
-            may_ask=visit.may("submit") and _can_ask(job, deliveries),
+            may_ask=visit.may("submit") and _can_ask(job, deliveries, missing=bool(missing)),
             tags=search_box.tagged(job.request.tags),
             may_resubmit=visit.may("submit") and not _not_again(job, outputs),
         )
@@ -123,8 +127,13 @@ def _counts(counts: Mapping[str, JobCounts], gateway: str) -> dict[str, int]:
     return {"": sum(page.counts.values()), **{status.value: page.counts[status] for status in Status}}
 
 
-def _can_ask(job: Job, deliveries: Sequence[Delivery] = ()) -> bool:
-    """Return whether asking the gateway again may help; the retrier decides."""
+def _can_ask(job: Job, deliveries: Sequence[Delivery] = (), *, missing: bool) -> bool:
+    """Return whether asking the gateway again may help; the retrier decides.
+
+    `missing`: whether archived images of the job are.
+    """
+    if job.status is Status.ARCHIVED and not missing:
+        return False
     known = job.gateway_job_id is not None or bool(deliveries)
     return job.status in REOPENS and known and (job.error is None or job.error.code not in SAID_NO)
 
@@ -133,7 +142,8 @@ def _not_again(job: Job, outputs: Sequence[Output]) -> str:
     """Return why a job may not be resubmitted; empty if it may."""
     if Status.QUEUED not in REOPENS.get(job.status, ()):
         return f"The job is {job.status}; only one that failed can be sent again."
-    return "Some of its images are archived, and a new submission would make others." if outputs else ""
+    archived = any(output.missing_since is None for output in outputs)
+    return "Some of its images are archived, and a new submission would make others." if archived else ""
 
 
 def _steps(job: Job) -> list[dict[str, Any]]:

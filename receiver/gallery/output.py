@@ -9,15 +9,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from receiver.api.jobs import Api
-from receiver.errors import Unready
+from receiver.errors import ImageMissing, RecordMissing, Unready
 from receiver.gallery import search_box
 from receiver.gallery.page import PageRequest
 from receiver.gallery.rendering import pretty
 from receiver.http.bucket_threads import BucketThreads
+from receiver.missing_images import MissingImages
 from receiver.query.language import with_key
 from receiver.schemas.job import proof, timeline
 from storage.archive.archive import Archive
 from storage.errors import StorageError
+from storage.ledger.transitions import REOPENS
 from storage.models import Job, Output
 from storage.search.filters import SearchFilter
 from storage.search.search import SearchHit
@@ -32,16 +34,23 @@ class Detail:
 
     api: Api
     archive: Archive
+    missing: MissingImages
     bucket: BucketThreads
 
     async def show(self, visit: PageRequest) -> Response:
         """Show one output. `q` is the search it was found by, which decides its neighbours."""
         found = await run_in_threadpool(self.api.search.output, visit.request.path_params["id"])
+        missing = await self._missing(found.output)
         record, record_fault = await self._record(found.job)
-        return await run_in_threadpool(self._page, visit, found, record, record_fault)
+        return await run_in_threadpool(self._page, visit, found, missing, record, record_fault)
 
     def _page(
-        self, visit: PageRequest, found: SearchHit, record: Mapping[str, Any] | None, record_fault: str
+        self,
+        visit: PageRequest,
+        found: SearchHit,
+        missing: str,
+        record: Mapping[str, Any] | None,
+        record_fault: str,
     ) -> Response:
         q = visit.given("q") or ""
         wanted, _ = search_box.read_asked(q, self.api.clock())
@@ -59,6 +68,8 @@ class Detail:
             events=events,
             proof=proof(events, job.found_by),
             seeds=_seeds(job, output, record),
+            missing=missing,
+            may_ask=bool(missing) and visit.may("submit") and job.status in REOPENS,
             record=None if record is None else pretty(record),
             record_fault=record_fault,
             MAX_RECORD_CHARS=MAX_RECORD_CHARS,
@@ -78,9 +89,25 @@ class Detail:
         if not job.records:
             return None, "There is none yet; it is written when the job's images are archived."
         try:
-            return await self.bucket.run(partial(self.archive.read_record, job)), ""
+            return await self.bucket.run(partial(self._read_record, job)), ""
+        except RecordMissing as error:
+            return None, str(error)
         except (StorageError, Unready):
             return None, "The bucket did not give it now. Load this page again in a moment."
+
+    def _read_record(self, job: Job) -> Mapping[str, Any]:
+        with self.missing.explained_record(job):
+            return self.archive.read_record(job)
+
+    async def _missing(self, output: Output) -> str:
+        """Return why the image cannot be shown any more; empty if it can, or that is not known now."""
+        try:
+            await self.bucket.run(partial(self.missing.check, output))
+        except ImageMissing as error:
+            return str(error)
+        except (StorageError, Unready):
+            pass
+        return ""
 
 
 def _seeds(job: Job, output: Output, record: Mapping[str, Any] | None) -> list[tuple[str, str]]:

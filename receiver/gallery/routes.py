@@ -17,6 +17,7 @@ from receiver.gallery.status import StatusPage
 from receiver.gallery.submit import SubmitPage
 from receiver.gallery.usage import UsagePage
 from receiver.http.bucket_threads import BucketThreads
+from receiver.missing_images import MissingImages
 from storage.archive.archive import Archive
 from storage.search.facets import Facets
 from storage.search.usage import Usage
@@ -30,6 +31,7 @@ def gallery(
     facets: Facets,
     usage: Usage,
     archive: Archive,
+    missing: MissingImages,
     health: Health,
     bucket: BucketThreads,
     *,
@@ -54,7 +56,7 @@ def gallery(
         frame.open("POST /sign-in", signing_in.sign_in),
         frame.route("POST /sign-out", signing_in.sign_out),
         frame.route("GET /", Grid(api, facets).show),
-        frame.admitted("GET /outputs/{id}", Detail(api, archive, bucket).show),
+        frame.admitted("GET /outputs/{id}", Detail(api, archive, missing, bucket).show),
         frame.route("GET /find", by_file.show),
         frame.admitted("POST /find", by_file.take),
         frame.route("GET /jobs", jobs.list),

@@ -21,11 +21,11 @@ class StatusPage:
 
     def show(self, visit: PageRequest) -> Response:
         """Show whether every accepted job is accounted for, and what is unhealthy."""
-        pages, now = self.api.ledger.job_counts(), self.api.clock()
+        pages, now, facts = self.api.ledger.job_counts(), self.api.clock(), self.api.store_facts()
         states = Gateways.of(sorted(self.api.submitter.context.gateways), self.api.circuits.every(), now)
         return visit.page(
             "status.html",
-            counts=ServiceStatus.of_gateways(total(list(pages.values())), pages, now, self.api.store_facts()),
+            counts=ServiceStatus.of_gateways(total(list(pages.values())), pages, now, facts, {}),
             statuses=[status.value for status in Status],
             gateways=states.gateways,
             image_hosts=states.image_hosts,

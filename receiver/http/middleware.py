@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from receiver.errors import DarkroomError, InvalidRequest, TooManyRequests, Unready
+from receiver.errors import DarkroomError, InvalidRequest, MissingFromBucket, TooManyRequests, Unready
 from receiver.telemetry.logs import Tally
 from receiver.telemetry.metrics import Metrics
 from storage.errors import NotFound, StorageError, TookTooLong
@@ -127,8 +127,10 @@ def handlers() -> dict[Any, ExceptionHandler]:
 
 async def _ours(_request: Request, error: Exception) -> Response:
     assert isinstance(error, DarkroomError)
-    faults = {"faults": error.faults} if isinstance(error, InvalidRequest) else {}
-    return problem(error.status, error.code, str(error), headers=error.headers, **faults)
+    more: dict[str, Any] = {"faults": error.faults} if isinstance(error, InvalidRequest) else {}
+    if isinstance(error, MissingFromBucket):
+        more["object"] = error.facts
+    return problem(error.status, error.code, str(error), headers=error.headers, **more)
 
 
 async def _storage(_request: Request, error: Exception) -> Response:

@@ -112,7 +112,7 @@ class Archiver:
         return self.context.clock() - since > self.context.timing.retention * 1000
 
     def _fetch_missing(self, job: Job) -> dict[int, ImageError]:
-        have = {output.index for output in self.context.ledger.outputs(job.id)}
+        have = {output.index for output in self.context.ledger.outputs(job.id) if not output.missing_since}
         failures: dict[int, ImageError] = {}
         for index in range(len(job.result.images)):
             if index in have:
@@ -251,11 +251,12 @@ class Archiver:
 
     def _close(self, job: Job, failures: Mapping[int, ImageError]) -> Move:
         ledger, attempts = self.context.ledger, self._attempts(failures)
-        outputs = ledger.outputs(job.id)
-        missing = self._reason(failures) if failures else None
+        noted = ledger.outputs(job.id)
+        outputs = [output for output in noted if output.missing_since is None]
+        missing = self._reason(failures) if failures else _still_missing(noted)
         if not outputs:
             return Move(Status.FAILED, error=missing, attempts=attempts)
-        to = Status.PARTIAL if failures else Status.ARCHIVED
+        to = Status.PARTIAL if missing else Status.ARCHIVED
         document = record_document(
             job,
             outputs,
@@ -317,6 +318,13 @@ def _gone(failure: ImageError) -> bool:
     """
     dead = isinstance(failure, errors.ImageExpired) and not isinstance(failure, errors.LinkRefused)
     return dead or isinstance(failure, FINAL)
+
+
+def _still_missing(outputs: Sequence[Output]) -> JobError | None:
+    """Return that images are missing which the gateway does not have any more; None if none are."""
+    names = ", ".join(str(output.index) for output in outputs if output.missing_since is not None)
+    message = f"Image {names} is no longer in the bucket, and the gateway does not have it any more."
+    return JobError("image_missing", message, "archive") if names else None
 
 
 def _only_seed(result: JobResult) -> str | None:

@@ -32,6 +32,7 @@ def from_ledger(ledger: Ledger, backlog: Backlog, clock: Clock) -> Read:
             "darkroom_oldest_unfinished_job_age_seconds": _by_gateway(
                 pages, lambda page: age_s(page.oldest_unfinished_at, clock)
             ),
+            "darkroom_images_missing": waiting.images_missing,
             "darkroom_jobs_due": waiting.jobs_due,
             "darkroom_deliveries_waiting": waiting.deliveries,
         }

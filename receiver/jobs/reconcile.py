@@ -215,11 +215,11 @@ class Reconciler:
             if why is not None:
                 message += f" At last: {why.message}"
             failure = JobError("no_answer", message, "gateway", why.details if why else None)
-            return Move(_ended(job), applied=effects, error=failure, attempts=attempts)
+            return Move(self._ended(job), applied=effects, error=failure, attempts=attempts)
         # One such answer may be a replica that lags behind; two in a row, later on, are believed.
         again = job.error is not None and job.error.code == errors.UnknownGatewayJob.code
         if isinstance(error, errors.UnknownGatewayJob) and again and age_s > timing.forgotten:
-            return Move(_ended(job), applied=effects, error=why, attempts=attempts)
+            return Move(self._ended(job), applied=effects, error=why, attempts=attempts)
         soon = news.unconfirmed or isinstance(error, errors.NoImages)
         wait_s = timing.backoff(job.attempts) if soon else self._next_wait_s(job)
         if isinstance(error, errors.RateLimited):
@@ -242,7 +242,7 @@ class Reconciler:
         attempts: Sequence[Attempt] = (),
     ) -> Move:
         """Move a job on by a completion that may be believed."""
-        to = Status.READY if completion.state is State.SUCCEEDED and completion.images else _ended(job)
+        to = Status.READY if completion.state is State.SUCCEEDED and completion.images else self._ended(job)
         log.info("decided", gateway=job.gateway, to=to, found_by=by)
         return Move(
             to,
@@ -278,7 +278,8 @@ class Reconciler:
     def _text(self, text: str) -> str:
         return self.context.redactor.text(text)
 
-
-def _ended(job: Job) -> Status:
-    """Return the final status of a job that yields no more: what a retry did not complete stays partial."""
-    return Status.PARTIAL if job.records else Status.FAILED
+    def _ended(self, job: Job) -> Status:
+        """Return the final status of a job that yields no more: what is archived of it stays partial."""
+        outputs = self.context.ledger.outputs(job.id) if job.records else ()
+        archived = any(output.missing_since is None for output in outputs)
+        return Status.PARTIAL if archived else Status.FAILED

@@ -1,14 +1,15 @@
-"""Retry a failed or partial job: ask its gateway for the result again, or on request resubmit it."""
+"""Retry a job that lacks images: ask its gateway for the result again, or on request resubmit it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
-from receiver.errors import MalformedCallback, NeedsResubmit, NotRetryable
+from receiver.errors import ImageMissing, MalformedCallback, NeedsResubmit, NotRetryable
 from receiver.jobs.context import JobContext
 from storage.errors import Conflict
 from storage.ledger.transitions import REOPENS
-from storage.models import Attempt, Job, Status
+from storage.models import Attempt, Job, Output, Status
 
 log = structlog.get_logger("darkroom.retry")
 
@@ -22,17 +23,23 @@ class Retrier:
     """Reopens jobs. Thread-safe."""
 
     context: JobContext
+    check_image: Callable[[Output], None]
+    """Raises ImageMissing if the bucket certainly lacks an archived image."""
 
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
         """Put one job back to work and return it: its gateway is asked for the result again, without charge.
 
-        `resubmit` sends it to the gateway again, which may be charged again. Raises NotFound; NotRetryable if
-        the job is not failed or partial, or has images that a new submission would contradict; and
-        NeedsResubmit if asking cannot help.
+        An archived job goes back to work only if the bucket lacks some of its images. `resubmit` sends it to
+        the gateway again, which may be charged again. Raises NotFound; NotRetryable if nothing is missing, or
+        the job has images that a new submission would contradict; NeedsResubmit if asking cannot help; and
+        the errors of the bucket.
         """
         job = self.context.ledger.job(job_id)
         if job.status not in REOPENS:
-            raise NotRetryable(f"The job is {job.status}; only one that is failed or partial can be retried.")
+            raise NotRetryable(f"The job is {job.status}; only one that is finished can be retried.")
+        missing = self._missing(job)
+        if job.status is Status.ARCHIVED and not missing:
+            raise NotRetryable("The job is archived, and all of its images are in the bucket.")
         if resubmit:
             return self._submit_again(job)
         theirs = job.gateway_job_id or self._id_by_callback(job)
@@ -46,8 +53,20 @@ class Retrier:
             )
         return self._reopen(job, Status.RUNNING, "Retried: the gateway is asked again.", theirs)
 
+    def _missing(self, job: Job) -> bool:
+        """Return whether images of a job are missing; raise NotRetryable if others are in their place."""
+        missing = False
+        for output in self.context.ledger.outputs(job.id):
+            try:
+                self.check_image(output)
+            except ImageMissing as error:
+                missing = True
+                if error.found is not None:
+                    raise NotRetryable(str(error)) from error
+        return missing
+
     def _submit_again(self, job: Job) -> Job:
-        if self.context.ledger.outputs(job.id):
+        if any(output.missing_since is None for output in self.context.ledger.outputs(job.id)):
             raise NotRetryable(
                 "Some images of this job are archived, and a new submission would make others. "
                 "Retry it without resubmit, or submit it as a new job."

@@ -25,6 +25,8 @@ RENEWED_MS = 12 * 3600 * 1000
 """After so long a wait for an operator a submission gets a new callback URL."""
 UNCERTAIN = frozenset({errors.OutcomeUnknown.code, errors.GarbledAnswer.code, errors.SubmittedBefore.code})
 """Error codes of a submission after which the gateway may still have accepted it."""
+INCOMPLETE_MS = 10_000
+"""When a job is looked at again that is not sent because the ledger is incomplete."""
 RETRY_AFTER_S = (0.1, 0.5, 2.0)
 """The waits before each retry of a write that notes a gateway's response to a submission."""
 
@@ -80,6 +82,8 @@ class Submitter:
     """Raises EndpointForbidden for a URL that may not be notified."""
     notify_default: str | None
     key_faults: Callable[[str, str, Mapping[str, str]], Sequence[Mapping[str, str]]]
+    check_ledger: Callable[[], None]
+    """Raises LedgerIncomplete if the ledger lacks jobs that were charged before."""
 
     def accept(
         self,
@@ -93,7 +97,7 @@ class Submitter:
     ) -> Accepted:
         """Validate a job and put it in the ledger; return it, and whether it is new.
 
-        Raises IdempotencyConflict, and what `judge` raises.
+        Raises IdempotencyConflict, LedgerIncomplete, and what `judge` raises.
         """
         new = self.judge(
             gateway_name,
@@ -109,7 +113,11 @@ class Submitter:
         return found
 
     def add(self, new: Sequence[NewJob]) -> list[Accepted | errors.IdempotencyConflict]:
-        """Put judged jobs in the ledger, in one transaction; return the result of each."""
+        """Put judged jobs in the ledger, in one transaction; return the result of each.
+
+        Raises LedgerIncomplete if the ledger lacks jobs that were charged before.
+        """
+        self.check_ledger()
         results: list[Accepted | errors.IdempotencyConflict] = []
         for found in self.context.ledger.add_jobs(new):
             if isinstance(found, Conflict):
@@ -161,6 +169,13 @@ class Submitter:
         gateway, breaker = self.context.gateways.get(job.gateway), self.context.breaker
         if gateway is None:
             return Postpone(60_000, error=not_configured(job))
+        try:
+            self.check_ledger()
+        except errors.LedgerIncomplete as error:
+            # It may have been sent since the backup that this ledger comes from.
+            breaker.not_sent(gateway.name)
+            reason = JobError("ledger_incomplete", str(error), "operator")
+            return Postpone(INCOMPLETE_MS, counts_as_attempt=False, error=reason)
         if (wait_ms := breaker.sending_waits_ms(gateway.name)) > 0:
             return Postpone(wait_ms, counts_as_attempt=False)
         if perhaps_taken(job) and self._since(job.began_at) > self.context.timing.replay:

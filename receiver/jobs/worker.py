@@ -165,11 +165,13 @@ class Worker(LeasedPool[Job]):
         return ready
 
     def _renew(self) -> None:
-        """Renew the leases of all jobs in hand, three times in each lease."""
+        """Renew the leases of all jobs in hand, three times in each lease, and be seen.
+
+        A worker that ends sooner is never seen, so one that starts again and again does not pass for one.
+        """
         while not self.stopping.wait(self._ledger.lease_ms / 3000):
             try:
-                if held := self.held():
-                    self._ledger.renew(self.name, [job.id for job in held])
+                self._ledger.renew(self.name, [job.id for job in self.held()])
             except Exception as error:  # noqa: BLE001 - this thread must not end
                 self.complain("leases not renewed", error)
 

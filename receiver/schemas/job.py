@@ -161,6 +161,9 @@ class Job(types.Resource):
     result: JobResult
     error: Annotated[JobError | None, Field(examples=[None])]
     outputs: tuple[types.OutputId, ...]
+    missing: tuple[types.OutputId, ...] = types.absent(())
+    """Those of its outputs whose archived image is no longer in the bucket as it was; a retry fetches them
+    again while the gateway has them."""
     found_by: Annotated[Annotated[FoundBy | str, types.NEWER_TOO] | None, Field(examples=["callback"])]
     """How its result was received: by a callback or by polling."""
     attempts: Annotated[types.Count, Field(examples=[1])]
@@ -177,14 +180,21 @@ class Job(types.Resource):
     """What happened to it, oldest first, with its 200 newest callbacks; only where one job is shown."""
 
     @classmethod
-    def of(cls, job: models.Job, outputs: Sequence[str], timeline: Sequence[TimelineEvent] = ()) -> Job:
-        """Build it from a job of the ledger and the ids of its outputs."""
+    def of(
+        cls,
+        job: models.Job,
+        outputs: Sequence[str],
+        timeline: Sequence[TimelineEvent] = (),
+        missing: Sequence[str] = (),
+    ) -> Job:
+        """Build it from a job of the ledger and the ids of its outputs, and of those that are missing."""
         return cls.trusted(
             job,
             request=JobRequest.trusted(job.request),
             result=JobResult.trusted(job.result, credits_before=job.credits_before),
             error=None if job.error is None else JobError.trusted(job.error),
             outputs=tuple(outputs),
+            missing=tuple(missing),
             next_attempt_at=types.time(job.next_attempt_at),
             created_at=rfc3339(job.created_at),
             updated_at=rfc3339(job.updated_at),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field
 
 from receiver.schemas.job import GatewayName, Job, ModelName, Prompt, Tags
-from receiver.schemas.types import JOB_EXAMPLE, Count, Digest, JobId, OutputId, Resource, Time, absent
+from receiver.schemas.types import JOB_EXAMPLE, Count, Digest, JobId, OutputId, Resource, Time, absent, time
 from storage.models import rfc3339
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Output(Resource):
     tags: Tags
     version_id: str | None
     """The object's version, where the bucket keeps versions."""
+    missing_since: Time | None = absent()
+    """Since when the bucket is known to lack the image, or to have one of another length; left out while it
+    is there."""
     job: Job | None = absent()
     """The job that made it; only where one output is shown."""
 
@@ -53,6 +56,7 @@ class Output(Resource):
             output,
             seed_requested=request.seed,
             stored_at=rfc3339(output.stored_at),
+            missing_since=time(output.missing_since),
             gateway=made_by.gateway,
             model=made_by.result.model or request.model,
             model_requested=request.model,

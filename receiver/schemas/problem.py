@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from receiver.schemas.types import Resource, absent
+from receiver.schemas.types import Count, Digest, Resource, Time, absent
 
 
 class FieldError(Resource):
@@ -12,6 +12,18 @@ class FieldError(Resource):
 
     field: Annotated[str, Field(examples=["prompt"])]
     message: Annotated[str, Field(examples=["must not be blank"])]
+
+
+class MissingObject(Resource):
+    """What is known of an archived object that is not in the bucket as it was."""
+
+    key: str
+    sha256: Digest | None = absent()
+    """Of the archived image; left out for a record."""
+    bytes: Count | None = absent()
+    bytes_found: Count | None = absent()
+    """How many bytes it has now; left out if the object is not there."""
+    stored_at: Time | None = absent()
 
 
 class Problem(Resource):
@@ -27,6 +39,8 @@ class Problem(Resource):
     """What to do, in a sentence."""
     faults: tuple[FieldError, ...] = absent(())
     """Each field that is wrong, where fields are."""
+    object: MissingObject | None = absent()
+    """The object that is missing from the bucket, where one is."""
 
 
 class CallbackReady(Resource):

@@ -72,14 +72,22 @@ class ServiceStatus(JobCounts):
 
     gateways: Annotated[Mapping[str, JobCounts], Field(description="The same counts for each gateway.")]
     store: Annotated[Store, Field(description="What the object store was seen to support.")]
+    problems: Annotated[Mapping[str, str], Field(examples=[{}])] = {}
+    """Why jobs do not go on, and what to do: `history` if the ledger lacks jobs that the bucket has records
+    of, `workers` if none works."""
 
     @classmethod
     def of_gateways(
-        cls, total: models.JobCounts, by: Mapping[str, models.JobCounts], now: int, store: StoreFacts
+        cls,
+        total: models.JobCounts,
+        by: Mapping[str, models.JobCounts],
+        now: int,
+        store: StoreFacts,
+        problems: Mapping[str, str],
     ) -> Self:
-        """Build it from the counts of all jobs, and of each gateway's."""
+        """Build it from the counts of all jobs, and of each gateway's, and from problems by name."""
         gateways = {name: JobCounts.of(counts, now) for name, counts in sorted(by.items())}
-        return cls.of(total, now, gateways=gateways, store=Store.trusted(store))
+        return cls.of(total, now, gateways=gateways, store=Store.trusted(store), problems=problems)
 
 
 class Circuit(Resource):
@@ -153,7 +161,10 @@ class Readiness(Resource):
     """Whether every part can be used now."""
 
     status: Literal["ready", "not ready"]
-    checks: Annotated[Mapping[str, str], Field(examples=[{"ledger": "ok", "archive": "ok", "results": "ok"}])]
+    checks: Annotated[
+        Mapping[str, str],
+        Field(examples=[dict.fromkeys(("ledger", "archive", "results", "history", "workers"), "ok")]),
+    ]
     """`ok` for each part, or what is wrong with it."""
     warnings: Annotated[Mapping[str, str], Field(examples=[{}])]
     """What an operator should know although work continues, such as a paused gateway."""

@@ -48,7 +48,7 @@ STATUS = _label("status", *Status)
 STEP = _label("status", *(status for status in Status if not status.terminal))
 CALLBACK = _label(
     "outcome", "accepted", "duplicate", "disconnected", "internal", "unready", "body_too_large",
-    "too_many_requests", "too_slow", *_codes(errors.CallbackError),
+    "too_many_requests", "too_slow", "ledger_incomplete", *_codes(errors.CallbackError),
 )  # fmt: skip
 SUBMISSION = _label("outcome", "accepted", *_codes(errors.GatewayError))
 POLL = _label("outcome", *State, *_codes(errors.GatewayError))
@@ -120,6 +120,8 @@ _WORK = (
     MetricSpec("darkroom_worker_jobs", "gauge", "Jobs being worked on in this process and its workers."),
     _read("darkroom_worker_slots",
           "Jobs that this process and its workers may work on at once; 0 where they do no work."),
+    _read("darkroom_worker_away_seconds",
+          "Seconds since a worker of any process was last seen in the ledger, at most since this one began."),
 )  # fmt: skip
 
 _IMAGES = (
@@ -144,6 +146,8 @@ _LEDGER = (
     _read("darkroom_oldest_unfinished_job_age_seconds", "Age of the oldest unfinished job.", GATEWAY),
     _read("darkroom_oldest_unarchived_result_age_seconds",
           "Age of the oldest result that is not archived, but for those in darkroom_jobs_held."),
+    _read("darkroom_images_missing",
+          "Archived images that were found missing from the bucket, or of another length, and are not back."),
     _read("darkroom_jobs_held",
           "Unfinished jobs whose result or image somebody has to mend; they are tried again meanwhile.",
           GATEWAY, HELD),

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from tempfile import SpooledTemporaryFile
@@ -41,6 +42,8 @@ class Thumbnails:
     kept: ThumbnailStore
     thumbnailer: Thumbnailer
     bucket: BucketThreads
+    explained: Callable[[Output], AbstractContextManager[None]]
+    """That of `MissingImages`."""
     max_pixels: int
     """Of larger images none are made."""
     most_waiting: int = MOST_WAITING
@@ -58,8 +61,8 @@ class Thumbnails:
     async def get(self, output: Output) -> bytes:
         """Return the thumbnail of an output, in WebP.
 
-        Raises NoThumbnail if none can be made, now or a while ago; Unready if too many are being made; and
-        the errors of storage.
+        Raises NoThumbnail if none can be made, now or a while ago; ImageMissing if the image is not in the
+        bucket; Unready if too many are being made; and the errors of storage.
         """
         until, why = self._refused.get(output.id, (0.0, ""))
         if until > self.now_s():
@@ -114,8 +117,10 @@ class Thumbnails:
 
     def _fetch(self, output: Output, file: BinaryIO) -> None:
         try:
-            with self.store.stream(output.key) as stream:
-                check_length(stream, output, output.bytes)
+            with ExitStack() as opened:
+                with self.explained(output):
+                    stream = opened.enter_context(self.store.stream(output.key))
+                    check_length(stream, output, output.bytes)
                 # Not `writelines`: until Python 3.12 a spooled file looks at its size only after all of it.
                 for chunk in verified_chunks(stream, output):
                     file.write(chunk)

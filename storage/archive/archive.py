@@ -2,10 +2,11 @@
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256 as digest_of
+from itertools import islice
 from typing import Any, BinaryIO
 
 from storage.archive import adopt, conformance
@@ -13,11 +14,12 @@ from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.archive.record import SCHEMA
 from storage.archive.store_facts import StoreFacts
-from storage.errors import Conflict, Corrupt, Misconfigured, Refused
+from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, Refused
 from storage.media.inspect import KINDS, ImageFacts
 from storage.models import Job, Output
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
+_FEW, _MOST_LISTED = 20, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,27 @@ class Archive:
             if not conformance.stores(self.store, self.keys.probes):
                 raise
             raise Refused(f"The bucket stores other objects, but not this one. {error}") from error
+
+    def unknown_record(self, newest: Job | None, known: Callable[[str], bool]) -> str | None:
+        """Return the key of a record of a job later than `newest` that a ledger does not know, or None.
+
+        `newest` is the last job of that ledger with a record, and `known` returns whether it knows the record
+        of the job with an id. It costs one listing, of a few keys unless there are foreign ones.
+        """
+        after = "" if newest is None else self.keys.record(newest)
+        for stored in islice(self.store.list(self.keys.records, after=after, page=_FEW), _MOST_LISTED):
+            job_id = self.keys.recorded_job(stored.key)
+            if job_id is not None and not known(job_id):
+                return stored.key
+        return None
+
+    def size(self, key: str) -> int | None:
+        """Return how many bytes an object has; None if it is certain that there is none."""
+        try:
+            return self.store.head(key).bytes
+        except NotFound:
+            found = self.store.find(key)
+            return None if found is None else found.bytes
 
     def read_record(self, job: Job) -> dict[str, Any]:
         """Return a job's latest record; raises NotFound, or Corrupt if it is not one."""

@@ -25,6 +25,7 @@ MOST_PREFIX_BYTES = 500
 MOST_VALUE_BYTES = 128
 """The limit of one tag or model: with an id or a SHA-256 and an extension it fits into one part."""
 MOST_VALUE_CHARACTERS = 64
+_RECORD = re.compile(r"records/\d{4}/\d\d/\d\d/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.\d+)?\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,16 @@ class Keys:
     def probes(self) -> str:
         """The prefix of the objects with which the store is tried out."""
         return f"{self.prefix}darkroom-probes/"
+
+    def recorded_job(self, key: str) -> str | None:
+        """Return the id of the job whose record has a key; None if it is not the key of a record."""
+        found = _RECORD.fullmatch(key.removeprefix(self.prefix))
+        return found and found[1]
+
+    @property
+    def records(self) -> str:
+        """The prefix of the keys of all records, up to the millennium: others may have such a folder too."""
+        return f"{self.prefix}records/2"
 
     def thumbnail(self, output_id: str) -> str:
         """Return the key of an output's thumbnail, which is derived and may be deleted at any time."""

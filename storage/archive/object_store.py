@@ -227,12 +227,19 @@ class ObjectStore:
             chunks = self._chunks(key, body.read)
             yield ObjectStream(_stored(key, answer, size), length, content_range, chunks)
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Yield the objects below a prefix, in the order of their keys, page by page."""
+    def find(self, key: str) -> StoredObject | None:
+        """Look an object up in a listing, which proves also that there is none: a bare 404 does not."""
+        found = next(self.list(key, page=1), None)
+        return found if found is not None and found.key == key else None
+
+    def list(self, prefix: str, *, after: str = "", page: int = 1000) -> Iterator[StoredObject]:
+        """Yield the objects below a prefix and after a key, in the order of their keys, `page` at a time."""
         with self._errors(prefix or "the bucket"):
-            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
-            for page in pages:
-                for entry in page.get("Contents", ()):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=prefix, StartAfter=after, PaginationConfig={"PageSize": page}
+            )
+            for page_of in pages:
+                for entry in page_of.get("Contents", ()):
                     yield _stored(entry["Key"], entry, entry["Size"])
 
     def presign(

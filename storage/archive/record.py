@@ -9,6 +9,7 @@ from storage.models import Attempt, Delivery, Job, JobError, Output, Status, rfc
 from storage.urls import origin_of
 
 SCHEMA = "darkroom/record/1"
+_NOT_RECORDED = frozenset({"job_id", "missing_since"})
 
 
 def record_document(
@@ -105,4 +106,4 @@ def _output_entry(output: Output) -> dict[str, Any]:
         "downloaded_at": output.downloaded_at and rfc3339(output.downloaded_at),
         "stored_at": rfc3339(output.stored_at),
     }
-    return {name: value for name, value in asdict(output).items() if name != "job_id"} | times
+    return {name: value for name, value in asdict(output).items() if name not in _NOT_RECORDED} | times

@@ -53,7 +53,7 @@ class StoreFacts:
         if not self.lists:
             yield (
                 "The access key may not list the bucket (s3:ListBucket), so an image that was stored just "
-                "before a crash is not found again once its link has expired."
+                "before a crash is not found again once its link has expired, and a lost ledger not noticed."
             )
         if self.deletes is False:
             yield "The access key may not delete (s3:DeleteObject), so outdated thumbnails stay."

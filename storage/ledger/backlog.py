@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from sqlalchemy import bindparam, func, select, union_all
 
 from storage.ledger.database import Database
-from storage.ledger.schema import BEGUN, UNFINISHED, deliveries, jobs
+from storage.ledger.schema import BEGUN, UNFINISHED, deliveries, jobs, outputs
 from storage.models import Clock, Status
 
 # The effects of a delivery that brought a result, by itself or by making us poll.
 _FIRST_RESULT = select(func.min(deliveries.c.received_at)).where(
     deliveries.c.job_id == bindparam("job"), deliveries.c.effect.in_(["ready", "hint"])
 )
+
+
+_MISSING = select(func.count()).where(outputs.c.missing_since.is_not(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class Waiting:
     """Jobs whose next step is due, leased ones included."""
     deliveries: int
     """Callbacks that were recorded and not applied to their job yet."""
+    images_missing: int
+    """Archived images that the bucket was found to lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Backlog:
         )
         with self._database.read() as connection:
             due = sum(connection.scalar(half) or 0 for half in halves)
-            return Waiting(due, connection.scalar(unapplied) or 0)
+            return Waiting(due, connection.scalar(unapplied) or 0, connection.scalar(_MISSING) or 0)
 
     def held(self, codes: Collection[str]) -> list[Held]:
         """Count the unfinished jobs whose last try failed with one of these codes, by gateway and code."""

@@ -24,6 +24,8 @@ class DeliveryResult(StrEnum):
     MISMATCH = "mismatch"
     """It names another gateway job than its job's own."""
     UNKNOWN_JOB = "unknown_job"
+    LATER_JOB = "later_job"
+    """Of a job, or a submission, later than all that the ledger knows: the ledger must have lost it."""
     TOO_MANY = "too_many"
     """Its job has as many deliveries as a job may have."""
 
@@ -56,6 +58,7 @@ _LOCK = (
 _SEEN = sa.select(deliveries.c.job_id, deliveries.c.body_sha256).where(
     deliveries.c.job_id.in_(sa.bindparam("ids", expanding=True))
 )
+_NEWEST = sa.select(sa.func.max(jobs.c.id))
 _INSERT = sa.insert(deliveries)
 _WAKE = (
     sa.update(jobs)
@@ -120,8 +123,13 @@ def _judge(
 ) -> DeliveryResult:
     delivery = offer.delivery
     job = known.get(delivery.job_id)
-    if job is None or offer.submission > job.submission:
-        return DeliveryResult.UNKNOWN_JOB
+    if job is None:
+        newest = connection.scalar(_NEWEST)
+        # Ids begin with the time. Its URL was signed here, so a ledger without later jobs has lost it.
+        lost = newest is None or delivery.job_id > newest
+        return DeliveryResult.LATER_JOB if lost else DeliveryResult.UNKNOWN_JOB
+    if offer.submission > job.submission:
+        return DeliveryResult.LATER_JOB
     # A callback of an earlier submission cannot be compared any more, and changes nothing.
     if offer.submission == job.submission and not _same_job(connection, offer, job.gateway_job_id):
         return DeliveryResult.MISMATCH

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from storage.errors import Crowded
-from storage.ledger import circuits, notifications
+from storage.ledger import circuits, notifications, workers
 from storage.ledger.rows import to_job
 from storage.ledger.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
 from storage.models import Job, Status
@@ -118,10 +118,11 @@ def repair_clock_skew(connection: sa.Connection, now: int, lease_ms: int) -> int
     """Make due what was put off, or leased, by a clock that has since been set back; returns how many.
 
     Its rows were written in the future. Their jobs would wait until the clock is there again, and then as
-    long again, because their moves are in the future too: those are set to now. Notifications and circuits
-    are repaired the same way.
+    long again, because their moves are in the future too: those are set to now. Notifications,
+    circuits and workers are repaired the same way.
     """
     circuits.repair_clock_skew(connection, now, SKEW_MS)
+    workers.repair_clock_skew(connection, now, SKEW_MS)
     notifications.repair_clock_skew(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
     # Before the rows themselves are set to now. Nothing depends on the moves of a queued job.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, RowMapping, bindparam, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import Conflict, LeaseLost, NotFound, Unavailable
@@ -17,6 +17,7 @@ from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
 from storage.ledger.rows import Changes, append_attempts, from_changes, new_job, request_digest, to_job
 from storage.ledger.schema import jobs, outputs
+from storage.ledger.workers import note_seen
 from storage.models import Attempt, Clock, Delivery, Job, JobCounts, JobRequest, Output, Status
 
 LEASE_MS = 30_000
@@ -141,9 +142,11 @@ class Ledger:
             return leases.next_due(connection, room or ClaimBudget(1), self._clock())
 
     def renew(self, worker: str, job_ids: Iterable[str]) -> None:
-        """Renew the leases of jobs that are still being worked on."""
+        """Renew the leases of jobs that are still being worked on, and note that the worker works."""
+        now = self._clock()
         with self._database.write() as connection:
-            leases.renew(connection, worker, job_ids, self._clock() + self.lease_ms)
+            leases.renew(connection, worker, job_ids, now + self.lease_ms)
+            note_seen(connection, worker, now)
 
     def repair_clock_skew(self) -> int:
         """Make due what a clock that was since set back had put off; returns how many jobs that were."""
@@ -290,18 +293,42 @@ class Ledger:
             return deliveries.of_job(connection, job_id)
 
     def add_output(self, output: Output) -> None:
-        """Insert an archived image; idempotent. Raises Conflict if the job has another one at that index."""
-        here = (outputs.c.job_id == output.job_id) & (outputs.c.index == output.index)
+        """Insert an archived image, or replace one that is missing; idempotent.
+
+        Raises Conflict if the job has another one at that index.
+        """
+        row_of = asdict(output)
         with self._database.write() as connection:
-            if not inserted(connection, insert(outputs).values(asdict(output))):
-                known = connection.scalar(select(outputs.c.sha256).where(here))
+            new = inserted(connection, insert(outputs).values(row_of))
+            missing = update(outputs).where(*_of_output(output), outputs.c.missing_since.is_not(None))
+            if not new and connection.execute(missing.values(row_of)).rowcount == 0:
+                known = connection.scalar(select(outputs.c.sha256).where(*_of_output(output)))
                 if known != output.sha256:
                     raise Conflict(f"Output {output.id} is archived with another digest.")
                 return
             row = connection.execute(_JOB, {"id": output.job_id}).mappings().one()
             events.note_output(connection, row, output)
             # Last, because other writers wait for the counters that it changes.
-            search_index.index_output(connection, row, output)
+            search_index.index_output(connection, row, output, new=new)
+
+    def note_missing(self, output: Output) -> bool:
+        """Note that the bucket does not have an image any more; returns whether that was not known."""
+        there = update(outputs).where(*_of_output(output), outputs.c.missing_since.is_(None))
+        with self._database.write() as connection:
+            return connection.execute(there.values(missing_since=self._clock())).rowcount == 1
+
+    def note_found(self, output: Output) -> None:
+        """Note that the bucket has an image again."""
+        with self._database.write() as connection:
+            connection.execute(update(outputs).where(*_of_output(output)).values(missing_since=None))
+
+    def newest_job(self, *, with_record: bool = False) -> Job | None:
+        """Return the job that was accepted last, or the last one that has a record; None if there is none."""
+        newest = select(jobs).order_by(jobs.c.number.desc()).limit(1)
+        with self._database.autocommit() as connection:
+            wanted = newest.where(jobs.c.records > 0) if with_record else newest
+            row = connection.execute(wanted).mappings().one_or_none()
+        return None if row is None else to_job(row)
 
     def outputs(self, job_id: str) -> list[Output]:
         """Return the outputs of a job by index."""
@@ -367,6 +394,10 @@ class Postpone:
     def write(self, ledger: Ledger, job: Job, worker: str) -> Job:
         """Write it to the ledger."""
         return ledger.postpone(job, worker, due_in_ms=self.due_in_ms, **self.options)
+
+
+def _of_output(output: Output) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return outputs.c.job_id == output.job_id, outputs.c.index == output.index
 
 
 def _propagate(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ metadata = sa.MetaData(
 )
 
 FAULTY = sa.text("error_code IS NOT NULL")
+MISSING = sa.text("missing_since IS NOT NULL")
 
 jobs = sa.Table(
     "jobs",
@@ -131,6 +132,9 @@ outputs = sa.Table(
     sa.Column("downloaded_at", sa.BigInteger),
     sa.Column("stored_at", sa.BigInteger, nullable=False),
     sa.Column("version_id", sa.Text),
+    # Since when it is known that the bucket has it no more, or has another length; NULL while it is there.
+    sa.Column("missing_since", sa.BigInteger),
+    sa.Index("ix_outputs_missing_since", "missing_since", sqlite_where=MISSING, postgresql_where=MISSING),
 )
 
 accepted = sa.Table(
@@ -155,6 +159,14 @@ circuits = sa.Table(
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Column("retry_at", sa.BigInteger),
     sa.Column("probe_until", sa.BigInteger),
+)
+
+workers = sa.Table(
+    # When each worker was last seen, which it writes as it renews its leases: see storage/ledger/workers.py.
+    "workers",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("seen_at", sa.BigInteger, nullable=False),
 )
 
 terms = sa.Table(

@@ -72,11 +72,13 @@ def index_result(connection: Connection, job: RowMapping) -> None:
     _add(connection, job["number"], ((kind, value) for kind, value, asked in reported if value != asked))
 
 
-def index_output(connection: Connection, job: RowMapping, output: Output) -> None:
-    """Index and count an image that was just inserted."""
+def index_output(connection: Connection, job: RowMapping, output: Output, *, new: bool = True) -> None:
+    """Index an image that was just inserted or replaced, and count it if it is `new`."""
     size = f"{output.width}x{output.height}"
     kinds = (("has", "image"), ("seed", output.seed), ("type", output.media_type), ("size", size))
     _add(connection, job["number"], kinds)
+    if not new:
+        return
     counted = [
         ("gateway", job["gateway"]),
         ("model", job["result_model"] or job["model"]),

@@ -33,6 +33,8 @@ REOPENS: Mapping[Status, frozenset[Status]] = {
     # To running: the gateway is polled for the result again. To queued: it is paid for again.
     Status.FAILED: frozenset({Status.QUEUED, Status.RUNNING}),
     Status.PARTIAL: frozenset({Status.RUNNING}),
+    # Where an archived image is missing from the bucket.
+    Status.ARCHIVED: frozenset({Status.RUNNING}),
 }
 """The legal moves of a retry that a user asked for; `Ledger.reopen` refuses every other."""
 

@@ -146,6 +146,16 @@ class Search:
                 ids[job_id].append(f"{job_id}.{index}")
         return ids
 
+    def missing_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
+        """Return the ids of the outputs that the bucket was found to lack, by job, of those that have any."""
+        missing = outputs.c.job_id.in_(job_ids), outputs.c.missing_since.is_not(None)
+        query = select(outputs.c.job_id, outputs.c.index).where(*missing).order_by(outputs.c.index)
+        ids: dict[str, list[str]] = {}
+        with self.database.read() as connection:
+            for job_id, index in connection.execute(query):
+                ids.setdefault(job_id, []).append(f"{job_id}.{index}")
+        return ids
+
 
 def _page(rows: list[Row], limit: int, ids: list[str]) -> Page[Row]:
     return Page(rows[:limit], ids[limit - 1] if len(rows) > limit else None)

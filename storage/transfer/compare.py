@@ -12,10 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.ledger.schema import jobs, metadata
+from storage.ledger.schema import jobs, metadata, workers
 
-TABLES: Sequence[sa.Table] = metadata.sorted_tables
-"""Every table that is the same on all databases; those that others refer to come first."""
+TABLES: Sequence[sa.Table] = [table for table in metadata.sorted_tables if table is not workers]
+"""Every table that is the same on all databases, without the workers, which all have stopped.
+
+Those that others refer to come first.
+"""
 
 LEASES = frozenset({"leased_by", "leased_until"})
 """The columns that are empty in the copy, so that jobs go on at once."""

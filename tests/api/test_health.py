@@ -7,7 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from receiver.api.health import Check, Health, Warn, oldest_result
+from receiver.api.health import Check, Health, Warn, oldest_result, worker_away_s, worker_seen
 from storage.errors import Unavailable
 from tests.support.ledgers import Clock
 
@@ -40,6 +40,30 @@ def test_a_result_that_waits_too_long_makes_it_unready(waited_s: int | None, rea
     if not ready:
         assert "DARKROOM_READY__OLDEST_RESULT" in answer.json()["checks"]["results"]
         assert "24" in answer.json()["checks"]["results"]
+
+
+@pytest.mark.parametrize(
+    ("up_s", "seen_s_ago", "ready"),
+    [
+        (59, None, True),  # a start takes its time
+        (61, None, False),
+        (3600, 5, True),
+        (3600, 59, True),  # a few missed signs are no reason
+        (3600, 61, False),
+        (30, 3000, True),  # the whole installation was restarted
+        (3600, -30, True),  # another machine's clock is ahead
+    ],
+)
+def test_no_worker_for_a_while_makes_it_unready(up_s: int, seen_s_ago: int | None, ready: bool) -> None:
+    clock, times = Clock(), [1000.0]
+    seen_at = None if seen_s_ago is None else clock.now - seen_s_ago * 1000
+    away_s = worker_away_s(lambda: seen_at, clock, lambda: times[-1])
+    times.append(1000.0 + up_s)
+    answer = ask(Health({"workers": worker_seen(away_s, limit_s=60)}))
+    assert answer.status_code == (200 if ready else 503)
+    if not ready:
+        assert "No worker has been seen for 61 seconds" in answer.json()["checks"]["workers"]
+        assert "`darkroom work`" in answer.json()["checks"]["workers"]
 
 
 def test_warnings_that_cannot_be_read_are_left_out() -> None:

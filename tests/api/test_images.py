@@ -299,19 +299,11 @@ def test_wrong_bytes_never_end_as_if_they_were_right(made: Made, capsys: pytest.
         replaced(made.live, made.output, made.image[:-1])
         for headers in ({}, {"range": "bytes=0-9"}):
             answer = made.get(**headers)
-            assert (answer.status_code, answer.json()["code"]) == (503, "unready")
+            assert (answer.status_code, answer.json()["code"]) == (410, "image_missing")
+            assert answer.json()["object"]["bytes_found"] == len(made.image) - 1
     finally:
         replaced(made.live, made.output, made.image)
     assert made.get().content == made.image
-
-
-def test_an_image_that_is_gone_is_not_found(start: Start) -> None:
-    live = start()
-    (output,) = live.outputs(live.make(IMAGEN)["id"])
-    live.bucket.store.delete(output["key"])
-    for path in ("image?stream=1", "thumbnail"):
-        answer = live.http.get(f"/v1/outputs/{output['id']}/{path}")
-        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 # Thumbnails.
@@ -437,4 +429,6 @@ def test_a_record_that_is_not_there_is_not_found(thumbnailed: Live) -> None:
     assert live.http.get(f"/v1/outputs/{outputs[0]['id']}/record").status_code == 200
     job = live.job(job_id)
     live.bucket.store.delete(live.bucket.archive.record_key(job))
-    assert live.http.get(f"/v1/outputs/{outputs[0]['id']}/record").status_code == 404
+    gone = live.http.get(f"/v1/outputs/{outputs[0]['id']}/record")
+    assert (gone.status_code, gone.json()["code"]) == (410, "record_missing")
+    assert gone.json()["object"]["key"] in gone.json()["detail"]

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from receiver.errors import NoThumbnail
@@ -47,8 +47,9 @@ def archived(store: ObjectStore, data: bytes, index: int = 0, pixels: tuple[int,
 
 @contextmanager
 def thumbnails(store: ObjectStore, thumbnailer: Thumbnailer, **more: Any) -> Iterator[Thumbnails]:
+    kept = ThumbnailStore(store, Keys(), "1")
     made = Thumbnails(
-        store, ThumbnailStore(store, Keys(), "1"), thumbnailer, BucketThreads(), max_pixels=10**8, **more
+        store, kept, thumbnailer, BucketThreads(), lambda _output: nullcontext(), max_pixels=10**8, **more
     )
     yield made
     made.close()

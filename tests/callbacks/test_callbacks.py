@@ -121,12 +121,21 @@ def test_whatever_is_wrong_changes_nothing(
     assert state(idle) == before
 
 
-def test_a_token_for_a_job_that_is_gone_is_told(idle: Live) -> None:
+OLD, NEW = "01000000-0000-7000-8000-000000000000", "0fffffff-0000-7000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("job_id", "status", "code"), [(OLD, 404, "unknown_job"), (NEW, 503, "ledger_incomplete")]
+)
+def test_a_token_for_a_job_that_is_gone_is_told(idle: Live, job_id: str, status: int, code: str) -> None:
+    """One that is later than all jobs of the ledger was lost with it, and its gateway shall come again."""
+    running_job(idle, f"theirs-{code}")
     tokens = idle.service.resources.tokens
-    url = f"{idle.url}/callbacks/apiframe/{tokens.make('apiframe', 'nobody')}"
+    url = f"{idle.url}/callbacks/apiframe/{tokens.make('apiframe', job_id)}"
     body = completed("theirs")
     answer = httpx.post(url, content=body, headers=signed(body))
-    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_job")
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert ("retry-after" in answer.headers) == (status == 503)
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])

@@ -25,6 +25,8 @@ HEALTHY: Mapping[str, str] = {
     f'darkroom_steps_failed_total{{{ON},status="ready"}}': flat(3),
     f"darkroom_oldest_unarchived_result_age_seconds{{{ON}}}": flat(3),
     f"darkroom_worker_slots{{{ON}}}": flat(8),
+    f"darkroom_worker_away_seconds{{{ON}}}": flat(9),
+    f"darkroom_images_missing{{{ON}}}": flat(1),
     f"darkroom_worker_jobs{{{ON}}}": flat(2),
     f"darkroom_jobs_due{{{ON}}}": flat(2),
     f'darkroom_oldest_unfinished_job_age_seconds{{{ON},gateway="g"}}': flat(30),
@@ -93,7 +95,7 @@ OLDEST = "darkroom_oldest_unarchived_result_age_seconds"
 
 CASES: Mapping[str, Case] = {
     "nothing": Case({}, ()),
-    "no process": Case(dict.fromkeys(HEALTHY, ""), ("DarkroomGone", "DarkroomNobodyWorks")),
+    "no process": Case(dict.fromkeys(HEALTHY, ""), ("DarkroomGone", "DarkroomNoWorkers")),
     "one of two down": Case({'up{instance="b",job="darkroom"}': flat(0)}, ("DarkroomDown",)),
     "restarts": case("DarkroomRestarting", process_start_time_seconds=grows(1)),
     "a restart": case(process_start_time_seconds="1+0x110 2+0x9"),
@@ -102,7 +104,9 @@ CASES: Mapping[str, Case] = {
     "500": case("DarkroomCallbacksFailed", darkroom_callbacks_total__internal="0+0x112 1+0x7"),
     "late": case("DarkroomResultsLate", **{OLDEST: grows(60)}),
     "danger": case("DarkroomResultsLate", "DarkroomResultsInDanger", **{OLDEST: grows(60, 20_000)}),
-    "no worker": case("DarkroomNobodyWorks", darkroom_worker_slots=flat(0), darkroom_worker_jobs=flat(0)),
+    "a worker that ends again and again": case("DarkroomNoWorkers", darkroom_worker_away_seconds=grows(60)),
+    "missing": case("DarkroomImagesMissing", darkroom_images_missing="1+0x100 2+0x19"),
+    "no worker": case("DarkroomNoWorkers", darkroom_worker_slots=flat(0), darkroom_worker_jobs=flat(0)),
     "backlog": case("DarkroomBacklogGrowing", darkroom_jobs_due=grows(5)),
     "a backlog that shrinks": case(darkroom_jobs_due=grows(-5, 900)),
     "full": case("DarkroomWorkersFull", darkroom_jobs_due=flat(20), darkroom_worker_jobs=flat(8)),

@@ -29,6 +29,8 @@ OF_JOBS: Mapping[str, tuple[str, str]] = {
     "no_answer": ("gateway", "no result came in 24 hours"),
     "submission_unconfirmed": ("gateway", "it never said whether it took the job; not sent again"),
     "generation_failed": ("gateway", "it says that the job failed; the message has its words"),
+    "image_missing": ("archive", "its image is no longer in the bucket, nor at the gateway"),
+    "ledger_incomplete": ("operator", "the ledger lacks jobs, so nothing is sent before it is restored"),
     "record_refused": ("archive", "the bucket refuses the job's record, and stores others; the job waits"),
     "gateway_job_taken": ("gateway", "it answered with the id of another job of ours"),
     "storage_unavailable": ("operator", "the bucket cannot be used now; the job waits, as long as it takes"),

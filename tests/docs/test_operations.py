@@ -55,7 +55,7 @@ def test_a_sqlite_ledger_is_backed_up_and_restored(start: Start, tmp_path: Path)
     ]
     text = "\n".join(lines).replace("/var/lib/darkroom", str(other / "data"))
     bash(live, tmp_path, text.replace("/var/backups", str(tmp_path / "b")))
-    again = start(other / "data", s3={"bucket": live.settings.s3.bucket})
+    again = start(other / "data", s3={"bucket": live.settings.s3.bucket}, ledger={"accept_incomplete": True})
     assert again.job(before).status == "archived"
     assert again.http.get(f"/v1/jobs/{after}").status_code == 404
     assert "Every accepted job is accounted for" in bash(again, tmp_path, "darkroom status")
@@ -86,7 +86,12 @@ def test_a_queued_job_is_sent_again(start: Start, tmp_path: Path, body: dict[str
     working = start(tmp_path / "data", s3=s3)
     assert working.finish(job)["status"] == "archived"
     before = len(idle.sandbox.jobs())
-    again = start(tmp_path / "b/darkroom", s3=s3, timing=replace(FAST, unconfirmed=0.5))
+    again = start(
+        tmp_path / "b/darkroom",
+        s3=s3,
+        timing=replace(FAST, unconfirmed=0.5),
+        ledger={"accept_incomplete": True},
+    )
     after = again.finish(job)
     assert len(idle.sandbox.jobs()) == before + taken
     if not taken:

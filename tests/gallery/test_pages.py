@@ -155,7 +155,7 @@ def test_a_page_without_its_record_is_still_a_page(hung: Hung, reader: httpx.Cli
     bucket = hung.live.bucket
     bucket.store.delete(bucket.archive.record_key(hung.live.job(job["id"])))
     found = page(reader.get(f"/outputs/{job['outputs'][0]}"))
-    assert "The bucket did not give it now" in found.text
+    assert "record of this job is no longer in the bucket" in found.text
     assert "Taken by the model unknown" in found.text
     assert not [link for link in found.links() if link.startswith("/submit")], "which is not for a reader"
 

@@ -123,7 +123,8 @@ def test_each_part_is_watched_by_itself(parts: Parts) -> None:
     parts.make(IMAGEN)
     ready = httpx.get(f"{parts.callbacks.url}/readyz").json()
     assert ready == {"status": "ready", "checks": {"ledger": "ok"}, "warnings": {}}
-    assert set(httpx.get(f"{parts.api.url}/readyz").json()["checks"]) == {"ledger", "archive", "results"}
+    checked = {"ledger", "archive", "results", "history", "workers"}
+    assert set(httpx.get(f"{parts.api.url}/readyz").json()["checks"]) == checked
     shown = httpx.get(f"{parts.callbacks.url}/metrics").text
     assert 'darkroom_callbacks_total{gateway="apiframe",outcome="accepted"}' in shown
     assert "darkroom_intake_waiting_callbacks 0.0" in shown

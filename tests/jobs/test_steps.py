@@ -13,7 +13,7 @@ from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
 from receiver.jobs.bulk_poll import BulkPoller
-from receiver.jobs.context import Outcome
+from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.steps import Steps
 from receiver.jobs.submit import Answered, Submitter
@@ -52,6 +52,14 @@ class Answer(httpx.BaseTransport):
         return self.answer
 
 
+def submitting(context: JobContext, urls: CallbackUrls) -> Submitter:
+    return Submitter(context, urls, lambda _url: None, None, lambda *_: (), lambda: None)
+
+
+def poll_only(context: JobContext) -> Submitter:
+    return submitting(context, CallbackUrls(None, None))  # type: ignore[arg-type]
+
+
 def submitted(ledger: Ledger, gateway: str, answer: Answer) -> Outcome:
     """Decide on a queued job by what its gateway answers."""
     add(ledger, gateway=gateway)
@@ -60,7 +68,7 @@ def submitted(ledger: Ledger, gateway: str, answer: Answer) -> Outcome:
     urls = CallbackUrls(
         "https://archive.example", CallbackTokens(["k" * 40], max_age_s=60, clock=ledger._clock)
     )
-    submitter = Submitter(context, urls, lambda _url: None, None, lambda *_: ())
+    submitter = submitting(context, urls)
     return submitter.send(job)
 
 
@@ -106,7 +114,7 @@ def test_nothing_is_sent_without_a_free_slot(ledger: Ledger) -> None:
     wire = Answer(taken("apiframe"), ledger)
     context = job_context(ledger, GATEWAYS, wire)
     context.sender._free["apiframe"] = 0
-    submitter = Submitter(context, CallbackUrls(None, None), lambda _url: None, None, lambda *_: ())  # type: ignore[arg-type]
+    submitter = poll_only(context)
     assert submitter.send(add(ledger)) == Postpone(250, counts_as_attempt=False)
     assert wire.sent is None
 
@@ -119,7 +127,7 @@ def test_a_callback_goes_before_another_submission(ledger: Ledger) -> None:
     job = ledger.move(job, QUEUED, "w", keep_lease=True)
     wire = Answer(taken("api-in-one"), ledger)
     context = job_context(ledger, GATEWAYS, wire)
-    submitter = Submitter(context, CallbackUrls(None, None), lambda _url: None, None, lambda *_: ())  # type: ignore[arg-type]
+    submitter = poll_only(context)
     steps = Steps(context, submitter, None, None)  # type: ignore[arg-type]
     assert ledger.add_deliveries([offer(job.id, theirs="theirs")]) == [DeliveryResult.ACCEPTED]
     assert steps.run(job) == Move(Status.SUBMITTING, keep_lease=True)

@@ -146,7 +146,8 @@ def test_callbacks_are_listed_without_bodies(ledger: Ledger, database: Database)
         ("job-1", None, DeliveryResult.ACCEPTED),
         ("job-1", "another", DeliveryResult.MISMATCH),
         ("job-2", "theirs-job-1", DeliveryResult.MISMATCH),  # before the answer to its own submission
-        ("nobody", "theirs-job-1", DeliveryResult.UNKNOWN_JOB),
+        ("job-0", "theirs-job-1", DeliveryResult.UNKNOWN_JOB),
+        ("job-3", "theirs-job-1", DeliveryResult.LATER_JOB),
     ],
 )
 def test_a_callback_must_speak_of_its_own_job(
@@ -159,6 +160,27 @@ def test_a_callback_must_speak_of_its_own_job(
     assert len(ledger.deliveries("job-1")) == accepted
     again = DeliveryResult.DUPLICATE if accepted else result
     assert ledger.add_deliveries([offer(job_id, theirs=theirs)]) == [again]
+
+
+def test_a_missing_image_is_noted_and_replaced(ledger: Ledger, database: Database, clock: Clock) -> None:
+    running(ledger)
+    ledger.add_output(output(sha256="ab"))
+    assert [ledger.note_missing(output()) for _ in range(2)] == [True, False]
+    assert Search(database).missing_ids(["job-1", "job-2"]) == {"job-1": ["job-1.0"]}
+    (known,) = ledger.outputs("job-1")
+    assert known.missing_since == clock.now
+    ledger.note_found(known)
+    assert ledger.outputs("job-1")[0].missing_since is None
+    with pytest.raises(Conflict):
+        ledger.add_output(output(sha256="cd"))
+    ledger.note_missing(known)
+    ledger.add_output(output(sha256="cd"))
+    assert [(one.sha256, one.missing_since) for one in ledger.outputs("job-1")] == [("cd", None)]
+    assert Facets(database).read(SearchFilter()).counted == 1
+
+
+def test_a_callback_to_an_empty_ledger_is_of_a_lost_job(ledger: Ledger) -> None:
+    assert ledger.add_deliveries([offer("job-0")]) == [DeliveryResult.LATER_JOB]
 
 
 def test_a_late_callback_is_kept_and_changes_nothing(ledger: Ledger) -> None:
@@ -392,7 +414,7 @@ def test_a_reopened_job_begins_again_where_legal(ledger: Ledger) -> None:
     assert ledger.add_deliveries([late]) == [DeliveryResult.ACCEPTED]
     assert ledger.deliveries("job-1")[-1].effect == "late"
     assert ledger.pending_deliveries("job-1") == []
-    assert ledger.add_deliveries([replace(late, submission=3)]) == [DeliveryResult.UNKNOWN_JOB]
+    assert ledger.add_deliveries([replace(late, submission=3)]) == [DeliveryResult.LATER_JOB]
 
 
 def _fail(ledger: Ledger) -> Job:

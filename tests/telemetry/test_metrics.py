@@ -252,15 +252,15 @@ def test_what_waits_is_counted(tmp_path: Path) -> None:
     with closing(Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")) as database:
         ledger, backlog = Ledger(database, clock), Backlog(database, clock)
         running(ledger)
-        assert backlog.read() == Waiting(jobs_due=0, deliveries=0)
+        assert backlog.read() == Waiting(jobs_due=0, deliveries=0, images_missing=0)
         ledger.add_deliveries([offer(body=b"1"), offer(body=b"2")])
-        assert backlog.read() == Waiting(jobs_due=1, deliveries=2)
+        assert backlog.read() == Waiting(jobs_due=1, deliveries=2, images_missing=0)
         clock.now += 31_000
         (job,) = ledger.claim("w", 1)
         first, second = ledger.pending_deliveries(job.id)
         applied = {first.id: "progress", second.id: "ready"}
         ledger.move(job, Status.READY, "w", applied=applied, keep_lease=True)
-        assert backlog.read() == Waiting(jobs_due=1, deliveries=0)
+        assert backlog.read() == Waiting(jobs_due=1, deliveries=0, images_missing=0)
         assert backlog.result_callback_at(job.id) == second.received_at
         assert backlog.result_callback_at("nobody") is None
 

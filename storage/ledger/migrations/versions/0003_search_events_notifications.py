@@ -123,6 +123,8 @@ def _number_and_fold(connection: sa.Connection) -> None:
 
 
 def _index(connection: sa.Connection) -> None:
+    # Without what later migrations add.
+    columns = [column for column in outputs.c if column.name != "missing_since"]
     last = -1
     while True:
         next_ones = sa.select(jobs).where(jobs.c.number > last).order_by(jobs.c.number).limit(500)
@@ -134,6 +136,6 @@ def _index(connection: sa.Connection) -> None:
             index_job(connection, job, pieces_of(job["prompt_folded"]))
             index_result(connection, job)
             for output in connection.execute(
-                sa.select(outputs).where(outputs.c.job_id == job["id"])
+                sa.select(*columns).where(outputs.c.job_id == job["id"])
             ).mappings():
                 index_output(connection, job, Output(**output))
