@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from receiver.cli.batch_input import BadInput, Row
+from receiver.cli.pairs import BadInput
+from receiver.cli.rows import Row
 
 if TYPE_CHECKING:
     from receiver.client import Darkroom

@@ -57,7 +57,12 @@ ToFile = Annotated[
     ),
 ]
 Bom = Annotated[
-    bool, options.flag("Begin csv with a byte order mark, so that Excel reads it as UTF-8.", "--bom")
+    bool,
+    options.flag(
+        "Write csv for Excel: with a byte order mark, so that it reads UTF-8, and a single quote in front of "
+        "what it would change, such as the digits of a long seed.",
+        "--bom",
+    ),
 ]
 Overwrite = Annotated[
     bool, options.flag("Replace FILE if it exists; a bag is never replaced.", "--overwrite")
@@ -83,7 +88,9 @@ def export(
 
     In csv, a value that a spreadsheet would run as a formula, because it
     begins with = + - @ or a line end, gets a single quote in front; jsonl
-    and parquet have every value unchanged.
+    and parquet have every value unchanged. `darkroom submit --file` takes a
+    csv or jsonl export, to make the images again by their gateway, model,
+    prompt, seed and tags.
     """
     wanted = filters.query(q=query_text(words))
     if bool(wanted) == every:
@@ -175,7 +182,8 @@ class _Run:
 
         if kind is Format.JSONL:
             return JsonRows(file, shown=escaped if self.on_terminal else str)
-        return CsvRows(file, shown=plain if self.on_terminal else str)
+        shown = plain if self.on_terminal else str
+        return CsvRows(file, shown=shown, numbers=self.encoding == "utf-8-sig")
 
     def _fill(self, bundle: Bundle, bar: Progress, task: TaskID) -> None:
         from receiver.export.bundles import fill

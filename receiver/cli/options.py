@@ -11,8 +11,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from receiver.cli import completion
-from receiver.cli.batch_input import BadInput, flat
 from receiver.cli.console import MISUSED, fail
+from receiver.cli.pairs import BadInput, flat
 
 FILTERS = "Filters"
 WHEN = "7d, 12h, 2026-11-22 or an RFC 3339 time"
@@ -73,8 +73,9 @@ Prompt = Annotated[str | None, argument("PROMPT", "What to draw.")]
 File = Annotated[
     str | None,
     option(
-        "Submit a job for each row of a .csv or .jsonl file; - reads either from standard input. "
-        "Columns are named like the options; parameters and tags are `params.NAME` and `tags.NAME`.",
+        "Submit a job for each row of a .csv, .tsv or .jsonl file; - reads any from standard input. "
+        "Columns are named like the options; parameters and tags are `params.NAME` and `tags.NAME`. "
+        "A csv or jsonl of `darkroom export` makes its images again.",
         *("FILE", "--file", "-f"),
         panel="Many jobs",
     ),
@@ -84,6 +85,14 @@ Again = Annotated[
     option(
         "Submit the same file once more, as a run with this name. Cut off, the same name goes on.",
         *("NAME", "--again"),
+        panel="Many jobs",
+    ),
+]
+IgnoreUnknown = Annotated[
+    bool,
+    flag(
+        "Leave out columns of the file that no job has, instead of refusing them.",
+        "--ignore-unknown",
         panel="Many jobs",
     ),
 ]

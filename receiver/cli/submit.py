@@ -14,8 +14,10 @@ import typer
 
 from receiver.cli import console, options
 from receiver.cli.batch import Batch, keyed
-from receiver.cli.batch_input import BadInput, Row, flat, merge, nested, read_bytes, read_rows
+from receiver.cli.batch_input import merge, read_bytes, read_rows
 from receiver.cli.connection import Connection, Json
+from receiver.cli.pairs import BadInput, flat, nested
+from receiver.cli.rows import Row
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -49,6 +51,7 @@ def submit(
     *,
     file: options.File = None,
     again: options.Again = None,
+    ignore_unknown: options.IgnoreUnknown = False,
     request: options.JobRequest,
     wait: options.Wait = False,
     timeout: options.Timeout = 600,
@@ -71,7 +74,11 @@ def submit(
     if file is None and again is not None:
         console.fail("--again is for --file; a prompt is submitted again each time.", console.MISUSED)
     try:
-        rows = _rows(_fields(prompt, request), file, again or "")
+        asked = _fields(prompt, request)
+        if file is None:
+            rows = [_prompt(asked)]
+        else:
+            rows = _rows(asked, file, again or "", ignore_unknown=ignore_unknown)
     except BadInput as error:
         _refuse(file, str(error))
     run = _Run(Batch(rows), file, timeout if wait or download else None, download)
@@ -97,14 +104,15 @@ def _fields(prompt: str | None, request: options.JobRequest) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None and name not in options_only}
 
 
-def _rows(asked: Mapping[str, Any], file: str | None, again: str) -> list[Row]:
-    if file is None:
-        missing = [name for name in ("gateway", "model") if name not in asked]
-        if missing:
-            raise BadInput("\n".join(f"--{name} is missing" for name in missing))
-        return [Row(1, asked)]
+def _prompt(asked: Mapping[str, Any]) -> Row:
+    if missing := [name for name in ("gateway", "model") if name not in asked]:
+        raise BadInput("\n".join(f"--{name} is missing" for name in missing))
+    return Row(1, asked)
+
+
+def _rows(asked: Mapping[str, Any], file: str, again: str, *, ignore_unknown: bool) -> list[Row]:
     raw = read_bytes(file)
-    rows = merge(asked, read_rows(file, raw))
+    rows = merge(asked, read_rows(file, raw, ignore_unknown=ignore_unknown))
     if not rows:
         raise BadInput("the file has no rows")
     return keyed(rows, hashlib.sha256(raw).hexdigest(), again)

@@ -8,11 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from receiver.export.spreadsheet import guarded
 from receiver.schemas.output import Output
-
-FORMULA = frozenset("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the full-width ones, which spreadsheets read alike
-"""Beginnings of formulas in spreadsheets, after spaces also (CSV injection):
-https://owasp.org/www-community/attacks/CSV_Injection"""
 
 GROUP = 5000
 """Rows of a Parquet row group, which are in memory until it is full."""
@@ -51,11 +48,20 @@ class CsvRows(Rows):
     """CSV (RFC 4180); tags are JSON. Values that a spreadsheet would run get a quote in front."""
 
     def __init__(
-        self, file: IO[str], *, shown: Callable[[str], str] = str, more: tuple[str, ...] = ()
+        self,
+        file: IO[str],
+        *,
+        shown: Callable[[str], str] = str,
+        more: tuple[str, ...] = (),
+        numbers: bool = False,
     ) -> None:
-        """`shown` is applied to every text; `more` are columns whose values `add` gets."""
+        """`shown` is applied to every text; `more` are columns whose values `add` gets.
+
+        `numbers`: also put a quote in front of texts that a spreadsheet would change, such as long digits.
+        """
         self._writer = csv.writer(file)
         self._shown = shown
+        self._numbers = numbers
         self._writer.writerow([*FIELDS, *more])
 
     def add(self, output: Output, *more: str) -> None:
@@ -66,13 +72,9 @@ class CsvRows(Rows):
     def _cell(self, value: Any) -> Any:
         if isinstance(value, Mapping):
             value = json.dumps(dict(value), ensure_ascii=False)
-        return harmless(self._shown(value)) if isinstance(value, str) else value
-
-
-def harmless(text: str) -> str:
-    """Return a text that no spreadsheet runs as a formula."""
-    first = text.lstrip(" ")[:1] or text[:1]
-    return f"'{text}" if first in FORMULA and first else text
+        if isinstance(value, str):
+            return guarded(self._shown(value), numbers=self._numbers)
+        return value
 
 
 class JsonRows(Rows):

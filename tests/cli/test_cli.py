@@ -178,7 +178,7 @@ def test_an_unsupported_parameter_may_be_left_out(running: Running) -> None:
         (("p", *IMAGEN, "--param", "a=1", "--param", "a.b=2"), "already has a value"),
         (("p", *IMAGEN, "--tag", "=x"), "name=value"),
         (("--file", "missing.csv"), "cannot be read"),
-        (("--file", "prompts.txt"), "must end in .csv or .jsonl"),
+        (("--file", "prompts.txt"), "must end in .csv, .tsv or .jsonl"),
         (("--file", "x.csv", "--idempotency-key", "k"), "column idempotency_key"),
         (("p", *IMAGEN, "--again", "two"), "--again is for --file"),
     ],

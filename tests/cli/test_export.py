@@ -14,9 +14,12 @@ from typing import Any
 
 import bagit
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
-from receiver.export.tables import GROUP, CsvRows, ParquetRows, harmless
+from receiver.export.spreadsheet import guarded, unguarded
+from receiver.export.tables import GROUP, CsvRows, ParquetRows
 from receiver.schemas.output import Output
 from tests.faults import harm
 from tests.faults.proxy import Proxy
@@ -73,15 +76,60 @@ def test_csv_is_harmless_and_whole(running: Running, made: list[Output], tmp_pat
     [
         *((text, f"'{text}") for text in ("=1+1", "+1", "-1", "@SUM(A1)", "  =1", "\t=1", "\r=1", "\n=1")),
         ("＝1", "'＝1"),  # noqa: RUF001
-        *((text, text) for text in ("a=1", "'=1", "", " ", "寿司")),
+        ("'=1", "''=1"),
+        *((text, text) for text in ("a=1", "", " ", "寿司", "'quoted'", "12345678901234567890", "1/2")),
     ],
 )
 def test_no_spreadsheet_runs_a_value(text: str, shown: str) -> None:
-    assert harmless(text) == shown
+    assert guarded(text) == shown
+    assert unguarded(shown) == text
     file = io.StringIO(newline="")
     CsvRows(file).add(OUTPUT.model_copy(update={"prompt": text}))
     _, row = csv.reader(io.StringIO(file.getvalue(), newline=""))
     assert row[7] == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        *(
+            (text, f"'{text}")
+            for text in ("1234567890123456", "007", "1/2", "16:9", "1e5", "3-4", "true", "1,5")
+        ),
+        *((text, text) for text in ("42", "0", "123456789012345", "a 007", "1 kite")),
+        *((f"'{text}", f"''{text}") for text in ("007", "=1")),
+    ],
+)
+def test_a_spreadsheet_changes_no_text(text: str, shown: str) -> None:
+    assert guarded(text, numbers=True) == shown
+    assert unguarded(shown) == text
+
+
+@given(text=st.text(alphabet="'=+-0123456789.,/eE a", max_size=20), numbers=st.booleans())
+def test_a_guarded_text_is_read_back(text: str, numbers: bool) -> None:
+    assert unguarded(guarded(text, numbers=numbers)) == text
+
+
+@pytest.mark.parametrize("options", [(), ("--bom",), ("--format", "jsonl")], ids=["csv", "excel", "jsonl"])
+def test_what_is_exported_is_submitted_again(
+    running: Running, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    tags = {"export": f"again{len(options)}", "note": "=1+1", "long": "1" * 40}
+    asked: dict[str, Any] = {"gateway": "api-in-one", "model": "imagen4"}
+    seeds = ["7", "2147483647"]
+    for seed in seeds:
+        job = running.darkroom.submit(prompt='=a "kite"\nagain; and, again', seed=seed, tags=tags, **asked)
+        assert running.darkroom.wait(job.id, timeout_s=60).status == "archived"
+    file = tmp_path / ("again.jsonl" if "jsonl" in options else "again.csv")
+    words = (f"tag:export={tags['export']}", "--to", str(file), *options)
+    assert running.darkroom_command("export", *words).returncode == 0
+    done = running.darkroom_command("submit", "--file", str(file), "--json")
+    assert done.returncode == 0, done.stderr
+    made = [job["request"] for job in json.loads(done.stdout)]
+    assert sorted(one["seed"] for one in made) == sorted(seeds)
+    for one in made:
+        assert (one["prompt"], one["tags"]) == ('=a "kite"\nagain; and, again', tags)
+        assert one["model"] == "imagen4"
 
 
 def test_parquet_has_types(running: Running, made: list[Output], tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""The rows of a file: each is a job to submit."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TEXTS = ("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "seed", "notify_url")
+COLUMNS = (*TEXTS, "num_images", "unsupported", "idempotency_key")
+GROUPS = ("params", "tags")
+IGNORE = "--ignore-unknown to leave it out"
+"""The end of an error about an unknown column."""
+
+EXPORTED = ("gateway", "model", "prompt", "seed", "tags", "model_requested", "seed_requested")
+"""The columns of an export by which its images can be made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One job to submit: `fields` as `Darkroom.submit` takes them. `line` counts from 1."""
+
+    line: int
+    fields: Mapping[str, Any]
+
+
+def is_export(names: Collection[str]) -> bool:
+    """Return whether these are the columns of what `darkroom export` writes."""
+    return {"job_id", "sha256"} <= set(names)
+
+
+def from_export(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a job that makes an exported image again.
+
+    The model is as it was requested, and the seed as it was reported, if the gateway reported one.
+    """
+    kept = {name: value for name, value in fields.items() if name in EXPORTED and value is not None}
+    model, seed = kept.pop("model_requested", None), kept.pop("seed_requested", None)
+    better = {"model": model or kept.get("model"), "seed": kept.get("seed") or seed}
+    return kept | {name: value for name, value in better.items() if value is not None}
