@@ -209,20 +209,25 @@ def test_an_encoded_body_of_an_unsigned_gateway_is_read(idle: Live) -> None:
     assert json.loads(delivery.body) == json.loads(body)
 
 
+def zipped(body: bytes) -> bytes:
+    """Compress in the same way at any time: the tests' names have these bytes in them."""
+    return gzip.compress(body, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "status", "code"),
     [
         ("br", b"{}", 400, "malformed_callback"),
-        ("zstd, gzip", gzip.compress(b"{}"), 400, "malformed_callback"),
-        ("gzip", gzip.compress(b"{}")[:-4], 400, "malformed_callback"),
+        ("zstd, gzip", zipped(b"{}"), 400, "malformed_callback"),
+        ("gzip", zipped(b"{}")[:-4], 400, "malformed_callback"),
         ("gzip", b"not gzip", 400, "malformed_callback"),
-        ("gzip", gzip.compress(b"{}") + b"garbage", 400, "malformed_callback"),
-        ("gzip", gzip.compress(b"") * 40 + gzip.compress(b"{}"), 400, "malformed_callback"),
-        ("gzip," * 9 + "gzip", gzip.compress(b"{}"), 400, "malformed_callback"),
-        ("gzip", gzip.compress(b" " * 4097), 413, "body_too_large"),
-        ("gzip, gzip", gzip.compress(gzip.compress(b"{" + b" " * 60_000_000)), 413, "body_too_large"),
+        ("gzip", zipped(b"{}") + b"garbage", 400, "malformed_callback"),
+        ("gzip", zipped(b"") * 40 + zipped(b"{}"), 400, "malformed_callback"),
+        ("gzip," * 9 + "gzip", zipped(b"{}"), 400, "malformed_callback"),
+        ("gzip", zipped(b" " * 4097), 413, "body_too_large"),
+        ("gzip, gzip", zipped(zipped(b"{" + b" " * 60_000_000)), 413, "body_too_large"),
         ("deflate", zlib.compress(b" " * 3_000_000), 413, "body_too_large"),
-        ("gzip", gzip.compress(completed("another")), 401, "bad_signature"),
+        ("gzip", zipped(completed("another")), 401, "bad_signature"),
     ],
 )
 def test_a_wrongly_encoded_body_changes_nothing(
