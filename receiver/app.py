@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import structlog
+from starlette.routing import Route
 
 from receiver.api.health import (
     Check,
@@ -31,6 +32,7 @@ from receiver.http.admission import Admission
 from receiver.http.auth import Access
 from receiver.http.limits import Limits
 from receiver.http.middleware import handlers
+from receiver.http.prefix import check_prefix
 from receiver.http.routing import Served, routes_of
 from receiver.http.server import Connections
 from receiver.http.sessions import Sessions
@@ -141,6 +143,7 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
         web = _api(base, jobs, health, arrived, routes)
     else:
         web = Web(routes, handlers())
+    check_prefix(settings.prefix, [route for route in web.routes if isinstance(route, Route)])
     return Service(
         role=base.role,
         url=settings.public_url,
@@ -152,6 +155,7 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
         callbacks=callbacks,
         health=health,
         web=web,
+        prefix=settings.prefix,
         jobs=jobs,
     )
 
@@ -267,10 +271,12 @@ def _api(
         EventsPage(jobs.subscriptions),
         NotificationRoutes(base.notifications, jobs.notifier.wake, clock),
     )
-    described = Described([*routes, *others], admission)
-    public_url, max_upload = settings.public_url, settings.download.max_bytes
+    described = Described([*routes, *others], admission, settings.prefix)
     frame, pages = gallery(
-        api, facets, usage, archive, jobs.missing, health, turns, public_url=public_url, max_upload=max_upload
+        *(api, facets, usage, archive, jobs.missing, health, turns),
+        public_url=settings.public_url,
+        prefix=settings.prefix,
+        max_upload=settings.download.max_bytes,
     )
     return Web([*described.routes, *pages], frame.handlers(handlers()), thumbnails)
 
@@ -333,7 +339,8 @@ def _admission(settings: Settings, clock: Clock, *, api: bool) -> Admission:
         bad_tokens=settings.limits.bad_tokens,
         body_timeout_s=settings.limits.body_timeout,
     )
-    return Admission(access, limits, Sessions(access, secret_keys(settings), clock))
+    sessions = Sessions(access, secret_keys(settings), clock, prefix=settings.prefix)
+    return Admission(access, limits, sessions)
 
 
 def _health(base: _Base, jobs: JobParts | None) -> Health:

@@ -19,6 +19,7 @@ from receiver.api.health import Health
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
 from receiver.http.middleware import RequestMiddleware
+from receiver.http.prefix import PathPrefix
 from receiver.http.server import Connections
 from receiver.resources import Bucket, Resources
 from receiver.telemetry.metrics import Metrics
@@ -125,6 +126,8 @@ class Service:
     callbacks: Callbacks
     health: Health
     web: Web
+    prefix: str
+    """The path before all others: `/photos`, or nothing."""
     jobs: JobParts | None
     """None for the role `CALLBACKS`."""
 
@@ -176,9 +179,10 @@ class Service:
             finally:
                 self.stop(work=here)
 
+        below = [Middleware(PathPrefix, prefix=self.prefix)] if self.prefix else []
         app = Starlette(
             routes=list(self.web.routes),
-            middleware=[Middleware(RequestMiddleware, metrics=self.metrics)],
+            middleware=[*below, Middleware(RequestMiddleware, metrics=self.metrics)],
             exception_handlers=dict(self.web.error_handlers),
             lifespan=lifespan,
         )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -173,6 +174,10 @@ class Settings(BaseSettings):
 
     public_url: types.BaseUrl | None = None
     """The address at which gateways reach this service. Without it, jobs are polled."""
+    path_prefix: types.PathPrefix | None = None
+    """The path of Darkroom behind a reverse proxy: `/photos`. All links and cookies have it; requests are
+    understood with and without it. Unset: the path of DARKROOM_PUBLIC_URL; `/`: none. Callback URLs begin
+    with DARKROOM_PUBLIC_URL alone."""
     secret_keys: types.SigningKeys = Field(default_factory=list)
     """Keys that sign callback URLs; oldest first, the last one signs. Unset: one is created in the data
     folder."""
@@ -229,6 +234,11 @@ class Settings(BaseSettings):
             if isinstance(source, EnvSettingsSource):
                 prepare(source)
         return found
+
+    @property
+    def prefix(self) -> str:
+        """Return the path before all others: `/photos`, or nothing."""
+        return urlsplit(self.public_url or "").path if self.path_prefix is None else self.path_prefix
 
     @property
     def ledger_url(self) -> LedgerUrl:

@@ -131,6 +131,13 @@ def _base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _path_prefix(value: str) -> str:
+    path = value.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~/-]*", path):
+        raise ValueError("must be a path, such as /photos, of letters, digits, dots, dashes and underscores")
+    return f"/{path}" if path else ""
+
+
 def _origin(value: str) -> str:
     if "/" in value.partition("://")[2]:
         raise ValueError("must end with the host or port, without a path")
@@ -147,6 +154,7 @@ SigningKeys = Annotated[Secrets, AfterValidator(_keys)]
 WebhookSecrets = Annotated[Secrets, AfterValidator(_webhook_secrets)]
 ApiTokens = Annotated[Secrets, AfterValidator(_tokens)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
+PathPrefix = Annotated[str, AfterValidator(_path_prefix)]
 Origin = Annotated[BaseUrl, AfterValidator(_origin)]
 KeyTemplate = Annotated[str, AfterValidator(lambda value: Keys(template=value).template)]
 KeyPrefix = Annotated[str, AfterValidator(lambda value: Keys(prefix=value).prefix)]

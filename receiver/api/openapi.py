@@ -58,9 +58,10 @@ TAGS = {
 class Described:
     """Serve `GET /openapi.json` and `GET /docs`, which hold nothing secret and need no token."""
 
-    def __init__(self, routes: Sequence[Served], admission: Admission) -> None:
-        """Describe these routes and those of the description."""
+    def __init__(self, routes: Sequence[Served], admission: Admission, prefix: str) -> None:
+        """Describe these routes and those of the description. `prefix`: the path before all others."""
         self.routes = [*routes, *routes_of(admission, self, Reference(self.document))]
+        self._prefix = prefix
         self._tokens = not admission.access.open
         self._made: dict[str, Any] | None = None
 
@@ -76,11 +77,11 @@ class Described:
 
     def document(self) -> dict[str, Any]:
         """Return the document, generated at the first call."""
-        self._made = self._made or document(self.routes, tokens=self._tokens)
+        self._made = self._made or document(self.routes, self._prefix, tokens=self._tokens)
         return self._made
 
 
-def document(routes: Iterable[Served], *, tokens: bool) -> dict[str, Any]:
+def document(routes: Iterable[Served], prefix: str = "", *, tokens: bool) -> dict[str, Any]:
     """Describe routes. `tokens`: whether those that have a scope ask for a token."""
     writer = _Writer(tokens=tokens)
     paths: dict[str, dict[str, Any]] = {}
@@ -90,7 +91,7 @@ def document(routes: Iterable[Served], *, tokens: bool) -> dict[str, Any]:
     described = {
         "openapi": "3.1.0",
         "info": {"title": "Darkroom", "version": installed_version(), "description": ABOUT},
-        "servers": [{"url": "/", "description": "The service that this document came from."}],
+        "servers": [{"url": prefix or "/", "description": "The service that this document came from."}],
         "tags": list(_tags(paths)),
         "paths": paths,
         "webhooks": {"notification": {"post": writer.notification()}},

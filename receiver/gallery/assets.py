@@ -15,7 +15,7 @@ KEPT = "public, max-age=31536000, immutable"
 class Assets:
     """The files in `static/`, read once."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str) -> None:
         self._urls: dict[str, str] = {}
         self._files: dict[str, tuple[bytes, str]] = {}
         for file in files("receiver.gallery").joinpath("static").iterdir():
@@ -24,7 +24,7 @@ class Assets:
                 continue
             content = file.read_bytes()
             served = f"{stem}.{hashlib.sha256(content).hexdigest()[:12]}.{ending}"
-            self._urls[file.name] = f"/static/{served}"
+            self._urls[file.name] = f"{prefix}/static/{served}"
             self._files[served] = content, kind
 
     def url(self, name: str) -> str:

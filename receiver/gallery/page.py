@@ -24,6 +24,7 @@ from receiver.gallery.rendering import Rendering
 from receiver.http.admission import SAFE_METHODS, Admission
 from receiver.http.auth import REACH
 from receiver.http.middleware import http_problem
+from receiver.http.prefix import without
 from receiver.http.sessions import CSRF_FIELD, Session, Sessions
 from storage.errors import NotFound, StorageError
 
@@ -88,6 +89,7 @@ class PageHandler:
     sessions: Sessions
     rendering: Rendering
     public_url: str | None
+    prefix: str
 
     def route(self, at: str, handler: Handler, *, scope: str = "read") -> PageRoute:
         """Serve `GET /path` or `POST /path` for callers with this scope."""
@@ -205,7 +207,7 @@ class PageHandler:
         # A form sent after the session expired is lost; return to the page that had it.
         page = request.url if request.method in SAFE_METHODS else URL(request.headers.get("referer", "/"))
         try:
-            came_for = page.path + (f"?{page.query}" if page.query else "")
+            came_for = without(self.prefix, page.path) + (f"?{page.query}" if page.query else "")
         except ValueError:  # These headers are untrusted.
             came_for = "/"
         return RedirectResponse(

@@ -40,7 +40,7 @@ _HOSTILE = re.compile(
 class Rendering:
     """The Jinja environment with its filters."""
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, prefix: str) -> None:
         self._environment = Environment(
             loader=PackageLoader("receiver.gallery"),
             autoescape=True,
@@ -49,7 +49,7 @@ class Rendering:
             lstrip_blocks=True,
             cache_size=100,
         )
-        self._environment.globals.update(asset=assets.url)
+        self._environment.globals.update(asset=assets.url, base=prefix)
         self._environment.filters.update(
             age=age,
             alt=alt_text,

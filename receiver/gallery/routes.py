@@ -36,14 +36,15 @@ def gallery(
     bucket: BucketThreads,
     *,
     public_url: str | None,
+    prefix: str,
     max_upload: int,
 ) -> tuple[PageHandler, list[Route]]:
     """Return the frame of all pages, and their routes, which `/openapi.json` does not have: they are no API.
 
-    `max_upload`: bytes of the largest file to find an image by.
+    `prefix`: the path that links begin with. `max_upload`: bytes of the largest file to find an image by.
     """
-    assets = Assets()
-    frame = PageHandler(api.admission, api.admission.sessions, Rendering(assets), public_url)
+    assets = Assets(prefix)
+    frame = PageHandler(api.admission, api.admission.sessions, Rendering(assets, prefix), public_url, prefix)
     counts = TtlCache(api.ledger.job_counts, COUNTS_S)
     signing_in = SigningIn(frame)
     by_file = FindByFile(api.search, max_upload)

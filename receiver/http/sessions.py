@@ -53,7 +53,10 @@ class Session:
 class Sessions:
     """Begins, verifies and ends sessions. `secret_keys` are oldest first: the last signs, all verify."""
 
-    def __init__(self, access: Access, secret_keys: Sequence[str], clock: Clock) -> None:
+    def __init__(self, access: Access, secret_keys: Sequence[str], clock: Clock, *, prefix: str = "") -> None:
+        """`prefix`: the path of the cookies, which also sets them apart from those of others."""
+        self._path = prefix or "/"
+        self._cookie = COOKIE + prefix.replace("/", "-")
         self._access = access
         self._clock = clock
         sha256 = {"digest_method": hashlib.sha256}
@@ -62,7 +65,7 @@ class Sessions:
 
     def cookie_of(self, request: Request) -> str | None:
         """Return the session cookie of a request, if any."""
-        return request.cookies.get(COOKIE)
+        return request.cookies.get(self._cookie)
 
     def begin(self, token: str, *, secure: bool) -> Session:
         """Exchange an API token for a session; raise Unauthorized if it is unknown."""
@@ -105,11 +108,18 @@ class Sessions:
         """Set the cookie of a session."""
         parts = [session.mark, session.nonce, session.began, session.used, int(session.secure)]
         value = self._cookies.dumps(parts)
-        response.set_cookie(COOKIE, str(value), max_age=IDLE_S, secure=session.secure, httponly=True)
+        response.set_cookie(
+            self._cookie,
+            str(value),
+            max_age=IDLE_S,
+            path=self._path,
+            secure=session.secure,
+            httponly=True,
+        )
 
     def renew(self, session: Session, response: Response) -> None:
         """Set its cookie again if it is old, unless the response sets or deletes it already."""
-        if any(line.startswith(f"{COOKIE}=") for line in response.headers.getlist("set-cookie")):
+        if any(line.startswith(f"{self._cookie}=") for line in response.headers.getlist("set-cookie")):
             return
         now = self._now()
         if session.mark and now - session.used >= RENEW_S:
@@ -117,7 +127,7 @@ class Sessions:
 
     def end(self, response: Response) -> None:
         """Delete the cookie."""
-        response.delete_cookie(COOKIE, httponly=True)
+        response.delete_cookie(self._cookie, path=self._path, httponly=True)
 
     def _lasts(self, session: Session) -> bool:
         now = self._now()

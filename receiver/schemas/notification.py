@@ -66,7 +66,7 @@ class NotificationPage(Resource):
 class NotifiedOutput(Output):
     """One archived image, as a notification has it."""
 
-    image: Annotated[str, Field(description="The path of the image at your Darkroom.")]
+    image: Annotated[str, Field(description="The path of the image, below the address of your Darkroom.")]
 
 
 class NotificationData(Resource):

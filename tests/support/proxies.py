@@ -73,6 +73,10 @@ def _nginx(folder: Path, port: int, behind: int) -> Path:
     text = text.replace("listen 443", f"listen 127.0.0.1:{port}")
     text = text.replace(BEHIND, f"127.0.0.1:{behind}").replace("/var/log/nginx", str(folder))
     text = re.sub(r"/etc/ssl/darkroom/\w+\.pem", str(TLS / "server.pem"), text)
+    return _nginx_main(folder, text)
+
+
+def _nginx_main(folder: Path, text: str) -> Path:
     (folder / "darkroom.conf").write_text(text)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"    {kind}_temp_path {folder}/{kind};\n" for kind in kinds)
@@ -119,12 +123,46 @@ def before(name: str, folder: Path, behind: int, *, strangers: str = "") -> Iter
 
     A network among the `strangers` is taken out of those that may use the API.
     """
-    if shutil.which(name, path=PATH) is None:
-        pytest.skip(f"{name} is not installed, so deploy/ was not tried with it")
-    program, port = PROGRAMS[name], free_port()
-    file = program.render(folder, port, behind)
+    port = free_port()
+    file = PROGRAMS[name].render(folder, port, behind)
     if strangers:
         _take_out(strangers, folder)
+    with _running(name, file, port), httpx.Client(verify=False, trust_env=False, timeout=30) as http:
+        # The certificate is one for other hosts; who is asked is not what is looked at here.
+        yield Front(port, http, folder)
+
+
+@contextmanager
+def below(name: str, folder: Path, port: int, behind: int, prefix: str, *, strips: bool) -> Iterator[None]:
+    """Run a proxy that has a service of ours below a path, without TLS, until the end of the block.
+
+    `strips`: whether it takes the path away from what it passes on.
+    """
+    if name == "nginx":
+        passed = f"http://127.0.0.1:{behind}{'/' if strips else ''}"
+        file = _nginx_main(
+            folder,
+            f"server {{ listen 127.0.0.1:{port}; access_log off;\n"
+            f"location ^~ {prefix}/ {{ proxy_pass {passed}; proxy_http_version 1.1; proxy_buffering off;\n"
+            "proxy_set_header Connection ''; proxy_set_header Host $http_host; }\n"
+            "location / { return 404; } }\n",
+        )
+    else:
+        file = folder / "Caddyfile"
+        file.write_text(
+            "{\nadmin off\nauto_https off\n}\n"
+            f"http://127.0.0.1:{port} {{\n{'handle_path' if strips else 'handle'} {prefix}/* {{\n"
+            f"reverse_proxy 127.0.0.1:{behind}\n}}\nhandle {{\nrespond 404\n}}\n}}\n"
+        )
+    with _running(name, file, port):
+        yield
+
+
+@contextmanager
+def _running(name: str, file: Path, port: int) -> Iterator[None]:
+    if shutil.which(name, path=PATH) is None:
+        pytest.skip(f"{name} is not installed, so deploy/ was not tried with it")
+    program, folder = PROGRAMS[name], file.parent
     env = {"PATH": PATH, "HOME": str(folder), "XDG_DATA_HOME": str(folder / "caddy")}
     checked = subprocess.run(
         program.words(program.check, file), env=env, capture_output=True, text=True, timeout=60, check=False
@@ -134,9 +172,7 @@ def before(name: str, folder: Path, behind: int, *, strangers: str = "") -> Iter
         child = subprocess.Popen(program.words(program.run, file), env=env, stdout=out, stderr=out)
     with ending(child):
         await_listening(child, port, folder / "printed.log")
-        # The certificate is one for other hosts; who is asked is not what is looked at here.
-        with httpx.Client(verify=False, trust_env=False, timeout=30) as http:
-            yield Front(port, http, folder)
+        yield
 
 
 def _take_out(network: str, folder: Path) -> None:

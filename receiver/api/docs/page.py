@@ -91,6 +91,7 @@ def render(document: Mapping[str, Any]) -> str:
     responses = [response for operation in operations for response in operation["responses"].values()]
     return templates.get_template("page.html").render(
         document=document,
+        base=document["servers"][0]["url"].rstrip("/"),
         groups=groups,
         guides={name: _guide(name) for name in GUIDES},
         errors=list(_errors()),

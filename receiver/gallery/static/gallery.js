@@ -160,7 +160,7 @@
     say("Looking at the picture");
     const digest = await crypto.subtle.digest("SHA-256", await file.arrayBuffer());
     const hex = [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-    location.assign("/find?" + new URLSearchParams({ sha256: hex, name: file.name.slice(0, 200) }));
+    location.assign(document.documentElement.dataset.base + "/find?" + new URLSearchParams({ sha256: hex, name: file.name.slice(0, 200) }));
   }
 
   function watchFind() {

@@ -44,7 +44,8 @@
       rest();
       if (over || document.hidden) return;
       if (!window.EventSource) { fallBack(); return; }
-      source = new EventSource(job ? `/v1/events?job=${encodeURIComponent(job)}` : "/v1/events");
+      const events = `${document.documentElement.dataset.base}/v1/events`;
+      source = new EventSource(job ? `${events}?job=${encodeURIComponent(job)}` : events);
       for (const kind of ["job", "output", "reset"]) source.addEventListener(kind, moved);
       source.addEventListener("open", moved); // whatever moved before that
       source.addEventListener("error", () => { if (source && source.readyState === EventSource.CLOSED) fallBack(); });
