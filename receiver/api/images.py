@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import structlog
 from pydantic import Field
@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from receiver.api.filenames import EXTENSIONS, file_name
+from receiver.api.filenames import file_name
 from receiver.api.query_params import ImageQuery
 from receiver.errors import ImageMissing, NoSuchThing, NoThumbnail, RecordMissing, UnsatisfiableRange
 from receiver.http.bucket_threads import BucketThreads
@@ -28,13 +28,14 @@ from storage.archive.s3 import content_disposition
 from storage.archive.thumbnails import MEDIA_TYPE
 from storage.archive.verified_stream import check_length, verified_chunks
 from storage.errors import Corrupt, StorageError
-from storage.media.inspect import KINDS
+from storage.media.inspect import KINDS, served_type
 from storage.models import Job, Output
 from storage.search.search import Search, SearchHit
 
 log = structlog.get_logger("darkroom.links")
 
-IMAGES = tuple(kind.media_type for kind in KINDS)
+OPAQUE = "application/octet-stream"
+IMAGES = (*(kind.media_type for kind in KINDS if kind.shown), OPAQUE)
 KEPT = {
     # A browser caches it and revalidates each time, so that it is not shown after signing out. What an id
     # leads to never changes, so the response is a short 304. For no page of another site.
@@ -96,9 +97,9 @@ class Links:
         headers = KEPT | {"etag": etag, "accept-ranges": "bytes"}
         if is_not_modified(request.headers, etag):
             return Response(status_code=304, headers=headers)
-        headers["content-disposition"] = _disposition(found, "attachment" if query.download else "inline")
         # What may be shown is decided here and not by the ledger, which may be rebuilt from any bucket.
-        headers["content-type"] = _media_type(output)
+        headers["content-type"] = served_type(output.media_type)
+        headers["content-disposition"] = _disposition(found, _kept(output, query))
         # Ranges are for GET only: RFC 9110, 14.2.
         head = request.method == "HEAD"
         part = None if head else requested_range(request.headers, length=output.bytes, etag=etag)
@@ -170,8 +171,8 @@ class Links:
             expires_s=self.lifetime_s,
             filename=name.name,
             plain_name=name.plain,
-            content_type=_media_type(found.output),
-            disposition="attachment" if query.download else "inline",
+            content_type=served_type(found.output.media_type),
+            disposition=_kept(found.output, query),
             method="HEAD" if request.method == "HEAD" else "GET",
         )
 
@@ -210,8 +211,8 @@ class _Streamed(StreamingResponse):
                 log.error(event, output=self._output.id, why=str(error))
 
 
-def _media_type(output: Output) -> str:
-    return output.media_type if output.media_type in EXTENSIONS else "application/octet-stream"
+def _kept(output: Output, query: ImageQuery) -> Literal["attachment", "inline"]:
+    return "attachment" if query.download or served_type(output.media_type) == OPAQUE else "inline"
 
 
 def _disposition(found: SearchHit, kind: str, *, ending: str | None = None) -> str:

@@ -14,9 +14,9 @@ import hashlib
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
@@ -25,7 +25,7 @@ import httpcore
 import httpx
 
 from receiver import errors
-from receiver.download import transport
+from receiver.download import transport, unwrap
 from receiver.download.ssrf import (
     Address,
     Network,
@@ -36,7 +36,7 @@ from receiver.download.ssrf import (
 )
 from storage.errors import Corrupt
 from storage.media.formats import CutShort
-from storage.media.inspect import ImageFacts, TooManyPixels, inspect, is_complete
+from storage.media.inspect import ImageFacts, TooManyPixels, inspect, is_complete, is_image
 
 _MIB = 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -76,6 +76,18 @@ class Fetched:
     """The Content-Type header; `facts.media_type` is the true one."""
     source_url: str
     """The requested URL, without its query."""
+    wrappers: tuple[str, ...] = ()
+    """What lay around it, outermost first: `gzip`."""
+    complete: bool = True
+    """Whether its end was found."""
+
+
+class EndMissing(errors.ImageTruncated):
+    """All that was announced came, but the image has no end; `sha256` is of what came."""
+
+    def __init__(self, message: str, sha256: str) -> None:
+        self.sha256 = sha256
+        super().__init__(f"{message} (SHA-256 {sha256})")
 
 
 class Downloader:
@@ -99,16 +111,21 @@ class Downloader:
         self._closed = threading.Event()
 
     @contextmanager
-    def fetch(self, target: Target, *, hosts: Sequence[str] = ()) -> Iterator[Fetched]:
+    def fetch(
+        self, target: Target, *, hosts: Sequence[str] = (), also: Collection[str] = (), unended: str = ""
+    ) -> Iterator[Fetched]:
         """Download an image. `hosts` is the allow-list of hosts, subdomains included; empty allows any.
 
-        What is http outside of the allowed networks is requested over https.
+        What is http outside of the allowed networks is requested over https. `also` names the extensions of
+        formats that are accepted beside the usual ones. An image without an end raises EndMissing, unless
+        its SHA-256 is `unended`.
 
         Raises ForbiddenAddress, ImageExpired, ImageUnavailable, ImageTooLarge, ImageTruncated or NotAnImage;
         Unready if the disk is full. Messages name host and path only: a query may hold a signature.
         """
-        with SpooledTemporaryFile(max_size=self._policy.spool_bytes, dir=self._directory) as spool:
-            yield self._download(target, hosts, cast("BinaryIO", spool))
+        with ExitStack() as opened:
+            body = self._download(target, hosts, self._spool(opened))
+            yield self._inspected(body, also, unended, opened)
 
     @property
     def closed(self) -> bool:
@@ -119,25 +136,25 @@ class Downloader:
         """Abort running downloads, at their next bytes, with ImageUnavailable; refuse new ones."""
         self._closed.set()
 
-    def _download(self, first: Target, hosts: Sequence[str], file: BinaryIO) -> Fetched:
+    def _spool(self, opened: ExitStack) -> BinaryIO:
+        spool = opened.enter_context(
+            SpooledTemporaryFile(  # noqa: SIM115 - it is entered here
+                max_size=self._policy.spool_bytes, dir=self._directory
+            )
+        )
+        return cast("BinaryIO", spool)
+
+    def _download(self, first: Target, hosts: Sequence[str], file: BinaryIO) -> _Body:
         deadline = transport.Deadline(self._monotonic, self._policy.timeout_s)
         target, source_url = first, ""
         for _ in range(self._policy.max_redirects + 1):
-            self._check_open(target)
+            self._check_open(target.label)
             with _unavailable(target):
                 target, addresses = self._route(target, hosts, deadline)
                 source_url = source_url or target.source_url
                 response = self._request(target, addresses, deadline, file)
             if isinstance(response, _Body):
-                facts = self._inspect(target, file)
-                return Fetched(
-                    file=file,
-                    sha256=response.sha256,
-                    bytes=response.bytes,
-                    facts=facts,
-                    declared_type=response.declared_type,
-                    source_url=source_url,
-                )
+                return replace(response, source_url=source_url)
             target = response
         most = self._policy.max_redirects
         raise errors.ImageUnavailable(f"{first.label} redirects more than {most} times.")
@@ -184,17 +201,18 @@ class Downloader:
                 raise errors.ImageTruncated(f"{target.label} broke off before its end.") from error
             if size == 0 or announced not in (size, None):
                 raise errors.ImageTruncated(f"{target.label} ended after {size} bytes.")
-            return _Body(sha256, size, _shown(headers.get("content-type")))
+            announced_type = _shown(headers.get("content-type"))
+            encodings = unwrap.tokens(headers.get("content-encoding", ""))
+            whole = announced is not None or "transfer-encoding" in headers
+            return _Body(file, sha256, size, target.label, announced_type, encodings, whole=whole)
 
     def _check_headers(self, target: Target, headers: httpx.Headers) -> int | None:
-        if headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
-            raise errors.NotAnImage(f"{target.label} has a content encoding, though none was requested.")
         length = headers.get("content-length")
         # A transfer encoding overrides the length: RFC 9112, 6.3.
         if length is None or "transfer-encoding" in headers:
             return None
         if int(length) > self._policy.max_bytes:
-            raise self._too_large(target)
+            raise self._too_large(target.label)
         return int(length)
 
     def _receive(
@@ -207,8 +225,8 @@ class Downloader:
             size += len(chunk)
             budget.grant(len(chunk))
             if size > self._policy.max_bytes:
-                raise self._too_large(target)
-            self._check_open(target)
+                raise self._too_large(target.label)
+            self._check_open(target.label)
             pace.check(target, size)
             digest.update(chunk)
             with _disk():
@@ -217,34 +235,86 @@ class Downloader:
             file.flush()
         return size, digest.hexdigest()
 
-    def _inspect(self, target: Target, file: BinaryIO) -> ImageFacts:
+    def _inspected(self, body: _Body, also: Collection[str], unended: str, opened: ExitStack) -> Fetched:
+        body, wrappers = self._unwrapped(body, also, opened)
         try:
-            facts = inspect(file, max_pixels=self._policy.max_pixels)
+            facts = inspect(body.file, max_pixels=self._policy.max_pixels, also=also)
         except TooManyPixels as error:
-            raise errors.ImageTooLarge(f"{target.label}: {error} (DARKROOM_DOWNLOAD__MAX_PIXELS)") from error
+            raise errors.ImageTooLarge(f"{body.label}: {error} (DARKROOM_DOWNLOAD__MAX_PIXELS)") from error
         except CutShort as error:
-            raise errors.ImageTruncated(f"{target.label}: {error}") from error
+            raise errors.ImageTruncated(f"{body.label}: {error}") from error
         except Corrupt as error:
-            raise errors.NotAnImage(f"{target.label}: {error}") from error
-        if not is_complete(file, facts):
-            raise errors.ImageTruncated(f"{target.label} ends in the middle of the image.")
-        return facts
+            raise errors.NotAnImage(f"{body.label}: {error}") from error
+        complete = is_complete(body.file, facts)
+        if not complete and not body.whole:
+            raise errors.ImageTruncated(f"{body.label} ends in the middle of the image.")
+        if not complete and body.sha256 != unended:
+            raise EndMissing(f"{body.label} ends in the middle of the image", body.sha256)
+        return Fetched(
+            file=body.file,
+            sha256=body.sha256,
+            bytes=body.bytes,
+            facts=facts,
+            declared_type=body.declared_type,
+            source_url=body.source_url,
+            wrappers=wrappers,
+            complete=complete,
+        )
 
-    def _check_open(self, target: Target) -> None:
+    def _unwrapped(
+        self, body: _Body, also: Collection[str], opened: ExitStack
+    ) -> tuple[_Body, tuple[str, ...]]:
+        """Return the image inside of what came, and what lay around it."""
+        wrappers: list[str] = []
+        announced = list(body.encodings)
+        for _ in range(unwrap.MAX_LAYERS):
+            body.file.seek(0)
+            head = body.file.read(unwrap.HEAD_BYTES)
+            found = None if is_image(head, also=also) else unwrap.find(head, announced)
+            if found is None:
+                break
+            wrappers.append(found[0])
+            try:
+                body = self._copied(body, found[1](body.file), opened)
+            except unwrap.NotWrapped as error:
+                raise errors.NotAnImage(f"{body.label} is not sound {found[0]}: {error}.") from error
+        body.file.seek(0)
+        return body, tuple(wrappers)
+
+    def _copied(self, body: _Body, pieces: Iterator[bytes], opened: ExitStack) -> _Body:
+        """Write what is inside of a body to a file of its own, within the limit of bytes."""
+        file, digest, size = self._spool(opened), hashlib.sha256(), 0
+        for piece in pieces:
+            size += len(piece)
+            if size > self._policy.max_bytes:
+                raise self._too_large(body.label)
+            self._check_open(body.label)
+            digest.update(piece)
+            with _disk():
+                file.write(piece)
+        return replace(body, file=file, sha256=digest.hexdigest(), bytes=size)
+
+    def _check_open(self, label: str) -> None:
         if self._closed.is_set():
-            raise errors.ImageUnavailable(f"{target.label} was aborted: the service is stopping.")
+            raise errors.ImageUnavailable(f"{label} was aborted: the service is stopping.")
 
-    def _too_large(self, target: Target) -> errors.ImageTooLarge:
+    def _too_large(self, label: str) -> errors.ImageTooLarge:
         return errors.ImageTooLarge(
-            f"{target.label} has more than {self._policy.max_bytes} bytes (DARKROOM_DOWNLOAD__MAX_BYTES)."
+            f"{label} has more than {self._policy.max_bytes} bytes (DARKROOM_DOWNLOAD__MAX_BYTES)."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Body:
+    file: BinaryIO
     sha256: str
     bytes: int
+    label: str
     declared_type: str | None
+    encodings: Sequence[str]
+    source_url: str = ""
+    whole: bool = False
+    """Whether as much came as was announced; without an announcement, nobody knows."""
 
 
 class _Pace:

@@ -1,13 +1,15 @@
 """Download a ready job's images into the archive, write its record, and finish the job."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
 from receiver import errors
-from receiver.download.downloader import Downloader
+from receiver.download.downloader import Downloader, EndMissing, Fetched
 from receiver.download.ssrf import Target, parse_link
 from receiver.errors import ImageError
 from receiver.jobs.context import JobContext, Outcome
@@ -16,7 +18,8 @@ from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, Misconfigured, Refused, Unavailable
 from storage.ledger.ledger import Move, Postpone
-from storage.models import Attempt, Job, JobError, JobResult, Output, Status
+from storage.media.inspect import ON_REQUEST
+from storage.models import Attempt, Job, JobError, JobRequest, JobResult, Output, Status
 
 log = structlog.get_logger("darkroom.archive")
 
@@ -47,41 +50,44 @@ class Archiver:
 
     def run(self, job: Job) -> Outcome:
         """Download and store the images that are missing; then write the record, or wait for another try."""
+        remarks: list[str] = []
         try:
-            failures = self._fetch_missing(job)
+            failures = self._fetch_missing(job, remarks)
             if self._wants_fresh_links(job, failures):
-                job, failures = self._fetch_by_fresh_links(job, failures)
+                job, failures = self._fetch_by_fresh_links(job, failures, remarks)
             if failures and (wait_s := self._wait_s(job, failures)) is not None:
-                return self._later(job, failures, wait_s)
-            return self._close(job, self._without_stored(job, failures))
+                return self._later(job, failures, wait_s, remarks)
+            return self._close(job, self._without_stored(job, failures), remarks)
         except (Unavailable, Misconfigured, errors.Unready) as error:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
             log.warning("not archived yet", why=str(error))
-            return self._wait_for_storage(job, error)
+            return self._wait_for_storage(job, error, remarks)
         except Refused as error:
             return self._wait_for_record(job, error)
         except (Corrupt, Conflict) as error:
             return self._contradicted(job, error)
 
-    def _later(self, job: Job, failures: Mapping[int, ImageError], wait_s: float) -> Postpone:
+    def _later(
+        self, job: Job, failures: Mapping[int, ImageError], wait_s: float, remarks: Sequence[str]
+    ) -> Postpone:
         """Try again later; where every host was paused, that is no try."""
         paused = [failure.wait_ms for failure in failures.values() if isinstance(failure, _CircuitOpen)]
         tried = len(paused) < len(failures)
         return Postpone(
             int(wait_s * 1000) if tried else min(paused),
             counts_as_attempt=tried,
-            attempts=self._attempts(failures),
+            attempts=self._attempts(failures, remarks),
             result=job.result,
             error=self._reason(failures),
         )
 
-    def _wait_for_storage(self, job: Job, error: Exception) -> Postpone:
+    def _wait_for_storage(self, job: Job, error: Exception, remarks: Sequence[str]) -> Postpone:
         """Wait for ever, with backoff; that is no try of the images, and costs them none."""
         since_s = (self.context.clock() - (job.moved_at(Status.READY) or job.created_at)) / 1000
         return Postpone(
             int(self.context.timing.outage_wait(since_s) * 1000),
             counts_as_attempt=False,
-            attempts=[self._attempt("archive", "storage_unavailable", error)],
+            attempts=[*self._noted(remarks), self._attempt("archive", "storage_unavailable", error)],
             result=job.result,
             error=JobError("storage_unavailable", self._text(str(error)), "operator"),
         )
@@ -111,14 +117,14 @@ class Archiver:
         since = job.moved_at(Status.READY) or job.created_at
         return self.context.clock() - since > self.context.timing.retention * 1000
 
-    def _fetch_missing(self, job: Job) -> dict[int, ImageError]:
+    def _fetch_missing(self, job: Job, remarks: list[str]) -> dict[int, ImageError]:
         have = {output.index for output in self.context.ledger.outputs(job.id) if not output.missing_since}
         failures: dict[int, ImageError] = {}
         for index in range(len(job.result.images)):
             if index in have:
                 continue
             try:
-                self._note(job, self._fetch(job, index))
+                self._note(job, self._fetch(job, index, remarks))
             except ImageError as error:
                 log.warning("image failed", index=index, code=error.code, why=str(error))
                 failures[index] = error
@@ -165,13 +171,12 @@ class Archiver:
             raise
         breaker.host_answered(host, None)
 
-    def _fetch(self, job: Job, index: int) -> Output:
+    def _fetch(self, job: Job, index: int, remarks: list[str]) -> Output:
         image = job.result.images[index]
         target = parse_link(image.url)
         with ExitStack() as opened:
             with self._host(target), self._counted(job):
-                hosts = self.image_hosts.get(job.gateway, ())
-                fetched = opened.enter_context(self.downloader.fetch(target, hosts=hosts))
+                fetched = self._download(job, target, opened)
             self._count("darkroom_download_bytes_total", job, fetched.bytes)
             new = NewImage(
                 index=index,
@@ -186,12 +191,29 @@ class Archiver:
             )
             with _told_apart(), self._storing():
                 output = self.archive.store_image(job, new, now=self.context.clock())
+        remarks += _remarks(index, fetched)
         if output.sha256 != new.sha256:
             log.warning("kept the image of an earlier try: its host gave other bytes", index=index)
         self._count("darkroom_images_archived_total", job)
         self._count("darkroom_archived_bytes_total", job, output.bytes)
         log.info("archived image", index=index, key=output.key, bytes=output.bytes)
         return output
+
+    def _download(self, job: Job, target: Target, opened: ExitStack) -> Fetched:
+        """Download an image; one without an end is kept if it was so before, too, and now twice."""
+        fetch = partial(
+            self.downloader.fetch,
+            target,
+            hosts=self.image_hosts.get(job.gateway, ()),
+            also=_asked_formats(job.request),
+        )
+        try:
+            return opened.enter_context(fetch())
+        except EndMissing as error:
+            tried = job.attempts + 1 >= len(self.context.timing.downloads)
+            if not tried or job.error is None or error.sha256 not in job.error.message:
+                raise
+            return opened.enter_context(fetch(unended=error.sha256))
 
     @contextmanager
     def _counted(self, job: Job) -> Iterator[None]:
@@ -214,7 +236,7 @@ class Archiver:
             raise
 
     def _fetch_by_fresh_links(
-        self, job: Job, failures: dict[int, ImageError]
+        self, job: Job, failures: dict[int, ImageError], remarks: list[str]
     ) -> tuple[Job, dict[int, ImageError]]:
         try:
             completion = self.reconciler.fresh(job)
@@ -229,7 +251,7 @@ class Archiver:
         if completion is None or len(completion.images) != len(job.result.images):
             return job, failures
         job = replace(job, result=replace(job.result, images=completion.images))
-        return job, self._fetch_missing(job)
+        return job, self._fetch_missing(job, remarks)
 
     def _wait_s(self, job: Job, failures: Mapping[int, ImageError]) -> float | None:
         """Return the seconds until another try is worth it; None if none is."""
@@ -249,8 +271,8 @@ class Archiver:
         failed = [failure for failure in failures.values() if not isinstance(failure, others)]
         return any(isinstance(failure, errors.ImageExpired) or not patient for failure in failed)
 
-    def _close(self, job: Job, failures: Mapping[int, ImageError]) -> Move:
-        ledger, attempts = self.context.ledger, self._attempts(failures)
+    def _close(self, job: Job, failures: Mapping[int, ImageError], remarks: Sequence[str]) -> Move:
+        ledger, attempts = self.context.ledger, self._attempts(failures, remarks)
         noted = ledger.outputs(job.id)
         outputs = [output for output in noted if output.missing_since is None]
         missing = self._reason(failures) if failures else _still_missing(noted)
@@ -258,7 +280,7 @@ class Archiver:
             return Move(Status.FAILED, error=missing, attempts=attempts)
         to = Status.PARTIAL if missing else Status.ARCHIVED
         document = record_document(
-            job,
+            replace(job, attempt_log=(*job.attempt_log, *self._noted(remarks))),
             outputs,
             ledger.deliveries(job.id),
             closing=(to, self.context.clock()),
@@ -279,8 +301,13 @@ class Archiver:
     def _attempt(self, step: str, code: str, error: Exception) -> Attempt:
         return Attempt.once(step, code, self._text(str(error)), self.context.clock())
 
-    def _attempts(self, failures: Mapping[int, ImageError]) -> list[Attempt]:
-        return [self._attempt("download", error.code, error) for _, error in sorted(failures.items())]
+    def _attempts(self, failures: Mapping[int, ImageError], remarks: Sequence[str]) -> list[Attempt]:
+        failed = [self._attempt("download", error.code, error) for _, error in sorted(failures.items())]
+        return [*self._noted(remarks), *failed]
+
+    def _noted(self, remarks: Sequence[str]) -> list[Attempt]:
+        text, now = " ".join(remarks), self.context.clock()
+        return [Attempt.once("download", "noted", text, now)] if remarks else []
 
     def _reason(self, failures: Mapping[int, ImageError]) -> JobError:
         _, error = min(failures.items())
@@ -294,6 +321,20 @@ class Archiver:
 
     def _count(self, name: str, job: Job, amount: float = 1) -> None:
         self.context.metrics.count(name, amount, gateway=job.gateway)
+
+
+def _remarks(index: int, fetched: Fetched) -> Iterator[str]:
+    """Yield what the record shall say of how an image came."""
+    if fetched.wrappers:
+        yield f"Image {index} came with {', '.join(fetched.wrappers)} around it, which was taken off."
+    if not fetched.complete:
+        yield f"Image {index} has no end; it came so at every download, and was archived as it is."
+
+
+def _asked_formats(request: JobRequest) -> list[str]:
+    """Return the formats that are accepted because the request names them, in its model or its parameters."""
+    asked = f"{request.model} {json.dumps(request.params)}".lower()
+    return [extension for extension in ON_REQUEST if extension in asked]
 
 
 @contextmanager

@@ -47,6 +47,8 @@ KINDS: Mapping[str, str] = {
     "slow_image": "image bytes drip in, spread over `delay_s`",
     "wrong_type": "images come with content type text/plain",
     "html_image": "an HTML page comes where an image should be, with content type image/png",
+    "gzip_image": "images come gzip-encoded, though nobody asked for it",
+    "unended_image": "images come whole by their length, but without the mark of their end",
     "expired_link": "links answer `status`; a poll after that gives fresh ones, unless `forever`",
     "truncated_image": "half of the image comes and the connection ends",
     "reset_image": "half of the image comes and the connection is reset",

@@ -1,6 +1,7 @@
 """Serve images, whole or broken as the job's faults say."""
 
 import asyncio
+import gzip
 import random
 import re
 import zlib
@@ -101,6 +102,11 @@ def _serve(jobs: Jobs, job: SandboxJob, spec: Spec, picture: bytes) -> Response:
     if strikes("redirect_image"):
         return RedirectResponse(faults.url, 302)
     media_type = "text/plain" if "wrong_type" in faults else spec.media_type
+    if strikes("gzip_image"):
+        packed = gzip.compress(picture, mtime=0)
+        return Response(packed, media_type=media_type, headers={"content-encoding": "gzip"})
+    if strikes("unended_image"):
+        return Response(picture[: -_END if spec.extension == "png" else -2], media_type=media_type)
     total, parts = pieces(picture, faults.bytes if "bytes" in faults else None)
     for kind, broken in (("truncated_image", Cut), ("stalled_image", Stalled), ("reset_image", Reset)):
         if strikes(kind):

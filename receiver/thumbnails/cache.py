@@ -104,6 +104,8 @@ class Thumbnails:
         return made
 
     def _made(self, output: Output) -> bytes:
+        if output.media_type == "image/svg+xml":
+            raise NoThumbnail("No thumbnail is made of an SVG: it may hold scripts and links.")
         pixels = output.width * output.height
         if pixels > self.max_pixels:
             raise NoThumbnail(

@@ -7,6 +7,7 @@ line of JSON, then as many bytes of WebP as its `bytes` says; or a line with `er
 none. The process exits at the end of the requests; any other end is by a limit, the kernel, or a decoder.
 """
 
+import copy
 import io
 import json
 import os
@@ -28,13 +29,25 @@ if __name__ == "__main__":
 
 # All that Pillow loads on demand, because once confined nothing can be opened.
 import PIL
-from PIL import AvifImagePlugin, Image, ImageCms, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageOps,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
-LOADED = (ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
+LOADED = (copy, GifImagePlugin, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
 
 SIDE = 512
 """The longer side of a thumbnail, in pixels; a smaller image is not made larger."""
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF")
+MAX_TEXT_BYTES = 32 * 1024 * 1024
+"""Of one text or colour profile of a PNG, unpacked: ComfyUI keeps whole workflows there."""
 QUALITY = 80
 
 # https://www.cipa.jp/std/documents/e/DC-008-2012_E.pdf, tag Orientation: how to put the picture upright.
@@ -140,6 +153,7 @@ def _confine() -> None:
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     Image.preinit()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MAX_TEXT_BYTES
     with suppress(OSError, AttributeError):
         os.nice(5)
     with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.errors import Corrupt, NotFound, Unavailable
-from storage.media.inspect import KINDS, ImageFacts, inspect
+from storage.media.inspect import KINDS, ON_REQUEST, ImageFacts, inspect
 from storage.models import Job
 
 JOB, INDEX, SHA256, THEIRS = (
@@ -73,7 +73,7 @@ def adopt(store: ObjectStore, keys: Keys, job: Job, index: int, key: str) -> Ado
         if _copy(store, key, file) != (claimed, stored.bytes):
             return None
         try:
-            facts = inspect(file, max_pixels=_ANY)
+            facts = inspect(file, max_pixels=_ANY, also=ON_REQUEST)
         except Corrupt:
             return None
     if keys.image(job, index, extension=facts.extension, sha256=claimed) != key:

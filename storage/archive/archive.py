@@ -15,7 +15,7 @@ from storage.archive.object_store import ObjectStore, StoredObject
 from storage.archive.record import SCHEMA
 from storage.archive.store_facts import StoreFacts
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, Refused
-from storage.media.inspect import KINDS, ImageFacts
+from storage.media.inspect import KINDS, ImageFacts, served_type
 from storage.models import Job, Output
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -76,7 +76,7 @@ class Archive:
                     image.file,
                     size=image.bytes,
                     sha256=image.sha256,
-                    content_type=image.facts.media_type,
+                    content_type=served_type(image.facts.media_type),
                     metadata=adopt.marks(job, image.index, image.sha256),
                 )
         except Conflict:

@@ -5,6 +5,7 @@ little. They raise Corrupt if the file is broken, and CutShort if it ends too ea
 """
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -14,14 +15,32 @@ from storage.errors import Corrupt
 
 MAX_PARTS = 1 << 18
 """More chunks or segments than any real image has."""
-TAIL_BYTES = 64 * 1024
+WINDOW_BYTES = 64 * 1024
+HEAD_BYTES = 4096
+"""As much of a file's beginning tells what it is."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 JPEG_MAGIC = b"\xff\xd8\xff"
-JPEG_END = b"\xff\xd9"
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers without a length behind them."""
 JPEG_SCAN = 0xDA
+JPEG_END = 0xD9
+# In a scan's data such a byte pair is followed by 0, or is a restart.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_SVG = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s{0,64}(?:<\?xml[^>]{0,200}\?>\s{0,64}|<!--(?:(?!-->).){0,2000}-->\s{0,64}"
+    rb"|<!DOCTYPE\s+svg[^>]{0,300}>\s{0,64}){0,4}<svg[\s>]([^>]{0,2000})",
+    re.DOTALL,
+)
+_SVG_WIDTH, _SVG_HEIGHT = (
+    re.compile(rb"(?<![\w-])" + side + rb"""\s*=\s*["']\s*(\d{1,6})(?:\.\d+)?(?:px)?\s*["']""")
+    for side in (b"width", b"height")
+)
+_SVG_BOX = re.compile(
+    rb"""viewBox\s*=\s*["']\s*[\d.+-]+[\s,]+[\d.+-]+[\s,]+(\d{1,6}(?:\.\d+)?)[\s,]+(\d{1,6}(?:\.\d+)?)"""
+)
+SVG_SIZE = (300, 150)
+"""Of an SVG that gives none: https://www.w3.org/TR/css-sizing-3/#intrinsic-sizes."""
 
 Size = tuple[int, int]
 """Width and height in pixels, as stored."""
@@ -79,12 +98,29 @@ def jpeg_size(file: BinaryIO) -> Size:
 
 
 def jpeg_complete(file: BinaryIO) -> bool:
-    """Return whether there is an end mark within the last 64 KiB, behind the start of the first scan."""
+    """Return whether an end mark follows the scans. What stands behind it, and how much, is not looked at."""
     # Only there: an embedded thumbnail has an end of its own before it.
-    scan = next(at for marker, at in _segments(file) if marker == JPEG_SCAN)
-    end = length_of(file)
-    start = max(scan, end - TAIL_BYTES)
-    return JPEG_END in read_at(file, start, end - start)
+    at = next(at for marker, at in _segments(file) if marker == JPEG_SCAN)
+    for _ in range(MAX_PARTS):
+        at = _next_marker(file, at + max(2, number_at(file, at, 2)))
+        if at < 0:
+            return False
+        if number_at(file, at - 1, 1) == JPEG_END:
+            return True
+    return False
+
+
+def _next_marker(file: BinaryIO, at: int) -> int:
+    """Return where what follows the next marker behind a scan's data starts; -1 if there is none."""
+    file.seek(at)
+    window = file.read(WINDOW_BYTES)
+    while len(window) > 1:
+        if found := _JPEG_MARKER.search(window):
+            return at + found.end()
+        at += len(window) - 1
+        file.seek(at)
+        window = file.read(WINDOW_BYTES)
+    return -1
 
 
 def _segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
@@ -104,6 +140,49 @@ def _segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
         if marker not in JPEG_BARE:
             at += max(2, number_at(file, at, 2))
     raise Corrupt("The JPEG header has no end.")
+
+
+def is_gif(head: bytes) -> bool:
+    """Return whether a file that begins so is GIF."""
+    return head[:6] in (b"GIF87a", b"GIF89a")
+
+
+def gif_size(file: BinaryIO) -> Size:
+    """Read the size of the logical screen: https://www.w3.org/Graphics/GIF/spec-gif89a.txt, 18."""
+    width, height = struct.unpack("<HH", read_at(file, 6, 4))
+    return width, height
+
+
+def gif_complete(file: BinaryIO) -> bool:
+    """Return whether the last byte, zeros aside, is the trailer."""
+    end = length_of(file)
+    start = max(0, end - WINDOW_BYTES)
+    return read_at(file, start, end - start).rstrip(b"\x00").endswith(b";")
+
+
+def is_svg(head: bytes) -> bool:
+    """Return whether a file that begins so is SVG, and no page with one in it."""
+    return _SVG.match(head) is not None
+
+
+def svg_size(file: BinaryIO) -> Size:
+    """Read the size that an SVG's root gives, by its view box if not in pixels."""
+    file.seek(0)
+    root = _SVG.match(file.read(HEAD_BYTES))
+    if root is None:
+        return SVG_SIZE
+    width, height = _SVG_WIDTH.search(root[1]), _SVG_HEIGHT.search(root[1])
+    if width and height:
+        return int(width[1]), int(height[1])
+    box = _SVG_BOX.search(root[1])
+    return (round(float(box[1])), round(float(box[2]))) if box else SVG_SIZE
+
+
+def svg_complete(file: BinaryIO) -> bool:
+    """Return whether the text ends as its root does."""
+    end = length_of(file)
+    start = max(0, end - WINDOW_BYTES)
+    return read_at(file, start, end - start).rstrip().endswith((b"</svg>", b"/>", b"-->"))
 
 
 def is_webp(head: bytes) -> bool:

@@ -16,7 +16,7 @@ from time import monotonic
 
 import psutil
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from receiver.errors import NoThumbnail, Unready
 from receiver.thumbnails.pool import LARGE_PIXELS, Thumbnailer, child_command
@@ -49,12 +49,25 @@ def make(thumbnailer: Thumbnailer, data: bytes, pixels: int = 900 * 600) -> Imag
     return image
 
 
+def with_text(chunk: str) -> bytes:
+    """A PNG with three megabytes of text, such as ComfyUI's workflows."""
+    text = PngImagePlugin.PngInfo()
+    if chunk == "iTXt":
+        text.add_itxt("workflow", "x" * 3_000_000, zip=True)
+    else:
+        text.add_text("workflow", "x" * 3_000_000, zip=chunk == "zTXt")
+    return encoded(corners(), "PNG", pnginfo=text)
+
+
 UPRIGHT = {
     **PLAIN,
     "progressive": encoded(corners(), "JPEG", progressive=True),
     "cmyk": encoded(corners().convert("CMYK"), "JPEG"),
     "several": encoded(corners(), "MPO", save_all=True, append_images=[corners()]),
     "palette": encoded(corners().quantize(8), "PNG"),
+    "gif": encoded(corners(), "GIF"),
+    "3 MB of profile": encoded(corners(), "PNG", icc_profile=bytes(3_000_000)),
+    **{f"3 MB of {name}": with_text(name) for name in ("zTXt", "iTXt", "tEXt")},
     "lossless": encoded(corners(), "WEBP", lossless=True),
     "broken profile": encoded(corners(), "PNG", icc_profile=b"no profile at all"),
     **{f"{kind} moves": pictures.animated(kind) for kind in ("PNG", "WEBP", "AVIF")},
@@ -106,13 +119,19 @@ def test_profile_is_applied_and_metadata_dropped(thumbnailer: Thumbnailer) -> No
     assert (red, blue) == (pictures.BLUE, pictures.RED)
 
 
+def with_bomb() -> bytes:
+    text = PngImagePlugin.PngInfo()
+    text.add_text("workflow", "x" * 40_000_000, zip=True)
+    return encoded(corners(), "PNG", pnginfo=text)
+
+
 HALVES = {f"half a {kind}": data[: len(data) // 2] for kind, data in PLAIN.items()}
 REFUSED: dict[str, tuple[bytes, int, str]] = {
     "bomb": (pictures.bomb(), 100, "more pixels than its header"),
     "small bomb": (pictures.bomb(1000, 1400), 1_000_000, "more pixels than its header"),
     "nothing": (b"", 1, "header"),
     "svg": (b"<svg onload='alert(1)'/>", 1, "header"),
-    "gif": (encoded(corners(), "GIF"), 900 * 600, "header"),
+    "40 MB of text": (with_bomb(), 900 * 600, "cannot be decoded|memory"),
     "tiff": (encoded(corners(), "TIFF"), 900 * 600, "header"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", 1, "header"),
     **{name: (data, 900 * 600, "cannot be decoded|header") for name, data in HALVES.items()},

@@ -126,6 +126,30 @@ def test_what_might_be_mended_fails_after_the_retention(start: Start, fault: Any
     assert datetime.fromisoformat(failed) - datetime.fromisoformat(ready) >= timedelta(seconds=1)
 
 
+def test_an_image_that_came_encoded_is_kept_as_it_was_made(live: Live) -> None:
+    job = live.make(IMAGEN, fault="gzip_image")
+    (output,) = live.outputs(job["id"])
+    made = live.sandbox.image_bytes(job["gateway_job_id"])
+    assert output["sha256"] == hashlib.sha256(made).hexdigest()
+    assert "Image 0 came with gzip around it" in noted(live, job["id"])
+
+
+def test_an_image_without_an_end_is_kept_after_equal_downloads(live: Live) -> None:
+    job = live.make(IMAGEN, fault="unended_image")
+    (output,) = live.outputs(job["id"])
+    made = live.sandbox.image_bytes(job["gateway_job_id"])[:-2]
+    assert output["sha256"] == hashlib.sha256(made).hexdigest()
+    assert "Image 0 has no end" in noted(live, job["id"])
+    tries = [event for event in job["timeline"] if event.get("code") == "image_truncated"]
+    assert sum(event["times"] for event in tries) >= 2
+
+
+def noted(live: Live, job_id: str) -> str:
+    """What the record says of how the images came."""
+    attempts = record_of(live, job_id)["job"]["attempts"]
+    return " ".join(attempt["message"] for attempt in attempts if attempt["code"] == "noted")
+
+
 def test_a_link_that_only_the_callback_has_wrong_is_asked_for_again(live: Live) -> None:
     fault = {"fault": "evil_url", "url": "http://169.254.169.254/"}
     assert live.make(IMAGEN, fault=fault)["status"] == "archived"

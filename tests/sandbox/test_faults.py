@@ -1,5 +1,6 @@
 """Every fault that the sandbox has, seen from outside."""
 
+import gzip
 import io
 import itertools
 import json
@@ -361,6 +362,18 @@ def test_half_an_image(
     job_id = spoil(client, fault)
     link, whole = link_of(sandbox, job_id), sandbox.image_bytes(job_id)
     assert broken(link, error) == (len(whole), whole[: len(whole) // 2])
+
+
+def test_gzip_image(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "gzip_image")
+    with httpx.stream("GET", link_of(sandbox, job_id), trust_env=False) as answer:
+        assert answer.headers["content-encoding"] == "gzip"
+        assert gzip.decompress(b"".join(answer.iter_raw())) == sandbox.image_bytes(job_id)
+
+
+def test_unended_image(sandbox: SandboxServer, client: httpx.Client) -> None:
+    job_id = spoil(client, "unended_image")
+    assert get(link_of(sandbox, job_id)).content == sandbox.image_bytes(job_id)[:-2]
 
 
 def test_reset_image(sandbox: SandboxServer, client: httpx.Client) -> None:
