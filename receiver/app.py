@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader, DownloadPolicy
     from receiver.http.bucket_threads import BucketThreads
+    from receiver.jobs.circuit_breaker import CircuitBreaker
     from receiver.jobs.context import JobContext
     from receiver.jobs.steps import Steps
     from receiver.jobs.submit import Submitter
@@ -164,6 +165,7 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     """Connect what submits, downloads, archives and notifies."""
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader
+    from receiver.jobs.cancel import Canceller
     from receiver.jobs.circuit_breaker import CircuitBreaker
     from receiver.jobs.context import JobContext
     from receiver.jobs.retry import Retrier
@@ -190,18 +192,16 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     submitter = Submitter(context, urls, policy.check, policy.default, bucket.keys.faults, ledger_check.check)
     downloader = Downloader(_download_policy(settings.download))
     notifier = _notifier(base, policy, timing)
+    moved = _moved(subscriptions, notifier, base.wakeup)
     worker = Worker(
         context,
         _steps(base, bucket, submitter, downloader, context).run,
         concurrency=settings.worker.concurrency,
-        moved=_moved(subscriptions, notifier, base.wakeup),
+        moved=moved,
         result_callback_at=base.backlog.result_callback_at,
         forget=lambda: events.forget(clock() - KEPT_MS),
     )
-    metrics.watch(from_ledger(ledger, base.backlog, clock))
-    metrics.watch(from_results(base.oldest_result_at, clock))
-    metrics.watch(from_held(base.backlog))
-    metrics.watch(from_pauses(breaker.paused))
+    _watch_jobs(base, breaker)
     away_s = worker_away_s(base.workers.last_seen_at, clock)
     metrics.watch(lambda: {"darkroom_worker_away_seconds": away_s()})
     return JobParts(
@@ -213,6 +213,7 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
         breaker=breaker,
         submitter=submitter,
         retrier=Retrier(context, missing.check),
+        canceller=Canceller(context, moved),
         downloader=downloader,
         worker=worker,
         threads=settings.worker.concurrency,
@@ -220,6 +221,14 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
         subscriptions=subscriptions,
         notifier=notifier,
     )
+
+
+def _watch_jobs(base: _Base, breaker: CircuitBreaker) -> None:
+    metrics, ledger = base.metrics, base.resources.ledger
+    metrics.watch(from_ledger(ledger, base.backlog, base.clock))
+    metrics.watch(from_results(base.oldest_result_at, base.clock))
+    metrics.watch(from_held(base.backlog))
+    metrics.watch(from_pauses(breaker.paused))
 
 
 def _api(
@@ -255,6 +264,7 @@ def _api(
         notifications=base.notifications,
         submitter=jobs.submitter,
         retrier=jobs.retrier,
+        canceller=jobs.canceller,
         admission=admission,
         waiters=jobs.subscriptions,
         store_facts=lambda: jobs.bucket.facts,

@@ -10,7 +10,8 @@ DarkroomError
 │   ├── TooSlow              too_slow                the body did not arrive in time
 │   ├── TooManyRequests      too_many_requests       over the rate limit of this token or address
 │   ├── IdempotencyConflict  idempotency_conflict    the Idempotency-Key was used for another request
-│   ├── NotRetryable         not_retryable           the job is not failed or partial, or a retry cannot help
+│   ├── NotRetryable         not_retryable           the job has not failed, or no retry can help
+│   ├── NotCancellable       not_cancellable         the job is finished, or its gateway may have it already
 │   ├── NeedsResubmit        needs_resubmit          only a new submission can help, which may cost credits
 │   ├── NoSuchThing          not_found               no such job, output or record
 │   ├── UnsatisfiableRange   unsatisfiable_range     the image has no bytes in this range
@@ -131,7 +132,11 @@ class IdempotencyConflict(RequestError, code="idempotency_conflict", status=409)
 
 
 class NotRetryable(RequestError, code="not_retryable", status=409):
-    """The job is not failed or partial, or no retry can get what is missing."""
+    """The job is not failed, partial or cancelled, or no retry can get what is missing."""
+
+
+class NotCancellable(RequestError, code="not_cancellable", status=409):
+    """The job is finished, or its gateway has it already, or may have it."""
 
 
 class NeedsResubmit(RequestError, code="needs_resubmit", status=409):

@@ -28,6 +28,7 @@ from storage.ledger.wakeup import WakeupChannel
 if TYPE_CHECKING:
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader
+    from receiver.jobs.cancel import Canceller
     from receiver.jobs.circuit_breaker import CircuitBreaker
     from receiver.jobs.retry import Retrier
     from receiver.jobs.submit import Submitter
@@ -72,6 +73,7 @@ class JobParts:
     breaker: CircuitBreaker
     submitter: Submitter
     retrier: Retrier
+    canceller: Canceller
     downloader: Downloader
     worker: Worker
     threads: int

@@ -1,6 +1,7 @@
 """Jobs, deliveries, outputs and circuits as plain values, and the statuses of a job.
 
     queued -> submitting -> running -> ready -> archived | partial | failed
+    queued -> cancelled
 
 Which moves are legal is decided in `storage/ledger/transitions.py`. Times are milliseconds since 1970 UTC.
 """
@@ -27,11 +28,12 @@ class Status(StrEnum):
     ARCHIVED = "archived"
     PARTIAL = "partial"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
     @property
     def terminal(self) -> bool:
         """Whether only a retry can move a job on from here."""
-        return self in (Status.ARCHIVED, Status.PARTIAL, Status.FAILED)
+        return self in (Status.ARCHIVED, Status.PARTIAL, Status.FAILED, Status.CANCELLED)
 
 
 class Verdict(StrEnum):

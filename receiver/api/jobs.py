@@ -18,6 +18,7 @@ from receiver.api.subscriptions import Subscriptions
 from receiver.http.admission import Admission
 from receiver.http.limits import read_body
 from receiver.http.routing import Answer, Body, Header, Operation
+from receiver.jobs.cancel import Canceller
 from receiver.jobs.retry import Retrier
 from receiver.jobs.submit import Submitter
 from receiver.schemas.job import Job, JobPage, timeline
@@ -62,6 +63,7 @@ class Api:
     notifications: Notifications
     submitter: Submitter
     retrier: Retrier
+    canceller: Canceller
     admission: Admission
     waiters: Subscriptions
     store_facts: Callable[[], StoreFacts]
@@ -150,7 +152,7 @@ class Api:
         errors=(errors.NotRetryable, errors.NeedsResubmit),
     )
     async def retry(self, request: Request) -> Response:
-        """Put a job back to work that failed, is partial, or has archived images that are missing."""
+        """Put a job back to work that failed, is partial, was cancelled, or lacks archived images."""
         body = parse_body(RetryBody, await self._body(request) or b"{}")
         job_id = str(request.path_params["id"])
         return await run_in_threadpool(self._retry, job_id, resubmit=body.resubmit)
@@ -159,6 +161,19 @@ class Api:
         self.retrier.retry(job_id, resubmit=resubmit)
         self.queued()
         return json_response(self._job(job_id))
+
+    @Operation(
+        "POST /v1/jobs/{id}/cancel",
+        "cancel_job",
+        scope="submit",
+        path={"id": JobId},
+        answers={200: Answer(Job, "The job, which is cancelled and costs nothing.")},
+        errors=(errors.NotCancellable,),
+    )
+    def cancel(self, request: Request) -> Response:
+        """Cancel a job that was not sent to its gateway yet; it is refused once it may have been."""
+        job = self.canceller.cancel(request.path_params["id"])
+        return json_response(self._job(job.id))
 
     @Operation(
         "GET /v1/outputs",

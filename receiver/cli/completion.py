@@ -45,7 +45,7 @@ def statuses(incomplete: str) -> Offer:
 
 def retried(incomplete: str) -> Offer:
     """Complete the states of a job that can be retried."""
-    return matching([("failed", ""), ("partial", "")], incomplete)
+    return matching([("failed", ""), ("partial", ""), ("cancelled", "")], incomplete)
 
 
 def jobs(ctx: typer.Context, incomplete: str) -> Offer:
@@ -56,6 +56,11 @@ def jobs(ctx: typer.Context, incomplete: str) -> Offer:
 def failed_jobs(ctx: typer.Context, incomplete: str) -> Offer:
     """Complete the newest jobs that failed."""
     return matching(_ask(ctx, lambda darkroom: _jobs(darkroom, status="failed")), incomplete)
+
+
+def queued_jobs(ctx: typer.Context, incomplete: str) -> Offer:
+    """Complete the newest jobs that were not sent yet."""
+    return matching(_ask(ctx, lambda darkroom: _jobs(darkroom, status="queued")), incomplete)
 
 
 def jobs_and_outputs(ctx: typer.Context, incomplete: str) -> Offer:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from receiver.cli.cancel import cancel
 from receiver.cli.config import config
 from receiver.cli.demo import demo
 from receiver.cli.download import download
@@ -30,7 +31,7 @@ from receiver.cli.work import work
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run Darkroom": (demo, serve, work, sandbox, config, migrate_ledger),
-    "Make images": (submit, jobs, show, retry),
+    "Make images": (submit, jobs, show, cancel, retry),
     "Find images": (search, download, export),
     "Status and help": (status, usage, help_, version),
 }
@@ -54,6 +55,8 @@ darkroom jobs --code image_expired --since 12h
 darkroom jobs --watch
 darkroom jobs --since 1h --until-done --json
 darkroom show 019a1b2c-3d4e-7f00-8000-000000000000
+darkroom cancel 019a1b2c-3d4e-7f00-8000-000000000000
+darkroom cancel --gateway apiframe --tag campaign=may --dry-run
 darkroom retry 019a1b2c-3d4e-7f00-8000-000000000000
 darkroom retry --status failed --code image_expired --since 1d
 darkroom retry --code generation_failed --since 1d --resubmit --dry-run

@@ -135,7 +135,7 @@ JobId = Annotated[
 Status = Annotated[
     str | None,
     filter_by(
-        "queued, submitting, running, ready, archived, partial or failed.",
+        "queued, submitting, running, ready, archived, partial, failed or cancelled.",
         *("STATUS", "--status"),
         autocompletion=completion.statuses,
     ),

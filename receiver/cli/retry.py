@@ -1,4 +1,4 @@
-"""`darkroom retry`: retry failed and partial jobs, by id or by filters."""
+"""`darkroom retry`: retry failed, partial and cancelled jobs, by id or by filters."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from receiver.schemas.job import Job
 
 RETRIED = ("failed", "partial")
+"""The statuses that filters find unless --status says otherwise: nobody wanted the cancelled ones."""
 
 JobIds = Annotated[
     list[str] | None,
@@ -40,7 +41,10 @@ class Filters(options.JobFilters):
     status: Annotated[
         str | None,
         options.filter_by(
-            "failed or partial; by default both.", "STATUS", "--status", autocompletion=completion.retried
+            "failed, partial or cancelled; by default failed and partial.",
+            "STATUS",
+            "--status",
+            autocompletion=completion.retried,
         ),
     ] = None
 
@@ -55,11 +59,11 @@ def retry(
     as_json: Json = False,
     connection: Connection,
 ) -> None:
-    """Retry failed and partial jobs, which costs nothing.
+    """Retry failed, partial and cancelled jobs, which costs nothing.
 
     Darkroom asks the gateway for the result again and downloads the missing
     images; also those of an archived job, given by its id, that are no longer
-    in the bucket. A job that the gateway itself failed, or never accepted, is
+    in the bucket. A job that the gateway itself failed, or never had, is
     refused: for such a job use --resubmit, which may be charged again.
 
     Jobs found by filters are listed first, and you are asked to confirm.
@@ -68,8 +72,8 @@ def retry(
     wanted = filters.query()
     if bool(ids) == bool(wanted):
         fail("Say which jobs: give ids, or filters such as --status failed --since 1d.", MISUSED)
-    if filters.status not in {None, *RETRIED}:
-        fail(f"--status {filters.status}: only failed and partial jobs can be retried.", MISUSED)
+    if filters.status not in {None, "cancelled", *RETRIED}:
+        fail(f"--status {filters.status}: only failed, partial and cancelled jobs can be retried.", MISUSED)
     with connection.open() as darkroom:
         jobs = [darkroom.job(one) for one in ids] if ids else _find(darkroom, wanted)
         if wanted or dry_run:

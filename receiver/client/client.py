@@ -148,8 +148,12 @@ class Darkroom:
             if job.finished or monotonic() >= deadline:
                 return job
 
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job that was not sent yet; ApiError has the code `not_cancellable` if it may have been."""
+        return self._http.resource(Job, "POST", f"/v1/jobs/{quote(job_id, safe='')}/cancel")
+
     def retry(self, job_id: str, *, resubmit: bool = False) -> Job:
-        """Retry a failed or partial job: ask its gateway for the result again.
+        """Retry a failed, partial or cancelled job: ask its gateway for the result again.
 
         `resubmit` sends it to the gateway again, which may be charged again. ApiError has the code
         `needs_resubmit` if only that can help, and `not_retryable` if nothing can.

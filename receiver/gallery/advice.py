@@ -78,6 +78,7 @@ STATES = {
     Status.ARCHIVED: "Every image and the record are in the bucket, verified against what was downloaded.",
     Status.PARTIAL: "Some images are in the bucket; the others could not be downloaded.",
     Status.FAILED: "No images were produced.",
+    Status.CANCELLED: "Cancelled before it was sent to the gateway, so it cost nothing.",
 }
 """One sentence per job status."""
 

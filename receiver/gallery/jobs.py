@@ -1,4 +1,4 @@
-"""Serve the job pages: list, detail, retry and resubmit."""
+"""Serve the job pages: list, detail, retry, resubmit and cancel."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from receiver.api.jobs import Api
 from receiver.api.query_params import JobQuery
-from receiver.errors import InvalidRequest, NeedsResubmit, NoSuchThing, NotRetryable
+from receiver.errors import InvalidRequest, NeedsResubmit, NoSuchThing, NotCancellable, NotRetryable
 from receiver.gallery import advice, search_box
 from receiver.gallery.page import PageRequest
 from receiver.http.query import read_query
@@ -89,6 +89,15 @@ class JobsPages:
         self.api.queued()
         return RedirectResponse(f"/jobs/{job_id}", 303)
 
+    def cancel(self, visit: PageRequest) -> Response:
+        """Cancel a job that was not sent yet."""
+        job_id = _id(visit)
+        try:
+            self.api.canceller.cancel(job_id)
+        except NotCancellable as error:
+            return self._page(visit, job_id, refused=str(error), status=error.status)
+        return RedirectResponse(f"/jobs/{job_id}", 303)
+
     def _page(self, visit: PageRequest, job_id: str, *, refused: str = "", status: int = 200) -> Response:
         job = self.api.ledger.job(job_id)
         outputs, deliveries = self.api.ledger.outputs(job_id), self.api.search.deliveries(job_id)
@@ -109,6 +118,7 @@ class JobsPages:
             may_ask=visit.may("submit") and _can_ask(job, deliveries, missing=bool(missing)),
             tags=search_box.tagged(job.request.tags),
             may_resubmit=visit.may("submit") and not _not_again(job, outputs),
+            may_cancel=visit.may("submit") and job.status is Status.QUEUED,
         )
 
 
@@ -135,13 +145,14 @@ def _can_ask(job: Job, deliveries: Sequence[Delivery] = (), *, missing: bool) ->
     if job.status is Status.ARCHIVED and not missing:
         return False
     known = job.gateway_job_id is not None or bool(deliveries)
-    return job.status in REOPENS and known and (job.error is None or job.error.code not in SAID_NO)
+    askable = Status.RUNNING in REOPENS.get(job.status, ())
+    return askable and known and (job.error is None or job.error.code not in SAID_NO)
 
 
 def _not_again(job: Job, outputs: Sequence[Output]) -> str:
     """Return why a job may not be resubmitted; empty if it may."""
     if Status.QUEUED not in REOPENS.get(job.status, ()):
-        return f"The job is {job.status}; only one that failed can be sent again."
+        return f"The job is {job.status}; only one that failed or was cancelled can be sent again."
     archived = any(output.missing_since is None for output in outputs)
     return "Some of its images are archived, and a new submission would make others." if archived else ""
 

@@ -64,6 +64,7 @@ def gallery(
         frame.route("GET /jobs/{id}", jobs.show),
         frame.route("GET /jobs/{id}/resubmit", jobs.ask, scope="submit"),
         frame.route("POST /jobs/{id}/retry", jobs.retry, scope="submit"),
+        frame.route("POST /jobs/{id}/cancel", jobs.cancel, scope="submit"),
         frame.route("GET /submit", submit.ask, scope="submit"),
         frame.route("POST /submit", submit.submit, scope="submit"),
         frame.route("GET /status", StatusPage(api, health).show),

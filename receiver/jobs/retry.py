@@ -42,6 +42,8 @@ class Retrier:
             raise NotRetryable("The job is archived, and all of its images are in the bucket.")
         if resubmit:
             return self._submit_again(job)
+        if Status.RUNNING not in REOPENS[job.status]:
+            raise NeedsResubmit(f"The job was cancelled before {job.gateway} had it. {RESUBMIT}")
         theirs = job.gateway_job_id or self._id_by_callback(job)
         if theirs is None:
             raise NeedsResubmit(

@@ -203,7 +203,7 @@ class Job(types.Resource):
 
     @property
     def finished(self) -> bool:
-        """Whether it is archived, partial or failed, and stays so unless a retry is requested."""
+        """Whether it is archived, partial, failed or cancelled, and stays so unless a retry is requested."""
         return self.status in FINISHED
 
 

@@ -81,7 +81,7 @@ class NotificationData(Resource):
 class Message(Resource):
     """The body of a notification, by the Standard Webhooks specification."""
 
-    type: Literal["job.archived", "job.partial", "job.failed"]
+    type: Literal["job.archived", "job.partial", "job.failed", "job.cancelled"]
     timestamp: Time
     """When the job finished."""
     data: NotificationData

@@ -28,6 +28,7 @@ class JobCounts(Resource):
     archived: Annotated[Count, Field(examples=[121])]
     partial: Annotated[Count, Field(examples=[1])]
     failed: Annotated[Count, Field(examples=[3])]
+    cancelled: Count
     balanced: Annotated[bool, Field(description="Whether every accepted job is accounted for.")]
     found_by_polling: Annotated[int, Field(ge=0, description="Results whose callback never came.")]
     oldest_unfinished_age_s: Annotated[

@@ -12,7 +12,7 @@ from storage.ledger.rows import to_delivery
 from storage.ledger.schema import deliveries, jobs
 from storage.models import Delivery, Status
 
-DECIDED = frozenset({Status.READY, Status.ARCHIVED, Status.PARTIAL, Status.FAILED})
+DECIDED = frozenset({Status.READY, *(status for status in Status if status.terminal)})
 """Statuses in which a callback is kept, and changes nothing."""
 
 

@@ -1,7 +1,7 @@
 """Write to the ledger: accept jobs, add deliveries and outputs, claim, move, postpone, reopen."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Unpack
 
@@ -244,6 +244,27 @@ class Ledger:
             events.note_move(connection, row)
         return to_job(row)
 
+    def cancel(self, job_id: str, check: Callable[[Job, bool], None]) -> tuple[Job, bool]:
+        """Cancel a job that was not sent, whoever has its lease: that worker can no longer send it.
+
+        `check` gets the job as it is under a lock, and whether callbacks of it are pending; it raises to
+        refuse. Returns the job, and whether it was not cancelled before. Raises NotFound.
+        """
+        now = self._clock()
+        with self._database.write() as connection:
+            row = connection.execute(_JOB.with_for_update(), {"id": job_id}).mappings().one_or_none()
+            if row is None:
+                raise NotFound(f"There is no job {job_id}.")
+            job = to_job(row)
+            if job.status is Status.CANCELLED:
+                return job, False
+            check(job, bool(deliveries.of_job(connection, job_id, only_pending=True)))
+            values = transitions.columns_of_cancelling(job, now)
+            cancelled = update(jobs).where(jobs.c.id == job_id).values(values).returning(jobs)
+            row = connection.execute(cancelled).mappings().one()
+            _propagate(connection, row, values)
+        return to_job(row), True
+
     def _update(
         self,
         job: Job,
@@ -261,8 +282,8 @@ class Ledger:
             values |= {"leased_by": None, "leased_until": None}
         status = values.get("status", job.status)
         change = transitions.CHANGE if "next_attempt_at" in values else transitions.CHANGE_AND_LISTEN
-        known = {"the_id": job.id, "the_status": job.status, "the_worker": worker}
-        known |= {"now": now, "later": now + due_in_ms}
+        known: dict[str, Any] = {"the_id": job.id, "the_status": job.status, "the_submission": job.submission}
+        known |= {"the_worker": worker, "now": now, "later": now + due_in_ms}
         with self._database.write() as connection:
             if self._database.shared:
                 # Locked before anything is read, so that a callback comes either before or after all of this.

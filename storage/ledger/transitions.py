@@ -17,7 +17,7 @@ from storage.models import Attempt, Job, Status
 
 # Two tables, so that no step of a job's life can take it out of a terminal status.
 MOVES: Mapping[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED}),
+    Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED, Status.CANCELLED}),
     # Back to queued: the gateway certainly did not accept it. To ready: its callback overtook the response.
     Status.SUBMITTING: frozenset({Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED}),
     # To partial: a retry found nothing more, and what was archived before still is.
@@ -26,6 +26,7 @@ MOVES: Mapping[Status, frozenset[Status]] = {
     Status.ARCHIVED: frozenset(),
     Status.PARTIAL: frozenset(),
     Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
 }
 """The legal moves of a job; `Ledger.move` refuses every other."""
 
@@ -35,6 +36,7 @@ REOPENS: Mapping[Status, frozenset[Status]] = {
     Status.PARTIAL: frozenset({Status.RUNNING}),
     # Where an archived image is missing from the bucket.
     Status.ARCHIVED: frozenset({Status.RUNNING}),
+    Status.CANCELLED: frozenset({Status.QUEUED}),
 }
 """The legal moves of a retry that a user asked for; `Ledger.reopen` refuses every other."""
 
@@ -47,10 +49,13 @@ _EXACT = Context(prec=700)
 CHANGE = (
     update(jobs)
     .where(jobs.c.id == bindparam("the_id"), jobs.c.status == bindparam("the_status"))
-    .where(jobs.c.leased_by == bindparam("the_worker"))
+    .where(jobs.c.leased_by == bindparam("the_worker"), jobs.c.submission == bindparam("the_submission"))
     .returning(jobs)
 )
-"""Set columns of a job that is still in `the_status` and leased by `the_worker`."""
+"""Set columns of a job that is still in `the_status` and leased by `the_worker`.
+
+And in `the_submission`: the same worker may have leased it again after it was cancelled and resubmitted.
+"""
 
 CHANGE_AND_LISTEN = CHANGE.values(
     next_attempt_at=case((pending(bindparam("the_id")), bindparam("now")), else_=bindparam("later"))
@@ -76,6 +81,12 @@ def columns_of_move(job: Job, to: Status, attempts: Sequence[Attempt], now: int)
     return values
 
 
+def columns_of_cancelling(job: Job, now: int) -> dict[str, Any]:
+    """Return the columns that cancelling sets: it cost nothing. Raises Conflict if it is not legal."""
+    values = from_changes({"error": None}, job.result) | columns_of_move(job, Status.CANCELLED, (), now)
+    return values | {"credits": 0.0, "credits_estimated": False, "leased_by": None, "leased_until": None}
+
+
 def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> dict[str, Any]:
     """Return the columns that a retry of a terminal job sets; raises Conflict if it is not legal."""
     if to not in REOPENS.get(job.status, ()):
@@ -90,8 +101,8 @@ def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> di
     }
     if to is Status.QUEUED:
         # A new submission, without the gateway's job before.
-        sent = job.moved_at(Status.SUBMITTING) is not None
-        values |= {"submission": job.submission + sent, "submission_at": now, "found_by": None}
+        next_one = job.status is Status.CANCELLED or job.moved_at(Status.SUBMITTING) is not None
+        values |= {"submission": job.submission + next_one, "submission_at": now, "found_by": None}
         values |= {"gateway_request_id": None, "sent": None, "reply": None}
         values |= _paid_before(job)
     return values

@@ -74,7 +74,7 @@ def test_every_operation_says_what_it_does(live: Live) -> None:
 def test_the_scope_decides_what_can_be_forbidden(live: Live) -> None:
     forbidden = {at for at, operation in operations(document(live)) if "403" in operation["responses"]}
     assert forbidden == {
-        "POST /v1/jobs", "POST /v1/jobs/batch", "POST /v1/jobs/{id}/retry",
+        "POST /v1/jobs", "POST /v1/jobs/batch", "POST /v1/jobs/{id}/cancel", "POST /v1/jobs/{id}/retry",
         "POST /v1/notifications/{id}/replay",
     }  # fmt: skip
 

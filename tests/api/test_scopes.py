@@ -24,6 +24,7 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "GET /v1/jobs": ("read", 200),
     "GET /v1/jobs/{id:job}": ("read", 404),
     "POST /v1/jobs/{id}/retry": ("submit", 404),
+    "POST /v1/jobs/{id}/cancel": ("submit", 404),
     "GET /v1/outputs": ("read", 200),
     "GET /v1/outputs/{id}": ("read", 404),
     "GET /v1/outputs/{id}/image": ("read", 404),

@@ -82,8 +82,8 @@ def test_at_a_terminal_one_is_asked(
         ((), "give ids, or filters"),
         (("x", "--status", "failed"), "give ids, or filters"),
         (("--dry-run",), "give ids, or filters"),
-        (("--status", "archived"), "only failed and partial jobs"),
-        (("--status", "nonsense"), "only failed and partial jobs"),
+        (("--status", "archived"), "only failed, partial and cancelled jobs"),
+        (("--status", "nonsense"), "only failed, partial and cancelled jobs"),
         (("--tag", "novalue"), "name=value"),
     ],
 )

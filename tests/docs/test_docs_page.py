@@ -5,7 +5,8 @@ import contextlib
 import copy
 import io
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
@@ -13,12 +14,14 @@ from xml.etree.ElementTree import Element
 import html5lib
 import jsonschema_rs
 import pytest
+import uuid_utils
 from starlette.requests import Request
 
 from receiver.api.docs.page import GUIDES, POLICY, TOPICS, Reference
 from receiver.api.docs.samples import PRELUDE, PYTHON
 from receiver.client import Darkroom
 from receiver.schemas.types import JOB_EXAMPLE
+from storage.models import JobRequest
 from tests.api.test_openapi import CALLBACK, TOKENS, document, operations
 from tests.docs.test_readme import need, run
 from tests.support.live import IMAGEN, Live, Start
@@ -172,20 +175,25 @@ def test_every_example_fits_its_schema(live: Live) -> None:
 
 
 @pytest.fixture
-def jobs(live: Live) -> tuple[str, str]:
+def jobs(live: Live) -> Mapping[str, str]:
+    """The job that the examples of each operation are about."""
     failed = live.make(IMAGEN, fault={"fault": "expired_link", "forever": True})["id"]
-    return live.make(IMAGEN)["id"], failed
+    cancelled = live.service.resources.ledger.add_job(
+        str(uuid_utils.uuid7()), "apiframe", JobRequest("m", "p")
+    )
+    live.parts.canceller.cancel(cancelled[0].id)
+    archived = live.make(IMAGEN)["id"]
+    return defaultdict(lambda: archived, {"retry_job": failed, "cancel_job": cancelled[0].id})
 
 
-def test_the_curl_examples_run(live: Live, tmp_path: Path, jobs: tuple[str, str]) -> None:
+def test_the_curl_examples_run(live: Live, tmp_path: Path, jobs: Mapping[str, str]) -> None:
     need("curl", "--version")
-    archived, failed = jobs
     ran = 0
     for at, operation in operations(document(live)):
         # Two need a token of a gateway's, and one an application that was told something.
         if at not in {CALLBACK, CALLBACK.replace("POST", "GET"), REPLAY}:
             name, script = operation["operationId"], operation["x-codeSamples"][0]["source"]
-            script = script.replace(JOB_EXAMPLE, failed if name == "retry_job" else archived)
+            script = script.replace(JOB_EXAMPLE, jobs[name])
             script = script.replace("wait=60", "wait=1")
             run(live, tmp_path, "bash", "-c", f'curl() {{ command curl -fsS "$@"; }}\n{script}')
             ran += 1
@@ -194,9 +202,8 @@ def test_the_curl_examples_run(live: Live, tmp_path: Path, jobs: tuple[str, str]
 
 
 def test_the_python_examples_run(
-    live: Live, tmp_path: Path, jobs: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    live: Live, tmp_path: Path, jobs: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archived, failed = jobs
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DARKROOM_URL", live.url)
     monkeypatch.delenv("DARKROOM_TOKEN", raising=False)
@@ -206,7 +213,7 @@ def test_the_python_examples_run(
         for name, source in PYTHON.items():
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(source.replace(JOB_EXAMPLE, failed if name == "retry_job" else archived), names)
+                exec(source.replace(JOB_EXAMPLE, jobs[name]), names)
             assert printed.getvalue() or name in MAY_BE_EMPTY, name
 
 

@@ -64,7 +64,7 @@ MIXED = (
     "no_callback",
 )
 """What is drawn for jobs that come in without a pause: half of them go well."""
-TERMINAL = frozenset({"archived", "partial", "failed"})
+TERMINAL = frozenset({"archived", "partial", "failed", "cancelled"})
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tests.support.sandbox import mend
 READER, SUBMITTER = "reader-reader-reader", "submit-submit-submit"
 TOKENS = [f"reader:read:{READER}", f"writer:submit:{SUBMITTER}"]
 PAGES = ("/jobs", "/submit", "/status", "/usage", "/usage?by=model", "/usage?by=tag", "/usage?by=tag&tag=x")
-REST = "submitting 0 running 0 ready 0 archived 0 partial 0 failed 0"
+REST = "submitting 0 running 0 ready 0 archived 0 partial 0 failed 0 cancelled 0"
 NOBODY = "00000000-0000-7000-8000-000000000000"
 HOSTILE = "<script>alert(1)</script></bdi>\u202egnol & \"quoted\" 'x' שלום"
 MARKUP = "<b>content</b> policy <script>alert(2)</script>"

@@ -24,6 +24,7 @@ PAGES: Mapping[str, str | None] = {
     "GET /jobs/{id}": "read",
     "GET /jobs/{id}/resubmit": "submit",
     "POST /jobs/{id}/retry": "submit",
+    "POST /jobs/{id}/cancel": "submit",
     "GET /submit": "submit",
     "POST /submit": "submit",
     "GET /status": "read",

@@ -349,6 +349,15 @@ class World:
             return "crashed"
         return "asked"
 
+    def cancel(self, who: int, job_id: str) -> None:
+        """Call a job off, which may be refused."""
+        try:
+            self.processes[who].parts.canceller.cancel(job_id)
+        except (DarkroomError, Unavailable):
+            return
+        except Crash:
+            self.crash(who)
+
     def set_back(self, ms: int) -> None:
         """Set the clock back; each worker notices, and heals the ledger."""
         self.clock.now -= ms

@@ -45,6 +45,7 @@ ACTS = st.one_of(
     st.tuples(st.just("decide"), WHICH, STATES),
     st.tuples(st.just("retry"), WHICH, st.booleans()),
     st.tuples(st.just("back"), st.just(HOUR)),
+    st.tuples(st.just("cancel"), WHICH),
 )
 PLANS = st.one_of(
     st.none(),
@@ -177,6 +178,12 @@ class Interleavings(RuleBasedStateMachine):
         with self.world.planned(self._plan(who, plan), Manner.WELL):
             self._retry(who, which, resubmit)
 
+    @precondition(lambda self: not all(job.status.terminal for job in self.before.values()))
+    @rule(who=WHO, which=WHICH, plan=PLANS)
+    def cancel(self, who: int, which: int, plan: Drawn | None) -> None:
+        with self.world.planned(self._plan(who, plan), Manner.WELL):
+            self._cancel(who, which)
+
     def _plan(self, who: int, plan: Drawn | None) -> Plan | None:
         if plan is None:
             return None
@@ -190,6 +197,7 @@ class Interleavings(RuleBasedStateMachine):
             "deliver": self._deliver,
             "decide": lambda _who, *how: self._decide(*how),
             "retry": self._retry,
+            "cancel": self._cancel,
             "back": lambda _who, ms: self.world.set_back(ms),
         }
         acts[name](who, *how)
@@ -219,6 +227,12 @@ class Interleavings(RuleBasedStateMachine):
         jobs = [job for job in jobs if job.status in REOPENS] or jobs
         if jobs:
             self.world.retry(who, jobs[which % len(jobs)], resubmit=resubmit)
+
+    def _cancel(self, who: int, which: int) -> None:
+        jobs = [self.world.ledger.job(job_id) for job_id in self.world.job_ids()]
+        jobs = [job for job in jobs if job.status is Status.QUEUED] or jobs
+        if jobs:
+            self.world.cancel(who, jobs[which % len(jobs)].id)
 
     @invariant()
     def nothing_illegal(self) -> None:
@@ -250,6 +264,9 @@ class Interleavings(RuleBasedStateMachine):
             again += at.terminal
         assert again <= self.world.retried[job.id], "a terminal job moved by itself"
         assert (job.next_attempt_at is None) == job.status.terminal
+        if job.status is Status.CANCELLED:
+            made = [(one.prompt, one.submission) for one in self.world.gateways.jobs.values()]
+            assert (job.request.prompt, job.submission) not in made, "cancelled, and charged"
         before = self.before.get(job.id)
         if before is None:
             return

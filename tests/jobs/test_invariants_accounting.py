@@ -83,6 +83,8 @@ def test_9_a_cut_transaction_leaves_every_job_counted(interrupted: Interrupted) 
         lambda: ledger.add_output(output()),
         lambda: ledger.move(job(), Status.PARTIAL, "w", error=missing),
         lambda: ledger.reopen(job(), Status.RUNNING, asked, gateway_job_id="theirs"),
+        lambda: add(ledger, "job-2"),
+        lambda: ledger.cancel("job-2", lambda *_: None),
     ]
     for verb in verbs:
         assert _cut_off_everywhere(interrupted, ledger, verb) > 0

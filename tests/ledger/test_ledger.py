@@ -86,6 +86,8 @@ def test_only_legal_moves_are_made(ledger: Ledger, start: Status, to: Status) ->
 
 
 def _way_to(status: Status) -> list[Status]:
+    if status is Status.CANCELLED:
+        return [status]
     way = [Status.SUBMITTING, Status.RUNNING, Status.READY]
     if status in {Status.ARCHIVED, Status.PARTIAL, Status.FAILED}:
         return [*way, status]

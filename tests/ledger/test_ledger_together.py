@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 from sqlalchemy import insert, select, text
 
-from storage.errors import Conflict, Crowded, TookTooLong, Unavailable
+from storage.errors import Conflict, Crowded, LeaseLost, TookTooLong, Unavailable
 from storage.ledger.circuits import Circuits
 from storage.ledger.database import HEAD, Database
 from storage.ledger.deliveries import DeliveryResult
@@ -107,6 +107,31 @@ def test_batches_with_one_set_of_keys_are_one_batch(peers: Sequence[Ledger]) -> 
     assert len({job.id for job, _ in accepted}) == 60
     counts = total(list(peers[0].job_counts().values()))
     assert (counts.accepted, counts.balanced) == (60, True)
+
+
+def test_a_job_is_cancelled_or_sent_never_both(peers: Sequence[Ledger]) -> None:
+    ids = [add(peers[0], f"job-{number}").id for number in range(12)]
+    sent: list[str] = []
+
+    def check(job: Job, _called_back: bool) -> None:
+        if job.status is not Status.QUEUED:
+            raise Conflict("sent")
+
+    def act(ledger: Ledger, peer: int) -> None:
+        if peer % 2:
+            for job_id in reversed(ids):
+                with suppress(Conflict):
+                    ledger.cancel(job_id, check)
+            return
+        while claimed := ledger.claim(f"w{peer}", 1):
+            with suppress(LeaseLost):
+                sent.append(ledger.move(claimed[0], Status.SUBMITTING, f"w{peer}", keep_lease=True).id)
+
+    together(peers, act)
+    cancelled = [job_id for job_id in ids if peers[0].job(job_id).status is Status.CANCELLED]
+    assert sorted([*sent, *cancelled]) == sorted(ids)
+    page = total(list(peers[0].job_counts().values()))
+    assert (page.balanced, page.counts[Status.CANCELLED]) == (True, len(cancelled))
 
 
 def test_no_job_is_leased_to_two_workers(peers: Sequence[Ledger]) -> None:

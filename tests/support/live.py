@@ -75,7 +75,7 @@ class Live:
     def finish(self, job_id: str) -> dict[str, Any]:
         answer = self.http.get(f"/v1/jobs/{job_id}", params={"wait": 30}, timeout=40)
         job: dict[str, Any] = answer.json()
-        assert job["status"] in {"archived", "partial", "failed"}, job
+        assert job["status"] in {"archived", "partial", "failed", "cancelled"}, job
         return job
 
     def make(self, body: dict[str, Any], **more: Any) -> dict[str, Any]:

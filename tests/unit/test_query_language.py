@@ -145,7 +145,8 @@ REFUSED = {
     "tag:a b=c": "tag takes",
     "tag:a=": "tag takes",
     "tag:bad/name=b": "tag takes",
-    "status:done": "status takes queued, submitting, running, ready, archived, partial, failed, not 'done'",
+    "status:done": "status takes queued, submitting, running, ready, archived, partial, failed, "
+    "cancelled, not 'done'",
     "type:gif": "type takes png, jpg, jpeg, webp, avif, not 'gif'",
     "size:1024": "size takes width x height, such as 1024x768, not '1024'",
     "width:abc": "width takes 1024, >=1024, <1024 or 512..1024, not 'abc'",

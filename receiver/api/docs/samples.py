@@ -141,6 +141,9 @@ for job in darkroom.jobs(status="failed", since="7d"):
 job = darkroom.job("{JOB_EXAMPLE}")
 job = darkroom.wait(job.id, timeout_s=120)
 print(job.status, job.outputs)""",
+    "cancel_job": f"""\
+job = darkroom.cancel("{JOB_EXAMPLE}")
+print(job.status)""",
     "retry_job": f"""\
 job = darkroom.retry("{JOB_EXAMPLE}")
 print(job.status)""",
