@@ -157,6 +157,7 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
         health=health,
         web=web,
         prefix=settings.prefix,
+        origins=settings.cors_origins,
         jobs=jobs,
     )
 

@@ -18,6 +18,7 @@ from starlette.types import ExceptionHandler
 from receiver.api.health import Health
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
+from receiver.http.cors import Cors
 from receiver.http.middleware import RequestMiddleware
 from receiver.http.prefix import PathPrefix
 from receiver.http.server import Connections
@@ -130,6 +131,8 @@ class Service:
     web: Web
     prefix: str
     """The path before all others: `/photos`, or nothing."""
+    origins: Sequence[str]
+    """Whose pages may use the API."""
     jobs: JobParts | None
     """None for the role `CALLBACKS`."""
 
@@ -181,10 +184,11 @@ class Service:
             finally:
                 self.stop(work=here)
 
+        shared = [Middleware(Cors, origins=self.origins)] if self.origins else []
         below = [Middleware(PathPrefix, prefix=self.prefix)] if self.prefix else []
         app = Starlette(
             routes=list(self.web.routes),
-            middleware=[*below, Middleware(RequestMiddleware, metrics=self.metrics)],
+            middleware=[*below, *shared, Middleware(RequestMiddleware, metrics=self.metrics)],
             exception_handlers=dict(self.web.error_handlers),
             lifespan=lifespan,
         )

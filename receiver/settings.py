@@ -192,6 +192,9 @@ class Settings(BaseSettings):
     api_tokens: types.ApiTokens = Field(default_factory=list)
     """Tokens of the API: `name:scope:token`, scopes read, submit (reads too) and admin. Without any, the API
     is open on loopback only."""
+    cors_origins: types.Origins = Field(default_factory=list)
+    """Origins of web pages that may use the API from a browser, with a token of their own: `https://app.example.com`.
+    Unset: none."""
     host: str = "127.0.0.1"
     """The address to listen on."""
     port: int = Field(8321, ge=0, le=65535)
@@ -324,6 +327,8 @@ def _missing_for_the_rest(settings: Settings) -> list[str]:
         missing.append("  DARKROOM_NOTIFY__SECRETS: with PostgreSQL every replica needs the same secrets")
     if (settings.s3.access_key is None) != (settings.s3.secret_key is None):
         missing.append("  DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY: set both, or neither")
+    if settings.cors_origins and not settings.api_tokens:
+        missing.append("  DARKROOM_API_TOKENS: pages of DARKROOM_CORS_ORIGINS use the API with a token")
     if not settings.gateways.configured():
         keys = (variable(("gateways", name, "api_key")) for name in type(settings.gateways).model_fields)
         missing.append(f"  {' or '.join(keys)}: the key of at least one gateway")

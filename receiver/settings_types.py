@@ -144,9 +144,18 @@ def _origin(value: str) -> str:
     return value
 
 
+def _exact_origin(value: str) -> str:
+    url = _origin(_base_url(value)).lower()
+    if not re.fullmatch(r"https?://[a-z0-9.:\[\]-]+", url):
+        raise ValueError("each must be an exact origin, such as https://app.example.com, without `*`")
+    # A browser leaves out the usual port.
+    return url.removesuffix(":443" if url.startswith("https:") else ":80")
+
+
 Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts)]
 Networks = Annotated[Texts, AfterValidator(_networks)]
 Hosts = Annotated[Texts, AfterValidator(_hosts)]
+Origins = Annotated[Texts, AfterValidator(lambda values: [_exact_origin(value) for value in values])]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_listed), AfterValidator(_secrets)]
 """None may be empty or given twice."""
