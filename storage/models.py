@@ -100,6 +100,16 @@ class ImageRef:
 
     url: str
     seed: str | None = None
+    index: int = 0
+    """Its place in the gateway's list, from 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A place in a gateway's list of images that has none, and the reason that it gave, if any."""
+
+    index: int
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +121,17 @@ class JobResult:
     credits: float | None = None
     credits_estimated: bool = False
     images: tuple[ImageRef, ...] = ()
+    """Empty once the job is terminal."""
+    images_returned: int | None = None
+    """How many they were; None as well where an earlier version did not note it."""
+    withheld: tuple[Withheld, ...] = ()
     reply: Mapping[str, Any] | None = None
     """The gateway's response or callback that decided the job, with secrets and URL queries redacted."""
+
+    @property
+    def by_index(self) -> dict[int, ImageRef]:
+        """Return the images by their index."""
+        return {image.index: image for image in self.images}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +218,13 @@ class Job:
     def began_at(self) -> int:
         """When this submission began."""
         return self.submission_at or self.created_at
+
+    @property
+    def short(self) -> bool:
+        """Whether the gateway returned fewer images than it was asked for, as far as known."""
+        returned = self.result.images_returned
+        asked = self.request.num_images or 1
+        return returned is not None and (returned < asked or bool(self.result.withheld))
 
     @property
     def reopened(self) -> bool:

@@ -67,7 +67,7 @@ class Filters(Tagged):
     q: QueryText | None = None
     """A query: words that must all be in the prompt, in upper or lower case and any script; `"a phrase"`;
     `-word` that must not be in it; and `key:value`, where the key is `seed`, `model`,
-    `gateway`, `tag` (`tag:name=value`), `status`, `type`, `size`, `width`, `height`, `bytes`, `since`,
+    `gateway`, `tag` (`tag:name=value`), `status`, `is`, `type`, `size`, `width`, `height`, `bytes`, `since`,
     `until`, `on`, `sha256`, `job` or `code`. 32 words at most. A condition may be given here or
     as a parameter, not as both."""
     gateway: Annotated[Text, Field(examples=["apiframe"])] | None = None

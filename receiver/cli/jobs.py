@@ -19,12 +19,21 @@ UntilDone = Annotated[
     bool, options.flag("Follow until all are finished; exit with 1 unless all are archived.", "--until-done")
 ]
 
+
+def _images(job: Job) -> str | int:
+    """Return the number of a job's images; with that of the requested ones where fewer were returned."""
+    from receiver.schemas.job import shortfall
+
+    number, requested = len(job.outputs), job.request.num_images
+    return f"{number} of {requested}" if requested and shortfall(job) else number
+
+
 _COLUMNS: Sequence[Column[Job]] = (
     Column("JOB", lambda job: job.id),
     Column("STATUS", lambda job: status_cell(job.status)),
     Column("GATEWAY", lambda job: job.gateway, room=100),
     Column("MODEL", lambda job: job.result.model or job.request.model, room=100),
-    Column("IMAGES", lambda job: len(job.outputs), room=90, right=True),
+    Column("IMAGES", _images, room=90, right=True),
     Column("ERROR", lambda job: job.error and job.error.code, room=120),
     Column("PROMPT", lambda job: job.request.prompt, long=True),
     Column("CREATED", lambda job: job.created_at, room=150),

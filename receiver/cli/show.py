@@ -74,7 +74,7 @@ def _image_facts(output: Output) -> Iterator[tuple[str, object]]:
 
 
 def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
-    from receiver.schemas.job import proof
+    from receiver.schemas.job import proof, shortfall
 
     request, result = job.request, job.result
     yield "Job", job.id
@@ -93,7 +93,7 @@ def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
     optional = {
         "Avoid": request.negative_prompt,
         "Aspect ratio": request.aspect_ratio,
-        "Images": request.num_images,
+        "Images": shortfall(job) or request.num_images,
         "Parameters": _as_json(request.params),
         "Tags": _as_json(request.tags),
         "Ignored": ", ".join(request.ignored) or None,

@@ -16,7 +16,7 @@ from receiver.gallery.page import PageRequest
 from receiver.http.query import read_query
 from receiver.http.routing import adapter
 from receiver.jobs.retry import SAID_NO
-from receiver.schemas.job import proof, timeline
+from receiver.schemas.job import proof, shortfall, timeline
 from receiver.schemas.types import JobId
 from storage.ledger.job_counts import total
 from storage.ledger.transitions import REOPENS
@@ -65,6 +65,7 @@ class JobsPages:
             may_retry=visit.may("submit"),
             can_ask=lambda job: _can_ask(job, missing=job.id in missing),
             REOPENS=REOPENS,
+            shortfall=shortfall,
             advice=advice.advice,
         )
 
@@ -115,6 +116,7 @@ class JobsPages:
             advice=advice.advice(job.error) if job.error else "",
             proof=proof(events, job.found_by),
             refused=refused,
+            shortfall=shortfall(job),
             may_ask=visit.may("submit") and _can_ask(job, deliveries, missing=bool(missing)),
             tags=search_box.tagged(job.request.tags),
             may_resubmit=visit.may("submit") and not _not_again(job, outputs),

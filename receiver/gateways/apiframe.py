@@ -204,12 +204,16 @@ class Apiframe(Gateway):
     def _completion(self, data: dict[str, Any], job_id: str) -> Completion:
         state = _state(data)
         result = data.get("result") if state is State.SUCCEEDED else None
-        images = _images(result)
-        error = parsing.first(data, ("error.message", "error", "status")) if state is State.FAILED else None
+        images, withheld = _images(result)
+        error = None
+        if not images:
+            paths = ("error.message", "error", *(("status",) if state is State.FAILED else ()))
+            error = parsing.first(data, paths)
         return Completion(
             state=state,
             gateway_job_id=job_id,
             images=images,
+            withheld=withheld,
             model=parsing.label(data.get("model")),
             seed=parsing.seed(parsing.dig(result, "seed")),
             credits=parsing.amount(data.get("creditCost")),
@@ -278,16 +282,13 @@ def _unread(data: Mapping[str, Any], state: State, images: Sequence[ImageRef]) -
     return parsing.unknown_status(data.get("status"), data.get("event"))
 
 
-def _images(result: object) -> tuple[ImageRef, ...]:
+def _images(result: object) -> parsing.Listed:
     """Parse a result: a link, a list of links, or an object with one of them.
 
     `gridUrl` shows all images of a job in one; it is used only where there is nothing else.
     """
     if not isinstance(result, dict):
         return parsing.images(result)
-    for key in ("images", "image"):
-        if found := parsing.images(result.get(key)):
-            return found
-    if any(key in result for key in parsing.URL_KEYS):
-        return parsing.images(result)
-    return parsing.images(result.get("gridUrl"))
+    direct = result if any(key in result for key in parsing.URL_KEYS) else None
+    lists = (result.get("images"), result.get("image"), direct, result.get("gridUrl"))
+    return parsing.first_images(parsing.images(value, result) for value in lists)

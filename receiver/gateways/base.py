@@ -14,7 +14,7 @@ import httpx
 from pydantic import Field
 
 from receiver.settings_types import Group, Hosts, Origin, Secret
-from storage.models import ImageRef, Job, JobRequest, Verdict
+from storage.models import ImageRef, Job, JobRequest, Verdict, Withheld
 
 NO_KEY = "none"
 
@@ -45,6 +45,8 @@ class Completion:
     state: State
     gateway_job_id: str | None
     images: tuple[ImageRef, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    """The places in the gateway's list that have no image."""
     model: str | None = None
     seed: str | None = None
     credits: float | None = None

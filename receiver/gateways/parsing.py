@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from receiver.gateways.base import State
 from receiver.redaction import Redactor
-from storage.models import ImageRef
+from storage.models import ImageRef, Withheld
 
 MAX_DEPTH = 64
 MAX_PARTS = 100_000
@@ -26,9 +26,19 @@ MAX_IMAGES = 256
 MAX_URL_CHARS = 8192
 MAX_SEED_CHARS = 500
 MAX_PROSE_CHARS = 500
+MAX_REASON_CHARS = 200
 MAX_RETRY_AFTER_S = 3600.0
 DEFAULT_RETRY_AFTER_S = 10.0
 
+REFUSALS = (
+    *("error.message", "error", "raiFilteredReason", "rai_filtered_reason", "blockReason", "block_reason"),
+    *("failure_reason", "failMsg"),
+)
+"""Where an entry of a list of images says why it has none; also in an object without any link."""
+_WHY = (*REFUSALS, "reason", "finishReason", "finish_reason", "message", "status")
+_FLAGS = ("nsfw", "blocked", "filtered", "moderated")
+_BESIDE = ("errors", "reasons", "warnings", "error", "reason", "warning")
+"""Where the object around a list says so: a text for each place, or one text."""
 URL_KEYS = ("url", "image_url", "imageURL", "imageUrl")
 _RUNNING, _SUCCEEDED, _FAILED = State.RUNNING, State.SUCCEEDED, State.FAILED
 STATES: Mapping[str, State] = {
@@ -84,6 +94,13 @@ _IMAGE_LINK = re.compile(r"https?://[^\s\"]+\.(?:png|jpe?g|webp|avif|gif|svg)(?:
 _ASKED = frozenset({"input", "inputs", "param", "params", "request", "config", "options", "metadata"})
 """Fields that repeat what was asked for."""
 _UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
+
+
+class Listed(NamedTuple):
+    """A gateway's list of images: the images, and the places without one."""
+
+    images: tuple[ImageRef, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
 
 
 class Unreadable(ValueError):
@@ -200,18 +217,38 @@ def prose(value: object, secrets: Sequence[str] = (), *, limit: int = MAX_PROSE_
     return (line if len(line) <= limit else f"{line[: limit - 1]}…") or None
 
 
-def images(value: object) -> tuple[ImageRef, ...]:
-    """Parse image links: a URL, an object with one, or a list of either; null is no image.
+def images(value: object, around: object = None) -> Listed:
+    """Parse image links: a URL, an object with one, or a list of either.
 
+    An image's index is its place in the list, so places that are null, empty or blocked count, each with the
+    reason that the entry or the object `around` the list gives. A link that came before is no other image.
     Every link is kept as it is, even one that cannot be downloaded: without it, a job would seem complete.
     Raises Unreadable for other shapes.
     """
-    entries = value if isinstance(value, list) else [value]
-    if len(entries) > MAX_IMAGES:
-        raise Unreadable(f"it has more than {MAX_IMAGES} images")
-    if all(isinstance(entry, dict) and type(entry.get("index")) is int for entry in entries):
-        entries = sorted(entries, key=lambda entry: int(entry["index"]))
-    return tuple(ref for ref in map(_image, entries) if ref is not None)
+    if value in (None, ""):
+        return Listed()
+    places = [_image(entry, index) for index, entry in _places(value if isinstance(value, list) else [value])]
+    found: dict[str, ImageRef] = {}
+    withheld = []
+    for place in places:
+        if isinstance(place, ImageRef) and place.url not in found:
+            found[place.url] = place
+        elif isinstance(place, ImageRef):
+            repeated = f"its link is that of image {found[place.url].index}"
+            withheld.append(Withheld(place.index, repeated))
+        else:
+            withheld.append(Withheld(place.index, place.reason or _reason_beside(around, place.index)))
+    return Listed(tuple(found.values()), tuple(withheld))
+
+
+def first_images(lists: Iterable[Listed]) -> Listed:
+    """Return the first list that has an image; without any, the first that has places for them."""
+    empty = Listed()
+    for one in lists:
+        if one.images:
+            return one
+        empty = empty if empty.withheld else one
+    return empty
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -317,18 +354,46 @@ def _printable(value: Any) -> Any:
     return [_printable(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _image(entry: object) -> ImageRef | None:
-    beside = None
+def _places(entries: Sequence[Any]) -> Iterable[tuple[int, Any]]:
+    """Return the entries of a list with their places: those that they name if sound, or else their order."""
+    if len(entries) > MAX_IMAGES:
+        raise Unreadable(f"it has more than {MAX_IMAGES} images")
+    if not entries or not all(isinstance(one, dict) and type(one.get("index")) is int for one in entries):
+        return enumerate(entries)
+    named = {entry["index"]: entry for entry in entries}
+    # Some count from 1; whether those leave out the first place or the last cannot be known.
+    if len(named) == len(entries) and min(named) == 0 and max(named) < MAX_IMAGES:
+        return ((index, named.get(index)) for index in range(max(named) + 1))
+    return enumerate(sorted(entries, key=lambda entry: int(entry["index"])))
+
+
+def _image(entry: object, index: int) -> ImageRef | Withheld:
+    link, beside, why = entry, None, None
     if isinstance(entry, dict):
-        if not any(key in entry for key in URL_KEYS):
+        beside, link, why = seed(entry.get("seed")), first(entry, URL_KEYS), _why(entry)
+        if not why and not any(key in entry for key in URL_KEYS):
             raise Unreadable("an image in it has no link")
-        beside = seed(entry.get("seed"))
-        entry = first(entry, URL_KEYS)
-    if entry is None:
-        return None
-    if not isinstance(entry, str) or len(entry) > MAX_URL_CHARS:
+    if link is None:
+        return Withheld(index, why)
+    if not isinstance(link, str) or len(link) > MAX_URL_CHARS:
         raise Unreadable("an image in it is not a link")
-    return ImageRef(entry.strip(), beside) if entry.strip() else None
+    return ImageRef(link.strip(), beside, index) if link.strip() else Withheld(index, why)
+
+
+def _why(entry: Mapping[str, Any]) -> str | None:
+    """Return why an entry has no image, in the gateway's words."""
+    places = _WHY if any(key in entry for key in URL_KEYS) else REFUSALS
+    said = first(entry, places) or next((flag for flag in _FLAGS if entry.get(flag) is True), None)
+    return prose(said, limit=MAX_REASON_CHARS)
+
+
+def _reason_beside(around: object, index: int) -> str | None:
+    said = first(around, _BESIDE)
+    if isinstance(said, list):
+        said = said[index] if index < len(said) else None
+    elif isinstance(said, dict):
+        said = said.get(str(index), said.get("message"))
+    return prose(said, limit=MAX_REASON_CHARS)
 
 
 def _http_date(text: str) -> datetime | None:

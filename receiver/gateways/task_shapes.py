@@ -156,15 +156,17 @@ def read(data: dict[str, Any], secrets: tuple[str, ...]) -> Completion:
         if parsing.state(task.get(shape.status)) is not None:
             raise parsing.Unreadable("its code says that it failed, and its status does not")
         state = State.FAILED
-    images = _images(task, shape.images) if shape and state is State.SUCCEEDED else ()
+    done = shape is not None and state is State.SUCCEEDED
+    images, withheld = _images(task, shape.images) if shape and done else parsing.Listed()
     return Completion(
         state=state,
         gateway_job_id=task_id(data),
         images=images,
+        withheld=withheld,
         model=parsing.label(task.get("model")),
-        seed=parsing.seed(parsing.first(task, shape.seeds)) if shape and state is State.SUCCEEDED else None,
+        seed=parsing.seed(parsing.first(task, shape.seeds)) if shape and done else None,
         credits=parsing.amount(parsing.first(task, ("creditsConsumed", "consumed_credit"))),
-        error=_error(data, task, secrets) if state is State.FAILED else None,
+        error=_error(data, task, secrets) if state is not State.RUNNING and not images else None,
         reply=data,
         unread=_unread(shape, task, state, images),
     )
@@ -186,19 +188,21 @@ def _state(shape: TaskShape, task: Task) -> State:
     if shape.numbers and _is_number(word):
         return shape.numbers.get(str(word), State.RUNNING)
     if word is None and shape.silent:
-        return State.SUCCEEDED if _images(task, shape.images) else State.RUNNING
+        return State.SUCCEEDED if _images(task, shape.images).images else State.RUNNING
     return parsing.state(word) or State.RUNNING
 
 
-def _images(task: Task, paths: tuple[str, ...]) -> tuple[ImageRef, ...]:
+def _images(task: Task, paths: tuple[str, ...]) -> parsing.Listed:
     """Return the images at the first path that has any."""
-    for path in paths:
-        value = parsing.dig(task, path, strict=True)
-        if isinstance(value, dict) and not any(key in value for key in parsing.URL_KEYS):
-            continue  # An object of other things: a longer path may lead into it.
-        if found := parsing.images(value):
-            return found
-    return ()
+    return parsing.first_images(_images_at(task, path) for path in paths)
+
+
+def _images_at(task: Task, path: str) -> parsing.Listed:
+    value = parsing.dig(task, path, strict=True)
+    if isinstance(value, dict) and not any(key in value for key in parsing.URL_KEYS):
+        return parsing.Listed()  # An object of other things: a longer path may lead into it.
+    around, _, _ = path.rpartition(".")
+    return parsing.images(value, parsing.dig(task, around) if around else task)
 
 
 def _error(data: Task, task: Task, secrets: tuple[str, ...]) -> str | None:

@@ -19,7 +19,7 @@ from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, Misconfigured, Refused, Unavailable
 from storage.ledger.ledger import Move, Postpone
 from storage.media.inspect import ON_REQUEST
-from storage.models import Attempt, Job, JobError, JobRequest, JobResult, Output, Status
+from storage.models import Attempt, Job, JobError, JobRequest, Output, Status
 
 log = structlog.get_logger("darkroom.archive")
 
@@ -120,7 +120,7 @@ class Archiver:
     def _fetch_missing(self, job: Job, remarks: list[str]) -> dict[int, ImageError]:
         have = {output.index for output in self.context.ledger.outputs(job.id) if not output.missing_since}
         failures: dict[int, ImageError] = {}
-        for index in range(len(job.result.images)):
+        for index in job.result.by_index:
             if index in have:
                 continue
             try:
@@ -134,10 +134,10 @@ class Archiver:
         """Adopt what earlier tries stored of the images that failed; return the failures that remain."""
         missing = dict(failures)
         for index in failures:
-            image, source_url = job.result.images[index], None
+            image, source_url = job.result.by_index[index], None
             with suppress(errors.ForbiddenAddress):
                 source_url = self._text(parse_link(image.url).source_url)
-            seed, now = image.seed or _only_seed(job.result), self.context.clock()
+            seed, now = image.seed or _only_seed(job), self.context.clock()
             with self._storing():
                 output = self.archive.find_image(job, index, seed=seed, source_url=source_url, now=now)
             if output is not None:
@@ -172,7 +172,7 @@ class Archiver:
         breaker.host_answered(host, None)
 
     def _fetch(self, job: Job, index: int, remarks: list[str]) -> Output:
-        image = job.result.images[index]
+        image = job.result.by_index[index]
         target = parse_link(image.url)
         with ExitStack() as opened:
             with self._host(target), self._counted(job):
@@ -185,7 +185,7 @@ class Archiver:
                 bytes=fetched.bytes,
                 facts=fetched.facts,
                 declared_type=fetched.declared_type,
-                seed=image.seed or _only_seed(job.result),
+                seed=image.seed or _only_seed(job),
                 source_url=self._text(fetched.source_url),
                 downloaded_at=self.context.clock(),
             )
@@ -248,7 +248,8 @@ class Archiver:
                 index: unknown if isinstance(failure, errors.ImageExpired) else failure
                 for index, failure in failures.items()
             }
-        if completion is None or len(completion.images) != len(job.result.images):
+        places = [image.index for image in job.result.images]
+        if completion is None or [image.index for image in completion.images] != places:
             return job, failures
         job = replace(job, result=replace(job.result, images=completion.images))
         return job, self._fetch_missing(job, remarks)
@@ -368,6 +369,6 @@ def _still_missing(outputs: Sequence[Output]) -> JobError | None:
     return JobError("image_missing", message, "archive") if names else None
 
 
-def _only_seed(result: JobResult) -> str | None:
+def _only_seed(job: Job) -> str | None:
     # One seed for several images is the job's, not any image's: it would not make that image again.
-    return result.seed if len(result.images) == 1 else None
+    return job.result.seed if len(job.result.images) == 1 and not job.short else None

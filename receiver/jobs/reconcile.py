@@ -15,7 +15,7 @@ from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.bulk_poll import BulkPoller
 from receiver.jobs.context import JobContext, Outcome
 from storage.ledger.ledger import Move, Postpone
-from storage.models import Attempt, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict
+from storage.models import Attempt, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict, Withheld
 
 log = structlog.get_logger("darkroom.reconcile")
 
@@ -87,7 +87,7 @@ class Reconciler:
                 breaker.gateway_failed(gateway.name, "ask", error)
                 raise
         breaker.gateway_answered(gateway.name, "ask")
-        return completion if completion.state is State.SUCCEEDED else None
+        return self._placed(job, completion) if completion.state is State.SUCCEEDED else None
 
     def _poll(self, gateway: Gateway, job: Job) -> Completion:
         assert job.gateway_job_id is not None
@@ -190,6 +190,9 @@ class Reconciler:
 
     def _no_images(self, job: Job, completion: Completion) -> errors.NoImages:
         message = f"{job.gateway} says that it succeeded, but its answer names no image."
+        reasons = dict.fromkeys(one.reason for one in completion.withheld if one.reason)
+        if why := "; ".join(reasons) or completion.error:
+            message += f" It says: {self._text(why)}"
         return errors.NoImages(message, details=self._shown(completion))
 
     def _shown(self, completion: Completion) -> Mapping[str, Any]:
@@ -244,6 +247,10 @@ class Reconciler:
         """Move a job on by a completion that may be believed."""
         to = Status.READY if completion.state is State.SUCCEEDED and completion.images else self._ended(job)
         log.info("decided", gateway=job.gateway, to=to, found_by=by)
+        result = self._result(job, gateway, self._placed(job, completion))
+        if replace(job, result=result).short:
+            log.warning("fewer images than requested", returned=result.images_returned)
+            self.context.metrics.count("darkroom_short_results_total", gateway=job.gateway)
         return Move(
             to,
             keep_lease=True,
@@ -252,21 +259,34 @@ class Reconciler:
             attempts=attempts,
             gateway_job_id=job.gateway_job_id or completion.gateway_job_id,
             found_by=by,
-            result=self._result(job, gateway, completion),
+            result=result,
             error=None if to is Status.READY else self._failure(job, completion),
         )
 
     def _result(self, job: Job, gateway: Gateway, completion: Completion) -> JobResult:
-        paid = completion.credits
-        estimate = gateway.estimate(job.request) if completion.state is State.SUCCEEDED else None
+        paid, made = completion.credits, len(completion.images)
+        succeeded = completion.state is State.SUCCEEDED
+        # By what came, which may be fewer images than requested, or more.
+        estimate = gateway.estimate(replace(job.request, num_images=made)) if succeeded else None
         return JobResult(
             model=completion.model and self._text(completion.model),
             seed=completion.seed,
             credits=estimate if paid is None else paid,
             credits_estimated=paid is None and estimate is not None,
             images=completion.images,
+            images_returned=made if succeeded and not _numbered_before(job) else None,
+            withheld=tuple(
+                Withheld(one.index, one.reason and self._text(one.reason)) for one in completion.withheld
+            ),
             reply=self.context.redactor.value(completion.reply),
         )
+
+    def _placed(self, job: Job, completion: Completion) -> Completion:
+        """Number the images as an earlier version did, where it began with them: without the empty places."""
+        if not _numbered_before(job):
+            return completion
+        numbered = (replace(image, index=number) for number, image in enumerate(completion.images))
+        return replace(completion, images=tuple(numbered))
 
     def _failure(self, job: Job, completion: Completion) -> JobError:
         if completion.state is State.SUCCEEDED:
@@ -283,3 +303,8 @@ class Reconciler:
         outputs = self.context.ledger.outputs(job.id) if job.records else ()
         archived = any(output.missing_since is None for output in outputs)
         return Status.PARTIAL if archived else Status.FAILED
+
+
+def _numbered_before(job: Job) -> bool:
+    """Return whether an earlier version, which did not count empty places, has numbered the job's images."""
+    return job.result.images_returned is None and bool(job.result.images or job.records)

@@ -44,6 +44,7 @@ KEYS: Mapping[str, Key] = {
     "gateway": Key(values.exactly("gateway"), "a gateway, such as apiframe", {"gateway"}, excludes=True),
     "tag": Key(values.tag, "name=value", {"tags"}, excludes=True),
     "status": Key(values.status, ", ".join(Status), {"status"}, excludes=True),
+    "is": Key(values.mark, "short", {"mark"}, excludes=True),
     "type": Key(values.media_type, ", ".join(values.MEDIA_TYPES), {"media_type"}, excludes=True),
     "size": Key(values.size, "width x height, such as 1024x768", {"width", "height"}),
     "width": Key(values.number("width"), _BOUNDS, {"width"}),
@@ -67,6 +68,7 @@ GUIDE: Sequence[tuple[str, str]] = (
     ("gateway:apiframe", "the gateway"),
     ('tag:campaign="spring sale"', "a tag and its value; several tags are possible"),
     ("status:archived", "the job's status"),
+    ("is:short", "jobs for which the gateway returned fewer images than requested, and their images"),
     ("code:no_answer", "the code of the job's error"),
     ("job:01a201ee-8cc4-7255-b42d-d6cf39ac8954", "the outputs of that job"),
     ("type:png", "PNG, or `jpg`, `jpeg`, `webp`, `avif`"),
@@ -76,7 +78,7 @@ GUIDE: Sequence[tuple[str, str]] = (
     ("since:7d until:12h", "when the job was created: how long ago, a date, or an RFC 3339 time"),
     ("on:2026-11-22", "created on that day, UTC"),
     ("sha256:1017830d", "the digest of the image, or its beginning; also `sha:`"),
-    ("-model:imagen-4 -tag:campaign=menu", "not that; also for `gateway`, `seed`, `status` and `type`"),
+    ("-model:imagen-4 -tag:campaign=menu", "not that; also for `gateway`, `is`, `seed`, `status` and `type`"),
 )
 """Examples of everything in the language, and what each means."""
 

@@ -75,6 +75,13 @@ def media_type(value: str, _now: int) -> Slots:
     return {("media_type",): MEDIA_TYPES[name]}
 
 
+def mark(value: str, _now: int) -> Slots:
+    """Parse what a job is marked with."""
+    if narrow(value) != "short":
+        raise ValueError("not a mark")
+    return {("mark",): "short"}
+
+
 def digest(value: str, _now: int) -> Slots:
     """Four hex digits of a SHA-256 at least, from its beginning."""
     found = narrow(value)

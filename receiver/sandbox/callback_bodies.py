@@ -48,6 +48,11 @@ def envelope(job: SandboxJob, event: Event, links: list[str], config: SandboxCon
     data: Body = {"task_id": job.id, "status": words[event], "model": job.model, "error": None}
     if event == "completed":
         data["output"] = {"image_urls": links}
+        if "withheld_image" in job.faults:
+            data["output"] = {
+                "image_urls": [None if n == 1 else link for n, link in enumerate(links)],
+                "reasons": [job.faults.message if n == 1 else None for n in range(len(links))],
+            }
     if event == "failed":
         data["error"] = {"message": job.error}
     if config.reports_seed and job.seed is not None:

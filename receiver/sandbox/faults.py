@@ -58,6 +58,7 @@ KINDS: Mapping[str, str] = {
     "single_use_link": "each image can be downloaded once; then its links answer `status`, 404 by default",
     "redirect_image": "links answer 302 and lead to `url`",
     "partial_images": "the last image is never there (API in One)",
+    "withheld_image": "the second image is null in the list, with `message` as the reason (API in One)",
     "bytes": "images are valid PNG files of about `bytes` bytes",
 }
 ONLY: Mapping[str, GatewayName] = {
@@ -65,6 +66,7 @@ ONLY: Mapping[str, GatewayName] = {
     "unsigned": "apiframe",
     "failed_in_200": "api-in-one",
     "partial_images": "api-in-one",
+    "withheld_image": "api-in-one",
 }
 """Faults that make sense at one gateway only."""
 

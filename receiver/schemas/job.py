@@ -38,6 +38,15 @@ class JobRequest(types.Resource):
     """Parameters that the gateway does not have, left out because the request allowed it."""
 
 
+class Withheld(types.Resource):
+    """A place in the gateway's list of images that has none."""
+
+    index: Annotated[types.Count, Field(examples=[1])]
+    """The place, from 0. No output of the job has this index."""
+    reason: Annotated[str | None, Field(examples=["blocked by the safety filter"])]
+    """The gateway's own words, such as a safety filter's; null if it gave none."""
+
+
 class JobResult(types.Resource):
     """What the gateway reported of a job; null where it reported nothing."""
 
@@ -48,6 +57,13 @@ class JobResult(types.Resource):
     """Whether `credits` comes from the gateway's price list and not from its response."""
     credits_before: Annotated[float, Field(ge=0, examples=[0.0])]
     """Cost of earlier submissions of the job, as far as known; not included in `credits`, and usually 0."""
+    images_requested: Annotated[int | None, Field(examples=[4])] = None
+    """`num_images` of the request."""
+    images_returned: Annotated[types.Count | None, Field(examples=[3])] = None
+    """How many images the gateway returned, whether or not they could be archived."""
+    withheld: Annotated[tuple[Withheld, ...], Field(examples=[[]])] = ()
+    """Places in the gateway's list that have no image, with its reasons. `is:short` in a search finds jobs
+    with fewer images than requested."""
 
 
 class JobError(types.Resource):
@@ -191,7 +207,12 @@ class Job(types.Resource):
         return cls.trusted(
             job,
             request=JobRequest.trusted(job.request),
-            result=JobResult.trusted(job.result, credits_before=job.credits_before),
+            result=JobResult.trusted(
+                job.result,
+                credits_before=job.credits_before,
+                images_requested=job.request.num_images,
+                withheld=tuple(Withheld.trusted(one) for one in job.result.withheld),
+            ),
             error=None if job.error is None else JobError.trusted(job.error),
             outputs=tuple(outputs),
             missing=tuple(missing),
@@ -208,6 +229,16 @@ class Job(types.Resource):
 
 
 FINISHED = frozenset(status for status in Status if status.terminal)
+
+
+def shortfall(job: Job | models.Job) -> str:
+    """Return that a gateway returned fewer images than requested, and its reasons; empty if it did not."""
+    requested, result = job.request.num_images, job.result
+    if result.images_returned is None or not (result.withheld or result.images_returned < (requested or 1)):
+        return ""
+    reasons = (f"image {one.index}: {one.reason or 'no reason given'}" for one in result.withheld)
+    told = f"{result.images_returned}{f' of {requested}' if requested else ''} returned"
+    return f"{told} ({'; '.join(reasons)})" if result.withheld else told
 
 
 class JobPage(types.Resource):

@@ -107,6 +107,7 @@ _GATEWAYS = (
     _counter("darkroom_results_total",
              "Results, by how they were found; `poll` means that the expected callback did not come.",
              GATEWAY, _label("found_by", *FoundBy)),
+    _counter("darkroom_short_results_total", "Results with fewer images than requested.", GATEWAY),
     _read("darkroom_gateway_paused", "1 while nothing is submitted to a gateway, by the code of the reason.",
           GATEWAY, PAUSE),
 )  # fmt: skip

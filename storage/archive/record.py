@@ -54,16 +54,7 @@ def record_document(
             "returned": job.result.seed,
             "supported": seed_supported,
         },
-        "result": {
-            "model_requested": job.request.model,
-            "model_reported": job.result.model,
-            "credits": job.result.credits,
-            "credits_estimated": job.result.credits_estimated,
-            "credits_before": job.credits_before,
-            "credits_before_estimated": job.credits_before_estimated,
-            "missing": missing and {name: getattr(missing, name) for name in ("code", "message", "at_fault")},
-            "reply": job.result.reply,
-        },
+        "result": _result(job, missing),
         "evidence": _evidence(job, deliveries),
         "store": {
             "create_only": store.create_only,
@@ -71,6 +62,22 @@ def record_document(
             "verified_by": "store" if store.trusts_sha256 else "read_back",
         },
         "outputs": [_output_entry(output) for output in outputs],
+    }
+
+
+def _result(job: Job, missing: JobError | None) -> dict[str, Any]:
+    return {
+        "model_requested": job.request.model,
+        "model_reported": job.result.model,
+        "credits": job.result.credits,
+        "credits_estimated": job.result.credits_estimated,
+        "credits_before": job.credits_before,
+        "credits_before_estimated": job.credits_before_estimated,
+        "images_requested": job.request.num_images,
+        "images_returned": job.result.images_returned,
+        "withheld": [asdict(one) for one in job.result.withheld],
+        "missing": missing and {name: getattr(missing, name) for name in ("code", "message", "at_fault")},
+        "reply": job.result.reply,
     }
 
 

@@ -425,6 +425,8 @@ def _propagate(connection: Connection, job: RowMapping, changed: Mapping[str, An
     """Write what follows from a change of a job: search index, events, the outbox of notifications."""
     if "result_model" in changed:
         search_index.index_result(connection, job)
+        if to_job(job).short:
+            search_index.index_short(connection, job["number"])
     if "status" in changed:
         events.note_move(connection, job)
         if Status(job["status"]).terminal:

@@ -19,7 +19,7 @@ from storage.urls import authority_of
 
 _CHANGING = (
     *("status", "updated_at", "attempts", "next_attempt_at", "gateway_job_id", "submission", "found_by"),
-    *("result_model", "result_seed", "credits", "credits_estimated"),
+    *("result_model", "result_seed", "credits", "credits_estimated", "images_returned", "withheld"),
     *("credits_before", "credits_before_estimated"),
     *("error_code", "error_message", "error_at_fault", "error_details"),
 )

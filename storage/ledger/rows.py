@@ -48,6 +48,9 @@ def from_changes(changes: Changes, known: models.JobResult) -> dict[str, Any]:
             "images": [asdict(image) for image in result.images],
             "reply": result.reply,
         }
+        if result.images_returned is not None:
+            columns["images_returned"] = result.images_returned
+            columns["withheld"] = [asdict(one) for one in result.withheld] or None
     if "error" in changes:
         error = changes["error"]
         columns |= {f"error_{name}": error and getattr(error, name) for name in _ERROR}
@@ -92,7 +95,10 @@ def to_job(row: RowMapping) -> models.Job:
             seed=row["result_seed"],
             credits=row["credits"],
             credits_estimated=row["credits_estimated"],
-            images=tuple(models.ImageRef(**image) for image in row["images"]),
+            # Earlier versions did not note an image's place.
+            images=tuple(models.ImageRef(**{"index": n} | image) for n, image in enumerate(row["images"])),
+            images_returned=row["images_returned"],
+            withheld=tuple(models.Withheld(**one) for one in row["withheld"] or ()),
             reply=row["reply"],
         ),
         found_by=models.FoundBy(row["found_by"]) if row["found_by"] else None,

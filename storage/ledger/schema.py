@@ -48,6 +48,8 @@ jobs = sa.Table(
     sa.Column("credits_before", sa.Float, nullable=False, server_default="0"),
     sa.Column("credits_before_estimated", sa.Float, nullable=False, server_default="0"),
     sa.Column("images", sa.JSON, nullable=False),
+    sa.Column("images_returned", sa.Integer),
+    sa.Column("withheld", sa.JSON(none_as_null=True)),
     sa.Column("reply", sa.JSON(none_as_null=True)),
     sa.Column("found_by", sa.String(16)),
     sa.Column("error_code", sa.String(64)),

@@ -48,6 +48,9 @@ WRONG_WORDS = text(
 )
 """Selects the number of a job on PostgreSQL whose prompt is not indexed right; no row if all are."""
 
+IS_SHORT = "is:short"
+"""The term of a job whose gateway returned fewer images than it was asked for, at least at first."""
+
 HAS_IMAGE = "has:image"
 """The term of every job that has an output, so that searches for images skip all others."""
 
@@ -70,6 +73,11 @@ def index_result(connection: Connection, job: RowMapping) -> None:
     """Index what a job's gateway reported, where that differs from the request."""
     reported = [("model", job["result_model"], job["model"]), ("seed", job["result_seed"], job["seed"])]
     _add(connection, job["number"], ((kind, value) for kind, value, asked in reported if value != asked))
+
+
+def index_short(connection: Connection, number: int) -> None:
+    """Index that a job's gateway returned fewer images than it was asked for."""
+    connection.execute(_ADD_TERM, {"term": IS_SHORT, "number": number})
 
 
 def index_output(connection: Connection, job: RowMapping, output: Output, *, new: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from storage.models import Status
 
@@ -23,6 +24,8 @@ class SearchFilter:
     without: tuple[str, ...] = ()
     """Texts that it must not contain."""
     status: Status | None = None
+    mark: Literal["short"] | None = None
+    """What the job is marked with: `short`, as `Job.short` says."""
     sha256: str | None = None
     """The image's digest in hex, or its beginning."""
     code: str | None = None
@@ -37,4 +40,4 @@ class SearchFilter:
     """The least and the most, both included, of an image's `width`, `height` or `bytes`."""
     excluded: tuple[tuple[str, str], ...] = ()
     """Conditions that must not hold: kinds and values. Kinds are `gateway`, `model`, `seed`, `status`,
-    `type`, and `tag` with the value `name=value`."""
+    `type`, `is` (a mark), and `tag` with the value `name=value`."""

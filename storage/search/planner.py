@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from storage.ledger.schema import GRAMS, jobs, outputs, terms
-from storage.ledger.search_index import HAS_IMAGE, fold, lookup, term
+from storage.ledger.search_index import HAS_IMAGE, IS_SHORT, fold, lookup, term
 from storage.search import where
 from storage.search.filters import SearchFilter
 
@@ -89,6 +89,8 @@ def _terms(wanted: SearchFilter) -> Iterator[str]:
         if value := getattr(wanted, kind):
             yield term(kind, value)
     yield from (term("tag", f"{name}={value}") for name, value in wanted.tags.items())
+    if wanted.mark is not None:
+        yield IS_SHORT
     if wanted.media_type is not None:
         yield term("type", wanted.media_type)
     (width, widest), (height, highest) = (wanted.between.get(name, (0, -1)) for name in ("width", "height"))

@@ -13,6 +13,10 @@ from storage.search.filters import SearchFilter
 
 Conditions = list[sa.ColumnElement[bool]]
 
+_FEWER = jobs.c.images_returned < sa.func.coalesce(jobs.c.num_images, 1)
+# `Job.short` in SQL.
+_SHORT = jobs.c.images_returned.is_not(None) & (_FEWER | jobs.c.withheld.is_not(sa.null()))
+
 
 def of_jobs(wanted: SearchFilter) -> Conditions:
     """Return the conditions on a job's row, without those on its time and its seed."""
@@ -27,6 +31,8 @@ def of_jobs(wanted: SearchFilter) -> Conditions:
         held.append(sa.or_(jobs.c.model == wanted.model, jobs.c.result_model == wanted.model))
     if wanted.status is not None:
         held.append(jobs.c.status == wanted.status)
+    if wanted.mark is not None:
+        held.append(_SHORT)
     if wanted.code is not None:
         held.append(jobs.c.error_code == wanted.code)
     return held + [_differs(kind, value) for kind, value in wanted.excluded if kind not in {"type", "seed"}]
@@ -97,6 +103,8 @@ def _differs(kind: str, value: str) -> sa.ColumnElement[bool]:
     if kind == "tag":
         name, _, text = value.partition("=")
         return sa.func.coalesce(jobs.c.tags[name].as_string() != text, True)
+    if kind == "is":
+        return ~_SHORT
     if kind == "model":
         return sa.and_(jobs.c.model != value, sa.func.coalesce(jobs.c.result_model != value, True))
     return jobs.c[kind] != value

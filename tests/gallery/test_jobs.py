@@ -235,6 +235,17 @@ def test_a_retry_completes_what_was_missing_for_free(house: House) -> None:
     assert house.writer.http.get(thumbnail).headers["content-type"].startswith("image/")
 
 
+def test_fewer_images_than_requested_are_told(house: House) -> None:
+    job = house.live.make(ULTRA, num_images=3, fault={"fault": "withheld_image", "message": MARKUP})
+    told = f"2 of 3 returned (image 1: {MARKUP})"
+    page = house.reader.get(f"/jobs/{job['id']}").tree
+    assert page.one("p", class_="notice").text == f"Fewer images than requested: {told}."
+    (row,) = house.reader.get("/jobs?q=is:short").tree.one("table").all("abbr", class_="muted")
+    assert (row.text, row.attributes["title"]) == ("fewer images", told)
+    thumbnails = [one.attributes["src"] for one in house.reader.get("/?q=is:short").tree.all("img")]
+    assert [n for n in range(3) if f"/v1/outputs/{job['id']}.{n}/thumbnail" in thumbnails] == [0, 2]
+
+
 def test_credits_are_spent_again_only_after_a_question(house: House) -> None:
     job = house.live.make(IMAGEN, fault="failed")
     csrf = {"csrf": house.writer.get("/status").csrf}

@@ -68,7 +68,9 @@ def test_9_a_cut_transaction_leaves_every_job_counted(interrupted: Interrupted) 
     def job() -> Job:
         return ledger.job("job-1")
 
-    result = JobResult(images=(ImageRef("https://cdn.example/1.png"), ImageRef("https://cdn.example/2.png")))
+    result = JobResult(
+        images=(ImageRef("https://cdn.example/1.png"), ImageRef("https://cdn.example/2.png", index=1))
+    )
     missing = JobError("image_expired", "gone", "image")
     callback = offer(theirs="theirs")
     applied = {callback.delivery.id: "ready"}

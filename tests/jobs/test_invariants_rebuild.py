@@ -51,6 +51,8 @@ JOBS: dict[str, Callable[[Record], Any]] = {
     "result_seed": lambda record: record["seed"]["returned"],
     "credits": lambda record: record["result"]["credits"],
     "credits_estimated": lambda record: record["result"]["credits_estimated"],
+    "images_returned": lambda record: record["result"]["images_returned"],
+    "withheld": lambda record: record["result"]["withheld"] or None,
     "credits_before": lambda record: record["result"]["credits_before"],
     "credits_before_estimated": lambda record: record["result"]["credits_before_estimated"],
     "reply": lambda record: record["result"]["reply"],
@@ -202,7 +204,8 @@ def test_8_the_ledger_follows_from_the_bucket_alone(start: Start) -> None:
     live = start(**same)
     assert live.finish(job_id)["status"] == "partial"
     tagged = {"tags": {"for": "rebuild"}}
-    one = live.make(ULTRA, seed=7, **tagged, fault={"fault": "lost_answer", "times": 1})
+    fault = {"fault": "lost_answer+withheld_image", "times": 1}
+    one = live.make(ULTRA, seed=7, num_images=2, **tagged, fault=fault)
     another = live.make(IMAGEN, **tagged)
     assert one["status"] == another["status"] == "archived"
     values = assert_rebuilt(live, "team/records/")

@@ -80,6 +80,33 @@ def test_the_record_says_all_that_made_the_image(live: Live) -> None:
     assert all(one["seed"] is None for one in record["outputs"]), "one seed for two images is the job's"
 
 
+def test_an_empty_place_keeps_its_number(live: Live) -> None:
+    asked = ULTRA | {"num_images": 4, "seed": 7}
+    job = live.make(asked, fault={"fault": "withheld_image", "message": "blocked by the safety filter"})
+    assert (job["status"], job["outputs"]) == ("archived", [f"{job['id']}.{n}" for n in (0, 2, 3)])
+    came = {
+        "images_requested": 4,
+        "images_returned": 3,
+        "withheld": [{"index": 1, "reason": "blocked by the safety filter"}],
+    }
+    assert job["result"].items() >= came.items()
+    assert (job["result"]["credits"], job["result"]["credits_estimated"]) == (36, True), "12 for each"
+    record = record_of(live, job["id"])
+    assert record["result"].items() >= came.items()
+    assert [one["index"] for one in record["outputs"]] == [0, 2, 3]
+    for output in live.outputs(job["id"]):
+        data = live.sandbox.image_bytes(job["gateway_job_id"], output["index"])
+        assert live.http.get(f"/v1/outputs/{output['id']}/image?stream=1").content == data
+    short = f'is:short seed:7 "{ULTRA["prompt"]}"'
+    for route, key in (("/v1/jobs", "jobs"), ("/v1/outputs", "outputs")):
+        found = live.http.get(route, params={"q": short}).json()[key]
+        assert job["id"] in {one.get("job_id", one["id"]) for one in found}
+        assert found[0].get("job_id") or found[0]["result"].items() >= came.items()
+        rest = live.http.get(route, params={"q": f"-{short}"}).json()[key]
+        assert job["id"] not in {one.get("job_id", one["id"]) for one in rest}
+    assert 'darkroom_short_results_total{gateway="api-in-one"}' in live.http.get("/metrics").text
+
+
 def test_a_signed_callback_is_proof_enough(live: Live) -> None:
     record = record_of(live, live.make(IMAGEN)["id"])
     assert record["seed"] == {"requested": None, "returned": None, "supported": False}

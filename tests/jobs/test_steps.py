@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from storage.ledger.backlog import Backlog
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.ledger import Ledger, Move, Postpone
-from storage.models import Job, Status
+from storage.models import Job, JobRequest, Status
 from tests.support.ledgers import Clock, add, offer
 from tests.support.workers import job_context
 
@@ -195,6 +196,67 @@ def test_no_images_is_believed_after_some_minutes(ledger: Ledger) -> None:
             waited += 31_000
     assert job.status is FAILED
     assert 600_000 < waited < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("asked", "images", "places", "short", "paid"),
+    [
+        (2, ["a", "b"], [0, 1], False, 8),
+        (4, ["a", "b"], [0, 1], True, 8),
+        (3, ["a", None, "b"], [0, 2], True, 8),
+        (None, ["a", None], [0], True, 4),
+        (2, ["a", "a"], [0], True, 4),
+        (1, ["a", "b", "c"], [0, 1, 2], False, 12),
+        (None, ["a"], [0], False, 4),
+    ],
+)
+def test_what_came_is_compared_with_what_was_asked(
+    ledger: Ledger, asked: int | None, images: list[str | None], places: list[int], short: bool, paid: int
+) -> None:
+    add(ledger, gateway="api-in-one", request=JobRequest("imagen4-fast", "a kite", num_images=asked))
+    job, outcome = decided(ledger, images)
+    result = outcome.options["result"]
+    assert [image.index for image in result.images] == places
+    assert (result.credits, result.images_returned) == (paid, len(places))
+    moved = outcome.write(ledger, job, "w")
+    assert (moved.short, moved.result) == (short, result)
+    again = ledger.job(job.id)
+    assert (again.short, again.result.images, again.result.withheld) == (
+        short,
+        result.images,
+        result.withheld,
+    )
+
+
+def test_what_an_older_version_numbered_stays_so(ledger: Ledger) -> None:
+    add(ledger, gateway="api-in-one")
+    job, outcome = decided(ledger, ["a", None, "b"], records=1)
+    assert [image.index for image in outcome.options["result"].images] == [0, 1]
+    noted = replace(job, result=replace(job.result, images_returned=2))
+    newer = reconciler_of(ledger, ["a", None, "b"]).advance(noted)
+    assert isinstance(newer, Move)
+    assert [image.index for image in newer.options["result"].images] == [0, 2]
+
+
+def reconciler_of(ledger: Ledger, images: list[str | None]) -> Reconciler:
+    links = [name and f"https://cdn.example/{name}.png" for name in images]
+    task = {"task_id": "theirs", "status": "completed", "output": {"image_urls": links}}
+    answer = Answer(httpx.Response(200, json={"code": 200, "data": task}), ledger)
+    context = job_context(ledger, GATEWAYS, answer)
+    poller = BulkPoller(Backlog(ledger._database, ledger._clock), context.sender, context.clock)
+    return Reconciler(context, {"api-in-one": "auto"}, poller)
+
+
+def decided(ledger: Ledger, images: list[str | None], **job_has: Any) -> tuple[Job, Move]:
+    """Return the outcome of a poll of the job in the ledger, whose answer lists these images."""
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
+    job = ledger.move(job, RUNNING, "w", keep_lease=True, gateway_job_id="theirs")
+    ledger._clock.now += 31_000  # type: ignore[attr-defined]
+    job = replace(job, **job_has)
+    outcome = reconciler_of(ledger, images).advance(job)
+    assert isinstance(outcome, Move)
+    return job, outcome
 
 
 class TestAnswered:

@@ -227,6 +227,14 @@ def test_partial_images(sandbox: SandboxServer, one: httpx.Client) -> None:
     assert [get(link).status_code for link in links] == [200, 200, 404]
 
 
+def test_withheld_image(sandbox: SandboxServer, one: httpx.Client) -> None:
+    wish = {"fault": "withheld_image", "message": "blocked"}
+    task_id = take_one(one, num_images=3, sandbox=wish)
+    links = sandbox.wait(task_id).images
+    output = one.get(f"/api/v1/tasks/{task_id}").json()["data"]["output"]
+    assert output == {"image_urls": [links[0], None, links[2]], "reasons": [None, "blocked", None]}
+
+
 @pytest.mark.parametrize("form", ["png", "jpg"])
 def test_other_bytes_of_the_same_picture(sandbox: SandboxServer, client: httpx.Client, form: str) -> None:
     wish = {"sandbox": "other_bytes", "output_format": form}

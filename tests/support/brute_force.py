@@ -58,6 +58,8 @@ def job_fits(wanted: SearchFilter, job: Job) -> bool:
             wanted.model is None or wanted.model in (request.model, job.result.model),
             wanted.status in (None, job.status),
             wanted.code is None or (job.error is not None and job.error.code == wanted.code),
+            wanted.mark is None or is_short(job),
+            "short" not in excluded(wanted, "is") or not is_short(job),
             wanted.since is None or job.created_at >= wanted.since,
             wanted.until is None or job.created_at < wanted.until,
             job.gateway not in excluded(wanted, "gateway"),
@@ -66,6 +68,13 @@ def job_fits(wanted: SearchFilter, job: Job) -> bool:
             not {f"{name}={value}" for name, value in request.tags.items()} & excluded(wanted, "tag"),
         ]
     )
+
+
+def is_short(job: Job) -> bool:
+    """Whether fewer images came than were asked for, by number or by their places."""
+    if job.result.images_returned is None:
+        return False
+    return job.result.images_returned < (job.request.num_images or 1) or job.result.withheld != ()
 
 
 def images_fit(wanted: SearchFilter, made: Made) -> bool:

@@ -58,6 +58,10 @@ def check(sample: Sample, gateway: Gateway) -> None:
     if "images" in sample.expected:
         assert isinstance(found, Completion)
         assert [[image.url, image.seed] for image in found.images] == sample.expected["images"]
+        places = sample.expected.get("places", list(range(len(found.images))))
+        assert [image.index for image in found.images] == places
+        withheld = [[one.index, one.reason] for one in found.withheld]
+        assert withheld == sample.expected.get("withheld", [])
     if "signature" in sample.expected:
         assert gateway.verify(sample.headers, sample.body) == sample.expected["signature"]
     return None

@@ -68,8 +68,14 @@ def migrated_to(url: str, version: str) -> Iterator[Connection]:
     engine.dispose()
 
 
-def add(ledger: Ledger, job_id: str = "job-1", gateway: str = "apiframe", key: str | None = None) -> Job:
-    return ledger.add_job(job_id, gateway, REQUEST, idempotency_key=key)[0]
+def add(
+    ledger: Ledger,
+    job_id: str = "job-1",
+    gateway: str = "apiframe",
+    key: str | None = None,
+    request: JobRequest = REQUEST,
+) -> Job:
+    return ledger.add_job(job_id, gateway, request, idempotency_key=key)[0]
 
 
 def running(ledger: Ledger, job_id: str = "job-1") -> Job:

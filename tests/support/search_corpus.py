@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
-from storage.models import Job, JobError, JobRequest, JobResult, Output, Status
+from storage.models import Job, JobError, JobRequest, JobResult, Output, Status, Withheld
 from tests.support.brute_force import Made
 from tests.support.ledgers import Clock
 
@@ -44,6 +44,9 @@ class Shot:
     status: Status = Status.ARCHIVED
     code: str | None = None
     day: float = 0
+    asked: int | None = None
+    returned: int | None = None
+    withheld: Sequence[Withheld] = ()
     images: Sequence[Image] = (Image(),)
 
 
@@ -138,12 +141,18 @@ FACTS: Mapping[str, Mapping[str, object]] = {
         "reported": "imagen-4",
         "images": (Image(AVIF, 2048, 2048, 3_000_000),),
     },
+    "cat-zh": {"asked": 2, "returned": 1},
+    "one": {"asked": 2, "returned": 3},
+    "korean": {"returned": 1, "withheld": (Withheld(0, "blocked"),)},
+    "thai": {"returned": 1},
+    "hindi": {"asked": 4},
     "x": {"images": (Image(JPEG), Image(PNG), Image(JPEG), Image(PNG)), "day": 2},
     "ab": {"status": Status.PARTIAL, "code": "image_expired", "images": (Image(PNG, 512, 768, 1),)},
     "spaces": {"status": Status.FAILED, "code": "no_answer", "images": (), "seed": "42"},
     "lines": {
         "status": Status.FAILED,
         "code": "generation_failed",
+        "returned": 0,
         "images": (),
         "tags": {"campaign": "spring"},
     },
@@ -196,7 +205,9 @@ class Archive:
     def add(self, name: str, shot: Shot) -> None:
         """Take a job in, and bring it where it is to be."""
         self.clock.now = FIRST + int(shot.day * DAY)
-        request = JobRequest(model=shot.model, prompt=shot.prompt, seed=shot.seed, tags=shot.tags)
+        request = JobRequest(
+            model=shot.model, prompt=shot.prompt, seed=shot.seed, tags=shot.tags, num_images=shot.asked
+        )
         job, new = self.ledger.add_job(name, shot.gateway, request)
         assert new
         (job,) = self.ledger.claim("w", 1)
@@ -229,7 +240,12 @@ class Archive:
         if shot.status not in steps:
             steps.append(shot.status)
         error = JobError(shot.code, "It did not work.", "gateway") if shot.code else None
-        result = JobResult(model=shot.reported, seed=shot.seed_reported)
+        result = JobResult(
+            model=shot.reported,
+            seed=shot.seed_reported,
+            images_returned=shot.returned,
+            withheld=tuple(shot.withheld),
+        )
         for step in steps:
             if step is Status.RUNNING:
                 job = self.ledger.move(job, step, "w", keep_lease=True, result=result)

@@ -125,9 +125,11 @@ def _number_and_fold(connection: sa.Connection) -> None:
 def _index(connection: sa.Connection) -> None:
     # Without what later migrations add.
     columns = [column for column in outputs.c if column.name != "missing_since"]
+    names = "id number gateway model seed tags prompt_folded result_model result_seed"
+    indexed = sa.select(*(jobs.c[name] for name in names.split()))
     last = -1
     while True:
-        next_ones = sa.select(jobs).where(jobs.c.number > last).order_by(jobs.c.number).limit(500)
+        next_ones = indexed.where(jobs.c.number > last).order_by(jobs.c.number).limit(500)
         rows = connection.execute(next_ones).mappings().all()
         if not rows:
             return
