@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-import httpx
 import structlog
 from starlette.routing import Route
 
@@ -38,7 +37,16 @@ from receiver.http.server import Connections
 from receiver.http.sessions import Sessions
 from receiver.jobs.metrics import from_held, from_ledger, from_pauses, from_process, from_results
 from receiver.keyring import secret_keys
-from receiver.resources import Bucket, Factories, Resources, notify_policy, open_bucket, open_resources
+from receiver.outbound.proxy import open_client
+from receiver.resources import (
+    Bucket,
+    Factories,
+    Outbound,
+    Resources,
+    notify_policy,
+    open_bucket,
+    open_resources,
+)
 from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Role, Service, Web
 from receiver.settings import DownloadSettings, Settings, WorkerSettings, require
@@ -57,7 +65,7 @@ from storage.models import Clock, Job
 
 if TYPE_CHECKING:
     from receiver.api.subscriptions import Subscriptions
-    from receiver.download.downloader import Downloader, DownloadPolicy
+    from receiver.download.downloader import Downloader
     from receiver.http.bucket_threads import BucketThreads
     from receiver.jobs.circuit_breaker import CircuitBreaker
     from receiver.jobs.context import JobContext
@@ -89,11 +97,11 @@ def build(
     if only_callbacks:
         resources = open_resources(settings, clock, factories, only_callbacks=True)
         return _service(_Base(settings, role, clock, factories, resources, admission), None)
-    policy = notify_policy(settings)
-    bucket = open_bucket(settings, factories)
+    policy, outbound = notify_policy(settings), Outbound.of(settings)
+    bucket = open_bucket(settings, factories, outbound)
     resources = open_resources(settings, clock, factories, webhook_secrets=policy.secrets)
     base = _Base(settings, role, clock, factories, resources, admission)
-    return _service(base, _jobs(base, bucket, policy, timing or _timing(settings.worker)))
+    return _service(base, _jobs(base, bucket, outbound, policy, timing or _timing(settings.worker)))
 
 
 @dataclass
@@ -162,10 +170,9 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
     )
 
 
-def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> JobParts:
+def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy, timing: Timing) -> JobParts:
     """Connect what submits, downloads, archives and notifies."""
     from receiver.api.subscriptions import Subscriptions
-    from receiver.download.downloader import Downloader
     from receiver.jobs.cancel import Canceller
     from receiver.jobs.circuit_breaker import CircuitBreaker
     from receiver.jobs.context import JobContext
@@ -178,7 +185,7 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
 
     settings, resources, clock, metrics = base.settings, base.resources, base.clock, base.metrics
     ledger, gateways, events = resources.ledger, resources.gateways, Events(resources.database)
-    client = httpx.Client(timeout=httpx.Timeout(30, connect=10), trust_env=False, follow_redirects=False)
+    client = open_client(outbound.trust.context, outbound.proxy)
     concurrency = {name: ours.concurrency for name, ours in settings.gateways.configured().items()}
     sender = base.factories.sender(client, concurrency)
     breaker = CircuitBreaker(base.circuits, timing, resources.redactor, clock)
@@ -191,8 +198,8 @@ def _jobs(base: _Base, bucket: Bucket, policy: NotifyPolicy, timing: Timing) -> 
     ledger_check = LedgerCheck(bucket.archive, ledger, accepted=settings.ledger.accept_incomplete)
     missing = MissingImages(bucket.archive, ledger)
     submitter = Submitter(context, urls, policy.check, policy.default, bucket.keys.faults, ledger_check.check)
-    downloader = Downloader(_download_policy(settings.download))
-    notifier = _notifier(base, policy, timing)
+    downloader = _downloader(settings.download, outbound)
+    notifier = _notifier(base, outbound, policy, timing)
     moved = _moved(subscriptions, notifier, base.wakeup)
     worker = Worker(
         context,
@@ -319,7 +326,7 @@ def _steps(
     return Steps(context, submitter, reconciler, archiver)
 
 
-def _notifier(base: _Base, policy: NotifyPolicy, timing: Timing) -> Notifier:
+def _notifier(base: _Base, outbound: Outbound, policy: NotifyPolicy, timing: Timing) -> Notifier:
     from receiver.notifications.sender import Notifier, from_notifications
     from receiver.notifications.transport import Poster
     from storage.ledger.outbox import Outbox
@@ -328,7 +335,12 @@ def _notifier(base: _Base, policy: NotifyPolicy, timing: Timing) -> Notifier:
     base.metrics.watch(from_notifications(base.notifications, base.clock))
     return Notifier(
         Outbox(base.resources.database, base.clock),
-        Poster(policy, timeout_s=notify.timeout),
+        Poster(
+            policy,
+            timeout_s=notify.timeout,
+            ssl_context=outbound.trust.context,
+            proxy=outbound.proxy,
+        ),
         policy.secrets,
         timing=timing,
         clock=base.clock,
@@ -431,12 +443,13 @@ def _timing(worker: WorkerSettings) -> Timing:
     return Timing(callback_polls=(worker.first_poll, *later), poll_only=worker.poll_interval)
 
 
-def _download_policy(download: DownloadSettings) -> DownloadPolicy:
-    from receiver.download.downloader import DownloadPolicy
+def _downloader(download: DownloadSettings, outbound: Outbound) -> Downloader:
+    from receiver.download.downloader import Downloader, DownloadPolicy
 
-    return DownloadPolicy(
+    policy = DownloadPolicy(
         allow_networks=tuple(ip_network(network) for network in download.allow_networks),
         max_bytes=download.max_bytes,
         max_pixels=download.max_pixels,
         timeout_s=download.timeout,
     )
+    return Downloader(policy, ssl_context=outbound.trust.context, proxy=outbound.proxy)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -15,6 +17,8 @@ from receiver.errors import EndpointForbidden, SettingsError
 from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
 from receiver.keyring import every_secret, notify_secrets, secret_keys
+from receiver.outbound.proxy import Proxy
+from receiver.outbound.trust import Trust
 from receiver.redaction import Redactor
 from receiver.settings import Settings
 from storage.archive.keys import Keys
@@ -73,6 +77,26 @@ class Bucket:
         return self.store.facts
 
 
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """How requests leave, to gateways, image hosts, applications and the bucket."""
+
+    trust: Trust
+    proxy: Proxy | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Read the authorities and the proxy; raise SettingsError, which names what is unusable."""
+        ours = settings.outbound
+        proxy = None if ours.proxy is None else Proxy(ours.proxy.get_secret_value(), ours.direct)
+        return cls(Trust.load(ours.ca_bundle, os.environ), proxy)
+
+    def proxy_to(self, endpoint: str | None) -> str | None:
+        """Return the URL of the proxy to the bucket, with its credentials; None if it is reached directly."""
+        host = urlsplit(endpoint or "").hostname or ""
+        return self.proxy.url if self.proxy and self.proxy.leads_to(host) else None
+
+
 def open_resources(
     settings: Settings,
     clock: Clock,
@@ -101,7 +125,7 @@ def open_resources(
     )
 
 
-def open_bucket(settings: Settings, factories: Factories) -> Bucket:
+def open_bucket(settings: Settings, factories: Factories, outbound: Outbound) -> Bucket:
     """Connect to the bucket and probe it; raise SettingsError, Misconfigured or Unavailable."""
     # boto3 takes 10 MB, and a process that serves callbacks alone has no use for it.
     from storage.archive.archive import Archive
@@ -119,6 +143,8 @@ def open_bucket(settings: Settings, factories: Factories) -> Bucket:
         secret_key=s3.secret_key.get_secret_value() if s3.secret_key else None,
         addressing=s3.addressing,
         checksums=s3.checksums,
+        ca_bundle=outbound.trust.bundle,
+        proxy=outbound.proxy_to(s3.endpoint),
     )
     facts = probe(store, keys.probes, create=s3.create_bucket)
     log.info("probed", how=facts.summary)

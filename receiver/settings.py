@@ -61,6 +61,20 @@ class S3Settings(types.Group):
     """Seconds that a presigned link to an image is valid."""
 
 
+class OutboundSettings(types.Group):
+    """Requests to gateways, image hosts, notified applications and the bucket."""
+
+    ca_bundle: Path | None = None
+    """File, or folder of files, in PEM, with the authorities of your own to trust, beside the usual ones
+    (certifi's, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR`)."""
+    proxy: types.ProxyUrl | None = None
+    """Forward proxy: `http://USER:PASSWORD@HOST:PORT`. `HTTPS_PROXY` and its like are not used. For images
+    and notifications names are looked up and checked here, and the proxy gets the address."""
+    direct: types.Direct = Field(default_factory=list)
+    """Hosts, with their subdomains, and networks that are reached without the proxy:
+    `minio.internal,10.0.0.0/8`. Loopback always is."""
+
+
 class CallbackSettings(types.Group):
     """Callbacks."""
 
@@ -214,6 +228,7 @@ class Settings(BaseSettings):
     gateways: Gateways = Gateways()
     callbacks: CallbackSettings = CallbackSettings()
     limits: LimitSettings = LimitSettings()
+    outbound: OutboundSettings = OutboundSettings()
     download: DownloadSettings = DownloadSettings()
     worker: WorkerSettings = WorkerSettings()
     ready: ReadySettings = ReadySettings()

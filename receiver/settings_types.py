@@ -5,7 +5,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Annotated, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, SecretStr
 from pydantic_settings import NoDecode
@@ -152,11 +152,37 @@ def _exact_origin(value: str) -> str:
     return url.removesuffix(":443" if url.startswith("https:") else ":80")
 
 
+def _direct(values: list[str]) -> list[str]:
+    try:
+        networks = [value for value in values if "/" in value or ":" in value]
+        _networks(networks)
+        _hosts([value for value in values if value not in networks])
+    except ValueError:
+        raise ValueError("must be host names, and networks such as 10.0.0.0/8 or fd00::/8") from None
+    return values
+
+
+def _proxy_url(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if not _parses(text) or not text.isascii():
+        raise ValueError("must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+    url = urlsplit(text)
+    if url.scheme != "http" or not url.hostname or url.path.strip("/") or url.query or url.fragment:
+        raise ValueError("must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+    if bool(url.username) != bool(url.password):
+        raise ValueError("must have a user and a password, or neither")
+    if not unquote(f"{url.username}{url.password}").isascii():
+        raise ValueError("must have a user and a password in ASCII")
+    return value
+
+
 Texts = Annotated[list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_texts)]
 Networks = Annotated[Texts, AfterValidator(_networks)]
 Hosts = Annotated[Texts, AfterValidator(_hosts)]
 Origins = Annotated[Texts, AfterValidator(lambda values: [_exact_origin(value) for value in values])]
+Direct = Annotated[Texts, AfterValidator(_direct)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
+ProxyUrl = Annotated[SecretStr, AfterValidator(_proxy_url)]
 Secrets = Annotated[list[SecretStr], NoDecode, BeforeValidator(_listed), AfterValidator(_secrets)]
 """None may be empty or given twice."""
 SigningKeys = Annotated[Secrets, AfterValidator(_keys)]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from receiver.cli.connection import Json
 from receiver.cli.console import cell, out, print_json, say
-from receiver.cli.serve import exit_on_error, unreached
+from receiver.cli.serve import exit_on_error, unreached, unused
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -34,7 +34,7 @@ def config(*, as_json: Json = False) -> None:
             print_json([asdict(row) for row in rows])
             return
         print_settings(rows)
-        for sentence in [*ignored(), *unreached(settings)]:
+        for sentence in [*ignored(), *unused(settings), *unreached(settings)]:
             say(f"\n{sentence}", "yellow")
         try:
             require(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -55,7 +56,7 @@ def serve(
             apart = partial(_work_apart, settings) if work and settings.worker.processes else None
             with nullcontext() if apart is None else shared_counts():
                 service = built(settings, role)
-                warn([*ignored(), *([] if role is Role.API else unreached(settings))])
+                warn([*ignored(), *unused(settings), *([] if role is Role.API else unreached(settings))])
                 run(service, service.asgi(work=work, apart=apart), listener)
 
 
@@ -68,7 +69,7 @@ def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
     with exit_on_error():
         service = built(settings, Role.WORK)
         if end is None:
-            warn(ignored())
+            warn([*ignored(), *unused(settings)])
         stopped = stop_asked()
         pipe = attach(end, service.wakeup, stopped.set) if end is not None else None
         service.start(work=True)
@@ -100,6 +101,14 @@ def unreached(settings: Settings) -> list[str]:
         f"DARKROOM_PUBLIC_URL is {settings.public_url}, but Darkroom itself listens on port {settings.port}, "
         "without TLS: unless something forwards them, no callbacks arrive."
     ]
+
+
+def unused(settings: Settings) -> list[str]:
+    """Return a warning for each variable of proxies and authorities that is set and not used."""
+    from receiver.outbound.environment import unused_variables
+
+    ours = settings.outbound
+    return unused_variables(os.environ, proxy=bool(ours.proxy), ca_bundle=bool(ours.ca_bundle))
 
 
 def warn(sentences: Iterable[str]) -> None:

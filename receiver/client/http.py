@@ -1,5 +1,6 @@
 """Send HTTP requests to a running Darkroom, parse the responses, and raise ClientError."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 import httpx
 
 from receiver.schemas.types import Resource
+from storage.network import failure
 
 NOT_SENT = (
     httpx.ConnectError,
@@ -62,8 +64,10 @@ class Http:
         self.url = url.rstrip("/")
         self._headers = {"authorization": f"Bearer {token.strip()}"} if token else {}
         self._own = client is None
-        # A proxy from the environment cannot reach this machine's own loopback.
-        self._client = client or httpx.Client(trust_env=not _loopback(self.url))
+        # A proxy from the environment cannot reach this machine's own loopback; what is trusted holds there.
+        self._client = client or httpx.Client(
+            verify=httpx.create_ssl_context(), trust_env=not _loopback(self.url)
+        )
 
     def close(self) -> None:
         """Close the connections, unless the HTTP client was passed in."""
@@ -159,10 +163,11 @@ class Http:
         except (httpx.LocalProtocolError, UnicodeEncodeError):
             # Their own words would show the token.
             raise ApiError("invalid_request", UNSENDABLE, 422) from None
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            why = str(error) or type(error).__name__
-            sent = not isinstance(error, NOT_SENT)
-            raise Unreachable(f"No Darkroom could be reached at {self.url}: {why}.", sent=sent) from error
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise Unreachable(f"{self.url} is no URL such as http://HOST:PORT.", sent=False) from error
+        except httpx.HTTPError as error:
+            why, sent = failure(error), not isinstance(error, NOT_SENT)
+            raise Unreachable(f"No Darkroom could be reached at {self.url}: it {why}.", sent=sent) from error
 
 
 def given(**fields: Any) -> dict[str, Any]:
@@ -172,5 +177,4 @@ def given(**fields: Any) -> dict[str, Any]:
 
 def _loopback(url: str) -> bool:
     # No parser that raises: what is no URL raises when it is used.
-    host = url.partition("://")[2]
-    return host.startswith(("127.", "localhost", "[::1]"))
+    return re.match(r"https?://(127\.[0-9.]+|localhost|\[::1\])(:|/|$)", url) is not None

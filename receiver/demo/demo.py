@@ -188,11 +188,11 @@ def _settings(folder: Path, url: str, s3: EmbeddedS3, sandbox: SandboxServer) ->
 
 
 def _forget_the_user() -> None:
-    """Remove settings, AWS profiles and proxies from this process's environment: it may use loopback only."""
+    """Remove settings and AWS profiles from this process's environment: it may use loopback only."""
     for name in list(os.environ):
-        if name.upper().startswith(("AWS_", "DARKROOM_")) or name.lower().endswith("_proxy"):
+        if name.upper().startswith(("AWS_", "DARKROOM_")):
             del os.environ[name]
-    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "no_proxy": "*"}
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
 @contextmanager

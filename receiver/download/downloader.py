@@ -4,8 +4,8 @@ The link is hostile until shown otherwise. Each redirect hop is parsed (`receive
 once, checked on every address that its name has, and connected to on exactly those
 (`receiver.download.transport`), over a connection of its own: in a shared pool, one name's request could go
 out over another name's TLS. httpcore, on which httpx stands, is used directly because httpx has no public way
-to choose where a connection goes. Proxies of the environment are ignored: a proxy would resolve the name
-again, which would allow DNS rebinding.
+to choose where a connection goes. A proxy gets the checked address: it would resolve the
+name again, which would allow DNS rebinding.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from receiver.download.ssrf import (
     check_addresses,
     check_target,
 )
+from receiver.outbound.proxy import Proxy
 from storage.errors import Corrupt
 from storage.media.formats import CutShort
 from storage.media.inspect import ImageFacts, TooManyPixels, inspect, is_complete, is_image
+from storage.network import failure
 
 _MIB = 1024 * 1024
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -100,6 +102,7 @@ class Downloader:
         resolve: transport.Resolver = transport.system_resolver,
         monotonic: Callable[[], float] = time.monotonic,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
         directory: Path | None = None,
     ) -> None:
         """`directory` is for the temporary files of large images; by default the system's."""
@@ -107,6 +110,7 @@ class Downloader:
         self._resolve = resolve
         self._monotonic = monotonic
         self._ssl_context = ssl_context or httpx.create_ssl_context()
+        self._proxy = proxy
         self._directory = None if directory is None else str(directory)
         self._closed = threading.Event()
 
@@ -149,7 +153,7 @@ class Downloader:
         target, source_url = first, ""
         for _ in range(self._policy.max_redirects + 1):
             self._check_open(target.label)
-            with _unavailable(target):
+            with _unavailable(target, self._policy.timeout_s):
                 target, addresses = self._route(target, hosts, deadline)
                 source_url = source_url or target.source_url
                 response = self._request(target, addresses, deadline, file)
@@ -184,7 +188,8 @@ class Downloader:
     ) -> _Body | Target:
         """Request one hop; return the received body, or the target of the redirect."""
         budget = transport.ByteBudget(target.host)
-        backend = transport.CheckedBackend(addresses, deadline, self._policy.drip_seconds, budget)
+        stall_s = self._policy.drip_seconds
+        backend = transport.CheckedBackend(addresses, deadline, stall_s, budget, self._proxy)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
         )
@@ -332,7 +337,9 @@ class _Pace:
         if now - self._since < self._seconds:
             return
         if size - self._size < self._least:
-            raise errors.ImageUnavailable(f"{target.label} came too slowly.")
+            raise errors.ImageUnavailable(
+                f"{target.label} came too slowly: under {self._least:g} bytes in {self._seconds:g} seconds."
+            )
         self._since, self._size = now, size
 
 
@@ -360,13 +367,16 @@ def _check_status(target: Target, status: int) -> None:
 
 
 @contextmanager
-def _unavailable(target: Target) -> Iterator[None]:
+def _unavailable(target: Target, timeout_s: float) -> Iterator[None]:
     try:
         yield
     except (httpcore.TimeoutException, TimeoutError) as error:
-        raise errors.ImageUnavailable(f"{target.label} took too long.") from error
-    except httpcore.NetworkError as error:
-        raise errors.ImageUnavailable(f"{target.label} could not be fetched: {str(error)[:200]}") from error
+        raise errors.ImageUnavailable(
+            f"{target.label} took too long: it has {timeout_s:g} seconds in all, {transport.CONNECT_S:g} of "
+            "them to connect (DARKROOM_DOWNLOAD__TIMEOUT)."
+        ) from error
+    except (httpcore.NetworkError, httpcore.ProxyError) as error:
+        raise errors.ImageUnavailable(f"{target.authority} {failure(error)}.") from error
     except httpcore.ProtocolError as error:  # its text quotes the server, which may quote the query
         raise errors.ImageUnavailable(f"{target.label} returned malformed HTTP.") from error
 

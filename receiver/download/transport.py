@@ -21,6 +21,8 @@ import httpcore
 
 from receiver.download.ssrf import Address, parse_address
 from receiver.errors import ImageUnavailable
+from receiver.outbound.proxy import Proxy
+from storage.network import failure
 
 Resolver = Callable[[str], Sequence[str]]
 """Returns every address of a host name, best first. Raises OSError if it has none."""
@@ -63,7 +65,8 @@ def lookup(host: str, resolve: Resolver, deadline: Deadline) -> list[Address]:
     except TimeoutError:
         raise
     except (OSError, UnicodeError) as error:
-        raise ImageUnavailable(f"{host} could not be looked up.") from error
+        why = failure(error) if isinstance(error, OSError) else "is not a name that DNS could know"
+        raise ImageUnavailable(f"{host} {why}.") from error
     if not answers:
         raise ImageUnavailable(f"{host} has no address.")
     return [parse_address(answer) for answer in answers]
@@ -107,37 +110,53 @@ class ByteBudget:
 
 
 class CheckedBackend(httpcore.NetworkBackend):
-    """httpcore's network backend, pinned to checked addresses: the host name cannot be resolved again."""
+    """httpcore's network backend, pinned to checked addresses: the host name cannot be resolved again.
+
+    A proxy is asked for the address too, and never for the name, which it would resolve by itself.
+    """
 
     def __init__(
-        self, addresses: Sequence[Address], deadline: Deadline, stall_s: float, budget: ByteBudget
+        self,
+        addresses: Sequence[Address],
+        deadline: Deadline,
+        stall_s: float,
+        budget: ByteBudget,
+        proxy: Proxy | None = None,
     ) -> None:
         self._addresses = _interleaved(addresses)[:MAX_TRIES]
         self._deadline = deadline
         self._stall_s = stall_s
         self._budget = budget
+        self._proxy = proxy
         self._inner = httpcore.SyncBackend()
 
     def connect_tcp(
         self,
-        host: str,  # noqa: ARG002 - the name is for TLS alone; a second lookup could differ (DNS rebinding)
+        host: str,
         port: int,
         timeout: float | None = None,  # noqa: ARG002 - the deadline rules
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address that accepts. Raises httpcore's ConnectError or ConnectTimeout."""
-        failure: Exception = httpcore.ConnectError("no address to connect to")
-        for address in self._addresses:
+        """Connect to the first address that accepts; raise httpcore's NetworkError or TimeoutException.
+
+        The name is not looked up: the second answer could differ (DNS rebinding).
+        """
+        proxy = self._proxy if self._proxy and self._proxy.leads_to(host, self._addresses) else None
+        failed: Exception = httpcore.ConnectError("no address to connect to")
+        for address in map(str, self._addresses):
+            left = self._deadline.left(CONNECT_S)
             try:
-                stream = self._inner.connect_tcp(
-                    str(address), port, self._deadline.left(CONNECT_S), local_address, socket_options
+                stream = (
+                    proxy.tunnel(address, port, left)
+                    if proxy
+                    else self._inner.connect_tcp(address, port, left, local_address, socket_options)
                 )
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
+            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProxyError) as error:
+                failed = error
             else:
                 return _BoundedStream(stream, self._deadline, self._stall_s, self._budget)
-        raise failure
+        raise failed
 
 
 def _interleaved(addresses: Sequence[Address]) -> list[Address]:

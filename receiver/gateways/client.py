@@ -8,8 +8,12 @@ import httpx
 
 from receiver.errors import GatewayUnavailable, OutcomeUnknown
 from storage.models import Job, JobError
+from storage.network import failure
 
-NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+NOT_SENT = (
+    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout),
+    *(httpx.ProxyError, httpx.UnsupportedProtocol),
+)
 MAX_BYTES = 4 * 1024 * 1024
 BUSY_MS = 250
 """When a job is tried again whose gateway had no slot free."""
@@ -61,11 +65,19 @@ class GatewayClient:
                     if len(content) > MAX_BYTES:
                         raise OutcomeUnknown(f"{host} sent more than {MAX_BYTES} bytes.")
         except NOT_SENT as error:
-            raise GatewayUnavailable(f"{host} could not be reached: {type(error).__name__}.") from error
+            raise GatewayUnavailable(f"{host} {_why(error)}.") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise OutcomeUnknown(f"{host} sent no whole response: {type(error).__name__}.") from error
+            raise OutcomeUnknown(f"{host} sent no whole response: it {_why(error)}.") from error
         headers = [each for each in response.headers.multi_items() if each[0] != "content-encoding"]
         return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=request)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, httpx.PoolTimeout):
+        return "was not asked: all connections are in use"
+    if isinstance(error, httpx.DecodingError):
+        return "sent a compressed body that is damaged"
+    return failure(error)
 
 
 def not_configured(job: Job) -> JobError:

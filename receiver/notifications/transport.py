@@ -1,6 +1,6 @@
 """Post one notification to the checked address (SSRF, DNS rebinding), without redirects, within a deadline.
 
-Proxies of the environment are ignored: a proxy would resolve the name again.
+A proxy gets the checked address: it would resolve the name again.
 """
 
 import ssl
@@ -17,6 +17,8 @@ from receiver.download.transport import ByteBudget, CheckedBackend, Deadline, Re
 from receiver.errors import EndpointGone, EndpointRefused, EndpointUnavailable, ImageUnavailable
 from receiver.gateways.parsing import retry_after
 from receiver.notifications.url_policy import NotifyPolicy, read
+from receiver.outbound.proxy import Proxy
+from storage.network import failure
 
 MAX_ANSWER_BYTES = 4096
 """Of an answer's body as much is read, so that its sender is done, and dropped."""
@@ -40,6 +42,7 @@ class Poster:
     resolve: Resolver = system_resolver
     monotonic: Callable[[], float] = time.monotonic
     ssl_context: ssl.SSLContext = field(default_factory=httpx.create_ssl_context)
+    proxy: Proxy | None = None
 
     def post(self, url: str, headers: Mapping[str, str], body: bytes) -> None:
         """Post a body; return once the application has answered 2xx.
@@ -48,7 +51,7 @@ class Poster:
         """
         deadline = Deadline(self.monotonic, self.timeout_s)
         target = read(url)
-        with _unavailable(target):
+        with _unavailable(target, self.timeout_s):
             addresses = self.policy.route(target, self.resolve, deadline)
             status, told = self._exchange(target, addresses, deadline, headers, body)
         _judge(target, status, told)
@@ -62,7 +65,7 @@ class Poster:
         body: bytes,
     ) -> tuple[int, httpx.Headers]:
         budget = ByteBudget(target.authority)
-        backend = CheckedBackend(addresses, deadline, self.timeout_s, budget)
+        backend = CheckedBackend(addresses, deadline, self.timeout_s, budget, self.proxy)
         url = httpcore.URL(
             scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
         )
@@ -99,15 +102,17 @@ def _judge(target: Target, status: int, headers: httpx.Headers) -> None:
 
 
 @contextmanager
-def _unavailable(target: Target) -> Iterator[None]:
+def _unavailable(target: Target, timeout_s: float) -> Iterator[None]:
     where = target.authority
     try:
         yield
     except ImageUnavailable as error:  # of the lookup, or for an answer without end
         raise EndpointUnavailable(str(error)) from error
     except (httpcore.TimeoutException, TimeoutError) as error:
-        raise EndpointUnavailable(f"{where} took too long.") from error
-    except httpcore.NetworkError as error:
-        raise EndpointUnavailable(f"{where} could not be reached: {str(error)[:200]}") from error
+        raise EndpointUnavailable(
+            f"{where} took longer than {timeout_s:g} seconds (DARKROOM_NOTIFY__TIMEOUT)."
+        ) from error
+    except (httpcore.NetworkError, httpcore.ProxyError) as error:
+        raise EndpointUnavailable(f"{where} {failure(error)}.") from error
     except httpcore.ProtocolError as error:
         raise EndpointUnavailable(f"{where} gave no HTTP answer that can be read.") from error

@@ -10,8 +10,6 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
-from boto3.session import Session
-
 from storage.archive import s3
 from storage.archive.clients import ClientFactory, Clients
 from storage.archive.store_facts import Addressing, StoreFacts
@@ -79,14 +77,17 @@ class ObjectStore:
         addressing: Literal["auto"] | Addressing = "auto",
         checksums: s3.Checksums = "when_supported",
         max_connections: int = 32,
+        ca_bundle: str | None = None,
+        proxy: str | None = None,
     ) -> Self:
         """Create the clients of a bucket; nothing is sent before the first call.
 
         Without an endpoint, keys or region, the usual AWS variables and files provide them; AWS itself is
-        the endpoint if they name none.
+        the endpoint if they name none. `ca_bundle` is a file in PEM, by default boto3's own; `proxy` is a
+        URL, and the proxies of the environment are not used.
         """
         with s3.translate_errors("the bucket", bucket=bucket, endpoint=endpoint or "AWS"):
-            session = Session(access_key, secret_key, region_name=region)
+            session = s3.session(access_key, secret_key, region, ca_bundle=ca_bundle, proxy=proxy)
             factory = ClientFactory(
                 session, endpoint, public_endpoint, addressing, checksums, max_connections
             )

@@ -9,11 +9,14 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 import botocore.exceptions as boto
+from boto3.session import Session
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
+from botocore.session import Session as BotocoreSession
 
 from storage.archive.store_facts import Addressing
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
+from storage.network import failure
 
 Checksums = Literal["when_required", "when_supported"]
 
@@ -55,15 +58,18 @@ RIGHTS = {
 }
 """The right that each operation needs: https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations.html"""
 AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
-LOGIN_ERRORS = (
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.CredentialRetrievalError,
-    boto.ProfileNotFound,
-    boto.SSOError,
-    boto.LoginError,
-    boto.TokenRetrievalError,
-)
+_EXPIRED = "the login of the AWS profile has expired or is missing (aws sso login)"
+LOGIN_ERRORS: Mapping[type[Exception], str] = {
+    boto.NoCredentialsError: "none are set",
+    boto.PartialCredentialsError: "one of the two is missing",
+    boto.CredentialRetrievalError: "AWS's own way to get them, a role or a program, gave none",
+    boto.ProfileNotFound: "there is no such profile as AWS_PROFILE names",
+    boto.SSOError: _EXPIRED,
+    boto.LoginError: _EXPIRED,
+    boto.TokenRetrievalError: _EXPIRED,
+}
+"""Why there are no keys."""
+AWS_FILE_ERRORS = (boto.ConfigParseError, boto.ConfigNotFound, boto.InvalidConfigError)
 
 
 class NoSuchBucket(Misconfigured):
@@ -100,22 +106,37 @@ def translate_errors(what: str, *, bucket: str, endpoint: str) -> Iterator[None]
         yield
     except boto.ClientError as error:
         raise _error_for(error, what, bucket, endpoint) from error
-    except LOGIN_ERRORS as error:
+    except tuple(LOGIN_ERRORS) as error:
+        why = next(why for kind, why in LOGIN_ERRORS.items() if isinstance(error, kind))
         raise Misconfigured(
-            f"There are no usable keys for the object store ({type(error).__name__}): "
-            "set DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY, or the usual AWS ones."
+            f"There are no usable keys for the object store: {why}. "
+            "Set DARKROOM_S3__ACCESS_KEY and DARKROOM_S3__SECRET_KEY, or the usual AWS ones."
+        ) from error
+    except AWS_FILE_ERRORS as error:
+        raise Misconfigured(
+            "The object store cannot be used: the configuration of AWS has an error, in the files that "
+            "AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE name or in a variable that begins with AWS_."
+        ) from error
+    except boto.NoRegionError as error:
+        raise Misconfigured(
+            "The object store has no region: set DARKROOM_S3__REGION to that of the bucket, or AWS_REGION."
         ) from error
     except (boto.ParamValidationError, boto.EndpointProviderError, ValueError) as error:
         raise Misconfigured(
-            f"The object store cannot be used for {what} ({type(error).__name__}): "
-            "check DARKROOM_S3__ENDPOINT, DARKROOM_S3__REGION and DARKROOM_S3__BUCKET."
+            f"The object store cannot be used for {what}: DARKROOM_S3__ENDPOINT, DARKROOM_S3__REGION or "
+            "DARKROOM_S3__BUCKET is not written as it must be."
         ) from error
     except boto.FlexibleChecksumError as error:
         raise Corrupt(f"{what} came back with bytes that fail the store's own checksum.") from error
-    except (boto.BotoCoreError, ResponseParserError) as error:
+    except ResponseParserError as error:
         raise Unavailable(
-            f"{endpoint} did not respond as an object store should ({type(error).__name__}) "
-            f"about {what}; DARKROOM_S3__ENDPOINT says where it is."
+            f"{endpoint} did not respond to a request for {what} as an object store should; "
+            "DARKROOM_S3__ENDPOINT says where it is."
+        ) from error
+    except boto.BotoCoreError as error:
+        raise Unavailable(
+            f"The object store at {endpoint} {failure(error)} (asked for {what}; DARKROOM_S3__ENDPOINT says "
+            "where it is)."
         ) from error
 
 
@@ -172,6 +193,24 @@ def _by_status(status: int, said: str, what: str) -> StorageError:
 def on_aws(endpoint: str) -> bool:
     """Return whether an endpoint is one of AWS, wherever it was configured."""
     return f".{urlsplit(endpoint).hostname}".endswith(AWS_DOMAINS)
+
+
+def session(
+    access_key: str | None,
+    secret_key: str | None,
+    region: str | None,
+    *,
+    ca_bundle: str | None,
+    proxy: str | None,
+) -> Session:
+    """Return a session of boto3; what it trusts and its proxy hold for the clients that fetch keys too."""
+    core = BotocoreSession()
+    if ca_bundle is not None:
+        core.set_config_variable("ca_bundle", ca_bundle)
+    # Empty, not None: with that botocore would take those of the environment.
+    proxies = {} if proxy is None else dict.fromkeys(("http", "https"), proxy)
+    core.set_default_client_config(Config(proxies=proxies))
+    return Session(access_key, secret_key, region_name=region, botocore_session=core)
 
 
 def client_config(*, addressing: Addressing, checksums: Checksums, connections: int) -> Config:

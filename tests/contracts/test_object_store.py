@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -282,8 +283,39 @@ def test_no_keys_at_all_are_misconfigured(monkeypatch: pytest.MonkeyPatch) -> No
     "wrong", [{"bucket": "no/bucket"}, {"endpoint": "nowhere"}, {"region": "no region"}], ids=repr
 )
 def test_settings_that_make_no_sense_are_misconfigured(s3_access: S3Access, wrong: Any) -> None:
-    with pytest.raises(Misconfigured, match="DARKROOM_S3__ENDPOINT, DARKROOM_S3__REGION and"):
+    with pytest.raises(Misconfigured, match="DARKROOM_S3__ENDPOINT, DARKROOM_S3__REGION or"):
         s3_access.open(**wrong).check()
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, "none are set"),
+        ({"AWS_ACCESS_KEY_ID": "half"}, "one of the two is missing"),
+        ({"AWS_PROFILE": "nobody"}, "no such profile as AWS_PROFILE names"),
+        ({"AWS_CONFIG_FILE": "damaged"}, "AWS_CONFIG_FILE"),
+        ({"AWS_PROFILE": "sso", "AWS_CONFIG_FILE": "sso"}, "aws sso login"),
+        ({"AWS_PROFILE": "program", "AWS_CONFIG_FILE": "program"}, "a role or a program, gave none"),
+    ],
+    ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
+)
+def test_why_there_are_no_keys_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variables: dict[str, str], told: str
+) -> None:
+    sso = "sso_start_url = https://a.invalid\nsso_region = us-east-1\nsso_account_id = 1\nsso_role_name = r"
+    (tmp_path / "damaged").write_text("[default\n")
+    (tmp_path / "sso").write_text(f"[profile sso]\n{sso}\n")
+    (tmp_path / "program").write_text("[profile program]\ncredential_process = /bin/false\n")
+    usual = {
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SHARED_CREDENTIALS_FILE": "/none",
+        "HOME": str(tmp_path),
+    }
+    for name, value in {**usual, **variables}.items():
+        monkeypatch.setenv(name, str(tmp_path / value) if name == "AWS_CONFIG_FILE" else value)
+    with pytest.raises(Misconfigured, match=told) as caught:
+        ObjectStore.connect(bucket="pictures", endpoint="http://127.0.0.1:1", region="us-east-1").check()
+    assert "Error" not in str(caught.value)
 
 
 def test_an_unreachable_endpoint_is_named(s3_access: S3Access) -> None:

@@ -98,7 +98,7 @@ def test_a_store_is_used_by_what_it_takes(s3_access: S3Access, name: str) -> Non
 def archives_one_job(start: Start, access: S3Access, bucket: str, name: str) -> None:
     """A service archives a job there, and says in every place how."""
     facts = replace(ALL, **FACTS[name])
-    live = start(s3={"endpoint": access.endpoint, "bucket": bucket})
+    live = start(s3={"endpoint": access.endpoint, "bucket": bucket}, outbound={"proxy": access.proxy})
     job = live.make(IMAGEN)
     assert job["status"] == "archived"
     (output,) = live.outputs(job["id"])

@@ -93,7 +93,9 @@ def examine(
     """Let Darkroom probe a store and archive one job; returns its row. `direct` makes the bucket."""
     bucket = f"t-{secrets.token_hex(6)}"
     (direct or access).open(bucket=bucket).check(create=True)
-    with started(access, folder, sandbox=sandbox, s3={"bucket": bucket}) as live:
+    with started(
+        access, folder, sandbox=sandbox, s3={"bucket": bucket}, outbound={"proxy": access.proxy}
+    ) as live:
         return row(name, live.bucket.facts, live.make(IMAGEN)["status"])
 
 

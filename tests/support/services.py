@@ -23,6 +23,7 @@ class S3Access:
     endpoint: str
     access_key: str
     secret_key: str
+    proxy: str | None = None
 
     def open(self, kind: type[ObjectStore] = ObjectStore, **settings: Any) -> ObjectStore:
         """Connect to a bucket, by default one that does not exist yet."""
@@ -32,6 +33,7 @@ class S3Access:
             "region": "us-east-1",
             "access_key": self.access_key,
             "secret_key": self.secret_key,
+            "proxy": self.proxy,
         }
         return kind.connect(**{**defaults, **settings})
 

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import unquote
 
-import pytest
-
 from storage.archive.object_store import ObjectStore
 from storage.errors import Conflict
 from tests.faults import harm
@@ -153,10 +151,7 @@ def stand_in(name: str, s3: S3Access) -> Iterator[Proxy]:
 
 @contextmanager
 def by_name(s3: S3Access, action: Action = NO_PATHS) -> Iterator[S3Access]:
-    """Run one that is known by a host name, which an HTTP proxy in the environment leads to."""
-    with Proxy(s3.endpoint) as proxy, pytest.MonkeyPatch.context() as environment:
+    """Run one that is known by a host name, which an HTTP proxy leads to."""
+    with Proxy(s3.endpoint) as proxy:
         proxy.arm(action)
-        for name, value in {"http_proxy": proxy.url, "no_proxy": "127.0.0.1"}.items():
-            environment.setenv(name, value)
-            environment.setenv(name.upper(), value)
-        yield replace(s3, endpoint=f"http://{DOMAIN}")
+        yield replace(s3, endpoint=f"http://{DOMAIN}", proxy=proxy.url)

@@ -43,6 +43,28 @@ def test_prefix_and_template_too_long_together(monkeypatch: pytest.MonkeyPatch) 
         build(settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PROXY", "https://proxy:3128", "must be http://HOST:PORT"),
+        ("PROXY", "socks5://proxy:1080", "must be http://HOST:PORT"),
+        ("PROXY", "proxy:3128", "must be http://HOST:PORT"),
+        ("PROXY", "http://proxy:99999", "must be http://HOST:PORT"),
+        ("PROXY", "http://proxy/path", "must be http://HOST:PORT"),
+        ("PROXY", "http://user@proxy:3128", "a user and a password, or neither"),
+        ("PROXY", "http://user:p%C3%A9@proxy:3128", "in ASCII"),
+        ("DIRECT", "minio,10.0.0.1/8", "must be host names, and networks"),
+        ("DIRECT", "http://minio", "must be host names"),
+        ("DIRECT", "minio:9000", "must be host names"),
+    ],
+)
+def test_a_proxy_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    with pytest.raises(SettingsError, match=f"DARKROOM_OUTBOUND__{name}: .*{told}"):
+        given(monkeypatch, **{f"DARKROOM_OUTBOUND__{name}": value})
+
+
 def test_every_missing_setting_is_named_at_once() -> None:
     with pytest.raises(SettingsError) as caught:
         require(load())
@@ -158,13 +180,15 @@ def test_every_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
     contents = dict.fromkeys(secrets_in_files(), key) | {
         "DARKROOM_API_TOKENS": lines,
         "DARKROOM_NOTIFY__SECRETS": new_webhook_secret(),
+        "DARKROOM_OUTBOUND__PROXY": "http://user:pass-word@proxy:3128",
     }
     for name, content in contents.items():
         (tmp_path / name).write_text(f"{content}\n")
         monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
     settings = load()
     assert {"DARKROOM_S3__SECRET_KEY", "DARKROOM_DATABASE_URL", "DARKROOM_NOTIFY__URL"} <= contents.keys()
-    assert set(every_secret(settings)) >= {*lines.split(), key, contents["DARKROOM_NOTIFY__SECRETS"]}
+    secrets = {*lines.split(), key, contents["DARKROOM_NOTIFY__SECRETS"], "pass-word"}
+    assert set(every_secret(settings)) >= secrets
     assert [
         row.value for row in settings_table(settings) if row.secret and set(row.value or "") > {"*", ","}
     ] == []

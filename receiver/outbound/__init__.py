@@ -1,0 +1,1 @@
+"""Decide how requests leave: which authorities TLS trusts, and which proxy they go through."""
