@@ -14,9 +14,9 @@ from typing import Any
 from receiver.errors import InvalidRequest
 from receiver.query import values
 from receiver.query.tokenizer import Item, plain_or_quoted, split
-from storage.ledger.search_index import fold
 from storage.models import Status
 from storage.search.filters import SearchFilter
+from storage.text import fold
 
 MAX_CHARS = 1000
 MAX_WORDS = 32
@@ -61,7 +61,7 @@ KEYS: Mapping[str, Key] = {
 
 GUIDE: Sequence[tuple[str, str]] = (
     ("red kite", "both words are in the prompt: in any case, script or width, also within a word"),
-    ('"red kite"', "exactly this phrase is in the prompt; quotes also make `seed:1` a plain word"),
+    ('"red kite"', "this phrase is in the prompt, also over a line end; in quotes `seed:1` is a plain word"),
     ('-cartoon -"oil painting"', "neither is in the prompt"),
     ("model:imagen-4", "the model, as requested or as reported"),
     ("seed:42", "the seed, as requested or as reported"),

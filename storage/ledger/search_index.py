@@ -8,7 +8,6 @@ On PostgreSQL `pg_trgm` finds words of three characters and more in a copy of th
 its own, because each move of a job rewrites its row, and would rewrite all trigrams of its prompt too.
 """
 
-import unicodedata
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -105,16 +104,6 @@ def term(kind: str, value: str) -> str:
 def day(number: int) -> str:
     """Return the day, in UTC, on which the job with this number was accepted: `2026-11-22`."""
     return datetime.fromtimestamp(time_of(number) / 1000, tz=UTC).date().isoformat()
-
-
-def fold(text: str) -> str:
-    """Return a text without case, width, and the composition of accents; accents themselves stay.
-
-    `CAFÉ`, `café` and `cafe` with a combining accent are one, full-width letters are letters, half-width kana
-    are kana. It is Unicode's caseless compatibility match (section 3.13, D146).
-    """
-    once = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", text).casefold())
-    return unicodedata.normalize("NFKC", once.casefold())
 
 
 def pieces_of(folded: str) -> str:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from storage.ledger.schema import GRAMS, jobs, outputs, terms
-from storage.ledger.search_index import HAS_IMAGE, IS_SHORT, fold, lookup, term
+from storage.ledger.search_index import HAS_IMAGE, IS_SHORT, lookup, term
 from storage.search import where
 from storage.search.filters import SearchFilter
 
@@ -56,14 +56,14 @@ def plan(connection: sa.Connection, wanted: SearchFilter, *, with_images: bool) 
         return IndexPlan(jobs, jobs.c.number, [jobs.c.id.in_(digests)])
     if wanted.job is not None:
         return IndexPlan(jobs, jobs.c.number, [])
+    words = where.folded(wanted.words)
     known = [(_count(connection, wanted, one), one) for one in _terms(wanted)]
     if not with_images and (wanted.status or wanted.code):
-        least = min((count for count, _ in known), default=FEW if wanted.words else FEW + 1)
+        least = min((count for count, _ in known), default=FEW if words else FEW + 1)
         if _count_of_status(connection, wanted) < least:
             return IndexPlan(jobs, jobs.c.number, [])
     rarest = min(known, default=(FEW, HAS_IMAGE if with_images else None))
-    if wanted.words and rarest[0] >= FEW:
-        words = [fold(word) for word in wanted.words]
+    if words and rarest[0] >= FEW:
         return _by_fts5(words) if connection.dialect.name == "sqlite" else _by_trigrams(words)
     if rarest[1] is None:
         return IndexPlan(jobs, jobs.c.number, [])

@@ -1,5 +1,6 @@
 """Build the WHERE conditions of a search, on rows of jobs and of outputs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,8 +9,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import jobs, outputs
-from storage.ledger.search_index import fold
 from storage.search.filters import SearchFilter
+from storage.text import fold
 
 Conditions = list[sa.ColumnElement[bool]]
 
@@ -20,8 +21,8 @@ _SHORT = jobs.c.images_returned.is_not(None) & (_FEWER | jobs.c.withheld.is_not(
 
 def of_jobs(wanted: SearchFilter) -> Conditions:
     """Return the conditions on a job's row, without those on its time and its seed."""
-    held: Conditions = [_contains(word) for word in wanted.words]
-    held += [~_contains(word) for word in wanted.without]
+    held: Conditions = [_contains(word) for word in folded(wanted.words)]
+    held += [~_contains(word) for word in folded(wanted.without)]
     held += [_tagged(name, value) for name, value in wanted.tags.items()]
     if wanted.job is not None:
         held.append(jobs.c.id == wanted.job)
@@ -72,9 +73,14 @@ def numbers(wanted: SearchFilter, column: sa.ColumnElement[int]) -> Conditions:
     return held
 
 
+def folded(words: Sequence[str]) -> list[str]:
+    """Return words as they are indexed; one that is invisible, such as a soft hyphen, asks for nothing."""
+    return [word for word in map(fold, words) if word]
+
+
 def _contains(word: str) -> sa.ColumnElement[bool]:
     # Not LIKE, which SQLite matches far more slowly, and only with a limit on the pattern.
-    return Contains(jobs.c.prompt_folded, sa.literal(fold(word)))
+    return Contains(jobs.c.prompt_folded, sa.literal(word))
 
 
 class Contains(FunctionElement[bool]):

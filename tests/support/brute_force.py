@@ -6,7 +6,8 @@ Only `unicodedata` is used. Whoever changes what a search means changes it here 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from unicodedata import normalize
+from itertools import groupby
+from unicodedata import category, lookup, name, normalize
 
 from storage.models import Job, Output
 from storage.search.filters import SearchFilter
@@ -51,7 +52,7 @@ def job_fits(wanted: SearchFilter, job: Job) -> bool:
     return all(
         [
             *(caseless(word) in prompt for word in wanted.words),
-            *(caseless(word) not in prompt for word in wanted.without),
+            *(caseless(word) not in prompt for word in wanted.without if caseless(word)),
             *(request.tags.get(name) == value for name, value in wanted.tags.items()),
             wanted.job in (None, job.id),
             wanted.gateway in (None, job.gateway),
@@ -108,8 +109,49 @@ def excluded(wanted: SearchFilter, kind: str) -> set[str | None]:
     return {value for name, value in wanted.excluded if name == kind}
 
 
+LOOKS = {
+    "'": (
+        "LEFT SINGLE QUOTATION MARK, RIGHT SINGLE QUOTATION MARK, SINGLE LOW-9 QUOTATION MARK, "
+        "SINGLE HIGH-REVERSED-9 QUOTATION MARK, PRIME, REVERSED PRIME, MODIFIER LETTER PRIME, "
+        "MODIFIER LETTER TURNED COMMA, MODIFIER LETTER APOSTROPHE, MODIFIER LETTER REVERSED COMMA, "
+        "ACUTE ACCENT, GRAVE ACCENT, HEBREW PUNCTUATION GERESH"
+    ),
+    '"': (
+        "LEFT DOUBLE QUOTATION MARK, RIGHT DOUBLE QUOTATION MARK, DOUBLE LOW-9 QUOTATION MARK, "
+        "DOUBLE HIGH-REVERSED-9 QUOTATION MARK, DOUBLE PRIME, REVERSED DOUBLE PRIME, "
+        "REVERSED DOUBLE PRIME QUOTATION MARK, DOUBLE PRIME QUOTATION MARK, "
+        "LOW DOUBLE PRIME QUOTATION MARK, MODIFIER LETTER DOUBLE PRIME, HEBREW PUNCTUATION GERSHAYIM"
+    ),
+    "-": (
+        "HYPHEN, NON-BREAKING HYPHEN, FIGURE DASH, EN DASH, EM DASH, HORIZONTAL BAR, MINUS SIGN, "
+        "HYPHEN BULLET, SMALL EM DASH"
+    ),
+    "/": "FRACTION SLASH, DIVISION SLASH",
+    "i": "LATIN SMALL LETTER DOTLESS I",
+}
+PLAIN = {lookup(name): plain for plain, names in LOOKS.items() for name in names.split(", ")}
+SEEN = ("ARABIC NUMBER", "ARABIC SIGN", "ARABIC FOOTNOTE", "ARABIC END", "ARABIC DISPUTED", "ARABIC POUND",
+        "ARABIC PIASTRE", "SYRIAC", "KAITHI", "EGYPTIAN")  # fmt: skip
+"""Format characters that are seen."""
+UNSEEN = ("VARIATION SELECTOR", "HANGUL FILLER", "SEONG FILLER", "GRAPHEME JOINER", "KHMER VOWEL INHERENT")
+RESERVED = frozenset(map(chr, (0x2065, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000))))
+"""Characters of no meaning yet, which will not be seen either."""
+
+
 @lru_cache(maxsize=10_000)
 def caseless(text: str) -> str:
-    """The Unicode Standard, section 3.13, D146: compatibility caseless matching."""
-    first = normalize("NFKC", normalize("NFD", text).casefold())
-    return normalize("NFKC", first.casefold())
+    """The Unicode Standard, section 3.13, D146, compatibility caseless matching; and what looks the same."""
+    first = plain(normalize("NFKC", normalize("NFD", plain(text)).casefold())).replace("i\u0307", "i")
+    words = normalize("NFKC", first.casefold())
+    return "".join(" " if blank else "".join(run) for blank, run in groupby(words, str.isspace))
+
+
+def plain(text: str) -> str:
+    return "".join(PLAIN.get(char, char) for char in text if not unseen(char))
+
+
+def unseen(char: str) -> bool:
+    called = name(char, "")
+    if char in RESERVED or any(one in called for one in UNSEEN):
+        return True
+    return category(char) in {"Cc", "Cf"} and not char.isspace() and not called.startswith(SEEN)
