@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -26,6 +26,7 @@ import httpx
 
 from receiver import errors
 from receiver.download import transport, unwrap
+from receiver.download.refusals import MAX_READ_BYTES, quoted
 from receiver.download.ssrf import (
     Address,
     Network,
@@ -198,7 +199,8 @@ class Downloader:
             headers = httpx.Headers(response.headers)
             if response.status in _REDIRECTS and "location" in headers:
                 return target.redirect(headers["location"])
-            _check_status(target, response.status)
+            if response.status != httpx.codes.OK:
+                raise _refused(target, response.status, _beginning(response, budget))
             announced = self._check_headers(target, headers)
             try:
                 size, sha256 = self._receive(target, response, budget, file)
@@ -354,16 +356,22 @@ def _headers(target: Target) -> list[tuple[bytes | str, bytes | str]]:
     ]
 
 
-def _check_status(target: Target, status: int) -> None:
-    if status == httpx.codes.OK:
-        return
-    message = f"{target.label} returned HTTP {status}."
+def _refused(target: Target, status: int, body: bytes) -> errors.ImageError:
+    message = f"{target.label} returned HTTP {status}.{quoted(body, target.query)}"
     if status in _GONE:
-        raise errors.ImageExpired(message)
+        return errors.ImageExpired(message)
     # Usual for a dead link too: a retry of this request will not succeed, and a fresh link may.
     if httpx.codes.is_client_error(status) and status not in _TRY_LATER:
-        raise errors.LinkRefused(message)
-    raise errors.ImageUnavailable(message)
+        return errors.LinkRefused(message)
+    return errors.ImageUnavailable(message)
+
+
+def _beginning(response: httpcore.Response, budget: transport.ByteBudget) -> bytes:
+    """Return the first bytes of a body that is only to be quoted; nothing if they cannot be read."""
+    budget.grant(MAX_READ_BYTES)
+    with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError):
+        return next(response.iter_stream(), b"")[:MAX_READ_BYTES]
+    return b""
 
 
 @contextmanager

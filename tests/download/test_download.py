@@ -118,6 +118,48 @@ def test_status_tells_a_dead_link(serve: Serve, error: type[DarkroomError], stat
         failure(Downloader(POLICY), f"{server.url}/a.png?sig=secret", error, told)
 
 
+SIGNATURE = "0a1b2c3d4e5f60718293a4b5c6d7e8f9"
+EXPIRED = (
+    b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request has expired</Message>'
+    b"<ServerTime>2026-11-30T12:00:00Z</ServerTime><RequestId>ABCDEFGHIJKL</RequestId></Error>"
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (EXPIRED, ' It said: "AccessDenied Request has expired"'),
+        (b'{"error": "link expired"}', ' It said: "{"error": "link expired"}"'),
+        (
+            b"<html><style>p {}</style><title>Just a moment...</title><p>Ray id 1</p>",
+            ' It said: "Just a moment..."',
+        ),
+        (b"<script>steal()</script><p>Only for <b>members</b></p>", ' It said: "Only for members"'),
+        (b"Signature %s is wrong" % SIGNATURE.encode(), ' It said: "Signature [removed] is wrong"'),
+        (b"See https://a.example/?token=abcdef", ' It said: "See https://a.example/?[removed]"'),
+        (b"one\r\ntwo\x1b[31m\xff \xe2\x80\xaethree", ' It said: "one two [31m three"'),
+        (b"no " * 9_000, f' It said: "{("no " * 99)[:159]}…"'),
+        (b"", ""),
+        (b"\x89PNG\r\n" + bytes(99), ' It said: "PNG"'),
+        (bytes(9), ""),
+    ],
+)
+def test_a_refusal_is_quoted(serve: Serve, body: bytes, said: str) -> None:
+    server = serve({"/a.png": reply(body, status="403 Forbidden")})
+    with (
+        pytest.raises(LinkRefused) as caught,
+        Downloader(POLICY).fetch(parse_target(f"{server.url}/a.png?X-Amz-Signature={SIGNATURE}")),
+    ):
+        pass
+    assert str(caught.value) == f"127.0.0.1:{server.port}/a.png returned HTTP 403.{said}"
+
+
+def test_a_refusal_that_breaks_off_is_still_one(serve: Serve) -> None:
+    for text in (b"", b"only some"):
+        server = serve({"/a.png": reply(text, status="403 Forbidden", length=999)})
+        failure(Downloader(POLICY), f"{server.url}/a.png", LinkRefused, "returned HTTP 403")
+
+
 def reset(sock: socket.socket) -> None:
     sock.sendall(reply(PNG[:100], length=len(PNG)))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
