@@ -41,14 +41,33 @@ def refuse_other_sites(request: Request, public_url: str | None) -> None:
     """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    ours = {host_of(str(request.url)), host_of(public_url or "")}
-    if site is not None:
-        foreign = site not in {"same-origin", "none"}
-    else:
-        # `Origin: null` has no host.
-        foreign = origin is not None and ((host := host_of(origin)) is None or host not in ours)
+    ours = [host for url in (str(request.url), public_url or "") if (host := host_of(url))]
+    # `Origin: null` has no host.
+    theirs = host_of(origin or "")
+    foreign = (
+        site not in {"same-origin", "none"} if site is not None else origin is not None and theirs not in ours
+    )
     if foreign:
-        raise Forbidden("This form was sent by a page of another site. Open the page here and send it again.")
+        raise Forbidden(
+            "This form was sent by a page of another site. Open the page here and send it again."
+            + _which(theirs, ours, hidden=origin == "null")
+        )
+
+
+def _which(theirs: str | None, ours: list[str], *, hidden: bool) -> str:
+    """Return which hosts differed, and what a reverse proxy that spoilt it should do."""
+    if hidden:
+        return (
+            " The browser hid where the form came from (Origin: null): a reverse proxy that adds "
+            "Referrer-Policy: no-referrer must leave that out."
+        )
+    if theirs is None or theirs in ours:
+        return ""
+    here = " and ".join(host[:100] for host in dict.fromkeys(ours)) or "a host without a name"
+    return (
+        f" The browser had it from {theirs[:100]}, and here it came to {here}. If a reverse proxy is "
+        "between them, let it pass on the Host header that it was asked for, or set DARKROOM_PUBLIC_URL."
+    )
 
 
 def safe_next(text: str | None) -> str:

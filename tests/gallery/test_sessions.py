@@ -157,6 +157,34 @@ def test_an_origin_without_a_host_is_not_ours(origin: str, public: str | None) -
     refuse_other_sites(Request({**scope, "headers": headers}), public)
 
 
+@pytest.mark.parametrize(
+    ("headers", "public", "told"),
+    [
+        # Over plain http a browser says no more than the origin.
+        (
+            {"origin": "http://nas.local:8080"},
+            None,
+            r"from nas\.local, and here it came to 127\.0\.0\.1\.",
+        ),
+        (
+            {"origin": "https://photos.example"},
+            "https://darkroom.example",
+            r"from photos\.example.* 127\.0\.0\.1 and darkroom\.example.* DARKROOM_PUBLIC_URL",
+        ),
+        ({"origin": "https://evil.example", "sec-fetch-site": "cross-site"}, None, r"from evil\.example"),
+        ({"origin": "null"}, None, "Referrer-Policy: no-referrer"),
+        ({"origin": "http://127.0.0.1:1", "sec-fetch-site": "same-site"}, None, "send it again\\.$"),
+        ({"sec-fetch-site": "cross-site"}, None, "send it again\\.$"),
+        ({"origin": f"http://{'x' * 300}"}, None, f" {'x' * 100}, "),
+    ],
+)
+def test_which_hosts_differed_is_told(headers: dict[str, str], public: str | None, told: str) -> None:
+    scope = {"type": "http", "scheme": "http", "path": "/", "query_string": b"", "server": ("127.0.0.1", 80)}
+    sent = [(name.encode(), value.encode()) for name, value in {"host": "127.0.0.1:8321", **headers}.items()]
+    with pytest.raises(Forbidden, match=told):
+        refuse_other_sites(Request({**scope, "headers": sent}), public)
+
+
 def test_headers_that_are_no_urls_are_nobodys(hung: Hung, live: Live) -> None:
     for headers in ({"origin": "http://["}, {"host": "["}):
         page(live.http.get("/jobs", headers=headers), 401)
