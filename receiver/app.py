@@ -277,13 +277,14 @@ def _api(
         waiters=jobs.subscriptions,
         store_facts=lambda: jobs.bucket.facts,
         queued=queued,
+        links=settings.links,
         checks=_states(base, jobs),
         clock=clock,
     )
     routes = routes_of(
         admission,
         api,
-        BatchRoutes(base.resources.ledger, search, jobs.submitter, admission, queued),
+        BatchRoutes(base.resources.ledger, search, jobs.submitter, admission, queued, settings.links),
         Links(search, store, archive, jobs.missing, thumbnails, turns, settings.s3.link_lifetime),
         Counting(facets, usage, clock),
         EventsPage(jobs.subscriptions),
@@ -348,6 +349,7 @@ def _notifier(base: _Base, outbound: Outbound, policy: NotifyPolicy, timing: Tim
         metrics=base.metrics,
         concurrency=notify.concurrency,
         timeout_s=notify.timeout,
+        links=base.settings.links,
     )
 
 

@@ -259,6 +259,12 @@ class Settings(BaseSettings):
         return urlsplit(self.public_url or "").path if self.path_prefix is None else self.path_prefix
 
     @property
+    def links(self) -> str:
+        """Return what the URLs of images begin with: the public origin, if there is one, and the prefix."""
+        public = urlsplit(self.public_url or "")
+        return f"{public.scheme}://{public.netloc}{self.prefix}" if public.netloc else self.prefix
+
+    @property
     def ledger_url(self) -> LedgerUrl:
         """Return where the ledger is; raise SettingsError if its URL cannot be used."""
         from storage.ledger.url import LedgerUrl

@@ -38,6 +38,8 @@ class BatchRoutes:
     admission: Admission
     queued: Callable[[], None]
     """Called when jobs were created, which are due at once."""
+    links: str
+    """What the URLs of images begin with."""
 
     @Operation(
         "POST /v1/jobs/batch",
@@ -91,13 +93,13 @@ class BatchRoutes:
         return [_found(one) for one in self.ledger.known_jobs(new)]
 
     def _shown(self, results: Sequence[Accepted | RequestError | None]) -> list[BatchResult]:
-        ids = [one[0].id for one in results if isinstance(one, tuple)]
-        outputs, missing = self.search.output_ids(ids), self.search.missing_ids(ids)
+        jobs = [one[0] for one in results if isinstance(one, tuple)]
+        outputs = self.search.outputs_of([job.id for job in jobs])
         shown: list[BatchResult] = []
         for one in results:
             problem = _problem(one) if isinstance(one, RequestError) else None
             job, created = one if isinstance(one, tuple) else (None, False)
-            view = job and Job.of(job, outputs[job.id], missing=missing.get(job.id, ()))
+            view = job and Job.of(job, outputs[job.id], self.links)
             shown.append(BatchResult.trusted(None, created=created, job=view, problem=problem))
         return shown
 

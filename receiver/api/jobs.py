@@ -21,7 +21,7 @@ from receiver.http.routing import Answer, Body, Header, Operation
 from receiver.jobs.cancel import Canceller
 from receiver.jobs.retry import Retrier
 from receiver.jobs.submit import Submitter
-from receiver.schemas.job import Job, JobPage, timeline
+from receiver.schemas.job import Job, JobPage, OutputShown, timeline
 from receiver.schemas.output import Output, OutputPage
 from receiver.schemas.requests import RetryBody, SubmitBody, parse_body
 from receiver.schemas.status import Gateways, ServiceStatus
@@ -71,6 +71,8 @@ class Api:
     """Called when a job is due at once: created, or put back to work."""
     checks: Mapping[str, Check]
     """What `/v1/status` has as `problems`, where they fail."""
+    links: str
+    """What the URLs of images begin with."""
     clock: Clock
 
     @Operation(
@@ -123,9 +125,8 @@ class Api:
     def jobs(self, request: Request, query: JobQuery) -> Response:
         """List jobs, newest first."""
         page = self.search.jobs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
-        job_ids = [job.id for job in page.rows]
-        ids, missing = self.search.output_ids(job_ids), self.search.missing_ids(job_ids)
-        jobs = tuple(Job.of(job, ids[job.id], missing=missing.get(job.id, ())) for job in page.rows)
+        outputs = self.search.outputs_of([job.id for job in page.rows])
+        jobs = tuple(Job.of(job, outputs[job.id], self.links) for job in page.rows)
         return page_response(request, JobPage(jobs=jobs, next_cursor=page.next_cursor))
 
     @Operation(
@@ -184,21 +185,20 @@ class Api:
     def outputs(self, request: Request, query: OutputQuery) -> Response:
         """Search outputs, those of the newest job first."""
         page = self.search.outputs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
-        outputs = tuple(Output.of(found.output, found.job) for found in page.rows)
+        outputs = tuple(Output.of(found.output, found.job, self.links) for found in page.rows)
         return page_response(request, OutputPage(outputs=outputs, next_cursor=page.next_cursor))
 
     @Operation(
         "GET /v1/outputs/{id}",
         "show_output",
         path={"id": OutputId},
-        answers={200: Answer(Output, "The output, with its job.")},
+        answers={200: Answer(OutputShown, "The output, with its job.")},
     )
     def output(self, request: Request) -> Response:
         """Show one output, with everything that made it."""
         found = self.search.output(request.path_params["id"])
-        missing = [] if found.output.missing_since is None else [found.output.id]
-        job = Job.of(found.job, [found.output.id], missing=missing)
-        return json_response(Output.of(found.output, found.job, job=job))
+        job = Job.of(found.job, [found.output], self.links)
+        return json_response(OutputShown.of(found.output, found.job, self.links, job=job))
 
     @Operation(
         "GET /v1/status",
@@ -230,5 +230,4 @@ class Api:
         outputs = self.ledger.outputs(job_id)
         deliveries, notified = self.search.deliveries(job_id), self.notifications.of_job(job_id)
         events = timeline(job, deliveries, outputs, notified)
-        missing = [output.id for output in outputs if output.missing_since is not None]
-        return Job.of(job, [output.id for output in outputs], events, missing)
+        return Job.of(job, outputs, self.links, events)

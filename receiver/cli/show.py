@@ -47,7 +47,7 @@ def show(
     with connection.open() as darkroom:
         output = darkroom.output(id_) if "." in id_ else None
         job = darkroom.job(output.job_id if output else id_)
-        outputs = [output] if output else list(darkroom.search(job=job.id)) if job.outputs else []
+        outputs = [output] if output else job.outputs
     if as_json:
         print_json(output or job)
         return

@@ -205,7 +205,7 @@ def _download(darkroom: Darkroom, run: _Run, folder: Path) -> None:
     from receiver.cli.save_images import Saving
 
     jobs = run.batch.jobs.values()
-    outputs = [output for job in jobs if job.outputs for output in darkroom.search(job=job.id)]
+    outputs = [output for job in jobs for output in job.outputs]
     saving = Saving(darkroom, folder)
     try:
         saving.run(outputs)

@@ -22,7 +22,7 @@ from receiver.client.download import Patience, digest_of, fetch
 from receiver.client.events import Event, listen
 from receiver.client.http import Http, given
 from receiver.schemas.batch import Batch, BatchResult
-from receiver.schemas.job import Job
+from receiver.schemas.job import Job, OutputShown
 from receiver.schemas.notification import Notification
 from receiver.schemas.output import Output
 from receiver.schemas.status import Gateways, ServiceStatus
@@ -181,9 +181,9 @@ class Darkroom:
         """Count what `search` finds with the same query and filters: by gateway, model, day and tag."""
         return self._http.resource(Facets, "GET", "/v1/facets", params=given(q=q, **filters))
 
-    def output(self, output_id: str) -> Output:
+    def output(self, output_id: str) -> OutputShown:
         """Return one output, with the `job` that made it."""
-        return self._http.resource(Output, "GET", _path(output_id))
+        return self._http.resource(OutputShown, "GET", _path(output_id))
 
     def notifications(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Notification]:
         """List notifications of the newest job first, by the filters of `GET /v1/notifications`."""

@@ -49,12 +49,14 @@ class JobsPages:
         except InvalidRequest as error:
             faults = error.faults
         counts = self.counts()
-        missing = self.api.search.missing_ids([job.id for job in page.rows])
+        images = self.api.search.outputs_of([job.id for job in page.rows])
+        lacking = (job_id for job_id, made in images.items() if any(one.missing_since for one in made))
+        missing = frozenset(lacking)
         return visit.page(
             "jobs.html",
             status=422 if faults else 200,
             found=page.rows,
-            images=self.api.search.output_ids([job.id for job in page.rows]),
+            images=images,
             missing=missing,
             next_cursor=page.next_cursor,
             given=given,

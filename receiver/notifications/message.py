@@ -14,7 +14,7 @@ MAX_WHOLE_BYTES = 128 * 1024
 """A longer body goes without its long texts: receivers should not have to take more."""
 
 MAX_CUT_CHARACTERS = 200
-MAX_CUT_OUTPUTS = 64
+MAX_CUT_OUTPUTS = 32
 
 
 def message_id(one: Notification) -> str:
@@ -22,9 +22,9 @@ def message_id(one: Notification) -> str:
     return f"msg_{one.job_id}_{one.number}"
 
 
-def body_of(one: Notification, job: Job, outputs: Sequence[Output]) -> bytes:
-    """Return the body of a notification; the same bytes at each try."""
-    message = Message.of(one, job, outputs).model_dump(mode="json")
+def body_of(one: Notification, job: Job, outputs: Sequence[Output], links: str) -> bytes:
+    """Return the body of a notification; the same bytes at each try. `links`: what its URLs begin with."""
+    message = Message.of(one, job, outputs, links).model_dump(mode="json")
     body = _written(message)
     if len(body) <= MAX_WHOLE_BYTES:
         return body
@@ -53,9 +53,10 @@ def _cut(data: dict[str, Any]) -> None:
     request["negative_prompt"] = _begin(request["negative_prompt"])
     if error is not None:
         error |= {"details": None, "message": _begin(error["message"])}
-    data["outputs"] = data["outputs"][:MAX_CUT_OUTPUTS]
-    for output in data["outputs"]:
-        output |= {"tags": {}, "prompt": _begin(output["prompt"])}
+    for holder in (data, data["job"]):
+        holder["outputs"] = holder["outputs"][:MAX_CUT_OUTPUTS]
+        for output in holder["outputs"]:
+            output |= {"tags": {}, "prompt": _begin(output["prompt"])}
 
 
 def _begin(text: str | None) -> str | None:

@@ -52,11 +52,13 @@ class Notifier(LeasedPool[Notification]):
         metrics: Metrics,
         concurrency: int,
         timeout_s: float,
+        links: str = "",
     ) -> None:
         """`secrets` sign, each of them; `concurrency`: how many are sent at once, a quarter to one host.
 
-        `timeout_s` is how long a try of the `poster` may take.
+        `timeout_s` is how long a try of the `poster` may take, and `links` what URLs of images begin with.
         """
+        self._links = links
         name = f"notifier.{uuid_utils.uuid7().hex[-12:]}"
         super().__init__(name, concurrency=concurrency, clock=clock, metrics=metrics)
         self._outbox = outbox
@@ -108,7 +110,7 @@ class Notifier(LeasedPool[Notification]):
 
     def _send(self, one: Notification) -> None:
         job, outputs = self._outbox.content(one)
-        body = body_of(one, job, outputs)
+        body = body_of(one, job, outputs, self._links)
         self._poster.post(one.url, headers_of(one, body, self._secrets, self._clock()), body)
 
     def _note(self, outcome: str, write: Callable[[], object]) -> None:

@@ -4,8 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, WithJsonSchema
 
-from receiver.schemas.job import GatewayName
-from receiver.schemas.types import JobId, OutputId, Resource, Time
+from receiver.schemas.types import GatewayName, JobId, OutputId, Resource, Time
 from storage.models import Status
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from receiver.schemas import types
+from receiver.schemas.output import Output
+from receiver.schemas.types import GatewayName, ModelName, Prompt, Tags
 from storage.models import FoundBy, NotificationState, Status, Verdict, rfc3339
 
 if TYPE_CHECKING:
@@ -16,10 +18,6 @@ if TYPE_CHECKING:
 
 StatusValue = Annotated[Status | str, types.NEWER_TOO, Field(examples=["archived"])]
 StateValue = Annotated[NotificationState | str, types.NEWER_TOO, Field(examples=["delivered"])]
-ModelName = Annotated[str, Field(examples=["imagen-4-fast"])]
-Prompt = Annotated[str, Field(examples=["a red kite over a grey harbour"])]
-Tags = Annotated[Mapping[str, str], Field(examples=[{"campaign": "autumn"}])]
-GatewayName = Annotated[str, Field(examples=["apiframe"])]
 
 
 class JobRequest(types.Resource):
@@ -176,7 +174,8 @@ class Job(types.Resource):
     request: JobRequest
     result: JobResult
     error: Annotated[JobError | None, Field(examples=[None])]
-    outputs: tuple[types.OutputId, ...]
+    outputs: tuple[Output, ...]
+    """Its archived images, by index."""
     missing: tuple[types.OutputId, ...] = types.absent(())
     """Those of its outputs whose archived image is no longer in the bucket as it was; a retry fetches them
     again while the gateway has them."""
@@ -199,11 +198,11 @@ class Job(types.Resource):
     def of(
         cls,
         job: models.Job,
-        outputs: Sequence[str],
+        outputs: Sequence[models.Output],
+        links: str,
         timeline: Sequence[TimelineEvent] = (),
-        missing: Sequence[str] = (),
     ) -> Job:
-        """Build it from a job of the ledger and the ids of its outputs, and of those that are missing."""
+        """Build it from a job of the ledger and its outputs; `links` is what their URLs begin with."""
         return cls.trusted(
             job,
             request=JobRequest.trusted(job.request),
@@ -214,8 +213,8 @@ class Job(types.Resource):
                 withheld=tuple(Withheld.trusted(one) for one in job.result.withheld),
             ),
             error=None if job.error is None else JobError.trusted(job.error),
-            outputs=tuple(outputs),
-            missing=tuple(missing),
+            outputs=tuple(Output.of(output, job, links) for output in outputs),
+            missing=tuple(output.id for output in outputs if output.missing_since is not None),
             next_attempt_at=types.time(job.next_attempt_at),
             created_at=rfc3339(job.created_at),
             updated_at=rfc3339(job.updated_at),
@@ -229,6 +228,12 @@ class Job(types.Resource):
 
 
 FINISHED = frozenset(status for status in Status if status.terminal)
+
+
+class OutputShown(Output):
+    """One archived image, with the job that made it."""
+
+    job: Job
 
 
 def shortfall(job: Job | models.Job) -> str:

@@ -88,10 +88,12 @@ class Message(Resource):
 
     @classmethod
     def of(
-        cls, one: notifications.Notification, job: models.Job, outputs: Sequence[models.Output]
+        cls, one: notifications.Notification, job: models.Job, outputs: Sequence[models.Output], links: str
     ) -> Message:
         """Build the body of a notification from the job as it was then, and its outputs."""
-        notified = [NotifiedOutput.of(one, job, image=f"/v1/outputs/{one.id}/image") for one in outputs]
-        shown = Job.of(job, [output.id for output in outputs])
+        notified = [
+            NotifiedOutput.of(one, job, links, image=f"/v1/outputs/{one.id}/image") for one in outputs
+        ]
+        shown = Job.of(job, outputs, links)
         data = NotificationData(whole=True, job=shown, outputs=tuple(notified))
         return cls(type=f"job.{one.status}", timestamp=rfc3339(one.at), data=data)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field
 
-from receiver.schemas.job import GatewayName, Job, ModelName, Prompt, Tags
-from receiver.schemas.types import JOB_EXAMPLE, Count, Digest, JobId, OutputId, Resource, Time, absent, time
+from receiver.schemas import types
+from receiver.schemas.types import JOB_EXAMPLE, Count, Digest, OutputId, Resource, Time, absent, time
 from storage.models import rfc3339
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Output(Resource):
     """One archived image, and what made it."""
 
     id: OutputId
-    job_id: JobId
+    job_id: types.JobId
     index: Count
     """Its place among the job's images, from 0."""
     key: Annotated[str, Field(examples=[f"images/2026/11/22/{JOB_EXAMPLE}/0.png"])]
@@ -34,24 +34,34 @@ class Output(Resource):
     """The gateway's own; null if it gave none. Never derived, never guessed."""
     seed_requested: str | None
     stored_at: Time
-    gateway: GatewayName
-    model: ModelName
+    gateway: types.GatewayName
+    model: types.ModelName
     """As reported, or as requested where the gateway reports none."""
-    model_requested: ModelName
-    prompt: Prompt
-    tags: Tags
+    model_requested: types.ModelName
+    prompt: types.Prompt
+    tags: types.Tags
     version_id: str | None
     """The object's version, where the bucket keeps versions."""
+    image_url: Annotated[
+        str, Field(examples=[f"https://darkroom.example.com/v1/outputs/{JOB_EXAMPLE}.0/image"])
+    ]
+    """Where the image can be fetched with a token, as long as it is archived; a path if no public URL is
+    set."""
+    thumbnail_url: Annotated[
+        str, Field(examples=[f"https://darkroom.example.com/v1/outputs/{JOB_EXAMPLE}.0/thumbnail"])
+    ]
+    """Where a small image in WebP is, likewise."""
     missing_since: Time | None = absent()
     """Since when the bucket is known to lack the image, or to have one of another length; left out while it
     is there."""
-    job: Job | None = absent()
-    """The job that made it; only where one output is shown."""
 
     @classmethod
-    def of(cls, output: models.Output, made_by: models.Job, /, **more: Any) -> Self:
-        """Build it from an output of the ledger and its job; `more` are values of further fields."""
-        request = made_by.request
+    def of(cls, output: models.Output, made_by: models.Job, links: str, /, **more: Any) -> Self:
+        """Build it from an output of the ledger and its job; `more` are values of further fields.
+
+        `links` is what its URLs begin with: the service's origin and path, as far as they are known.
+        """
+        request, at = made_by.request, f"{links}/v1/outputs/{output.id}"
         return cls.trusted(
             output,
             seed_requested=request.seed,
@@ -62,7 +72,9 @@ class Output(Resource):
             model_requested=request.model,
             prompt=request.prompt,
             tags=request.tags,
-            **{"job": None, **more},
+            image_url=f"{at}/image",
+            thumbnail_url=f"{at}/thumbnail",
+            **more,
         )
 
     @property

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from receiver.schemas.job import GatewayName
-from receiver.schemas.types import NEWER_TOO, AtFault, Count, Resource, Time, time
+from receiver.schemas.types import NEWER_TOO, AtFault, Count, GatewayName, Resource, Time, time
 from storage.models import Status, rfc3339
 
 if TYPE_CHECKING:

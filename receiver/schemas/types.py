@@ -1,5 +1,6 @@
 """Define the base class of resources, and the types that their fields share."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -22,6 +23,10 @@ Time = Annotated[str, Field(examples=["2026-11-22T09:30:00.000Z"], json_schema_e
 _FAULTS = ["request", "gateway", "image", "archive", "operator"]
 AtFault = Annotated[str, Field(examples=["gateway"], json_schema_extra={"enum": _FAULTS})]
 Count = Annotated[int, Field(ge=0)]
+ModelName = Annotated[str, Field(examples=["imagen-4-fast"])]
+Prompt = Annotated[str, Field(examples=["a red kite over a grey harbour"])]
+Tags = Annotated[Mapping[str, str], Field(examples=[{"campaign": "autumn"}])]
+GatewayName = Annotated[str, Field(examples=["apiframe"])]
 NEWER_TOO: Any = Field(union_mode="left_to_right")
 """Marks a union of what is known and of what a newer service may send; `/openapi.json` has the first only."""
 

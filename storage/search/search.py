@@ -137,24 +137,14 @@ class Search:
         with self.database.read() as connection:
             return newest_of_job(connection, job_id, limit)
 
-    def output_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
-        """Return the ids of the outputs of some jobs, by job."""
-        columns = select(outputs.c.job_id, outputs.c.index).where(outputs.c.job_id.in_(job_ids))
-        ids: dict[str, list[str]] = {job_id: [] for job_id in job_ids}
+    def outputs_of(self, job_ids: Sequence[str]) -> dict[str, list[Output]]:
+        """Return the outputs of some jobs by index, for each job."""
+        query = select(outputs).where(outputs.c.job_id.in_(job_ids))
+        found: dict[str, list[Output]] = {job_id: [] for job_id in job_ids}
         with self.database.read() as connection:
-            for job_id, index in connection.execute(columns.order_by(outputs.c.job_id, outputs.c.index)):
-                ids[job_id].append(f"{job_id}.{index}")
-        return ids
-
-    def missing_ids(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
-        """Return the ids of the outputs that the bucket was found to lack, by job, of those that have any."""
-        missing = outputs.c.job_id.in_(job_ids), outputs.c.missing_since.is_not(None)
-        query = select(outputs.c.job_id, outputs.c.index).where(*missing).order_by(outputs.c.index)
-        ids: dict[str, list[str]] = {}
-        with self.database.read() as connection:
-            for job_id, index in connection.execute(query):
-                ids.setdefault(job_id, []).append(f"{job_id}.{index}")
-        return ids
+            for row in connection.execute(query.order_by(outputs.c.job_id, outputs.c.index)).mappings():
+                found[row["job_id"]].append(Output(**row))
+        return found
 
 
 def _page(rows: list[Row], limit: int, ids: list[str]) -> Page[Row]:

@@ -107,7 +107,7 @@ def test_it_submits_waits_searches_and_takes_the_image(live: Live, module: Modul
         tags = models.ListOutputsTags.from_dict({"tag.trip": "north"})
         page = module("api.outputs.list_outputs").sync(client=darkroom, q="lighthouse", tags=tags)
         (found,) = page.outputs
-        assert (found.id, found.prompt, page.next_cursor) == (job.outputs[0], asked.prompt, None)
+        assert (found.id, found.prompt, page.next_cursor) == (job.outputs[0].id, asked.prompt, None)
         image = module("api.outputs.fetch_image").sync_detailed(found.id, client=darkroom, stream=True)
         assert image.headers["content-type"] == found.media_type
         assert hashlib.sha256(image.content).hexdigest() == found.sha256

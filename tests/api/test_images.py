@@ -229,7 +229,7 @@ def test_a_link_is_fresh_and_not_kept(made: Made) -> None:
 
 def test_a_link_outlives_the_presigned_one(start: Start) -> None:
     live = start(s3={"link_lifetime": 3})
-    at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image"
+    at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]['id']}/image"
     old = live.http.get(at).headers["location"]
     assert httpx.get(old, trust_env=False).status_code == 200
     until(lambda: httpx.get(old, trust_env=False).status_code == 403)
@@ -240,7 +240,7 @@ def test_a_link_outlives_the_presigned_one(start: Start) -> None:
 
 def test_links_are_public_and_streams_are_internal(start: Start) -> None:
     live = start(s3={"public_endpoint": "https://images.example:9000"})
-    at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image"
+    at = f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]['id']}/image"
     link = live.http.get(at).headers["location"]
     assert link.startswith("https://images.example:9000/")
     assert live.http.get(at, params={"stream": 1}).status_code == 200
@@ -250,7 +250,7 @@ def test_links_are_public_and_streams_are_internal(start: Start) -> None:
 def test_a_link_for_another_address_of_the_store_works(start: Start, s3_server: EmbeddedS3) -> None:
     other = s3_server.endpoint.replace("127.0.0.1", "localhost")
     live = start(s3={"public_endpoint": other})
-    link = live.http.get(f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/image").headers["location"]
+    link = live.http.get(f"/v1/outputs/{live.make(IMAGEN)['outputs'][0]['id']}/image").headers["location"]
     assert link.startswith(other)
     assert httpx.get(link, trust_env=False).status_code == 200
 
@@ -358,7 +358,7 @@ def test_a_thumbnail_is_made_once_kept_and_then_read(thumbnailed: Live) -> None:
 )
 def test_one_that_does_not_fit_is_made_anew(thumbnailed: Live, metadata: dict[str, str], size: int) -> None:
     live = thumbnailed
-    output = live.make(IMAGEN)["outputs"][0]
+    output = live.make(IMAGEN)["outputs"][0]["id"]
     key, junk = f"p/thumbnails/{output}.webp", bytes(size)
     live.bucket.store.put_new(
         key, io.BytesIO(junk), size=size, sha256=hashlib.sha256(junk).hexdigest(),
@@ -373,7 +373,7 @@ def test_an_image_over_the_limit_has_no_thumbnail(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:
     with started(s3_server, tmp_path, sandbox=sandbox) as live:
-        output = live.make(IMAGEN)["outputs"][0]
+        output = live.make(IMAGEN)["outputs"][0]["id"]
     low: dict[str, Any] = {"download": {"max_pixels": 100}, "s3": {"bucket": live.settings.s3.bucket}}
     with started(s3_server, tmp_path, sandbox=sandbox, work=False, **low) as live:
         answer = live.http.get(f"/v1/outputs/{output}/thumbnail")
@@ -391,7 +391,7 @@ def test_who_waits_for_a_thumbnail_holds_up_no_stop(
     with ThreadPoolExecutor(1) as pool:
         factories = Factories(thumbnailer=lambda: hanging)
         with started(s3_server, tmp_path, sandbox=sandbox, factories=factories) as live:
-            at = f"{live.url}/v1/outputs/{live.make(IMAGEN)['outputs'][0]}/thumbnail"
+            at = f"{live.url}/v1/outputs/{live.make(IMAGEN)['outputs'][0]['id']}/thumbnail"
             asking = pool.submit(httpx.get, at, trust_env=False, timeout=30)
             while not hanging.children():
                 threading.Event().wait(0.01)
@@ -407,7 +407,7 @@ def test_who_waits_for_a_thumbnail_holds_up_no_stop(
 
 def test_a_record_is_the_one_in_the_bucket(live: Live) -> None:
     job = live.make(ULTRA, num_images=2, tags={"k": "v"})
-    told = [live.http.get(f"/v1/outputs/{output}/record").json() for output in job["outputs"]]
+    told = [live.http.get(f"/v1/outputs/{output['id']}/record").json() for output in job["outputs"]]
     assert told[0] == told[1] == live.bucket.archive.read_record(live.job(job["id"]))
     assert (told[0]["schema"], told[0]["job"]["id"]) == ("darkroom/record/1", job["id"])
 
@@ -432,3 +432,17 @@ def test_a_record_that_is_not_there_is_not_found(thumbnailed: Live) -> None:
     gone = live.http.get(f"/v1/outputs/{outputs[0]['id']}/record")
     assert (gone.status_code, gone.json()["code"]) == (410, "record_missing")
     assert gone.json()["object"]["key"] in gone.json()["detail"]
+
+
+def test_a_job_has_its_outputs_with_their_links(live: Live, start: Start) -> None:
+    without = start(callbacks=False)
+    for service, begins in ((live, live.url), (without, "")):
+        job = service.make(ULTRA, num_images=2)
+        assert job["outputs"] == service.outputs(job["id"])
+        assert service.http.get("/v1/jobs").json()["jobs"][0]["outputs"] == job["outputs"]
+        for output in job["outputs"]:
+            at = f"{begins}/v1/outputs/{output['id']}"
+            assert (output["image_url"], output["thumbnail_url"]) == (f"{at}/image", f"{at}/thumbnail")
+            image = service.http.get(output["image_url"], params={"stream": 1}).content
+            assert hashlib.sha256(image).hexdigest() == output["sha256"]
+            assert service.http.get(output["thumbnail_url"]).content[8:12] == b"WEBP"

@@ -104,7 +104,7 @@ def test_real_answers_are_as_described(live: Live) -> None:
     job = live.make(ULTRA, num_images=2, tags={"k": "v"})
     assert {event["event"] for event in job["timeline"]} == {"moved", "attempt", "delivery", "stored"}
     lost = live.make(IMAGEN, fault="failed")
-    output = job["outputs"][0]
+    output = job["outputs"][0]["id"]
     told = closed(document(live))
     for path, urls in {
         "/v1/jobs": ["/v1/jobs", "/v1/jobs?limit=1", "/v1/jobs?limit=0"],

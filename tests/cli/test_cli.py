@@ -37,7 +37,7 @@ def made(running: Running) -> Made:
     done = running.darkroom_command("submit", prompt, *RAMEN, *more)
     assert done.returncode == 0, done.stderr
     job = data(done)
-    return Made(job, data(running.darkroom_command("show", job["outputs"][0], "--json")))
+    return Made(job, data(running.darkroom_command("show", job["outputs"][0]["id"], "--json")))
 
 
 def test_the_commands_are_the_documented_ones() -> None:

@@ -24,7 +24,7 @@ def make(running: Running, prompt: str, **more: object) -> Job:
 @pytest.fixture(scope="module")
 def output(running: Running) -> Output:
     job = make(running, "a red kite, for the client's tests", tags={"for": "client"})
-    return running.darkroom.output(job.outputs[0])
+    return running.darkroom.output(job.outputs[0].id)
 
 
 def test_a_refused_field_is_named(running: Running) -> None:

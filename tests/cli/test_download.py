@@ -20,7 +20,7 @@ IMAGE = r"/image"
 
 @pytest.fixture(scope="module")
 def output(running: Running) -> Output:
-    return running.darkroom.output(make(running, "a kite that is broken off").outputs[0])
+    return running.darkroom.output(make(running, "a kite that is broken off").outputs[0].id)
 
 
 def client(proxy: Proxy, tries: int = 3) -> Darkroom:

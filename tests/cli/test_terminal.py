@@ -20,7 +20,7 @@ from tests.support.terminals import in_terminal
 
 @pytest.fixture(scope="module")
 def output(running: Running) -> Output:
-    return running.darkroom.output(make(running, "a kite in a terminal").outputs[0])
+    return running.darkroom.output(make(running, "a kite in a terminal").outputs[0].id)
 
 
 def watched(running: Running, tag: str, fault: dict[str, Any], prompt: str = "x") -> Job:

@@ -88,7 +88,7 @@ def test_compose_works_with_the_sandbox(archive: Archive, postgres: Postgres, po
             job = http.post("/v1/jobs", json=body).json()
             job = http.get(f"/v1/jobs/{job['id']}", params={"wait": 50}, timeout=60).json()
             assert (job["status"], job["error"]) == ("archived", None)
-            link = http.get(f"/v1/outputs/{job['outputs'][0]}/image").headers["location"]
+            link = http.get(f"/v1/outputs/{job['outputs'][0]['id']}/image").headers["location"]
             assert link.startswith(f"{archive.url}/darkroom/")
             assert httpx.get(link).status_code == 200
         assert http.get("/v1/status").json()["balanced"] is True
@@ -150,5 +150,5 @@ def test_a_read_only_root_is_enough(s3_server: EmbeddedS3, sandbox: SandboxServe
         job = http.post("/v1/jobs", json=IMAGEN).json()
         job = http.get(f"/v1/jobs/{job['id']}", params={"wait": 50}).json()
         assert job["status"] == "archived"
-        assert http.get(f"/v1/outputs/{job['outputs'][0]}/thumbnail").content[8:12] == b"WEBP"
+        assert http.get(f"/v1/outputs/{job['outputs'][0]['id']}/thumbnail").content[8:12] == b"WEBP"
     assert {"ledger.sqlite3", "secret-key"} <= {path.name for path in data.iterdir()}

@@ -96,8 +96,8 @@ def test_darkroom_lives_with_what_it_is_refused(
             job = http.get(f"/v1/jobs/{job['id']}", params={"wait": 50}).json()
             assert job["status"] == "archived", job
             for output in job["outputs"]:
-                assert http.get(f"/v1/outputs/{output}/thumbnail").content[8:12] == b"WEBP"
-                assert http.get(f"/v1/outputs/{output}/image", params={"stream": 1}).status_code == 200
+                assert http.get(f"/v1/outputs/{output['id']}/thumbnail").content[8:12] == b"WEBP"
+                assert http.get(f"/v1/outputs/{output['id']}/image", params={"stream": 1}).status_code == 200
         # The helper that decodes images has still given up what it does not need.
         (helper,) = psutil.Process(process.child.pid).children()
         limits = Path(f"/proc/{helper.pid}/limits").read_text()

@@ -36,6 +36,11 @@ def shown(found: Page) -> list[str]:
     return [link["data-output"] for link in found.all("a") if "data-output" in link]
 
 
+def ids(job: dict[str, Any]) -> list[str]:
+    """The ids of a job's outputs."""
+    return [output["id"] for output in job["outputs"]]
+
+
 def asks(link: dict[str, str]) -> str:
     """The search text that a link leads to."""
     return parse_qs(urlsplit(link["href"]).query).get("q", [""])[0]
@@ -43,11 +48,11 @@ def asks(link: dict[str, str]) -> str:
 
 def test_the_grid_shows_every_picture_with_its_prompt(hung: Hung, reader: httpx.Client) -> None:
     found = page(reader.get("/"))
-    newest_first = [*hung.hostile["outputs"], *hung.ramen["outputs"], *hung.kite["outputs"]]
+    newest_first = [*ids(hung.hostile), *ids(hung.ramen), *ids(hung.kite)]
     ours = [output for output in shown(found) if output in newest_first]
     assert ours == newest_first
     by_source = {image["src"]: image for image in found.all("img")}
-    kite = by_source[f"/v1/outputs/{hung.kite['outputs'][0]}/thumbnail"]
+    kite = by_source[f"/v1/outputs/{hung.kite['outputs'][0]['id']}/thumbnail"]
     assert kite["alt"] == "a red kite over a grey harbour"
     output = hung.live.outputs(hung.kite["id"])[0]
     assert (kite["width"], kite["height"]) == (str(output["width"]), str(output["height"]))
@@ -68,10 +73,10 @@ def test_the_search_box_takes_the_query_language(
     hung: Hung, reader: httpx.Client, q: str, which: str
 ) -> None:
     found = page(reader.get("/", params={"q": q}))
-    wanted = getattr(hung, which)["outputs"]
+    wanted = ids(getattr(hung, which))
     assert set(shown(found)) >= set(wanted)
     others = {"kite": hung.ramen, "ramen": hung.hostile, "hostile": hung.kite}[which]
-    assert not set(shown(found)) & set(others["outputs"])
+    assert not set(shown(found)) & set(ids(others))
     assert found.one("q")["value"] == q
     # The picture's page keeps the search, so that one can go on within it.
     first = next(link["href"] for link in found.all("a") if "data-output" in link)
@@ -91,7 +96,7 @@ def test_facets_narrow_the_search_and_are_removable(hung: Hung, reader: httpx.Cl
     assert "gateway:api-in-one" in links
     assert 'tag:campaign="spring sale"' in links
     narrowed = page(reader.get("/", params={"q": "gateway:api-in-one"}))
-    assert set(shown(narrowed)) == {*hung.hostile["outputs"], *hung.ramen["outputs"]}
+    assert set(shown(narrowed)) == {*ids(hung.hostile), *ids(hung.ramen)}
     (active,) = narrowed.all("a", **{"aria-current": "true"})
     assert active["href"] == "/"
     more = page(reader.get("/", params={"q": "gateway:api-in-one model:imagen4-ultra ramen"}))
@@ -140,28 +145,28 @@ def test_the_page_of_an_output_tells_everything(hung: Hung, submitter: httpx.Cli
 
 def test_same_prompt_and_same_seed_find_it_again(hung: Hung, reader: httpx.Client) -> None:
     for job in (hung.ramen, hung.hostile):
-        output = job["outputs"][0]
+        output = job["outputs"][0]["id"]
         found = page(reader.get(f"/outputs/{output}"))
         again = page(reader.get(found.one("same-prompt")["href"]))
-        assert set(shown(again)) >= set(job["outputs"])
-        assert not set(shown(again)) & set(hung.kite["outputs"])
-    tags = page(reader.get(f"/outputs/{hung.hostile['outputs'][0]}"))
+        assert set(shown(again)) >= set(ids(job))
+        assert not set(shown(again)) & set(ids(hung.kite))
+    tags = page(reader.get(f"/outputs/{hung.hostile['outputs'][0]['id']}"))
     (link,) = [link for link in tags.all("a") if asks(link).startswith("tag:mark=")]
-    assert shown(page(reader.get(link["href"]))) == hung.hostile["outputs"]
+    assert shown(page(reader.get(link["href"]))) == ids(hung.hostile)
 
 
 def test_a_page_without_its_record_is_still_a_page(hung: Hung, reader: httpx.Client) -> None:
     job = hung.live.make(IMAGEN, prompt="a page without a record")
     bucket = hung.live.bucket
     bucket.store.delete(bucket.archive.record_key(hung.live.job(job["id"])))
-    found = page(reader.get(f"/outputs/{job['outputs'][0]}"))
+    found = page(reader.get(f"/outputs/{job['outputs'][0]['id']}"))
     assert "record of this job is no longer in the bucket" in found.text
     assert "Taken by the model unknown" in found.text
     assert not [link for link in found.links() if link.startswith("/submit")], "which is not for a reader"
 
 
 def test_hostile_prompts_and_tags_are_text(hung: Hung, reader: httpx.Client) -> None:
-    hostile = f"/outputs/{hung.hostile['outputs'][0]}"
+    hostile = f"/outputs/{hung.hostile['outputs'][0]['id']}"
     for path in ("/", "/?" + _query('"<script>alert(1)</script>"'), hostile):
         found = page(reader.get(path))
         assert len(found.all("script")) == 1, path
@@ -258,11 +263,11 @@ def test_a_long_record_is_cut_and_credits_are_whole(hung: Hung, reader: httpx.Cl
     body = json.dumps(record).encode()
     more: Any = {"sha256": sha256(body).hexdigest(), "content_type": "application/json", "metadata": {}}
     bucket.store.put_new(key, BytesIO(body), size=len(body), **more)
-    found = page(reader.get(f"/outputs/{job['outputs'][0]}"))
+    found = page(reader.get(f"/outputs/{job['outputs'][0]['id']}"))
     assert amount(1234567.5) in found.text
     assert "Only its beginning is shown." in found.text
     assert "z" * MAX_RECORD_CHARS not in found.text
-    assert found.links().count(f"/v1/outputs/{job['outputs'][0]}/record") == 2
+    assert found.links().count(f"/v1/outputs/{job['outputs'][0]['id']}/record") == 2
 
 
 def test_files_are_kept_for_ever_under_their_digest(reader: httpx.Client) -> None:

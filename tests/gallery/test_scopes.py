@@ -53,7 +53,7 @@ def test_a_page_is_for_its_scope_and_those_above(hung: Hung, at: str) -> None:
     method, _, path = at.partition(" ")
     needed = PAGES[at]
     assert needed is not None
-    path = path.replace("{id}", hung.kite["outputs"][0] if "outputs" in path else hung.kite["id"])
+    path = path.replace("{id}", hung.kite["outputs"][0]["id"] if "outputs" in path else hung.kite["id"])
     with httpx.Client(base_url=hung.live.url, trust_env=False) as client:
         answer = client.request(method, path)
         assert (answer.status_code, answer.headers["location"][:9]) == (303, "/sign-in?")

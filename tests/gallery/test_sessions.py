@@ -112,7 +112,7 @@ def test_who_has_signed_out_sees_no_kept_picture(hung: Hung) -> None:
     with hung.visitor("read") as client:
         csrf = page(client.get("/")).csrf
         for path in ("image?stream=1", "thumbnail"):
-            at = f"/v1/outputs/{hung.kite['outputs'][0]}/{path}"
+            at = f"/v1/outputs/{hung.kite['outputs'][0]['id']}/{path}"
             answer = client.get(at)
             assert answer.headers["cache-control"] == "private, no-cache"
             known = {"if-none-match": answer.headers["etag"]}
@@ -200,7 +200,7 @@ def test_headers_that_are_no_urls_are_nobodys(hung: Hung, live: Live) -> None:
 
 
 def test_the_api_takes_the_cookie_and_its_form_token(hung: Hung) -> None:
-    image = f"/v1/outputs/{hung.kite['outputs'][0]}"
+    image = f"/v1/outputs/{hung.kite['outputs'][0]['id']}"
     with hung.visitor("submit") as client, hung.visitor("submit") as other:
         for path in ("/v1/outputs", image, f"{image}/image?stream=1", f"{image}/thumbnail", "/v1/status"):
             assert client.get(path).status_code == 200, path

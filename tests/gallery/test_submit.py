@@ -157,7 +157,7 @@ def test_what_a_model_does_not_have_may_be_left_out(live: Live, visitor: Visitor
 
 def test_make_again_fills_in_all_and_says_what_it_cost(live: Live, visitor: Visitor) -> None:
     job = live.make(FULL)
-    for origin in (job["id"], job["outputs"][0]):
+    for origin in (job["id"], job["outputs"][0]["id"]):
         page = visitor.get(f"/submit?from={origin}")
         assert "which cost ~24 credits by the gateway's price list" in page.tree.one("main").text
         again = job_of(live, visitor.send("/submit", page.fields("submit")))

@@ -39,7 +39,8 @@ def test_7_a_job_is_archived_with_the_gateways_bytes(
     """
     job = live.make(body, tags={"campaign": "spring"})
     assert job["status"] == "archived"
-    assert job["outputs"] == [f"{job['id']}.{index}" for index in range(images)]
+    assert [one["id"] for one in job["outputs"]] == [f"{job['id']}.{index}" for index in range(images)]
+    assert job["outputs"] == live.outputs(job["id"])
     for output in live.outputs(job["id"]):
         data = live.sandbox.image_bytes(job["gateway_job_id"], output["index"])
         stored = live.bucket.store.head(output["key"])

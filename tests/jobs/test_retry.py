@@ -52,7 +52,7 @@ def test_a_retry_of_a_partial_job_writes_a_new_record(start: Start) -> None:
     assert [output["index"] for output in live.outputs(job["id"])] == [0, 1, 2]
     assert (latest["job"]["status"], len(latest["outputs"])) == ("archived", 3)
     assert latest["supersedes"].endswith(f"{job['id']}.2.json")
-    assert live.http.get(f"/v1/outputs/{job['outputs'][0]}/record").json() == latest
+    assert live.http.get(f"/v1/outputs/{job['outputs'][0]['id']}/record").json() == latest
     assert statuses(whole)[-3:] == ["running", "ready", "archived"]
     records = [key for key in sorted(live.keys()) if job["id"] in key and "records/" in key]
     assert len(records) == 3, "none is written over"

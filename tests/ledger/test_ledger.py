@@ -168,8 +168,8 @@ def test_a_missing_image_is_noted_and_replaced(ledger: Ledger, database: Databas
     running(ledger)
     ledger.add_output(output(sha256="ab"))
     assert [ledger.note_missing(output()) for _ in range(2)] == [True, False]
-    assert Search(database).missing_ids(["job-1", "job-2"]) == {"job-1": ["job-1.0"]}
     (known,) = ledger.outputs("job-1")
+    assert Search(database).outputs_of(["job-1", "job-2"]) == {"job-1": [known], "job-2": []}
     assert known.missing_since == clock.now
     ledger.note_found(known)
     assert ledger.outputs("job-1")[0].missing_since is None

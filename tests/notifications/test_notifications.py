@@ -80,7 +80,7 @@ def test_the_receiver_in_the_guide_takes_it(notifying: Live) -> None:
     known: dict[str, Any] = {}
     exec(re.sub('whsec_[^"]+', SECRET, example("notifications", "standardwebhooks")), known)
     assert known["take"](dict(told.headers), told.body) == (
-        f"job.archived ['/v1/outputs/{job['outputs'][0]}/image']"
+        f"job.archived ['/v1/outputs/{job['outputs'][0]['id']}/image']"
     )
 
 

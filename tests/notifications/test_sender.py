@@ -313,7 +313,7 @@ def test_a_body_is_bounded_and_says_so(tmp_path: Path) -> None:
     outputs = [Output(job.id, n, "k" * 1024, "0" * 64, 1, "image/png", 1, 1, 1) for n in range(256)]
     with desk(tmp_path, start=False) as at:
         one = at.one(at.rest("https://app.example/hook"))
-    body = body_of(one, job, outputs)
+    body = body_of(one, job, outputs, "")
     assert len(body) <= 2 * MAX_WHOLE_BYTES
     data = json.loads(body)["data"]
     assert data["whole"] is False

@@ -50,7 +50,7 @@ def test_a_prompt_becomes_a_file(darkroom: Installation, gateway: Gateway, tmp_p
         job = darkroom.finish(job_id)
         assert job["status"] == "archived", job
         (output,) = darkroom.json("search", "kite harbour")
-        assert (output["job_id"], output["id"]) == (job_id, job["outputs"][0])
+        assert (output["job_id"], output["id"]) == (job_id, job["outputs"][0]["id"])
         assert darkroom.json("search", "submarine") == []
         assert darkroom.run("download", job_id, "--to", "pictures").returncode == 0
         (picture,) = (tmp_path / "pictures").iterdir()

@@ -72,7 +72,7 @@ class Made:
 def made(start_shared: Start) -> Made:
     live = start_shared(factories=Factories(store=Hanging.connect))
     job = live.make(IMAGEN)
-    output_id = job["outputs"][0]
+    output_id = job["outputs"][0]["id"]
     assert live.http.get(f"/v1/outputs/{output_id}/thumbnail").status_code == 200
     return Made(live, job["id"], output_id)
 

@@ -28,6 +28,8 @@ OUTPUT = Output(
     tags={"campaign": "May Sale"},
     model_requested="imagen4",
     version_id=None,
+    image_url="",
+    thumbnail_url="",
 )
 EVERYTHING = "{date}/{gateway}/{model}/{tag.campaign}/{tag.none}/{prompt:40}-{seed}-{index}.{ext}"
 

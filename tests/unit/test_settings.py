@@ -10,6 +10,7 @@ from receiver.errors import SettingsError
 from receiver.keyring import every_secret, new_webhook_secret, secret_keys
 from receiver.settings import Settings, ignored, load, require
 from receiver.settings_sources import is_secret, leaves, variable
+from tests.support.live import GivenSettings
 from tests.support.running import command
 
 ENOUGH = {"DARKROOM_S3__BUCKET": "archive", "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_secret_1"}
@@ -268,3 +269,19 @@ def test_secrets_are_masked_in_shown_settings(monkeypatch: pytest.MonkeyPatch) -
     for secret in every_secret(settings):
         assert secret not in repr(settings)
         assert secret not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("public_url", "prefix", "links"),
+    [
+        (None, None, ""),
+        (None, "/photos", "/photos"),
+        ("https://darkroom.example", None, "https://darkroom.example"),
+        ("https://app.example/photos", None, "https://app.example/photos"),
+        ("https://app.example/photos", "/", "https://app.example"),
+    ],
+)
+def test_links_of_images_begin_as_they_are_reached(
+    public_url: str | None, prefix: str | None, links: str
+) -> None:
+    assert GivenSettings(public_url=public_url, path_prefix=prefix).links == links
