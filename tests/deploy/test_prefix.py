@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -63,3 +64,16 @@ def test_events_come_below_a_path(fronted: tuple[Live, str]) -> None:
         data = next(line for line in lines if line.startswith("data:") and job_id in line)
         assert json.loads(data.removeprefix("data:"))
     live.finish(job_id)
+
+
+def test_a_proxy_that_drops_the_host_is_told(start: Start, tmp_path: Path) -> None:
+    live, port = start(tmp_path / "data", api_tokens=TOKENS, path_prefix=BELOW), free_port()
+    behind = urlsplit(live.url).port or 0
+    with below("nginx", tmp_path, port, behind, BELOW, strips=False, host="upstream"):
+        # As a browser does over plain http: no Sec-Fetch-Site.
+        headers = {"host": "nas.local:8080", "origin": "http://nas.local:8080"}
+        url = f"http://127.0.0.1:{port}{BELOW}/sign-in"
+        answer = httpx.post(url, data={"token": SECRETS["read"]}, headers=headers, trust_env=False)
+    assert answer.status_code == 403
+    assert "The browser had it from nas.local, and here it came to upstream and 127.0.0.1." in answer.text
+    assert "let it pass on the Host header" in answer.text

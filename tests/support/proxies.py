@@ -133,10 +133,12 @@ def before(name: str, folder: Path, behind: int, *, strangers: str = "") -> Iter
 
 
 @contextmanager
-def below(name: str, folder: Path, port: int, behind: int, prefix: str, *, strips: bool) -> Iterator[None]:
+def below(
+    name: str, folder: Path, port: int, behind: int, prefix: str, *, strips: bool, host: str = "$http_host"
+) -> Iterator[None]:
     """Run a proxy that has a service of ours below a path, without TLS, until the end of the block.
 
-    `strips`: whether it takes the path away from what it passes on.
+    `strips`: whether it takes the path away from what it passes on. `host`: what nginx sends as `Host`.
     """
     if name == "nginx":
         passed = f"http://127.0.0.1:{behind}{'/' if strips else ''}"
@@ -144,7 +146,7 @@ def below(name: str, folder: Path, port: int, behind: int, prefix: str, *, strip
             folder,
             f"server {{ listen 127.0.0.1:{port}; access_log off;\n"
             f"location ^~ {prefix}/ {{ proxy_pass {passed}; proxy_http_version 1.1; proxy_buffering off;\n"
-            "proxy_set_header Connection ''; proxy_set_header Host $http_host; }\n"
+            f"proxy_set_header Connection ''; proxy_set_header Host {host}; }}\n"
             "location / { return 404; } }\n",
         )
     else:
