@@ -116,7 +116,8 @@ def to_delivery(row: RowMapping) -> models.Delivery:
 def append_attempts(log: Sequence[models.Attempt], news: Sequence[models.Attempt]) -> list[list[Any]]:
     """Append to a job's log of attempts; a repetition of the last entry is counted there.
 
-    Beyond `MAX_ATTEMPTS` the first quarter and the latest stay.
+    Beyond `MAX_ATTEMPTS` the first quarter and the latest stay, and the last one of each kind: that a gateway
+    may have accepted a submission must not be forgotten.
     """
     entries = list(log)
     for attempt in news:
@@ -125,9 +126,16 @@ def append_attempts(log: Sequence[models.Attempt], news: Sequence[models.Attempt
             entries[-1] = replace(attempt, first_at=last.first_at, times=last.times + attempt.times)
         else:
             entries.append(attempt)
-    if len(entries) > MAX_ATTEMPTS:
-        entries = entries[: MAX_ATTEMPTS // 4] + entries[-(MAX_ATTEMPTS - MAX_ATTEMPTS // 4) :]
+    while len(entries) > MAX_ATTEMPTS:
+        del entries[_dispensable([(entry.step, entry.code) for entry in entries])]
     return [list(astuple(entry)) for entry in entries]
+
+
+def _dispensable(kinds: Sequence[tuple[str, str]]) -> int:
+    """Return the index of the oldest entry behind the first quarter that another of its kind follows."""
+    first = MAX_ATTEMPTS // 4
+    repeated = (n for n in range(first, len(kinds)) if kinds[n] in kinds[n + 1 :])
+    return next(repeated, first)
 
 
 def request_digest(gateway: str, request: models.JobRequest, notify_url: str | None) -> str:

@@ -16,6 +16,7 @@ from receiver.errors import (
     RateLimited,
 )
 from receiver.jobs.circuit_breaker import CircuitBreaker
+from receiver.jobs.submit import perhaps_taken
 from receiver.redaction import Redactor
 from receiver.schedule import Timing
 from storage.ledger.backlog import Backlog
@@ -23,7 +24,7 @@ from storage.ledger.circuits import Circuits
 from storage.ledger.database import Database
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import LEASE_MS, Ledger
-from storage.models import Circuit, Status
+from storage.models import Attempt, Circuit, Status
 from tests.support.ledgers import REQUEST, Clock, add
 
 GATEWAY = "apiframe"
@@ -216,7 +217,6 @@ def test_jobs_are_due_again_after_a_clock_was_set_back(ledger: Ledger, clock: Cl
 
 def test_attempts_are_kept_and_repetitions_counted(ledger: Ledger, clock: Clock) -> None:
     from storage.ledger.rows import MAX_ATTEMPTS
-    from storage.models import Attempt
 
     ledger.add_job("job-1", GATEWAY, REQUEST, request_id="req-7")
     for number in range(5):
@@ -234,6 +234,16 @@ def test_attempts_are_kept_and_repetitions_counted(ledger: Ledger, clock: Clock)
     log = ledger.job("job-1").attempt_log
     assert len(log) == MAX_ATTEMPTS
     assert (log[0].code, log[-1].code) == ("running", "code-99")
+
+
+@pytest.mark.parametrize("code", ["outcome_unknown", "garbled_answer", "submitted_before"])
+def test_what_may_have_been_accepted_is_not_forgotten(ledger: Ledger, clock: Clock, code: str) -> None:
+    ledger.add_job("job-1", GATEWAY, REQUEST)
+    others = ["rate_limited", "gateway_unavailable"] * 30
+    for each in [*others[:15], code, *others]:
+        (job,) = ledger.claim("w", 1)
+        ledger.postpone(job, "w", due_in_ms=0, attempts=[Attempt.once("send", each, "", clock.now)])
+    assert perhaps_taken(ledger.job("job-1"))
 
 
 @pytest.mark.parametrize("kind", ["gateway", "image_host"])
