@@ -9,7 +9,7 @@ import binascii
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
@@ -22,6 +22,9 @@ STEP = 64 * 1024
 MAX_WINDOW_LOG = 27
 """128 MiB: the most memory that a zstd frame may ask for, as RFC 8878 advises decoders to bound it."""
 MAX_LAYERS = 3
+MAX_STREAMS = 4096
+"""Of gzip or zstd, one behind the other: `bgzip` begins one every 64 KiB."""
+GZIP_MAGIC, ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 HEAD_BYTES = 4096
 
 Unwrap = Callable[[BinaryIO], Iterator[bytes]]
@@ -44,9 +47,9 @@ def find(head: bytes, announced: list[str]) -> tuple[str, Unwrap] | None:
     `announced` are the tokens of Content-Encoding, the last one outermost; the one that is used is removed.
     Unknown tokens mean nothing.
     """
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(GZIP_MAGIC):
         name = "gzip"
-    elif head.startswith(b"\x28\xb5\x2f\xfd"):
+    elif head.startswith(ZSTD_MAGIC):
         name = "zstd"
     elif (before := _BEFORE.match(head)) is not None and not announced:
         return f"{before.end()} bytes", lambda file: _pieces(file, before.end())
@@ -71,24 +74,43 @@ def _pieces(file: BinaryIO, start: int = 0) -> Iterator[bytes]:
         yield piece
 
 
-def _inflate(file: BinaryIO, bits: int) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(bits)
+def _inflate(file: BinaryIO, bits: int, start: int = 0) -> Generator[bytes, None, int]:
+    """Yield what is inside of one stream; return where it ends."""
+    inflater, at = zlib.decompressobj(bits), start
     try:
-        for piece in _pieces(file):
+        for piece in _pieces(file, start):
+            at += len(piece)
             yield inflater.decompress(piece, STEP)
             while inflater.unconsumed_tail:
                 yield inflater.decompress(inflater.unconsumed_tail, STEP)
             if inflater.eof:
-                return
+                return at - len(inflater.unused_data)
         yield inflater.flush(STEP)
     except zlib.error as error:
         raise NotWrapped(str(error)) from error
     if not inflater.eof:
         raise NotWrapped("it ends in the middle")
+    return at
 
 
 def _gzip(file: BinaryIO) -> Iterator[bytes]:
-    return _inflate(file, 31)
+    return _one_by_one(file, GZIP_MAGIC, lambda start: _inflate(file, 31, start))
+
+
+def _one_by_one(
+    file: BinaryIO, magic: bytes, decode: Callable[[int], Generator[bytes, None, int]]
+) -> Iterator[bytes]:
+    """Yield what is inside of a stream, and of all that stand behind it: they are one content.
+
+    https://www.rfc-editor.org/rfc/rfc1952#section-2.2 and https://www.rfc-editor.org/rfc/rfc8878#section-3.1
+    """
+    at = 0
+    for _ in range(MAX_STREAMS):
+        at = yield from decode(at)
+        file.seek(at)
+        if file.read(len(magic)) != magic:
+            return
+    raise NotWrapped("it has too many streams")
 
 
 def _deflate(file: BinaryIO) -> Iterator[bytes]:
@@ -115,25 +137,36 @@ def _brotli(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _zstd(file: BinaryIO) -> Iterator[bytes]:
+    return _one_by_one(file, ZSTD_MAGIC, lambda start: _frame(file, start))
+
+
+def _frame(file: BinaryIO, start: int) -> Generator[bytes, None, int]:
     decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: MAX_WINDOW_LOG})
+    at = start
     try:
-        for piece in _pieces(file):
-            if decoder.eof:
-                return
+        for piece in _pieces(file, start):
+            at += len(piece)
             yield decoder.decompress(piece, STEP)
             while not decoder.needs_input and not decoder.eof:
                 yield decoder.decompress(b"", STEP)
+            if decoder.eof:
+                return at - len(decoder.unused_data)
     except zstd.ZstdError as error:
         raise NotWrapped(str(error)) from error
-    if not decoder.eof:
-        raise NotWrapped("it ends in the middle")
+    raise NotWrapped("it ends in the middle")
 
 
 def _base64(file: BinaryIO) -> Iterator[bytes]:
     file.seek(0)
-    text = file.read().partition(b"base64,")
+    before, sign, _ = file.read(HEAD_BYTES).partition(b"base64,")
+    left = b""
     try:
-        yield base64.b64decode((text[2] or text[0]).strip())
+        for piece in _pieces(file, len(before + sign) if sign else 0):
+            text = left + piece.translate(None, b" \t\r\n")
+            whole = len(text) // 4 * 4
+            left = text[whole:]
+            yield base64.b64decode(text[:whole], validate=True)
+        yield base64.b64decode(left, validate=True)
     except binascii.Error as error:
         raise NotWrapped(str(error)) from error
 

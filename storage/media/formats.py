@@ -112,14 +112,15 @@ def jpeg_complete(file: BinaryIO) -> bool:
 
 def _next_marker(file: BinaryIO, at: int) -> int:
     """Return where what follows the next marker behind a scan's data starts; -1 if there is none."""
+    # Small at first, because the next one may be near, and there may be very many.
+    size = 256
     file.seek(at)
-    window = file.read(WINDOW_BYTES)
-    while len(window) > 1:
+    while len(window := file.read(size)) > 1:
         if found := _JPEG_MARKER.search(window):
             return at + found.end()
         at += len(window) - 1
+        size = min(2 * size, WINDOW_BYTES)
         file.seek(at)
-        window = file.read(WINDOW_BYTES)
     return -1
 
 

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import brotli
 import pytest
 
+from receiver.download import unwrap
 from receiver.download.downloader import Downloader, DownloadPolicy, EndMissing
 from receiver.download.ssrf import parse_target
 from receiver.download.transport import HEAD_BYTES
@@ -297,12 +299,19 @@ WRAPPED: dict[str, tuple[bytes, str, list[str]]] = {
     "gzip unannounced": (gzip.compress(PNG), "", ["gzip"]),
     "gzip under another name": (gzip.compress(PNG), "br", ["gzip"]),
     "gzip from an upload": (gzip.compress(PNG), "aws-chunked,gzip", ["gzip"]),
+    "gzip in pieces": (gzip.compress(PNG[:99]) + gzip.compress(PNG[99:]), "gzip", ["gzip"]),
+    "gzip in pieces, and padding": (
+        gzip.compress(PNG[:99]) + gzip.compress(PNG[99:]) + bytes(9),
+        "",
+        ["gzip"],
+    ),
     "gzip twice": (gzip.compress(gzip.compress(PNG)), "gzip", ["gzip", "gzip"]),
     "deflate": (zlib.compress(PNG), "deflate", ["deflate"]),
     "deflate without its frame": (BARE.compress(PNG) + BARE.flush(), "deflate", ["deflate"]),
     "brotli": (brotli.compress(PNG), "br", ["br"]),
     "zstd": (zstd.compress(PNG), "zstd", ["zstd"]),
     "zstd unannounced": (zstd.compress(PNG), "", ["zstd"]),
+    "zstd in frames": (zstd.compress(PNG[:99]) + zstd.compress(PNG[99:]), "zstd", ["zstd"]),
     "gzip in brotli": (brotli.compress(gzip.compress(PNG)), "gzip, br", ["br", "gzip"]),
     "lines before its start": (b"\r\n\r\n" + PNG, "", ["4 bytes"]),
     "byte order mark before its start": (b"\xef\xbb\xbf" + PNG, "", ["3 bytes"]),
@@ -323,6 +332,23 @@ def test_bytes_decide_and_not_the_header(
 
 
 BOMB = PNG + bytes(100_000_000)
+
+
+def test_base64_is_decoded_piece_by_piece() -> None:
+    data = PNG + bytes(30_000_000)
+    with TemporaryFile() as file:
+        file.write(base64.encodebytes(data))
+        file.seek(0)
+        found = unwrap.find(file.read(unwrap.HEAD_BYTES), [])
+        assert found is not None
+        digest = hashlib.sha256()
+        tracemalloc.start()
+        for piece in found[1](file):
+            digest.update(piece)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert digest.hexdigest() == hashlib.sha256(data).hexdigest()
+    assert peak < 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -375,10 +401,14 @@ REFUSED: dict[str, tuple[Script | bytes, type[DarkroomError]]] = {
     "png_without_an_end": (reply(PNG[:-12]), EndMissing),
     "html": (reply(b"<html><script>secret</script></html>", Content_Type="image/png"), NotAnImage),
     "page in gzip": (reply(gzip.compress(b"<html>secret"), Content_Encoding="gzip"), NotAnImage),
+    "second gzip cut": (reply(gzip.compress(PNG[:99]) + gzip.compress(PNG[99:])[:-20]), NotAnImage),
+    "gzip without end": (reply(gzip.compress(b"") * 5000), NotAnImage),
     "gzip cut": (reply(gzip.compress(PNG)[:-20], Content_Encoding="gzip"), NotAnImage),
     "brotli cut": (reply(brotli.compress(PNG)[:-20], Content_Encoding="br"), NotAnImage),
     "zstd cut": (reply(zstd.compress(PNG)[:-20]), NotAnImage),
     "page called brotli": (reply(b"<html>secret", Content_Encoding="br"), NotAnImage),
+    "base64 cut": (reply(base64.b64encode(PNG)[:-3]), NotAnImage),
+    "page in base64": (reply(base64.b64encode(PNG)[:40] + b"\n<html>secret"), NotAnImage),
     "four layers": (reply(gzip.compress(gzip.compress(gzip.compress(gzip.compress(PNG))))), NotAnImage),
     "no_http": (b"SSH-2.0-secret\r\n\r\n", ImageUnavailable),
     "two_lengths": (reply(PNG, Content_Length="5"), ImageUnavailable),

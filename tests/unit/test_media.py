@@ -282,6 +282,13 @@ class TestComplete:
         assert kept(data[:table] + fake + data[table:])
         assert not kept(data[:table] + fake + data[table:-2])
 
+    def test_many_tables_between_scans_are_read_once(self) -> None:
+        data = SMALL["jpeg progressive"]
+        table = data.index(b"\xff\xc4", data.index(b"\xff\xda"))
+        file = Counted(data[:table] + b"\xff\xfe\x00\x02" * 50_000 + bytes(1_000_000) + data[table:])
+        assert is_complete(file, inspect(file, max_pixels=LIMIT))
+        assert file.taken < 20_000_000
+
     @pytest.mark.parametrize(("form", "extension"), [(picture("GIF"), "gif"), (SVG, "svg")])
     def test_what_was_asked_for_is_whole_or_cut(self, form: bytes, extension: str) -> None:
         file = io.BytesIO(form)
