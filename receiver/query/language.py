@@ -14,9 +14,9 @@ from typing import Any
 from receiver.errors import InvalidRequest
 from receiver.query import values
 from receiver.query.tokenizer import Item, plain_or_quoted, split
+from storage.ledger.search_index import fold
 from storage.models import Status
 from storage.search.filters import SearchFilter
-from storage.text import fold
 
 MAX_CHARS = 1000
 MAX_WORDS = 32

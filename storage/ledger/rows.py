@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 from sqlalchemy import RowMapping
 
 from storage import models
-from storage.text import fold
+from storage.ledger.search_index import fold
 
 _REQUEST = tuple(field.name for field in fields(models.JobRequest) if field.name != "ignored")
 _ERROR = tuple(field.name for field in fields(models.JobError))

@@ -9,8 +9,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import jobs, outputs
+from storage.ledger.search_index import fold
 from storage.search.filters import SearchFilter
-from storage.text import fold
 
 Conditions = list[sa.ColumnElement[bool]]
 

@@ -22,9 +22,10 @@ from sqlalchemy import Connection
 from receiver.gateways.client import GatewayClient
 from receiver.resources import Factories
 from storage.archive.object_store import ObjectStore, StoredObject
+from storage.errors import Conflict
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult, NewDelivery
-from storage.ledger.ledger import LEASE_MS, Ledger
+from storage.ledger.ledger import LEASE_MS, Accepted, Ledger, NewJob
 from storage.models import Job, Output, Status
 
 When = Literal["before", "commit", "wire", "after"]
@@ -97,9 +98,9 @@ class KillingDatabase(Database):
 
 
 class KillingLedger(Ledger):
-    def add_job(self, *args: Any, **more: Any) -> tuple[Job, bool]:
+    def add_jobs(self, asked: Sequence[NewJob]) -> list[Accepted | Conflict]:
         with POINTS.doing("add_job"):
-            return super().add_job(*args, **more)
+            return super().add_jobs(asked)
 
     def add_deliveries(self, offers: Sequence[NewDelivery]) -> list[DeliveryResult]:
         with POINTS.doing("record"):

@@ -13,8 +13,8 @@ from storage.archive.object_store import ObjectStore
 from storage.archive.record import SCHEMA
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import deliveries, jobs, outputs
+from storage.ledger.search_index import fold
 from storage.models import JobError, JobRequest, JobResult, Status
-from storage.text import fold
 from tests.jobs.test_invariants import rows
 from tests.support.live import IMAGEN, ULTRA, Live, Start
 from tests.support.sandbox import mend

@@ -53,7 +53,7 @@ def test_callback_from_socket_to_ledger(walking: Walking) -> None:
 
 def test_prompt_from_api_to_gateway(walking: Walking) -> None:
     """A prompt: from `POST /v1/jobs` into the ledger, and with the worker to the gateway."""
-    legs = (Api._submit, Ledger.add_job), (Worker.work, GatewayClient.send)
+    legs = (Api._submit, Ledger.add_jobs), (Worker.work, GatewayClient.send)
     with walking(*legs, of_job=("request", "prompt", "prompt_folded")) as (live, walk):
         walk.value = ("a zebra",)
         live.submit(IMAGEN, prompt="a zebra")

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from receiver.query.language import read_query_text
 from storage.errors import NotFound
+from storage.ledger.search_index import fold
 from storage.models import Status, rfc3339
 from storage.paging import Page
 from storage.search.facets import FacetCount, Facets
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
-from storage.text import fold
 from tests.support.brute_force import Made, all_jobs, all_outputs, caseless, job_fits
 from tests.support.postgres import Postgres
 from tests.support.search_corpus import DAY, FIRST, JPEG, PNG, PROMPTS, WEBP, Archive, Image, Shot, shots

@@ -7,9 +7,8 @@ from alembic import op
 
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import jobs, outputs
-from storage.ledger.search_index import MAKE_GRAMS, index_job, index_output, index_result, pieces_of
+from storage.ledger.search_index import MAKE_GRAMS, fold, index_job, index_output, index_result, pieces_of
 from storage.models import Output
-from storage.text import fold
 
 revision = "0003"
 down_revision = "0002"

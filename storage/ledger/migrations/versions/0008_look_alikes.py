@@ -4,8 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from storage.ledger.schema import GRAMS
-from storage.ledger.search_index import pieces_of
-from storage.text import fold
+from storage.ledger.search_index import fold, pieces_of
 
 revision = "0008"
 down_revision = "0007"
