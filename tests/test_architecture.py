@@ -1,10 +1,13 @@
 """The shape of the code, held to what the design says of it."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,12 @@ LONGER_FUNCTIONS: dict[str, str] = {
     "storage/ledger/migrations/versions/0001_first.py:upgrade": "a list of columns, never changed",
 }
 """A function that may be longer than `LONGEST_FUNCTION`, as `file:name`, and why."""
+LOADED: dict[str, str] = {
+    "httptools": "uvicorn imports it, and http/connection_limits.py extends that",
+    "python-multipart": "starlette imports it, where a form has a file",
+    "uvloop": "uvicorn imports it, wherever it is installed",
+}
+"""A dependency that nothing here imports, and what does."""
 
 
 def _files() -> list[Path]:
@@ -132,6 +141,17 @@ def test_the_top_level_holds_what_the_design_says_and_nothing_else() -> None:
         pytest.skip("not a git checkout, so there is no telling what belongs to it")
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert {name for name in top if not name.startswith(".")} == TOP_LEVEL
+
+
+def test_every_dependency_is_imported() -> None:
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.match(r"[\w-]+", one)[0].lower() for one in wanted}  # type: ignore[index]
+    imported = {name.split(".")[0] for path in _files() for name in _everything_imported(path)}
+    having = packages_distributions()
+    used = {name.lower().replace("_", "-") for module in imported for name in having.get(module, ())}
+    # Not installed where Python brings it: https://docs.python.org/3/library/compression.zstd.html
+    used |= {"backports-zstd"} if "backports" in imported else set()
+    assert names - used == set(LOADED)
 
 
 def test_files_stay_within_their_budget() -> None:

@@ -100,6 +100,15 @@ def test_its_statuses_are_those_of_the_ledger(live: Live) -> None:
     assert set(Status) <= set(schemas["JobCounts"]["properties"])
 
 
+@pytest.mark.parametrize("body", ["SubmitBody", "BatchBody", "RetryBody"])
+def test_what_may_be_left_out_of_a_request_has_no_default(live: Live, body: str) -> None:
+    # openapi-typescript makes a field with a default required.
+    schemas = document(live)["components"]["schemas"]
+    assert not [name for name, field in schemas[body]["properties"].items() if "default" in field]
+    tags = schemas["SubmitBody"]["properties"]["tags"]
+    assert (tags["additionalProperties"]["type"], "patternProperties" in tags) == ("string", False)
+
+
 def test_real_answers_are_as_described(live: Live) -> None:
     job = live.make(ULTRA, num_images=2, tags={"k": "v"})
     assert {event["event"] for event in job["timeline"]} == {"moved", "attempt", "delivery", "stored"}
