@@ -132,6 +132,22 @@ class Downloader:
             body = self._download(target, hosts, self._spool(opened))
             yield self._inspected(body, also, unended, opened)
 
+    @contextmanager
+    def unpack(self, data_uri: str, *, also: Collection[str] = ()) -> Iterator[Fetched]:
+        """Read an image from a data URI, within the limits; raises as `fetch` does. It has no source URL."""
+        head, _, content = data_uri.partition(",")
+        label = "The image in the gateway's answer"
+        if len(content) > 2 * self._policy.max_bytes:
+            raise self._too_large(label)
+        with ExitStack() as opened:
+            try:
+                pieces = iter([unwrap.data(head, content)])
+            except unwrap.NotWrapped as error:
+                raise errors.NotAnImage(f"{label} is not sound base64: {error}.") from error
+            declared_type = _shown(head.removeprefix("data:").partition(";")[0])
+            body = _Body(self._spool(opened), "", 0, label, declared_type, ())
+            yield self._inspected(self._copied(body, pieces, opened), also, "", opened)
+
     @property
     def closed(self) -> bool:
         """Whether downloads are aborted because the service stops."""

@@ -11,6 +11,7 @@ import sys
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from backports import zstd as zstd
@@ -30,6 +31,7 @@ HEAD_BYTES = 4096
 Unwrap = Callable[[BinaryIO], Iterator[bytes]]
 """Yields what is inside of a file, in pieces. Raises NotWrapped."""
 
+_URL_SAFE = str.maketrans("-_", "+/")
 _BEFORE = re.compile(rb"(?:\xef\xbb\xbf|[ \t\r\n]){1,64}")
 _BASE64 = re.compile(
     rb"(?:data:image/[\w.+-]{1,40};base64,)?"
@@ -66,6 +68,17 @@ def tokens(header: str) -> list[str]:
     """Parse Content-Encoding: https://www.rfc-editor.org/rfc/rfc9110#section-8.4."""
     names = [token.strip().lower().removeprefix("x-") for token in header.split(",")]
     return [name for name in names if name in CODINGS][-MAX_LAYERS:]
+
+
+def data(head: str, content: str) -> bytes:
+    """Decode the content of a data URI: https://www.rfc-editor.org/rfc/rfc2397. Raises NotWrapped."""
+    if not head.endswith(";base64"):
+        return unquote_to_bytes(content)
+    plain = content.translate(_URL_SAFE).strip().rstrip("=")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4))
+    except ValueError as error:
+        raise NotWrapped(str(error)) from error
 
 
 def _pieces(file: BinaryIO, start: int = 0) -> Iterator[bytes]:

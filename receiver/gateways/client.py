@@ -14,7 +14,8 @@ NOT_SENT = (
     *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout),
     *(httpx.ProxyError, httpx.UnsupportedProtocol),
 )
-MAX_BYTES = 4 * 1024 * 1024
+MAX_BYTES = 32 * 1024 * 1024
+"""Of one response, which may hold images itself."""
 BUSY_MS = 250
 """When a job is tried again whose gateway had no slot free."""
 

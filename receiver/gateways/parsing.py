@@ -40,6 +40,9 @@ _FLAGS = ("nsfw", "blocked", "filtered", "moderated")
 _BESIDE = ("errors", "reasons", "warnings", "error", "reason", "warning")
 """Where the object around a list says so: a text for each place, or one text."""
 URL_KEYS = ("url", "image_url", "imageURL", "imageUrl")
+INLINE_KEYS = ("b64_json", "b64", "base64", "image_base64", "bytesBase64Encoded")
+"""Where an image itself stands in base64: https://platform.openai.com/docs/api-reference/images."""
+IMAGE_KEYS = (*URL_KEYS, *INLINE_KEYS)
 _RUNNING, _SUCCEEDED, _FAILED = State.RUNNING, State.SUCCEEDED, State.FAILED
 STATES: Mapping[str, State] = {
     # Apiframe: https://docs-v2.apiframe.ai/docs/jobs/get
@@ -91,6 +94,10 @@ STATES: Mapping[str, State] = {
 """Words for a job's state. Numbers are missing on purpose: 1 is success at one gateway, 3 at another."""
 
 _IMAGE_LINK = re.compile(r"https?://[^\s\"]+\.(?:png|jpe?g|webp|avif|gif|svg)(?:[?#]\S*)?", re.IGNORECASE)
+_LINK = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?//(?:(?!,https?:)\S)+")
+# How PNG, JPEG, WebP and GIF begin in base64, behind what a data URI has before it.
+_INLINE = re.compile(r"data:image/|(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD)[A-Za-z0-9+/_-]{40}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{512,}={0,2}")
 _ASKED = frozenset({"input", "inputs", "param", "params", "request", "config", "options", "metadata"})
 """Fields that repeat what was asked for."""
 _UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
@@ -218,13 +225,15 @@ def prose(value: object, secrets: Sequence[str] = (), *, limit: int = MAX_PROSE_
 
 
 def images(value: object, around: object = None) -> Listed:
-    """Parse image links: a URL, an object with one, or a list of either.
+    """Parse images: a URL or data URI, an object with one or with base64, a list, or JSON of these in a text.
 
     An image's index is its place in the list, so places that are null, empty or blocked count, each with the
     reason that the entry or the object `around` the list gives. A link that came before is no other image.
-    Every link is kept as it is, even one that cannot be downloaded: without it, a job would seem complete.
-    Raises Unreadable for other shapes.
+    Every link is kept as it is, even one that cannot be downloaded: without it, a job would seem complete. At
+    least one must be a link. Raises Unreadable for other shapes.
     """
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        value = _parse(value)
     if value in (None, ""):
         return Listed()
     places = [_image(entry, index) for index, entry in _places(value if isinstance(value, list) else [value])]
@@ -238,6 +247,8 @@ def images(value: object, around: object = None) -> Listed:
             withheld.append(Withheld(place.index, repeated))
         else:
             withheld.append(Withheld(place.index, place.reason or _reason_beside(around, place.index)))
+    if found and not any(_LINK.fullmatch(url) or is_inline(url) for url in found):
+        raise Unreadable("what stands for an image in it is not a link")
     return Listed(tuple(found.values()), tuple(withheld))
 
 
@@ -249,6 +260,22 @@ def first_images(lists: Iterable[Listed]) -> Listed:
             return one
         empty = empty if empty.withheld else one
     return empty
+
+
+def is_inline(url: str) -> bool:
+    """Return whether an image's URL holds the image itself."""
+    return url.startswith("data:")
+
+
+def without_images(value: Any) -> Any:
+    """Return a decoded value without the images that stand in it: they are archived, and not kept twice."""
+    if isinstance(value, str):
+        if value.startswith("data:image/"):
+            return f"{value[:40].partition(',')[0]},[{len(value)} characters]"
+        return f"[{len(value)} characters]" if _BASE64.fullmatch(value) else value
+    if isinstance(value, Mapping):
+        return {key: without_images(inner) for key, inner in value.items()}
+    return [without_images(inner) for inner in value] if isinstance(value, list) else value
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -370,12 +397,15 @@ def _places(entries: Sequence[Any]) -> Iterable[tuple[int, Any]]:
 def _image(entry: object, index: int) -> ImageRef | Withheld:
     link, beside, why = entry, None, None
     if isinstance(entry, dict):
-        beside, link, why = seed(entry.get("seed")), first(entry, URL_KEYS), _why(entry)
-        if not why and not any(key in entry for key in URL_KEYS):
+        beside, why = seed(entry.get("seed")), _why(entry)
+        link = first(entry, URL_KEYS) or _data_uri(first(entry, INLINE_KEYS))
+        if not why and not any(key in entry for key in IMAGE_KEYS):
             raise Unreadable("an image in it has no link")
     if link is None:
         return Withheld(index, why)
-    if not isinstance(link, str) or len(link) > MAX_URL_CHARS:
+    if isinstance(link, str) and _INLINE.match(link):
+        link = _data_uri(link)
+    if not isinstance(link, str) or (len(link) > MAX_URL_CHARS and not is_inline(link)):
         raise Unreadable("an image in it is not a link")
     return ImageRef(link.strip(), beside, index) if link.strip() else Withheld(index, why)
 
@@ -394,6 +424,14 @@ def _reason_beside(around: object, index: int) -> str | None:
     elif isinstance(said, dict):
         said = said.get(str(index), said.get("message"))
     return prose(said, limit=MAX_REASON_CHARS)
+
+
+def _data_uri(text: object) -> str | None:
+    """Return base64 as a data URI; what is a link or one already stays."""
+    if not isinstance(text, str) or not text.strip():
+        return None
+    text = text.strip()
+    return text if text.startswith("data:") or _LINK.fullmatch(text) else f"data:;base64,{text}"
 
 
 def _http_date(text: str) -> datetime | None:

@@ -24,13 +24,27 @@ GOOD_CODES = frozenset({0, 200, 201, 202})
 ERRORS = ("error.message", "error", "failMsg", "failure_reason", "task_status_msg", "reason", "errorMessage")
 ENVELOPE_ERRORS = ("error.message", "error", "message", "msg")
 SEEDS = ("seed", "output.seed", "result.seed")
-FLAT_IMAGES = ("image_urls", "image_url", "imageUrl", "generated", "sample", "assets.image", "image")
-OUTPUT_IMAGES = (
-    *("output.image_urls", "output.image_url", "output.images", "output", "outputs"),
-    *("result.images", "result.image_urls", "result.image_url", "result.sample"),
-    *("result", "images", "generated", "sample", "assets.image", "image"),
-    *("data.image_urls", "data.image_url"),
+_NAMES = ("image_urls", "images", "urls", "image_url", "image", "url", "b64_json")
+FLAT_IMAGES = (
+    "image_urls",
+    "image_url",
+    "imageUrl",
+    "generated",
+    "sample",
+    "assets.image",
+    "image",
+    "b64_json",
 )
+OUTPUT_IMAGES = (
+    *(f"output.{name}" for name in _NAMES),
+    *("output", "outputs"),
+    *(f"result.{name}" for name in (*_NAMES, "sample")),
+    *("result", "images", "generated", "generated_images", "sample", "assets.image", "image"),
+    *("upscaled_urls", "attachments"),
+    *(f"data.{name}" for name in (*_NAMES, "cdnImages", "cdnImage")),
+    "data",
+)
+"""The places of images, the one first that has most where several show the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,7 @@ def _is_evolink(task: Task) -> bool:
 
 
 def _is_statusless(task: Task) -> bool:
-    return any(key in task for key in ("output", *FLAT_IMAGES))
+    return any(key in task for key in ("output", *FLAT_IMAGES)) or isinstance(task.get("data"), list)
 
 
 # Most specific first: the first that recognises a task parses it.
@@ -109,7 +123,7 @@ SHAPES: tuple[TaskShape, ...] = (
     ),
     # Our best guess for API in One itself: the envelope of its submit response.
     TaskShape("envelope", lambda task: "status" in task, "status", (*OUTPUT_IMAGES, *FLAT_IMAGES)),
-    # unifically: the same without a status.
+    # unifically and OpenAI (`data: [{"b64_json": ...}]`): the same without a status.
     TaskShape("statusless", _is_statusless, "status", (*OUTPUT_IMAGES, *FLAT_IMAGES), silent=True),
 )
 
@@ -199,7 +213,7 @@ def _images(task: Task, paths: tuple[str, ...]) -> parsing.Listed:
 
 def _images_at(task: Task, path: str) -> parsing.Listed:
     value = parsing.dig(task, path, strict=True)
-    if isinstance(value, dict) and not any(key in value for key in parsing.URL_KEYS):
+    if isinstance(value, dict) and not any(key in value for key in parsing.IMAGE_KEYS):
         return parsing.Listed()  # An object of other things: a longer path may lead into it.
     around, _, _ = path.rpartition(".")
     return parsing.images(value, parsing.dig(task, around) if around else task)

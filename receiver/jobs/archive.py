@@ -12,8 +12,9 @@ from receiver import errors
 from receiver.download.downloader import Downloader, EndMissing, Fetched
 from receiver.download.ssrf import Target, parse_link
 from receiver.errors import ImageError
+from receiver.gateways.parsing import is_inline
 from receiver.jobs.context import JobContext, Outcome
-from receiver.jobs.reconcile import Reconciler
+from receiver.jobs.reconcile import INLINE, Reconciler
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, Misconfigured, Refused, Unavailable
@@ -120,15 +121,28 @@ class Archiver:
     def _fetch_missing(self, job: Job, remarks: list[str]) -> dict[int, ImageError]:
         have = {output.index for output in self.context.ledger.outputs(job.id) if not output.missing_since}
         failures: dict[int, ImageError] = {}
-        for index in job.result.by_index:
-            if index in have:
-                continue
+        wanted = [index for index in job.result.by_index if index not in have]
+        job = self._with_inline(job, wanted)
+        for index in wanted:
             try:
                 self._note(job, self._fetch(job, index, remarks))
             except ImageError as error:
                 log.warning("image failed", index=index, code=error.code, why=str(error))
                 failures[index] = error
         return failures
+
+    def _with_inline(self, job: Job, wanted: Sequence[int]) -> Job:
+        """Return a job with the bytes of its images that are in the gateway's answer; only for this step."""
+        if not any(job.result.by_index[index].url == INLINE for index in wanted):
+            return job
+        try:
+            given = {image.index: image for image in self.reconciler.inline_images(job)}
+        except errors.GatewayError as error:
+            log.warning("the answer with the images was not had", code=error.code, why=str(error))
+            return job
+        images = job.result.images
+        put = (given.get(image.index, image) if image.url == INLINE else image for image in images)
+        return replace(job, result=replace(job.result, images=tuple(put)))
 
     def _without_stored(self, job: Job, failures: Mapping[int, ImageError]) -> dict[int, ImageError]:
         """Adopt what earlier tries stored of the images that failed; return the failures that remain."""
@@ -173,10 +187,10 @@ class Archiver:
 
     def _fetch(self, job: Job, index: int, remarks: list[str]) -> Output:
         image = job.result.by_index[index]
-        target = parse_link(image.url)
+        if image.url == INLINE:
+            raise errors.ImageUnavailable(f"The answer of {job.gateway} with the image is not to be had now.")
         with ExitStack() as opened:
-            with self._host(target), self._counted(job):
-                fetched = self._download(job, target, opened)
+            fetched = self._fetched(job, image.url, opened)
             self._count("darkroom_download_bytes_total", job, fetched.bytes)
             new = NewImage(
                 index=index,
@@ -186,7 +200,7 @@ class Archiver:
                 facts=fetched.facts,
                 declared_type=fetched.declared_type,
                 seed=image.seed or _only_seed(job),
-                source_url=self._text(fetched.source_url),
+                source_url=self._text(fetched.source_url) if fetched.source_url else None,
                 downloaded_at=self.context.clock(),
             )
             with _told_apart(), self._storing():
@@ -198,6 +212,14 @@ class Archiver:
         self._count("darkroom_archived_bytes_total", job, output.bytes)
         log.info("archived image", index=index, key=output.key, bytes=output.bytes)
         return output
+
+    def _fetched(self, job: Job, url: str, opened: ExitStack) -> Fetched:
+        if is_inline(url):
+            also = _asked_formats(job.request)
+            return opened.enter_context(self.downloader.unpack(url, also=also))
+        target = parse_link(url)
+        with self._host(target), self._counted(job):
+            return self._download(job, target, opened)
 
     def _download(self, job: Job, target: Target, opened: ExitStack) -> Fetched:
         """Download an image; one without an end is kept if it was so before, too, and now twice."""
@@ -251,7 +273,10 @@ class Archiver:
         places = [image.index for image in job.result.images]
         if completion is None or [image.index for image in completion.images] != places:
             return job, failures
-        job = replace(job, result=replace(job.result, images=completion.images))
+        images = tuple(
+            replace(image, url=INLINE) if is_inline(image.url) else image for image in completion.images
+        )
+        job = replace(job, result=replace(job.result, images=images))
         return job, self._fetch_missing(job, remarks)
 
     def _wait_s(self, job: Job, failures: Mapping[int, ImageError]) -> float | None:
@@ -326,6 +351,8 @@ class Archiver:
 
 def _remarks(index: int, fetched: Fetched) -> Iterator[str]:
     """Yield what the record shall say of how an image came."""
+    if not fetched.source_url:
+        yield f"Image {index} came in the gateway's answer itself."
     if fetched.wrappers:
         yield f"Image {index} came with {', '.join(fetched.wrappers)} around it, which was taken off."
     if not fetched.complete:

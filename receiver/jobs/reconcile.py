@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import structlog
 
 from receiver import errors
+from receiver.gateways import parsing
 from receiver.gateways.base import Completion, Gateway, State
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.bulk_poll import BulkPoller
 from receiver.jobs.context import JobContext, Outcome
 from storage.ledger.ledger import Move, Postpone
-from storage.models import Attempt, Delivery, FoundBy, Job, JobError, JobResult, Status, Verdict, Withheld
+from storage.models import (
+    Attempt,
+    Delivery,
+    FoundBy,
+    ImageRef,
+    Job,
+    JobError,
+    JobResult,
+    Status,
+    Verdict,
+    Withheld,
+)
 
 log = structlog.get_logger("darkroom.reconcile")
 
@@ -23,6 +36,8 @@ Confirm = Literal["auto", "always", "never"]
 MAX_SHOWN = 4000
 """How many characters of an answer are shown with an error."""
 STILL_RUNNING = "Asked the gateway; it is still running."
+INLINE = "inline:"
+"""In place of the URL of an image whose bytes are in the gateway's answer."""
 HINT = "hint"
 """The effect of an unconfirmed callback: the gateway itself is asked."""
 
@@ -88,6 +103,22 @@ class Reconciler:
                 raise
         breaker.gateway_answered(gateway.name, "ask")
         return self._placed(job, completion) if completion.state is State.SUCCEEDED else None
+
+    def inline_images(self, job: Job) -> tuple[ImageRef, ...]:
+        """Return the images of a job whose bytes are in the answer itself: from the callback that proved it,
+        or by asking again. Raises GatewayError.
+        """
+        gateway = self.context.gateways.get(job.gateway)
+        for delivery in reversed(self.context.ledger.deliveries(job.id)):
+            if gateway is None or delivery.effect != Status.READY:
+                continue
+            with suppress(errors.MalformedCallback):
+                images = self._placed(job, gateway.read_callback(delivery.body)).images
+                # Once the job was finished, the delivery has them no more.
+                if any(len(image.url) > len(INLINE) and parsing.is_inline(image.url) for image in images):
+                    return images
+        completion = self.fresh(job)
+        return completion.images if completion else ()
 
     def _poll(self, gateway: Gateway, job: Job) -> Completion:
         assert job.gateway_job_id is not None
@@ -197,7 +228,7 @@ class Reconciler:
 
     def _shown(self, completion: Completion) -> Mapping[str, Any]:
         """Return an answer, redacted, to be shown with an error; only the beginning of a long one."""
-        answer = self.context.redactor.value(completion.reply)
+        answer = self.context.redactor.value(parsing.without_images(completion.reply))
         text = json.dumps(answer, ensure_ascii=False)
         return {"answer": answer if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"}
 
@@ -273,12 +304,16 @@ class Reconciler:
             seed=completion.seed,
             credits=estimate if paid is None else paid,
             credits_estimated=paid is None and estimate is not None,
-            images=completion.images,
+            # Their bytes stay where they are, in the delivery or at the gateway, until they are archived.
+            images=tuple(
+                replace(image, url=INLINE) if parsing.is_inline(image.url) else image
+                for image in completion.images
+            ),
             images_returned=made if succeeded and not _numbered_before(job) else None,
             withheld=tuple(
                 Withheld(one.index, one.reason and self._text(one.reason)) for one in completion.withheld
             ),
-            reply=self.context.redactor.value(completion.reply),
+            reply=self.context.redactor.value(parsing.without_images(completion.reply)),
         )
 
     def _placed(self, job: Job, completion: Completion) -> Completion:

@@ -61,6 +61,8 @@ class SandboxJob:
     error: str | None = None
     webhook_status: Literal["pending", "delivered", "failed"] | None = None
     callbacks: list[CallbackSent] = field(default_factory=list)
+    inline: tuple[str, ...] = ()
+    """Its images as data URIs, if a fault asks for them."""
     link: int = 1
     """The current issue of the image links."""
     link_tried: bool = False
@@ -97,6 +99,8 @@ class SandboxJob:
         """Return the links that callbacks and polls name where the images belong."""
         if "no_images" in self.faults or "odd_place" in self.faults:
             return []
+        if "inline_image" in self.faults:
+            return list(self.inline)
         return [self.faults.url for _ in self.specs] if "odd_link" in self.faults else self.links()
 
     def renew(self) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from base64 import b64encode
 
 from receiver.sandbox.callbacks import CallbackSender
 from receiver.sandbox.config import SandboxConfig
@@ -62,7 +63,9 @@ class Sandbox:
             if "progress" in job.events and self._calls_back(job):
                 await self.sender.once(job, "progress")
             await asyncio.sleep(latency * share)
-        await asyncio.gather(*(asyncio.wrap_future(picture) for picture in pictures))
+        drawn = await asyncio.gather(*(asyncio.wrap_future(picture) for picture in pictures))
+        if "inline_image" in job.faults:
+            job.inline = tuple(f"data:image/png;base64,{b64encode(picture).decode()}" for picture in drawn)
         self._finish(job, failed="failed" in job.faults)
 
     def _finish(self, job: SandboxJob, *, failed: bool) -> None:

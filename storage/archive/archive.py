@@ -33,7 +33,7 @@ class NewImage:
     facts: ImageFacts
     declared_type: str | None
     seed: str | None
-    source_url: str
+    source_url: str | None
     downloaded_at: int
 
 

@@ -35,6 +35,8 @@ MAX_DELIVERIES = 1000
 
 _LINK = re.compile(rb"https?(?::|%3a|\\u003a)[^\s\"]+", re.IGNORECASE)
 _QUERY = re.compile(rb"\?|%3f|\\u003f", re.IGNORECASE)
+# Base64 that is as long is an image; a data URI is one whatever its length.
+_IMAGE = re.compile(rb"(data:image\\?/[\w.+-]{1,40};base64,)[^\"\s]+|(?<![\w+/\\-])[\w+/\\-]{512,}={0,2}")
 _FIELDS = tuple(field.name for field in fields(Delivery))
 
 
@@ -97,12 +99,12 @@ def insert_deliveries(
 
 
 def scrub(connection: sa.Connection, job_id: str) -> None:
-    """Redact the queries of the links in a job's deliveries, which may be presigned.
+    """Redact the images in a job's deliveries, and the queries of the links, which may be presigned.
 
     Done once the job needs them no more; the digest of the original body stays.
     """
     for delivery_id, body in connection.execute(_BODIES, {"job": job_id}).all():
-        if (kept := without_queries(body)) != body:
+        if (kept := without_images(without_queries(body))) != body:
             connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(body=kept))
 
 
@@ -116,6 +118,11 @@ def without_queries(body: bytes) -> bytes:
         return link[0] if mark is None or mark.end() == len(link[0]) else link[0][: mark.end()] + b"[removed]"
 
     return _LINK.sub(cut, body)
+
+
+def without_images(body: bytes) -> bytes:
+    """Redact the images that stand in some text themselves, in base64."""
+    return _IMAGE.sub(rb"\1[removed]", body)
 
 
 def _judge(
@@ -152,7 +159,9 @@ def _same_job(connection: sa.Connection, offer: NewDelivery, theirs: str | None)
 def _row(offer: NewDelivery, job: Any, now: int) -> dict[str, Any]:
     delivery = offer.delivery
     late = job.status in DECIDED or offer.submission < job.submission
-    body = without_queries(delivery.body) if Status(job.status).terminal else delivery.body
+    body = delivery.body
+    if Status(job.status).terminal:
+        body = without_images(without_queries(body))
     row = {name: getattr(delivery, name) for name in _FIELDS} | {"body": body}
     return row | ({"applied_at": now, "effect": "late"} if late else {})
 

@@ -1,5 +1,6 @@
 """Every fault that the sandbox has, seen from outside."""
 
+import base64
 import gzip
 import io
 import itertools
@@ -348,6 +349,14 @@ def test_odd_answers_are_the_same_by_callback_and_poll(
     expected = json.loads(json.dumps(bent).replace("LINK", link_of(sandbox, job_id)))
     for body in (called, polled):
         assert {key: body[key] for key in expected} == expected
+
+
+def test_inline_image(sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver) -> None:
+    job_id = spoil(client, "inline_image", receiver.url)
+    called, polled = receiver.next().json, client.get(f"/v2/jobs/{job_id}").json()
+    for body in (called, polled):
+        (uri,) = body["result"]["images"]
+        assert base64.b64decode(uri.partition("base64,")[2]) == sandbox.image_bytes(job_id)
 
 
 def test_odd_poll(sandbox: SandboxServer, client: httpx.Client) -> None:
