@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
@@ -21,6 +21,7 @@ from receiver.http.routing import Answer, Body, Header, Operation
 from receiver.jobs.cancel import Canceller
 from receiver.jobs.retry import Retrier
 from receiver.jobs.submit import Submitter
+from receiver.query.hints import gateways_in, name_hints, word_hints
 from receiver.schemas.job import Job, JobPage, OutputShown, timeline
 from receiver.schemas.output import Output, OutputPage
 from receiver.schemas.requests import RetryBody, SubmitBody, parse_body
@@ -32,6 +33,8 @@ from storage.ledger.job_counts import total
 from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
 from storage.models import Clock
+from storage.paging import Page
+from storage.search.filters import SearchFilter
 from storage.search.search import Search
 
 MAX_BODY = 1024 * 1024
@@ -124,10 +127,12 @@ class Api:
     )
     def jobs(self, request: Request, query: JobQuery) -> Response:
         """List jobs, newest first."""
-        page = self.search.jobs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
+        wanted = query.wanted(self.clock())
+        page = self.search.jobs(wanted, limit=query.limit, cursor=query.cursor)
+        hints = self.hints(query.q, wanted, page)
         outputs = self.search.outputs_of([job.id for job in page.rows])
         jobs = tuple(Job.of(job, outputs[job.id], self.links) for job in page.rows)
-        return page_response(request, JobPage(jobs=jobs, next_cursor=page.next_cursor))
+        return page_response(request, JobPage(jobs=jobs, next_cursor=page.next_cursor, hints=hints))
 
     @Operation(
         "GET /v1/jobs/{id:job}",
@@ -184,9 +189,11 @@ class Api:
     )
     def outputs(self, request: Request, query: OutputQuery) -> Response:
         """Search outputs, those of the newest job first."""
-        page = self.search.outputs(query.wanted(self.clock()), limit=query.limit, cursor=query.cursor)
+        wanted = query.wanted(self.clock())
+        page = self.search.outputs(wanted, limit=query.limit, cursor=query.cursor)
+        hints = self.hints(query.q, wanted, page)
         outputs = tuple(Output.of(found.output, found.job, self.links) for found in page.rows)
-        return page_response(request, OutputPage(outputs=outputs, next_cursor=page.next_cursor))
+        return page_response(request, OutputPage(outputs=outputs, next_cursor=page.next_cursor, hints=hints))
 
     @Operation(
         "GET /v1/outputs/{id}",
@@ -218,6 +225,16 @@ class Api:
         circuits = self.circuits.every()
         names = sorted(self.submitter.context.gateways)
         return json_response(Gateways.of(names, circuits, self.clock()))
+
+    def hints(self, text: str | None, wanted: SearchFilter, page: Page[Any]) -> tuple[str, ...]:
+        """Return what of a search may be mistyped."""
+        adapters = self.submitter.context.gateways
+        known = set(adapters)
+        if not gateways_in(wanted) <= known:
+            known |= self.ledger.job_counts().keys()
+        # What was found has a known model, though perhaps no adapter lists it.
+        models = [] if page.rows else [model for gateway in adapters.values() for model in gateway.models]
+        return (*word_hints(text or ""), *name_hints(wanted, known, models))
 
     async def _body(self, request: Request) -> bytes:
         return await read_body(request, MAX_BODY, within_s=self.admission.limits.body_timeout_s)

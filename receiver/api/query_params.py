@@ -66,14 +66,14 @@ class Filters(Tagged):
 
     q: QueryText | None = None
     """A query: words that must all be in the prompt, in upper or lower case and any script; `"a phrase"`;
-    `-word` that must not be in it; and `key:value`, where the key is `seed`, `model`,
+    `-word` that must not be in it; `one OR another` word; and `key:value`, where the key is `seed`, `model`,
     `gateway`, `tag` (`tag:name=value`), `status`, `is`, `type`, `size`, `width`, `height`, `bytes`, `since`,
     `until`, `on`, `sha256`, `job` or `code`. 32 words at most. A condition may be given here or
     as a parameter, not as both."""
     gateway: Annotated[Text, Field(examples=["apiframe"])] | None = None
     """The gateway's name."""
     model: Annotated[Text, Field(examples=["imagen-4-fast"])] | None = None
-    """The model, as requested or as reported."""
+    """The model, as requested or as reported, in any case."""
     status: Status | None = None
     """The job's status."""
     code: Annotated[Text, Field(examples=["image_expired"])] | None = None
@@ -93,7 +93,7 @@ class Filters(Tagged):
     def given(self, now: int) -> SearchFilter:
         """Return what the parameters beside `q` ask for."""
         return SearchFilter(
-            gateway=self.gateway,
+            gateway=self.gateway and self.gateway.casefold(),
             model=self.model,
             status=self.status,
             code=self.code,

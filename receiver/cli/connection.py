@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from receiver.cli.completion import LOCAL
-from receiver.cli.console import FAILED, MISUSED, UNREACHABLE, fail
+from receiver.cli.console import FAILED, MISUSED, UNREACHABLE, fail, say
 from receiver.cli.options import flag, option
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Connection:
         from receiver.client import ApiError, ClientError, Darkroom, Unreachable
 
         try:
-            with Darkroom(self.url, self.token) as darkroom:
+            with Darkroom(self.url, self.token, on_hint=cache(_hint)) as darkroom:
                 yield darkroom
         except Unreachable as error:
             demo = ", or try it with `darkroom demo`" if self.url == LOCAL else " there"
@@ -51,6 +51,10 @@ class Connection:
             raise
         except (ClientError, OSError) as error:
             fail(str(error))
+
+
+def _hint(text: str) -> None:
+    say(f"Hint: {text}", "yellow")
 
 
 def described(error: ApiError) -> str:

@@ -98,10 +98,10 @@ def _marked(text: str | None) -> list[str]:
     """Return the words of a query to highlight in prompts; none without a terminal."""
     if not text or not console.out().is_terminal:
         return []
-    from receiver.query.language import KEYS
-    from receiver.query.tokenizer import split
+    from receiver.query.language import read_query_text
 
-    return [item.text for item in split(text, KEYS) if item.key is None and not item.minus and item.text]
+    wanted = read_query_text(text, 0)
+    return [*wanted.words, *(word for group in wanted.either for word in group)]
 
 
 def _columns(marked: Sequence[str]) -> Sequence[console.Column[Output]]:

@@ -57,14 +57,15 @@ class Darkroom:
         timeout_s: float = 30,
         retry_delays_s: Sequence[float] = (0.5, 1, 2),
         sleep: Callable[[float], None] = time.sleep,
+        on_hint: Callable[[str], None] = lambda _hint: None,
     ) -> None:
         """`token` is one of DARKROOM_API_TOKENS, without its name and scope; `client` stays the caller's.
 
         `page_size`: how many rows one request of a list returns, 500 at most. `timeout_s`: of a response,
         beyond a requested wait. `retry_delays_s`: a broken download or stream of events is retried after
-        each of these waits.
+        each of these waits. `on_hint` is called with each hint on what of a search may be mistyped.
         """
-        self._http = Http(url, token, client, timeout_s=timeout_s, page_size=page_size)
+        self._http = Http(url, token, client, on_hint, timeout_s=timeout_s, page_size=page_size)
         self.url = self._http.url
         self._patience = Patience(retry_delays_s, sleep)
 

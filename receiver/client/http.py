@@ -57,8 +57,16 @@ class Http:
     """Requests to one Darkroom. Each method raises ApiError for an error response, else Unreachable."""
 
     def __init__(
-        self, url: str, token: str | None, client: httpx.Client | None, *, timeout_s: float, page_size: int
+        self,
+        url: str,
+        token: str | None,
+        client: httpx.Client | None,
+        on_hint: Callable[[str], None],
+        *,
+        timeout_s: float,
+        page_size: int,
     ) -> None:
+        self._on_hint = on_hint
         self._timeout_s = timeout_s
         self._page_size = page_size
         self.url = url.rstrip("/")
@@ -99,6 +107,8 @@ class Http:
             query["limit"] = self._page_size if left is None else min(self._page_size, left)
             page = self.ask("GET", f"/v1/{name}", params=query)
             rows = self.read(lambda page: page[name], page)
+            for hint in page.get("hints", ()) if "cursor" not in query else ():
+                self._on_hint(str(hint))
             for row in rows:
                 yield self.read(kind.model_validate, row)
             left = None if left is None else left - len(rows)

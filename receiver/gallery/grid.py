@@ -36,6 +36,7 @@ class Grid:
         wanted, faults = search_box.read_asked(q, self.api.clock())
         if wanted is None:
             empty: dict[str, Any] = {"found": Page([], None), "counts": None, "facets": [], "newer": None}
+            empty["hints"] = ()
             # 200, for it is the page of the gallery that was asked for; a browser logs anything else.
             return visit.page("grid.html", q=q, faults=faults, **empty, **_asked(q))
         cursor = visit.given("cursor")
@@ -48,6 +49,7 @@ class Grid:
             q=q,
             found=page,
             faults=[],
+            hints=self.api.hints(q, wanted, page),
             counts=counts,
             facets=search_box.facets(counts, q),
             newer=self._newer(wanted, page) if cursor else None,

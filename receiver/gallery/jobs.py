@@ -43,9 +43,12 @@ class JobsPages:
         asked = {name: value for name, value in given.items() if value}
         faults: Sequence[Mapping[str, str]] = ()
         page: Page[Job] = Page([], None)
+        hints: Sequence[str] = ()
         try:
             query = read_query(JobQuery, QueryParams({**asked, "limit": str(A_PAGE)}))
-            page = self.api.search.jobs(query.wanted(self.api.clock()), limit=A_PAGE, cursor=query.cursor)
+            wanted = query.wanted(self.api.clock())
+            page = self.api.search.jobs(wanted, limit=A_PAGE, cursor=query.cursor)
+            hints = self.api.hints(query.q, wanted, page)
         except InvalidRequest as error:
             faults = error.faults
         counts = self.counts()
@@ -62,6 +65,7 @@ class JobsPages:
             given=given,
             filtered=bool(asked),
             faults=faults,
+            hints=hints,
             counts=_counts(counts, given["gateway"]),
             gateways=sorted(counts),
             may_retry=visit.may("submit"),

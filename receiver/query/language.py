@@ -2,13 +2,17 @@
 
     red kite "grey harbour" -cartoon model:imagen-4 tag:campaign=spring since:7d width:>=1024
 
-All conditions must hold. Text without a known key before its colon is searched for in the prompt, so that
-prompts can be pasted: `16:9`, `https://...`, `--ar`, `*` and `AND` are plain words. `GUIDE` has an example of
-everything.
+All conditions must hold, but for words that `OR` joins. Text without a known key before its colon is searched
+for in the prompt, so that prompts can be pasted: `16:9`, `https://...`, `--ar` and `*` are plain words. The
+operators `OR`, `AND` and `*` behind a word never find less than the same words as they stand. `GUIDE` has an
+example of everything; `receiver.query.hints` says what may be mistyped.
 """
 
-from collections.abc import Mapping, Sequence, Set
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 from receiver.errors import InvalidRequest
@@ -22,6 +26,7 @@ MAX_CHARS = 1000
 MAX_WORDS = 32
 MAX_FOLDED = 2_000
 """Longest word after folding: some single characters fold to whole phrases."""
+_BEGINNING = re.compile(r"[^*]*\w\*")
 IN_QUOTES = "to search for the words themselves, put them in quotes"
 
 
@@ -41,7 +46,7 @@ _BOUNDS = "1024, >=1024, <1024 or 512..1024"
 KEYS: Mapping[str, Key] = {
     "seed": Key(values.exactly("seed"), "a seed, such as 42", {"seed"}, excludes=True),
     "model": Key(values.exactly("model"), "a model, such as imagen-4", {"model"}, excludes=True),
-    "gateway": Key(values.exactly("gateway"), "a gateway, such as apiframe", {"gateway"}, excludes=True),
+    "gateway": Key(values.name("gateway"), "a gateway, such as apiframe", {"gateway"}, excludes=True),
     "tag": Key(values.tag, "name=value", {"tags"}, excludes=True),
     "status": Key(values.status, ", ".join(Status), {"status"}, excludes=True),
     "is": Key(values.mark, "short", {"mark"}, excludes=True),
@@ -62,8 +67,10 @@ KEYS: Mapping[str, Key] = {
 GUIDE: Sequence[tuple[str, str]] = (
     ("red kite", "both words are in the prompt: in any case, script or width, also within a word"),
     ('"red kite"', "this phrase is in the prompt, also over a line end; in quotes `seed:1` is a plain word"),
+    ("kite OR balloon", "one of both words, or both; `OR` in capitals, between words or phrases"),
+    ("ram*", "words that begin so; as words are also found within words, `ram` finds the same"),
     ('-cartoon -"oil painting"', "neither is in the prompt"),
-    ("model:imagen-4", "the model, as requested or as reported"),
+    ("model:imagen-4", "the model, as requested or as reported, in any case"),
     ("seed:42", "the seed, as requested or as reported"),
     ("gateway:apiframe", "the gateway"),
     ('tag:campaign="spring sale"', "a tag and its value; several tags are possible"),
@@ -92,9 +99,21 @@ def read_query_text(text: str, now: int) -> SearchFilter:
     if len(text) > MAX_CHARS:
         raise _invalid([f"may have {MAX_CHARS} characters at most"])
     parse = _Parse(now)
-    for item in split(text, KEYS):
-        parse.take(item)
+    for group in _groups(list(split(text, KEYS))):
+        if len(group) > 1:
+            parse.take_one_of(group)
+        else:
+            parse.take(group[0])
     return parse.result()
+
+
+def joins(items: Sequence[Item], at: int) -> bool:
+    """Return whether the item at a place is `OR` or `AND` between two words."""
+    return (
+        items[at].source in ("OR", "AND")
+        and 0 < at < len(items) - 1
+        and all(one.key is None and not one.minus and one.text for one in (items[at - 1], items[at + 1]))
+    )
 
 
 def with_key(text: str, key: str, value: str) -> str:
@@ -137,6 +156,7 @@ class _Parse:
         self._now = now
         self._count = 0
         self._words: dict[str, None] = {}
+        self._either: dict[tuple[str, ...], None] = {}
         self._without: dict[str, None] = {}
         self._slots: values.Slots = {}
         self._by: dict[tuple[str, ...], str] = {}
@@ -148,14 +168,16 @@ class _Parse:
         if item.key is None:
             if item.text:
                 self._count += 1
-                (self._without if item.minus else self._words)[item.text] = None
+                (self._without if item.minus else self._words)[_word(item)] = None
             return
         key = KEYS[item.key]
         try:
             slots = key.read(item.text, self._now)
         except ValueError:
             given = f"not {item.text[:60]!r}" if item.text else "and was given nothing"
-            self._faults.append(f"{item.key} takes {key.accepts}, {given}; {IN_QUOTES}")
+            near = get_close_matches(item.text.casefold(), key.accepts.split(", "), 1)
+            meant = f"; did you mean {near[0]}" if near else ""
+            self._faults.append(f"{item.key} takes {key.accepts}, {given}{meant}; {IN_QUOTES}")
             return
         if not item.minus:
             self._want(item, slots)
@@ -165,11 +187,22 @@ class _Parse:
             can = ", ".join(name for name, key in KEYS.items() if key.excludes)
             self._faults.append(f"{item.key} cannot be excluded, as {can} can; {IN_QUOTES}")
 
+    def take_one_of(self, group: Sequence[Item]) -> None:
+        """Add words of which one must be there."""
+        self._count += len(group)
+        words = tuple(dict.fromkeys(map(_word, group)))
+        if len(words) > 1:
+            self._either[words] = None
+        else:
+            self._words[words[0]] = None
+
     def result(self) -> SearchFilter:
         """Return the filter. Raises InvalidRequest if there are faults."""
         if self._count > MAX_WORDS:
             self._faults.append(f"may have {MAX_WORDS} words at most")
-        if any(len(fold(word)) > MAX_FOLDED for word in (*self._words, *self._without)):
+        if any(
+            len(fold(word)) > MAX_FOLDED for word in (*self._words, *self._without, *chain(*self._either))
+        ):
             self._faults.append("has a word that is too long")
         if self._faults:
             raise _invalid(self._faults)
@@ -178,7 +211,8 @@ class _Parse:
             if names:
                 whole.setdefault(field, {})[names[0]] = self._slots[field, names[0]]
         words, without, excluded = tuple(self._words), tuple(self._without), tuple(self._excluded)
-        return SearchFilter(**whole, words=words, without=without, excluded=excluded)
+        either = tuple(self._either)
+        return SearchFilter(**whole, words=words, either=either, without=without, excluded=excluded)
 
     def _want(self, item: Item, slots: values.Slots) -> None:
         if earlier := next((self._by[slot] for slot in slots if slot in self._by), None):
@@ -186,6 +220,32 @@ class _Parse:
             return
         self._slots |= slots
         self._by |= dict.fromkeys(slots, item.source)
+
+
+def _groups(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Yield each item, those that `OR` joins together, without the operators between words."""
+    group: list[Item] = []
+    joined = False
+    for at, item in enumerate(items):
+        if joins(items, at) and not joined:
+            joined = True
+            if item.source == "AND":
+                yield group
+                group = []
+            continue
+        if group and not joined:
+            yield group
+            group = []
+        group.append(item)
+        joined = False
+    if group:
+        yield group
+
+
+def _word(item: Item) -> str:
+    """Return the text of a word or phrase, without the `*` behind an unquoted word."""
+    bare = item.source[item.minus :] == item.text and _BEGINNING.fullmatch(item.text)
+    return item.text[:-1] if bare else item.text
 
 
 def _conflicts(item: Item, key: str, value: str) -> bool:

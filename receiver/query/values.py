@@ -54,6 +54,17 @@ def exactly(field: str) -> Parser:
     return read
 
 
+def name(field: str) -> Parser:
+    """Parse a name, in any case."""
+
+    def read(value: str, _now: int) -> Slots:
+        if not value:
+            raise ValueError("empty")
+        return {(field,): value.casefold()}
+
+    return read
+
+
 def tag(value: str, _now: int) -> Slots:
     """Parse `name=value`."""
     name, equals, wanted = value.replace("＝", "=", 1).partition("=")  # noqa: RUF001 - the full-width one

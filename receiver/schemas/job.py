@@ -252,6 +252,9 @@ class JobPage(types.Resource):
     jobs: tuple[Job, ...]
     next_cursor: Annotated[types.JobId | None, Field(examples=[None])]
     """The `cursor` of the next page; null on the last one."""
+    hints: tuple[str, ...] = types.absent(())
+    """What of the query may be mistyped: an unknown key, operator, gateway or model, and the nearest one.
+    Absent where there is nothing to say."""
 
 
 def timeline(

@@ -89,3 +89,6 @@ class OutputPage(Resource):
     outputs: tuple[Output, ...]
     next_cursor: Annotated[OutputId | None, Field(examples=[None])]
     """The `cursor` of the next page; null on the last one."""
+    hints: tuple[str, ...] = absent(())
+    """What of the query may be mistyped: an unknown key, operator, gateway or model, and the nearest one.
+    Absent where there is nothing to say."""

@@ -12,8 +12,9 @@ its own, because each move of a job rewrites its row, and would rewrite all trig
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from string import ascii_lowercase, ascii_uppercase
 
 from sqlalchemy import Connection, RowMapping, text
 
@@ -56,6 +57,8 @@ IS_SHORT = "is:short"
 
 HAS_IMAGE = "has:image"
 """The term of every job that has an output, so that searches for images skip all others."""
+
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 MOST_PIECES = 24
 """About how many pieces of one long word are looked up."""
@@ -122,7 +125,12 @@ def index_output(connection: Connection, job: RowMapping, output: Output, *, new
 
 def term(kind: str, value: str) -> str:
     """Return an index term; `kind` is gateway, model, seed, tag (`name=value`), type, size or has."""
-    return f"{kind}:{value}"
+    return f"{kind}:{lower(value) if kind == 'model' else value}"
+
+
+def lower(model: str) -> str:
+    """Return a model's name with ASCII letters in lower case: others, databases fold each in its own way."""
+    return model.translate(_LOWER)
 
 
 def day(number: int) -> str:
@@ -153,16 +161,20 @@ def pieces_of(folded: str) -> str:
     return " ".join(sorted(_word(piece) for piece in shorter | set(_threes(folded))))
 
 
-def lookup(folded_words: Iterable[str]) -> str:
-    """Return the FTS5 query for every prompt with these folded words, and perhaps some more."""
-    pieces: dict[str, None] = {}
-    for word in folded_words:
-        threes = list(_threes(word)) if len(word) > 2 else [word]
-        # Those that cover the word are enough: each more is one more list to merge, and hits are compared
-        # with the whole word anyway.
-        step = max(3, -(-len(threes) // MOST_PIECES))
-        pieces |= dict.fromkeys([*threes[::step], threes[-1]])
-    return " ".join(_word(piece) for piece in pieces)
+def lookup(groups: Iterable[Sequence[str]]) -> str:
+    """Return the FTS5 query for every prompt with a folded word of each group, and perhaps some more."""
+    found = (" OR ".join(f"({' '.join(_cover(word))})" for word in group) for group in groups)
+    return " AND ".join(f"({one})" for one in dict.fromkeys(found))
+
+
+def _cover(folded: str) -> Iterator[str]:
+    """Return the pieces that cover a word, as words for FTS5.
+
+    Each more would be one more list to merge, and hits are compared with the whole word anyway.
+    """
+    threes = list(_threes(folded)) if len(folded) > 2 else [folded]
+    step = max(3, -(-len(threes) // MOST_PIECES))
+    return map(_word, dict.fromkeys([*threes[::step], threes[-1]]))
 
 
 def _threes(folded: str) -> Iterator[str]:

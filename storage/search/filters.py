@@ -11,8 +11,8 @@ from storage.models import Status
 class SearchFilter:
     """The conditions of a search; all of them must hold.
 
-    `seed` and `model` match whether requested or reported. In a search for jobs, the conditions on images
-    (`sha256`, `media_type`, `between`) must all hold of one output.
+    `seed` and `model` match whether requested or reported, `model` in any case of its ASCII letters. In a
+    search for jobs, the conditions on images (`sha256`, `media_type`, `between`) must all hold of one output.
     """
 
     job: str | None = None
@@ -21,6 +21,8 @@ class SearchFilter:
     seed: str | None = None
     words: tuple[str, ...] = ()
     """Texts that the prompt must contain, each; compared as `search_index` folds them."""
+    either: tuple[tuple[str, ...], ...] = ()
+    """Of each of these groups, one text at least."""
     without: tuple[str, ...] = ()
     """Texts that it must not contain."""
     status: Status | None = None

@@ -56,7 +56,7 @@ def plan(connection: sa.Connection, wanted: SearchFilter, *, with_images: bool) 
         return IndexPlan(jobs, jobs.c.number, [jobs.c.id.in_(digests)])
     if wanted.job is not None:
         return IndexPlan(jobs, jobs.c.number, [])
-    words = where.folded(wanted.words)
+    words = where.groups(wanted)
     known = [(_count(connection, wanted, one), one) for one in _terms(wanted)]
     if not with_images and (wanted.status or wanted.code):
         least = min((count for count, _ in known), default=FEW if words else FEW + 1)
@@ -71,16 +71,18 @@ def plan(connection: sa.Connection, wanted: SearchFilter, *, with_images: bool) 
     return IndexPlan(rows, terms.c.number, [terms.c.term == rarest[1]])
 
 
-def _by_fts5(words: Sequence[str]) -> IndexPlan:
-    match = sa.text(f"{GRAMS} MATCH :pieces").bindparams(pieces=lookup(words))
+def _by_fts5(groups: Sequence[Sequence[str]]) -> IndexPlan:
+    match = sa.text(f"{GRAMS} MATCH :pieces").bindparams(pieces=lookup(groups))
     rows = CrossJoin(_grams, jobs, jobs.c.number == _grams.c.rowid)
     return IndexPlan(rows, _grams.c.rowid, [match])  # type: ignore[list-item]
 
 
-def _by_trigrams(words: Sequence[str]) -> IndexPlan:
+def _by_trigrams(groups: Sequence[Sequence[str]]) -> IndexPlan:
     # PostgreSQL has statistics: it uses the trigram index, or scans from the newest on.
     rows = _prompts.join(jobs, jobs.c.number == _prompts.c.number)
-    found = [_prompts.c.folded.contains(word, autoescape=True) for word in words]
+    found = [
+        sa.or_(*(_prompts.c.folded.contains(word, autoescape=True) for word in group)) for group in groups
+    ]
     return IndexPlan(rows, _prompts.c.number, found)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import jobs, outputs
-from storage.ledger.search_index import fold
+from storage.ledger.search_index import fold, lower
 from storage.search.filters import SearchFilter
 
 Conditions = list[sa.ColumnElement[bool]]
@@ -21,7 +21,7 @@ _SHORT = jobs.c.images_returned.is_not(None) & (_FEWER | jobs.c.withheld.is_not(
 
 def of_jobs(wanted: SearchFilter) -> Conditions:
     """Return the conditions on a job's row, without those on its time and its seed."""
-    held: Conditions = [_contains(word) for word in folded(wanted.words)]
+    held: Conditions = [sa.or_(*map(_contains, group)) for group in groups(wanted)]
     held += [~_contains(word) for word in folded(wanted.without)]
     held += [_tagged(name, value) for name, value in wanted.tags.items()]
     if wanted.job is not None:
@@ -29,7 +29,7 @@ def of_jobs(wanted: SearchFilter) -> Conditions:
     if wanted.gateway is not None:
         held.append(jobs.c.gateway == wanted.gateway)
     if wanted.model is not None:
-        held.append(sa.or_(jobs.c.model == wanted.model, jobs.c.result_model == wanted.model))
+        held.append(_of_model(wanted.model))
     if wanted.status is not None:
         held.append(jobs.c.status == wanted.status)
     if wanted.mark is not None:
@@ -78,6 +78,12 @@ def folded(words: Sequence[str]) -> list[str]:
     return [word for word in map(fold, words) if word]
 
 
+def groups(wanted: SearchFilter) -> list[list[str]]:
+    """Return the words as they are indexed, in groups of which one word must be there each."""
+    asked = [*((word,) for word in wanted.words), *wanted.either]
+    return [folded(group) for group in asked if all(map(fold, group))]
+
+
 def _contains(word: str) -> sa.ColumnElement[bool]:
     # Not LIKE, which SQLite matches far more slowly, and only with a limit on the pattern.
     return Contains(jobs.c.prompt_folded, sa.literal(word))
@@ -100,6 +106,28 @@ def _instr(contains: Contains, compiler: Any, **kw: Any) -> str:
     return f"instr({compiler.process(contains.clauses, **kw)}) > 0"
 
 
+class AsciiLower(FunctionElement[str]):
+    """A text with its ASCII letters in lower case."""
+
+    inherit_cache = True
+    type = sa.Text()
+
+
+@compiles(AsciiLower)
+def _lower_in_c(text: AsciiLower, compiler: Any, **kw: Any) -> str:
+    return f'lower({compiler.process(text.clauses, **kw)} COLLATE "C")'
+
+
+@compiles(AsciiLower, "sqlite")
+def _lower(text: AsciiLower, compiler: Any, **kw: Any) -> str:
+    return f"lower({compiler.process(text.clauses, **kw)})"
+
+
+def _of_model(name: str) -> sa.ColumnElement[bool]:
+    reported = sa.func.coalesce(AsciiLower(jobs.c.result_model) == lower(name), False)
+    return sa.or_(AsciiLower(jobs.c.model) == lower(name), reported)
+
+
 def _tagged(name: str, value: str) -> sa.ColumnElement[bool]:
     tag: sa.ColumnElement[bool] = jobs.c.tags[name].as_string() == value
     return tag
@@ -112,7 +140,7 @@ def _differs(kind: str, value: str) -> sa.ColumnElement[bool]:
     if kind == "is":
         return ~_SHORT
     if kind == "model":
-        return sa.and_(jobs.c.model != value, sa.func.coalesce(jobs.c.result_model != value, True))
+        return ~_of_model(value)
     return jobs.c[kind] != value
 
 

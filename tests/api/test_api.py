@@ -164,6 +164,28 @@ def test_pages_hold_everything_once(live: Live) -> None:
         assert seen == [job_id if kind == "jobs" else f"{job_id}.0" for job_id in reversed(made)]
 
 
+@pytest.mark.parametrize("route", ["/v1/jobs", "/v1/outputs"])
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        ({"gateway": "apifram"}, "No job has the gateway apifram. Did you mean apiframe?"),
+        ({"q": "-gateway:apifram"}, "No job has the gateway apifram. Did you mean apiframe?"),
+        ({"model": "imagen4-fsat"}, "The model imagen4-fsat is not known here. Did you mean imagen4-fast?"),
+        (
+            {"q": "promt:kite"},
+            "promt:kite was searched for in prompts, as it has no known key. Did you mean kite?",
+        ),
+        ({"gateway": "APIframe", "model": "Imagen-4", "q": "16:9 OR note: style:anime"}, None),
+    ],
+)
+def test_a_slip_in_a_search_gets_a_hint(
+    live: Live, route: str, query: dict[str, str], hint: str | None
+) -> None:
+    answer = live.http.get(route, params=query)
+    assert answer.status_code == 200
+    assert answer.json().get("hints") == (None if hint is None else [hint])
+
+
 @pytest.mark.parametrize(
     ("query", "found"),
     [

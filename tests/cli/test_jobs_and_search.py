@@ -67,6 +67,12 @@ def test_search_takes_the_query_language(running: Running, made: list[Output]) -
     seven = running.darkroom_command(*find, "lighthouse", "seed:7", "tag:for=find", "-harbour")
     assert seven.stdout.split() == both
     assert running.darkroom_command(*find, "tag:for=find", "-grey").stdout == ""
+    either = running.darkroom_command(*find, "lighthouse", "OR", "none", "tag:for=find", "model:IMAGEN4")
+    assert (either.stdout.split(), either.stderr) == ([newest, *both], "")
+    slip = running.darkroom_command("search", "--json", "promt:lighthouse")
+    assert (slip.stdout.strip(), "Hint: promt:lighthouse was" in slip.stderr) == ("[]", True)
+    slip = running.darkroom_command("jobs", "--gateway", "apifram")
+    assert "Did you mean apiframe?" in slip.stderr
     wrong = running.darkroom_command("search", "seed:")
     assert (wrong.returncode, "seed takes" in wrong.stderr) == (2, True)
 

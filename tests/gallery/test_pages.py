@@ -113,6 +113,9 @@ def test_a_search_without_results_says_why(reader: httpx.Client) -> None:
     found = page(reader.get("/", params={"q": "no-such-word-anywhere"}))
     assert "Nothing found" in found.text
     assert "/" in found.links()
+    for path in ("/", "/jobs"):
+        found = page(reader.get(path, params={"q": "gateway:apifram kite"}))
+        assert "Did you mean apiframe?" in found.text
 
 
 def test_the_page_of_an_output_tells_everything(hung: Hung, submitter: httpx.Client) -> None:

@@ -132,15 +132,16 @@ LOOKS = {
 }
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    postgres: Postgres = request.getfixturevalue("postgres")
+    return postgres.url(postgres.create())
+
+
 @pytest.mark.exhaustive("postgresql")
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_old_prompts_are_found_by_what_looks_alike(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-    if kind == "postgresql":
-        postgres: Postgres = request.getfixturevalue("postgres")
-        url = postgres.url(postgres.create())
+def test_old_prompts_are_found_by_what_looks_alike(url: str) -> None:
     with migrated_to(url, "0007") as connection:
         for number, prompt in enumerate(LOOKS):
             row = new_job(prompt, "apiframe", JobRequest("m", prompt), number) | {"request_sha256": "00"}
@@ -153,11 +154,23 @@ def test_old_prompts_are_found_by_what_looks_alike(
             found = search.jobs(read_query_text(query, LATER), limit=9).rows
             assert [job.request.prompt for job in found] == [prompt]
         assert not search.jobs(read_query_text("lineend", LATER), limit=9).rows
-        if kind == "sqlite":
+        if url.startswith("sqlite"):
             matching = text("SELECT rowid FROM grams WHERE grams MATCH :pieces")
             with database.read() as connection:
-                left = connection.execute(matching, {"pieces": lookup(["’"])}).all()
+                left = connection.execute(matching, {"pieces": lookup([["’"]])}).all()
             assert left == [], "the index has forgotten what it had"
+
+
+@pytest.mark.exhaustive("postgresql")
+def test_models_of_an_old_index_are_found_in_any_case(url: str) -> None:
+    with migrated_to(url, "0008") as connection:
+        row = new_job("one", "apiframe", JobRequest("Imagen-4É", "a kite"), 1) | {"request_sha256": "00"}
+        connection.execute(insert(jobs).values(row | {"number": 1}))
+        connection.execute(text("INSERT INTO terms (term, number) VALUES ('model:Imagen-4É', 1)"))
+    with closing(Database.open(url)) as database:
+        for name in ("imagen-4É", "IMAGEN-4É"):
+            found = Search(database).jobs(SearchFilter(model=name), limit=9).rows
+            assert [job.id for job in found] == ["one"]
 
 
 def folded_before(prompt: str) -> str:

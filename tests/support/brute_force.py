@@ -52,11 +52,12 @@ def job_fits(wanted: SearchFilter, job: Job) -> bool:
     return all(
         [
             *(caseless(word) in prompt for word in wanted.words),
+            *(any(caseless(word) in prompt for word in group) for group in wanted.either),
             *(caseless(word) not in prompt for word in wanted.without if caseless(word)),
             *(request.tags.get(name) == value for name, value in wanted.tags.items()),
             wanted.job in (None, job.id),
             wanted.gateway in (None, job.gateway),
-            wanted.model is None or wanted.model in (request.model, job.result.model),
+            wanted.model is None or of_models({wanted.model}, job),
             wanted.status in (None, job.status),
             wanted.code is None or (job.error is not None and job.error.code == wanted.code),
             wanted.mark is None or is_short(job),
@@ -65,10 +66,20 @@ def job_fits(wanted: SearchFilter, job: Job) -> bool:
             wanted.until is None or job.created_at < wanted.until,
             job.gateway not in excluded(wanted, "gateway"),
             job.status.value not in excluded(wanted, "status"),
-            not {request.model, job.result.model} & excluded(wanted, "model"),
+            not of_models(excluded(wanted, "model"), job),
             not {f"{name}={value}" for name, value in request.tags.items()} & excluded(wanted, "tag"),
         ]
     )
+
+
+def of_models(names: Iterable[str | None], job: Job) -> bool:
+    """Whether a job has one of these models, in any case of the letters of ASCII."""
+    mine = {job.request.model, job.result.model} - {None}
+    return not {lower(name) for name in mine}.isdisjoint(map(lower, names))
+
+
+def lower(name: str | None) -> str:
+    return "".join(char.lower() if char.isascii() else char for char in name or "")
 
 
 def is_short(job: Job) -> bool:

@@ -14,6 +14,7 @@ from starlette.datastructures import QueryParams
 from receiver.api.query_params import JobQuery, OutputQuery
 from receiver.errors import InvalidRequest
 from receiver.http.query import read_query
+from receiver.query.hints import name_hints, word_hints
 from receiver.query.language import GUIDE, KEYS, MAX_CHARS, MAX_WORDS, read_query_text, with_key
 from receiver.query.tokenizer import plain_or_quoted, quoted, split
 from storage.models import Status
@@ -61,8 +62,17 @@ WORDS = {
     '-"--ar"': wanted(without=("--ar",)),
     "semi-realistic": wanted("semi-realistic"),
     "-16:9": wanted(without=("16:9",)),
-    "kite OR grey AND (NOT red) NEAR* ^x": wanted(
-        "kite", "OR", "grey", "AND", "(NOT", "red)", "NEAR*", "^x"
+    "kite OR grey AND (NOT red) NEAR* ^x": wanted("(NOT", "red)", "NEAR", "^x", either=(("kite", "grey"),)),
+    'a OR "b c" OR d* e OR f': wanted(either=(("a", "b c", "d"), ("e", "f"))),
+    "a OR a": wanted("a"),
+    "red AND kite AND": wanted("red", "kite", "AND"),
+    "OR a OR": wanted("OR", "a"),
+    "a OR OR b": wanted("b", either=(("a", "OR"),)),
+    "a OR -b": wanted("a", "OR", without=("b",)),
+    "model:a OR kite": wanted("OR", "kite", model="a"),
+    'a "OR" b or c': wanted("a", "OR", "b", "or", "c"),
+    'kite* -cartoon* "red*" **bold** a*b é*': wanted(
+        "kite", "red*", "**bold**", "a*b", "é", without=("cartoon",)
     ),
     "https://example.com/a?b=c note: style:: :seed seeds:5": wanted(
         "https://example.com/a?b=c", "note:", "style::", ":seed", "seeds:5"
@@ -84,6 +94,7 @@ KEYED = {
     "model：imagen-4": wanted(model="imagen-4"),
     "ｓｅｅｄ：42　寿司": wanted("寿司", seed="42"),
     "model:a:b": wanted(model="a:b"),
+    "gateway:APIframe -gateway:API-in-One": wanted(gateway="apiframe", excluded=(("gateway", "api-in-one"),)),
     'model:a"b"': wanted(model='a"b"'),
     "seed:00042": wanted(seed="00042"),
     "seed:-1": wanted(seed="-1"),
@@ -149,6 +160,9 @@ REFUSED = {
     "tag:bad/name=b": "tag takes",
     "status:done": "status takes queued, submitting, running, ready, archived, partial, failed, "
     "cancelled, not 'done'",
+    "status:archivd": "not 'archivd'; did you mean archived",
+    "type:pgn": "not 'pgn'; did you mean png",
+    "a OR " + " OR ".join(map(str, range(MAX_WORDS))): "may have 32 words at most",
     "is:long": "is takes short, not 'long'",
     "is: it": "is takes short, and was given nothing",
     "type:gif": "type takes png, jpg, jpeg, webp, avif, not 'gif'",
@@ -202,6 +216,66 @@ def test_each_example_of_the_guide_asks_for_something(text: str) -> None:
 def test_the_guide_leaves_no_key_out() -> None:
     shown = {item.key for text, _ in GUIDE for item in split(text, KEYS)}
     assert set(KEYS) - shown == {"sha"}
+
+
+HINTED = {
+    "prompt:kite": "Did you mean kite?",
+    "-promt:kite": "Did you mean kite?",
+    "prompt: a red kite": "Did you mean the words alone?",
+    "kite date:2026-11-22": "Did you mean on:2026-11-22?",
+    "created:7d": "Did you mean since:7d?",
+    "modle：imagen-4": "Did you mean model:imagen-4?",
+    "Gatway:apiframe": "Did you mean gateway:apiframe?",
+    "id:01a201ee": "Did you mean job:01a201ee?",
+    "format:png": "Did you mean type:png?",
+    "width>=1024": "Did you mean width:>=1024?",
+    "gateway=apiframe": "Did you mean gateway:apiframe?",
+    "tag.campaign:spring": "Did you mean tag:campaign=spring?",
+    "kite NOT cartoon": "write -word",
+    "model:a OR model-b": "OR joins words only",
+    "kite OR -grey": "OR joins words only",
+}
+
+
+@pytest.mark.parametrize("text", HINTED)
+def test_a_slip_gets_a_hint_with_the_nearest(text: str) -> None:
+    (hint,) = word_hints(text)
+    assert HINTED[text] in hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(text for text in WORDS if text not in ("a OR -b", "model:a OR kite") and "seeds:5" not in text),
+        *(text for text, _ in GUIDE),
+        "with: care to: you from: me, weight:heavy (masterpiece:1.2) <lora:detail:0.8> text:",
+        "e:mc2 f(x)=y 10:30 C:\\art http://x at:dawn style:anime",
+        "OR",
+        "NOT",
+        "this OR that, NOT",
+    ],
+)
+def test_what_prompts_are_made_of_gets_no_hint(text: str) -> None:
+    assert word_hints(text) == []
+
+
+@given(st.text(max_size=60))
+def test_hints_are_few_and_short_for_any_text(text: str) -> None:
+    hints = word_hints(text * 20)
+    assert len(hints) <= 5
+    assert all(len(hint) < 250 for hint in hints)
+
+
+def test_an_unknown_name_gets_a_hint_with_the_nearest() -> None:
+    gateways, models = ["api-in-one", "apiframe"], ["imagen-4", "my-model"]
+
+    def hints(text: str) -> list[str]:
+        return list(name_hints(read(text), gateways, models))
+
+    assert hints("gateway:apifram") == ["No job has the gateway apifram. Did you mean apiframe?"]
+    assert hints("-gateway:zzz") == ["No job has the gateway zzz. Did you mean api-in-one or apiframe?"]
+    assert hints("model:IMAGEN4") == ["The model imagen4 is not known here. Did you mean imagen-4?"]
+    assert hints("gateway:Apiframe model:Imagen-4") == hints("model:zzz") == hints("kite") == []
 
 
 # --- facets -----------------------------------------------------------------------------------------------
