@@ -1,5 +1,6 @@
 """Serve `GET /v1/events`: jobs and outputs as server-sent events (HTML standard, section 9.2)."""
 
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
@@ -12,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from receiver.api.query_params import EVENT_ID, EventQuery
+from receiver.api.query_params import EventQuery
 from receiver.api.subscriptions import Reset, Subscriber, Subscriptions
 from receiver.errors import TooManyWaiting
 from receiver.http.routing import Answer, Header, Operation
 from receiver.schemas import events as schemas
+from receiver.schemas.faults import EVENT_ID
 from storage.errors import StorageError
 from storage.ledger.events import Event, EventPosition
 from storage.models import rfc3339
@@ -152,6 +154,6 @@ def _place(last: str | None, since: str | None) -> EventPosition | None:
     text = last or since
     if not text:
         return None
-    found = EVENT_ID.fullmatch(text)
+    found = re.fullmatch(EVENT_ID, text, re.ASCII)
     # A browser cannot fix an invalid id, so it gets a reset and no error.
     return EventPosition(int(found[1]), int(found[2]) if found[2] else None) if found else NOWHERE

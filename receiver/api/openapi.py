@@ -14,10 +14,11 @@ from receiver.api.docs.page import Reference
 from receiver.api.docs.samples import add_examples
 from receiver.errors import DarkroomError
 from receiver.http.admission import Admission
-from receiver.http.query import TAG_FILTER, Tagged
+from receiver.http.query import Tagged
 from receiver.http.routing import Answer, Header, Operation, Served, adapter, routes_of
 from receiver.schemas.notification import Message
 from receiver.schemas.problem import Problem
+from receiver.schemas.tags import TAG_FILTER
 from receiver.version import installed_version
 
 ABOUT = """\

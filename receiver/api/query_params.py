@@ -1,6 +1,5 @@
 """Define the query parameters of each route: the models that validate also describe them."""
 
-import re
 from dataclasses import replace
 from typing import Annotated
 
@@ -10,7 +9,9 @@ from receiver.errors import InvalidRequest
 from receiver.http.query import Query, Tagged
 from receiver.query.language import MAX_CHARS, combined, read_query_text
 from receiver.query.times import AGO, read_moment
-from receiver.schemas.requests import TagName, Text
+from receiver.schemas.faults import DIGEST_BEGINNING, EVENT_ID
+from receiver.schemas.requests import Text
+from receiver.schemas.tags import TagName
 from receiver.schemas.types import DIGEST_EXAMPLE, JOB_EXAMPLE, JobId, OutputId
 from storage.models import Status, UsageBy
 from storage.search import usage
@@ -21,9 +22,7 @@ MAX_FOLLOW_S = 86400
 MAX_USAGE_DAYS = 366
 USUAL_USAGE_DAYS = 30
 
-EVENT_ID = re.compile(r"^([0-9]{1,18})(?:-([0-9]{1,15}))?$", re.ASCII)
-"""The id of an event: its number and its time."""
-EventId = Annotated[str, StringConstraints(pattern=EVENT_ID.pattern), Field(examples=["8731-1795000000000"])]
+EventId = Annotated[str, StringConstraints(pattern=EVENT_ID), Field(examples=["8731-1795000000000"])]
 
 
 def _moment(text: str) -> str:
@@ -56,7 +55,7 @@ QueryText = Annotated[
 ]
 
 DigestBeginning = Annotated[
-    str, StringConstraints(pattern="^[0-9a-fA-F]{4,64}$"), Field(examples=[DIGEST_EXAMPLE])
+    str, StringConstraints(pattern=DIGEST_BEGINNING), Field(examples=[DIGEST_EXAMPLE])
 ]
 Limit = Annotated[int, Field(ge=1, le=500)]
 

@@ -1,19 +1,16 @@
 """Parse and validate the query parameters of a request by the model of its route."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import QueryParams
 
 from receiver.errors import InvalidRequest
 from receiver.schemas.faults import fault
 from receiver.schemas.requests import Text
-
-TAG_FILTER = r"^tag\.[A-Za-z0-9_.-]{1,64}$"
-TagFilter = Annotated[str, StringConstraints(pattern=TAG_FILTER)]
+from receiver.schemas.tags import FILTER, TagFilter
 
 
 class Query(BaseModel):
@@ -34,7 +31,7 @@ class Tagged(Query):
 
     def tags(self) -> dict[str, str]:
         """Return the value of each tag to filter by."""
-        return {name.removeprefix("tag."): value for name, value in (self.model_extra or {}).items()}
+        return {name.removeprefix(FILTER): value for name, value in (self.model_extra or {}).items()}
 
 
 AnyQuery = TypeVar("AnyQuery", bound=Query)
@@ -53,7 +50,7 @@ def read_query(kind: type[AnyQuery], given: QueryParams) -> AnyQuery:
 
 def _named(kind: type[Query], one: Mapping[str, Any]) -> dict[str, str]:
     name, tagged = str(one["loc"][0]), issubclass(kind, Tagged)
-    if name in kind.model_fields or (tagged and re.fullmatch(TAG_FILTER, name)):
+    if name in kind.model_fields or (tagged and name.startswith(FILTER)):
         return fault(one)
     known = [*sorted(kind.model_fields), *["tag.<name>"] * tagged]
     return {"field": name, "message": f"unknown; use {', '.join(known)}" if known else "unknown"}

@@ -74,6 +74,7 @@ GUIDE: Sequence[tuple[str, str]] = (
     ("seed:42", "the seed, as requested or as reported"),
     ("gateway:apiframe", "the gateway"),
     ('tag:campaign="spring sale"', "a tag and its value; several tags are possible"),
+    ('tag:"my project"=menu', "a tag whose name has a space"),
     ("status:archived", "the job's status"),
     ("is:short", "jobs for which the gateway returned fewer images than requested, and their images"),
     ("code:no_answer", "the code of the job's error"),
@@ -123,8 +124,10 @@ def with_key(text: str, key: str, value: str) -> str:
     tags stay. `value` must be valid for the key.
     """
     kept = [item.source for item in split(text, KEYS) if not _conflicts(item, key, value)]
-    name, equals, rest = value.partition("=") if key == "tag" else ("", "", value)
-    return " ".join([*kept, f"{key}:{name}{equals}{plain_or_quoted(rest)}"])
+    if key == "tag":
+        name, _, rest = value.partition("=")
+        return " ".join([*kept, f"tag:{plain_or_quoted(name)}={plain_or_quoted(rest)}"])
+    return " ".join([*kept, f"{key}:{plain_or_quoted(value)}"])
 
 
 def combined(asked: SearchFilter, given: SearchFilter) -> SearchFilter:

@@ -67,11 +67,22 @@ def _item(text: str, start: int, keys: Container[str]) -> tuple[Item, int]:
         front, at = named[0], named.end()
     if text[at : at + 1] and text[at] in QUOTES:
         value, at, closing = _phrase(text, at)
+        if key == "tag" and not front and text[at : at + 1] in {"=", "＝"}:  # noqa: RUF001 - likewise
+            wanted, at, closing = _value(text, at + 1)
+            value = f"{value}={wanted}"
         source = text[start:at].rstrip() + closing if closing else text[start:at]
         return Item(source, minus, key, front + value), at
+    value, end, _ = _value(text, at)
+    return Item(text[start:end], minus, key, value), end
+
+
+def _value(text: str, at: int) -> tuple[str, int, str]:
+    """Parse a phrase or a word: its content, its end, and the closing quote that it lacks."""
+    if text[at : at + 1] and text[at] in QUOTES:
+        return _phrase(text, at)
     word = _WORD.match(text, at)
     end = word.end() if word else at
-    return Item(text[start:end], minus, key, text[at:end]), end
+    return text[at:end], end, ""
 
 
 def _excludes(text: str, at: int) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from unicodedata import normalize
 
 from receiver.query.times import read_moment
+from receiver.schemas.tags import TAG_NAME
 from storage.models import Status
 
 Slots = dict[tuple[str, ...], Any]
@@ -30,7 +31,6 @@ MEDIA_TYPES = {
 MOST = 10**15
 """No width, height or number of bytes is larger than this; the databases' integers hold more."""
 
-_TAG_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _NUMBER = r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]{0,3})"
 _COMPARED = re.compile(rf"(>=|<=|>|<|=|)\s*{_NUMBER}")
 _RANGE = re.compile(rf"{_NUMBER}\s*\.\.\s*{_NUMBER}")
@@ -68,7 +68,7 @@ def name(field: str) -> Parser:
 def tag(value: str, _now: int) -> Slots:
     """Parse `name=value`."""
     name, equals, wanted = value.replace("＝", "=", 1).partition("=")  # noqa: RUF001 - the full-width one
-    if not (_TAG_NAME.fullmatch(name) and equals and wanted):
+    if not (re.fullmatch(TAG_NAME, name) and equals and wanted):
         raise ValueError("not name=value")
     return {("tags", name): wanted}
 

@@ -17,10 +17,10 @@ from pydantic import (
 )
 
 from receiver.errors import InvalidRequest
-from receiver.schemas.faults import KEY, NO_NUL, TAG_NAME, fault
+from receiver.schemas.faults import KEY, NO_NUL, fault
+from receiver.schemas.tags import TagName
 from storage.models import JobRequest
 
-TagName = Annotated[str, StringConstraints(pattern=TAG_NAME)]
 # What SQL text, JSON and S3 metadata can all carry.
 Text = Annotated[str, StringConstraints(pattern=NO_NUL)]
 Seed = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=NO_NUL)]

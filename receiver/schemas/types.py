@@ -13,11 +13,15 @@ UUID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 JOB_EXAMPLE = "019a9f3e-5c1d-7b42-9d0e-3f6a8c2b7e51"
 DIGEST_EXAMPLE = "9f2c1b7ad04e5c38e6f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7"
 
-JobId = Annotated[str, StringConstraints(pattern=f"^{UUID}$"), Field(examples=[JOB_EXAMPLE])]
-_Numbered = Annotated[str, StringConstraints(pattern=rf"^{UUID}\.[0-9]{{1,6}}$")]
+JOB_ID = f"^{UUID}$"
+NUMBERED_ID = rf"^{UUID}\.[0-9]{{1,6}}$"
+DIGEST = r"^[0-9a-f]{64}$"
+
+JobId = Annotated[str, StringConstraints(pattern=JOB_ID), Field(examples=[JOB_EXAMPLE])]
+_Numbered = Annotated[str, StringConstraints(pattern=NUMBERED_ID)]
 OutputId = Annotated[_Numbered, Field(examples=[f"{JOB_EXAMPLE}.0"])]
 NotificationId = Annotated[_Numbered, Field(examples=[f"{JOB_EXAMPLE}.1"])]
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), Field(examples=[DIGEST_EXAMPLE])]
+Digest = Annotated[str, StringConstraints(pattern=DIGEST), Field(examples=[DIGEST_EXAMPLE])]
 Time = Annotated[str, Field(examples=["2026-11-22T09:30:00.000Z"], json_schema_extra={"format": "date-time"})]
 """RFC 3339, in UTC, to the millisecond."""
 _FAULTS = ["request", "gateway", "image", "archive", "operator"]

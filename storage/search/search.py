@@ -190,7 +190,10 @@ def _not_before(cursor: str | None) -> where.Conditions:
 def _number(connection: Connection, job_id: str) -> int:
     number = connection.scalar(select(jobs.c.number).where(jobs.c.id == job_id))
     if number is None:
-        raise NotFound(f"There is no job {job_id}, so no page comes after it.")
+        raise NotFound(
+            f"There is no job {job_id}, so no page comes after it. Leave the cursor out to begin with the "
+            "first page."
+        )
     return int(number)
 
 

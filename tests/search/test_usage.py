@@ -229,7 +229,7 @@ def test_the_api_tells_charges_and_estimates(live: Live) -> None:
         ({"by": "week"}, "by", "'gateway', 'model', 'day' or 'tag'"),
         ({"by": "tag"}, "tag", "say which tag"),
         ({"by": "day", "tag": "x"}, "tag", "goes with by=tag only"),
-        ({"tag": "no spaces"}, "tag", "must be 1 to 64"),
+        ({"tag": "no/slash"}, "tag", "must be 1 to 64"),
         ({"since": "2020-01-01"}, "since", "at most 366 days"),
         ({"since": "2100-01-01"}, "since", "before until"),
         ({"since": "1d", "until": "2d"}, "since", "before until"),

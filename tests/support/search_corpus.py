@@ -168,7 +168,7 @@ FACTS: Mapping[str, Mapping[str, object]] = {
         "seed": "種子",
         "images": (Image(WEBP), Image(WEBP)),
     },
-    "rare": {"tags": {"campaign": "Spring"}, "seed": "-1", "day": 3.5},
+    "rare": {"tags": {"campaign": "Spring", "мой проект": "лето", "作品": "一"}, "seed": "-1", "day": 3.5},
     "percent": {"model": 'odd "model" %_', "tags": {"p": "100%"}, "images": (Image(PNG, 1, 100_000, 1),)},
     "sql": {"model": "x'; DROP", "tags": {"sql": "'; --"}, "seed": "' OR 1=1"},
     "family": {"images": (Image(JPEG), Image(JPEG, seed="42"), Image(PNG), Image(JPEG), Image(PNG))},
