@@ -247,6 +247,7 @@ def _api(
     from receiver.api.events import EventsPage
     from receiver.api.images import Links
     from receiver.api.jobs import Api
+    from receiver.api.models import ModelRoutes
     from receiver.api.notifications import NotificationRoutes
     from receiver.api.openapi import Described
     from receiver.api.usage import Counting
@@ -259,12 +260,7 @@ def _api(
     settings, admission, clock, database = base.settings, base.admission, base.clock, base.resources.database
     search, facets, usage, turns = Search(database), Facets(database), Usage(database), BucketThreads()
     store, archive = jobs.bucket.store, jobs.bucket.archive
-    thumbnails = _thumbnails(base, jobs, turns)
-
-    def queued() -> None:
-        arrived()
-        jobs.subscriptions.moved()
-
+    thumbnails, queued = _thumbnails(base, jobs, turns), _queued(arrived, jobs.subscriptions)
     api = Api(
         ledger=base.resources.ledger,
         search=search,
@@ -287,6 +283,7 @@ def _api(
         BatchRoutes(base.resources.ledger, search, jobs.submitter, admission, queued, settings.links),
         Links(search, store, archive, jobs.missing, thumbnails, turns, settings.s3.link_lifetime),
         Counting(facets, usage, clock),
+        ModelRoutes(base.resources.gateways),
         EventsPage(jobs.subscriptions),
         NotificationRoutes(base.notifications, jobs.notifier.wake, clock),
     )
@@ -298,6 +295,16 @@ def _api(
         max_upload=settings.download.max_bytes,
     )
     return Web([*described.routes, *pages], frame.handlers(handlers()), thumbnails)
+
+
+def _queued(arrived: Callable[[], None], subscriptions: Subscriptions) -> Callable[[], None]:
+    """Return what is called when a job is due at once."""
+
+    def queued() -> None:
+        arrived()
+        subscriptions.moved()
+
+    return queued
 
 
 def _thumbnails(base: _Base, jobs: JobParts, turns: BucketThreads) -> Thumbnails:

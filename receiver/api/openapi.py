@@ -49,6 +49,7 @@ TAGS = {
     "notifications": "Webhooks to your application, sent when a job finishes.",
     "status": "How many jobs are in each state; every accepted job is accounted for.",
     "usage": "Credits, jobs and images, added up.",
+    "models": "The models of the gateways, with what each takes and costs.",
     "gateways": "The image gateways that are configured here.",
     "callbacks": "Where gateways report results; the only route that must be public.",
     "service": "The service itself.",

@@ -16,6 +16,7 @@ from receiver.cli.export import export
 from receiver.cli.help import help_, version
 from receiver.cli.jobs import jobs
 from receiver.cli.migrate_ledger import migrate_ledger
+from receiver.cli.models import models
 from receiver.cli.notifications import app as notifications
 from receiver.cli.options import spread
 from receiver.cli.query_args import TextCommand
@@ -31,7 +32,7 @@ from receiver.cli.work import work
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run Darkroom": (demo, serve, work, sandbox, config, migrate_ledger),
-    "Make images": (submit, jobs, show, cancel, retry),
+    "Make images": (submit, models, jobs, show, cancel, retry),
     "Find images": (search, download, export),
     "Status and help": (status, usage, help_, version),
 }
@@ -50,6 +51,7 @@ DARKROOM_DATABASE_URL=postgresql://... darkroom migrate-ledger
 darkroom submit "a red kite over the sea" --gateway apiframe --model imagen-4-fast --wait
 darkroom submit "a bowl of ramen" --gateway api-in-one --model imagen4 --seed 7 --download .
 darkroom submit --file prompts.csv --gateway apiframe --model imagen-4-fast --tag campaign=may
+darkroom models --gateway apiframe
 darkroom jobs --status failed
 darkroom jobs --code image_expired --since 12h
 darkroom jobs --watch

@@ -24,6 +24,7 @@ from receiver.client.http import Http, given
 from receiver.schemas.batch import Batch, BatchResult
 from receiver.schemas.job import Job, OutputShown
 from receiver.schemas.notification import Notification
+from receiver.schemas.offers import Models
 from receiver.schemas.output import Output
 from receiver.schemas.status import Gateways, ServiceStatus
 from receiver.schemas.usage import Facets, Usage
@@ -198,6 +199,10 @@ class Darkroom:
     def status(self) -> ServiceStatus:
         """Return the job counts, in total and by gateway."""
         return self._http.resource(ServiceStatus, "GET", "/v1/status")
+
+    def models(self, gateway: str | None = None) -> Models:
+        """Return the known models of all gateways, or of one, with what each takes and costs."""
+        return self._http.resource(Models, "GET", "/v1/models", params=given(gateway=gateway))
 
     def gateways(self) -> Gateways:
         """Return the circuit breakers of the gateways and their image hosts."""

@@ -12,6 +12,7 @@ from receiver.gallery import submit_form
 from receiver.gallery.page import PageRequest
 from receiver.gallery.submit_form import FIELDS, FORM, Typed
 from receiver.gateways.base import Gateway
+from receiver.gateways.offers import RATIOS, asking_for_everything
 from storage.models import Job, JobRequest
 from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
@@ -19,8 +20,6 @@ from storage.search.filters import SearchFilter
 SENT_BEFORE = "This form was sent before, with something else in it. Submit it once more to make a new job."
 ELSE = "a model that is not in the list"
 """Key of every model that a gateway does not list."""
-
-RATIOS = ("1:1", "4:3", "3:4", "3:2", "2:3", "16:9", "9:16", "21:9")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,5 +133,4 @@ def _known(gateway: Gateway, lately: Sequence[str], gateways: Mapping[str, Gatew
 
 def _lacking(gateway: Gateway, model: str) -> list[str]:
     """Return the form fields that a model does not support."""
-    everything = JobRequest(model, "x", negative_prompt="x", aspect_ratio="1:1", num_images=2, seed="1")
-    return sorted(gateway.unsupported(everything))
+    return sorted(gateway.unsupported(asking_for_everything(model)))

@@ -19,6 +19,7 @@ LADDER = ("read", "submit", "admin")
 
 ROUTES: dict[str, tuple[str | None, int]] = {
     "POST /callbacks/{gateway}/{token:path}": (None, 401),  # whatever the API's token: only its own counts
+    "GET /callbacks/{gateway}/{token:path}": (None, 401),
     "POST /v1/jobs": ("submit", 422),
     "POST /v1/jobs/batch": ("submit", 422),
     "GET /v1/jobs": ("read", 200),
@@ -34,6 +35,7 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "POST /v1/notifications/{id}/replay": ("submit", 404),
     "GET /v1/status": ("read", 200),
     "GET /v1/facets": ("read", 200),
+    "GET /v1/models": ("read", 200),
     "GET /v1/gateways": ("read", 200),
     "GET /v1/events": ("read", 200),
     "GET /v1/usage": ("read", 200),

@@ -41,7 +41,7 @@ def made(running: Running) -> Made:
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    making = "demo serve work sandbox config migrate-ledger submit jobs cancel retry notifications"
+    making = "demo serve work sandbox config migrate-ledger submit models jobs cancel retry notifications"
     documented = f"{making} show search download export usage status help version"
     assert sorted(documented.split()) == COMMANDS
 

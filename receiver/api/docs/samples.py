@@ -192,6 +192,9 @@ usage = darkroom.usage(by="model", since="7d")
 for spent in usage.groups:
     print(spent.value, spent.credits, spent.jobs)
 print(usage.total)""",
+    "list_models": """\
+for one in darkroom.models("api-in-one").models:
+    print(one.model, one.estimate, one.takes)""",
     "show_gateways": """\
 for gateway in darkroom.gateways().gateways:
     print(gateway.name, gateway.circuit)""",
