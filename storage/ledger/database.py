@@ -150,31 +150,44 @@ class Database:
     def migrate(self) -> None:
         """Apply the missing migrations; raises Misconfigured if the schema is newer than this program's."""
         with self.read() as connection:
-            if _is_current(connection):
+            if _version(connection) == HEAD:
                 return
         # Imported here because a start with nothing to migrate should not pay for it.
-        from alembic import command
         from alembic.config import Config
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.set_main_option("path_separator", "os")
+        while self._migrate_next(config):
+            pass
+
+    def _migrate_next(self, config: Any) -> bool:
+        """Apply the next migration; returns False if none is missing.
+
+        Each in a transaction of its own: replicas that run wait for the tables that one locks only while
+        that one takes.
+        """
+        from alembic import command
+
         with self.write() as connection:
             if self.shared:
                 # Of several processes that start together, one migrates and the others wait.
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:turn)"), {"turn": TURN})
-            if _is_current(connection):
-                return
+            at = _version(connection)
+            if at == HEAD:
+                return False
             config.attributes["connection"] = connection
             try:
-                command.upgrade(config, "head")
+                # A new ledger, for which nobody waits, at once.
+                command.upgrade(config, "head" if at is None else "+1")
             except (exc.ProgrammingError, exc.NotSupportedError) as error:
                 raise Misconfigured(
                     f"The tables of the ledger could not be created or changed in {self._place}. The user of "
                     f"{self._place.setting} must own the database, and the server has to offer the extension "
                     "pg_trgm."
                 ) from error
+        return True
 
     def close(self) -> None:
         """Close every connection; one that is in use is closed when it is given back."""
@@ -219,9 +232,11 @@ def inserted(connection: Connection, statement: Insert) -> bool:
     return True
 
 
-def _is_current(connection: Connection) -> bool:
+def _version(connection: Connection) -> str | None:
+    """Return the ledger's newest migration; None if it is new. Raises Misconfigured if it is not for us."""
     known = inspect(connection).has_table("alembic_version")
-    at = connection.scalar(text("SELECT version_num FROM alembic_version")) if known else None
+    version = text("SELECT version_num FROM alembic_version")
+    at: str | None = connection.scalar(version) if known else None
     if at == MOVING:
         raise Misconfigured(
             "A ledger is being moved to this database, and the copy is not complete yet. "
@@ -232,7 +247,7 @@ def _is_current(connection: Connection) -> bool:
             f"The ledger is of a newer Darkroom (schema {at}, this version's is {HEAD}). Install that, or "
             "restore the ledger from before the upgrade."
         )
-    return bool(at == HEAD)
+    return at
 
 
 @contextmanager

@@ -11,11 +11,13 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
 
+import psycopg
 import pytest
 from sqlalchemy import insert, text
 
@@ -29,13 +31,14 @@ from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
 from storage.ledger.rows import new_job
-from storage.ledger.schema import jobs
+from storage.ledger.schema import GRAMS, jobs
 from storage.ledger.search_index import index_job, lookup, pieces_of
 from storage.models import Attempt, JobRequest, Status, Verdict
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
 from tests.support.ledgers import migrated_to
 from tests.support.postgres import Postgres
+from tests.support.processes import until
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "ledger"
 LATER = 1_795_000_000_000 + 86_400_000
@@ -171,6 +174,29 @@ def test_models_of_an_old_index_are_found_in_any_case(url: str) -> None:
         for name in ("imagen-4É", "IMAGEN-4É"):
             found = Search(database).jobs(SearchFilter(model=name), limit=9).rows
             assert [job.id for job in found] == ["one"]
+
+
+def test_replicas_go_on_while_a_long_migration_runs(postgres: Postgres) -> None:
+    url = postgres.url(postgres.create())
+    with migrated_to(url, "0005") as old:
+        row = new_job("job-1", "apiframe", JobRequest("m", "two\nlines"), 1) | {"request_sha256": "00"}
+        old.execute(insert(jobs).values(row | {"number": 1, "prompt_folded": "two\nlines"}))
+        old.execute(text(f"INSERT INTO {GRAMS} (number, folded) VALUES (1, 'two\nlines')"))
+    with (
+        ThreadPoolExecutor() as pool,
+        psycopg.connect(url) as holder,
+        psycopg.connect(url, autocommit=True) as replica,
+    ):
+        holder.execute(f"SELECT 1 FROM {GRAMS} FOR UPDATE")  # so that it takes as long as this
+        opened = pool.submit(Database.open, url)
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        until(lambda: replica.execute(waiting).fetchone())
+        replica.execute("SET lock_timeout = 1000")
+        assert replica.execute("SELECT id FROM jobs").fetchall() == [("job-1",)]
+        holder.rollback()
+        opened.result(timeout=30).close()
 
 
 def folded_before(prompt: str) -> str:
