@@ -37,15 +37,16 @@ from receiver.http.server import Connections
 from receiver.http.sessions import Sessions
 from receiver.jobs.metrics import from_held, from_ledger, from_pauses, from_process, from_results
 from receiver.keyring import secret_keys
+from receiver.opening import Opening, Part
 from receiver.outbound.proxy import open_client
 from receiver.resources import (
     Bucket,
     Factories,
     Outbound,
     Resources,
+    connect_bucket,
+    connect_resources,
     notify_policy,
-    open_bucket,
-    open_resources,
 )
 from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Role, Service, Web
@@ -86,22 +87,23 @@ def build(
     timing: Timing | None = None,
     factories: Factories | None = None,
 ) -> Service:
-    """Connect the parts of a role, and check that they can be used.
+    """Connect the parts of a role; the ledger and the bucket are opened by `Service.start`.
 
-    Raises SettingsError, or the storage errors Misconfigured and Unavailable, each saying what to change.
+    Raises SettingsError or Misconfigured, each saying what to change.
     """
     only_callbacks = role is Role.CALLBACKS
     require(settings, only_callbacks=only_callbacks)
     admission = _admission(settings, clock, api=not only_callbacks)
     factories = factories or Factories()
+    timing = timing or _timing(settings.worker)
     if only_callbacks:
-        resources = open_resources(settings, clock, factories, only_callbacks=True)
-        return _service(_Base(settings, role, clock, factories, resources, admission), None)
+        resources = connect_resources(settings, clock, factories, only_callbacks=True)
+        return _service(_Base(settings, role, clock, timing, factories, resources, admission), None)
     policy, outbound = notify_policy(settings), Outbound.of(settings)
-    bucket = open_bucket(settings, factories, outbound)
-    resources = open_resources(settings, clock, factories, webhook_secrets=policy.secrets)
-    base = _Base(settings, role, clock, factories, resources, admission)
-    return _service(base, _jobs(base, bucket, outbound, policy, timing or _timing(settings.worker)))
+    bucket = connect_bucket(settings, factories, outbound)
+    resources = connect_resources(settings, clock, factories, webhook_secrets=policy.secrets)
+    base = _Base(settings, role, clock, timing, factories, resources, admission)
+    return _service(base, _jobs(base, bucket, outbound, policy))
 
 
 @dataclass
@@ -111,6 +113,7 @@ class _Base:
     settings: Settings
     role: Role
     clock: Clock
+    timing: Timing
     factories: Factories
     resources: Resources
     admission: Admission
@@ -158,6 +161,7 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
         url=settings.public_url,
         connections=Connections(limits.connections, limits.head_timeout, settings.trusted_proxies),
         resources=resources,
+        opening=_opening(base, jobs),
         metrics=base.metrics,
         wakeup=base.wakeup,
         intake=intake,
@@ -170,7 +174,16 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
     )
 
 
-def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy, timing: Timing) -> JobParts:
+def _opening(base: _Base, jobs: JobParts | None) -> Opening:
+    database = base.resources.database
+    parts = [Part("ledger", database.gate, database.migrate)]
+    if jobs is None:
+        return Opening(parts, base.timing.open_wait)
+    parts.append(Part("bucket", jobs.bucket.store.gate, jobs.bucket.open))
+    return Opening(parts, base.timing.open_wait, jobs.ledger_check.begin)
+
+
+def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy) -> JobParts:
     """Connect what submits, downloads, archives and notifies."""
     from receiver.api.subscriptions import Subscriptions
     from receiver.jobs.cancel import Canceller
@@ -184,6 +197,7 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy,
     from receiver.missing_images import MissingImages
 
     settings, resources, clock, metrics = base.settings, base.resources, base.clock, base.metrics
+    timing = base.timing
     ledger, gateways, events = resources.ledger, resources.gateways, Events(resources.database)
     client = open_client(outbound.trust.context, outbound.proxy)
     concurrency = {name: ours.concurrency for name, ours in settings.gateways.configured().items()}
@@ -199,7 +213,7 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy,
     missing = MissingImages(bucket.archive, ledger)
     submitter = Submitter(context, urls, policy.check, policy.default, bucket.keys.faults, ledger_check.check)
     downloader = _downloader(settings.download, outbound)
-    notifier = _notifier(base, outbound, policy, timing)
+    notifier = _notifier(base, outbound, policy)
     moved = _moved(subscriptions, notifier, base.wakeup)
     worker = Worker(
         context,
@@ -334,7 +348,7 @@ def _steps(
     return Steps(context, submitter, reconciler, archiver)
 
 
-def _notifier(base: _Base, outbound: Outbound, policy: NotifyPolicy, timing: Timing) -> Notifier:
+def _notifier(base: _Base, outbound: Outbound, policy: NotifyPolicy) -> Notifier:
     from receiver.notifications.sender import Notifier, from_notifications
     from receiver.notifications.transport import Poster
     from storage.ledger.outbox import Outbox
@@ -350,7 +364,7 @@ def _notifier(base: _Base, outbound: Outbound, policy: NotifyPolicy, timing: Tim
             proxy=outbound.proxy,
         ),
         policy.secrets,
-        timing=timing,
+        timing=base.timing,
         clock=base.clock,
         redactor=base.resources.redactor,
         metrics=base.metrics,

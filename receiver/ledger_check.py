@@ -44,7 +44,8 @@ class LedgerCheck:
             raise LedgerIncomplete(fault)
 
     def begin(self) -> None:
-        """Compare them for the first time, and log if they do not fit."""
+        """Compare them now that both are open, and log if they do not fit."""
+        self._fault.forget()
         self._now()
 
     def warnings(self) -> Mapping[str, str]:

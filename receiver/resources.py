@@ -1,4 +1,4 @@
-"""Open what the service runs on: the database, the bucket and the gateways."""
+"""Connect to what the service runs on: the database, the bucket and the gateways."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from receiver.outbound.trust import Trust
 from receiver.redaction import Redactor
 from receiver.settings import Settings
 from storage.archive.keys import Keys
+from storage.errors import Misconfigured
 from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
 from storage.ledger.url import LedgerUrl
@@ -41,7 +42,7 @@ log = structlog.get_logger("darkroom.bucket")
 class Factories:
     """How `receiver.app.build` makes the parts that may fail, stall or be refused; tests pass their own."""
 
-    database: Callable[[LedgerUrl], Database] = Database.open
+    database: Callable[[LedgerUrl], Database] = Database.connect
     ledger: Callable[[Database, Clock], Ledger] = Ledger
     sender: Callable[[httpx.Client, Mapping[str, int]], GatewayClient] = GatewayClient
     store: Callable[..., ObjectStore] | None = None
@@ -70,11 +71,27 @@ class Bucket:
     store: ObjectStore
     keys: Keys
     archive: Archive
+    create: bool
+    """Whether to create it if it is missing."""
 
     @property
     def facts(self) -> StoreFacts:
         """What the store supports."""
         return self.store.facts
+
+    def open(self) -> None:
+        """Probe it, and log what it supports; raise Misconfigured or Unavailable."""
+        from storage.archive.conformance import probe
+
+        try:
+            facts = probe(self.store, self.keys.probes, create=self.create)
+        except Misconfigured:
+            # Files with keys may come later than this process.
+            self.store.renew_keys()
+            raise
+        log.info("probed", how=facts.summary)
+        for warning in facts.warnings:
+            log.warning("bucket", why=warning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +114,7 @@ class Outbound:
         return self.proxy.url if self.proxy and self.proxy.leads_to(host) else None
 
 
-def open_resources(
+def connect_resources(
     settings: Settings,
     clock: Clock,
     factories: Factories,
@@ -105,7 +122,9 @@ def open_resources(
     only_callbacks: bool = False,
     webhook_secrets: Sequence[str] = (),
 ) -> Resources:
-    """Open the ledger; raise SettingsError, Misconfigured or Unavailable, each saying what to change.
+    """Connect what every role needs; raise SettingsError or Misconfigured, each saying what to change.
+
+    The ledger's database is not migrated yet; nothing is sent to PostgreSQL before its first use.
 
     `only_callbacks`: the gateways are those whose callbacks can be verified, whether or not they have a key.
     """
@@ -125,11 +144,10 @@ def open_resources(
     )
 
 
-def open_bucket(settings: Settings, factories: Factories, outbound: Outbound) -> Bucket:
-    """Connect to the bucket and probe it; raise SettingsError, Misconfigured or Unavailable."""
+def connect_bucket(settings: Settings, factories: Factories, outbound: Outbound) -> Bucket:
+    """Connect to the bucket; nothing is sent before `Bucket.open`. Raise SettingsError or Misconfigured."""
     # boto3 takes 10 MB, and a process that serves callbacks alone has no use for it.
     from storage.archive.archive import Archive
-    from storage.archive.conformance import probe
     from storage.archive.object_store import ObjectStore
 
     s3, keys = settings.s3, _keys(settings)
@@ -146,11 +164,7 @@ def open_bucket(settings: Settings, factories: Factories, outbound: Outbound) ->
         ca_bundle=outbound.trust.bundle,
         proxy=outbound.proxy_to(s3.endpoint),
     )
-    facts = probe(store, keys.probes, create=s3.create_bucket)
-    log.info("probed", how=facts.summary)
-    for warning in facts.warnings:
-        log.warning("bucket", why=warning)
-    return Bucket(store, keys, Archive(store, keys))
+    return Bucket(store, keys, Archive(store, keys), s3.create_bucket)
 
 
 def notify_policy(settings: Settings) -> NotifyPolicy:

@@ -46,6 +46,9 @@ class Timing:
     """How long gateways keep images; after that no retry can help."""
     backoff_first: float = 1
     backoff_most: float = 300
+    open_first: float = 1
+    open_most: float = 15
+    """The backoff between two tries to open what was away at the start."""
     pause_first: float = 30
     """How long a gateway is paused that wants another key or more credits; doubles up to `pause_most`."""
     pause_most: float = 300
@@ -80,6 +83,10 @@ class Timing:
     def backoff(self, attempts: int) -> float:
         """Return the exponential backoff after a failure that was not the job's fault."""
         return self.later(min(self.backoff_first * 2 ** min(attempts, 20), self.backoff_most))
+
+    def open_wait(self, failures: int) -> float:
+        """Return the wait before the ledger or the bucket is tried again at the start."""
+        return self.later(min(self.open_first * 2 ** min(failures - 1, 20), self.open_most))
 
     def pause(self, failures: int) -> float:
         """Return how long to pause a gateway after so many refusals in a row."""

@@ -22,6 +22,7 @@ from receiver.http.cors import Cors
 from receiver.http.middleware import RequestMiddleware
 from receiver.http.prefix import PathPrefix
 from receiver.http.server import Connections
+from receiver.opening import Opening
 from receiver.resources import Bucket, Resources
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.wakeup import WakeupChannel
@@ -85,7 +86,6 @@ class JobParts:
 
     def start(self, metrics: Metrics, *, work: bool) -> None:
         """Start the background threads and, if `work`, the worker."""
-        self.ledger_check.begin()
         own = self.threads if work else 0
         metrics.watch(lambda: {"darkroom_worker_slots": own + self.threads * self.processes.running})
         if work:
@@ -123,6 +123,7 @@ class Service:
     """Where gateways reach it."""
     connections: Connections
     resources: Resources
+    opening: Opening
     metrics: Metrics
     wakeup: WakeupChannel
     intake: Intake
@@ -137,7 +138,8 @@ class Service:
     """None for the role `CALLBACKS`."""
 
     def start(self, *, work: bool = False) -> None:
-        """Start to record callbacks and, if `work`, to work on jobs."""
+        """Start to record callbacks and, if `work`, to work on jobs; open what is away once it is there."""
+        self.opening.start()
         self.wakeup.start()
         self.intake.start()
         if self.jobs is not None:
@@ -155,12 +157,21 @@ class Service:
     def stop(self, *, work: bool = False) -> None:
         """Stop cleanly: nothing new is begun, and what is in hand is finished or released."""
         self.cancel_waiters()
+        self.opening.stop()
         if self.jobs is not None:
             self.jobs.stop(work=work)
         self.intake.stop()
         self.wakeup.stop(JOIN_S)
         self.resources.listening.close()
         self.resources.database.close()
+
+    def on_failure(self, failed: Callable[[], None]) -> None:
+        """Call something once it is certain that the service can never work. Before `start`."""
+        self.opening.on_failure(failed)
+
+    def raise_failure(self) -> None:
+        """Raise Unusable if that is so."""
+        self.opening.raise_failure()
 
     def limit_waiters(self, connections: int) -> None:
         """Let waiting requests hold half of the connections at most."""

@@ -8,6 +8,7 @@ StorageError
 ├── Unavailable    the database or the object store is unavailable; retry later
 │   └── TookTooLong  a query exceeded its time limit
 ├── Misconfigured  it refuses, and will until a setting is changed
+│   └── Unusable   the database is of a newer version, or none at all; waiting does not help
 ├── Refused        the object store refuses this one object, and stores others
 └── Corrupt        a digest, a length or a format is wrong
 """
@@ -43,6 +44,10 @@ class TookTooLong(Unavailable):
 
 class Misconfigured(StorageError):
     """A setting is wrong: no such bucket, no permission, a wrong key. Retrying does not help."""
+
+
+class Unusable(Misconfigured):
+    """The database is of a newer version of Darkroom, or is none at all. Waiting does not help."""
 
 
 class Refused(StorageError):

@@ -71,6 +71,7 @@ def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
         if end is None:
             warn([*ignored(), *unused(settings)])
         stopped = stop_asked()
+        service.on_failure(stopped.set)
         pipe = attach(end, service.wakeup, stopped.set) if end is not None else None
         service.start(work=True)
         if pipe is not None:
@@ -79,6 +80,7 @@ def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
             stopped.wait()
         finally:
             service.stop(work=True)
+        service.raise_failure()
 
 
 def _work_apart(settings: Settings, end: socket) -> None:

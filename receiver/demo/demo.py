@@ -149,6 +149,9 @@ def running_demo(folder: Path, *, port: int | None = 0) -> Iterator[Demo]:
         service = build(_settings(folder, address(listener), s3, sandbox))
         assert service.jobs is not None
         _log_to(log, service.resources.redactor)
+        # All of it is here, so whatever is wrong is told and not waited for.
+        service.resources.database.migrate()
+        service.jobs.bucket.open()
         url = stack.enter_context(served(service, listener))
         darkroom = stack.enter_context(Darkroom(url))
         ledger, bucket = service.resources.ledger, service.jobs.bucket

@@ -37,6 +37,10 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
+    def ask_to_stop(self) -> None:
+        """Stop cleanly; returns at once."""
+        self.should_exit = True
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and call `started`; raise OSError if another program took the port meanwhile."""
         for listener in sockets or ():
@@ -96,6 +100,12 @@ class Servable(Protocol):
     def cancel_waiters(self) -> None:
         """Respond to the requests that wait, because a stop was requested."""
 
+    def on_failure(self, failed: Callable[[], None]) -> None:
+        """Call something once it is certain that the service can never work. Before it starts."""
+
+    def raise_failure(self) -> None:
+        """Raise what is wrong if that is so."""
+
     def limit_waiters(self, connections: int) -> None:
         """Let no more requests wait than leave some of so many connections for others."""
 
@@ -104,15 +114,19 @@ class Servable(Protocol):
 
 
 def serve(service: Servable, app: Starlette, listener: socket.socket) -> None:
-    """Serve a service's application until SIGTERM or SIGINT; the service is stopped at the end."""
+    """Serve a service's application until SIGTERM or SIGINT; the service is stopped at the end.
+
+    Raises what `raise_failure` does.
+    """
     server = _server(service, app, started=lambda: log.info("listening", url=address(listener)))
     server.run(sockets=[listener])
     log.info("stopped")
+    service.raise_failure()
 
 
 @contextmanager
 def served(service: Servable, listener: socket.socket, *, work: bool = True) -> Iterator[str]:
-    """Serve from a thread within the context; yields the URL."""
+    """Serve from a thread within the context; yields the URL. Raises what `raise_failure` does."""
     url = address(listener)
     started = threading.Event()
     server = _server(service, service.asgi(work=work), started=started.set)
@@ -127,6 +141,7 @@ def served(service: Servable, listener: socket.socket, *, work: bool = True) -> 
     thread.start()
     try:
         started.wait()
+        service.raise_failure()
         if not server.started:
             raise RuntimeError("The service did not start; its log says why.")
         yield url
@@ -153,7 +168,9 @@ def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -
     )
     # It warns of every request that is not HTTP, which strangers could fill the log with.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
-    return Server(config, started=started, stopping=service.cancel_waiters)
+    server = Server(config, started=started, stopping=service.cancel_waiters)
+    service.on_failure(server.ask_to_stop)
+    return server
 
 
 def _with_mapped(networks: Iterable[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 import structlog
 
 from receiver.telemetry.metrics import Metrics
+from receiver.telemetry.outage import Outage
 from storage.errors import StorageError
 from storage.models import Clock
 
@@ -116,10 +117,11 @@ class LeasedPool(ABC, Generic[T]):
         for thread in self._threads:
             thread.join(max(0.0, deadline - monotonic()))
 
-    def complain(self, what: str, error: Exception) -> None:
-        """Log an error and count it, with a traceback only if it was not foreseen."""
+    def complain(self, what: str, error: Exception, *, silently: bool = False) -> None:
+        """Count an error and, unless `silently`, log it, with a traceback only if it was not foreseen."""
         self._metrics.count("darkroom_ledger_errors_total", part=self.part)
-        log.error(what, part=self.part, why=str(error), exc_info=not isinstance(error, StorageError))
+        if not silently:
+            log.error(what, part=self.part, why=str(error), exc_info=not isinstance(error, StorageError))
 
     def held(self) -> list[T]:
         """Return what is being worked on."""
@@ -127,13 +129,16 @@ class LeasedPool(ABC, Generic[T]):
             return list(self._held.values())
 
     def _claim(self) -> None:
+        outage = Outage()
         while not self.stopping.is_set():
             try:
                 pause_s = self._claim_once()
             except Exception as error:  # noqa: BLE001 - this thread must not end
-                self.complain("ledger does not answer", error)
+                self.complain("ledger does not answer", error, silently=not outage.is_news(str(error)))
                 self.stopping.wait(IDLE_S)
                 continue
+            if (lasted_s := outage.end()) is not None:
+                log.info("ledger answers again", part=self.part, after_s=round(lasted_s, 1))
             self._wake.wait(pause_s)
             self._wake.clear()
 

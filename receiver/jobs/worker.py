@@ -12,6 +12,7 @@ import uuid_utils
 from receiver.jobs.context import JobContext, Step
 from receiver.jobs.fair_share import FairShare
 from receiver.jobs.leased_pool import LeasedPool
+from receiver.telemetry.outage import Outage
 from storage.errors import Conflict, LeaseLost, StorageError
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import Postpone
@@ -169,11 +170,14 @@ class Worker(LeasedPool[Job]):
 
         A worker that ends sooner is never seen, so one that starts again and again does not pass for one.
         """
+        outage = Outage()
         while not self.stopping.wait(self._ledger.lease_ms / 3000):
             try:
                 self._ledger.renew(self.name, [job.id for job in self.held()])
             except Exception as error:  # noqa: BLE001 - this thread must not end
-                self.complain("leases not renewed", error)
+                self.complain("leases not renewed", error, silently=not outage.is_news(str(error)))
+            else:
+                outage.end()
 
     def _clean(self) -> None:
         """Delete old events at the start and then every ten minutes; several processes may."""

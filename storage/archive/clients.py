@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -52,7 +53,8 @@ class Clients:
 class ClientFactory:
     """Create clients of either addressing style."""
 
-    session: Session
+    session: Callable[[], Session]
+    """A new one for each, because a session remembers the keys that it once found."""
     endpoint: str | None
     """Unset: the one that AWS' own variables and files configure, or else AWS."""
     public_endpoint: str | None
@@ -77,14 +79,15 @@ class ClientFactory:
         config = s3.client_config(
             addressing=addressing, checksums=self.checksums, connections=self.connections
         )
-        requests = self.session.client("s3", endpoint_url=self.endpoint, config=config)
+        session = self.session()
+        requests = session.client("s3", endpoint_url=self.endpoint, config=config)
         inner = requests.meta.endpoint_url
         public = urlsplit(self.public_endpoint or inner)
         # Signed as the store sees it: behind the proxy, under the public host and its own path.
         signed = public._replace(path=urlsplit(inner).path.rstrip("/")).geturl()
         links = requests
         if self.public_endpoint:
-            links = self.session.client("s3", endpoint_url=signed, config=config)
+            links = session.client("s3", endpoint_url=signed, config=config)
         return Clients(requests, links, addressing, public.path.rstrip("/"))
 
 

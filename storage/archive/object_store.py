@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 from storage.archive import s3
 from storage.archive.clients import ClientFactory, Clients
 from storage.archive.store_facts import Addressing, StoreFacts
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError
+from storage.gate import Gate
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -63,6 +65,8 @@ class ObjectStore:
         self._clients = factory.first()
         self._bucket = bucket
         self.facts = StoreFacts(addressing=self._clients.addressing)
+        self.gate = Gate()
+        """Closed while another thread has to probe it first."""
 
     @classmethod
     def connect(
@@ -87,7 +91,7 @@ class ObjectStore:
         URL, and the proxies of the environment are not used.
         """
         with s3.translate_errors("the bucket", bucket=bucket, endpoint=endpoint or "AWS"):
-            session = s3.session(access_key, secret_key, region, ca_bundle=ca_bundle, proxy=proxy)
+            session = partial(s3.session, access_key, secret_key, region, ca_bundle=ca_bundle, proxy=proxy)
             factory = ClientFactory(
                 session, endpoint, public_endpoint, addressing, checksums, max_connections
             )
@@ -110,8 +114,14 @@ class ObjectStore:
                 f"{self._endpoint} responds, but not as an object store: check DARKROOM_S3__ENDPOINT."
             ) from error
 
+    def renew_keys(self) -> None:
+        """Look for access keys again, where the usual AWS variables and files provide them."""
+        with self._errors("the bucket"):
+            self._use(self._factory.first())
+
     def ping(self) -> None:
         """Check that the bucket responds now; raises as `check` does."""
+        self.gate.check()
         if not self.facts.lists and self.facts.probe_key is not None:
             # That it is gone says nothing of the bucket, which responded.
             with suppress(NotFound):
@@ -337,6 +347,7 @@ class ObjectStore:
             raise NotFound(f"The object store has no {key}, or does not show it.") from error
 
     def _errors(self, what: str) -> AbstractContextManager[None]:
+        self.gate.check()
         return s3.translate_errors(what, bucket=self._bucket, endpoint=self._endpoint)
 
     def _chunks(self, key: str, read: Callable[[int], bytes]) -> Iterator[bytes]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, exc, inspect, text
 
-from storage.errors import Misconfigured, TookTooLong, Unavailable
+from storage.errors import Misconfigured, TookTooLong, Unavailable, Unusable
+from storage.gate import Gate
 from storage.ledger import messages, pooler
 from storage.ledger.engine import BUSY_TIMEOUT_MS, begin_postgresql, make_engine
 from storage.ledger.url import LedgerUrl
@@ -49,6 +50,8 @@ class Database:
         # need not: a lock of ours wakes the next one.
         self._turn = None if place.shared else Lock()
         self._closed = False
+        self.gate = Gate()
+        """Closed while another thread has to `migrate` it first."""
 
     @classmethod
     def open(cls, url: str | LedgerUrl) -> Database:
@@ -148,7 +151,19 @@ class Database:
             yield connection
 
     def migrate(self) -> None:
-        """Apply the missing migrations; raises Misconfigured if the schema is newer than this program's."""
+        """Apply the missing migrations.
+
+        Raises Unusable if the schema is newer than this program's or the file no database, Misconfigured if
+        the tables cannot be changed, and Unavailable if the database does not answer.
+        """
+        try:
+            self._migrate()
+        except Unavailable as error:
+            if messages.is_damaged(error.__cause__):
+                raise Unusable(str(error)) from error
+            raise
+
+    def _migrate(self) -> None:
         with self.read() as connection:
             if _version(connection) == HEAD:
                 return
@@ -196,6 +211,7 @@ class Database:
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
+        self.gate.check()
         try:
             yield
         except exc.TimeoutError as error:
@@ -243,7 +259,7 @@ def _version(connection: Connection) -> str | None:
             "Run the same `darkroom migrate-ledger` again."
         )
     if at is not None and at > HEAD:
-        raise Misconfigured(
+        raise Unusable(
             f"The ledger is of a newer Darkroom (schema {at}, this version's is {HEAD}). Install that, or "
             "restore the ledger from before the upgrade."
         )

@@ -107,6 +107,12 @@ def knows(error: Any) -> bool:
     return getattr(error, "sqlstate", None) in _BY_STATE
 
 
+def is_damaged(error: Any) -> bool:
+    """Return whether an error of SQLite means that the file is no database, or a damaged one."""
+    code = getattr(getattr(error, "orig", error), "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}
+
+
 def _of_sqlite(code: int, path: Path, setting: str) -> str:
     if code == sqlite3.SQLITE_CANTOPEN:
         why = "it is a folder" if path.is_dir() else "this user may not open it, or not write its folder"

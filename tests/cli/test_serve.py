@@ -4,14 +4,15 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
 import typer
+from sqlalchemy import text
 from starlette.applications import Starlette
 
 from receiver.cli.config import settings_table
@@ -19,6 +20,7 @@ from receiver.cli.serve import listening
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.http.server import Connections, listen, serve
 from receiver.settings import load
+from storage.ledger.database import Database
 from tests.support.processes import free_port
 from tests.support.running import command, data, environment, in_process
 
@@ -61,11 +63,45 @@ def test_wrong_settings_are_told_plainly(
     assert list(tmp_path.iterdir()) == [], "nothing is begun"
 
 
-def test_a_store_that_is_not_there_is_told_plainly(s3_server: EmbeddedS3, tmp_path: Path) -> None:
-    away = serving(s3_server) | {"DARKROOM_S3__ENDPOINT": "http://127.0.0.1:9", "DARKROOM_PORT": "0"}
-    done = command("serve", cwd=tmp_path, **away)
+@pytest.mark.parametrize("arguments", ["serve --port 0", "work --port 0"])
+def test_a_store_that_is_away_is_told_and_waited_for(
+    s3_server: EmbeddedS3, tmp_path: Path, arguments: str
+) -> None:
+    away = serving(s3_server) | {"DARKROOM_S3__ENDPOINT": "http://127.0.0.1:9"}
+    with started(*arguments.split(), cwd=tmp_path, **away) as (process, lines):
+        said = [json.loads(next(line for line in lines if event in line)) for event in ("waiting", '"listen')]
+        assert "DARKROOM_S3__ENDPOINT" in said[0]["why"]
+        with httpx.Client(base_url=said[1]["url"], trust_env=False) as http:
+            assert http.get("/healthz").status_code == 200
+            ready = http.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["ledger"]) == (503, "ok")
+        assert "DARKROOM_S3__ENDPOINT" in ready.json()["checks"]["archive"]
+        stopped(process, lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ("serve", "newer"),
+        ("serve --only callbacks", "damaged"),
+        ("work", "damaged"),
+        ("work --port 0", "newer"),
+    ],
+)
+def test_a_ledger_that_can_never_be_used_ends_it(
+    s3_server: EmbeddedS3, tmp_path: Path, arguments: str, wrong: str
+) -> None:
+    """No waiting makes it another one."""
+    file = tmp_path / "darkroom-data" / "ledger.sqlite3"
+    with closing(Database.open(f"sqlite:///{file}")) as database, database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    if wrong == "damaged":
+        file.write_text("no database at all, " * 100)
+    variables = serving(s3_server) | {"DARKROOM_PORT": str(free_port())}
+    done = command(*arguments.split(), cwd=tmp_path, **variables)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
-    assert "DARKROOM_S3__ENDPOINT" in done.stderr
+    said = {"newer": "newer Darkroom (schema 9999", "damaged": "is not a SQLite database"}[wrong]
+    assert said in " ".join(done.stderr.split())
 
 
 @contextmanager
@@ -163,6 +199,10 @@ class Unwaited:
     def cancel_waiters(self) -> None: ...
 
     def limit_waiters(self, connections: int) -> None: ...
+
+    def on_failure(self, failed: Callable[[], None]) -> None: ...
+
+    def raise_failure(self) -> None: ...
 
     def asgi(self, *, work: bool) -> Starlette:
         raise NotImplementedError

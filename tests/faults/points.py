@@ -151,7 +151,7 @@ class KillingSender(GatewayClient):
 
 def factories(lease_ms: int = LEASE_MS) -> Factories:
     return Factories(
-        database=KillingDatabase.open,
+        database=KillingDatabase.connect,
         ledger=partial(KillingLedger, lease_ms=lease_ms),
         store=KillingStore.connect,
         sender=KillingSender,

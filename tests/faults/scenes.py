@@ -117,10 +117,14 @@ class Stage:
         *,
         sandbox: SandboxConfig = SANDBOX,
         timing: Mapping[str, Any] | None = None,
+        before: Callable[[Scene], None] = lambda _scene: None,
         unfinished: bool = False,
         **variables: str,
     ) -> Iterator[Scene]:
-        """Start a service; at the end of the block every job is waited for, and all of it is judged."""
+        """Start a service; at the end of the block every job is waited for, and all of it is judged.
+
+        `before` is called before the start.
+        """
         with (
             self.world(sandbox=sandbox, timing=timing, **variables) as here,
             Proxy(here.sandbox.url) as apiframe,
@@ -134,7 +138,9 @@ class Stage:
                 "DARKROOM_S3__ENDPOINT": s3.url,
                 "DARKROOM_PUBLIC_URL": callbacks.url,
             }
+            scene = Scene(here, Wires(apiframe, api_in_one, s3, callbacks))
+            before(scene)
             here.start()
-            yield Scene(here, Wires(apiframe, api_in_one, s3, callbacks))
+            yield scene
             here.settle()
             self.report(fault, judge(here, unfinished=unfinished))

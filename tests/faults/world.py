@@ -40,6 +40,8 @@ TIMING: Mapping[str, Any] = {
     "pause_first": 0.2,
     "pause_most": 0.4,
     "breaker_first": 0.1,
+    "open_first": 0.1,
+    "open_most": 0.5,
 }
 """The usual schedules, made short."""
 

@@ -20,6 +20,7 @@ from receiver.resources import Factories
 from receiver.schedule import Timing
 from receiver.service import JobParts, Service
 from receiver.settings import S3Settings
+from storage.archive.conformance import probe
 from storage.archive.object_store import ObjectStore, StoredObject
 from storage.errors import Conflict, LeaseLost, StorageError, Unavailable
 from storage.ledger.database import Database
@@ -102,6 +103,7 @@ def shared(s3: EmbeddedS3, pictures: Server, folder: Path) -> Iterator[Shared]:
     settings = S3Settings.model_validate(where | {"create_bucket": True})
     store = ShakyStore.connect(**where)
     assert isinstance(store, ShakyStore)
+    probe(store, create=True)
     template = folder / "template.sqlite3"
     Database.open(f"sqlite:///{template}").close()
     yield Shared(store, settings, pictures, template, folder)

@@ -212,19 +212,42 @@ def test_psycopg_that_is_missing_is_said() -> None:
     assert "psycopg, which is not installed here: pip install" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["serve", "work", "serve --only callbacks", "migrate-ledger"])
-def test_every_command_says_it(
+@pytest.mark.parametrize("command", ["serve", "work", "serve --only callbacks"])
+def test_what_serves_says_it_and_waits(
     guarded: Postgres, s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path, command: str
 ) -> None:
-    Database.open(f"sqlite:///{tmp_path}/ledger.sqlite3").close()
-    ours = environment(
-        *(s3_server, sandbox, tmp_path, 0),
-        DARKROOM_DATABASE_URL=f"postgres://known:hunter2@127.0.0.1:{guarded.port}/here",
+    ours = refused_by(guarded, s3_server, sandbox, tmp_path)
+    out, all_of_it = subprocess.PIPE, subprocess.STDOUT
+    words = [sys.executable, "-m", "receiver", *command.split()]
+    with subprocess.Popen(words, env=ours, cwd=tmp_path, stdout=out, stderr=all_of_it, text=True) as process:
+        assert process.stdout is not None
+        told = next(line for line in process.stdout if "waiting for the ledger" in line)
+        process.terminate()
+        told += process.stdout.read()
+        assert process.wait(20) == 0, told
+    assert f"127.0.0.1:{guarded.port} does not accept the password of user known" in told
+    assert not FOREIGN.search(told), told
+
+
+def refused_by(
+    server: Postgres, s3_server: EmbeddedS3, sandbox: SandboxServer, folder: Path
+) -> dict[str, str]:
+    """The variables of a service whose password the server does not accept."""
+    return environment(
+        *(s3_server, sandbox, folder, free_port()),
+        DARKROOM_DATABASE_URL=f"postgres://known:hunter2@127.0.0.1:{server.port}/here",
         DARKROOM_SECRET_KEYS=KEYS[0],
-        DARKROOM_DATA_DIR=str(tmp_path),
+        DARKROOM_DATA_DIR=str(folder),
     )
+
+
+def test_a_command_that_ends_says_it(
+    guarded: Postgres, s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
+) -> None:
+    Database.open(f"sqlite:///{tmp_path}/ledger.sqlite3").close()
+    ours = refused_by(guarded, s3_server, sandbox, tmp_path)
     done = subprocess.run(
-        [sys.executable, "-m", "receiver", *command.split()],
+        [sys.executable, "-m", "receiver", "migrate-ledger"],
         env=ours, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     told = " ".join((done.stdout + done.stderr).split())
