@@ -128,11 +128,6 @@ class JobResult:
     reply: Mapping[str, Any] | None = None
     """The gateway's response or callback that decided the job, with secrets and URL queries redacted."""
 
-    @property
-    def by_index(self) -> dict[int, ImageRef]:
-        """Return the images by their index."""
-        return {image.index: image for image in self.images}
-
 
 @dataclass(frozen=True, slots=True)
 class JobError:

@@ -20,7 +20,7 @@ from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, Misconfigured, Refused, Unavailable
 from storage.ledger.ledger import Move, Postpone
 from storage.media.inspect import ON_REQUEST
-from storage.models import Attempt, Job, JobError, JobRequest, Output, Status
+from storage.models import Attempt, ImageRef, Job, JobError, JobRequest, Output, Status
 
 log = structlog.get_logger("darkroom.archive")
 
@@ -121,7 +121,7 @@ class Archiver:
     def _fetch_missing(self, job: Job, remarks: list[str]) -> dict[int, ImageError]:
         have = {output.index for output in self.context.ledger.outputs(job.id) if not output.missing_since}
         failures: dict[int, ImageError] = {}
-        wanted = [index for index in job.result.by_index if index not in have]
+        wanted = [index for index in _images(job) if index not in have]
         job = self._with_inline(job, wanted)
         for index in wanted:
             try:
@@ -133,7 +133,7 @@ class Archiver:
 
     def _with_inline(self, job: Job, wanted: Sequence[int]) -> Job:
         """Return a job with the bytes of its images that are in the gateway's answer; only for this step."""
-        if not any(job.result.by_index[index].url == INLINE for index in wanted):
+        if not any(_images(job)[index].url == INLINE for index in wanted):
             return job
         try:
             given = {image.index: image for image in self.reconciler.inline_images(job)}
@@ -148,7 +148,7 @@ class Archiver:
         """Adopt what earlier tries stored of the images that failed; return the failures that remain."""
         missing = dict(failures)
         for index in failures:
-            image, source_url = job.result.by_index[index], None
+            image, source_url = _images(job)[index], None
             with suppress(errors.ForbiddenAddress):
                 source_url = self._text(parse_link(image.url).source_url)
             seed, now = image.seed or _only_seed(job), self.context.clock()
@@ -186,7 +186,7 @@ class Archiver:
         breaker.host_answered(host, None)
 
     def _fetch(self, job: Job, index: int, remarks: list[str]) -> Output:
-        image = job.result.by_index[index]
+        image = _images(job)[index]
         if image.url == INLINE:
             raise errors.ImageUnavailable(f"The answer of {job.gateway} with the image is not to be had now.")
         with ExitStack() as opened:
@@ -399,3 +399,8 @@ def _still_missing(outputs: Sequence[Output]) -> JobError | None:
 def _only_seed(job: Job) -> str | None:
     # One seed for several images is the job's, not any image's: it would not make that image again.
     return job.result.seed if len(job.result.images) == 1 and not job.short else None
+
+
+def _images(job: Job) -> dict[int, ImageRef]:
+    """Return the images that the gateway returned, by their index."""
+    return {image.index: image for image in job.result.images}
