@@ -137,3 +137,21 @@ def test_the_page_of_a_refused_retry_follows_the_job(open_page: Open, shown: Liv
     expect(page.get_by_role("alert")).to_be_visible()
     expect(page).to_have_url(re.compile("/retry$"))
     archived(page)
+
+
+def test_gateway_and_model_of_the_form_fit_each_other(open_page: Open) -> None:
+    page, _ = open_page("/submit", SUBMITTER)
+    gateway, model = page.locator("#gateway"), page.locator("#model")
+    gateway.select_option("apiframe")
+    model.fill("imagen-4-fast")
+    model.blur()
+    gateway.select_option("api-in-one")
+    expect(model).to_have_value(re.compile("^imagen4|^ideogram|^gpt-image|^grok|^kling"))
+    expect(page.locator("#price")).to_contain_text("credits")
+    model.fill("qwen-image")
+    model.blur()
+    expect(gateway).to_have_value("apiframe")
+    model.fill("brand-new-model")
+    model.blur()
+    gateway.select_option("api-in-one")
+    expect(model).to_have_value("brand-new-model")

@@ -186,7 +186,22 @@
       }
     });
     form.addEventListener("input", update);
-    field("gateway").addEventListener("change", offer);
+    // A model of another gateway alone would only be refused here.
+    field("gateway").addEventListener("change", () => {
+      const models = known[field("gateway").value]?.models ?? [], model = field("model").value.trim();
+      const elsewhere = Object.values(known).some((one) => Object.hasOwn(one.lacks, model));
+      if (elsewhere && !models.includes(model)) field("model").value = models[0] ?? "";
+      offer();
+      update();
+    });
+    field("model").addEventListener("change", () => {
+      const model = field("model").value.trim(), having = Object.keys(known).filter((name) => Object.hasOwn(known[name].lacks, model));
+      if (having.length === 1 && having[0] !== field("gateway").value) {
+        field("gateway").value = having[0];
+        offer();
+        update();
+      }
+    });
     offer();
     update();
   }
