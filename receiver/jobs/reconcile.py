@@ -16,6 +16,7 @@ from receiver.gateways.base import Completion, Gateway, State
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.bulk_poll import BulkPoller
 from receiver.jobs.context import JobContext, Outcome
+from receiver.redaction import MASK
 from storage.ledger.ledger import Move, Postpone
 from storage.models import (
     Attempt,
@@ -115,7 +116,7 @@ class Reconciler:
             with suppress(errors.MalformedCallback):
                 images = self._placed(job, gateway.read_callback(delivery.body)).images
                 # Once the job was finished, the delivery has them no more.
-                if any(len(image.url) > len(INLINE) and parsing.is_inline(image.url) for image in images):
+                if any(parsing.is_inline(one.url) and not one.url.endswith(MASK) for one in images):
                     return images
         completion = self.fresh(job)
         return completion.images if completion else ()

@@ -182,6 +182,15 @@ def test_only_the_lost_one_of_several_is_fetched(start: Start) -> None:
     assert len(record_of(live, job["id"])["outputs"]) == 3
 
 
+def test_a_lost_image_of_an_answer_is_asked_for_again(start: Start) -> None:
+    live = start()
+    job = live.make(ULTRA | {"num_images": 2}, fault="inline_image")
+    lost, _ = live.outputs(job["id"])
+    lose(live, lost)
+    assert retry(live, job["id"])["status"] == "archived"
+    assert live.outputs(job["id"])[0]["sha256"] == lost["sha256"]
+
+
 @pytest.mark.parametrize(("images", "status"), [(1, "failed"), (2, "partial")])
 def test_what_the_gateway_has_no_more_stays_missing(start: Start, images: int, status: str) -> None:
     live = start()
