@@ -197,6 +197,16 @@ def test_show_tells_request_result_and_proof(running: Running, made: Made) -> No
     assert made.output["job"]["id"] == made.job["id"]
 
 
+def test_fewer_images_than_requested_are_shown(running: Running) -> None:
+    asked = {"gateway": "api-in-one", "model": "imagen4", "prompt": "a kite that is withheld"}
+    fault = {"sandbox": {"fault": "withheld_image", "message": "blocked"}}
+    job = running.darkroom.submit(**asked, num_images=3, params=fault)  # type: ignore[arg-type]
+    assert running.darkroom.wait(job.id, timeout_s=60).status == "archived"
+    shown = running.darkroom_command("show", job.id).stdout
+    assert "2 of 3 returned (image 1: blocked)" in shown
+    assert "2 of 3" in running.darkroom_command("jobs", "--text", "withheld is:short").stdout
+
+
 def test_search_finds_by_what_made_it(running: Running, made: Made) -> None:
     wanted = ("search", "RAMEN", "--seed", "7", "--model", "imagen4", "--tag", "for=cli")
     assert made.output["id"] in running.darkroom_command(*wanted).stdout
