@@ -87,7 +87,9 @@ def merge(defaults: Mapping[str, Any], rows: Sequence[Row]) -> list[Row]:
 def _from_json(number: int, line: str, *, ignore_unknown: bool) -> dict[str, Any]:
     try:
         fields = json.loads(line, parse_constant=no_constant)
-    except ValueError as error:
+    except json.JSONDecodeError as error:
+        raise BadInput(f"line {number}: not JSON, from column {error.colno} on") from None
+    except ValueError as error:  # of ours
         raise BadInput(f"line {number}: not JSON: {error}") from None
     except RecursionError:
         raise BadInput(f"line {number}: nested too deeply") from None

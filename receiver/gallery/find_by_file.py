@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 
 from receiver.errors import BodyTooLarge, InvalidRequest, TooSlow
 from receiver.gallery.page import PageRequest
-from receiver.http.limits import refuse_announced
+from receiver.http.limits import BODY_TIMEOUT, refuse_announced
 from receiver.http.sessions import CSRF_FIELD
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
@@ -72,9 +72,9 @@ async def read_upload(request: Request, *, max_bytes: int, within_s: float) -> U
         async with asyncio.timeout(within_s):
             form = await _form(request, max_bytes)
     except TimeoutError:
-        raise TooSlow(f"The file must arrive within {within_s:g} seconds.") from None
-    except (MultiPartException, KeyError) as error:
-        message = f"is not sent as a multipart/form-data form: {error}"
+        raise TooSlow(f"The file must be here within {within_s:g} seconds ({BODY_TIMEOUT}).") from None
+    except (MultiPartException, KeyError):
+        message = "must be sent alone in a form of the type multipart/form-data, as the page sends it"
         raise InvalidRequest([{"field": FILE_FIELD, "message": message}]) from None
     token, file = form.get(CSRF_FIELD), form.get(FILE_FIELD)
     form_token = token if isinstance(token, str) else ""

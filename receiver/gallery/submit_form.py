@@ -109,7 +109,7 @@ def _params(text: str) -> dict[str, Any]:
     try:
         read_value = json.loads(text, parse_constant=_no_number)
     except json.JSONDecodeError as error:
-        raise ValueError(f"is no JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+        raise ValueError(f"is no JSON, from line {error.lineno}, column {error.colno} on") from None
     except RecursionError:
         raise ValueError("is nested too deep") from None
     if isinstance(read_value, dict):

@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection, Request
 from receiver.errors import BodyTooLarge, TooManyRequests, TooSlow
 from storage.models import Clock
 
+BODY_TIMEOUT = "DARKROOM_LIMITS__BODY_TIMEOUT"
 MINUTE_MS = 60_000
 
 MOST_KEYS = 20_000
@@ -151,7 +152,7 @@ async def read_body(
                     await large()
                     large = None
     except TimeoutError:
-        raise TooSlow(f"The body must be here within {within_s:g} seconds.") from None
+        raise TooSlow(f"The body must be here within {within_s:g} seconds ({BODY_TIMEOUT}).") from None
     return bytes(body)
 
 

@@ -39,7 +39,6 @@ SENTENCES = {
     "greater_than_equal": "must be {ge} or more",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be {le} at most",
-    "json_invalid": "is not valid JSON",
     "value_error": "{error}",
 }
 """By pydantic's type of error, https://docs.pydantic.dev/latest/errors/validation_errors/."""
@@ -72,6 +71,13 @@ def fault(one: Mapping[str, Any]) -> dict[str, str]:
 _PLACE = re.compile(r"line \d+,? column \d+")
 
 
+def _json(error: str) -> str:
+    if "recursion" in error:
+        return "is nested too deep"
+    place = _PLACE.search(error)
+    return f"is not valid JSON, from {place[0]} on" if place else "is not valid JSON"
+
+
 def _number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -81,8 +87,8 @@ def message(one: Mapping[str, Any]) -> str:
     context = {name: _number(value) for name, value in one.get("ctx", {}).items()}
     if one["type"] == "string_too_short" and context["min_length"] == 1:
         return "must not be empty"
-    if one["type"] == "json_invalid" and (place := _PLACE.search(str(context["error"]))):
-        return f"is not valid JSON, from {place[0]} on"
+    if one["type"] == "json_invalid":
+        return _json(str(context["error"]))
     if sentence := PATTERNS.get(context.get("pattern", "")) or SENTENCES.get(one["type"]):
         return sentence.format(**context)
     return re.sub(r"^\w+ should ", "must ", str(one["msg"]))

@@ -176,4 +176,10 @@ def parse_body(kind: type[Parsed], body: bytes) -> Parsed:
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:
-    return InvalidRequest([fault(one) for one in error.errors()])
+    found: dict[str, str] = {}
+    for one in map(fault, error.errors()):
+        field, sentence = one["field"], one["message"]
+        # A field that may be of two types has a fault for each.
+        other = f"{found.get(field)} or {sentence.removeprefix('must be ')}"
+        found[field] = other if other.startswith("must be ") else found.get(field, sentence)
+    return InvalidRequest([{"field": field, "message": sentence} for field, sentence in found.items()])

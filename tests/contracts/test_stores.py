@@ -390,7 +390,7 @@ def test_a_refused_object_is_its_jobs_own_trouble(
         live.service.health.forget()
         ready = live.http.get("/readyz")
         assert ready.status_code == 200, ready.text
-        assert "bucket refuses" in ready.json()["warnings"]["archive"]
+        assert f"darkroom jobs --code {what}_refused" in ready.json()["warnings"][f"apiframe {what}_refused"]
         assert "paused" not in live.http.get("/v1/gateways").text
         proxy.disarm()
         assert live.finish(job["id"])["status"] == "archived", "an operator mended it"

@@ -106,7 +106,7 @@ def test_anothers_key_is_not_taken_from_a_form(live: Live, visitor: Visitor) -> 
         ({"params": '{"webhookUrl": "https://x.example"}'}, "params", "webhookUrl: is set by Darkroom"),
         ({"tags": "a=b\n<script>"}, "tags", "line 2 must be name=value"),
         ({"tags": "a=b\na=c"}, "tags", "line 2 has the name a a second time"),
-        ({"tags": "a b=c"}, "tags", "a b"),
+        ({"tags": "a/b=c"}, "tags", "a/b"),
         ({"tags": "a="}, "tags", "must not be empty"),
         ({"notify_url": "http://169.254.169.254/"}, "notify_url", "https"),
     ],
@@ -131,7 +131,7 @@ def test_what_is_wrong_with_all_is_said_over_the_form(visitor: Visitor) -> None:
     deep = '{"a": ' + "[" * 500 + "]" * 500 + "}"
     page = visitor.send("/submit", filled(visitor, params=deep))
     assert page.status == 422
-    assert "recursion" in page.tree.one("p", role="alert").text
+    assert "nested too deep" in page.tree.one("p", role="alert").text
     assert page.fields("submit")["params"] == deep
 
 

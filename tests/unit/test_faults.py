@@ -37,6 +37,8 @@ def faults_of(body: Any) -> dict[str, str]:
         (JOB | {"num_images": "3"}, "num_images", "must be a whole number"),
         (JOB | {"num_images": 0}, "num_images", "must be 1 or more"),
         (JOB | {"num_images": 65}, "num_images", "must be 64 at most"),
+        (JOB | {"seed": [1]}, "seed", "must be text or a whole number"),
+        (JOB | {"seed": "x" * 501}, "seed", "must have 500 characters at most"),
         (JOB | {"params": []}, "params", "must be a JSON object"),
         (JOB | {"tags": {str(n): "x" for n in range(33)}}, "tags", "must have 32 entries at most"),
         (
