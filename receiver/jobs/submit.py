@@ -147,6 +147,7 @@ class Submitter:
             known = ", ".join(sorted(self.context.gateways)) or "none"
             message = f"not configured here; these are: {known}"
             raise errors.UnknownGateway([{"field": "gateway", "message": message}])
+        request = replace(request, model=_as_listed(gateway, request.model))
         request = _expressible(gateway, request, ignore=ignore_unsupported)
         if faults := [*gateway.faults(request), *self.key_faults(gateway_name, request.model, request.tags)]:
             raise errors.InvalidRequest(faults)
@@ -338,6 +339,11 @@ def perhaps_taken(job: Job) -> bool:
     """Return whether the gateway may have accepted this submission at a try whose response was lost."""
     since = takewhile(lambda tried: tried.step != "retry", reversed(job.attempt_log))
     return any(tried.step == "send" and tried.code in UNCERTAIN for tried in since)
+
+
+def _as_listed(gateway: Gateway, model: str) -> str:
+    """Return a model as its gateway writes it: case apart, it may be one of those known here."""
+    return next((known for known in gateway.models if known.lower() == model.lower()), model)
 
 
 def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobRequest:

@@ -51,3 +51,9 @@ def test_the_command_lists_them(running: Running) -> None:
     assert (told.returncode, "imagen4-ultra" in told.stdout, "qwen-image" in told.stdout) == (0, True, False)
     listed = data(running.darkroom_command("models", "--json"))
     assert {"imagen4", "qwen-image"} <= {one["model"] for one in listed}
+
+
+@pytest.mark.parametrize(("asked", "sent"), [("Imagen-4-FAST", "imagen-4-fast"), ("Brand-New", "Brand-New")])
+def test_a_known_model_is_sent_as_its_gateway_spells_it(live: Live, asked: str, sent: str) -> None:
+    job = live.submit({"gateway": "apiframe", "model": asked, "prompt": "a red kite"})
+    assert job["request"]["model"] == sent
