@@ -12,7 +12,7 @@ from storage.archive.object_store import ObjectStore, StoredObject
 from storage.errors import Misconfigured, NotFound, StorageError, Unavailable
 from tests.jobs.test_life import record_of
 from tests.jobs.test_retry import retry
-from tests.support.live import FAST, ULTRA, Live, Start
+from tests.support.live import IMAGEN, ULTRA, Live, Start
 from tests.support.pages import visiting
 from tests.support.running import command
 
@@ -184,8 +184,8 @@ def test_only_the_lost_one_of_several_is_fetched(start: Start) -> None:
 
 def test_a_lost_image_of_an_answer_is_asked_for_again(start: Start) -> None:
     live = start()
-    job = live.make(FAST | {"num_images": 2}, fault="inline_image")
-    lost, _ = live.outputs(job["id"])
+    job = live.make(IMAGEN, fault="inline_image")
+    (lost,) = live.outputs(job["id"])
     lose(live, lost)
     assert retry(live, job["id"])["status"] == "archived"
     assert live.outputs(job["id"])[0]["sha256"] == lost["sha256"]
