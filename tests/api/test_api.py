@@ -47,7 +47,7 @@ def faults(answer: httpx.Response) -> dict[str, str]:
         ({"params": {"image_size": "8K"}}, {"params.image_size"}),
         ({"params": {"model": "another"}}, {"params.model"}),
         ({"params": {"notes": "x" * 70_000}}, {"params"}),
-        ({"tags": {"bad name": "x"}}, None),
+        ({"tags": {"bad/name": "x"}}, {"tags.bad/name"}),
         ({"tags": {"a": 1}}, {"tags.a"}),
         ({"tags": {"a": "nul \x00"}}, {"tags.a"}),
         ({"seed": "nul \x00"}, {"seed"}),
