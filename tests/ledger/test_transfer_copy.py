@@ -53,6 +53,9 @@ def _job(ledger: Ledger, job_id: str, end: Status) -> None:
     if end is Status.QUEUED:
         return
     (job,) = (one for one in ledger.claim("w", 9) if one.id == job_id)
+    if end is Status.CANCELLED:
+        ledger.move(job, end, "w")
+        return
     job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
     if end is Status.SUBMITTING:
         return
@@ -63,7 +66,9 @@ def _job(ledger: Ledger, job_id: str, end: Status) -> None:
     if end is Status.FAILED:
         ledger.move(job, end, "w", error=JobError("no_answer", ODD, "gateway", {"nul": "\0"}))
         return
-    result = JobResult(model="other", seed="7", credits=0.1, reply={"nul": "\0", "nothing": None})
+    result = JobResult(
+        model="other", seed="7", credits=0.1, images_returned=1, reply={"nul": "\0", "nothing": None}
+    )
     job = ledger.move(job, Status.READY, "w", result=result, keep_lease=True)
     if end is not Status.READY:
         ledger.add_output(
@@ -151,10 +156,11 @@ def test_everything_is_there_as_it_was(path: Path, empty_url: str, batch: int) -
 
 def test_an_older_ledger_is_brought_up_to_date(path: Path, empty_url: str) -> None:
     with closing(sqlite3.connect(path)) as older, older:
-        # Only the last of what came after it changed something on SQLite.
+        # What came after it on SQLite, but for what the index of prompts and models has anew.
         older.executescript(
             "DROP TABLE workers; DROP INDEX ix_outputs_missing_since;"
             "ALTER TABLE outputs DROP COLUMN missing_since;"
+            "ALTER TABLE jobs DROP COLUMN images_returned; ALTER TABLE jobs DROP COLUMN withheld;"
             "UPDATE alembic_version SET version_num = '0003'"
         )
     moved(path, empty_url)
