@@ -74,23 +74,29 @@ def _path(given: str | None, settings: Settings) -> Path:
         return settings.data_dir / LEDGER_FILE
     path = Path(given)
     if "://" in given:
-        from storage.ledger.url import LedgerUrl
-
-        if (found := LedgerUrl.parse(given, "FROM").path) is None:
+        if (found := _parsed(given, "FROM").path) is None:
             fail("FROM must be a SQLite ledger. Between PostgreSQL servers, move it with pg_dump.", MISUSED)
         path = found
     return path / LEDGER_FILE if path.is_dir() else path
 
 
 def _url(given: str | None, settings: Settings) -> LedgerUrl:
-    from storage.ledger.url import LedgerUrl
-
     setting = "TO" if given else "DARKROOM_DATABASE_URL"
     text = given or (settings.database_url.get_secret_value() if settings.database_url else "")
-    url = LedgerUrl.parse(text, setting)
+    url = _parsed(text, setting)
     if not url.shared:
         fail(f"{setting} must be the URL of a PostgreSQL database.", MISUSED)
     return url
+
+
+def _parsed(text: str, setting: str) -> LedgerUrl:
+    from storage.errors import Misconfigured
+    from storage.ledger.url import LedgerUrl
+
+    try:
+        return LedgerUrl.parse(text, setting)
+    except Misconfigured as error:
+        fail(str(error), MISUSED)
 
 
 def _move(path: Path, url: LedgerUrl) -> Moved:

@@ -1,6 +1,5 @@
 """Configure the pool of connections to SQLite (WAL) or PostgreSQL."""
 
-import json
 import sqlite3
 from time import monotonic
 from typing import Any
@@ -9,6 +8,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from storage.errors import Misconfigured
 from storage.ledger.pooler import is_pooled
+from storage.ledger.rows import to_json
 from storage.ledger.url import LedgerUrl
 
 BUSY_TIMEOUT_MS = 5_000
@@ -109,7 +109,7 @@ def _sqlite(url: URL, *, alone: bool) -> Engine:
         url,
         connect_args={"check_same_thread": False},
         pool_use_lifo=True,
-        json_serializer=_json,
+        json_serializer=to_json,
         **size,
     )
     if alone:
@@ -117,21 +117,6 @@ def _sqlite(url: URL, *, alone: bool) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
-
-
-def _json(value: Any) -> str:
-    """Return a value as JSON with few escapes: SQLite before 3.45 finds no name that is written with one."""
-    text = json.dumps(value, ensure_ascii=False)
-    # A gateway may send half of a surrogate pair, which only an escape can hold.
-    return text if text.isascii() or _encodable(text) else json.dumps(value)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _lock_out(connection: Any, _record: object) -> None:

@@ -251,7 +251,7 @@ def test_a_parameter_that_means_nothing_is_refused(live: Live, path: str, name: 
     [
         ("DELETE", "/v1/jobs", "GET, HEAD, POST"),
         ("OPTIONS", f"/v1/jobs/{NOBODY}", "GET, HEAD"),
-        ("GET", "/callbacks/apiframe/token", "POST"),
+        ("PUT", "/callbacks/apiframe/token", "GET, HEAD, POST"),
     ],
 )
 def test_a_wrong_method_is_told_every_right_one(live: Live, method: str, path: str, allowed: str) -> None:

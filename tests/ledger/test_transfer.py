@@ -171,7 +171,7 @@ def test_a_key_not_given_comes_before_others(folder: Path, url: str) -> None:
         ("nothing", "{url}", 1, "There is no ledger at nothing"),
         ("darkroom-data", "sqlite:///other", 2, "TO must be the URL of a PostgreSQL database"),
         ("darkroom-data", "postgresql://u:a@b@h/db", 2, "percent-encode"),
-        ("darkroom-data", "postgresql://u:pass-of-the-database@127.0.0.1:1/x", 1, "x at 127.0.0.1:1"),
+        ("darkroom-data", "postgresql://u:pass-of-the-database@127.0.0.1:1/x", 1, "listens at 127.0.0.1:1"),
         ("{url}", "{url}", 2, "pg_dump"),
     ],
 )
