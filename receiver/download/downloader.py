@@ -122,7 +122,7 @@ class Downloader:
         """Download an image. `hosts` is the allow-list of hosts, subdomains included; empty allows any.
 
         What is http outside of the allowed networks is requested over https. `also` names the extensions of
-        formats that are accepted beside the usual ones. An image without an end raises EndMissing, unless
+        formats that are accepted beside the usual ones. A JPEG without an end raises EndMissing, unless
         its SHA-256 is `unended`.
 
         Raises ForbiddenAddress, ImageExpired, ImageUnavailable, ImageTooLarge, ImageTruncated or NotAnImage;
@@ -269,7 +269,8 @@ class Downloader:
         except Corrupt as error:
             raise errors.NotAnImage(f"{body.label}: {error}") from error
         complete = is_complete(body.file, facts)
-        if not complete and not body.whole:
+        # Cameras and editors leave the end mark of a JPEG away; another format without its end is cut short.
+        if not complete and not (body.whole and facts.extension == "jpg"):
             raise errors.ImageTruncated(f"{body.label} ends in the middle of the image.")
         if not complete and body.sha256 != unended:
             raise EndMissing(f"{body.label} ends in the middle of the image", body.sha256)

@@ -264,7 +264,7 @@ def test_every_answer_carries_safe_headers(target: Live) -> None:
         ("GET", "/healthz", 200),
         ("GET", "/v1/jobs", 200),
         ("POST", "/callbacks/apiframe/x", 401),
-        ("GET", "/callbacks/apiframe/x", 405),
+        ("PUT", "/callbacks/apiframe/x", 405),
         ("GET", "/nowhere", 404),
         ("GET", "/v1/jobs/nothing", 404),
         ("POST", "/v1/jobs", 422),

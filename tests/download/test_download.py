@@ -394,11 +394,12 @@ def test_image_without_an_end_is_kept_on_request(serve: Serve) -> None:
 
 REFUSED: dict[str, tuple[Script | bytes, type[DarkroomError]]] = {
     "length_too_long": (reply(PNG, length=len(PNG) + 1), ImageTruncated),
-    "length_too_short": (reply(PNG, length=len(PNG) - 20), EndMissing),
+    "length_too_short": (reply(PNG, length=len(PNG) - 20), ImageTruncated),
+    "jpeg_too_short": (reply(JPEG, length=len(JPEG) - 2), EndMissing),
     "reset_in_the_middle": (reset, ImageTruncated),
     "chunks_break_off": (CHUNKED + b"%x\r\n" % len(PNG) + PNG[:500], ImageTruncated),
     "chunks_are_garbage": (CHUNKED + b"zz\r\nsecret", ImageTruncated),
-    "png_without_an_end": (reply(PNG[:-12]), EndMissing),
+    "png_without_an_end": (reply(PNG[:-12]), ImageTruncated),
     "html": (reply(b"<html><script>secret</script></html>", Content_Type="image/png"), NotAnImage),
     "page in gzip": (reply(gzip.compress(b"<html>secret"), Content_Encoding="gzip"), NotAnImage),
     "second gzip cut": (reply(gzip.compress(PNG[:99]) + gzip.compress(PNG[99:])[:-20]), NotAnImage),
