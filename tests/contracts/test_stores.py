@@ -25,6 +25,7 @@ from tests.docs.stores import PAGE, row
 from tests.faults import harm
 from tests.faults.proxy import Proxy
 from tests.support.live import FAST, IMAGEN, Start
+from tests.support.processes import until
 from tests.support.services import DOMAIN, S3Access
 from tests.support.stores import (
     BY_NAME,
@@ -421,7 +422,11 @@ def test_a_store_that_refuses_everything_is_waited_for(
         armed.wait(6)
         shown = live.http.get(f"/v1/jobs/{job['id']}").json()
         assert (shown["status"], shown["error"]["code"]) == ("ready", "storage_unavailable")
-        live.service.health.forget()
-        assert live.http.get("/readyz").status_code == 503
+
+        def unready() -> bool:
+            live.service.health.forget()
+            return live.http.get("/readyz").status_code == 503
+
+        until(unready)
         proxy.disarm()
         assert live.finish(job["id"])["status"] == "archived"
