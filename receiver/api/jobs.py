@@ -107,7 +107,7 @@ class Api:
 
     def accept(self, body: SubmitBody, key: str | None, request: Request) -> tuple[str, bool]:
         """Create a job, or find the one with this idempotency key; return its id, and whether it is new."""
-        job, new = self.submitter.accept(
+        judged = self.submitter.judge(
             body.gateway,
             body.request(),
             ignore_unsupported=body.unsupported == "ignore",
@@ -115,6 +115,7 @@ class Api:
             notify_url=body.notify_url,
             request_id=request.state.request_id,
         )
+        job, new = self.submitter.accept(judged)
         if new:
             self.queued()
         return job.id, new

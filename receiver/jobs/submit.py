@@ -85,28 +85,11 @@ class Submitter:
     check_ledger: Callable[[], None]
     """Raises LedgerIncomplete if the ledger lacks jobs that were charged before."""
 
-    def accept(
-        self,
-        gateway_name: str,
-        request: JobRequest,
-        *,
-        ignore_unsupported: bool = False,
-        idempotency_key: str | None = None,
-        notify_url: str | None = None,
-        request_id: str | None = None,
-    ) -> Accepted:
-        """Validate a job and put it in the ledger; return it, and whether it is new.
+    def accept(self, new: NewJob) -> Accepted:
+        """Put a judged job in the ledger; return it, and whether it is new.
 
-        Raises IdempotencyConflict, LedgerIncomplete, and what `judge` raises.
+        Raises IdempotencyConflict, and LedgerIncomplete as `add` does.
         """
-        new = self.judge(
-            gateway_name,
-            request,
-            ignore_unsupported=ignore_unsupported,
-            idempotency_key=idempotency_key,
-            notify_url=notify_url,
-            request_id=request_id,
-        )
         (found,) = self.add([new])
         if isinstance(found, errors.IdempotencyConflict):
             raise found

@@ -282,7 +282,8 @@ class World:
         submitter = self.processes[who].parts.submitter
         for _ in range(2):
             try:
-                job, _ = submitter.accept(gateway, request, idempotency_key=prompt)
+                judged = submitter.judge(gateway, request, idempotency_key=prompt)
+                job, _ = submitter.accept(judged)
             except Unavailable:
                 continue
             except Crash:
