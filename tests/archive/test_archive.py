@@ -58,7 +58,12 @@ def document(*outputs: Output, closed_at: int = NOON + 2) -> dict[str, object]:
     return record_document(JOB, outputs, [], closing=closing, missing=None, seed_supported=False, store=FACTS)
 
 
-@pytest.fixture(params=[True, False], ids=["by the store's checksum", "by reading back"])
+@pytest.fixture(
+    params=[
+        pytest.param(True, id="by the store's checksum"),
+        pytest.param(False, id="by reading back", marks=pytest.mark.exhaustive),
+    ]
+)
 def archive(store: ObjectStore, request: pytest.FixtureRequest) -> Archive:
     store.facts = StoreFacts(returns_sha256=request.param)
     return Archive(store, Keys(prefix="team/"))

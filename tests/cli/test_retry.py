@@ -60,6 +60,7 @@ def test_what_filters_find_is_retried_if_told(running: Running) -> None:
     assert [retried(running, job_id) for job_id in ids] == [1, 1]
 
 
+@pytest.mark.exhaustive("n")
 @pytest.mark.parametrize(
     ("answer", "times", "told"), [("n", 0, "Nothing was changed"), ("y", 1, "Retrying 1 job.")]
 )

@@ -63,6 +63,7 @@ def test_wrong_settings_are_told_plainly(
     assert list(tmp_path.iterdir()) == [], "nothing is begun"
 
 
+@pytest.mark.exhaustive("work --port 0")
 @pytest.mark.parametrize("arguments", ["serve --port 0", "work --port 0"])
 def test_a_store_that_is_away_is_told_and_waited_for(
     s3_server: EmbeddedS3, tmp_path: Path, arguments: str
@@ -83,9 +84,9 @@ def test_a_store_that_is_away_is_told_and_waited_for(
     ("arguments", "wrong"),
     [
         ("serve", "newer"),
-        ("serve --only callbacks", "damaged"),
-        ("work", "damaged"),
-        ("work --port 0", "newer"),
+        pytest.param("serve --only callbacks", "damaged", marks=pytest.mark.exhaustive),
+        pytest.param("work", "damaged", marks=pytest.mark.exhaustive),
+        pytest.param("work --port 0", "newer", marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_ledger_that_can_never_be_used_ends_it(
@@ -216,7 +217,9 @@ def test_the_demo_says_which_port_is_taken(tmp_path: Path) -> None:
     assert f"Port {port} on 127.0.0.1 is already in use by another program" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)]
+)
 def test_serve_stops_while_somebody_waits(
     s3_server: EmbeddedS3, tmp_path: Path, number: signal.Signals
 ) -> None:

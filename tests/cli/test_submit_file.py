@@ -92,7 +92,9 @@ def service_goes_away(proxy: Proxy, folder: Path, name: str, cut: Cut) -> str:
 CUTS = {"ctrl-c": ends_by(signal.SIGINT), "kill": ends_by(signal.SIGKILL), "away": service_goes_away}
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["unheard", "heard"])
+@pytest.mark.parametrize(
+    "after", [pytest.param(False, marks=pytest.mark.exhaustive, id="unheard"), pytest.param(True, id="heard")]
+)
 @pytest.mark.parametrize("how", CUTS)
 def test_a_file_that_was_cut_off_goes_on(idle: Running, tmp_path: Path, how: str, after: bool) -> None:
     name = f"cut{how.replace('-', '')}{after}"

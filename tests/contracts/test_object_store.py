@@ -164,6 +164,7 @@ def test_a_missing_object_is_not_found(store: ObjectStore) -> None:
                 ask(key)
 
 
+@pytest.mark.exhaustive
 def test_a_list_goes_over_all_pages_in_order(store: ObjectStore) -> None:
     keys = [f"many/{number:04}" for number in range(1005)]
     with ThreadPoolExecutor(16) as pool:
@@ -246,6 +247,7 @@ def test_a_missing_bucket_is_made_only_if_asked(s3_access: S3Access) -> None:
     store.check(create=True)
 
 
+@pytest.mark.exhaustive
 def test_replicas_may_make_the_bucket_at_the_same_time(s3_access: S3Access) -> None:
     def start(_: int) -> StoreFacts:
         store = s3_access.open(bucket="made-by-many")

@@ -78,6 +78,7 @@ def opened(
         yield proxy, s3_access.open(endpoint=proxy.url, bucket=direct._bucket, **settings), direct
 
 
+@pytest.mark.exhaustive(*(name for name in STAND_INS if name != "refuses both"))
 @pytest.mark.parametrize("name", STAND_INS)
 def test_a_store_is_used_by_what_it_takes(s3_access: S3Access, name: str) -> None:
     with opened(name, s3_access, checksums="when_required") as (_, store, direct):
@@ -188,6 +189,7 @@ def test_a_true_digest_that_is_refused_is_left_out(s3_access: S3Access) -> None:
         assert probe(store) == replace(ALL, sha256="refused", returns_sha256=False)
 
 
+@pytest.mark.exhaustive
 def test_a_store_that_keeps_all_it_is_given_keeps_two_probes(s3_access: S3Access) -> None:
     with Proxy(s3_access.endpoint) as proxy:
         store = s3_access.open(endpoint=proxy.url, checksums="when_required")
@@ -258,6 +260,7 @@ def test_the_path_is_kept_where_it_works(s3_access: S3Access) -> None:
         assert probe(access.open(bucket=store._bucket, addressing="virtual")).addressing == "virtual"
 
 
+@pytest.mark.exhaustive(*sorted(s3.STYLE_CODES)[1:])
 @pytest.mark.parametrize("code", sorted(s3.STYLE_CODES))
 def test_the_advice_for_a_path_is_not_about_keys(s3_access: S3Access, code: str) -> None:
     with by_name(s3_access, refuse(403, code)) as access:
@@ -277,6 +280,7 @@ def test_a_host_that_cannot_be_reached_is_named(s3_access: S3Access) -> None:
         probe(access.open(bucket="pictures"))
 
 
+@pytest.mark.exhaustive("file")
 @pytest.mark.parametrize("where", ["variable", "file"])
 def test_an_endpoint_of_the_aws_settings_is_not_aws(
     s3_access: S3Access, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
@@ -291,6 +295,7 @@ def test_an_endpoint_of_the_aws_settings_is_not_aws(
     assert store.presign("0.png", expires_s=60).startswith(f"{s3_access.endpoint}/{store._bucket}/0.png?")
 
 
+@pytest.mark.exhaustive("https://s3.cn-north-1.amazonaws.com.cn", "https://amazonaws.com.example")
 @pytest.mark.parametrize(
     ("endpoint", "starts"),
     [
@@ -372,7 +377,7 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.exhaustive("InvalidArgument", "EntityTooLarge", "NotImplemented")
+@pytest.mark.exhaustive("InvalidArgument", "EntityTooLarge", "NotImplemented", "AccessDenied")
 @pytest.mark.parametrize(("status", "code"), REFUSALS)
 @pytest.mark.parametrize("what", ["image", "record"])
 def test_a_refused_object_is_its_jobs_own_trouble(
@@ -409,6 +414,7 @@ def test_a_refused_image_fails_when_the_gateway_keeps_it_no_more(start: Start, s
         assert live.finish(job["id"])["status"] == "archived"
 
 
+@pytest.mark.exhaustive("QuotaExceeded", "Whatever")
 @pytest.mark.parametrize(
     ("status", "code"), [(403, "AccessDenied"), (403, "QuotaExceeded"), (400, "Whatever")]
 )

@@ -113,7 +113,6 @@ def test_a_bucket_that_is_away_at_the_start(stage: Stage) -> None:
         assert scene.world.get("/v1/status")["found_by_polling"] == 0
 
 
-@pytest.mark.smoke
 @pytest.mark.sqlite_file
 def test_postgresql_that_is_away_at_the_start(stage: Stage, own_postgres: Postgres) -> None:
     """Its callbacks are answered 503 until it is back; then the gateway sends them again."""

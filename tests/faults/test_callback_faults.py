@@ -131,7 +131,6 @@ def test_callbacks_that_cannot_be_believed(stage: Stage) -> None:
         assert answers == {401, 400}
 
 
-@pytest.mark.smoke
 def test_callbacks_that_are_only_hints(stage: Stage) -> None:
     with stage.scene("callback with a foreign link") as scene:
         jobs = scene.submit("apiframe", each=3, fault="unsigned+evil_url")

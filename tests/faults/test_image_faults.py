@@ -70,7 +70,6 @@ def test_images_that_lead_inwards(stage: Stage) -> None:
         assert len(list(scene.world.store.list(f"{scene.world.prefix}images/"))) == len(whole)
 
 
-@pytest.mark.smoke
 def test_one_image_of_three_is_never_there(stage: Stage) -> None:
     with stage.scene("one image missing") as scene:
         jobs = scene.submit("api-in-one", each=3, fault="partial_images", num_images=3)

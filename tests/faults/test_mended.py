@@ -55,7 +55,6 @@ def restart(scene: Scene, **variables: str) -> None:
     scene.world.start()
 
 
-@pytest.mark.smoke
 def test_an_operator_allows_a_network(stage: Stage) -> None:
     with stage.scene("network not allowed", timing=SOON, DARKROOM_DOWNLOAD__ALLOW_NETWORKS="") as scene:
         jobs = scene.submit(each=2)

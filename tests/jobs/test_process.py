@@ -20,7 +20,8 @@ def test_an_idle_service_stays_small(s3_server: EmbeddedS3, sandbox: SandboxServ
         assert process.rss() < 130 * MIB
 
 
-@pytest.mark.parametrize("sig", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
 def test_a_restart_finishes_what_a_stop_left_open(s3_server: EmbeddedS3, tmp_path: Path, sig: int) -> None:
     port = free_port()
     with SandboxServer(SandboxConfig(latency_s=(0.2, 1.5), image_px=64)) as sandbox:

@@ -71,7 +71,7 @@ def test_a_callback_of_an_old_submission_is_late(start: Start) -> None:
     assert live.callback_url(job["id"]) != before
 
 
-@pytest.mark.parametrize("resubmit", [False, True])
+@pytest.mark.parametrize("resubmit", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 def test_an_unconfirmed_submission_is_not_sent_again(start: Start, resubmit: bool) -> None:
     live = start()
     job = live.make(ULTRA, fault={"fault": "lost_answer+no_callback", "times": 1})

@@ -132,6 +132,7 @@ def test_each_part_is_watched_by_itself(parts: Parts) -> None:
     assert "darkroom_status_balanced 1.0" in httpx.get(f"{parts.api.url}/metrics", headers=BEARER).text
 
 
+@pytest.mark.exhaustive
 def test_what_it_lacks_is_named(tmp_path: Path) -> None:
     url = "postgresql://nobody@127.0.0.1:1/none"
     done = command("serve", "--only", "callbacks", cwd=tmp_path, DARKROOM_DATABASE_URL=url)

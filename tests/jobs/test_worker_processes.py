@@ -59,6 +59,7 @@ def shown(process: Process) -> bytes:
     return httpx.get(f"{process.url}/metrics", trust_env=False).content
 
 
+@pytest.mark.exhaustive
 def test_worker_processes_are_seen_as_one(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path, ledger: dict[str, str]
 ) -> None:
@@ -77,6 +78,7 @@ def test_worker_processes_are_seen_as_one(
         assert ['"work": false' in line for line in started].count(True) == 1
 
 
+@pytest.mark.exhaustive
 def test_they_are_given_what_the_command_line_says(
     s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path
 ) -> None:

@@ -215,6 +215,7 @@ def test_jobs_are_due_again_after_a_clock_was_set_back(ledger: Ledger, clock: Cl
     assert ledger.repair_clock_skew() == 0, "leases of now are left alone"
 
 
+@pytest.mark.exhaustive("postgresql")
 def test_attempts_are_kept_and_repetitions_counted(ledger: Ledger, clock: Clock) -> None:
     from storage.ledger.rows import MAX_ATTEMPTS
 
@@ -236,6 +237,7 @@ def test_attempts_are_kept_and_repetitions_counted(ledger: Ledger, clock: Clock)
     assert (log[0].code, log[-1].code) == ("running", "code-99")
 
 
+@pytest.mark.exhaustive("postgresql", "garbled_answer", "submitted_before")
 @pytest.mark.parametrize("code", ["outcome_unknown", "garbled_answer", "submitted_before"])
 def test_what_may_have_been_accepted_is_not_forgotten(ledger: Ledger, clock: Clock, code: str) -> None:
     ledger.add_job("job-1", GATEWAY, REQUEST)

@@ -7,17 +7,26 @@ Tests that depend on the clock or on a browser are repeated once when they fail,
 
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 EXHAUSTIVE_FOLDERS = frozenset({"browser", "deploy", "docs", "faults"})
 LEFT_OUT = pytest.StashKey[int]()
 LEFT_OUT_OF_WORKER = "left_out"
 WORKERS, WORKERS_FOR_ALL = 2, 3
+EXAMPLES = 30
+"""How many examples hypothesis tries for a test by default; with `--all` as many as it would itself."""
 TESTS = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the exhaustive tests too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--all"):
+        hypothesis.settings.register_profile("few", max_examples=EXAMPLES)
+        hypothesis.settings.load_profile("few")
 
 
 @pytest.hookimpl(optionalhook=True)
