@@ -72,8 +72,29 @@ _BEARER = re.compile(
 _PARAMETER = re.compile(r"((?<![\w-])([\w-]{1,64})=)([^\s\"'&;,]{6,})")
 
 
-# In what is all of these no pattern above finds anything, and each character is spelled in one way only.
-_BARE = re.compile(r"[A-Za-z0-9_-]*|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z?", re.ASCII)
+_HINTS = (
+    *("key", "secret", "authorization", "password", "passphrase", "credential", "cookie", "token"),
+    *("bearer", "callbacks", "wyi", "wyj"),
+)
+"""Without one of them, in any case, no pattern above finds a secret: `_SECRET_FIELD`, `_BEARER`, `_PLACE` and
+`_TOKEN` begin with them or have them within."""
+_LINK_HINTS = ("http", "sig")
+"""The same for links, and for `_PARAMETER`."""
+
+
+def _is_bare(text: str, hints: Iterable[str]) -> bool:
+    """Return whether a cheap look finds nothing that could be a secret: most texts have nothing.
+
+    A text outside ASCII, of which more letters match a pattern in any case, needs the closer look, and so
+    does one with characters that have several spellings.
+    """
+    if "\\" in text or "%" in text or not text.isascii():
+        return False
+    lower = text.lower()
+    for hint in hints:  # noqa: SIM110 - as fast as can be
+        if hint in lower:
+            return False
+    return True
 
 
 class Redactor:
@@ -92,12 +113,15 @@ class Redactor:
         # With a quote or a backslash in it, it never stands so in JSON, and taking it out could break that.
         self._literally = sorted((s for s in known if not set(s) & {'"', "\\"}), key=len, reverse=True)
 
-        self._any = frozenset((*self._secrets, *self._literally))
+        self._hints = (*_HINTS, *{secret.lower() for secret in (*self._secrets, *self._literally)})
+        self._link_hints = (*self._hints, *_LINK_HINTS)
         # The same few paths, headers and reasons recur.
         self._short = lru_cache(maxsize=512)(self._text)
 
     def secrets(self, text: str) -> str:
         """Redact secrets and callback tokens; return the rest as it is."""
+        if _is_bare(text, self._hints):
+            return text
         text = _PLACE.sub(rf"\1{MASK}", _TOKEN.sub(_without_token, text))
         text = _INNER_FIELD.sub(_without_secret, _FIELD.sub(_without_secret, text))
         text = _BEARER.sub(rf"\1{MASK}", text)
@@ -115,7 +139,7 @@ class Redactor:
         return self._short(text) if len(text) <= SHORT else self._text(text)
 
     def _text(self, text: str) -> str:
-        if _BARE.fullmatch(text) and not any(secret in text for secret in self._any):
+        if _is_bare(text, self._link_hints):
             return text
         text = _LINK.sub(lambda link: _without_query(link[0]), self.secrets(text))
         return _PARAMETER.sub(_without_secret, text)

@@ -185,11 +185,22 @@ def _content(scheme: Scheme, message_id: str, sent_at: str, task_id: str | None,
     return body
 
 
-def _expected(scheme: Scheme, key: bytes, content: bytes) -> bytes:
+def _expecting(scheme: Scheme, key: bytes) -> Callable[[bytes], bytes]:
+    """Return a function from some content to the digest of the signature that a key makes of it."""
     if scheme.content == "secret":
-        return _digest(key.decode("ascii"))
-    mac = hmac.digest(key, content, "sha256")
-    return _digest(mac.hex() if scheme.encoding == "hex" else base64.b64encode(mac).decode("ascii"))
+        fixed = _digest(key.decode("ascii"))
+        return lambda _content: fixed
+    keyed = hmac.new(key, digestmod="sha256")
+
+    def expected(content: bytes) -> bytes:
+        # Not `hmac.digest`: it gives the interpreter's lock away, and to get that back takes longer.
+        mac = keyed.copy()
+        mac.update(content)
+        if scheme.encoding == "hex":
+            return _digest(mac.hexdigest())
+        return _digest(base64.b64encode(mac.digest()).decode("ascii"))
+
+    return expected
 
 
 def check_secret(scheme: Scheme, secret: str, *, setting: str = "") -> None:
@@ -200,50 +211,55 @@ def check_secret(scheme: Scheme, secret: str, *, setting: str = "") -> None:
     _keys(scheme, secret, setting)
 
 
-def verify(
-    scheme: Scheme,
-    secrets: Sequence[str],
-    headers: Mapping[str, str],
-    body: bytes,
-    now_s: float,
-    *,
-    task_id: str | None = None,
-) -> Signed | None:
-    """Verify a callback's signature; return None if it has none. Header names are in lower case.
+class Verifier:
+    """Verifies what one sender signs, by any of its secrets, so that keys can be changed meanwhile.
 
-    A signature counts if any of the secrets made it, so that keys can be changed while callbacks are on
-    their way. `now_s` is in seconds since 1970 UTC. A true signature that is too old, or from the future, is
-    answered with `stale`, not refused: some senders date a late attempt like the first, and the gateway can
-    be asked instead. `task_id` is the one in the body, for schemes that sign it.
-
-    Raises BadSignature if it is malformed or does not fit, and nothing else, whatever comes in. (A secret
-    that `check_secret` refuses is a SettingsError here too.)
+    Every key is derived once. Raises SettingsError for a secret that `check_secret` refuses.
     """
-    if isinstance(secrets, str):
-        raise TypeError("secrets must be a list: each letter of a text would count as a secret")
-    header = headers.get(scheme.header)
-    if header is None:
-        return None
-    given = _given(scheme, header)
-    message_id = _signed_header(headers, scheme.id_header, _MESSAGE_ID)
-    sent_at = _signed_header(headers, scheme.time_header, _SECONDS)
-    content = _content(scheme, message_id, sent_at, task_id, body)
-    expected = [
-        (key_index, key_form, _expected(scheme, key, content))
-        for key_index, secret in enumerate(secrets)
-        for key_form, key in enumerate(_keys(scheme, secret))
-    ]
-    # Every key meets every signature, so that the time taken does not tell which of them fit.
-    fits = [(index, form) for index, form, ours in expected for it in given if hmac.compare_digest(ours, it)]
-    if not fits:
-        raise BadSignature(f"The signature in {scheme.header} does not fit the callback.")
-    return Signed(
-        *fits[0],
-        body_covered=scheme.content in {"body", "id.ts.body"},
-        timestamp=int(sent_at) if sent_at else None,
-        message_id=message_id or None,
-        stale=bool(sent_at) and not abs(now_s - int(sent_at)) <= scheme.tolerance_s,
-    )
+
+    def __init__(self, scheme: Scheme, secrets: Sequence[str]) -> None:
+        if isinstance(secrets, str):
+            raise TypeError("secrets must be a list: each letter of a text would count as a secret")
+        self._scheme = scheme
+        self._expecting = [
+            (index, form, _expecting(scheme, key))
+            for index, secret in enumerate(secrets)
+            for form, key in enumerate(_keys(scheme, secret))
+        ]
+
+    def verify(
+        self, headers: Mapping[str, str], body: bytes, now_s: float, *, task_id: str | None = None
+    ) -> Signed | None:
+        """Verify a callback's signature; return None if it has none. Header names are in lower case.
+
+        `now_s` is in seconds since 1970 UTC. A true signature that is too old, or from the future, is
+        answered with `stale`, not refused: some senders date a late attempt like the first, and the gateway
+        can be asked instead. `task_id` is the one in the body, for schemes that sign it.
+
+        Raises BadSignature if it is malformed or does not fit, and nothing else, whatever comes in.
+        """
+        scheme = self._scheme
+        header = headers.get(scheme.header)
+        if header is None:
+            return None
+        given = _given(scheme, header)
+        message_id = _signed_header(headers, scheme.id_header, _MESSAGE_ID)
+        sent_at = _signed_header(headers, scheme.time_header, _SECONDS)
+        content = _content(scheme, message_id, sent_at, task_id, body)
+        expected = [(index, form, ours(content)) for index, form, ours in self._expecting]
+        # Every key meets every signature, so that the time taken does not tell which of them fit.
+        fits = [
+            (index, form) for index, form, ours in expected for it in given if hmac.compare_digest(ours, it)
+        ]
+        if not fits:
+            raise BadSignature(f"The signature in {scheme.header} does not fit the callback.")
+        return Signed(
+            *fits[0],
+            body_covered=scheme.content in {"body", "id.ts.body"},
+            timestamp=int(sent_at) if sent_at else None,
+            message_id=message_id or None,
+            stale=bool(sent_at) and not abs(now_s - int(sent_at)) <= scheme.tolerance_s,
+        )
 
 
 def sign(secrets: Sequence[str], message_id: str, sent_at_s: int, body: bytes) -> dict[str, str]:

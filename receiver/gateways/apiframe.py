@@ -81,7 +81,7 @@ class Apiframe(Gateway):
         self._base_url = base_url.rstrip("/")
         self._callback_field = callback_field
         self._allow_unsigned = allow_unsigned
-        self._keys = keys
+        self._signatures = signatures.Verifier(signatures.APIFRAME_V2, keys)
         self._info = refusals.GatewayInfo("Apiframe", SETTINGS, keys)
 
     def __repr__(self) -> str:
@@ -145,7 +145,7 @@ class Apiframe(Gateway):
         No timestamp is signed, so a replay cannot be detected. https://docs-v2.apiframe.ai/docs/webhooks
         """
         try:
-            signed = signatures.verify(signatures.APIFRAME_V2, self._keys, headers, body, now_s=0)
+            signed = self._signatures.verify(headers, body, now_s=0)
         except BadSignature as error:
             raise BadSignature(
                 f"The callback's signature is not Apiframe's. Check {SETTINGS}__API_KEY; "

@@ -26,8 +26,8 @@ from receiver.signatures import (
     WAVESPEED,
     Scheme,
     Signed,
+    Verifier,
     check_secret,
-    verify,
 )
 
 NOW_S = 1_763_769_600
@@ -60,8 +60,9 @@ class Vector:
         return {**self.named, self.scheme.header: self.signature}
 
     def verify(self, **changes: Any) -> Signed | None:
-        given = {"secrets": [self.secret], "headers": self.headers, "body": self.body, "now_s": NOW_S}
-        return verify(self.scheme, **{**given, "task_id": self.task_id, **changes})
+        given = {"headers": self.headers, "body": self.body, "now_s": NOW_S, "task_id": self.task_id}
+        secrets = changes.pop("secrets", [self.secret])
+        return Verifier(self.scheme, secrets).verify(**{**given, **changes})
 
 
 WHOLE = Signed(0, 0, body_covered=True, timestamp=NOW_S, message_id="msg_0001")
@@ -253,9 +254,9 @@ def test_a_standard_secret_needs_no_prefix_or_padding() -> None:
 def test_secrets_that_would_not_protect_never_verify() -> None:
     headers = {"x-bfl-signature": f"sha256={hmac.new(b'', BODY_B, hashlib.sha256).hexdigest()}"}
     with pytest.raises(SettingsError):
-        verify(BFL, [""], headers, BODY_B, NOW_S)
+        Verifier(BFL, [""]).verify(headers, BODY_B, NOW_S)
     with pytest.raises(TypeError, match="list"):
-        verify(BFL, "bfl_secret", headers, BODY_B, NOW_S)
+        Verifier(BFL, "bfl_secret").verify(headers, BODY_B, NOW_S)
 
 
 PLAIN = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=24, max_size=60)
@@ -296,7 +297,7 @@ def test_any_input_is_a_bad_signature_and_nothing_else(
     headers = {scheme.id_header: named[0], scheme.time_header: named[1], scheme.header: header}
     usable = [secret for secret in secrets if sound(scheme, secret)]
     with suppress(BadSignature):
-        signed = verify(scheme, usable, headers, body, now_s, task_id=task_id)
+        signed = Verifier(scheme, usable).verify(headers, body, now_s, task_id=task_id)
         # Only who knows the secret gets through.
         assert signed is not None
         assert usable[signed.key_index] in header
