@@ -48,7 +48,7 @@ class _ClockedSigner(TimestampSigner):
     """A signer with a clock of its own, which derives each key once."""
 
     def __init__(self, *args: Any, clock: Clock, **kwargs: Any) -> None:
-        super().__init__(*args, digest_method=hashlib.sha256, algorithm=_KeyedOnce(), **kwargs)
+        super().__init__(*args, **kwargs)
         self._clock = clock
         self._derived: dict[str | bytes | None, bytes] = {}
 
@@ -140,7 +140,7 @@ class CallbackTokens:
             self._secret_keys,
             salt=SALT,
             signer=_ClockedSigner,
-            signer_kwargs={"clock": clock},
+            signer_kwargs={"digest_method": hashlib.sha256, "algorithm": _KeyedOnce(), "clock": clock},
         )
 
 

@@ -289,10 +289,10 @@ def _images(result: object) -> parsing.Listed:
     """
     if not isinstance(result, dict):
         return parsing.images(result)
-    direct = result if any(key in result for key in parsing.IMAGE_KEYS) else None
-    lists = (
-        *(result.get(key) for key in ("images", "image", "image_urls", "urls")),
-        direct,
-        result.get("gridUrl"),
-    )
-    return parsing.first_images(parsing.images(value, result) for value in lists)
+    return parsing.first_images(parsing.images(value, result) for value in _places(result))
+
+
+def _places(result: dict[str, Any]) -> Iterator[Any]:
+    yield from (result.get(key) for key in ("images", "image", "image_urls", "urls"))
+    yield result if any(key in result for key in parsing.IMAGE_KEYS) else None
+    yield result.get("gridUrl")
