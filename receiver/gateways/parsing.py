@@ -103,7 +103,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{512,}={0,2}")
 _ASKED = frozenset({"input", "inputs", "param", "params", "request", "config", "options", "metadata"})
 """Fields that repeat what was asked for."""
 _DIGITS, _LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * 19
-"""The first makes each digit a zero, and with the second a number may be too long for orjson, which rounds."""
+"""With the first each digit is a zero; a number with the second in it may be one that orjson rounds."""
 _UNPRINTABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 

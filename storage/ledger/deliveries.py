@@ -1,11 +1,12 @@
 """Insert callbacks as deliveries: deduplicate them, check whose they are, and make their jobs due."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 import sqlalchemy as sa
 
 from storage.ledger.rows import to_delivery
@@ -37,7 +38,6 @@ _LINK = re.compile(rb"https?(?::|%3a|\\u003a)[^\s\"]+", re.IGNORECASE)
 _QUERY = re.compile(rb"\?|%3f|\\u003f", re.IGNORECASE)
 # Base64 that is as long is an image; a data URI is one whatever its length.
 _IMAGE = re.compile(rb"(data:image\\?/[\w.+-]{1,40};base64,)[^\"\s]+|(?<![\w+/\\-])[\w+/\\-]{512,}={0,2}")
-_FIELDS = tuple(field.name for field in fields(Delivery))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,23 +50,43 @@ class NewDelivery:
     """The submission that its URL was made for."""
 
 
-_LOCK = (
-    sa.select(jobs.c.id, jobs.c.gateway_job_id, jobs.c.status, jobs.c.submission)
-    .where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)))
-    # Always in one order, so that two batches can never deadlock.
-    .order_by(jobs.c.id)
-    .with_for_update()
+class _Known(NamedTuple):
+    """What the ledger knows of a callback's job."""
+
+    id: str
+    gateway_job_id: str | None
+    status: str
+    submission: int
+
+
+class _Statements(NamedTuple):
+    """The statements of the intake, as a driver takes them: SQLAlchemy takes longer over each row."""
+
+    lock: str
+    seen: str
+    insert: str
+    wake: str
+
+
+_SQLITE = _Statements(
+    "SELECT id, gateway_job_id, status, submission FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
+    "SELECT job_id, body_sha256 FROM deliveries WHERE job_id IN (SELECT value FROM json_each(?))",
+    "INSERT INTO deliveries (id, job_id, gateway, received_at, headers, body, body_sha256, signature, "
+    "applied_at, effect) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "UPDATE jobs SET next_attempt_at = ? WHERE id IN (SELECT value FROM json_each(?)) "
+    "AND next_attempt_at > ?",
 )
-_SEEN = sa.select(deliveries.c.job_id, deliveries.c.body_sha256).where(
-    deliveries.c.job_id.in_(sa.bindparam("ids", expanding=True))
+_POSTGRESQL = _Statements(
+    # Always in one order, so that two batches can never deadlock.
+    "SELECT id, gateway_job_id, status, submission FROM jobs WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
+    "SELECT job_id, body_sha256 FROM deliveries WHERE job_id = ANY(%s)",
+    # One statement for all rows, and bodies in binary, which as text would be twice as long.
+    "INSERT INTO deliveries (id, job_id, gateway, received_at, headers, body, body_sha256, signature, "
+    "applied_at, effect) SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
+    "%s::json[], %b::bytea[], %s::text[], %s::text[], %s::bigint[], %s::text[])",
+    "UPDATE jobs SET next_attempt_at = %s WHERE id = ANY(%s) AND next_attempt_at > %s",
 )
 _NEWEST = sa.select(sa.func.max(jobs.c.id))
-_INSERT = sa.insert(deliveries)
-_WAKE = (
-    sa.update(jobs)
-    .where(jobs.c.id.in_(sa.bindparam("ids", expanding=True)), jobs.c.next_attempt_at > sa.bindparam("now"))
-    .values(next_attempt_at=sa.bindparam("now"))
-)
 _ALL = (
     sa.select(deliveries)
     .where(deliveries.c.job_id == sa.bindparam("job"))
@@ -83,19 +103,25 @@ def insert_deliveries(
     connection: sa.Connection, offers: Sequence[NewDelivery], now: int
 ) -> list[DeliveryResult]:
     """Insert the offers that are new, make their jobs due, and return the result of each."""
-    ids = sorted({offer.delivery.job_id for offer in offers})
-    known = {job.id: job for job in connection.execute(_LOCK, {"ids": ids})}
+    shared, run = connection.dialect.name == "postgresql", connection.exec_driver_sql
+    sql, many = (_POSTGRESQL, list) if shared else (_SQLITE, _json)
+    ids = many({offer.delivery.job_id for offer in offers})
+    known = {found[0]: _Known(*found) for found in run(sql.lock, (ids,))}
     seen: dict[str, set[str]] = {job_id: set() for job_id in known}
-    for job_id, sha256 in connection.execute(_SEEN, {"ids": list(known)}):
+    for job_id, sha256 in run(sql.seen, (ids,)):
         seen[job_id].add(sha256)
     results = [_judge(connection, offer, known, seen) for offer in offers]
     judged = zip(offers, results, strict=True)
     new = [offer for offer, result in judged if result is DeliveryResult.ACCEPTED]
     if rows := [_row(offer, known[offer.delivery.job_id], now) for offer in new]:
-        connection.execute(_INSERT, rows)
-        listening = [row["job_id"] for row in rows if row["applied_at"] is None]
-        connection.execute(_WAKE, {"ids": listening, "now": now})
+        run(sql.insert, tuple(map(list, zip(*rows, strict=True))) if shared else rows)
+        listening = [job_id for _, job_id, *_, applied_at, _ in rows if applied_at is None]
+        run(sql.wake, (now, many(listening), now))
     return results
+
+
+def _json(ids: Iterable[str]) -> str:
+    return orjson.dumps([*ids]).decode()
 
 
 def scrub(connection: sa.Connection, job_id: str) -> None:
@@ -126,7 +152,7 @@ def without_images(body: bytes) -> bytes:
 
 
 def _judge(
-    connection: sa.Connection, offer: NewDelivery, known: Mapping[str, Any], seen: Mapping[str, set[str]]
+    connection: sa.Connection, offer: NewDelivery, known: Mapping[str, _Known], seen: Mapping[str, set[str]]
 ) -> DeliveryResult:
     delivery = offer.delivery
     job = known.get(delivery.job_id)
@@ -156,14 +182,17 @@ def _same_job(connection: sa.Connection, offer: NewDelivery, theirs: str | None)
     return connection.scalar(sa.select(jobs.c.id).where(taken)) is None
 
 
-def _row(offer: NewDelivery, job: Any, now: int) -> dict[str, Any]:
-    delivery = offer.delivery
+def _row(offer: NewDelivery, job: _Known, now: int) -> tuple[Any, ...]:
+    """Return the values of the columns, in the order of `insert`."""
+    one = offer.delivery
     late = job.status in DECIDED or offer.submission < job.submission
-    body = delivery.body
+    body = one.body
     if Status(job.status).terminal:
         body = without_images(without_queries(body))
-    row = {name: getattr(delivery, name) for name in _FIELDS} | {"body": body}
-    return row | ({"applied_at": now, "effect": "late"} if late else {})
+    outcome = (now, "late") if late else (one.applied_at, one.effect)
+    headers = orjson.dumps(one.headers).decode()
+    known = one.id, one.job_id, one.gateway, one.received_at, headers, body
+    return *known, one.body_sha256, one.signature.value, *outcome
 
 
 def of_job(connection: sa.Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
