@@ -6,6 +6,7 @@ DarkroomError
 │   ├── InvalidRequest       invalid_request         one or more fields are invalid, each named
 │   ├── UnsupportedParameter unsupported_parameter   the gateway or model does not support the parameter
 │   ├── UnknownGateway       unknown_gateway         the gateway is not configured here
+│   ├── UnknownModel         unknown_model           the model is another gateway's, or mistyped
 │   ├── BodyTooLarge         body_too_large          the body is over the limit
 │   ├── TooSlow              too_slow                the body did not arrive in time
 │   ├── TooManyRequests      too_many_requests       over the rate limit of this token or address
@@ -109,6 +110,13 @@ class UnsupportedParameter(InvalidRequest, code="unsupported_parameter"):
 
 class UnknownGateway(InvalidRequest, code="unknown_gateway"):
     """The gateway is not configured here."""
+
+
+class UnknownModel(InvalidRequest, code="unknown_model"):
+    """The model is one that only another gateway lists, or a listed one with a typing error.
+
+    A name that is on no list and like none is accepted, with a warning on the job.
+    """
 
 
 class BodyTooLarge(RequestError, code="body_too_large", status=413):

@@ -99,7 +99,7 @@ class BatchRoutes:
         for one in results:
             problem = _problem(one) if isinstance(one, RequestError) else None
             job, created = one if isinstance(one, tuple) else (None, False)
-            view = job and Job.of(job, outputs[job.id], self.links)
+            view = job and Job.of(job, outputs[job.id], self.links, warnings=self.submitter.warnings(job))
             shown.append(BatchResult.trusted(None, created=created, job=view, problem=problem))
         return shown
 

@@ -1,6 +1,6 @@
 """The JSON API: submit, find, and look after jobs and outputs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from receiver.jobs.cancel import Canceller
 from receiver.jobs.retry import Retrier
 from receiver.jobs.submit import Submitter
 from receiver.query.hints import gateways_in, name_hints, word_hints
-from receiver.schemas.job import Job, JobPage, OutputShown, timeline
+from receiver.schemas.job import Job, JobPage, OutputShown, TimelineEvent, timeline
 from receiver.schemas.output import Output, OutputPage
 from receiver.schemas.requests import RetryBody, SubmitBody, parse_body
 from receiver.schemas.status import Gateways, ServiceStatus
@@ -33,6 +33,8 @@ from storage.ledger.job_counts import total
 from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
 from storage.models import Clock
+from storage.models import Job as KnownJob
+from storage.models import Output as KnownOutput
 from storage.paging import Page
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
@@ -90,6 +92,7 @@ class Api:
         },
         errors=(
             errors.UnknownGateway,
+            errors.UnknownModel,
             errors.UnsupportedParameter,
             errors.IdempotencyConflict,
             errors.LedgerIncomplete,
@@ -132,7 +135,7 @@ class Api:
         page = self.search.jobs(wanted, limit=query.limit, cursor=query.cursor)
         hints = self.hints(query.q, wanted, page)
         outputs = self.search.outputs_of([job.id for job in page.rows])
-        jobs = tuple(Job.of(job, outputs[job.id], self.links) for job in page.rows)
+        jobs = tuple(self._shown(job, outputs[job.id]) for job in page.rows)
         return page_response(request, JobPage(jobs=jobs, next_cursor=page.next_cursor, hints=hints))
 
     @Operation(
@@ -205,7 +208,7 @@ class Api:
     def output(self, request: Request) -> Response:
         """Show one output, with everything that made it."""
         found = self.search.output(request.path_params["id"])
-        job = Job.of(found.job, [found.output], self.links)
+        job = self._shown(found.job, [found.output])
         return json_response(OutputShown.of(found.output, found.job, self.links, job=job))
 
     @Operation(
@@ -247,5 +250,9 @@ class Api:
         job = self.ledger.job(job_id)
         outputs = self.ledger.outputs(job_id)
         deliveries, notified = self.search.deliveries(job_id), self.notifications.of_job(job_id)
-        events = timeline(job, deliveries, outputs, notified)
-        return Job.of(job, outputs, self.links, events)
+        return self._shown(job, outputs, timeline(job, deliveries, outputs, notified))
+
+    def _shown(
+        self, job: KnownJob, outputs: Sequence[KnownOutput], events: Sequence[TimelineEvent] = ()
+    ) -> Job:
+        return Job.of(job, outputs, self.links, events, self.submitter.warnings(job))

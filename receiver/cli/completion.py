@@ -36,6 +36,13 @@ def known_gateways() -> list[str]:
     return list(Gateways().every())
 
 
+def models(ctx: typer.Context, incomplete: str) -> Offer:
+    """Complete the known models, of the gateway that is given if there is one."""
+    gateway = ctx.params.get("gateway")
+    found = _ask(ctx, lambda darkroom: [(one.model, one.gateway) for one in darkroom.models(gateway).models])
+    return matching(found, incomplete)
+
+
 def statuses(incomplete: str) -> Offer:
     """Complete the states of a job."""
     from storage.models import Status

@@ -98,7 +98,11 @@ IgnoreUnknown = Annotated[
 ]
 _KEY_HELP = "Sending the same key again returns the same job, and does not cost again."
 _PARAM_HELP = "Sent to the gateway unchanged; a value may be JSON, and a.b=1 means {a: {b: 1}}."
-_IGNORE_HELP = "Leave out what the gateway does not support, instead of failing; the record shows it."
+_IGNORE_HELP = (
+    "Leave out what the gateway does not support, instead of failing; the record shows it. "
+    "A model that looks mistyped is sent as it is."
+)
+_MODEL_HELP = "The gateway's name for it; `darkroom models` lists those that are known."
 _NOTIFY_HELP = "Send a notification there when the job is finished; by default to DARKROOM_NOTIFY__URL."
 _GATEWAY_HELP = "Its name, such as apiframe; `darkroom help gateways` lists all."
 
@@ -108,7 +112,7 @@ class JobRequest:
     """The options of `darkroom submit` that describe the job."""
 
     gateway: Annotated[str | None, _of_job(_GATEWAY_HELP, "NAME", autocompletion=completion.gateways)] = None
-    model: Annotated[str | None, _of_job("The gateway's model name.", "NAME")] = None
+    model: Annotated[str | None, _of_job(_MODEL_HELP, "NAME", autocompletion=completion.models)] = None
     aspect_ratio: Annotated[str | None, _of_job("Such as 16:9.", "W:H")] = None
     negative_prompt: Annotated[str | None, _of_job("What to avoid.", "TEXT")] = None
     num_images: Annotated[int | None, _of_job("How many images.", "N")] = None

@@ -82,6 +82,8 @@ def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
     if job.error:
         yield "Error", cell(f"{job.error.code}: {job.error.message}", "red")
         yield "At fault", job.error.at_fault
+    for warning in job.warnings:
+        yield "Warning", cell(warning, "yellow")
     if job.missing:
         yield "Missing", cell(f"no longer in the bucket: {', '.join(job.missing)}", "red")
     if proven := proof(job.timeline, job.found_by):

@@ -262,6 +262,8 @@ def _report(run: _Run, *, as_json: bool) -> None:
         elif not waited:
             command = f"show {jobs[0].id}" if len(jobs) == 1 else "jobs --watch"
             console.say(f"See progress with: darkroom {command}")
+    for warning in dict.fromkeys(warning for job in jobs for warning in job.warnings):
+        console.say(f"Warning: {warning}", "yellow")
     _say_refused(run.batch)
     if run.unsaved:
         console.say("\n".join(["Archived, but not saved here:", *run.unsaved]), "red")

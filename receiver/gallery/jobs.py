@@ -123,6 +123,7 @@ class JobsPages:
             proof=proof(events, job.found_by),
             refused=refused,
             shortfall=shortfall(job),
+            warnings=self.api.submitter.warnings(job),
             may_ask=visit.may("submit") and _can_ask(job, deliveries, missing=bool(missing)),
             tags=search_box.tagged(job.request.tags),
             may_resubmit=visit.may("submit") and not _not_again(job, outputs),

@@ -14,6 +14,7 @@ import uuid_utils
 
 from receiver import errors
 from receiver.callbacks.tokens import CallbackUrls
+from receiver.gateways import model_names
 from receiver.gateways.base import Gateway, Submission
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.context import JobContext, Outcome
@@ -123,14 +124,16 @@ class Submitter:
     ) -> NewJob:
         """Validate a job; return it as the ledger takes it.
 
-        Raises UnknownGateway, UnsupportedParameter or InvalidRequest, which name every fault.
+        Raises UnknownGateway, UnknownModel, UnsupportedParameter or InvalidRequest, which name every fault.
         """
         gateway = self.context.gateways.get(gateway_name)
         if gateway is None:
             known = ", ".join(sorted(self.context.gateways)) or "none"
             message = f"not configured here; these are: {known}"
             raise errors.UnknownGateway([{"field": "gateway", "message": message}])
-        request = replace(request, model=_as_listed(gateway, request.model))
+        request = replace(request, model=model_names.as_listed(gateway, request.model))
+        if not ignore_unsupported:
+            self._refuse_mistaken(gateway_name, request.model)
         request = _expressible(gateway, request, ignore=ignore_unsupported)
         if faults := [*gateway.faults(request), *self.key_faults(gateway_name, request.model, request.tags)]:
             raise errors.InvalidRequest(faults)
@@ -147,6 +150,11 @@ class Submitter:
             notify_default=self.notify_default,
             request_id=request_id,
         )
+
+    def warnings(self, job: Job) -> tuple[str, ...]:
+        """Return what may be wrong with a job's request, until its gateway has made images of it."""
+        made = job.status in (Status.READY, Status.ARCHIVED, Status.PARTIAL)
+        return () if made else model_names.warnings(self.context.gateways, job.gateway, job.request.model)
 
     def send(self, job: Job) -> Outcome:
         """Submit a queued job. A refusal fails it; after a passing error it is queued again."""
@@ -181,6 +189,10 @@ class Submitter:
             lost = self._attempt(errors.OutcomeUnknown.code, "Its answer was never recorded.")
             return Move(Status.QUEUED, keep_lease=True, attempts=[lost])
         return self._await_callback(job, job.error)
+
+    def _refuse_mistaken(self, gateway: str, model: str) -> None:
+        if why := model_names.mistaken(self.context.gateways, gateway, model):
+            raise errors.UnknownModel([{"field": "model", "message": why}])
 
     def _send(self, job: Job, gateway: Gateway) -> Outcome:
         breaker = self.context.breaker
@@ -322,11 +334,6 @@ def perhaps_taken(job: Job) -> bool:
     """Return whether the gateway may have accepted this submission at a try whose response was lost."""
     since = takewhile(lambda tried: tried.step != "retry", reversed(job.attempt_log))
     return any(tried.step == "send" and tried.code in UNCERTAIN for tried in since)
-
-
-def _as_listed(gateway: Gateway, model: str) -> str:
-    """Return a model as its gateway writes it: case apart, it may be one of those known here."""
-    return next((known for known in gateway.models if known.lower() == model.lower()), model)
 
 
 def _expressible(gateway: Gateway, request: JobRequest, *, ignore: bool) -> JobRequest:

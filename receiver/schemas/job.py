@@ -179,6 +179,9 @@ class Job(types.Resource):
     missing: tuple[types.OutputId, ...] = types.absent(())
     """Those of its outputs whose archived image is no longer in the bucket as it was; a retry fetches them
     again while the gateway has them."""
+    warnings: tuple[str, ...] = types.absent(())
+    """What may be wrong with it, such as a model that its gateway is not known to have; absent where there is
+    nothing to say, and once the gateway has made its images."""
     found_by: Annotated[Annotated[FoundBy | str, types.NEWER_TOO] | None, Field(examples=["callback"])]
     """How its result was received: by a callback or by polling."""
     attempts: Annotated[types.Count, Field(examples=[1])]
@@ -201,6 +204,7 @@ class Job(types.Resource):
         outputs: Sequence[models.Output],
         links: str,
         timeline: Sequence[TimelineEvent] = (),
+        warnings: Sequence[str] = (),
     ) -> Job:
         """Build it from a job of the ledger and its outputs; `links` is what their URLs begin with."""
         return cls.trusted(
@@ -215,6 +219,7 @@ class Job(types.Resource):
             error=None if job.error is None else JobError.trusted(job.error),
             outputs=tuple(Output.of(output, job, links) for output in outputs),
             missing=tuple(output.id for output in outputs if output.missing_since is not None),
+            warnings=tuple(warnings),
             next_attempt_at=types.time(job.next_attempt_at),
             created_at=rfc3339(job.created_at),
             updated_at=rfc3339(job.updated_at),

@@ -67,7 +67,13 @@ class SubmitBody(_Body):
     model_config = ConfigDict(json_schema_extra=_with_example)
 
     gateway: str = Field(description="The gateway to send it to, such as `apiframe`.")
-    model: Text = Field(min_length=1, max_length=128, description="The gateway's own name for the model.")
+    model: Text = Field(
+        min_length=1,
+        max_length=128,
+        description="The gateway's own name for the model, in any case; `GET /v1/models` has those that are "
+        "known. Another gateway's model and a mistyped name are refused; a new name is accepted, with a "
+        "warning on the job.",
+    )
     prompt: Text = Field(min_length=1, max_length=20_000, description="What to generate.")
     negative_prompt: Text | None = Field(None, max_length=20_000, description="What to leave out.")
     aspect_ratio: Text | None = Field(None, max_length=32, description="Such as `16:9`.")
@@ -89,7 +95,8 @@ class SubmitBody(_Body):
     unsupported: Literal["refuse", "ignore"] = Field(
         "refuse",
         description="What to do with a parameter that the gateway does not have: `refuse` (the default) "
-        "or `ignore`, which leaves it out and names it in the job.",
+        "or `ignore`, which leaves it out and names it in the job. `ignore` also sends a model that looks "
+        "mistyped as it is.",
     )
 
     @field_validator("prompt")
