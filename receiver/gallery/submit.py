@@ -10,7 +10,7 @@ from receiver.api.jobs import Api
 from receiver.errors import IdempotencyConflict, InvalidRequest
 from receiver.gallery import submit_form
 from receiver.gallery.page import PageRequest
-from receiver.gallery.submit_form import FIELDS, FORM, Typed
+from receiver.gallery.submit_form import FIELDS, FORM, LABELS, Typed
 from receiver.gateways.base import Gateway
 from receiver.gateways.offers import RATIOS, asking_for_everything
 from storage.models import Job, JobRequest
@@ -86,16 +86,16 @@ class SubmitPage:
     def _page(self, visit: PageRequest, sheet: Sheet, *, status: int = 200) -> Response:
         lately = [one.value for one in self.facets.read(SearchFilter()).model]
         choices: Mapping[str, Any] = known(self._gateways, lately)
-        models = dict.fromkeys(model for one in choices.values() for model in one["models"])
         return visit.page(
             "submit.html",
             status=status,
             sheet=sheet,
             values=sheet.values,
             faults={**dict.fromkeys((*FIELDS, FORM), ""), **sheet.faults},
-            wrong=len(sheet.faults),
+            wrong=[name for name in FIELDS if name in sheet.faults],
+            labels=LABELS,
             known=choices,
-            models=list(models),
+            models=offered(choices, sheet.values.get("gateway", "")),
             ratios=RATIOS,
             gateways=sorted(self._gateways),
         )
@@ -116,6 +116,15 @@ def known(gateways: Mapping[str, Gateway], lately: Sequence[str]) -> dict[str, A
     and `prices` by model, in credits for one image.
     """
     return {name: _known(gateway, lately, gateways) for name, gateway in gateways.items()}
+
+
+def offered(known: Mapping[str, Mapping[str, Any]], chosen: str) -> dict[str, str]:
+    """Return the models to offer, each with the names of its gateways; those of the chosen gateway first."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(known, key=lambda name: name != chosen):
+        for model in known[name]["models"]:
+            found.setdefault(model, []).append(name)
+    return {model: ", ".join(names) for model, names in found.items()}
 
 
 def _known(gateway: Gateway, lately: Sequence[str], gateways: Mapping[str, Gateway]) -> dict[str, Any]:

@@ -10,11 +10,21 @@ from receiver.errors import InvalidRequest
 from receiver.schemas.requests import SubmitBody, parse_body
 from storage.models import Job
 
-FIELDS = (
-    *("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "num_images", "seed"),
-    *("params", "tags", "notify_url", "unsupported"),
-)
-"""The form's fields, named as those of the submit body."""
+LABELS = {
+    "prompt": "Prompt",
+    "gateway": "Gateway",
+    "model": "Model",
+    "aspect_ratio": "Aspect ratio",
+    "num_images": "Images",
+    "seed": "Seed",
+    "negative_prompt": "Negative prompt",
+    "tags": "Tags",
+    "params": "Parameters",
+    "notify_url": "Notify",
+    "unsupported": "What the model does not support",
+}
+"""What the form calls each field of the submit body, in its order."""
+FIELDS = tuple(LABELS)
 
 FORM = "form"
 """Key of faults that belong to no field."""
@@ -67,7 +77,8 @@ def written(job: Job, seed_reported: str | None) -> Typed:
 def read(values: Typed) -> SubmitBody:
     """Parse the form; raise InvalidRequest that names every wrong field."""
     faults: list[dict[str, str]] = []
-    body: dict[str, Any] = {name: values[name] for name in ("gateway", "model", "prompt")}
+    names = {name: values[name].strip() for name in ("gateway", "model")}
+    body: dict[str, Any] = {**names, "prompt": values["prompt"]}
     for name in ("negative_prompt", "aspect_ratio", "seed", "notify_url"):
         if text := values[name].strip():
             body[name] = text

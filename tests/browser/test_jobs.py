@@ -155,3 +155,33 @@ def test_gateway_and_model_of_the_form_fit_each_other(open_page: Open) -> None:
     model.blur()
     gateway.select_option("api-in-one")
     expect(model).to_have_value("brand-new-model")
+
+
+@pytest.mark.parametrize("width", [1280, 360], ids=["desktop", "phone"])
+def test_a_model_of_another_gateway_is_mended_without_a_script(
+    open_page: Open, shown: Live, width: int
+) -> None:
+    page, watch = open_page(
+        "/submit", SUBMITTER, java_script_enabled=False, viewport={"width": width, "height": 800}
+    )
+    watch.allow("status of 422")
+    page.locator("summary", has_text="Tags").click()
+    page.get_by_label("Tags").fill("campaign=boats")
+    page.get_by_label("Aspect ratio").fill("16:9")
+    page.get_by_label("Gateway").select_option("api-in-one")
+    model = page.get_by_label("Model", exact=True)
+    model.fill("imagen-4-fast")
+    page.get_by_label("Prompt", exact=True).fill("a paper boat of another gateway")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_role("alert")).to_have_text("Nothing was sent: please correct 1 field: Model.")
+    page.get_by_role("alert").get_by_role("link", name="Model").click()
+    expect(model).to_be_in_viewport()
+    expect(model).to_have_accessible_description(re.compile("or the model to imagen4-fast"))
+    expect(page.get_by_label("Tags")).to_have_value("campaign=boats")
+    expect(page.get_by_label("Aspect ratio")).to_have_value("16:9")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    model.fill("imagen4-fast")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    page.wait_for_url(re.compile(r"/jobs/[0-9a-f-]{36}$"))
+    job = shown.finish(page.url.rpartition("/")[2])
+    assert (job["status"], job["request"]["tags"]) == ("archived", {"campaign": "boats"})
