@@ -183,7 +183,6 @@ class Settings(BaseSettings):
         frozen=True,
         nested_model_default_partial_update=True,
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,
     )
 
     public_url: types.BaseUrl | None = None

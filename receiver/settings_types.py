@@ -18,7 +18,7 @@ SCOPES = ("read", "submit", "admin")
 class Group(BaseModel):
     """A group of settings under one prefix; an unknown name in it is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 def _listed(value: object) -> object:

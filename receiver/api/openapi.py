@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from receiver.api.docs.page import Reference
 from receiver.api.docs.samples import add_examples
 from receiver.errors import DarkroomError
+from receiver.field_docs import field_docs
 from receiver.http.admission import Admission
 from receiver.http.query import Tagged
 from receiver.http.routing import Answer, Header, Operation, Served, adapter, routes_of
@@ -116,7 +117,7 @@ class _Generator(GenerateJsonSchema):
     """Generate schemas that client generators understand.
 
     No titles that repeat a name, and `propertyNames` with `additionalProperties` in place of
-    `patternProperties`, which they ignore.
+    `patternProperties`, which they ignore. A field is described by the docstring under it.
     """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's own signature
@@ -126,6 +127,9 @@ class _Generator(GenerateJsonSchema):
         made = super().model_schema(schema)
         if made.get("additionalProperties") is True:
             del made["additionalProperties"]
+        described: Any = schema["cls"]
+        for name, sentence in field_docs(described).items():
+            made["properties"][name] |= {"description": sentence}
         return made
 
     def union_schema(self, schema: core_schema.UnionSchema) -> dict[str, Any]:

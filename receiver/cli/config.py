@@ -12,7 +12,7 @@ from rich.text import Text
 
 from receiver.cli.connection import Json
 from receiver.cli.console import cell, out, print_json, say
-from receiver.cli.serve import exit_on_error, unreached, unused
+from receiver.cli.run import exit_on_error, unreached, unused
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -77,15 +77,20 @@ def settings_table(settings: Settings | None = None) -> list[Row]:
 
 
 def _row(path: tuple[str, ...], field: FieldInfo, settings: Settings | None) -> Row:
+    from receiver.field_docs import field_docs
+    from receiver.settings import Settings
     from receiver.settings_sources import is_secret, variable
 
+    group: Any = Settings
+    for name in path[:-1]:
+        group = group.model_fields[name].annotation
     default = field.get_default(call_default_factory=True)
     value = default if settings is None else reduce(getattr, path, settings)
     return Row(
         variable=variable(path),
         value=_shown(value),
         default=_shown(default),
-        help=" ".join((field.description or "").split()),
+        help=" ".join(field_docs(group)[path[-1]].split()),
         secret=is_secret(field),
     )
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from receiver.cli.completion import LOCAL
 from receiver.cli.console import FAILED, Column, cell, count, fail, out, print_table, status_cell
 from receiver.cli.options import flag, option
-from receiver.cli.serve import exit_on_error, port_message, stop_asked
+from receiver.cli.run import exit_on_error, port_message, stop_asked
 from receiver.cli.status import print_status
 
 if TYPE_CHECKING:

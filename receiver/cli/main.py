@@ -1,7 +1,6 @@
 """Define the command line: the list of commands, with examples."""
 
 import re
-import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -131,12 +130,3 @@ for panel, commands in COMMANDS.items():
         app.add_typer(
             notifications, name="notifications", rich_help_panel=panel, epilog=_examples("notifications")
         )
-
-
-def main() -> None:
-    """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            # A terminal that cannot show a character shows a question mark instead.
-            stream.reconfigure(errors="replace")
-    app(prog_name="darkroom")

@@ -15,7 +15,7 @@ import typer
 from receiver.cli.connection import Json
 from receiver.cli.console import MISUSED, STOPPED, Column, fail, print_json, print_table, progress, say
 from receiver.cli.options import argument
-from receiver.cli.serve import exit_on_error
+from receiver.cli.run import exit_on_error
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

@@ -132,7 +132,7 @@ def secret() -> None:
     They come from DARKROOM_NOTIFY__SECRETS on this machine, or else from a file in DARKROOM_DATA_DIR, which
     is created if there is none. Give one of them to your application: every notification is signed with all.
     """
-    from receiver.cli.serve import exit_on_error
+    from receiver.cli.run import exit_on_error
 
     with exit_on_error():
         from receiver.errors import SettingsError

@@ -4,7 +4,7 @@ from typing import Annotated, Any, get_args
 
 from receiver.cli.console import MISUSED, fail, out, say
 from receiver.cli.options import option
-from receiver.cli.serve import port_message, stop_asked
+from receiver.cli.run import port_message, stop_asked
 
 
 def sandbox(

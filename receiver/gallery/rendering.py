@@ -1,18 +1,23 @@
 """Render templates: everything is escaped, and an undefined name is an error."""
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from receiver.gallery.assets import Assets
 from receiver.gallery.charts import UNKNOWN, amount
 from storage.models import rfc3339
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
@@ -38,10 +43,17 @@ _HOSTILE = re.compile(
 
 
 class Rendering:
-    """The Jinja environment with its filters."""
+    """The Jinja environment with its filters; the first page loads it."""
 
     def __init__(self, assets: Assets, prefix: str) -> None:
-        self._environment = Environment(
+        self._assets = assets
+        self._prefix = prefix
+
+    @cached_property
+    def _environment(self) -> Environment:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        made = Environment(
             loader=PackageLoader("receiver.gallery"),
             autoescape=True,
             undefined=StrictUndefined,
@@ -49,8 +61,8 @@ class Rendering:
             lstrip_blocks=True,
             cache_size=100,
         )
-        self._environment.globals.update(asset=assets.url, base=prefix)
-        self._environment.filters.update(
+        made.globals.update(asset=self._assets.url, base=self._prefix)
+        made.filters.update(
             age=age,
             alt=alt_text,
             amount=amount,
@@ -65,6 +77,7 @@ class Rendering:
             ticks=ticks,
             twice=lambda word: (word, word),
         )
+        return made
 
     def page(self, template: str, words: Mapping[str, Any], *, status: int = 200) -> Response:
         """Render a whole page."""

@@ -16,7 +16,7 @@ from receiver.schemas.tags import FILTER, TagFilter
 class Query(BaseModel):
     """The query parameters of a route. Refuses those that it does not name."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class NoQuery(Query):

@@ -35,11 +35,14 @@ class Trust:
         """Read them; raise SettingsError that names the setting or variable whose file is unusable."""
         name, path = _usual(environment)
         found = _certificates(name, path)
+        context = _context(name, path, found)
+        if ca_bundle is None and path.is_file():
+            return cls(context, str(path))
         if ca_bundle is not None:
-            found += _certificates(CA_BUNDLE, ca_bundle)
-        text = "\n".join(dict.fromkeys(found))
-        context = ssl.create_default_context(cadata=text)
-        return cls(context, str(path) if ca_bundle is None and path.is_file() else _file(text))
+            ours = _certificates(CA_BUNDLE, ca_bundle)
+            _context(CA_BUNDLE, ca_bundle, ours, to=context)
+            found += ours
+        return cls(context, _file("\n".join(dict.fromkeys(found))))
 
 
 def _usual(environment: Mapping[str, str]) -> tuple[str, Path]:
@@ -55,15 +58,25 @@ def _certificates(name: str, path: Path) -> list[str]:
     try:
         files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
         found = [one for file in files for one in _CERTIFICATE.findall(file.read_text("ascii", "replace"))]
-        if found:
-            ssl.create_default_context(cadata="\n".join(found))
-    except ssl.SSLError as error:
-        raise SettingsError(f"{name}: a certificate in {path} is damaged.") from error
     except OSError as error:
         raise SettingsError(f"{name}: {path} cannot be read: {error.strerror}.") from error
     if not found:
         raise SettingsError(f"{name}: {path} has no certificate in PEM (-----BEGIN CERTIFICATE-----).")
     return found
+
+
+def _context(
+    name: str, path: Path, certificates: list[str], *, to: ssl.SSLContext | None = None
+) -> ssl.SSLContext:
+    """Return a context that trusts certificates, or add them `to` one; raise SettingsError at a bad one."""
+    text = "\n".join(certificates)
+    try:
+        if to is None:
+            return ssl.create_default_context(cadata=text)
+        to.load_verify_locations(cadata=text)
+    except ssl.SSLError as error:
+        raise SettingsError(f"{name}: a certificate in {path} is damaged.") from error
+    return to
 
 
 def _file(text: str) -> str:

@@ -49,7 +49,11 @@ def _without_defaults(schema: dict[str, Any]) -> None:
 
 class _Body(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", strict=True, hide_input_in_errors=True, json_schema_extra=_without_defaults
+        extra="forbid",
+        strict=True,
+        hide_input_in_errors=True,
+        json_schema_extra=_without_defaults,
+        defer_build=True,
     )
 
 

@@ -38,7 +38,7 @@ NEWER_TOO: Any = Field(union_mode="left_to_right")
 class Resource(BaseModel):
     """One thing in JSON. Fields that only a newer service knows are kept, so they reach `model_dump`."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", from_attributes=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="allow", from_attributes=True, defer_build=True)
 
     @classmethod
     def trusted(cls, row: object, **more: Any) -> Self:

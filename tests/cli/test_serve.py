@@ -11,12 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-import typer
+import typer.main
 from sqlalchemy import text
 from starlette.applications import Starlette
 
 from receiver.cli.config import settings_table
-from receiver.cli.serve import listening
+from receiver.cli.entry import plainly_given
+from receiver.cli.main import app
+from receiver.cli.run import listening
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.http.server import Connections, listen, serve
 from receiver.settings import load
@@ -61,6 +63,35 @@ def test_wrong_settings_are_told_plainly(
     done = in_process(name, cwd=tmp_path, **variables)
     assert (done.returncode, told in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
     assert list(tmp_path.iterdir()) == [], "nothing is begun"
+
+
+GIVEN = [
+    "serve",
+    "serve --host 0.0.0.0 --port 0 --no-work",
+    "serve --port=8080 --only=callbacks --no-work --work",
+    "serve --only api --host=::1",
+    "work",
+    "work --port 65535",
+]
+JUDGED = [
+    "", "--version", "jobs", "serve --help", "serve -h", "serve --port", "serve --port x", "work --only api",
+    "serve --port=-1", "serve --port 65536", "serve --only=all", "serve --work=yes", "serve --hos a",
+    "serve host", "serve -- --host a", "work --host a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", GIVEN)
+def test_what_is_plainly_given_is_what_typer_makes_of_it(line: str) -> None:
+    """They start without Typer, and must not differ from what its help says."""
+    name, values = plainly_given(line.split()) or ("", {})
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    with command.make_context(name, line.split()[1:]) as context:
+        assert {**{one.name: one.get_default(context) for one in command.params}, **values} == context.params
+
+
+@pytest.mark.parametrize("line", JUDGED)
+def test_anything_else_is_for_typer_to_judge(line: str) -> None:
+    assert plainly_given(line.split()) is None
 
 
 @pytest.mark.exhaustive("work --port 0")
@@ -186,7 +217,7 @@ def test_a_port_taken_while_starting_is_told(capsys: pytest.CaptureFixture[str])
             serve(Unwaited(Connections(10, 1)), Starlette(), mine)
 
     port = free_port()
-    with pytest.raises(typer.Exit):
+    with pytest.raises(SystemExit):
         run()
     assert f"Port {port} on 127.0.0.1 is already in use by another program" in capsys.readouterr().err
 

@@ -5,7 +5,7 @@ import pytest
 
 from receiver.app import build
 from receiver.cli.config import settings_table
-from receiver.cli.serve import unreached
+from receiver.cli.run import unreached
 from receiver.errors import SettingsError
 from receiver.keyring import every_secret, new_webhook_secret, secret_keys
 from receiver.settings import Settings, ignored, load, require

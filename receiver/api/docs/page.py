@@ -1,15 +1,15 @@
 """Serve `GET /docs`: the OpenAPI document and guides as one page of plain HTML, without scripts."""
 
+from __future__ import annotations
+
 import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader
-from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -18,6 +18,9 @@ from starlette.responses import Response
 from receiver.api.docs.samples import PRELUDE
 from receiver.errors import DarkroomError
 from receiver.http.routing import Answer, Operation
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
 
 POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """The page needs its stylesheet only, so a browser may fetch nothing else."""
@@ -37,7 +40,6 @@ BOUNDS = (
 )
 PATTERNS = {r"^[^\x00]*$": "no NUL character"}
 """Patterns that are plainer in words."""
-_markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
 
 
 class Reference:
@@ -79,6 +81,8 @@ class Reference:
 
 def render(document: Mapping[str, Any]) -> str:
     """Return an OpenAPI document and the guides as an HTML page."""
+    from jinja2 import Environment, PackageLoader
+
     templates = Environment(
         loader=PackageLoader("receiver.api.docs", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -108,20 +112,28 @@ def _guide(name: str) -> tuple[str, Markup]:
     return text.partition("\n")[0].removeprefix("# ").partition(":")[0], prose(text, below=1)
 
 
+@cache
+def _markdown() -> MarkdownIt:
+    """Return the renderer. It and Jinja are loaded by the first request for the page."""
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable("table")
+
+
 def prose(text: str, below: int = 0) -> Markup:
     """Render CommonMark with tables as HTML, headings moved down by `below`; HTML in it is escaped."""
-    tokens = _markdown.parse(text)
+    tokens = _markdown().parse(text)
     for token in tokens:
         if token.type.startswith("heading"):
             token.tag = f"h{int(token.tag[1:]) + below}"
-    html = _markdown.renderer.render(tokens, _markdown.options, {})
+    html = _markdown().renderer.render(tokens, _markdown().options, {})
     # A block that scrolls must be reachable by keyboard.
     return Markup(html.replace("<pre>", '<pre tabindex="0">'))  # noqa: S704 - it is escaped
 
 
 def line(text: str) -> Markup:
     """Render one line of CommonMark, without a paragraph around it."""
-    return Markup(_markdown.renderInline(text))  # noqa: S704 - the renderer escapes what it is given
+    return Markup(_markdown().renderInline(text))  # noqa: S704 - the renderer escapes what it is given
 
 
 def kind(schema: Schema) -> Markup:

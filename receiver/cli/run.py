@@ -1,0 +1,209 @@
+"""Run the service in the foreground: ports, signals, errors and logs of every command that runs it.
+
+`darkroom serve` and `work` need nothing of Typer and Rich, and so do not load them; only an error does.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NoReturn
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from receiver.service import Role, Service
+    from receiver.settings import Settings
+
+
+def serve(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    work: bool = True,
+    only: Literal["callbacks", "api"] | None = None,
+) -> None:
+    """Serve, and work on jobs, until a signal; exit with a message at errors that an operator can fix."""
+    given = {"host": host, "port": port}
+    with exit_on_error():
+        from receiver.http.server import serve as run
+        from receiver.service import Role
+        from receiver.settings import ignored, load, require
+        from receiver.telemetry.multiprocess import shared_counts
+
+        role = Role.ALL if only is None else Role(only)
+        settings = load(**{name: value for name, value in given.items() if value is not None})
+        require(settings, only_callbacks=role is Role.CALLBACKS)
+        with listening(settings) as listener:
+            work = work and only is None
+            apart = partial(_work_apart, settings) if work and settings.worker.processes else None
+            with nullcontext() if apart is None else shared_counts():
+                service = built(settings, role)
+                warn([*ignored(), *unused(settings), *([] if role is Role.API else unreached(settings))])
+                run(service, service.asgi(work=work, apart=apart), listener)
+
+
+def work(*, port: int | None = None) -> None:
+    """Work on jobs until a signal; with a port, serve health and metrics there."""
+    with exit_on_error():
+        from receiver.http.server import serve
+        from receiver.service import Role
+        from receiver.settings import ignored, load
+
+        if port is None:
+            work_until_stopped(load())
+            return
+        settings = load(port=port)
+        with listening(settings) as listener:
+            service = built(settings, Role.WORK)
+            warn(ignored())
+            serve(service, service.asgi(work=True), listener)
+
+
+def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
+    """Work on jobs until a signal comes, or the process at the other end of a socket is gone."""
+    from receiver.jobs.worker_processes import attach
+    from receiver.service import Role
+    from receiver.settings import ignored
+
+    with exit_on_error():
+        service = built(settings, Role.WORK)
+        if end is None:
+            warn([*ignored(), *unused(settings)])
+        stopped = stop_asked()
+        service.on_failure(stopped.set)
+        pipe = attach(end, service.wakeup, stopped.set) if end is not None else None
+        service.start(work=True)
+        if pipe is not None:
+            pipe.say_ready()
+        try:
+            stopped.wait()
+        finally:
+            service.stop(work=True)
+        service.raise_failure()
+
+
+def _work_apart(settings: Settings, end: socket) -> None:
+    work_until_stopped(settings, end)
+
+
+def unreached(settings: Settings) -> list[str]:
+    """Return a warning if the public URL is on loopback, but not where `darkroom serve` listens."""
+    from receiver.http.auth import is_loopback
+
+    public = urlsplit(settings.public_url or "")
+    port = public.port or (443 if public.scheme == "https" else 80)
+    served = (public.scheme, port) == ("http", settings.port)
+    if served or settings.port == 0 or not is_loopback(public.hostname):
+        return []
+    return [
+        f"DARKROOM_PUBLIC_URL is {settings.public_url}, but Darkroom itself listens on port {settings.port}, "
+        "without TLS: unless something forwards them, no callbacks arrive."
+    ]
+
+
+def unused(settings: Settings) -> list[str]:
+    """Return a warning for each variable of proxies and authorities that is set and not used."""
+    from receiver.outbound.environment import unused_variables
+
+    ours = settings.outbound
+    return unused_variables(os.environ, proxy=bool(ours.proxy), ca_bundle=bool(ours.ca_bundle))
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Log what is doubtful in the settings."""
+    import structlog
+
+    for sentence in sentences:
+        structlog.get_logger("darkroom.settings").warning("check the settings", why=sentence)
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Exit with a message instead of a traceback at errors that an operator can fix."""
+    from receiver.errors import DarkroomError, SettingsError
+    from storage.errors import StorageError
+
+    try:
+        yield
+    except SettingsError as error:
+        fail(
+            f"{error}\nSettings are environment variables, or lines in .env; see `darkroom config`.",
+            misused=True,
+        )
+    except (DarkroomError, StorageError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def fail(message: str, *, misused: bool = False) -> NoReturn:
+    """Print an error as every command does, and exit."""
+    import typer
+
+    from receiver.cli import console
+
+    try:
+        console.fail(message, console.MISUSED if misused else console.FAILED)
+    except typer.Exit as ended:
+        raise SystemExit(ended.exit_code) from None
+
+
+def stop_asked() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    asked = threading.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, lambda _number, _frame: asked.set())
+    return asked
+
+
+@contextmanager
+def listening(settings: Settings) -> Iterator[socket]:
+    """Open the port for what is served within; exit with a message if it cannot be opened."""
+    from receiver.http.server import listen
+
+    host, port, fix = settings.host, settings.port, "set DARKROOM_PORT or give --port."
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        fail(port_message(host, port, error, fix))
+    with listener:
+        try:
+            yield listener
+        except OSError as error:
+            # Of two that open it at the same moment, one finds out only as it begins to serve.
+            if error.errno != errno.EADDRINUSE:
+                raise
+            fail(port_message(host, port, error, fix))
+
+
+def port_message(host: str, port: int, error: OSError, fix: str) -> str:
+    """Return why a port cannot be opened, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} on {host} is already in use by another program. Stop that program, or {fix}"
+    return f"Cannot listen on {host}:{port}: {error.strerror or error}. Fix: {fix}"
+
+
+def built(settings: Settings, role: Role) -> Service:
+    """Build the service of a role, with its logs configured."""
+    from receiver.app import build
+    from receiver.keyring import every_secret
+    from receiver.redaction import Redactor
+    from receiver.telemetry import logs
+
+    logs.configure(settings.log_format, settings.log_level, Redactor(every_secret(settings)))
+    logs.catch_everything()
+    service = build(settings, role=role)
+    # What was loaded stays: the collector need not look at it again, nor copy the memory that it shares.
+    gc.freeze()
+    gc.enable()
+    # To redact also the keys that were created or read from files.
+    logs.configure(settings.log_format, settings.log_level, service.resources.redactor)
+    return service
