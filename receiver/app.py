@@ -268,16 +268,18 @@ def _api(
     from receiver.gallery.routes import gallery
     from receiver.http.bucket_threads import BucketThreads
     from storage.search.facets import Facets
+    from storage.search.ids import Ids
     from storage.search.search import Search
     from storage.search.usage import Usage
 
     settings, admission, clock, database = base.settings, base.admission, base.clock, base.resources.database
     search, facets, usage, turns = Search(database), Facets(database), Usage(database), BucketThreads()
-    store, archive = jobs.bucket.store, jobs.bucket.archive
+    store, archive, ids = jobs.bucket.store, jobs.bucket.archive, Ids(database)
     thumbnails, queued = _thumbnails(base, jobs, turns), _queued(arrived, jobs.subscriptions)
     api = Api(
         ledger=base.resources.ledger,
         search=search,
+        ids=ids,
         circuits=base.circuits,
         notifications=base.notifications,
         submitter=jobs.submitter,
@@ -298,8 +300,9 @@ def _api(
         Links(search, store, archive, jobs.missing, thumbnails, turns, settings.s3.link_lifetime),
         Counting(facets, usage, clock),
         ModelRoutes(base.resources.gateways),
-        EventsPage(jobs.subscriptions),
-        NotificationRoutes(base.notifications, jobs.notifier.wake, clock),
+        EventsPage(jobs.subscriptions, ids),
+        NotificationRoutes(base.notifications, jobs.notifier.wake, clock, ids),
+        ids=ids,
     )
     described = Described([*routes, *others], admission, settings.prefix)
     frame, pages = gallery(

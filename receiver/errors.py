@@ -15,6 +15,7 @@ DarkroomError
 │   ├── NotCancellable       not_cancellable         the job is finished, or its gateway may have it already
 │   ├── NeedsResubmit        needs_resubmit          only a new submission can help, which may cost credits
 │   ├── NoSuchThing          not_found               no such job, output or record
+│   ├── AmbiguousId          ambiguous_id            several ids have this beginning
 │   ├── UnsatisfiableRange   unsatisfiable_range     the image has no bytes in this range
 │   ├── NoThumbnail          no_thumbnail            the image cannot be decoded within the limits
 │   ├── ImageMissing         image_missing           the bucket lacks the archived image, or has other bytes
@@ -153,6 +154,10 @@ class NeedsResubmit(RequestError, code="needs_resubmit", status=409):
 
 class NoSuchThing(RequestError, code="not_found", status=404):
     """No job, output or cursor has this id, or the job has no record yet."""
+
+
+class AmbiguousId(RequestError, code="ambiguous_id", status=409):
+    """Several ids have this beginning; give more of it."""
 
 
 class UnsatisfiableRange(RequestError, code="unsatisfiable_range", status=416):

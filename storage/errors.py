@@ -2,6 +2,7 @@
 
 StorageError
 ├── NotFound       no such job, output, delivery or object
+├── Ambiguous      several ids have this beginning
 ├── Conflict       it exists already and differs, or the move is not legal from the job's status
 │   ├── LeaseLost  the worker's lease of the job has expired
 │   └── Crowded    the limit of jobs of its gateway is reached
@@ -13,6 +14,8 @@ StorageError
 └── Corrupt        a digest, a length or a format is wrong
 """
 
+from collections.abc import Sequence
+
 
 class StorageError(Exception):
     """Root of everything that `storage` raises; `str(error)` is safe to show to a user."""
@@ -20,6 +23,14 @@ class StorageError(Exception):
 
 class NotFound(StorageError):
     """No such job, output, delivery or object."""
+
+
+class Ambiguous(StorageError):
+    """Several ids have this beginning. `candidates`: some of them, the newest first."""
+
+    def __init__(self, message: str, *, candidates: Sequence[str]) -> None:
+        self.candidates = candidates
+        super().__init__(message)
 
 
 class Conflict(StorageError):

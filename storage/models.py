@@ -56,10 +56,10 @@ class FoundBy(StrEnum):
 class NotificationState(StrEnum):
     """Where a notification is in its life."""
 
-    OWED = "owed"
+    PENDING = "pending"
     """Waiting to be sent, or to be sent again."""
     DELIVERED = "delivered"
-    GIVEN_UP = "given_up"
+    FAILED = "failed"
     """Every retry failed, or its receiver returned 410; a replay sends it again."""
 
 

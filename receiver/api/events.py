@@ -15,13 +15,14 @@ from starlette.types import Receive, Scope, Send
 
 from receiver.api.query_params import EventQuery
 from receiver.api.subscriptions import Reset, Subscriber, Subscriptions
-from receiver.errors import TooManyWaiting
-from receiver.http.routing import Answer, Header, Operation
+from receiver.errors import AmbiguousId, NoSuchThing, TooManyWaiting
+from receiver.http.routing import Answer, Header, Operation, complete
 from receiver.schemas import events as schemas
 from receiver.schemas.faults import EVENT_ID
 from storage.errors import StorageError
 from storage.ledger.events import Event, EventPosition
 from storage.models import rfc3339
+from storage.search.ids import Ids
 
 log = structlog.get_logger("darkroom.events")
 
@@ -45,6 +46,7 @@ class EventsPage:
     """The route `GET /v1/events`."""
 
     waiters: Subscriptions
+    ids: Ids
 
     @Operation(
         "GET /v1/events",
@@ -53,7 +55,7 @@ class EventsPage:
         answers={
             200: Answer(schemas.SentEvent, "Server-sent events, each like this.", media_types=(STREAM,))
         },
-        errors=(TooManyWaiting,),
+        errors=(TooManyWaiting, NoSuchThing, AmbiguousId),
     )
     async def follow(self, request: Request, query: EventQuery) -> Response:
         """Follow jobs and outputs as server-sent events, from now on or after the event `since`.
@@ -73,8 +75,9 @@ class EventsPage:
         if request.method == "HEAD":
             return Response(media_type=STREAM, headers=headers)
         place = _place(request.headers.get(LAST_EVENT_ID.name), query.since)
+        job_id = None if query.job is None else await complete(self.ids.job, query.job)
         with ExitStack() as stack:
-            following = self.waiters.following(request, job_id=query.job, gateway=query.gateway, place=place)
+            following = self.waiters.following(request, job_id=job_id, gateway=query.gateway, place=place)
             subscriber = stack.enter_context(following)
             await subscriber.begin()
             return _Stream(_frames(subscriber, query.wait), stack.pop_all(), headers)

@@ -20,7 +20,7 @@ from receiver.http.bucket_threads import BucketThreads
 from receiver.http.ranges import ByteRange, is_not_modified, requested_range
 from receiver.http.routing import Answer, Header, Operation
 from receiver.missing_images import MissingImages
-from receiver.schemas.types import DIGEST_EXAMPLE, OutputId
+from receiver.schemas.types import DIGEST_EXAMPLE, OutputName
 from receiver.thumbnails.cache import RECIPE, Thumbnails
 from storage.archive.archive import Archive
 from storage.archive.object_store import ObjectStore
@@ -75,7 +75,7 @@ class Links:
     @Operation(
         "GET /v1/outputs/{id}/image",
         "fetch_image",
-        path={"id": OutputId},
+        path={"id": OutputName},
         headers=(IF_NONE_MATCH, RANGE, IF_RANGE),
         answers={
             307: Answer(None, "A fresh link to the image.", (Header("Location", "A presigned link."),)),
@@ -114,7 +114,7 @@ class Links:
     @Operation(
         "GET /v1/outputs/{id}/thumbnail",
         "fetch_thumbnail",
-        path={"id": OutputId},
+        path={"id": OutputName},
         headers=(IF_NONE_MATCH,),
         answers={
             200: Answer(bytes, "The thumbnail.", (ETAG, NAMED, KEEP), (MEDIA_TYPE,)),
@@ -140,7 +140,7 @@ class Links:
     @Operation(
         "GET /v1/outputs/{id}/record",
         "show_record",
-        path={"id": OutputId},
+        path={"id": OutputName},
         answers={200: Answer(dict[str, Any], "The record, as it is in the bucket.")},
         errors=(RecordMissing,),
     )

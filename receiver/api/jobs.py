@@ -26,7 +26,7 @@ from receiver.schemas.job import Job, JobPage, OutputShown, TimelineEvent, timel
 from receiver.schemas.output import Output, OutputPage
 from receiver.schemas.requests import RetryBody, SubmitBody, parse_body
 from receiver.schemas.status import Gateways, ServiceStatus
-from receiver.schemas.types import JobId, OutputId
+from receiver.schemas.types import JobName, OutputName
 from storage.archive.store_facts import StoreFacts
 from storage.ledger.circuits import Circuits
 from storage.ledger.job_counts import total
@@ -37,6 +37,7 @@ from storage.models import Job as KnownJob
 from storage.models import Output as KnownOutput
 from storage.paging import Page
 from storage.search.filters import SearchFilter
+from storage.search.ids import Ids
 from storage.search.search import Search
 
 MAX_BODY = 1024 * 1024
@@ -64,6 +65,7 @@ class Api:
 
     ledger: Ledger
     search: Search
+    ids: Ids
     circuits: Circuits
     notifications: Notifications
     submitter: Submitter
@@ -127,7 +129,7 @@ class Api:
         "GET /v1/jobs",
         "list_jobs",
         answers={200: Answer(JobPage, "A page of jobs.", (LINK,))},
-        errors=(errors.NoSuchThing,),
+        errors=(errors.NoSuchThing, errors.AmbiguousId),
     )
     def jobs(self, request: Request, query: JobQuery) -> Response:
         """List jobs, newest first."""
@@ -141,7 +143,7 @@ class Api:
     @Operation(
         "GET /v1/jobs/{id:job}",
         "show_job",
-        path={"id": JobId},
+        path={"id": JobName},
         answers={200: Answer(Job, "The job, with its timeline.")},
         errors=(errors.TooManyWaiting,),
     )
@@ -156,7 +158,7 @@ class Api:
         "POST /v1/jobs/{id}/retry",
         "retry_job",
         scope="submit",
-        path={"id": JobId},
+        path={"id": JobName},
         body=Body(RetryBody, "Whether to submit it again; the body may be left out.", needed=False),
         answers={200: Answer(Job, "The job, which continues.")},
         errors=(errors.NotRetryable, errors.NeedsResubmit),
@@ -176,7 +178,7 @@ class Api:
         "POST /v1/jobs/{id}/cancel",
         "cancel_job",
         scope="submit",
-        path={"id": JobId},
+        path={"id": JobName},
         answers={200: Answer(Job, "The job, which is cancelled and costs nothing.")},
         errors=(errors.NotCancellable,),
     )
@@ -189,7 +191,7 @@ class Api:
         "GET /v1/outputs",
         "list_outputs",
         answers={200: Answer(OutputPage, "A page of outputs.", (LINK,))},
-        errors=(errors.NoSuchThing,),
+        errors=(errors.NoSuchThing, errors.AmbiguousId),
     )
     def outputs(self, request: Request, query: OutputQuery) -> Response:
         """Search outputs, those of the newest job first."""
@@ -202,7 +204,7 @@ class Api:
     @Operation(
         "GET /v1/outputs/{id}",
         "show_output",
-        path={"id": OutputId},
+        path={"id": OutputName},
         answers={200: Answer(OutputShown, "The output, with its job.")},
     )
     def output(self, request: Request) -> Response:

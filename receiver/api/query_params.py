@@ -12,7 +12,7 @@ from receiver.query.times import AGO, read_moment
 from receiver.schemas.faults import DIGEST_BEGINNING, EVENT_ID
 from receiver.schemas.requests import Text
 from receiver.schemas.tags import TagName
-from receiver.schemas.types import DIGEST_EXAMPLE, JOB_EXAMPLE, JobId, OutputId
+from receiver.schemas.types import DIGEST_EXAMPLE, JOB_EXAMPLE, JobId, JobName, OutputId
 from storage.models import Status, UsageBy
 from storage.search import usage
 from storage.search.filters import SearchFilter
@@ -115,7 +115,7 @@ class OutputFilters(Filters):
     """Filters of outputs."""
 
     job: Annotated[Text, Field(examples=[JOB_EXAMPLE])] | None = None
-    """The id of the job that made it."""
+    """The id of the job that made it, or its beginning: 8 characters or more, that fit no other job."""
     seed: Annotated[Text, Field(examples=["42"])] | None = None
     """The seed, as requested or as reported."""
     sha256: DigestBeginning | None = None
@@ -145,8 +145,8 @@ class WaitQuery(Query):
 class EventQuery(Query):
     """Of `GET /v1/events`."""
 
-    job: JobId | None = None
-    """Of this job only."""
+    job: JobName | None = None
+    """Of this job only: its id, or the beginning of it."""
     gateway: Annotated[Text, Field(examples=["apiframe"])] | None = None
     """Of this gateway's jobs only."""
     since: EventId | None = None

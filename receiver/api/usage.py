@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from receiver.api.query_params import OutputFilters, UsageQuery
 from receiver.api.responses import json_response
+from receiver.errors import AmbiguousId
 from receiver.http.routing import Answer, Operation
 from receiver.schemas.usage import Facets, Usage
 from storage.models import Clock
@@ -21,7 +22,12 @@ class Counting:
     usage: usage.Usage
     clock: Clock
 
-    @Operation("GET /v1/facets", "count_facets", answers={200: Answer(Facets, "The counts.")})
+    @Operation(
+        "GET /v1/facets",
+        "count_facets",
+        answers={200: Answer(Facets, "The counts.")},
+        errors=(AmbiguousId,),
+    )
     def count(self, _request: Request, query: OutputFilters) -> Response:
         """Count outputs by gateway, model, day and tag.
 

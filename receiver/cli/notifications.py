@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 State = Literal["pending", "delivered", "failed"]
 """What became of a notification."""
 
-_IN_API: Mapping[str, str] = {"pending": "owed", "delivered": "delivered", "failed": "given_up"}
-_SHOWN = {value: state for state, value in _IN_API.items()}
 _STYLES = {"pending": "yellow", "delivered": "green", "failed": "red"}
 
 Ids = Annotated[list[str] | None, options.argument("ID", "Ids of notifications; or use --failed.")]
@@ -29,7 +27,7 @@ Failed = Annotated[bool, options.filter_by("Those that could not be delivered.",
 _COLUMNS: Sequence[console.Column[Notification]] = (
     console.Column("NOTIFICATION", lambda one: one.id),
     console.Column("TYPE", lambda one: one.type),
-    console.Column("STATE", lambda one: _state_cell(shown_state(one.state))),
+    console.Column("STATE", lambda one: _state_cell(one.state)),
     console.Column("TRIES", lambda one: one.attempts, right=True),
     console.Column("HOST", lambda one: one.host, room=120),
     console.Column("NEXT TRY", lambda one: one.next_attempt_at, room=150),
@@ -54,7 +52,7 @@ class Filters:
 
     def query(self, state: State | None) -> dict[str, str]:
         """Return what was given, as the client takes it."""
-        given = {"state": state and _IN_API[state], "job": self.job, "since": self.since}
+        given = {"state": state, "job": self.job, "since": self.since}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -151,11 +149,6 @@ def secret() -> None:
 app.callback(invoke_without_command=True)(options.spread(notifications))
 app.command()(options.spread(replay))
 app.command()(options.spread(secret))
-
-
-def shown_state(state: str) -> str:
-    """Return the word that is shown for a state of the API."""
-    return _SHOWN.get(state, state)
 
 
 def _state_cell(state: str) -> Text:

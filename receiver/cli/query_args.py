@@ -9,8 +9,8 @@ from typer.core import TyperCommand
 from receiver.cli.console import MISUSED, fail
 from receiver.cli.options import argument
 
-_UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-_ID = re.compile(rf"{_UUID}(\.\d{{1,4}})?", re.IGNORECASE)
+# Eight digits alone may be a word too; those of an id, which begins with the time, begin with 0 until 2527.
+_ID = re.compile(r"(0[0-9a-f]{7}|[0-9a-f]{8}(-[0-9a-f]{4}){0,3}-[0-9a-f]{0,12})(\.\d{1,6})?", re.IGNORECASE)
 _NEARLY = re.compile(r"[0-9a-f]{6,}-[0-9a-f-]{2,}(\.\d*)?", re.IGNORECASE)
 _QUOTES = '"＂“”„‟'  # noqa: RUF001 - those of the query language
 
@@ -66,6 +66,8 @@ def query_text(words: Sequence[str] | None, more: str | None = None) -> str | No
 
 def ids_or_text(words: Sequence[str] | None) -> tuple[list[str], list[str]]:
     """Return ids, or else the words of a query: either every word is an id of a job or an image, or none is.
+
+    An id may be shortened to its beginning.
 
     Exits with a message at a mixture or at a malformed id, so that a typo does not become a query.
     """

@@ -12,11 +12,11 @@ from rich.text import Text
 from receiver.cli import completion
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import Column, cell, out, print_facts, print_json, print_table, status_cell
-from receiver.cli.notifications import shown_state
 from receiver.cli.options import argument
 
 if TYPE_CHECKING:
     from receiver.schemas.job import Job, TimelineEvent
+    from receiver.schemas.notification import Notification
     from receiver.schemas.output import Output
 
 _TIMELINE: Sequence[Column[TimelineEvent]] = (
@@ -36,15 +36,22 @@ def show(
     id_: Annotated[
         str,
         argument(
-            "ID", "Id of a job, or of an image, such as JOB.0.", autocompletion=completion.jobs_and_outputs
+            "ID",
+            "Id of a job, of an image, such as JOB.0, or of a notification. The first 8 characters or more "
+            "are enough where they fit no other.",
+            autocompletion=completion.jobs_and_outputs,
         ),
     ],
     *,
     as_json: Json = False,
     connection: Connection,
 ) -> None:
-    """Show a job or an image: the request, the result, and what proves it."""
+    """Show a job or an image: the request, the result, and what proves it. Or show a notification."""
     with connection.open() as darkroom:
+        if id_.startswith("msg_"):
+            notification = darkroom.notification(id_)
+            print_json(notification) if as_json else print_facts(_notification_facts(notification))
+            return
         output = darkroom.output(id_) if "." in id_ else None
         job = darkroom.job(output.job_id if output else id_)
         outputs = [output] if output else job.outputs
@@ -71,6 +78,21 @@ def _image_facts(output: Output) -> Iterator[tuple[str, object]]:
     yield "Stored", output.stored_at
     if output.missing_since:
         yield "Missing", cell(f"not in the bucket as it was stored, seen {output.missing_since}", "red")
+
+
+def _notification_facts(one: Notification) -> Iterator[tuple[str, object]]:
+    yield "Notification", one.id
+    yield "Type", one.type
+    yield "State", one.state
+    if one.code:
+        yield "Last error", cell(f"{one.code}: {one.message}", "red")
+    yield "Job", one.job_id
+    yield "Host", one.host
+    yield "Tries", one.attempts
+    yield "Finished", one.at
+    yield "Last try", one.tried_at
+    if one.next_attempt_at:
+        yield "Next try", one.next_attempt_at
 
 
 def _job_facts(job: Job) -> Iterator[tuple[str, object]]:
@@ -141,7 +163,7 @@ def _described(event: TimelineEvent) -> tuple[str | Text, str | None]:
             detail = event.message if event.code in _NO_ERROR else f"{event.code}: {event.message}"
             return event.step, detail + many
         case Notified():
-            detail = f"{shown_state(event.state)}, tries: {event.attempts}, {event.code or 'no error'}"
+            detail = f"{event.state}, tries: {event.attempts}, {event.code or 'no error'}"
             return "notified", detail
         case Stored():
             return "stored", event.output

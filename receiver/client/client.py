@@ -45,7 +45,9 @@ class Darkroom:
             for output in darkroom.search(job=job.id):
                 print(darkroom.download(output, "pictures"))
 
-    Every method raises ApiError for an error response, and Unreachable without a response. Thread-safe.
+    Every method raises ApiError for an error response, and Unreachable without a response. An id may be given
+    by its beginning, 8 characters or more; if several have it, ApiError has the code `ambiguous_id`.
+    Thread-safe.
     """
 
     def __init__(
@@ -190,6 +192,11 @@ class Darkroom:
     def notifications(self, *, limit: int | None = None, **filters: str | None) -> Iterator[Notification]:
         """List notifications of the newest job first, by the filters of `GET /v1/notifications`."""
         return self._http.pages("notifications", Notification, limit, **filters)
+
+    def notification(self, notification_id: str) -> Notification:
+        """Return one notification, by the id that its messages have in `webhook-id`."""
+        path = f"/v1/notifications/{quote(notification_id, safe='')}"
+        return self._http.resource(Notification, "GET", path)
 
     def replay(self, notification_id: str) -> Notification:
         """Send a notification again, delivered or not; the count of tries starts over."""

@@ -18,15 +18,16 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
-from receiver.errors import DarkroomError, NoSuchThing, StaleForm, Unauthorized, Unready
+from receiver.errors import AmbiguousId, DarkroomError, NoSuchThing, StaleForm, Unauthorized, Unready
 from receiver.gallery.forms import NOTHING, Form, read_form, refuse_other_sites, safe_next
 from receiver.gallery.rendering import Rendering
 from receiver.http.admission import SAFE_METHODS, Admission
 from receiver.http.auth import REACH
 from receiver.http.middleware import http_problem
 from receiver.http.prefix import without
+from receiver.http.routing import complete
 from receiver.http.sessions import CSRF_FIELD, Session, Sessions
-from storage.errors import NotFound, StorageError
+from storage.errors import Ambiguous, NotFound, StorageError
 
 log = structlog.get_logger("darkroom.gallery")
 
@@ -70,6 +71,9 @@ Handler = Callable[[PageRequest], Response]
 """Returns the response. Runs in a thread, so it may read the ledger; the bucket only by `BucketThreads`."""
 
 
+Find = Callable[[str], str]
+
+
 class PageRoute(Route):
     """A route that returns a page. `scope`: what a caller needs; None if the page is public."""
 
@@ -91,8 +95,8 @@ class PageHandler:
     public_url: str | None
     prefix: str
 
-    def route(self, at: str, handler: Handler, *, scope: str = "read") -> PageRoute:
-        """Serve `GET /path` or `POST /path` for callers with this scope."""
+    def route(self, at: str, handler: Handler, *, scope: str = "read", find: Find | None = None) -> PageRoute:
+        """Serve `GET /path` or `POST /path` for callers with this scope; `find` as in `admitted`."""
 
         async def answer(visit: PageRequest) -> Response:
             if visit.request.method not in SAFE_METHODS:
@@ -101,16 +105,26 @@ class PageHandler:
                 visit = replace(visit, form=form)
             return await run_in_threadpool(handler, visit)
 
-        return self.admitted(at, answer, scope=scope)
+        return self.admitted(at, answer, scope=scope, find=find)
 
     def admitted(
-        self, at: str, answer: Callable[[PageRequest], Awaitable[Response]], *, scope: str = "read"
+        self,
+        at: str,
+        answer: Callable[[PageRequest], Awaitable[Response]],
+        *,
+        scope: str = "read",
+        find: Find | None = None,
     ) -> PageRoute:
-        """Serve a route whose body is not a plain form. Its handler checks the form token itself."""
+        """Serve a route whose body is not a plain form. Its handler checks the form token itself.
+
+        `find` returns the whole `id` of what the path names, perhaps by its beginning.
+        """
 
         async def endpoint(request: Request) -> Response:
             session = self.visitor(request)
             session.caller.must_reach(scope)
+            if find is not None:
+                request.path_params["id"] = await complete(find, request.path_params["id"])
             answered = await answer(PageRequest(request, session, NOTHING, self))
             self.sessions.renew(session, answered)
             return answered
@@ -184,11 +198,11 @@ class PageHandler:
         session: Session | None = None
         with suppress(Unauthorized):
             session = self._session(request)
-        title = TITLES.get(status, "Something went wrong")
+        several = error.candidates if isinstance(error, Ambiguous) else ()
+        title = "Which one?" if several else TITLES.get(status, "Something went wrong")
         request_id = request.state.request_id if status >= 500 else ""
-        answer = self.rendered(
-            request, session, "error.html", status=status, title=title, message=message, request_id=request_id
-        )
+        words = {"title": title, "message": message, "request_id": request_id, "candidates": several}
+        answer = self.rendered(request, session, "error.html", status=status, **words)
         answer.headers.update(headers)
         return answer
 
@@ -224,6 +238,8 @@ def _described(error: Exception) -> tuple[int, str, Mapping[str, str]]:
             return error.status, str(error), error.headers
         case NotFound():
             return 404, str(error), {}
+        case Ambiguous():
+            return AmbiguousId.status, "Several ids have this beginning:", {}
         case StorageError():
             log.error("storage failed", why=str(error))
             message = "The ledger or the bucket did not answer. Try again in a moment."

@@ -48,7 +48,8 @@ def gallery(
     counts = TtlCache(api.ledger.job_counts, COUNTS_S)
     signing_in = SigningIn(frame)
     by_file = FindByFile(api.search, max_upload)
-    jobs = JobsPages(api, counts)
+    jobs, job_id = JobsPages(api, counts), api.ids.job
+    detail = Detail(api, archive, missing, bucket)
     submit = SubmitPage(api, facets)
     return frame, [
         # No authentication: the sign-in page needs them.
@@ -57,14 +58,14 @@ def gallery(
         frame.open("POST /sign-in", signing_in.sign_in),
         frame.route("POST /sign-out", signing_in.sign_out),
         frame.route("GET /", Grid(api, facets).show),
-        frame.admitted("GET /outputs/{id}", Detail(api, archive, missing, bucket).show),
+        frame.admitted("GET /outputs/{id}", detail.show, find=api.ids.output),
         frame.route("GET /find", by_file.show),
         frame.admitted("POST /find", by_file.take),
         frame.route("GET /jobs", jobs.list),
-        frame.route("GET /jobs/{id}", jobs.show),
-        frame.route("GET /jobs/{id}/resubmit", jobs.ask, scope="submit"),
-        frame.route("POST /jobs/{id}/retry", jobs.retry, scope="submit"),
-        frame.route("POST /jobs/{id}/cancel", jobs.cancel, scope="submit"),
+        frame.route("GET /jobs/{id}", jobs.show, find=job_id),
+        frame.route("GET /jobs/{id}/resubmit", jobs.ask, scope="submit", find=job_id),
+        frame.route("POST /jobs/{id}/retry", jobs.retry, scope="submit", find=job_id),
+        frame.route("POST /jobs/{id}/cancel", jobs.cancel, scope="submit", find=job_id),
         frame.route("GET /submit", submit.ask, scope="submit"),
         frame.route("POST /submit", submit.submit, scope="submit"),
         frame.route("GET /status", StatusPage(api, health).show),

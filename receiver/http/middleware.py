@@ -13,10 +13,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 
-from receiver.errors import DarkroomError, InvalidRequest, MissingFromBucket, TooManyRequests, Unready
+from receiver.errors import (
+    AmbiguousId,
+    DarkroomError,
+    InvalidRequest,
+    MissingFromBucket,
+    TooManyRequests,
+    Unready,
+)
 from receiver.telemetry.logs import Tally
 from receiver.telemetry.metrics import Metrics
-from storage.errors import NotFound, StorageError, TookTooLong
+from storage.errors import Ambiguous, NotFound, StorageError, TookTooLong
 
 log = structlog.get_logger("darkroom.http")
 
@@ -136,6 +143,9 @@ async def _ours(_request: Request, error: Exception) -> Response:
 async def _storage(_request: Request, error: Exception) -> Response:
     if isinstance(error, NotFound):
         return problem(404, "not_found", str(error))
+    if isinstance(error, Ambiguous):
+        candidates = list(error.candidates)
+        return problem(AmbiguousId.status, AmbiguousId.code, str(error), candidates=candidates)
     if isinstance(error, TookTooLong):
         log.warning("a query was cancelled", why=str(error))
         return problem(503, Unready.code, str(error), headers=Unready.headers)

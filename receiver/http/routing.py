@@ -4,11 +4,14 @@ A new route is a method of its part with an `Operation` above it. The method's d
 its parameter `query` says which model has its query parameters.
 """
 
+from __future__ import annotations
+
 import inspect
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, wraps
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -22,6 +25,13 @@ from receiver.http.admission import Admission
 from receiver.http.auth import REACH
 from receiver.http.query import NoQuery, Query, read_query
 from receiver.schemas.faults import fault
+from receiver.schemas.types import UUID, JobName, NotificationName, OutputName
+
+if TYPE_CHECKING:
+    from storage.search.ids import Ids
+
+_WHOLE = re.compile(rf"{UUID}(\.[0-9]+)?|msg_{UUID}_[0-9]+")
+"""A whole id; it costs no look-up."""
 
 Handler = TypeVar("Handler", bound=Callable[..., Response | Awaitable[Response]])
 
@@ -106,7 +116,7 @@ class Operation:
             if any(self.scope not in reached for reached in REACH.values()):
                 found.add(errors.Forbidden)
             if self.path:
-                found.add(errors.NoSuchThing)
+                found |= {errors.NoSuchThing, errors.AmbiguousId}
         return found
 
 
@@ -122,18 +132,22 @@ class Served(Route):
         self.meaning = inspect.getdoc(endpoint) or ""
 
 
-def routes_of(admission: Admission, *parts: object) -> list[Served]:
+def routes_of(admission: Admission, *parts: object, ids: Ids | None = None) -> list[Served]:
     """Return the routes of several parts: of each method with an operation, in the order of the class."""
     return [
-        served(method.operation, getattr(part, name), admission)
+        served(method.operation, getattr(part, name), admission, ids)
         for part in parts
         for name, method in vars(type(part)).items()
         if isinstance(getattr(method, "operation", None), Operation)
     ]
 
 
-def served(operation: Operation, handler: Callable[..., Any], admission: Admission) -> Served:
+def served(
+    operation: Operation, handler: Callable[..., Any], admission: Admission, ids: Ids | None = None
+) -> Served:
     """Return the route of an operation; if it has a scope, validates token, path and query first.
+
+    With `ids`, a handler gets the whole id where the path has its beginning.
 
     A plain `def` handler runs in a thread. Make a handler `async` only if it awaits something itself.
     """
@@ -141,12 +155,14 @@ def served(operation: Operation, handler: Callable[..., Any], admission: Admissi
     if scope is None:
         return Served(operation, handler)
     handle, query = _awaitable(handler), get_type_hints(handler).get("query")
+    finders = _finders(ids) if ids else {}
 
     @wraps(handler)
     async def endpoint(request: Request) -> Response:
         admission.admit(request, scope)
         _check_path(operation, request.path_params)
         given = read_query(query or NoQuery, request.query_params)
+        await _complete_path(operation, request.path_params, finders)
         return await (handle(request, given) if query else handle(request))
 
     return Served(operation, endpoint, query or NoQuery)
@@ -174,4 +190,23 @@ def _check_path(operation: Operation, given: Mapping[str, Any]) -> None:
         for name, kind in operation.path.items():
             adapter(kind).validate_python(given[name])
     except ValidationError:
-        raise errors.NoSuchThing("There is nothing with this id.") from None
+        raise errors.NoSuchThing(
+            "There is nothing with this id. Give the whole id, or its first 8 characters or more."
+        ) from None
+
+
+def _finders(ids: Ids) -> Mapping[Any, Callable[[str], str]]:
+    return {JobName: ids.job, OutputName: ids.output, NotificationName: ids.notification}
+
+
+async def _complete_path(
+    operation: Operation, given: dict[str, Any], finders: Mapping[Any, Callable[[str], str]]
+) -> None:
+    for name, kind in operation.path.items():
+        if kind in finders:
+            given[name] = await complete(finders[kind], given[name])
+
+
+async def complete(find: Callable[[str], str], name: str) -> str:
+    """Return the whole id of what a request names, perhaps by its beginning."""
+    return name if _WHOLE.fullmatch(name) else await run_in_threadpool(find, name)

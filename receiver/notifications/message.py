@@ -17,11 +17,6 @@ MAX_CUT_CHARACTERS = 200
 MAX_CUT_OUTPUTS = 32
 
 
-def message_id(one: Notification) -> str:
-    """Return the id of its messages, the same at each try. No full stop: those part what is signed."""
-    return f"msg_{one.job_id}_{one.number}"
-
-
 def body_of(one: Notification, job: Job, outputs: Sequence[Output], links: str) -> bytes:
     """Return the body of a notification; the same bytes at each try. `links`: what its URLs begin with."""
     message = Message.of(one, job, outputs, links).model_dump(mode="json")
@@ -37,7 +32,7 @@ def headers_of(one: Notification, body: bytes, secrets: Sequence[str], now: int)
     return {
         "Content-Type": "application/json",
         "User-Agent": f"Darkroom/{installed_version()}",
-        **signatures.sign(secrets, message_id(one), now // 1000, body),
+        **signatures.sign(secrets, one.id, now // 1000, body),
     }
 
 

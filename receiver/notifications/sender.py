@@ -89,7 +89,7 @@ class Notifier(LeasedPool[Notification]):
 
     def work(self, one: Notification) -> None:
         """Send it, and write down how that ended."""
-        with structlog.contextvars.bound_contextvars(job=one.job_id, number=one.number):
+        with structlog.contextvars.bound_contextvars(job=one.job_id, notification=one.id):
             began = perf_counter()
             self._try(one)
             self._metrics.observe("darkroom_notification_seconds", perf_counter() - began)
@@ -145,9 +145,9 @@ def from_notifications(notifications: Notifications, clock: Clock) -> Read:
     def read() -> Mapping[str, float]:
         standing = known()
         return {
-            "darkroom_notifications_pending": standing.owed,
-            "darkroom_notifications_failed": standing.given_up,
-            "darkroom_oldest_pending_notification_age_seconds": age_s(standing.oldest_owed_at, clock),
+            "darkroom_notifications_pending": standing.pending,
+            "darkroom_notifications_failed": standing.failed,
+            "darkroom_oldest_pending_notification_age_seconds": age_s(standing.oldest_pending_at, clock),
         }
 
     return read
@@ -157,7 +157,7 @@ def warnings_of(notifications: Notifications, clock: Clock) -> Callable[[], Mapp
     """Warn of applications that refuse their notifications, and of those that failed in the last day."""
 
     def warnings() -> Mapping[str, str]:
-        retrying, failed = notifications.failing(least=TROUBLED, given_up_since=clock() - LATELY_MS)
+        retrying, failed = notifications.failing(least=TROUBLED, failed_since=clock() - LATELY_MS)
         found = {
             f"notifications to {host}": f"{number} failed {TROUBLED} times or more and are retried. "
             "`darkroom notifications` says why."

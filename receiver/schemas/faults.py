@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from receiver.schemas.tags import MEANING, TAG_FILTER, TAG_NAME
-from receiver.schemas.types import JOB_EXAMPLE, JOB_ID, NUMBERED_ID
+from receiver.schemas.types import JOB_EXAMPLE, JOB_ID, JOB_NAME, MESSAGE_ID, NUMBERED_ID
 
 UNION_PARTS = frozenset({"str", "int", "constrained-str", "[key]"})
 """What pydantic adds to the path of a field that may have one of several types, or to that of a name."""
@@ -49,7 +49,9 @@ DIGEST_BEGINNING = "^[0-9a-fA-F]{4,64}$"
 
 PATTERNS = {
     JOB_ID: f"must be the id of a job, such as {JOB_EXAMPLE}",
+    JOB_NAME: f"must be the id of a job, or its first 8 characters or more, such as {JOB_EXAMPLE[:13]}",
     NUMBERED_ID: f"must be an id such as {JOB_EXAMPLE}.0",
+    MESSAGE_ID: f"must be an id such as msg_{JOB_EXAMPLE}_1",
     TAG_NAME: MEANING,
     TAG_FILTER: MEANING,
     DIGEST_BEGINNING: "must be 4 to 64 hexadecimal digits, the beginning of a SHA-256",

@@ -21,14 +21,14 @@ class Notification(Resource):
     """A webhook to your application: one for each time that a job finished."""
 
     id: NotificationId
-    """`<job id>.<number>`; its messages have `webhook-id: msg_<job id>_<number>`."""
+    """`msg_<job id>_<number>`; its messages have it in the header `webhook-id`."""
     job_id: JobId
     number: Annotated[Count, Field(examples=[1])]
     """Which of its job's notifications it is, from 1; a job that is retried finishes again."""
     type: Annotated[str, Field(examples=["job.archived"])]
     """Such as `job.archived`."""
     state: StateValue
-    """`owed`: waiting to be sent. `given_up`: every retry failed."""
+    """`pending`: waiting to be sent. `failed`: every retry failed."""
     host: Annotated[str, Field(examples=["app.example.com"])]
     """Where it goes. The rest of the URL is not shown, since it may hold a secret."""
     at: Time

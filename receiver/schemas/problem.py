@@ -39,6 +39,8 @@ class Problem(Resource):
     """What to do, in a sentence."""
     faults: tuple[FieldError, ...] = absent(())
     """Each field that is wrong, where fields are."""
+    candidates: tuple[str, ...] = absent(())
+    """Some of the ids that have the given beginning, where several have."""
     object: MissingObject | None = absent()
     """The object that is missing from the bucket, where one is."""
 

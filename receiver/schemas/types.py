@@ -15,12 +15,27 @@ DIGEST_EXAMPLE = "9f2c1b7ad04e5c38e6f1a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6
 
 JOB_ID = f"^{UUID}$"
 NUMBERED_ID = rf"^{UUID}\.[0-9]{{1,6}}$"
+MESSAGE_ID = rf"^msg_{UUID}_[0-9]{{1,6}}$"
+_BEGINNING = "[0-9a-fA-F-]{8,36}"
+JOB_NAME = f"^{_BEGINNING}$"
 DIGEST = r"^[0-9a-f]{64}$"
 
 JobId = Annotated[str, StringConstraints(pattern=JOB_ID), Field(examples=[JOB_EXAMPLE])]
 _Numbered = Annotated[str, StringConstraints(pattern=NUMBERED_ID)]
 OutputId = Annotated[_Numbered, Field(examples=[f"{JOB_EXAMPLE}.0"])]
-NotificationId = Annotated[_Numbered, Field(examples=[f"{JOB_EXAMPLE}.1"])]
+NotificationId = Annotated[
+    str, StringConstraints(pattern=MESSAGE_ID), Field(examples=[f"msg_{JOB_EXAMPLE}_1"])
+]
+JobName = Annotated[str, StringConstraints(pattern=JOB_NAME), Field(examples=[JOB_EXAMPLE])]
+"""A job's id or its beginning, where that fits no other job; as the next two of outputs and notifications."""
+OutputName = Annotated[
+    str, StringConstraints(pattern=rf"^{_BEGINNING}\.[0-9]{{1,6}}$"), Field(examples=[f"{JOB_EXAMPLE}.0"])
+]
+NotificationName = Annotated[
+    str,
+    StringConstraints(pattern=rf"^(msg_)?{_BEGINNING}([._][0-9]{{1,6}})?$"),
+    Field(examples=[f"msg_{JOB_EXAMPLE}_1"]),
+]
 Digest = Annotated[str, StringConstraints(pattern=DIGEST), Field(examples=[DIGEST_EXAMPLE])]
 Time = Annotated[str, Field(examples=["2026-11-22T09:30:00.000Z"], json_schema_extra={"format": "date-time"})]
 """RFC 3339, in UTC, to the millisecond."""

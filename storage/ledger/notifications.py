@@ -25,9 +25,14 @@ _CHANGING = (
 )
 """What a retry changes of a job: a copy is kept, so that each delivery attempt sends the same."""
 
-OWED = notifications.c.next_attempt_at.is_not(None)
+PENDING = notifications.c.next_attempt_at.is_not(None)
 """The condition of pending ones: to be sent, or sent again."""
-_GIVEN_UP = notifications.c.next_attempt_at.is_(None) & notifications.c.delivered_at.is_(None)
+_FAILED = notifications.c.next_attempt_at.is_(None) & notifications.c.delivered_at.is_(None)
+
+
+def notification_id(job_id: str, number: int) -> str:
+    """Return the id of a notification; without a full stop, which parts what Standard Webhooks signs."""
+    return f"msg_{job_id}_{number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +61,24 @@ class Notification:
 
     @property
     def id(self) -> str:
-        """The public id: `<job id>.<number>`."""
-        return f"{self.job_id}.{self.number}"
+        """The public id, and that of its messages at each try."""
+        return notification_id(self.job_id, self.number)
 
     @property
     def state(self) -> NotificationState:
         """Pending, delivered or failed."""
         if self.next_attempt_at is not None:
-            return NotificationState.OWED
-        return NotificationState.GIVEN_UP if self.delivered_at is None else NotificationState.DELIVERED
+            return NotificationState.PENDING
+        return NotificationState.FAILED if self.delivered_at is None else NotificationState.DELIVERED
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationCounts:
     """Counts of all notifications."""
 
-    owed: int
-    given_up: int
-    oldest_owed_at: int | None
+    pending: int
+    failed: int
+    oldest_pending_at: int | None
 
 
 class Notifications:
@@ -94,6 +99,15 @@ class Notifications:
         values |= {"leased_by": None, "leased_until": None}
         with self._database.write() as connection:
             row = connection.execute(again.values(values).returning(notifications)).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"There is no notification {notification_id}.")
+        return to_notification(row)
+
+    def one(self, notification_id: str) -> Notification:
+        """Return one; raises NotFound."""
+        this = sa.select(notifications).where(_has_id(*parse_id(notification_id)))
+        with self._database.read() as connection:
+            row = connection.execute(this).mappings().one_or_none()
         if row is None:
             raise NotFound(f"There is no notification {notification_id}.")
         return to_notification(row)
@@ -138,19 +152,19 @@ class Notifications:
 
     def counts(self) -> NotificationCounts:
         """Count pending and failed ones."""
-        owed = sa.select(sa.func.count(), sa.func.min(notifications.c.at)).where(OWED)
+        pending = sa.select(sa.func.count(), sa.func.min(notifications.c.at)).where(PENDING)
         with self._database.read() as connection:
-            number, oldest = connection.execute(owed).one()
-            return NotificationCounts(number, connection.scalar(_counted(_GIVEN_UP)) or 0, oldest)
+            number, oldest = connection.execute(pending).one()
+            return NotificationCounts(number, connection.scalar(_counted(_FAILED)) or 0, oldest)
 
-    def failing(self, *, least: int, given_up_since: int) -> tuple[Mapping[str, int], int]:
+    def failing(self, *, least: int, failed_since: int) -> tuple[Mapping[str, int], int]:
         """Return how many are pending at each host after `least` attempts, and how many failed for good.
 
-        Those that failed since `given_up_since` (milliseconds) are counted.
+        Those that failed since `failed_since` (milliseconds) are counted.
         """
         host = notifications.c.host
-        tried = sa.select(host, sa.func.count()).where(OWED, notifications.c.attempts >= least)
-        lately = _counted(_GIVEN_UP, notifications.c.updated_at >= given_up_since)
+        tried = sa.select(host, sa.func.count()).where(PENDING, notifications.c.attempts >= least)
+        lately = _counted(_FAILED, notifications.c.updated_at >= failed_since)
         with self._database.read() as connection:
             rows = connection.execute(tried.group_by(host).order_by(host))
             hosts = {str(name): int(number) for name, number in rows}
@@ -186,24 +200,24 @@ def add_notification(connection: sa.Connection, job: sa.RowMapping) -> None:
 def repair_clock_skew(connection: sa.Connection, now: int, skew_ms: int) -> None:
     """Make due what was put off by a clock that has since been set back, and end the leases of that time."""
     ahead = now + skew_ms
-    put_off = sa.update(notifications).where(OWED, notifications.c.updated_at > ahead)
+    put_off = sa.update(notifications).where(PENDING, notifications.c.updated_at > ahead)
     free = {"leased_by": None, "leased_until": None}
     connection.execute(put_off.values(next_attempt_at=now, updated_at=now, **free))
 
 
 def parse_id(notification_id: str) -> tuple[str, int]:
-    """Parse `<job id>.<number>`; raises NotFound if it is not that."""
+    """Parse the id of a notification into job id and number; raises NotFound if it is none."""
     try:
-        return parse_numbered_id(notification_id)
+        return parse_numbered_id(notification_id.removeprefix("msg_").replace("_", "."))
     except ValueError:
         raise NotFound(f"There is no notification {notification_id}.") from None
 
 
 _IN: Mapping[NotificationState, sa.ColumnElement[bool]] = {
-    NotificationState.OWED: OWED,
+    NotificationState.PENDING: PENDING,
     NotificationState.DELIVERED: notifications.c.next_attempt_at.is_(None)
     & notifications.c.delivered_at.is_not(None),
-    NotificationState.GIVEN_UP: _GIVEN_UP,
+    NotificationState.FAILED: _FAILED,
 }
 
 

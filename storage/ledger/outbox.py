@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Select, exists, func, select, update
 
 from storage.ledger.database import Database
-from storage.ledger.notifications import OWED, Notification, is_one, to_notification
+from storage.ledger.notifications import PENDING, Notification, is_one, to_notification
 from storage.ledger.rows import to_job
 from storage.ledger.schema import jobs, notifications, outputs
 from storage.models import Clock, Job, Output
@@ -76,7 +76,7 @@ class Outbox:
         leased = notifications.c.leased_by.is_not(None)
         values = {"next_attempt_at": None, "delivered_at": now, "code": None, "message": None}
         with self._database.write() as connection:
-            connection.execute(_tried(one, now).where(leased, OWED).values(values))
+            connection.execute(_tried(one, now).where(leased, PENDING).values(values))
 
     def failed(
         self, one: Notification, sender: str, code: str, message: str, *, due_in_ms: int | None
@@ -88,13 +88,13 @@ class Outbox:
         now = self._clock()
         next_at = None if due_in_ms is None else now + due_in_ms
         values = {"next_attempt_at": next_at, "code": code, "message": message}
-        held = _tried(one, now).where(notifications.c.leased_by == sender, OWED)
+        held = _tried(one, now).where(notifications.c.leased_by == sender, PENDING)
         with self._database.write() as connection:
             return connection.execute(held.values(values)).rowcount == 1
 
     def release(self, sender: str) -> None:
         """Release every lease of a sender, as it stops."""
-        held = update(notifications).where(OWED, notifications.c.leased_by == sender)
+        held = update(notifications).where(PENDING, notifications.c.leased_by == sender)
         with self._database.write() as connection:
             connection.execute(held.values(leased_by=None, leased_until=None))
 
@@ -105,7 +105,7 @@ def _waiting(now: int, full: Collection[str]) -> Select[Any]:
     same = earlier.c.job_id == notifications.c.job_id, earlier.c.number < notifications.c.number
     first = ~exists().where(*same, earlier.c.next_attempt_at.is_not(None))
     free = func.coalesce(notifications.c.leased_until, 0) <= now
-    waiting = select(notifications).where(OWED, notifications.c.host.not_in(full), free, first)
+    waiting = select(notifications).where(PENDING, notifications.c.host.not_in(full), free, first)
     return waiting.order_by(notifications.c.next_attempt_at)
 
 

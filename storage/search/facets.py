@@ -13,6 +13,7 @@ from storage.ledger.schema import jobs, outputs, tallies
 from storage.ledger.search_index import day
 from storage.search import where
 from storage.search.filters import SearchFilter
+from storage.search.ids import with_whole_id
 from storage.search.planner import plan
 from storage.search.search import WITHIN_S, images_wanted
 
@@ -60,7 +61,7 @@ class Facets:
         with self.database.read(within_s=WITHIN_S) as connection:
             if wanted == SearchFilter():
                 return _everything(connection)
-            query = _matching(connection, wanted).limit(self.most_jobs + 1)
+            query = _matching(connection, with_whole_id(connection, wanted)).limit(self.most_jobs + 1)
             rows = connection.execute(query).all()
         return _counted(rows[: self.most_jobs], complete=len(rows) <= self.most_jobs)
 

@@ -19,6 +19,7 @@ from storage.models import Delivery, Job, Output
 from storage.paging import Page, Row, parse_numbered_id
 from storage.search import where
 from storage.search.filters import SearchFilter
+from storage.search.ids import with_whole_id
 from storage.search.planner import IndexPlan, plan
 
 MOST_DELIVERIES = 200
@@ -66,6 +67,7 @@ class Search:
     def jobs(self, wanted: SearchFilter, *, limit: int, cursor: str | None = None) -> Page[Job]:
         """Return a page of jobs, newest first. Raises NotFound if the cursor is not the id of a job."""
         with self.database.read(within_s=self.within_s) as connection:
+            wanted = with_whole_id(connection, wanted)
             way = plan(connection, wanted, with_images=False)
             query = _jobs(_OF_JOBS, way, wanted).limit(limit + 1)
             if where.of_images(wanted):
@@ -83,6 +85,7 @@ class Search:
         Raises ValueError if the cursor is not an output's id, and NotFound if there is no such job.
         """
         with self.database.read(within_s=self.within_s) as connection:
+            wanted = with_whole_id(connection, wanted)
             way = plan(connection, wanted, with_images=True)
             images = images_wanted(wanted)
             query = _jobs(_OF_OUTPUTS, way, wanted).where(_having(images)).limit(limit + 1)
@@ -103,6 +106,7 @@ class Search:
             number = connection.scalar(select(jobs.c.number).where(jobs.c.id == job_id))
             if number is None:
                 return []
+            wanted = with_whole_id(connection, wanted)
             way = plan(connection, wanted, with_images=True)
             query = (
                 select(outputs.c.job_id, outputs.c.index)

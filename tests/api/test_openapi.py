@@ -224,6 +224,9 @@ checks.positive_data_acceptance.expected-statuses = ["2xx", "401", "403", "422"]
 include-operation-id = "retry_job"
 parameters = {{ "path.id" = "{failed}" }}
 [[operations]]
+include-operation-id = "show_notification"
+parameters = {{ "path.id" = "msg_{failed}" }}
+[[operations]]
 include-operation-id = "replay_notification"
 parameters = {{ "path.id" = "{failed}.1" }}
 """

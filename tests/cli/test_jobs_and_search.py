@@ -54,7 +54,8 @@ def test_words_become_the_query_that_was_meant(words: list[str], text: str | Non
 
 def test_ids_are_told_from_words() -> None:
     job = "01a201ee-8cc4-7255-b42d-d6cf39ac8954"
-    assert ids_or_text([job, f"{job}.0"]) == ([job, f"{job}.0"], [])
+    for ids in ([job, f"{job}.0"], [job[:8], f"{job[:8]}.0"], [job[:13], job[:20]]):
+        assert ids_or_text(ids) == (ids, [])
     for words in (["kite"], ["deadbeef"], ["x.0"], ["seed:7"], [f'"{job}"'], [f"job:{job}"], ["2026-11-22"]):
         assert ids_or_text(words) == ([], words)
 

@@ -67,7 +67,7 @@ def test_old_ledger_is_read(old: Database) -> None:
     assert [hit.output.id for hit in found] == ["partial-1.0", "archived-1.0"]
     notifications = Notifications(old, lambda: LATER)
     counted = notifications.counts()
-    assert (counted.owed, counted.given_up) == (2, 0)
+    assert (counted.pending, counted.failed) == (2, 0)
     (circuit,) = Circuits(old, lambda: LATER).every()
     assert (circuit.name, circuit.failures) == ("apiframe", 1)
 

@@ -66,7 +66,7 @@ def test_an_application_is_told_what_the_api_shows(notifying: Live) -> None:
     assert message["data"]["outputs"] == notifying.outputs(job["id"])
     assert notifying.http.get(images[1], follow_redirects=True).content.startswith(b"\x89PNG")
     assert (event["notification"], event["state"], event["attempts"]) == (one["id"], "delivered", 1)
-    assert (one["id"], one["type"]) == (f"{job['id']}.1", "job.archived")
+    assert (one["id"], one["type"]) == (told.id, "job.archived")
     assert one["host"] == f"127.0.0.1:{app.port}"
     record = notifying.bucket.archive.read_record(notifying.job(job["id"]))
     assert record["job"]["notify_url"] == f"http://127.0.0.1:{app.port}", "its host alone"
@@ -151,8 +151,8 @@ def test_loopback_is_refused_unless_it_is_allowed(live: Live) -> None:
 def test_what_is_given_up_is_replayed_by_command(notifying: Live, tmp_path: Path) -> None:
     with Application(*[Answer(410)] * 3) as app:
         ids = [notifying.make(IMAGEN, notify_url=app.url)["id"] for _ in range(3)]
-        gone = [settled(notifying, job_id, "given_up")["id"] for job_id in ids]
-        assert {one["code"] for one in listed(notifying, state="given_up")} == {"receiver_gone"}
+        gone = [settled(notifying, job_id, "failed")["id"] for job_id in ids]
+        assert {one["code"] for one in listed(notifying, state="failed")} == {"receiver_gone"}
         notifying.service.health.forget()
         assert "3 failed for good" in notifying.http.get("/readyz").json()["warnings"]["notifications"]
         page = notifying.service.metrics.page()
@@ -168,7 +168,7 @@ def test_what_is_given_up_is_replayed_by_command(notifying: Live, tmp_path: Path
         assert data(darkroom("--job", ids[0], "--json")) == listed(notifying, job=ids[0])
         for words, code in ((("--failed", "--since", "7d"), 2), (("--failed", "--dry-run"), 0)):
             before = darkroom("replay", *words)
-            assert (before.returncode, len(listed(notifying, state="given_up"))) == (code, 3)
+            assert (before.returncode, len(listed(notifying, state="failed"))) == (code, 3)
         assert "3 notifications: 3 to 127.0.0.1" in before.stderr
         one = darkroom("replay", gone[0], f"{ids[0]}.9", "--json")
         assert (one.returncode, [again["id"] for again in data(one)["notifications"]]) == (1, [gone[0]])

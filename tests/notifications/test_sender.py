@@ -122,13 +122,13 @@ def test_it_is_given_up_at_last_and_can_be_replayed(tmp_path: Path) -> None:
             at.tried(job, times)
             at.forward(wait_s)
         one = at.one(job)
-        assert (one.state, one.code, one.attempts) == (NotificationState.GIVEN_UP, "receiver_refused", 10)
+        assert (one.state, one.code, one.attempts) == (NotificationState.FAILED, "receiver_refused", 10)
         assert one.message == f"127.0.0.1:{app.port} answered 500."
         at.forward(30 * 86400)
         again = at.rest(app.url)
         at.delivered(again)
         assert at.one(job) == one, "nothing is sent that was given up"
-        assert at.notifications.replay(one.id).state is NotificationState.OWED
+        assert at.notifications.replay(one.id).state is NotificationState.PENDING
         at.notifier.wake()
         assert (at.delivered(job).attempts, at.one(job).code) == (1, None)
         assert app.told.qsize() == 12
@@ -184,7 +184,7 @@ def test_a_sender_goes_on_after_any_fault(tmp_path: Path) -> None:
         job = at.rest(app.url)
         app.next()
         at.delivered(at.rest(app.url))
-        assert at.one(job).state is NotificationState.OWED
+        assert at.one(job).state is NotificationState.PENDING
         at.forward(10)  # a try may take 5 s, and a lease is 5 s longer
         assert at.delivered(job).attempts == 1, "once its lease had run out"
 
@@ -231,7 +231,7 @@ def test_a_receiver_without_an_answer_is_tried_again(tmp_path: Path) -> None:
         server = serve(scripts)
         jobs = [at.rest(server.url + path) for path in server.scripts]
         tried = [at.tried(job, 1) for job in jobs]
-    assert {(one.code, one.state) for one in tried} == {("receiver_unavailable", NotificationState.OWED)}
+    assert {(one.code, one.state) for one in tried} == {("receiver_unavailable", NotificationState.PENDING)}
 
 
 def _endless(sock: socket.socket) -> None:
@@ -350,7 +350,7 @@ def test_a_stop_gives_back_what_was_not_sent(tmp_path: Path) -> None:
             job = at.rest(app.url)
             app.next()
             at.notifier.stop(0.05)
-            assert at.notifications.of_job(job.id)[0].state is NotificationState.OWED
+            assert at.notifications.of_job(job.id)[0].state is NotificationState.PENDING
         with desk(tmp_path) as at:
             assert at.delivered(job).attempts == 1, "at once, and not when the lease had run out"
         until.set()

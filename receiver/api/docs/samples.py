@@ -16,7 +16,7 @@ QUERIES: Mapping[str, Mapping[str, str]] = {
     "show_job": {"wait": "60"},
     "show_usage": {"by": "model", "since": "7d"},
     "follow_events": {"wait": "60"},
-    "list_notifications": {"state": "given_up"},
+    "list_notifications": {"state": "failed"},
 }
 """The query of an operation's curl example."""
 
@@ -161,10 +161,13 @@ for event in darkroom.events(since="0"):
     if event.kind == "output":
         break""",
     "list_notifications": """\
-for one in darkroom.notifications(state="given_up"):
+for one in darkroom.notifications(state="failed"):
     print(one.id, one.host, one.message)""",
+    "show_notification": f"""\
+one = darkroom.notification("msg_{JOB_EXAMPLE}_1")
+print(one.state, one.attempts, one.message)""",
     "replay_notification": """\
-for one in darkroom.notifications(state="given_up"):
+for one in darkroom.notifications(state="failed"):
     darkroom.replay(one.id)""",
     "show_record": f"""\
 record = darkroom.record("{JOB_EXAMPLE}.0")
