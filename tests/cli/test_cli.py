@@ -12,9 +12,9 @@ import pytest
 from typer.main import get_command
 
 import receiver.gateways
+from receiver.cli.commands import app
 from receiver.cli.console import FAILED, MISUSED, STOPPED, UNREACHABLE
 from receiver.cli.help import topics
-from receiver.cli.main import app
 from tests.support.running import Running, command, data, environment
 
 COMMANDS = sorted(get_command(app).commands)  # type: ignore[attr-defined]
@@ -85,7 +85,7 @@ def test_help_explains_topics() -> None:
 
 def test_help_needs_none_of_the_heavy_libraries() -> None:
     heavy = ["boto3", "sqlalchemy", "uvicorn", "PIL", "httpx", "starlette"]
-    check = f"import sys, receiver.cli.main; print([name for name in {heavy} if name in sys.modules])"
+    check = f"import sys, receiver.cli.commands; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", check], env=environment(), capture_output=True, text=True, check=True
     )

@@ -15,9 +15,9 @@ import typer.main
 from sqlalchemy import text
 from starlette.applications import Starlette
 
+from receiver.cli.commands import app
 from receiver.cli.config import settings_table
-from receiver.cli.entry import plainly_given
-from receiver.cli.main import app
+from receiver.cli.main import plainly_given
 from receiver.cli.run import listening
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.http.server import Connections, listen, serve

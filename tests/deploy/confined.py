@@ -10,7 +10,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from receiver.cli.entry import main
+from receiver.cli.main import main
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "darkroom.service"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import typer.main
 
-from receiver.cli.main import app
+from receiver.cli.commands import app
 from tests.deploy.watched import alerts, anchors
 from tests.support.running import ROOT
 

@@ -176,7 +176,7 @@ EXAMPLE = {
 )
 def test_it_loads_nothing_that_its_role_does_not_use(role: Role, without: set[str], tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom receiver.cli import entry\nentry.lean()\nfrom receiver.cli.run import built\n"
+        "import sys\nfrom receiver.cli import main\nmain.lean()\nfrom receiver.cli.run import built\n"
         "from receiver.service import Role\nfrom receiver.settings import load\n"
         f"service = built(load(), Role({role.value!r}))\nservice.resources.database.migrate()\n"
         "print(*sys.modules)"

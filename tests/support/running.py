@@ -15,7 +15,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from receiver.cli.main import app
+from receiver.cli.commands import app
 from receiver.client import Darkroom
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
