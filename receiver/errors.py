@@ -49,7 +49,7 @@ DarkroomError
 │   │   └── UnknownImageHost unknown_image_host      its host is not on the gateway's list of image hosts
 │   ├── ImageTooLarge        image_too_large         it has more bytes or pixels than the limit
 │   ├── ImageTruncated       image_truncated         it has fewer bytes than announced
-│   ├── NotAnImage           not_an_image            it is no PNG, JPEG, WebP or AVIF, nor asked for
+│   ├── NotAnImage           not_an_image            it is no image of a kind that is archived
 │   └── ImageNotStored       (the bucket does not have the image)
 │       ├── ImageRefused     image_refused           the bucket refuses this image, and stores others
 │       ├── ArchiveConflict  archive_conflict        other bytes are under the key of this image or record
@@ -330,7 +330,7 @@ class ImageTruncated(ImageError, code="image_truncated"):
 
 
 class NotAnImage(ImageError, code="not_an_image"):
-    """The first bytes are not those of PNG, JPEG, WebP or AVIF, whatever the content type says.
+    """The first bytes are not those of an image that is archived here, whatever the content type says.
 
     GIF and SVG are accepted where the job's model or parameters name them.
     """

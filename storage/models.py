@@ -42,6 +42,8 @@ class Verdict(StrEnum):
     VALID = "valid"
     ABSENT = "absent"
     UNSUPPORTED = "unsupported"
+    ANSWER = "answer"
+    """It is no callback: the gateway's answer to a request of ours, kept because images stand in it."""
 
 
 class FoundBy(StrEnum):
@@ -51,6 +53,8 @@ class FoundBy(StrEnum):
     POLL = "poll"
     POLL_ONLY = "poll_only"
     """Polled because no public URL is set, so that no callback could come."""
+    SUBMISSION = "submission"
+    """The answer to the submission had it."""
 
 
 class NotificationState(StrEnum):
@@ -264,7 +268,7 @@ class Circuit:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A callback that was verified and recorded."""
+    """A callback that was verified and recorded, or an answer of the gateway that has images in it."""
 
     id: str
     job_id: str

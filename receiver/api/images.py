@@ -28,14 +28,13 @@ from storage.archive.s3 import content_disposition
 from storage.archive.thumbnails import MEDIA_TYPE
 from storage.archive.verified_stream import check_length, verified_chunks
 from storage.errors import Corrupt, StorageError
-from storage.media.inspect import KINDS, served_type
+from storage.media.inspect import KINDS, OPAQUE, is_shown, served_type
 from storage.models import Job, Output
 from storage.search.search import Search, SearchHit
 
 log = structlog.get_logger("darkroom.links")
 
-OPAQUE = "application/octet-stream"
-IMAGES = (*(kind.media_type for kind in KINDS if kind.shown), OPAQUE)
+IMAGES = (*(kind.media_type for kind in KINDS if not kind.opaque), OPAQUE)
 KEPT = {
     # A browser caches it and revalidates each time, so that it is not shown after signing out. What an id
     # leads to never changes, so the response is a short 304. For no page of another site.
@@ -212,7 +211,7 @@ class _Streamed(StreamingResponse):
 
 
 def _kept(output: Output, query: ImageQuery) -> Literal["attachment", "inline"]:
-    return "attachment" if query.download or served_type(output.media_type) == OPAQUE else "inline"
+    return "attachment" if query.download or not is_shown(output.media_type) else "inline"
 
 
 def _disposition(found: SearchHit, kind: str, *, ending: str | None = None) -> str:

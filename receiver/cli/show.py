@@ -13,6 +13,7 @@ from receiver.cli import completion
 from receiver.cli.connection import Connection, Json
 from receiver.cli.console import Column, cell, out, print_facts, print_json, print_table, status_cell
 from receiver.cli.options import argument
+from storage.models import Verdict
 
 if TYPE_CHECKING:
     from receiver.schemas.job import Job, TimelineEvent
@@ -156,8 +157,10 @@ def _described(event: TimelineEvent) -> tuple[str | Text, str | None]:
         case Moved():
             return status_cell(event.status), None
         case Delivered():
-            detail = f"signature {event.signature}, effect: {event.effect or 'none yet'}"
-            return "callback", f"{detail}, body SHA-256 {event.body_sha256[:12]}"
+            detail = f"effect: {event.effect or 'none yet'}, body SHA-256 {event.body_sha256[:12]}"
+            if event.signature == Verdict.ANSWER:
+                return "answer", f"with the images in it, {detail}"
+            return "callback", f"signature {event.signature}, {detail}"
         case Attempted():
             many = f" ({event.times} times since {event.first_at})" if event.times > 1 else ""
             detail = event.message if event.code in _NO_ERROR else f"{event.code}: {event.message}"

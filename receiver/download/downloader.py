@@ -269,6 +269,8 @@ class Downloader:
         except Corrupt as error:
             raise errors.NotAnImage(f"{body.label}: {error}") from error
         complete = is_complete(body.file, facts)
+        if complete is None:  # only its length tells
+            complete = body.whole
         # Cameras and editors leave the end mark of a JPEG away; another format without its end is cut short.
         if not complete and not (body.whole and facts.extension == "jpg"):
             raise errors.ImageTruncated(f"{body.label} ends in the middle of the image.")

@@ -93,14 +93,17 @@ class ApiInOne(Gateway):
     def read_submission(self, response: httpx.Response) -> Submission:
         """Parse the response to a submission; see `Gateway.read_submission`.
 
-        Success is 200 with a code of 200 in the body; any other code in it is a refusal.
+        Success is 200 with a code of 200 in the body; any other code in it is a refusal. Some models are
+        answered at once, with the images and perhaps without a task.
         """
         with refusals.parsed(self._info, response) as data:
             if (code := task_shapes.code(data)) is not None:
                 raise refusals.refusal(self._info, response, code=code)
-            if (task_id := task_shapes.task_id(data)) is None:
+            task_id = task_shapes.task_id(data)
+            result = parsing.at_once(lambda: task_shapes.read(data, self._info.secrets))
+            if task_id is None and result is None:
                 raise parsing.Unreadable("it has no task_id")
-            return Submission(task_id, refusals.request_id(response))
+            return Submission(task_id, refusals.request_id(response), result)
 
     def read_callback(self, body: bytes) -> Completion:
         """Parse a callback in any of `task_shapes`. Raises MalformedCallback for another shape."""

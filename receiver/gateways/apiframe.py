@@ -137,7 +137,9 @@ class Apiframe(Gateway):
         if response.status_code == 409:
             raise SubmittedBefore("Apiframe accepted this job before, under another callback URL.")
         with refusals.parsed(self._info, response) as data:
-            return Submission(_job_id(data, "jobId"), refusals.request_id(response))
+            job_id = _job_id(data, "jobId")
+            result = parsing.at_once(lambda: self._completion(data, job_id))
+            return Submission(job_id, refusals.request_id(response), result)
 
     def verify(self, headers: Mapping[str, str], body: bytes) -> Verdict:
         """Verify `X-Webhook-Signature`: HMAC-SHA256 over the raw body. Raises BadSignature.

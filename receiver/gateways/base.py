@@ -28,14 +28,6 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """An accepted submission."""
-
-    gateway_job_id: str
-    request_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Completion:
     """The neutral reading of a gateway's report on a job, from a callback or a poll.
 
@@ -54,6 +46,17 @@ class Completion:
     reply: Mapping[str, Any] | None = None
     unread: str | None = None
     """What of the report is not understood, such as an unknown status, which counts as running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """An accepted submission."""
+
+    gateway_job_id: str | None
+    """None only with a `result`: a synchronous gateway may give no id."""
+    request_id: str | None = None
+    result: Completion | None = None
+    """What the response says already; only with images, because "success" may mean that it was accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,13 @@ class Gateway(ABC):
     @abstractmethod
     def read_poll(self, response: httpx.Response) -> Completion:
         """Parse the response to `poll_request`. Raises the GatewayError that fits a refusal."""
+
+    def read_answer(self, body: bytes) -> Completion:
+        """Parse the body of a response that had a job's result, to a poll or to the submission itself.
+
+        Raises as `read_poll` does.
+        """
+        return self.read_poll(httpx.Response(httpx.codes.OK, content=body))
 
     def list_request(self, cursor: str | None) -> httpx.Request | None:  # noqa: ARG002 - a default
         """Build the request for a page of the gateway's list of our jobs; None if it has no such list."""

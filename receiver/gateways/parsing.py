@@ -6,7 +6,7 @@ The input may be hostile. Nothing here raises anything but Unreadable.
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
-from receiver.gateways.base import State
+from receiver.gateways.base import Completion, State
 from receiver.redaction import Redactor
+from storage.media import inline
 from storage.models import ImageRef, Withheld
 
 MAX_DEPTH = 64
@@ -97,9 +98,6 @@ STATES: Mapping[str, State] = {
 
 _IMAGE_LINK = re.compile(r"https?://[^\s\"]+\.(?:png|jpe?g|webp|avif|gif|svg)(?:[?#]\S*)?", re.IGNORECASE)
 _LINK = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?//(?:(?!,https?:)\S)+")
-# How PNG, JPEG, WebP and GIF begin in base64, behind what a data URI has before it.
-_INLINE = re.compile(r"data:image/|(?:iVBORw0KGgo|/9j/|UklGR|R0lGOD)[A-Za-z0-9+/_-]{40}")
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{512,}={0,2}")
 _ASKED = frozenset({"input", "inputs", "param", "params", "request", "config", "options", "metadata"})
 """Fields that repeat what was asked for."""
 _DIGITS, _LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * 19
@@ -277,6 +275,18 @@ def first_images(lists: Iterable[Listed]) -> Listed:
     return empty
 
 
+def at_once(read: Callable[[], Completion]) -> Completion | None:
+    """Return the result that the response to a submission has already; None if it has no images.
+
+    Then it is only known to be accepted, whatever else is in it.
+    """
+    try:
+        completion = read()
+    except Unreadable:
+        return None
+    return completion if completion.state is State.SUCCEEDED and completion.images else None
+
+
 def is_inline(url: str) -> bool:
     """Return whether an image's URL holds the image itself."""
     return url.startswith("data:")
@@ -285,9 +295,7 @@ def is_inline(url: str) -> bool:
 def without_images(value: Any) -> Any:
     """Return a decoded value without the images that stand in it: they are archived, and not kept twice."""
     if isinstance(value, str):
-        if value.startswith("data:image/"):
-            return f"{value[:40].partition(',')[0]},[{len(value)} characters]"
-        return f"[{len(value)} characters]" if _BASE64.fullmatch(value) else value
+        return inline.without_images(value.encode()).decode() if len(value) >= inline.LEAST_CHARS else value
     if isinstance(value, Mapping):
         return {key: without_images(inner) for key, inner in value.items()}
     return [without_images(inner) for inner in value] if isinstance(value, list) else value
@@ -430,7 +438,7 @@ def _image(entry: object, index: int) -> ImageRef | Withheld:
             raise Unreadable("an image in it has no link")
     if link is None:
         return Withheld(index, why)
-    if isinstance(link, str) and _INLINE.match(link):
+    if isinstance(link, str) and inline.is_base64_image(link[: inline.HEAD_CHARS].encode("ascii", "replace")):
         link = _data_uri(link)
     if not isinstance(link, str) or (len(link) > MAX_URL_CHARS and not is_inline(link)):
         raise Unreadable("an image in it is not a link")

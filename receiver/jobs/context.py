@@ -1,8 +1,11 @@
 """Define what a step of a job's life gets, `JobContext`, and what it returns: an `Outcome`."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+
+import uuid_utils
 
 from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
@@ -11,7 +14,7 @@ from receiver.redaction import Redactor
 from receiver.schedule import Timing
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.ledger import Ledger
-from storage.models import Clock, Job
+from storage.models import Clock, Delivery, Job, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,22 @@ class JobContext:
     timing: Timing
     clock: Clock
     metrics: Metrics
+
+    def answer(self, job: Job, body: bytes, effect: str | None = None) -> Delivery:
+        """Return a gateway's answer to a request of ours as a delivery, applied if it has an effect."""
+        now = self.clock()
+        return Delivery(
+            id=str(uuid_utils.uuid7()),
+            job_id=job.id,
+            gateway=job.gateway,
+            received_at=now,
+            headers={},
+            body=self.redactor.body(body),
+            body_sha256=hashlib.sha256(body).hexdigest(),
+            signature=Verdict.ANSWER,
+            applied_at=None if effect is None else now,
+            effect=effect,
+        )
 
 
 class Outcome(Protocol):

@@ -51,6 +51,7 @@ class _News:
     gateway_job_id: str | None = None
     proven: Completion | None = None
     """What a delivery says that is believed as it is; the effect of that one is empty."""
+    found_by: FoundBy = FoundBy.CALLBACK
     unconfirmed: bool = False
 
     def add(self, delivery: Delivery, effect: str, **learned: Any) -> _News:
@@ -74,7 +75,11 @@ class Reconciler:
         # The callback may have overtaken the answer to our submission, or that answer was lost.
         job = replace(job, gateway_job_id=job.gateway_job_id or news.gateway_job_id)
         if news.proven is not None:
-            return self._decide(job, gateway, news.proven, news.effects)
+            return self._decide(job, gateway, news.proven, news.effects, news.found_by)
+        if job.gateway_job_id is None and job.status is Status.RUNNING:
+            # Only the answer to its submission had its result, and an upgrade reads that one no more.
+            message = f"{job.gateway} gave no id for this job, so it cannot be asked; a callback may come."
+            return self._unanswered(job, news, errors.GarbledAnswer(message))
         if job.gateway_job_id is None:
             return Postpone(0, counts_as_attempt=False, applied=news.effects)
         if job.status is Status.SUBMITTING:
@@ -98,7 +103,7 @@ class Reconciler:
                     f"{gateway.name} has as many requests as it may have already."
                 )
             try:
-                completion = self._poll(gateway, job)
+                completion, _ = self._poll(gateway, job)
             except errors.GatewayError as error:
                 breaker.gateway_failed(gateway.name, "ask", error)
                 raise
@@ -106,22 +111,23 @@ class Reconciler:
         return self._placed(job, completion) if completion.state is State.SUCCEEDED else None
 
     def inline_images(self, job: Job) -> tuple[ImageRef, ...]:
-        """Return the images of a job whose bytes are in the answer itself: from the callback that proved it,
+        """Return the images of a job whose bytes are in the answer itself: from the delivery that proved it,
         or by asking again. Raises GatewayError.
         """
         gateway = self.context.gateways.get(job.gateway)
         for delivery in reversed(self.context.ledger.deliveries(job.id)):
             if gateway is None or delivery.effect != Status.READY:
                 continue
-            with suppress(errors.MalformedCallback):
-                images = self._placed(job, gateway.read_callback(delivery.body)).images
+            with suppress(errors.MalformedCallback, errors.GatewayError):
+                images = self._placed(job, _completion(gateway, delivery)).images
                 # Once the job was finished, the delivery has them no more.
                 if any(parsing.is_inline(one.url) and not one.url.endswith(MASK) for one in images):
                     return images
         completion = self.fresh(job)
         return completion.images if completion else ()
 
-    def _poll(self, gateway: Gateway, job: Job) -> Completion:
+    def _poll(self, gateway: Gateway, job: Job) -> tuple[Completion, bytes]:
+        """Ask a gateway for a job; return what it says, and its words. Raises GatewayError."""
         assert job.gateway_job_id is not None
         metrics = self.context.metrics
         try:
@@ -134,14 +140,14 @@ class Reconciler:
             metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=error.code)
             raise
         metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=completion.state)
-        return completion
+        return completion, response.content
 
     def _read(self, gateway: Gateway, job: Job) -> _News:
         news = _News({})
         for delivery in self.context.ledger.pending_deliveries(job.id):
             try:
-                completion = gateway.read_callback(delivery.body)
-            except errors.MalformedCallback:
+                completion = _completion(gateway, delivery)
+            except (errors.MalformedCallback, errors.GatewayError):
                 # It could be read when it came in, so an upgrade changed how; polling settles it.
                 news = news.add(delivery, HINT, unconfirmed=True)
                 continue
@@ -162,12 +168,15 @@ class Reconciler:
             return news.add(delivery, HINT, gateway_job_id=learned, unconfirmed=True)
         if news.proven is not None:
             return news.add(delivery, "late", gateway_job_id=learned)
-        return news.add(delivery, "", gateway_job_id=learned, proven=completion)
+        by = FoundBy.SUBMISSION if delivery.signature is Verdict.ANSWER else FoundBy.CALLBACK
+        return news.add(delivery, "", gateway_job_id=learned, proven=completion, found_by=by)
 
     def _believable(self, job: Job, delivery: Delivery, completion: Completion) -> bool:
         confirm = self.confirm[job.gateway]
         if completion.state is State.SUCCEEDED and not completion.images:
             return False
+        if delivery.signature is Verdict.ANSWER:
+            return True
         return confirm == "never" or (confirm == "auto" and delivery.signature is Verdict.VALID)
 
     def _unconfirmed_before(self, job: Job) -> bool:
@@ -192,7 +201,9 @@ class Reconciler:
             with self.context.sender.reserve(gateway.name) as free:
                 if not free:
                     return Postpone(BUSY_MS, counts_as_attempt=False, applied=effects)
-                completion = self.overview.find(gateway, job) or self._poll(gateway, job)
+                completion, body = self.overview.find(gateway, job), b""
+                if completion is None or _has_inline(completion):
+                    completion, body = self._poll(gateway, job)
         except errors.GatewayError as error:
             log.warning("poll failed", gateway=job.gateway, code=error.code, why=str(error))
             breaker.gateway_failed(gateway.name, "ask", error)
@@ -205,7 +216,11 @@ class Reconciler:
         if news.unconfirmed:
             by = FoundBy.CALLBACK
         attempt = self._attempt(completion.state, f"Asked {job.gateway}: it {completion.state}.")
-        return self._decide(job, gateway, completion, effects, job.found_by or by, [attempt])
+        decided = self._decide(job, gateway, completion, effects, job.found_by or by, [attempt])
+        if decided.to is Status.READY and _has_inline(completion):
+            # Nobody may have them again, so that they are kept as a callback's are until they are archived.
+            decided.options["answer"] = self.context.answer(job, body, effect=Status.READY)
+        return decided
 
     def _attempt(self, code: str, message: str) -> Attempt:
         return Attempt.once("ask", code, message, self.context.clock())
@@ -339,6 +354,17 @@ class Reconciler:
         outputs = self.context.ledger.outputs(job.id) if job.records else ()
         archived = any(output.missing_since is None for output in outputs)
         return Status.PARTIAL if archived else Status.FAILED
+
+
+def _completion(gateway: Gateway, delivery: Delivery) -> Completion:
+    """Parse a delivery. Raises MalformedCallback, or GatewayError where it is no callback but an answer."""
+    if delivery.signature is Verdict.ANSWER:
+        return gateway.read_answer(delivery.body)
+    return gateway.read_callback(delivery.body)
+
+
+def _has_inline(completion: Completion) -> bool:
+    return any(parsing.is_inline(image.url) for image in completion.images)
 
 
 def _numbered_before(job: Job) -> bool:

@@ -9,7 +9,7 @@ from receiver.errors import ImageMissing, MalformedCallback, NeedsResubmit, NotR
 from receiver.jobs.context import JobContext
 from storage.errors import Conflict
 from storage.ledger.transitions import REOPENS
-from storage.models import Attempt, Job, Output, Status
+from storage.models import Attempt, Job, Output, Status, Verdict
 
 log = structlog.get_logger("darkroom.retry")
 
@@ -91,6 +91,8 @@ class Retrier:
         if gateway is None or job.submission > 1:
             return None
         for delivery in reversed(self.context.ledger.deliveries(job.id)):
+            if delivery.signature is Verdict.ANSWER:
+                continue
             try:
                 found = gateway.read_callback(delivery.body).gateway_job_id
             except MalformedCallback:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from time import sleep
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import httpx
 import structlog
@@ -19,7 +19,7 @@ from receiver.gateways.base import Gateway, Submission
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.context import JobContext, Outcome
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
-from storage.ledger.ledger import Accepted, Ledger, Move, NewJob, Postpone
+from storage.ledger.ledger import Accepted, Ledger, Move, MoveOptions, NewJob, Postpone
 from storage.models import Attempt, Job, JobError, JobRequest, Status
 
 RENEWED_MS = 12 * 3600 * 1000
@@ -47,13 +47,14 @@ class Answered:
     def write(self, ledger: Ledger, _before: Job, worker: str) -> Job:
         """Write it; if the lease is lost, keep the gateway's job id for the worker that has the job now."""
         job = self.job
-        theirs = self.outcome.options.get("gateway_job_id")
-        request_id = self.outcome.options.get("gateway_request_id")
+        options = cast("MoveOptions", self.outcome.options)
+        theirs, answer = options.get("gateway_job_id"), options.get("answer")
         try:
             return _retry(lambda: self.outcome.write(ledger, job, worker))
         except LeaseLost:
-            if theirs is not None:
-                _retry(lambda: ledger.note_submission(job, theirs, request_id))
+            if theirs is not None or answer is not None:
+                request_id = options.get("gateway_request_id")
+                _retry(lambda: ledger.note_submission(job, theirs, request_id, answer))
             raise
         except Conflict:
             if theirs is None:
@@ -215,7 +216,7 @@ class Submitter:
             error=None,
         )
         try:
-            submission = self._exchange(gateway, request)
+            submission, body = self._exchange(gateway, request)
         except errors.GatewayError as error:
             log.warning("submission failed", gateway=job.gateway, code=error.code, why=str(error))
             self._count(gateway, error.code)
@@ -226,28 +227,34 @@ class Submitter:
         with suppress(Unavailable):
             # The answer must be noted, whether or not its circuit could be closed.
             breaker.gateway_answered(gateway.name, "send")
-        return Answered(job, self._taken(job, submission))
+        return Answered(job, self._taken(job, submission, body))
 
-    def _exchange(self, gateway: Gateway, request: httpx.Request) -> Submission:
+    def _exchange(self, gateway: Gateway, request: httpx.Request) -> tuple[Submission, bytes]:
         metrics = self.context.metrics
         with metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="submit"):
             response = self.context.sender.send(request)
         try:
-            return gateway.read_submission(response)
+            return gateway.read_submission(response), response.content
         except errors.GatewayUnavailable as error:
             if gateway.idempotent:
                 raise
             # A 5xx does not say that the job was not taken.
             raise errors.OutcomeUnknown(str(error), request_id=error.request_id) from error
 
-    def _taken(self, job: Job, submission: Submission) -> Move:
+    def _taken(self, job: Job, submission: Submission, body: bytes) -> Move:
         log.info("submitted", gateway=job.gateway, gateway_job=submission.gateway_job_id)
         due_in = self.context.timing.poll_due(0, callback_expected=job.callback_expected)
-        said = self.context.redactor.text(f"Submitted; {job.gateway} calls it {submission.gateway_job_id}.")
+        said = f"Submitted; {job.gateway} calls it {submission.gateway_job_id}."
+        if submission.gateway_job_id is None:
+            said = f"Submitted; {job.gateway} gave no id for it."
+        # A result in the answer is durable together with the move. It is read like a callback then.
+        answer = self.context.answer(job, body) if submission.result is not None else None
         return Move(
             Status.RUNNING,
             due_in_ms=int(due_in * 1000),
-            attempts=[self._attempt("taken", said)],
+            keep_lease=answer is not None,
+            answer=answer,
+            attempts=[self._attempt("taken", self.context.redactor.text(said))],
             gateway_job_id=submission.gateway_job_id,
             gateway_request_id=submission.request_id,
         )

@@ -79,7 +79,7 @@ GUIDE: Sequence[tuple[str, str]] = (
     ("is:short", "jobs for which the gateway returned fewer images than requested, and their images"),
     ("code:no_answer", "the code of the job's error"),
     ("job:01a201ee-8cc4-7255-b42d-d6cf39ac8954", "the outputs of that job"),
-    ("type:png", "PNG, or `jpg`, `jpeg`, `webp`, `avif`"),
+    ("type:png", "PNG, or another type, such as `jpg`, `webp`, `avif` or `heic`"),
     ("size:1024x768", "exactly that wide and high"),
     ("width:>=1024 height:512..1024", "bounds, included; also `<`, `<=`, `>` and plain `width:1024`"),
     ("bytes:<1.5MB", "the size of the file; kB and MB are 1000 and 1000000, KiB and MiB 1024 and 1048576"),

@@ -14,6 +14,7 @@ from unicodedata import normalize
 
 from receiver.query.times import read_moment
 from receiver.schemas.tags import TAG_NAME
+from storage.media.inspect import KINDS
 from storage.models import Status
 
 Slots = dict[tuple[str, ...], Any]
@@ -21,13 +22,8 @@ Parser = Callable[[str, int], Slots]
 """Parses a value; `7d` counts from the time now, in milliseconds."""
 
 DAY_MS = 86_400_000
-MEDIA_TYPES = {
-    "png": "image/png",
-    "jpg": "image/jpeg",
-    "jpeg": "image/jpeg",
-    "webp": "image/webp",
-    "avif": "image/avif",
-}
+_BY_EXTENSION = {kind.extension: kind.media_type for kind in KINDS}
+MEDIA_TYPES = {**_BY_EXTENSION, "jpeg": _BY_EXTENSION["jpg"], "tiff": _BY_EXTENSION["tif"]}
 MOST = 10**15
 """No width, height or number of bytes is larger than this; the databases' integers hold more."""
 

@@ -44,7 +44,13 @@ async def submit(request: Request, sandbox: Sandbox, account: Account) -> Respon
     job = _job(received, parsed, body)
     data = {"task_id": job.id, "status": "IN_PROGRESS"}
     answer = JSONResponse({"code": 200, "message": "success", "data": data})
-    return await submissions.accept(received, job, answer)
+    return await submissions.accept(received, job, answer, lambda: _finished(job))
+
+
+def _finished(job: SandboxJob) -> Response:
+    """Build OpenAI's response: https://platform.openai.com/docs/api-reference/images."""
+    images = [{"b64_json": uri.partition(",")[2]} for uri in job.inline]
+    return JSONResponse({"created": round(job.created_at), "data": images})
 
 
 async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:

@@ -67,7 +67,7 @@ async def _accept(
     if (left := jobs.balance(received.account)) < parsed.cost:
         return refuse(402, "Insufficient credits", creditsRequired=parsed.cost, creditsAvailable=left)
     job = _job(received, parsed, params)
-    return await submissions.accept(received, job, _accepted(job))
+    return await submissions.accept(received, job, _accepted(job), lambda: _finished(received.sandbox, job))
 
 
 async def show(request: Request, sandbox: Sandbox, account: Account) -> Response:
@@ -153,6 +153,10 @@ def _job(
 
 def _accepted(job: SandboxJob) -> Response:
     return JSONResponse({"jobId": job.id, "status": job.status}, 202)
+
+
+def _finished(sandbox: Sandbox, job: SandboxJob) -> Response:
+    return JSONResponse({**_shown(sandbox, job), "jobId": job.id})
 
 
 def _shown(sandbox: Sandbox, job: SandboxJob) -> dict[str, Any]:

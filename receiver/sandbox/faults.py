@@ -32,6 +32,8 @@ KINDS: Mapping[str, str] = {
     "odd_status": "callbacks and polls have `message` as the status",
     "odd_poll": "polls get a web page with 200, `times` times",
     "inline_image": "callbacks and polls have the images themselves, as data URIs",
+    "inline_answer": "the response to the submit request has the images themselves, and no callback is sent;"
+    " API in One's has no task",
     "no_images": "callbacks and polls name no image",
     "failed": "the job fails with `message`",
     "failed_in_200": "the submit request gets HTTP 200 and an error inside (API in One)",

@@ -62,7 +62,7 @@ class SandboxJob:
     webhook_status: Literal["pending", "delivered", "failed"] | None = None
     callbacks: list[CallbackSent] = field(default_factory=list)
     inline: tuple[str, ...] = ()
-    """Its images as data URIs, if a fault asks for them."""
+    """Its images as data URIs, if a fault asks for them, once it has succeeded."""
     link: int = 1
     """The current issue of the image links."""
     link_tried: bool = False
@@ -99,7 +99,7 @@ class SandboxJob:
         """Return the links that callbacks and polls name where the images belong."""
         if "no_images" in self.faults or "odd_place" in self.faults:
             return []
-        if "inline_image" in self.faults:
+        if self.inline:
             return list(self.inline)
         return [self.faults.url for _ in self.specs] if "odd_link" in self.faults else self.links()
 

@@ -64,7 +64,7 @@ class Sandbox:
                 await self.sender.once(job, "progress")
             await asyncio.sleep(latency * share)
         drawn = await asyncio.gather(*(asyncio.wrap_future(picture) for picture in pictures))
-        if "inline_image" in job.faults:
+        if "inline_image" in job.faults or "inline_answer" in job.faults:
             job.inline = tuple(f"data:image/png;base64,{b64encode(picture).decode()}" for picture in drawn)
         self._finish(job, failed="failed" in job.faults)
 
@@ -94,7 +94,7 @@ class Sandbox:
             await self.sender.once(job, "progress")
 
     def _calls_back(self, job: SandboxJob) -> bool:
-        return bool(job.callback_url) and "no_callback" not in job.faults
+        return bool(job.callback_url) and not {"no_callback", "inline_answer"} & set(job.faults.fault)
 
 
 def duration(job: SandboxJob, config: SandboxConfig) -> float:

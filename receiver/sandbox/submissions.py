@@ -126,13 +126,15 @@ def strike(received: Received, refuse: Refuse) -> Response | None:
     return None
 
 
-async def accept(received: Received, job: SandboxJob, response: Response) -> Response:
-    """Start a job, and return the response to its submission."""
+async def accept(
+    received: Received, job: SandboxJob, response: Response, finished: Callable[[], Response]
+) -> Response:
+    """Start a job, and return the response to its submission: `finished()` if that is to have the images."""
     received.sandbox.jobs.add(job, received.digest)
     received.sandbox.start(job)
-    if "early" in received.asked:
+    if {"early", "inline_answer"} & set(received.asked.fault):
         await job.told.wait()
-    return await respond(received, response)
+    return await respond(received, finished() if "inline_answer" in received.asked else response)
 
 
 async def respond(received: Received, response: Response) -> Response:

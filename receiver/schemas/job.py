@@ -113,7 +113,8 @@ class Delivered(types.Resource):
     event: Literal["delivery"]
     id: Annotated[str, Field(examples=["019a9f3e-6a07-7f1c-8d55-0c1b2a394857"])]
     signature: Annotated[Verdict | str, types.NEWER_TOO]
-    """The result of checking the gateway's own signature."""
+    """The result of checking the gateway's own signature; `answer` if it is no callback, but the gateway's
+    answer to a request of ours with the images in it."""
     effect: Annotated[str | None, Field(examples=["ready"])]
     """What it changed: `progress`, `hint` (unsigned, so the gateway is asked), `ready`, `failed`, `late` or
     `mismatch`; null until it is processed."""
@@ -183,7 +184,7 @@ class Job(types.Resource):
     """What may be wrong with it, such as a model that its gateway is not known to have; absent where there is
     nothing to say, and once the gateway has made its images."""
     found_by: Annotated[Annotated[FoundBy | str, types.NEWER_TOO] | None, Field(examples=["callback"])]
-    """How its result was received: by a callback or by polling."""
+    """How its result was received: by a callback, by polling, or in the answer to its submission."""
     attempts: Annotated[types.Count, Field(examples=[1])]
     """How often its current step was tried."""
     next_attempt_at: types.Time | None
@@ -286,7 +287,7 @@ def proof(events: Iterable[TimelineEvent], found_by: str | None) -> str:
     `events` is the job's timeline, oldest first.
     """
     applied = [one for one in events if isinstance(one, Delivered) and one.effect in {"ready", "failed"}]
-    if applied:
+    if applied and applied[-1].signature != Verdict.ANSWER:
         if applied[-1].signature == Verdict.VALID:
             return "by a callback with the gateway's valid signature"
         return "by a callback on the job's signed URL, without a signature of the gateway"
@@ -297,4 +298,5 @@ PROOFS: Mapping[str, str] = {
     FoundBy.CALLBACK: "by a callback on the job's signed URL, confirmed by asking the gateway",
     FoundBy.POLL: "by asking the gateway; no callback came",
     FoundBy.POLL_ONLY: "by asking the gateway; callbacks are off without DARKROOM_PUBLIC_URL",
+    FoundBy.SUBMISSION: "by the gateway's answer to the submission itself",
 }

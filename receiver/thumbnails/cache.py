@@ -26,6 +26,12 @@ log = structlog.get_logger("darkroom.thumbnails")
 
 RECIPE = "1"
 """How `receiver/thumbnails/child.py` makes them. Count it up with a change there, and all are made again."""
+NONE_OF = {
+    "image/svg+xml": "an SVG: it may hold scripts and links",
+    "image/heic": "a HEIC: no decoder of it is used here",
+    "image/jxl": "a JPEG XL: no decoder of it is used here",
+}
+"""Why there is none of some types."""
 MOST_WAITING = 256
 """How many may be waited for; one more gets Unready. A page of a gallery has 100."""
 REMEMBERED_S = 600.0
@@ -104,8 +110,8 @@ class Thumbnails:
         return made
 
     def _made(self, output: Output) -> bytes:
-        if output.media_type == "image/svg+xml":
-            raise NoThumbnail("No thumbnail is made of an SVG: it may hold scripts and links.")
+        if (why := NONE_OF.get(output.media_type)) is not None:
+            raise NoThumbnail(f"No thumbnail is made of {why}.")
         pixels = output.width * output.height
         if pixels > self.max_pixels:
             raise NoThumbnail(

@@ -31,6 +31,7 @@ if __name__ == "__main__":
 import PIL
 from PIL import (
     AvifImagePlugin,
+    BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageCms,
@@ -41,11 +42,14 @@ from PIL import (
     WebPImagePlugin,
 )
 
-LOADED = (copy, GifImagePlugin, ImageOps, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin)
+LOADED = (
+    *(copy, BmpImagePlugin, GifImagePlugin, ImageOps, MpoImagePlugin, TiffImagePlugin),
+    WebPImagePlugin,
+)
 
 SIDE = 512
 """The longer side of a thumbnail, in pixels; a smaller image is not made larger."""
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF")
 MAX_TEXT_BYTES = 32 * 1024 * 1024
 """Of one text or colour profile of a PNG, unpacked: ComfyUI keeps whole workflows there."""
 QUALITY = 80

@@ -5,7 +5,17 @@ from dataclasses import asdict
 from typing import Any
 
 from storage.archive.store_facts import StoreFacts
-from storage.models import Attempt, Delivery, Job, JobError, Output, Status, rfc3339
+from storage.models import (
+    Attempt,
+    Delivery,
+    FoundBy,
+    Job,
+    JobError,
+    Output,
+    Status,
+    Verdict,
+    rfc3339,
+)
 from storage.urls import origin_of
 
 SCHEMA = "darkroom/record/1"
@@ -87,13 +97,10 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
-    # Only callbacks of this result: a retry may have polled for what an earlier callback reported.
-    since = job.moved_at(Status.READY) or 0
-    by_callback = any(one.effect == "ready" and (one.applied_at or 0) >= since for one in deliveries)
     return {
         "found_by": job.found_by,
         "callback_expected": job.callback_expected,
-        "confirmed_by": "callback" if by_callback else "poll",
+        "confirmed_by": _confirmed_by(job, deliveries),
         "gateway_request_ids": [job.gateway_request_id] if job.gateway_request_id else [],
         "deliveries": [
             {
@@ -106,6 +113,15 @@ def _evidence(job: Job, deliveries: Sequence[Delivery]) -> dict[str, Any]:
             for delivery in deliveries
         ],
     }
+
+
+def _confirmed_by(job: Job, deliveries: Sequence[Delivery]) -> str:
+    # Only deliveries of this result: a retry may have polled for what an earlier callback reported.
+    since = job.moved_at(Status.READY) or 0
+    proofs = [one for one in deliveries if one.effect == "ready" and (one.applied_at or 0) >= since]
+    if any(one.signature is not Verdict.ANSWER for one in proofs):
+        return "callback"
+    return "submission" if job.found_by is FoundBy.SUBMISSION else "poll"
 
 
 def _output_entry(output: Output) -> dict[str, Any]:

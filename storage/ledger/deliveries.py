@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from storage.ledger.rows import to_delivery
 from storage.ledger.schema import deliveries, jobs
+from storage.media.inline import without_images
 from storage.models import Delivery, Status
 
 DECIDED = frozenset({Status.READY, *(status for status in Status if status.terminal)})
@@ -36,8 +37,6 @@ MAX_DELIVERIES = 1000
 
 _LINK = re.compile(rb"https?(?::|%3a|\\u003a)[^\s\"]+", re.IGNORECASE)
 _QUERY = re.compile(rb"\?|%3f|\\u003f", re.IGNORECASE)
-# Base64 that is as long is an image; a data URI is one whatever its length.
-_IMAGE = re.compile(rb"(data:image\\?/[\w.+-]{1,40};base64,)[^\"\s]+|(?<![\w+/\\-])[\w+/\\-]{512,}={0,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +123,18 @@ def _json(ids: Iterable[str]) -> str:
     return orjson.dumps([*ids]).decode()
 
 
+def insert_answer(connection: sa.Connection, answer: Delivery) -> None:
+    """Insert a gateway's answer to a request of ours; one that came before has its body and effect again.
+
+    It may be word for word what a callback said, and the images of that one may be redacted by now.
+    """
+    row = asdict(answer)
+    same = (deliveries.c.job_id == answer.job_id) & (deliveries.c.body_sha256 == answer.body_sha256)
+    again = {name: row[name] for name in ("body", "signature", "applied_at", "effect")}
+    if connection.execute(sa.update(deliveries).where(same).values(again)).rowcount == 0:
+        connection.execute(sa.insert(deliveries), row)
+
+
 def scrub(connection: sa.Connection, job_id: str) -> None:
     """Redact the images in a job's deliveries, and the queries of the links, which may be presigned.
 
@@ -144,11 +155,6 @@ def without_queries(body: bytes) -> bytes:
         return link[0] if mark is None or mark.end() == len(link[0]) else link[0][: mark.end()] + b"[removed]"
 
     return _LINK.sub(cut, body)
-
-
-def without_images(body: bytes) -> bytes:
-    """Redact the images that stand in some text themselves, in base64."""
-    return _IMAGE.sub(rb"\1[removed]", body)
 
 
 def _judge(

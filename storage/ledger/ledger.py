@@ -164,12 +164,13 @@ class Ledger:
         attempts: Sequence[Attempt] = (),
         keep_lease: bool = False,
         at_most: int | None = None,
+        answer: Delivery | None = None,
         **changes: Unpack[Changes],
     ) -> Job:
         """Move a job to another status, and mark the deliveries that moved it (`applied`: id to effect).
 
         `attempts` go into the job's log. `at_most` limits how many jobs of its gateway may be leased in the
-        new status, among all workers.
+        new status, among all workers. `answer`, the gateway's to a request of ours, is kept as a delivery.
 
         Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the lease any more,
         and Crowded if as many are there already as may be.
@@ -177,7 +178,9 @@ class Ledger:
         moved = transitions.columns_of_move(job, to, attempts, self._clock())
         values = from_changes(changes, job.result) | moved
         lasting = keep_lease and not to.terminal
-        return self._update(job, worker, values, due_in_ms, applied, keep_lease=lasting, at_most=at_most)
+        return self._update(
+            job, worker, values, due_in_ms, applied, keep_lease=lasting, at_most=at_most, answer=answer
+        )
 
     def postpone(
         self,
@@ -210,16 +213,23 @@ class Ledger:
         with self._database.write() as connection:
             leases.release(connection, worker)
 
-    def note_submission(self, job: Job, gateway_job_id: str, request_id: str | None) -> bool:
+    def note_submission(
+        self, job: Job, gateway_job_id: str | None, request_id: str | None, answer: Delivery | None = None
+    ) -> bool:
         """Keep a gateway's response to a worker that has lost its lease; returns whether it was new.
 
-        The worker that holds the job goes on with it.
+        The worker that holds the job goes on with it; with the `answer` that has the result, at once.
         """
         waiting = jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]) & jobs.c.gateway_job_id.is_(None)
         mine = update(jobs).where(jobs.c.id == job.id, jobs.c.submission == job.submission, waiting)
         news = mine.values(gateway_job_id=gateway_job_id, gateway_request_id=request_id)
+        if answer is not None:
+            news = news.values(next_attempt_at=self._clock())
         with transitions.unique_id(), self._database.write() as connection:
-            return connection.execute(news).rowcount == 1
+            noted = connection.execute(news).rowcount == 1
+            if noted and answer is not None:
+                deliveries.insert_answer(connection, answer)
+            return noted
 
     def knows(self, gateway: str, gateway_job_id: str) -> bool:
         """Return whether a job of ours has this id at its gateway."""
@@ -275,6 +285,7 @@ class Ledger:
         *,
         keep_lease: bool,
         at_most: int | None = None,
+        answer: Delivery | None = None,
     ) -> Job:
         # One time for all of a change.
         now = values["updated_at"]
@@ -292,6 +303,8 @@ class Ledger:
                 leases.must_have_room(connection, job.gateway, status, at_most, now)
             for delivery_id, effect in (applied or {}).items():
                 deliveries.mark_applied(connection, delivery_id, effect, now)
+            if answer is not None:
+                deliveries.insert_answer(connection, answer)
             if status in deliveries.DECIDED:
                 deliveries.mark_late(connection, job.id, now)
             if status.terminal:
@@ -378,6 +391,7 @@ class MoveOptions(_Options, total=False):
     due_in_ms: int
     keep_lease: bool
     at_most: int
+    answer: Delivery | None
 
 
 class PostponeOptions(_Options, total=False):

@@ -1,4 +1,4 @@
-"""Read the size of a PNG, JPEG or WebP from its header, and check that the file is not truncated.
+"""Read the size of a PNG, JPEG, WebP, GIF, SVG or BMP from its header, and check that it is not truncated.
 
 Readers take small reads of the headers of chunks or segments, within bounds, so that hostile bytes cost
 little. They raise Corrupt if the file is broken, and CutShort if it ends too early.
@@ -219,3 +219,44 @@ def webp_complete(file: BinaryIO) -> bool:
             return at + 8 + size <= end <= length_of(file)
         at += 8 + size + (size & 1)
     return False
+
+
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
+"""The lengths of the header behind the first 14 bytes."""
+_BMP_PLAIN = frozenset({0, 3, 6})
+"""Compressions that are none, and leave the length of the pixels to be counted."""
+
+
+def is_bmp(head: bytes) -> bool:
+    """Return whether a file that begins so is BMP: not by its two letters alone."""
+    if head[:2] != b"BM" or len(head) < 30:
+        return False
+    size = int.from_bytes(head[14:18], "little")
+    planes = 22 if size == 12 else 26
+    return size in BMP_HEADERS and head[planes : planes + 2] == b"\x01\x00"
+
+
+def bmp_size(file: BinaryIO) -> Size:
+    """Read the size; a negative height means that the first row is the top one.
+
+    https://learn.microsoft.com/windows/win32/api/wingdi/ns-wingdi-bitmapinfoheader
+    """
+    if int.from_bytes(read_at(file, 14, 4), "little") == 12:
+        width, height = struct.unpack("<HH", read_at(file, 18, 4))
+    else:
+        width, height = struct.unpack("<ii", read_at(file, 18, 8))
+    return width, abs(height)
+
+
+def bmp_complete(file: BinaryIO) -> bool:
+    """Return whether all its pixels are there, or as much as it says where they are compressed."""
+    announced, start, size = struct.unpack("<2xI4xII", read_at(file, 0, 18))
+    width, height = bmp_size(file)
+    if size == 12:
+        (bits,), compression, stored = struct.unpack("<H", read_at(file, 24, 2)), 0, 0
+    else:
+        bits, compression, stored = struct.unpack("<HII", read_at(file, 28, 10))
+    if compression in _BMP_PLAIN:
+        stored = (width * bits + 31) // 32 * 4 * height
+    end: int = start + stored if stored else announced
+    return 0 < end <= length_of(file)

@@ -10,26 +10,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from storage.errors import Corrupt
-from storage.media.avif import avif_complete, avif_size, is_avif
-from storage.media.formats import (
-    HEAD_BYTES,
-    JPEG_MAGIC,
-    PNG_MAGIC,
-    Size,
-    gif_complete,
-    gif_size,
-    is_gif,
-    is_svg,
-    is_webp,
-    jpeg_complete,
-    jpeg_size,
-    png_complete,
-    png_size,
-    svg_complete,
-    svg_size,
-    webp_complete,
-    webp_size,
-)
+from storage.media import formats
+from storage.media.formats import HEAD_BYTES, Size
+from storage.media.heif import heic_size, heif_complete, heif_size, is_avif, is_heic
+from storage.media.jxl import is_jxl, jxl_complete, jxl_size
+from storage.media.tiff import is_tiff, tiff_complete, tiff_size
 
 
 class TooManyPixels(Corrupt):
@@ -58,8 +43,8 @@ def inspect(file: BinaryIO, *, max_pixels: int, also: Collection[str] = ()) -> I
     is none. Frames of an animation are not counted, and what follows an image's end is not read. `also` has
     the extensions of formats that somebody asked for, so that they are accepted too: `gif`, `svg`.
 
-    Raises Corrupt if it is not PNG, JPEG, WebP or AVIF or its header is broken, and as kinds of that
-    CutShort and TooManyPixels.
+    Raises Corrupt if it is none of these or its header is broken, and as kinds of that CutShort and
+    TooManyPixels.
     """
     try:
         kind = _detect(file, also)
@@ -73,14 +58,16 @@ def inspect(file: BinaryIO, *, max_pixels: int, also: Collection[str] = ()) -> I
     return ImageFacts(kind.media_type, kind.extension, width, height)
 
 
-def is_complete(file: BinaryIO, facts: ImageFacts) -> bool:
+def is_complete(file: BinaryIO, facts: ImageFacts) -> bool | None:
     """Return whether an image that `inspect` knows is not truncated. The file is left at its start.
+
+    None if its bytes cannot tell, as those of a bare JPEG XL.
 
     No beginning of an image passes, whatever its length, with one exception: of a JPEG that has more
     pictures strung behind the first (a gain map, a motion photo), a beginning with the first one does. Bytes
     after the end are allowed, because the original is kept as it came, and is only ever served as the image
-    type that its first bytes say. Not in AVIF, which has no mark for its end: there the boxes must fill the
-    file.
+    type that its first bytes say. Not in AVIF, HEIC and JPEG XL, which have no mark for their end: there the
+    boxes must fill the file.
     """
     kind = next(kind for kind in KINDS if kind.media_type == facts.media_type)
     try:
@@ -98,9 +85,11 @@ class _Kind:
     extension: str
     fits: Callable[[bytes], bool]
     size: Callable[[BinaryIO], Size]
-    complete: Callable[[BinaryIO], bool]
+    complete: Callable[[BinaryIO], bool | None]
     shown: bool = True
-    """Whether browsers may show it; else it is only ever saved, because it may hold scripts."""
+    """Whether browsers may show it; else it is only ever saved."""
+    opaque: bool = False
+    """Whether it is stored and served as plain bytes, because it may hold scripts or was not meant here."""
     on_request: bool = False
     """Whether it is accepted only where somebody asked for this format."""
 
@@ -115,22 +104,68 @@ def _detect(file: BinaryIO, also: Collection[str]) -> _Kind:
     for kind in _accepted(also):
         if kind.fits(head):
             return kind
-    raise Corrupt("These bytes are not a PNG, JPEG, WebP or AVIF image.")
+    raise Corrupt(f"These bytes are not a {', '.join(USUAL[:-1])} or {USUAL[-1]} image.")
 
 
 def served_type(media_type: str) -> str:
-    """Return the content type under which bytes are stored and served: a plain one if not to be shown."""
-    shown = any(kind.media_type == media_type and kind.shown for kind in KINDS)
-    return media_type if shown else "application/octet-stream"
+    """Return the content type under which bytes are stored and served: `OPAQUE` if it may hold scripts."""
+    known = any(kind.media_type == media_type and not kind.opaque for kind in KINDS)
+    return media_type if known else OPAQUE
 
 
+def is_shown(media_type: str) -> bool:
+    """Return whether browsers may show an image of this type; else it is only ever saved."""
+    return any(kind.media_type == media_type and kind.shown for kind in KINDS)
+
+
+OPAQUE = "application/octet-stream"
 KINDS = (
-    _Kind("PNG", "image/png", "png", lambda head: head.startswith(PNG_MAGIC), png_size, png_complete),
-    _Kind("JPEG", "image/jpeg", "jpg", lambda head: head.startswith(JPEG_MAGIC), jpeg_size, jpeg_complete),
-    _Kind("WebP", "image/webp", "webp", is_webp, webp_size, webp_complete),
-    _Kind("AVIF", "image/avif", "avif", is_avif, avif_size, avif_complete),
-    _Kind("GIF", "image/gif", "gif", is_gif, gif_size, gif_complete, shown=False, on_request=True),
-    _Kind("SVG", "image/svg+xml", "svg", is_svg, svg_size, svg_complete, shown=False, on_request=True),
+    _Kind(
+        "PNG",
+        "image/png",
+        "png",
+        lambda head: head.startswith(formats.PNG_MAGIC),
+        formats.png_size,
+        formats.png_complete,
+    ),
+    _Kind(
+        "JPEG",
+        "image/jpeg",
+        "jpg",
+        lambda head: head.startswith(formats.JPEG_MAGIC),
+        formats.jpeg_size,
+        formats.jpeg_complete,
+    ),
+    _Kind("WebP", "image/webp", "webp", formats.is_webp, formats.webp_size, formats.webp_complete),
+    _Kind("AVIF", "image/avif", "avif", is_avif, heif_size, heif_complete),
+    _Kind("BMP", "image/bmp", "bmp", formats.is_bmp, formats.bmp_size, formats.bmp_complete),
+    _Kind("HEIC", "image/heic", "heic", is_heic, heic_size, heif_complete, shown=False),
+    _Kind("TIFF", "image/tiff", "tif", is_tiff, tiff_size, tiff_complete, shown=False),
+    _Kind("JPEG XL", "image/jxl", "jxl", is_jxl, jxl_size, jxl_complete, shown=False),
+    _Kind(
+        "GIF",
+        "image/gif",
+        "gif",
+        formats.is_gif,
+        formats.gif_size,
+        formats.gif_complete,
+        shown=False,
+        opaque=True,
+        on_request=True,
+    ),
+    _Kind(
+        "SVG",
+        "image/svg+xml",
+        "svg",
+        formats.is_svg,
+        formats.svg_size,
+        formats.svg_complete,
+        shown=False,
+        opaque=True,
+        on_request=True,
+    ),
 )
 ON_REQUEST = tuple(kind.extension for kind in KINDS if kind.on_request)
 """The extensions of formats that are accepted where somebody asked for them."""
+USUAL = tuple(kind.name for kind in KINDS if not kind.on_request)
+"""The formats that are always accepted."""

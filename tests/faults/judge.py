@@ -161,15 +161,21 @@ def _images(evidence: Evidence) -> Iterator[Problem]:
         if stored is None:
             yield Problem("lost", f"the image of output {name} is not in the bucket")
             continue
-        true = evidence.true_digests.get((str(job.get("gateway_job_id")), row["index"]))
+        true = evidence.true_digests.get((_at_gateway(evidence, job), row["index"]))
         listed = shown.get((row["job_id"], row["index"]), {}).get("sha256")
         if not stored.sha256 == row["sha256"] == true == listed:
             digests = f"bucket {stored.sha256}, ledger {row['sha256']}, API {listed}, sandbox {true}"
             yield Problem("lost", f"the image of output {name} is another: {digests}")
     for job_id, job in evidence.jobs.items():
-        report = made.get(str(job["gateway_job_id"]))
+        report = made.get(_at_gateway(evidence, job))
         if job["status"] == "archived" and (report is None or have[job_id] != len(report.images)):
             yield Problem("lost", f"job {job_id} is archived with {have[job_id]} images, and there were more")
+
+
+def _at_gateway(evidence: Evidence, job: Mapping[str, Any]) -> str:
+    """The gateway's id of a job; where it gave none in its answer, that of the job with this prompt."""
+    by_prompt = (made.id for made in evidence.made if made.prompt == job.get("prompt"))
+    return str(job.get("gateway_job_id") or next(by_prompt, None))
 
 
 def _records(evidence: Evidence) -> Iterator[Problem]:

@@ -48,11 +48,11 @@ def test_an_image_in_a_callback_outlives_a_kill(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-def test_an_image_in_an_answer_is_asked_for_again(stage: Stage, gateway: str) -> None:
-    """Nothing has its bytes here, so the gateway is waited for."""
-    fault = {"fault": "inline_image+no_callback"}
-    with stage.scene("image in a poll, then a kill") as scene:
-        scene.archived(scene.submit(gateway, fault="inline_image"))
+@pytest.mark.parametrize("fault", ["inline_answer", "inline_image+no_callback"])
+def test_an_image_in_an_answer_outlives_a_kill(stage: Stage, gateway: str, fault: str) -> None:
+    """In the answer to the submission or to a poll: it is kept like a callback, though nobody asks again."""
+    with stage.scene(f"{fault}, then a kill") as scene:
+        scene.archived(scene.submit(gateway, fault=fault))
         scene.wires.s3.down()
         jobs = scene.submit(gateway, each=2, fault=fault)
         scene.until(lambda: set(scene.places(jobs)) == {"ready"})
@@ -60,12 +60,6 @@ def test_an_image_in_an_answer_is_asked_for_again(stage: Stage, gateway: str) ->
         scene.world.kill()
         scene.wires.s3.up()
         scene.world.start()
-        scene.until(
-            lambda: all(
-                (scene.world.get(f"/v1/jobs/{job.job_id}")["error"] or {}).get("code") == "image_unavailable"
-                for job in jobs
-            )
-        )
-        scene.wires.gateway(gateway).up()
         scene.archived(jobs)
         kept_once(scene)
+        scene.wires.gateway(gateway).up()

@@ -390,6 +390,37 @@ def test_an_answer_after_a_lost_lease_is_kept_once(ledger: Ledger, clock: Clock)
     assert ledger.job("job-1").gateway_job_id == "theirs"
 
 
+def test_an_answer_with_the_images_outlives_a_lost_lease(ledger: Ledger, clock: Clock) -> None:
+    add(ledger)
+    (job,) = ledger.claim("one", 1)
+    job = ledger.move(job, Status.SUBMITTING, "one", keep_lease=True)
+    clock.now += LEASE_MS
+    (again,) = ledger.claim("two", 1)
+    ledger.postpone(again, "two", due_in_ms=900_000)
+    answer = replace(offer(body=b"answer").delivery, signature=Verdict.ANSWER)
+    with pytest.raises(LeaseLost):
+        ledger.move(job, Status.RUNNING, "one", answer=answer)
+    assert ledger.deliveries(job.id) == []
+    assert ledger.note_submission(job, None, None, answer)
+    assert ledger.pending_deliveries(job.id) == [answer]
+    assert [due.id for due in ledger.claim("three", 1)] == [job.id], "it is due at once"
+
+
+def test_an_answer_that_came_before_has_its_body_again(ledger: Ledger) -> None:
+    """Word for word what an unsigned callback said: it was redacted when the job was over."""
+    job = running(ledger)
+    told = offer(body=b'{"b64_json": "%s"}' % (b"iVBORw0KGgo" + b"A" * 60))
+    ledger.add_deliveries([told])
+    (job,) = ledger.claim("w", 1)
+    job = ledger.move(job, Status.FAILED, "w", applied={told.delivery.id: "hint"})
+    assert ledger.deliveries(job.id)[0].body == b'{"b64_json": "[removed]"}'
+    job = ledger.reopen(job, Status.RUNNING, Attempt.once("retry", "asked", "", 1))
+    (job,) = ledger.claim("w", 1)
+    answer = replace(told.delivery, id="other", signature=Verdict.ANSWER, applied_at=2, effect="ready")
+    ledger.move(job, Status.READY, "w", answer=answer, keep_lease=True)
+    assert ledger.deliveries(job.id) == [replace(answer, id=told.delivery.id)]
+
+
 def test_one_job_has_a_limit_of_different_callbacks(ledger: Ledger) -> None:
     running(ledger)
     many = [offer(body=str(number).encode()) for number in range(MAX_DELIVERIES + 5)]

@@ -359,6 +359,15 @@ def test_inline_image(sandbox: SandboxServer, client: httpx.Client, receiver: Ca
         assert base64.b64decode(uri.partition("base64,")[2]) == sandbox.image_bytes(job_id)
 
 
+def test_inline_answer(sandbox: SandboxServer, client: httpx.Client, receiver: CallbackReceiver) -> None:
+    fault = {"imagenParams": {"sandbox": "inline_answer"}, "webhookUrl": receiver.url}
+    body = {"model": "imagen-4", "prompt": "a red square", "webhookEvents": ["completed"], **fault}
+    answer = client.post("/v2/images/generate", json=body).json()
+    (uri,) = answer["result"]["images"]
+    assert base64.b64decode(uri.partition("base64,")[2]) == sandbox.image_bytes(answer["jobId"])
+    assert sandbox.wait(answer["jobId"]).callbacks == ()
+
+
 def test_odd_poll(sandbox: SandboxServer, client: httpx.Client) -> None:
     job_id = spoil(client, "odd_poll", times=1)
     sandbox.wait(job_id)

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO
 
 import pytest
@@ -17,11 +18,14 @@ from storage.media.inspect import TooManyPixels, inspect, is_complete
 from tests.support.pictures import grey_of_16_bits, turned
 
 LIMIT = 100_000_000
+MEDIA = Path(__file__).parents[1] / "samples" / "media"
 TYPES = {
     "PNG": ("image/png", "png"),
     "JPEG": ("image/jpeg", "jpg"),
     "WEBP": ("image/webp", "webp"),
     "AVIF": ("image/avif", "avif"),
+    "BMP": ("image/bmp", "bmp"),
+    "TIFF": ("image/tiff", "tif"),
 }
 
 
@@ -79,6 +83,15 @@ def huge_avif() -> bytes:
     return data[:at] + struct.pack(">II", 60_000, 60_000) + data[at + 8 :]
 
 
+def huge_bmp() -> bytes:
+    data = picture("BMP")
+    return data[:18] + struct.pack("<ii", 60_000, -60_000) + data[26:]
+
+
+def huge_tiff() -> bytes:
+    return b"MM\0*\0\0\0\x08\0\x02" + struct.pack(">HHIIHHIII", 256, 4, 1, 60_000, 257, 4, 1, 60_000, 0)
+
+
 def short_meta() -> bytes:
     """An AVIF with a box that is longer than the one it lies in."""
     data = picture("AVIF")
@@ -90,6 +103,12 @@ def open_ended(data: bytes) -> bytes:
     """The same AVIF, whose last box goes on to wherever the file ends."""
     at = data.rindex(b"mdat") - 4
     return data[:at] + bytes(4) + data[at + 4 :]
+
+
+def from_the_top(data: bytes) -> bytes:
+    """The same BMP, whose first row is the top one."""
+    (height,) = struct.unpack("<i", data[22:26])
+    return data[:22] + struct.pack("<i", -height) + data[26:]
 
 
 EXIF = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + bytes(6)
@@ -117,6 +136,16 @@ SAMPLES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "avif in tiles": ("AVIF", lambda: picture("AVIF", (1500, 900), tile_rows=1, tile_cols=1, speed=10)),
     "avif animated": ("AVIF", lambda: animated("AVIF")),
     "avif turned upside down": ("AVIF", lambda: turned("AVIF", 3)),
+    "bmp": ("BMP", lambda: picture("BMP")),
+    "bmp of one bit": ("BMP", lambda: picture("BMP", mode="1")),
+    "bmp with palette": ("BMP", lambda: picture("BMP", mode="P")),
+    "bmp from the top": ("BMP", lambda: from_the_top(picture("BMP"))),
+    "tiff": ("TIFF", lambda: picture("TIFF")),
+    "tiff in ink": ("TIFF", lambda: picture("TIFF", mode="CMYK")),
+    "tiff by lzw": ("TIFF", lambda: picture("TIFF", mode="L", compression="tiff_lzw")),
+    "tiff in strips": ("TIFF", lambda: picture("TIFF", (400, 300), compression="tiff_adobe_deflate")),
+    "tiff with a jpeg in it": ("TIFF", lambda: picture("TIFF", compression="jpeg")),
+    "tiff of 64 bits": ("TIFF", lambda: picture("TIFF", big_tiff=True)),
 }
 SMALL: dict[str, bytes] = {
     **{form.lower(): picture(form, (9, 7)) for form in TYPES},
@@ -125,6 +154,10 @@ SMALL: dict[str, bytes] = {
     "webp extended": picture("WEBP", (9, 7), exif=b"Exif\x00\x00" + bytes(32)),
     "webp lossless": picture("WEBP", (9, 7), lossless=True),
     "avif open-ended": open_ended(picture("AVIF", (9, 7))),
+    "tiff by lzw": picture("TIFF", (9, 7), "L", compression="tiff_lzw"),
+    "tiff of 64 bits": picture("TIFF", (9, 7), big_tiff=True),
+    "heic": (MEDIA / "61x43.heic").read_bytes(),
+    "jpeg xl in boxes": (MEDIA / "61x43-in-boxes.jxl").read_bytes(),
 }
 
 
@@ -132,7 +165,7 @@ def kept(data: bytes) -> bool:
     """Return whether a download of these bytes would be kept."""
     file = io.BytesIO(data)
     try:
-        return is_complete(file, inspect(file, max_pixels=LIMIT))
+        return is_complete(file, inspect(file, max_pixels=LIMIT)) is True
     except Corrupt:
         return False
 
@@ -195,7 +228,7 @@ class TestHeader:
             (webp(b"<svg", bytes(20)), "WebP header is broken"),
             (webp(b"VP8X", b""), "ends in the middle"),
             (picture("AVIF")[:40], "header ends in the middle"),
-            (short_meta(), "AVIF header is broken"),
+            (short_meta(), "HEIF header is broken"),
             (picture("AVIF").replace(b"ispe", b"free"), "how large"),
             (picture("AVIF").replace(b"pitm", b"free"), "no 'pitm' box"),
             (SMALL["avif"][:0x20] + b"\x00\x00\x00\x01meta" + b"\xff" * 8, "in the middle"),
@@ -216,13 +249,16 @@ class TestHeader:
     @pytest.mark.parametrize(
         "data",
         [
+            huge_bmp(),
+            huge_tiff(),
+            b"\xff\x0a" + b"\xfe" * 9,
             png_header(2**31 - 1, 2**31 - 1),
             jpeg_header(65_535, 65_535),
             webp_canvas(16_384, 16_384),
             webp(b"VP8L", b"\x2f" + b"\xff" * 8),
             huge_avif(),
         ],
-        ids=["png", "jpeg", "webp", "webp lossless", "avif"],
+        ids=["bmp", "tiff", "jpeg xl", "png", "jpeg", "webp", "webp lossless", "avif"],
     )
     def test_too_many_pixels(self, data: bytes) -> None:
         with pytest.raises(TooManyPixels, match="the limit is 100000000"):
@@ -335,6 +371,36 @@ def test_svg_gives_its_size(root: str, size: tuple[int, int]) -> None:
     assert (facts.media_type, (facts.width, facts.height)) == ("image/svg+xml", size)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "whole"),
+    [
+        ("61x43.heic", (61, 43), True),
+        ("61x43-in-boxes.jxl", (61, 43), True),
+        ("61x43-bare.jxl", (61, 43), None),
+        ("64x48-in-eights.jxl", (64, 48), None),
+        ("320x180-by-ratio.jxl", (320, 180), None),
+        ("9000x700.jxl", (9000, 700), None),
+    ],
+)
+def test_heic_and_jpeg_xl(name: str, size: tuple[int, int], whole: bool | None) -> None:
+    """Made with libheif and libjxl, of the size in the file's name."""
+    with (MEDIA / name).open("rb") as file:
+        facts = inspect(file, max_pixels=LIMIT)
+        assert (facts.width, facts.height) == size
+        kind = name.rpartition(".")[2]
+        assert (facts.media_type, facts.extension) == (f"image/{kind}", kind)
+        assert is_complete(file, facts) is whole
+
+
+def test_a_jpeg_xl_of_which_a_part_is_missing_is_cut() -> None:
+    part = struct.pack(">I4sI", 20, b"jxlp", 0) + b"\xff\x0a" + bytes(6)
+    last = struct.pack(">I4sI", 20, b"jxlp", 0x80000001) + bytes(8)
+    head = b"\0\0\0\x0cJXL \r\n\x87\n"
+    assert kept(head + part + last)
+    assert not kept(head + part)
+    assert not kept(head)
+
+
 FOREIGN = {
     "html": b"<!doctype html><script>alert(1)</script>",
     "svg": b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>',
@@ -355,16 +421,17 @@ class TestPolyglot:
             b"<html><!-- \x89PNG\r\n\x1a\n -->",
             b" " + picture("PNG"),
             b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(32),
-            b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64),
+            b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1miaf" + bytes(64),
+            b"BM, and how it came to be" + bytes(64),
             b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isomavc1avif",
-            *(picture(form) for form in ("GIF", "BMP", "TIFF", "ICO", "JPEG2000", "PPM")),
+            *(picture(form) for form in ("GIF", "ICO", "JPEG2000", "PPM")),
             *(head + SMALL[name] for head in FOREIGN.values() for name in ("png", "jpeg", "webp", "avif")),
         ],
         ids=lambda data: repr(data[:12]),
     )
     def test_anything_else_is_refused(self, data: bytes) -> None:
         file = io.BytesIO(data)
-        with pytest.raises(Corrupt, match="not a PNG, JPEG, WebP or AVIF"):
+        with pytest.raises(Corrupt, match="not a PNG, JPEG, WebP, AVIF, BMP, HEIC, TIFF or JPEG XL image"):
             inspect(file, max_pixels=LIMIT)
         assert file.tell() == 0
 

@@ -165,7 +165,7 @@ REFUSED = {
     "a OR " + " OR ".join(map(str, range(MAX_WORDS))): "may have 32 words at most",
     "is:long": "is takes short, not 'long'",
     "is: it": "is takes short, and was given nothing",
-    "type:gif": "type takes png, jpg, jpeg, webp, avif, not 'gif'",
+    "type:pdf": "type takes png, jpg, webp, avif, bmp, heic, tif, jxl, gif, svg, jpeg, tiff, not 'pdf'",
     "size:1024": "size takes width x height, such as 1024x768, not '1024'",
     "width:abc": "width takes 1024, >=1024, <1024 or 512..1024, not 'abc'",
     "width:1024px": "width takes",
@@ -427,7 +427,7 @@ def test_nothing_may_be_asked_for_in_q_and_beside_it(query: str, named: list[str
 
 def test_all_that_is_wrong_is_told() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        asked(JobQuery, "q=width:abc+type:gif&limit=x")
+        asked(JobQuery, "q=width:abc+type:pdf&limit=x")
     faults = {fault["field"]: fault["message"] for fault in refused.value.faults}
     assert set(faults) == {"q", "limit"}
     assert "width takes" in faults["q"]

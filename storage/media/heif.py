@@ -1,7 +1,8 @@
-"""Read the size of an AVIF from its boxes, and check that the file is not truncated.
+"""Read the size of an AVIF or HEIC from its boxes, and check that the file is not truncated.
 
-Readers raise Corrupt, or CutShort where the file ends too early. Boxes are those of ISO 14496-12 and ISO
-23008-12; https://aomediacodec.github.io/av1-avif/ says which an AVIF has.
+Both are HEIF, and differ in how the picture itself is coded. Readers raise Corrupt, or CutShort where the
+file ends too early. Boxes are those of ISO 14496-12 and ISO 23008-12; which an AVIF has is said at
+https://aomediacodec.github.io/av1-avif/.
 """
 
 import io
@@ -15,34 +16,46 @@ from storage.media.formats import MAX_PARTS, CutShort, Size, length_of, number_a
 MAX_BOXES = 4096
 """In one box. Real files have dozens, and boxes lie in boxes, so that the sum is what costs time."""
 MAX_TABLE_BYTES = 1 << 20
+_HEIC = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
 
 
 def is_avif(head: bytes) -> bool:
     """Return whether a file that begins so is AVIF."""
-    # The brand may stand behind a general one such as `mif1`: ISO 14496-12 4.3, AVIF 1.1 section 6.
-    if head[4:8] != b"ftyp":
-        return False
-    brands = head[8 : int.from_bytes(head[:4], "big")]
-    return any(brands[at : at + 4] in (b"avif", b"avis") for at in (0, *range(8, len(brands), 4)))
+    return bool(_brands(head) & {b"avif", b"avis"})
 
 
-def avif_size(file: BinaryIO) -> Size:
+def is_heic(head: bytes) -> bool:
+    """Return whether a file that begins so is HEIC, and no AVIF: ISO 23008-12, B.4."""
+    return bool(_brands(head) & _HEIC) and not is_avif(head)
+
+
+def heif_size(file: BinaryIO) -> Size:
     """Read the size of the primary item, one of its properties: ISO 23008-12, 9.3 and 6.5.3.
 
     There are other sizes in the header: those of tiles, of the alpha plane and of thumbnails.
     """
-    end = length_of(file)
-    primary = _box(file, "meta/pitm", 0, end)
-    item = number_at(file, primary.start + 4, 4 if number_at(file, primary.start, 1) else 2)
-    properties = _box(file, "meta/iprp/ipco", 0, end)
-    wanted = _properties_of(file, _box(file, "meta/iprp/ipma", 0, end), item)
-    for index, box in enumerate(_boxes(file, properties.start, properties.end), start=1):
-        if box.name == b"ispe" and index in wanted:
-            return number_at(file, box.start + 4, 4), number_at(file, box.start + 8, 4)
-    raise Corrupt("The AVIF header does not say how large the image is.")
+    size = _property(file, b"ispe")
+    if size is None:
+        raise Corrupt("The HEIF header does not say how large the image is.")
+    return number_at(file, size.start + 4, 4), number_at(file, size.start + 8, 4)
 
 
-def avif_complete(file: BinaryIO) -> bool:
+def heic_size(file: BinaryIO) -> Size:
+    """Read the size as `heif_size` does; of one that is cut to size, what is left: ISO 14496-12, 12.1.4.
+
+    Encoders fill an image up to whole blocks, and have it cut so.
+    """
+    width, height = heif_size(file)
+    if (cut := _property(file, b"clap")) is None:
+        return width, height
+    sides = (number_at(file, cut.start + at, 4) for at in (0, 4, 8, 12))
+    wide, wide_by, high, high_by = sides
+    if not wide_by or not high_by or wide > width * wide_by or high > height * high_by:
+        raise Corrupt("The HEIF header is broken: it is cut to more than there is.")
+    return wide // wide_by, high // high_by
+
+
+def heif_complete(file: BinaryIO) -> bool:
     """Return whether its boxes fill the file, image data among them."""
     end = length_of(file)
     boxes = list(_boxes(file, 0, end))
@@ -54,6 +67,14 @@ def avif_complete(file: BinaryIO) -> bool:
     # The last box goes on to the end of the file, wherever that is. Where the items lie tells; where the
     # frames of a sequence lie is not looked into, so such a sequence counts as cut.
     return b"moov" not in names and _items_end(file, _box(file, "meta/iloc", 0, end)) <= end
+
+
+def _brands(head: bytes) -> set[bytes]:
+    # The brand may stand behind a general one such as `mif1`: ISO 14496-12 4.3, AVIF 1.1 section 6.
+    if head[4:8] != b"ftyp":
+        return set()
+    brands = head[8 : int.from_bytes(head[:4], "big")]
+    return {brands[at : at + 4] for at in (0, *range(8, len(brands), 4))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +99,12 @@ def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[_Box]:
         elif is_open:
             length = end - start
         if start + length > length_of(file):
-            raise CutShort("The AVIF header ends in the middle.")  # or this box says what cannot be
+            raise CutShort("The HEIF header ends in the middle.")  # or this box says what cannot be
         if length < head or start + length > end:
-            raise Corrupt("The AVIF header is broken: a box does not fit where it is.")
+            raise Corrupt("The HEIF header is broken: a box does not fit where it is.")
         yield _Box(name, start + head, start + length, is_open)
         start += length
-    raise Corrupt("The AVIF header has too many boxes.")
+    raise Corrupt("The HEIF header has too many boxes.")
 
 
 def _box(file: BinaryIO, path: str, start: int, end: int) -> _Box:
@@ -91,9 +112,20 @@ def _box(file: BinaryIO, path: str, start: int, end: int) -> _Box:
     name, _, rest = path.partition("/")
     box = next((box for box in _boxes(file, start, end) if box.name == name.encode()), None)
     if box is None:
-        raise Corrupt(f"The AVIF header has no {name!r} box.")
+        raise Corrupt(f"The HEIF header has no {name!r} box.")
     skip = 4 if name == "meta" else 0  # its version and flags
     return _box(file, rest, box.start + skip, box.end) if rest else box
+
+
+def _property(file: BinaryIO, name: bytes) -> _Box | None:
+    """Return a property of the primary item; None if it has none of that name."""
+    end = length_of(file)
+    primary = _box(file, "meta/pitm", 0, end)
+    item = number_at(file, primary.start + 4, 4 if number_at(file, primary.start, 1) else 2)
+    properties = _box(file, "meta/iprp/ipco", 0, end)
+    wanted = _properties_of(file, _box(file, "meta/iprp/ipma", 0, end), item)
+    found = enumerate(_boxes(file, properties.start, properties.end), start=1)
+    return next((box for index, box in found if box.name == name and index in wanted), None)
 
 
 def _properties_of(file: BinaryIO, box: _Box, item: int) -> frozenset[int]:
@@ -109,7 +141,7 @@ def _properties_of(file: BinaryIO, box: _Box, item: int) -> frozenset[int]:
             mask = 0x7FFF if step == 2 else 0x7F
             return frozenset(number_at(file, at + n * step, step) & mask for n in range(count))
         at += count * step
-    raise Corrupt("The AVIF header says nothing about its primary image.")
+    raise Corrupt("The HEIF header says nothing about its primary image.")
 
 
 def _items_end(file: BinaryIO, box: _Box) -> int:
@@ -123,7 +155,7 @@ def _items_end(file: BinaryIO, box: _Box) -> int:
     offset, length, base = sizes >> 4, sizes & 15, base_sizes >> 4
     index = base_sizes & 15 if version else 0
     if not length:  # then each item is the whole file, or the table a trap of empty entries
-        raise Corrupt("The AVIF header does not say how long the image is.")
+        raise Corrupt("The HEIF header does not say how long the image is.")
     wide, last = 4 if version == 2 else 2, 0
     for _ in range(number(wide)):
         number(wide)
