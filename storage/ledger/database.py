@@ -17,7 +17,7 @@ from storage.ledger import messages, pooler
 from storage.ledger.engine import BUSY_TIMEOUT_MS, begin_postgresql, make_engine
 from storage.ledger.url import LedgerUrl
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest migration; a test holds it against `migrations/versions/`."""
 
 STEPS = 50_000

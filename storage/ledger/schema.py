@@ -13,6 +13,8 @@ metadata = sa.MetaData(
 
 FAULTY = sa.text("error_code IS NOT NULL")
 MISSING = sa.text("missing_since IS NOT NULL")
+READY = sa.text("status = 'ready'")
+PENDING = sa.text("applied_at IS NULL")
 
 jobs = sa.Table(
     "jobs",
@@ -71,7 +73,9 @@ jobs = sa.Table(
     sa.Column("ready_at", sa.BigInteger),
     sa.Column("records", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("gateway", "gateway_job_id"),
-    sa.Index("ix_jobs_gateway_status", "gateway", "status", "found_by"),
+    sa.Index("ix_jobs_gateway_status_number", "gateway", "status", "number"),
+    # The results that wait to be archived, the oldest first.
+    sa.Index("ix_jobs_ready", "ready_at", sqlite_where=READY, postgresql_where=READY),
     sa.Index("ix_jobs_status_number", "status", "number"),
     sa.Index("ix_jobs_error_number", "error_code", "number", sqlite_where=FAULTY, postgresql_where=FAULTY),
     sa.Index("ix_jobs_number", "number", unique=True),
@@ -115,6 +119,7 @@ deliveries = sa.Table(
     sa.Column("effect", sa.String(16)),
     # Idempotency: the same body for the same job is the same callback, however often it is sent.
     sa.UniqueConstraint("job_id", "body_sha256"),
+    sa.Index("ix_deliveries_pending", "job_id", sqlite_where=PENDING, postgresql_where=PENDING),
 )
 
 outputs = sa.Table(
@@ -145,6 +150,22 @@ accepted = sa.Table(
     metadata,
     sa.Column("gateway", sa.String(64), primary_key=True),
     sa.Column("jobs", sa.BigInteger, nullable=False),
+)
+
+job_counts = sa.Table(
+    # How many jobs there are of each kind, kept by triggers: see storage/ledger/job_counts.py. An empty text
+    # stands for no value. A slot's number may be below zero: a job came in one slot and went in another.
+    "job_counts",
+    metadata,
+    sa.Column("gateway", sa.String(64), primary_key=True),
+    sa.Column("status", sa.String(16), primary_key=True),
+    sa.Column("found_by", sa.String(16), primary_key=True),
+    sa.Column("error_code", sa.String(64), primary_key=True),
+    sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("jobs", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    # Room for the next version of a row beside it, since every move writes one.
+    postgresql_with={"fillfactor": 50},
 )
 
 circuits = sa.Table(

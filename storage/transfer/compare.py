@@ -12,10 +12,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.ledger.schema import jobs, metadata, workers
+from storage.ledger.schema import job_counts, jobs, metadata, workers
 
-TABLES: Sequence[sa.Table] = [table for table in metadata.sorted_tables if table is not workers]
-"""Every table that is the same on all databases, without the workers, which all have stopped.
+TABLES: Sequence[sa.Table] = [
+    table for table in metadata.sorted_tables if table is not workers and table is not job_counts
+]
+"""Every table that is the same on all databases, without the workers, which all have stopped, and without the
+counts of jobs, which the new database keeps by itself.
 
 Those that others refer to come first.
 """

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from storage.errors import Conflict, Corrupt, Misconfigured, Unavailable
 from storage.ledger.database import HEAD, MOVING, TURN, Database
 from storage.ledger.engine import NAME
+from storage.ledger.job_counts import wrong_counts
 from storage.ledger.schema import events
 from storage.ledger.search_index import WRONG_WORDS
 from storage.ledger.url import LedgerUrl
@@ -162,6 +163,8 @@ def _compare(reading: Connection, target: Database, found: Mapping[str, Digest],
                 )
         if (wrong := connection.scalar(WRONG_WORDS)) is not None:
             raise Corrupt(f"In the copy the words of job number {wrong} cannot be looked up. {AGAIN}")
+        if miscounted := wrong_counts(connection):
+            raise Corrupt(f"In the copy jobs are counted wrong: {sorted(miscounted)[0]}. {AGAIN}")
 
 
 def _finish(target: Database, now: int) -> None:

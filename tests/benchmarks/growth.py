@@ -1,4 +1,4 @@
-"""Whether a ledger that has grown for a year is slower than a new one: callbacks, claims and archiving.
+"""Whether a ledger that has grown for a year is slower than a new one: callbacks, claims, archiving, status.
 
 The grown ones (`tests/benchmarks/archive.py`) are measured by turns with an empty one, each time with new
 jobs beside the old ones.
@@ -10,7 +10,9 @@ from time import perf_counter
 
 import httpx
 
+from receiver.jobs.metrics import from_ledger
 from receiver.schedule import system_clock
+from storage.ledger.backlog import Backlog
 from storage.ledger.database import Database
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import Ledger
@@ -38,6 +40,8 @@ class Found:
     archived: list[float] = field(default_factory=list)
     """Images a second."""
     status_ms: list[float] = field(default_factory=list)
+    metrics_ms: list[float] = field(default_factory=list)
+    """What `/metrics` reads of the ledger, each time anew."""
 
 
 def run(grounds: Grounds) -> list[Figure]:
@@ -64,6 +68,7 @@ def _measure(grounds: Grounds, ledger: str, found: Found) -> None:
         links = grounds.images.links(8 if grounds.quick else IMAGES)
         found.archived.append(archiving.darkroom(grounds, ledger, links).rate)
         found.status_ms.append(_status_ms(grounds, ledger))
+        found.metrics_ms.append(_metrics_ms(database))
     finally:
         database.close()
 
@@ -95,6 +100,17 @@ def _status_ms(grounds: Grounds, ledger: str) -> float:
     return median(took)
 
 
+def _metrics_ms(database: Database) -> float:
+    ledger, backlog, took = Ledger(database, system_clock), Backlog(database, system_clock), []
+    for _ in range(21):
+        # A new one each time, because each remembers what it has read.
+        read = from_ledger(ledger, backlog, system_clock)
+        began = perf_counter()
+        read()
+        took.append((perf_counter() - began) * 1000)
+    return median(took)
+
+
 def _lines(where: str, ours: Found, empty: Found) -> list[Figure]:
     def line(what: str, unit: str, name: str, target: Target | None = None) -> Figure:
         each, others = getattr(ours, name), getattr(empty, name)
@@ -104,5 +120,6 @@ def _lines(where: str, ours: Found, empty: Found) -> list[Figure]:
         line("acknowledged", "a second", "acknowledged", NO_SLOWER),
         line("a claim", "ms", "claim_ms", NO_LONGER),
         line("images archived", "a second", "archived", NO_SLOWER),
-        line("status", "ms", "status_ms"),
+        line("status", "ms", "status_ms", NO_LONGER),
+        line("metrics", "ms", "metrics_ms", NO_LONGER),
     ]

@@ -66,6 +66,7 @@ def judge(world: World, *, unfinished: bool = False) -> Verdict:
         failed=Counter(row["error_code"] for row in rows if row["status"] == "failed"),
         problems=(
             *_accounting(evidence),
+            *(() if unfinished else _counts(evidence)),
             *_jobs(evidence, unfinished=unfinished),
             *_moves(evidence),
             *_callbacks(evidence),
@@ -87,6 +88,14 @@ def _accounting(evidence: Evidence) -> Iterator[Problem]:
         yield Problem(kind, f"{ours} submissions were answered, the status counts {counts['accepted']}")
     if evidence.integrity != ["ok"]:
         yield Problem("wrong", f"the ledger's file is damaged: {evidence.integrity}")
+
+
+def _counts(evidence: Evidence) -> Iterator[Problem]:
+    """What the status counts beside the jobs, against the jobs themselves."""
+    real = Counter(row["status"] for row in evidence.jobs.values())
+    kept = {status.value: evidence.status[status] for status in Status}
+    if any(kept[status] != real[status] for status in Status):
+        yield Problem("wrong", f"the status counts {kept}, and the jobs are {dict(real)}")
 
 
 def _jobs(evidence: Evidence, *, unfinished: bool) -> Iterator[Problem]:

@@ -93,6 +93,11 @@ def test_there_is_nothing_to_say_where_all_went_well(here: World) -> None:
     assert str(verdict) == "all is well"
 
 
+def test_a_count_that_is_not_the_jobs_is_wrong(here: World) -> None:
+    change(here, "UPDATE job_counts SET status = 'failed' WHERE status = 'archived' AND jobs = 1")
+    assert any("the status counts" in what for what in problems(here, "wrong"))
+
+
 def test_an_image_with_one_other_bit_is_lost(here: World) -> None:
     key = first_key(here, "images")
     body, metadata = _object(here, key)

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from storage.ledger.deliveries import DECIDED, DeliveryResult
+from storage.ledger.job_counts import wrong_counts
 from storage.ledger.transitions import MOVES, REOPENS
 from storage.models import FoundBy, Job, Status
 from tests.jobs.interleaving import Plan, Shared, Trouble, World, shared
@@ -243,6 +244,8 @@ class Interleavings(RuleBasedStateMachine):
         counts = world.ledger.job_counts()
         assert all(page.balanced for page in counts.values()), counts
         assert sum(page.accepted for page in counts.values()) == len(jobs)
+        with world.processes[0].service.resources.database.read() as connection:
+            assert wrong_counts(connection) == {}
         assert world.accepted.keys() <= jobs.keys()
         assert not world.refused, world.refused
         for job in jobs.values():

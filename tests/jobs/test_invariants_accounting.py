@@ -10,7 +10,7 @@ from sqlalchemy import Connection, event
 
 from storage.errors import Unavailable
 from storage.ledger.database import Database
-from storage.ledger.job_counts import total
+from storage.ledger.job_counts import total, wrong_counts
 from storage.ledger.ledger import Ledger
 from storage.ledger.schema import accepted, deliveries, jobs, outputs
 from storage.models import Attempt, ImageRef, Job, JobError, JobResult, Status
@@ -120,6 +120,8 @@ def _cut_off_everywhere(database: Interrupted, ledger: Ledger, verb: Callable[[]
             page = total(list(ledger.job_counts().values()))
             assert page.balanced
             assert page.accepted == len(rows(database, jobs))
+            with database.read() as connection:
+                assert wrong_counts(connection) == {}
     raise AssertionError
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import insert, select, text, update
 
 from storage.errors import Conflict, Crowded, LeaseLost, TookTooLong, Unavailable
 from storage.ledger.circuits import Circuits
@@ -17,11 +17,11 @@ from storage.ledger.database import HEAD, Database
 from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.engine import BUSY_TIMEOUT_MS
 from storage.ledger.events import GAP_S, Events, SafePosition
-from storage.ledger.job_counts import total
+from storage.ledger.job_counts import SLOTS, total, wrong_counts
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import Accepted, Ledger, NewJob
 from storage.ledger.schema import circuits, events, jobs
-from storage.models import Circuit, Job, Status
+from storage.models import Circuit, Job, JobError, Status
 from tests.support.ledgers import REQUEST, Clock, add, offer, output, running
 from tests.support.postgres import Postgres, serving
 
@@ -132,6 +132,47 @@ def test_a_job_is_cancelled_or_sent_never_both(peers: Sequence[Ledger]) -> None:
     assert sorted([*sent, *cancelled]) == sorted(ids)
     page = total(list(peers[0].job_counts().values()))
     assert (page.balanced, page.counts[Status.CANCELLED]) == (True, len(cancelled))
+
+
+def test_counts_are_right_whoever_moves_at_once(peers: Sequence[Ledger], database: Database) -> None:
+    for number in range(40):
+        add(peers[0], f"job-{number}", f"g{number % 2}")
+
+    def act(ledger: Ledger, peer: int) -> None:
+        while claimed := ledger.claim(f"w{peer}", 3):
+            # In another order each, as deadlocks need it.
+            for job in claimed if peer % 2 else reversed(claimed):
+                sent = ledger.move(job, Status.SUBMITTING, f"w{peer}", keep_lease=True)
+                error = JobError(f"code-{peer}", "", "gateway")
+                ledger.move(sent, Status.FAILED, f"w{peer}", error=error)
+
+    together(peers, act)
+    page = total(list(peers[0].job_counts().values()))
+    assert (page.balanced, page.counts[Status.FAILED]) == (True, 40)
+    with database.read() as connection:
+        assert wrong_counts(connection) == {}
+
+
+@ON_POSTGRESQL
+def test_no_count_waits_for_another_transaction(database: Database, ledger: Ledger) -> None:
+    many = SLOTS + 2
+    for number in range(many):
+        add(ledger, f"job-{number}")
+    with ExitStack() as open_at_once:
+        for number in range(many):
+            connection = open_at_once.enter_context(database.write())
+            connection.execute(text("SET LOCAL lock_timeout = 1000"))
+            mine = update(jobs).where(jobs.c.id == f"job-{number}")
+            with suppress(InterruptedError), connection.begin_nested():
+                connection.execute(mine.values(status=Status.RUNNING))
+                raise InterruptedError
+            connection.execute(mine.values(status=Status.FAILED))
+        assert ledger.job_counts()["apiframe"].counts[Status.QUEUED] == many, "none has committed"
+    assert ledger.job_counts()["apiframe"].counts[Status.FAILED] == many
+    with database.read() as connection:
+        assert wrong_counts(connection) == {}
+        slots = "SELECT count(DISTINCT slot) FROM job_counts WHERE status = 'failed'"
+        assert connection.scalar(text(slots)) == many
 
 
 def test_no_job_is_leased_to_two_workers(peers: Sequence[Ledger]) -> None:

@@ -28,6 +28,7 @@ from storage.archive.object_store import ObjectStore
 from storage.archive.record import record_document
 from storage.ledger.circuits import Circuits
 from storage.ledger.database import Database
+from storage.ledger.job_counts import wrong_counts
 from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
 from storage.ledger.rows import new_job
@@ -174,6 +175,24 @@ def test_models_of_an_old_index_are_found_in_any_case(url: str) -> None:
         for name in ("imagen-4É", "IMAGEN-4É"):
             found = Search(database).jobs(SearchFilter(model=name), limit=9).rows
             assert [job.id for job in found] == ["one"]
+
+
+def test_jobs_of_an_old_ledger_are_counted(url: str) -> None:
+    with migrated_to(url, "0009") as connection:
+        for number in range(9):
+            row = new_job(f"job-{number}", f"g{number % 2}", JobRequest("m", "a kite"), number)
+            more = {"request_sha256": "00", "number": number, "status": list(Status)[number % 4]}
+            connection.execute(insert(jobs).values(row | more | {"error_code": "x" if number % 3 else None}))
+    with closing(Database.open(url)) as database:
+        with database.write() as connection:
+            assert wrong_counts(connection) == {}
+            connection.execute(
+                text("UPDATE jobs SET status = 'archived', found_by = 'poll' WHERE number > 3")
+            )
+            connection.execute(text("UPDATE jobs SET error_code = NULL, found_by = NULL WHERE number > 6"))
+            connection.execute(text("DELETE FROM jobs WHERE number IN (2, 6)"))
+        with database.read() as connection:
+            assert wrong_counts(connection) == {}
 
 
 def test_replicas_go_on_while_a_long_migration_runs(postgres: Postgres) -> None:
