@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import typer
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleRenderable, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -97,7 +98,7 @@ class Column(Generic[Row]):
     """A column of a table: its name, and the value that it shows `of` a row.
 
     `room`: the least width of a terminal in which it is shown. Where space is short a `long` column is cut,
-    and a `wrapped` one continues on the next line.
+    and a `wrapped` one continues on the next line; only what holds no id nor name may be `long`.
     """
 
     name: str
@@ -119,16 +120,17 @@ def print_table(
         say(nothing)
 
 
-def made_table(columns: Sequence[Column[Row]], rows: Iterable[Row], console: Console) -> Table:
+def made_table(columns: Sequence[Column[Row]], rows: Iterable[Row], console: Console) -> ConsoleRenderable:
     """Return a table that fits the width of the console, or else a list of each row's facts.
 
-    Ids are never cut in either.
+    Words such as ids are never cut in either, and not parted if a line has room for them.
     """
     shown = [column for column in columns if column.room <= console.width]
     cells = [[cell(column.of(row)) for column in shown] for row in rows]
     widths = _widths(shown, cells, console.width)
     if sum(widths) + GAP * (len(shown) - 1) > console.width:
-        return _facts(zip((column.name for column in shown), line, strict=True) for line in cells)
+        names = [column.name for column in shown]
+        return _facts([list(zip(names, line, strict=True)) for line in cells], console.width)
     table = Table(box=None, padding=(0, GAP, 0, 0), header_style="bold", pad_edge=False)
     for column, width in zip(shown, widths, strict=True):
         table.add_column(
@@ -151,27 +153,38 @@ def _widths(columns: Sequence[Column[Any]], cells: Sequence[Sequence[Text]], roo
     over = sum(widths) + GAP * (len(columns) - 1) - room
     for place, column in enumerate(columns):
         if column.long or column.wrapped:
-            narrow = min(widths[place], max(LEAST_WIDTH, widths[place] - max(over, 0)))
+            words = [word for line in cells for word in line[place].plain.split()] if column.wrapped else []
+            least = max([LEAST_WIDTH, *map(cell_len, words)])
+            narrow = min(widths[place], max(least, widths[place] - max(over, 0)))
             over -= widths[place] - narrow
             widths[place] = narrow
     return widths
 
 
-def _facts(records: Iterable[Iterable[tuple[str, Text]]]) -> Table:
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_header=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+def _facts(records: Sequence[Sequence[tuple[str, Text]]], width: int) -> ConsoleRenderable:
+    """Return names with values; a value of one long word has a line of its own, to be copied as a whole."""
+    names = max((cell_len(name) for record in records for name, _ in record), default=0)
+    lines: list[RenderableType] = []
     for number, record in enumerate(records):
         if number:
-            table.add_row()
+            lines.append("")
         for name, value in record:
-            table.add_row(name, value)
-    return table
+            if cell_len(value.plain) > width - names - GAP and " " not in value.plain:
+                value.overflow = "fold"
+                lines += [Text(name, "bold"), value]
+                continue
+            fact = Table.grid(padding=(0, GAP, 0, 0), pad_edge=False)
+            fact.add_column(style="bold", no_wrap=True, width=names)
+            fact.add_column(overflow="fold")
+            fact.add_row(name, value)
+            lines.append(fact)
+    return Group(*lines)
 
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """Print names with their values; long values wrap."""
-    out().print(_facts([[(name, cell(value)) for name, value in facts]]))
+    console = out()
+    console.print(_facts([[(name, cell(value)) for name, value in facts]], console.width))
 
 
 def progress(*columns: str | ProgressColumn, quiet: bool = False) -> Progress:

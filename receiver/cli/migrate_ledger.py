@@ -172,7 +172,7 @@ def _show(path: Path, url: LedgerUrl, moved: Moved) -> None:
     columns: Sequence[Column[str]] = (
         Column("table", lambda name: name),
         Column("rows", lambda name: f"{moved.tables[name].rows:,}", right=True),
-        Column("SHA-256 of both", lambda name: moved.tables[name].sha256, long=True),
+        Column("SHA-256 of both", lambda name: moved.tables[name].sha256, wrapped=True),
     )
     if moved.before is None:
         print_table(columns, moved.tables)

@@ -31,7 +31,7 @@ _COLUMNS: Sequence[console.Column[Notification]] = (
     console.Column("TRIES", lambda one: one.attempts, right=True),
     console.Column("HOST", lambda one: one.host, room=120),
     console.Column("NEXT TRY", lambda one: one.next_attempt_at, room=150),
-    console.Column("LAST ERROR", lambda one: one.code and f"{one.code}: {one.message}", long=True),
+    console.Column("LAST ERROR", lambda one: one.code and f"{one.code}: {one.message}", wrapped=True),
 )
 
 app = typer.Typer(

@@ -30,7 +30,7 @@ _COLUMNS: Sequence[Column[Job]] = (
     Column("STATUS", lambda job: status_cell(job.status)),
     Column("GATEWAY", lambda job: job.gateway, room=100),
     Column("ERROR", lambda job: job.error and job.error.code),
-    Column("REASON", lambda job: job.error and job.error.message, long=True),
+    Column("REASON", lambda job: job.error and job.error.message, wrapped=True),
 )
 
 

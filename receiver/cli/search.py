@@ -137,7 +137,7 @@ def _show_facets(darkroom: Darkroom, wanted: Mapping[str, str], *, as_json: bool
     for name, facets in kinds.items():
         if facets:
             columns: Sequence[console.Column[FacetValue]] = (
-                console.Column(name, lambda facet: facet.value, long=True),
+                console.Column(name, lambda facet: facet.value, wrapped=True),
                 console.Column("IMAGES", lambda facet: facet.outputs, right=True),
             )
             console.print_table(columns, facets)

@@ -247,7 +247,7 @@ _COLUMNS: Sequence[console.Column[Job]] = (
     console.Column(
         "SEED", lambda job: job.request.seed if job.result.seed is None else job.result.seed, room=90
     ),
-    console.Column("ERROR", lambda job: job.error and f"{job.error.code}: {job.error.message}", long=True),
+    console.Column("ERROR", lambda job: job.error and f"{job.error.code}: {job.error.message}", wrapped=True),
 )
 
 

@@ -84,7 +84,7 @@ def _columns(found: Usage) -> Sequence[Column[Line]]:
         Column(
             f"TAG {found.tag}" if found.by == "tag" else found.by.upper(),
             lambda line: line[0] or Text("Total", "bold"),
-            long=True,
+            wrapped=True,
         ),
         Column("CREDITS", lambda line: _credits(line[1]), right=True),
         Column("", bar, room=80),

@@ -241,7 +241,7 @@ A_JOB = "019a1b2c-3d4e-7f00-8000-000000000000"
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--all", "--tag", "a=b"), (f"{A_JOB}.0", "--model", "m"), (A_JOB, "kite"), (A_JOB[:-1],),
+    [(), ("--all", "--tag", "a=b"), (f"{A_JOB}.0", "--model", "m"), (A_JOB, "kite"), (f"{A_JOB}0",),
      ("kite", "--all"), ("kite", "--name", "../{id}")],
 )  # fmt: skip
 def test_download_asks_what_is_meant(arguments: tuple[str, ...]) -> None:

@@ -19,14 +19,15 @@ import pyte
 from tests.support.running import environment
 
 COLUMNS, LINES = 120, 60
+"""The size of a terminal, unless a test says otherwise."""
 
 
 @dataclass
 class Terminal:
     child: subprocess.Popen[bytes]
     fd: int
-    sent: bytes = b""
     screen: pyte.Screen = field(default_factory=lambda: pyte.Screen(COLUMNS, LINES))
+    sent: bytes = b""
 
     def read(self, until: str | None = None, times: int = 1) -> str:
         """Read until a text is on the screen so often, or else to the end; answers the screen."""
@@ -65,10 +66,12 @@ class Terminal:
 
 
 @contextmanager
-def in_terminal(*arguments: str, folder: Path, **variables: str) -> Iterator[Terminal]:
+def in_terminal(
+    *arguments: str, folder: Path, columns: int = COLUMNS, lines: int = LINES, **variables: str
+) -> Iterator[Terminal]:
     """Run `darkroom ...` with a terminal as its input and outputs."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     told = {"TERM": "xterm-256color", "NO_COLOR": "", "COLORTERM": "", **variables}
     unset = ("TMUX", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL", "COLUMNS", "LINES", "FORCE_COLOR")
     env = {
@@ -82,7 +85,7 @@ def in_terminal(*arguments: str, folder: Path, **variables: str) -> Iterator[Ter
     )  # fmt: skip
     os.close(theirs)
     try:
-        yield Terminal(child, ours)
+        yield Terminal(child, ours, pyte.Screen(columns, lines))
     finally:
         with suppress(ProcessLookupError):
             child.kill()
