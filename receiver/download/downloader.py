@@ -135,18 +135,18 @@ class Downloader:
     @contextmanager
     def unpack(self, data_uri: str, *, also: Collection[str] = ()) -> Iterator[Fetched]:
         """Read an image from a data URI, within the limits; raises as `fetch` does. It has no source URL."""
-        head, _, content = data_uri.partition(",")
-        label = "The image in the gateway's answer"
-        if len(content) > 2 * self._policy.max_bytes:
-            raise self._too_large(label)
+        label, start = "The image in the gateway's answer", data_uri.find(",") + 1
+        head = data_uri[: max(start - 1, 0)][:MAX_READ_BYTES]
         with ExitStack() as opened:
+            declared_type = _shown(head.removeprefix("data:").partition(";")[0])
+            body = _Body(self._spool(opened), "", 0, label, declared_type, (), whole=True)
+            pieces = unwrap.data(data_uri, start, is_base64=head.endswith(";base64"))
             try:
-                pieces = iter([unwrap.data(head, content)])
+                body = self._copied(body, pieces, opened)
             except unwrap.NotWrapped as error:
                 raise errors.NotAnImage(f"{label} is not sound base64: {error}.") from error
-            declared_type = _shown(head.removeprefix("data:").partition(";")[0])
-            body = _Body(self._spool(opened), "", 0, label, declared_type, ())
-            yield self._inspected(self._copied(body, pieces, opened), also, "", opened)
+            # It is the same at every try, so that waiting would show nothing.
+            yield self._inspected(body, also, None, opened)
 
     @property
     def closed(self) -> bool:
@@ -258,7 +258,10 @@ class Downloader:
             file.flush()
         return size, digest.hexdigest()
 
-    def _inspected(self, body: _Body, also: Collection[str], unended: str, opened: ExitStack) -> Fetched:
+    def _inspected(
+        self, body: _Body, also: Collection[str], unended: str | None, opened: ExitStack
+    ) -> Fetched:
+        """Return the image in a body; `unended` is as in `fetch`, and None allows any to have no end."""
         body, wrappers = self._unwrapped(body, also, opened)
         try:
             facts = inspect(body.file, max_pixels=self._policy.max_pixels, also=also)
@@ -268,13 +271,8 @@ class Downloader:
             raise errors.ImageTruncated(f"{body.label}: {error}") from error
         except Corrupt as error:
             raise errors.NotAnImage(f"{body.label}: {error}") from error
-        complete = is_complete(body.file, facts)
-        if complete is None:  # only its length tells
-            complete = body.whole
-        # Cameras and editors leave the end mark of a JPEG away; another format without its end is cut short.
-        if not complete and not (body.whole and facts.extension == "jpg"):
-            raise errors.ImageTruncated(f"{body.label} ends in the middle of the image.")
-        if not complete and body.sha256 != unended:
+        complete = _has_end(body, facts)
+        if not complete and unended not in (body.sha256, None):
             raise EndMissing(f"{body.label} ends in the middle of the image", body.sha256)
         return Fetched(
             file=body.file,
@@ -302,6 +300,7 @@ class Downloader:
             wrappers.append(found[0])
             try:
                 body = self._copied(body, found[1](body.file), opened)
+                body = replace(body, whole=body.whole or found[0] in unwrap.ENDED)
             except unwrap.NotWrapped as error:
                 raise errors.NotAnImage(f"{body.label} is not sound {found[0]}: {error}.") from error
         body.file.seek(0)
@@ -362,6 +361,21 @@ class _Pace:
                 f"{target.label} came too slowly: under {self._least:g} bytes in {self._seconds:g} seconds."
             )
         self._since, self._size = now, size
+
+
+def _has_end(body: _Body, facts: ImageFacts) -> bool:
+    """Return whether an image has its end; raise ImageTruncated unless it is a JPEG of which all came.
+
+    Cameras and editors leave the end mark of a JPEG away; another format without its end is cut short.
+    """
+    complete = is_complete(body.file, facts)
+    if complete is None and not body.whole:
+        raise errors.ImageTruncated(
+            f"{body.label} came without its length, which alone tells whether {facts.media_type} is whole."
+        )
+    if complete is False and not (body.whole and facts.extension == "jpg"):
+        raise errors.ImageTruncated(f"{body.label} ends in the middle of the image.")
+    return complete is not False
 
 
 def _headers(target: Target) -> list[tuple[bytes | str, bytes | str]]:

@@ -1,4 +1,4 @@
-"""Undo what lies around an image: content encodings, announced or not, base64, and bytes before its start.
+"""Undo what lies around an image: encodings, announced or not, base64, multipart, and bytes before its start.
 
 The bytes decide and not the headers. No encoding is asked for, but stores repeat the header of an upload
 (`aws-chunked`), and servers compress what they keep, or what they do not look at.
@@ -9,9 +9,13 @@ import binascii
 import re
 import sys
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote_to_bytes
+
+from receiver.download import multipart
+from storage.media.inline import is_base64_image
+from storage.media.inspect import ON_REQUEST, is_image
 
 if TYPE_CHECKING or sys.version_info < (3, 14):
     from backports import zstd as zstd
@@ -20,8 +24,8 @@ else:
 
 STEP = 64 * 1024
 """Most bytes of one piece, so that no bomb goes off in memory before the limit is seen."""
-MAX_WINDOW_LOG = 27
-"""128 MiB: the most memory that a zstd frame may ask for, as RFC 8878 advises decoders to bound it."""
+MAX_WINDOW_LOG = 23
+"""8 MiB: the most that a zstd frame may ask for on the web: https://www.rfc-editor.org/rfc/rfc9659."""
 MAX_LAYERS = 3
 MAX_STREAMS = 4096
 """Of gzip or zstd, one behind the other: `bgzip` begins one every 64 KiB."""
@@ -31,12 +35,10 @@ HEAD_BYTES = 4096
 Unwrap = Callable[[BinaryIO], Iterator[bytes]]
 """Yields what is inside of a file, in pieces. Raises NotWrapped."""
 
-_URL_SAFE = str.maketrans("-_", "+/")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_IMAGE_PART = re.compile(rb"(?:^|\n)content-type:\s{0,8}image/", re.IGNORECASE)
 _BEFORE = re.compile(rb"(?:\xef\xbb\xbf|[ \t\r\n]){1,64}")
-_BASE64 = re.compile(
-    rb"(?:data:image/[\w.+-]{1,40};base64,)?"
-    rb"(?:iVBORw0KGgo|/9j/|UklGR|AAAA|R0lGOD)[A-Za-z0-9+/=\r\n]+"
-)
+_DATA_URI = re.compile(rb"(?:data:[\w.+/-]{0,80}(?:;[\w.=-]{1,40}){0,4};base64,)?")
 
 
 class NotWrapped(ValueError):
@@ -49,13 +51,15 @@ def find(head: bytes, announced: list[str]) -> tuple[str, Unwrap] | None:
     `announced` are the tokens of Content-Encoding, the last one outermost; the one that is used is removed.
     Unknown tokens mean nothing.
     """
+    if multipart.is_multipart(head):
+        return "multipart", _only_image
     if head.startswith(GZIP_MAGIC):
         name = "gzip"
     elif head.startswith(ZSTD_MAGIC):
         name = "zstd"
     elif (before := _BEFORE.match(head)) is not None and not announced:
         return f"{before.end()} bytes", lambda file: _pieces(file, before.end())
-    elif _BASE64.match(head):
+    elif is_base64_image(_DATA_URI.sub(b"", head, count=1)):
         return "base64", _base64
     else:
         name = next((token for token in reversed(announced) if token in CODINGS), "")
@@ -70,14 +74,44 @@ def tokens(header: str) -> list[str]:
     return [name for name in names if name in CODINGS][-MAX_LAYERS:]
 
 
-def data(head: str, content: str) -> bytes:
-    """Decode the content of a data URI: https://www.rfc-editor.org/rfc/rfc2397. Raises NotWrapped."""
-    if not head.endswith(";base64"):
-        return unquote_to_bytes(content)
-    plain = content.translate(_URL_SAFE).strip().rstrip("=")
+def data(uri: str, start: int, *, is_base64: bool) -> Iterator[bytes]:
+    """Yield the content of a data URI, which starts at `start`, decoded, in pieces.
+
+    https://www.rfc-editor.org/rfc/rfc2397. In pieces, because it may be as long as all the limits allow.
+    Raises NotWrapped.
+    """
+    pieces = (uri[at : at + STEP] for at in range(start, len(uri), STEP))
+    plain = _unquoted(pieces)
+    return _from_base64(plain) if is_base64 else plain
+
+
+def _unquoted(pieces: Iterable[str]) -> Iterator[bytes]:
+    left = ""
+    for piece in pieces:
+        text = left + piece
+        # An escape must not be cut apart.
+        cut = text.find("%", max(0, len(text) - 2))
+        left = text[cut:] if cut >= 0 else ""
+        yield unquote_to_bytes(text[:cut] if cut >= 0 else text)
+    yield unquote_to_bytes(left)
+
+
+def _from_base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what is in base64, in either alphabet, with or without what fills it up at its end."""
+    left, ended = b"", False
     try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4))
-    except ValueError as error:
+        for piece in pieces:
+            text = piece.translate(_URL_SAFE, b" \t\r\n")
+            letters = text.rstrip(b"=")
+            if ended and letters:
+                raise NotWrapped("something stands behind its end")
+            ended = ended or len(letters) < len(text)
+            text = left + letters
+            whole = len(text) // 4 * 4
+            left = text[whole:]
+            yield base64.b64decode(text[:whole], validate=True)
+        yield base64.b64decode(left + b"=" * (-len(left) % 4), validate=True)
+    except binascii.Error as error:
         raise NotWrapped(str(error)) from error
 
 
@@ -165,24 +199,39 @@ def _frame(file: BinaryIO, start: int) -> Generator[bytes, None, int]:
             if decoder.eof:
                 return at - len(decoder.unused_data)
     except zstd.ZstdError as error:
-        raise NotWrapped(str(error)) from error
+        wide = f"it asks for a window of more than {2**MAX_WINDOW_LOG} bytes, which RFC 9659 forbids"
+        raise NotWrapped(wide if "memory" in str(error) else str(error)) from error
     raise NotWrapped("it ends in the middle")
 
 
 def _base64(file: BinaryIO) -> Iterator[bytes]:
     file.seek(0)
     before, sign, _ = file.read(HEAD_BYTES).partition(b"base64,")
-    left = b""
+    return _from_base64(_pieces(file, len(before + sign) if sign else 0))
+
+
+def _only_image(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the one part of a multipart body that is an image, or says so."""
     try:
-        for piece in _pieces(file, len(before + sign) if sign else 0):
-            text = left + piece.translate(None, b" \t\r\n")
-            whole = len(text) // 4 * 4
-            left = text[whole:]
-            yield base64.b64decode(text[:whole], validate=True)
-        yield base64.b64decode(left, validate=True)
-    except binascii.Error as error:
+        found = [part for part in multipart.parts(file) if _is_image_part(file, part)]
+    except multipart.NotMultipart as error:
         raise NotWrapped(str(error)) from error
+    if len(found) != 1:
+        many = f"{len(found)} of its parts are images, and which one is meant is not said"
+        raise NotWrapped(many if found else "none of its parts is an image")
+    (part,) = found
+    for at in range(part.start, part.end, STEP):
+        file.seek(at)
+        yield file.read(min(STEP, part.end - at))
+
+
+def _is_image_part(file: BinaryIO, part: multipart.Part) -> bool:
+    file.seek(part.start)
+    head = file.read(min(HEAD_BYTES, part.end - part.start))
+    return is_image(head, also=ON_REQUEST) or _IMAGE_PART.search(part.head) is not None
 
 
 CODINGS: dict[str, Unwrap] = {"gzip": _gzip, "deflate": _deflate, "br": _brotli, "zstd": _zstd}
 """The content encodings: https://www.iana.org/assignments/http-parameters."""
+ENDED = frozenset({*CODINGS, "multipart"})
+"""What has an end of its own, so that all that is in it came."""

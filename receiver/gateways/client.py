@@ -7,6 +7,7 @@ from threading import Lock
 import httpx
 
 from receiver.errors import GatewayUnavailable, OutcomeUnknown
+from receiver.gateways.image_answers import as_json
 from storage.models import Job, JobError
 from storage.network import failure
 
@@ -51,7 +52,7 @@ class GatewayClient:
             return [gateway for gateway, free in self._free.items() if free <= 0]
 
     def send(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return the whole response, whatever its status.
+        """Send a request and return the whole response, whatever its status; see `as_json`.
 
         Raises GatewayUnavailable if the request certainly did not arrive, and OutcomeUnknown if it may have:
         the difference decides whether a submission may be sent again. A response over `MAX_BYTES` is cut off
@@ -70,7 +71,9 @@ class GatewayClient:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise OutcomeUnknown(f"{host} sent no whole response: it {_why(error)}.") from error
         headers = [each for each in response.headers.multi_items() if each[0] != "content-encoding"]
-        return httpx.Response(response.status_code, headers=headers, content=bytes(content), request=request)
+        return httpx.Response(
+            response.status_code, headers=headers, content=as_json(bytes(content)), request=request
+        )
 
 
 def _why(error: Exception) -> str:

@@ -190,7 +190,7 @@ class Archiver:
         if image.url == INLINE:
             raise errors.ImageUnavailable(f"The answer of {job.gateway} with the image is not to be had now.")
         with ExitStack() as opened:
-            fetched = self._fetched(job, image.url, opened)
+            fetched = self._fetched(job, index, image.url, opened)
             self._count("darkroom_download_bytes_total", job, fetched.bytes)
             new = NewImage(
                 index=index,
@@ -213,15 +213,15 @@ class Archiver:
         log.info("archived image", index=index, key=output.key, bytes=output.bytes)
         return output
 
-    def _fetched(self, job: Job, url: str, opened: ExitStack) -> Fetched:
+    def _fetched(self, job: Job, index: int, url: str, opened: ExitStack) -> Fetched:
         if is_inline(url):
             also = _asked_formats(job.request)
             return opened.enter_context(self.downloader.unpack(url, also=also))
         target = parse_link(url)
         with self._host(target), self._counted(job):
-            return self._download(job, target, opened)
+            return self._download(job, index, target, opened)
 
-    def _download(self, job: Job, target: Target, opened: ExitStack) -> Fetched:
+    def _download(self, job: Job, index: int, target: Target, opened: ExitStack) -> Fetched:
         """Download an image; one without an end is kept if it was so before, too, and now twice."""
         fetch = partial(
             self.downloader.fetch,
@@ -233,7 +233,7 @@ class Archiver:
             return opened.enter_context(fetch())
         except EndMissing as error:
             tried = job.attempts + 1 >= len(self.context.timing.downloads)
-            if not tried or job.error is None or error.sha256 not in job.error.message:
+            if not tried or error.sha256 not in _said_before(job, index):
                 raise
             return opened.enter_context(fetch(unended=error.sha256))
 
@@ -340,7 +340,8 @@ class Archiver:
         names = ", ".join(str(index) for index in sorted(failures))
         what = "stored" if isinstance(error, errors.ImageNotStored) else "downloaded"
         message = f"Image {names} could not be {what}: {self._text(str(error))}"
-        return JobError(error.code, message, error.at_fault)
+        each = {_named(index): self._text(str(one)) for index, one in sorted(failures.items())}
+        return JobError(error.code, message, error.at_fault, each if len(each) > 1 else None)
 
     def _text(self, text: str) -> str:
         return self.context.redactor.text(text)
@@ -363,6 +364,17 @@ def _asked_formats(request: JobRequest) -> list[str]:
     """Return the formats that are accepted because the request names them, in its model or its parameters."""
     asked = f"{request.model} {json.dumps(request.params)}".lower()
     return [extension for extension in ON_REQUEST if extension in asked]
+
+
+def _named(index: int) -> str:
+    return f"image {index}"
+
+
+def _said_before(job: Job, index: int) -> str:
+    """Return what was wrong with an image at the try before: of several each has its own words."""
+    if job.error is None:
+        return ""
+    return str((job.error.details or {}).get(_named(index), job.error.message))
 
 
 @contextmanager

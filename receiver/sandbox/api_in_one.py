@@ -88,12 +88,13 @@ def _job(
     config = received.sandbox.config
     width, height = size_of(parsed.aspect_ratio, config.image_px)
     seed = "" if parsed.seed is None else str(parsed.seed)
+    extension = "jpg" if body.get("output_format") == "jpeg" else "png"
     return received.job(
         parsed,
         id=f"n47{uuid.uuid4().hex[:12]}_{parsed.model}",
         input={name: value for name, value in body.items() if name != "callback_url"},
         specs=tuple(
-            Spec(parsed.prompt, parsed.model, seed, n, width, height, plain=config.plain_images)
+            Spec(parsed.prompt, parsed.model, seed, n, width, height, extension, config.plain_images)
             for n in range(parsed.num_images)
         ),
         callback_url=parsed.callback_url,

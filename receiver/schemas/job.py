@@ -73,7 +73,8 @@ class JobError(types.Resource):
     at_fault: types.AtFault
     """Who can fix it."""
     details: Annotated[Mapping[str, Any] | None, Field(examples=[None])]
-    """The gateway's own description of the error, field by field, where it gave one."""
+    """The gateway's own description of the error, field by field, where it gave one; where several images
+    of a job failed, what was wrong with each."""
 
 
 class Moved(types.Resource):

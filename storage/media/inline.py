@@ -38,7 +38,7 @@ def is_base64_image(text: bytes) -> bool:
     if len(text) < LEAST_CHARS:
         return False
     head = _BREAK.sub(b"", _PLUS.sub(b"+", _SLASH.sub(b"/", text[:HEAD_CHARS])))
-    head = head.translate(_URL_SAFE).rstrip(b"=")
+    head = head.translate(_URL_SAFE, b" \t\r\n").rstrip(b"=")
     try:
         first = base64.b64decode(head[: len(head) // 4 * 4], validate=True)
     except ValueError:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from tempfile import TemporaryFile
+from urllib.parse import quote
 
 import brotli
 import pytest
@@ -25,6 +26,7 @@ from receiver.download.transport import HEAD_BYTES
 from receiver.download.unwrap import zstd
 from receiver.errors import (
     DarkroomError,
+    ImageError,
     ImageExpired,
     ImageTooLarge,
     ImageTruncated,
@@ -289,6 +291,17 @@ def test_odd_answer_is_taken_for_what_it_says(serve: Serve, answer: bytes) -> No
 
 JPEG = picture("JPEG")
 BARE = zlib.compressobj(wbits=-15)
+
+
+def parts(*contents: bytes, kind: bytes = b"application/octet-stream") -> bytes:
+    """A multipart body; the boundary within a part is a longer one."""
+    pieces = (b"\r\nContent-Type: " + kind + b"\r\n\r\n" + content for content in contents)
+    return b"--b" + b"\r\n--b".join(pieces) + b"\r\n--b--\r\n"
+
+
+JXL = (Path(__file__).parents[1] / "samples" / "media" / "61x43-bare.jxl").read_bytes()
+WIDE = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
+WIDE_ZSTD = WIDE.compress(PNG[:99]) + WIDE.compress(PNG[99:]) + WIDE.flush()
 WRAPPED: dict[str, tuple[bytes, str, list[str]]] = {
     "header repeated from an upload": (PNG, "aws-chunked", []),
     "encodings that mean nothing": (PNG, "identity, utf-8, none", []),
@@ -317,6 +330,17 @@ WRAPPED: dict[str, tuple[bytes, str, list[str]]] = {
     "byte order mark before its start": (b"\xef\xbb\xbf" + PNG, "", ["3 bytes"]),
     "base64": (base64.encodebytes(PNG), "", ["base64"]),
     "data URI": (b"data:image/png;base64," + base64.b64encode(PNG), "", ["base64"]),
+    "base64 for URLs": (base64.urlsafe_b64encode(PNG).rstrip(b"="), "", ["base64"]),
+    "multipart": (parts(PNG), "", ["multipart"]),
+    "multipart with a line before": (b"\r\n" + parts(PNG), "", ["multipart"]),
+    "multipart with other parts": (parts(b'{"seed": 7}', PNG, b"--boundary is a word"), "", ["multipart"]),
+    "multipart with lines alone": (parts(PNG).replace(b"\r\n--", b"\n--"), "", ["multipart"]),
+    "multipart with base64 in it": (
+        parts(base64.encodebytes(PNG), kind=b"image/png"),
+        "",
+        ["multipart", "base64"],
+    ),
+    "multipart in gzip": (gzip.compress(parts(b"{}", PNG)), "gzip", ["gzip", "multipart"]),
 }
 
 
@@ -392,6 +416,57 @@ def test_image_without_an_end_is_kept_on_request(serve: Serve) -> None:
         assert (image.file.read(), image.complete) == (JPEG[:-2], False)
 
 
+def test_a_bare_jpeg_xl_is_whole_by_its_length(serve: Serve) -> None:
+    server = serve({"/a.jxl": reply(JXL)})
+    with Downloader(POLICY).fetch(parse_target(f"{server.url}/a.jxl")) as image:
+        assert (image.file.read(), image.complete, image.facts.extension) == (JXL, True, "jxl")
+
+
+def test_a_wide_zstd_says_what_is_allowed(serve: Serve) -> None:
+    server = serve({"/a.png": reply(WIDE_ZSTD)})
+    failure(Downloader(POLICY), f"{server.url}/a.png", NotAnImage, "more than 8388608 bytes")
+
+
+@pytest.mark.parametrize(
+    ("uri", "content", "complete"),
+    [
+        (f"data:image/png;base64,{base64.b64encode(PNG).decode()}", PNG, True),
+        (f"data:;base64,{quote(base64.b64encode(PNG))}", PNG, True),
+        (f"data:image/png;base64,{base64.encodebytes(PNG).decode()}", PNG, True),
+        (f"data:image/png;base64,{base64.urlsafe_b64encode(PNG).decode().rstrip('=')}", PNG, True),
+        (f"data:image/png,{quote(PNG)}", PNG, True),
+        (f"data:image/jxl;base64,{base64.b64encode(JXL).decode()}", JXL, True),
+        (f"data:image/jpeg;base64,{base64.b64encode(JPEG[:-2]).decode()}", JPEG[:-2], False),
+        (f"data:image/png;base64,{base64.b64encode(gzip.compress(PNG)).decode()}", PNG, True),
+    ],
+)
+def test_an_image_in_the_answer_itself(uri: str, content: bytes, complete: bool) -> None:
+    """One without its end is as it is at once: no other try would show more."""
+    with Downloader(POLICY).unpack(uri) as image:
+        assert (image.file.read(), image.complete, image.source_url) == (content, complete, "")
+        assert image.sha256 == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("content", ["!!!!", "iVBORw0KGgo=AAAA", "iVBORw0KGgo", ""])
+def test_an_image_in_the_answer_that_is_none(content: str) -> None:
+    with pytest.raises(ImageError), Downloader(POLICY).unpack(f"data:image/png;base64,{content}"):
+        pass
+
+
+@pytest.mark.parametrize("is_base64", [True, False])
+def test_a_large_image_in_the_answer_costs_little_memory(is_base64: bool) -> None:
+    data = PNG + bytes(20_000_000)
+    uri = (
+        "data:;base64," + base64.b64encode(data).decode() if is_base64 else "data:," + quote(data[:3_000_000])
+    )
+    tracemalloc.start()
+    with Downloader(POLICY).unpack(uri) as image:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert image.bytes == (len(data) if is_base64 else 3_000_000)
+    assert peak < 8_000_000
+
+
 REFUSED: dict[str, tuple[Script | bytes, type[DarkroomError]]] = {
     "length_too_long": (reply(PNG, length=len(PNG) + 1), ImageTruncated),
     "length_too_short": (reply(PNG, length=len(PNG) - 20), ImageTruncated),
@@ -409,6 +484,13 @@ REFUSED: dict[str, tuple[Script | bytes, type[DarkroomError]]] = {
     "zstd cut": (reply(zstd.compress(PNG)[:-20]), NotAnImage),
     "page called brotli": (reply(b"<html>secret", Content_Encoding="br"), NotAnImage),
     "base64 cut": (reply(base64.b64encode(PNG)[:-3]), NotAnImage),
+    "base64 that goes on": (reply(base64.b64encode(PNG)[:402] + b"==AAAA"), NotAnImage),
+    "multipart cut": (reply(parts(PNG)[:-9]), NotAnImage),
+    "multipart of two images": (reply(parts(PNG, JPEG)), NotAnImage),
+    "multipart of none": (reply(parts(b"<html>secret")), NotAnImage),
+    "multipart of many parts": (reply(parts(PNG, *[b"secret"] * 99)), NotAnImage),
+    "zstd that asks for 128 MiB": (reply(WIDE_ZSTD), NotAnImage),
+    "bare JPEG XL without its length": (UNANNOUNCED + JXL, ImageTruncated),
     "page in base64": (reply(base64.b64encode(PNG)[:40] + b"\n<html>secret"), NotAnImage),
     "four layers": (reply(gzip.compress(gzip.compress(gzip.compress(gzip.compress(PNG))))), NotAnImage),
     "no_http": (b"SSH-2.0-secret\r\n\r\n", ImageUnavailable),

@@ -173,6 +173,14 @@ def test_an_image_without_an_end_is_kept_after_equal_downloads(live: Live) -> No
     assert sum(event["times"] for event in tries) >= 2
 
 
+def test_images_without_an_end_do_not_wait_for_each_other(live: Live) -> None:
+    job = live.make(ULTRA, fault="unended_image", num_images=3, params={"output_format": "jpeg"})
+    assert (job["status"], len(live.outputs(job["id"]))) == ("archived", 3)
+    assert all(f"Image {index} has no end" in noted(live, job["id"]) for index in range(3))
+    tries = [event for event in job["timeline"] if event.get("code") == "image_truncated"]
+    assert sum(event["times"] for event in tries) == 3 * (len(FAST.downloads) - 1)
+
+
 def noted(live: Live, job_id: str) -> str:
     """What the record says of how the images came."""
     attempts = record_of(live, job_id)["job"]["attempts"]

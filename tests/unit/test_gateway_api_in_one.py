@@ -1,4 +1,5 @@
 import json
+from base64 import b64decode
 from typing import Any
 
 import httpx
@@ -7,9 +8,11 @@ import pytest
 from receiver.errors import GatewayError
 from receiver.gateways.api_in_one import PRICES, ApiInOne
 from receiver.gateways.base import State
+from receiver.gateways.image_answers import as_json
 from receiver.gateways.task_shapes import SHAPES
 from storage.models import JobRequest, Verdict
 from tests.support.gateway_samples import a_job, cases, check, load
+from tests.unit.test_media import picture
 
 CALLBACK = "https://archive.example/callbacks/api-in-one/token"
 GATEWAY = ApiInOne("aio_test_key")
@@ -170,3 +173,23 @@ def test_an_answer_may_have_the_result_already(body: Any, task: str | None, imag
 def test_an_answer_without_a_task_or_an_image_is_no_submission() -> None:
     with pytest.raises(GatewayError, match="no task_id"):
         GATEWAY.read_submission(httpx.Response(200, json={"created": 1, "data": []}))
+
+
+PNG = picture("PNG", (9, 7))
+FORM = b'--b\r\n\r\n{"seed": 7}\r\n--b\r\nContent-Type: image/png\r\n\r\n' + PNG + b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize(("content", "seed"), [(PNG, None), (FORM, "7")])
+def test_an_answer_may_be_an_image_or_multipart(content: bytes, seed: str | None) -> None:
+    result = GATEWAY.read_submission(httpx.Response(200, content=as_json(content))).result
+    assert result is not None
+    assert result.seed == seed
+    (image,) = result.images
+    assert b64decode(image.url.partition(",")[2]) == PNG
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"code": 200}', b"", b"<html>", FORM[:-9], b"--b\r\n\r\nwords\r\n--b--"]
+)
+def test_any_other_answer_stays_as_it_is(content: bytes) -> None:
+    assert as_json(content) == content
