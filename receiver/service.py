@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from receiver.jobs.retry import Retrier
     from receiver.jobs.submit import Submitter
     from receiver.jobs.worker import Worker
-    from receiver.jobs.worker_processes import RunWorker, WorkerProcesses
+    from receiver.jobs.worker_processes import WorkerProcesses, Workers
     from receiver.ledger_check import LedgerCheck
     from receiver.missing_images import MissingImages
     from receiver.notifications.sender import Notifier
@@ -178,10 +178,10 @@ class Service:
         if self.jobs is not None:
             self.jobs.subscriptions.at_most(connections // 2)
 
-    def asgi(self, *, work: bool = False, apart: RunWorker | None = None) -> Starlette:
+    def asgi(self, *, work: bool = False, apart: Workers | None = None) -> Starlette:
         """Return the ASGI application of the role; its lifespan starts and stops the service.
 
-        With `apart`, processes of their own do the work: each calls it (see `WorkerProcesses.start`).
+        With `apart`, processes of their own do the work: these, which were forked before.
         """
         here = work and apart is None
 

@@ -102,8 +102,8 @@ class WorkerSettings(types.Group):
     """What submits, downloads and archives."""
 
     processes: int = Field(1, ge=0, le=64)
-    """Worker processes of `darkroom serve`; 0: threads of the server do the work, which takes half the
-    memory, and callbacks wait for them."""
+    """Worker processes of `darkroom serve`; 0: threads of the server do the work, which takes two thirds of
+    the memory, and callbacks wait for them."""
     concurrency: int = Field(8, ge=1, le=256)
     """Jobs that each worker process works on at once."""
     first_poll: float = Field(30, gt=0)

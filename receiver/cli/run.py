@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from socket import socket
 
+    from receiver.jobs.worker_processes import Workers
     from receiver.service import Role, Service
     from receiver.settings import Settings
 
@@ -41,13 +42,15 @@ def serve(
         role = Role.ALL if only is None else Role(only)
         settings = load(**{name: value for name, value in given.items() if value is not None})
         require(settings, only_callbacks=role is Role.CALLBACKS)
-        with listening(settings) as listener:
-            work = work and only is None
-            apart = partial(_work_apart, settings) if work and settings.worker.processes else None
-            with nullcontext() if apart is None else shared_counts():
-                service = built(settings, role)
-                warn([*ignored(), *unused(settings), *([] if role is Role.API else unreached(settings))])
-                run(service, service.asgi(work=work, apart=apart), listener)
+        work = work and only is None
+        with listening(settings) as listener, ExitStack() as stack:
+            apart = None
+            if work and settings.worker.processes:
+                stack.enter_context(shared_counts())
+                apart = stack.enter_context(closing(_workers(settings, listener)))
+            service = built(settings, role)
+            warn([*ignored(), *unused(settings), *([] if role is Role.API else unreached(settings))])
+            run(service, service.asgi(work=work, apart=apart), listener)
 
 
 def work(*, port: int | None = None) -> None:
@@ -88,6 +91,18 @@ def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
         finally:
             service.stop(work=True)
         service.raise_failure()
+
+
+def _workers(settings: Settings, listener: socket) -> Workers:
+    """Load everything, and fork the worker processes, which need not load it again."""
+    from receiver.jobs.worker_processes import Workers
+    from receiver.preload import preload
+    from receiver.service import Role
+
+    preload(Role.ALL)
+    # The collector would write to every page that is shared, were it to look at what was loaded.
+    gc.freeze()
+    return Workers.fork(settings.worker.processes, partial(_work_apart, settings), listener)
 
 
 def _work_apart(settings: Settings, end: socket) -> None:

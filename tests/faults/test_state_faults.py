@@ -108,7 +108,7 @@ def errors(scene: Scene) -> list[str]:
 
 
 def workers(service: psutil.Process) -> list[psutil.Process]:
-    return [one for one in service.children(recursive=True) if "--multiprocessing-fork" in one.cmdline()]
+    return [one for one in service.children() if "resource_tracker" not in " ".join(one.cmdline())]
 
 
 class Killer:

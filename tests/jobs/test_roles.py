@@ -192,3 +192,20 @@ def test_it_loads_nothing_that_its_role_does_not_use(role: Role, without: set[st
     loaded = set(second.stdout.split())
     assert "receiver.callbacks.endpoint" in loaded
     assert not loaded & without
+
+
+@pytest.mark.parametrize("role", [Role.ALL, Role.CALLBACKS])
+def test_what_is_preloaded_is_all_that_a_forked_process_needs(role: Role, tmp_path: Path) -> None:
+    """What it loads by itself it shares with no other."""
+    program = (
+        "import sys\nfrom receiver.cli import main\nmain.lean()\nfrom receiver.cli.run import built\n"
+        "from receiver.preload import preload\nfrom receiver.service import Role\n"
+        f"from receiver.settings import load\nrole = Role({role.value!r})\npreload(role)\n"
+        "before = set(sys.modules)\nservice = built(load(), role)\nservice.resources.database.gate.check()\n"
+        "service.asgi()\nprint(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=variables(**EXAMPLE), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert [name for name in done.stdout.split() if name.startswith(("receiver", "storage"))] == []

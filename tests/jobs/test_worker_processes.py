@@ -50,9 +50,9 @@ def silent(error: Exception) -> None:
 
 
 def workers(process: Process) -> list[psutil.Process]:
-    """Its children that work; another one tracks resources for multiprocessing."""
-    children = psutil.Process(process.child.pid).children(recursive=True)
-    return [child for child in children if "--multiprocessing-fork" in child.cmdline()]
+    """Its children that work; another one tracks resources for multiprocessing, once one was replaced."""
+    children = psutil.Process(process.child.pid).children()
+    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
 
 
 def shown(process: Process) -> bytes:
