@@ -17,9 +17,11 @@ from receiver.http.bucket_threads import BucketThreads
 from receiver.missing_images import MissingImages
 from receiver.query.language import with_key
 from receiver.schemas.job import proof, timeline
+from receiver.thumbnails.cache import NONE_OF
 from storage.archive.archive import Archive
 from storage.errors import StorageError
 from storage.ledger.transitions import REOPENS
+from storage.media.inspect import is_shown
 from storage.models import Job, Output
 from storage.search.filters import SearchFilter
 from storage.search.search import SearchHit
@@ -69,6 +71,8 @@ class Detail:
             proof=proof(events, job.found_by),
             seeds=_seeds(job, output, record),
             missing=missing,
+            shown=is_shown(output.media_type),
+            small=output.media_type not in NONE_OF,
             may_ask=bool(missing) and visit.may("submit") and job.status in REOPENS,
             record=None if record is None else pretty(record),
             record_fault=record_fault,

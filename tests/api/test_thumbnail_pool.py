@@ -66,6 +66,13 @@ UPRIGHT = {
     "several": encoded(corners(), "MPO", save_all=True, append_images=[corners()]),
     "palette": encoded(corners().quantize(8), "PNG"),
     "gif": encoded(corners(), "GIF"),
+    "bmp": encoded(corners(), "BMP"),
+    "bmp with palette": encoded(corners().quantize(8), "BMP"),
+    "tiff": encoded(corners(), "TIFF"),
+    "tiff cmyk": encoded(corners().convert("CMYK"), "TIFF"),
+    "tiff by lzw": encoded(corners(), "TIFF", compression="tiff_lzw"),
+    "tiff with a jpeg in it": encoded(corners(), "TIFF", compression="jpeg", quality=95),
+    "tiff of 64 bits": encoded(corners(), "TIFF", big_tiff=True),
     "3 MB of profile": encoded(corners(), "PNG", icc_profile=bytes(3_000_000)),
     **{f"3 MB of {name}": with_text(name) for name in ("zTXt", "iTXt", "tEXt")},
     "lossless": encoded(corners(), "WEBP", lossless=True),
@@ -132,7 +139,9 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "nothing": (b"", 1, "header"),
     "svg": (b"<svg onload='alert(1)'/>", 1, "header"),
     "40 MB of text": (with_bomb(), 900 * 600, "cannot be decoded|memory"),
-    "tiff": (encoded(corners(), "TIFF"), 900 * 600, "header"),
+    "ico": (encoded(corners(), "ICO"), 900 * 600, "header"),
+    "half a tiff": (encoded(corners(), "TIFF", compression="tiff_lzw")[:3000], 900 * 600, "decoded|header"),
+    "tiff bomb": (encoded(Image.new("L", (4000, 4000)), "TIFF", compression="tiff_lzw"), 100, "more pixels"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", 1, "header"),
     **{name: (data, 900 * 600, "cannot be decoded|header") for name, data in HALVES.items()},
 }
@@ -150,7 +159,8 @@ def test_refused_image_keeps_the_child(thumbnailer: Thumbnailer, data: bytes, pi
 def test_broken_images_never_escape_the_child(thumbnailer: Thumbnailer) -> None:
     chance, outcomes = random.Random(7), set()
     small = corners(60, 40)
-    samples = [encoded(small, kind) for kind in ("PNG", "JPEG", "WEBP", "AVIF")]
+    samples = [encoded(small, kind) for kind in ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "TIFF")]
+    samples += [encoded(small, "TIFF", compression="tiff_lzw")]
     samples += [turned("JPEG", 6), encoded(small, "PNG", icc_profile=pictures.swapped_profile())]
     for number in range(180):
         data = bytearray(samples[number % len(samples)])
