@@ -33,7 +33,7 @@ async def image(request: Request) -> Response:
     if isinstance(found, Response):
         return found
     job, spec = found
-    picture = await asyncio.wrap_future(sandbox.studio.order(spec))
+    picture = await asyncio.wrap_future(sandbox.studio.order(spec, now=True))
     return _serve(sandbox.jobs, job, spec, picture)
 
 

@@ -9,7 +9,6 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -126,18 +125,40 @@ def caption(prompt: str, fits: Callable[[str], bool]) -> str:
 
 
 class Studio:
-    """A thread pool that draws each image once, and a cache of the latest."""
+    """Draws each image once, on a few threads, and keeps the latest ones that are drawn."""
 
     def __init__(self, threads: int, keep: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-studio")
-        self._order = lru_cache(keep)(lambda spec: self._pool.submit(draw, spec))
+        self._again = ThreadPoolExecutor(threads, thread_name_prefix="sandbox-again")
+        self._keep = keep
+        self._ordered: dict[Spec, Future[bytes]] = {}
+        self._drawn: dict[Spec, Future[bytes]] = {}
+        """The last used at the end."""
         self._lock = threading.Lock()
 
-    def order(self, spec: Spec) -> Future[bytes]:
-        """Return the image, as a future; it is drawn again if it was dropped."""
+    def order(self, spec: Spec, *, now: bool = False) -> Future[bytes]:
+        """Return the image, as a future; it is drawn again if it was dropped.
+
+        `now`: a download waits for it, so it does not queue behind the images of jobs that are not finished.
+        """
         with self._lock:
-            return self._order(spec)
+            if (drawn := self._drawn.pop(spec, None)) is not None:
+                self._drawn[spec] = drawn
+                return drawn
+            if spec in self._ordered:
+                return self._ordered[spec]
+            order = self._ordered[spec] = (self._again if now else self._pool).submit(self._draw, spec)
+            return order
+
+    def _draw(self, spec: Spec) -> bytes:
+        picture = draw(spec)
+        with self._lock:
+            self._drawn[spec] = self._ordered.pop(spec)
+            if len(self._drawn) > self._keep:
+                del self._drawn[next(iter(self._drawn))]
+        return picture
 
     def close(self) -> None:
         """Finish what is being drawn and drop the rest."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._pool, self._again):
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -153,7 +153,7 @@ class SandboxServer:
         job = self.sandbox.jobs.get(job_id)
         if job is None or not 0 <= n < len(job.specs):
             raise KeyError(f"{job_id}/{n}")
-        picture = self.sandbox.studio.order(job.specs[n]).result()
+        picture = self.sandbox.studio.order(job.specs[n], now=True).result()
         return b"".join(pieces(picture, job.faults.bytes if "bytes" in job.faults else None)[1])
 
 

@@ -54,9 +54,19 @@ def test_studio_draws_once_and_forgets_the_oldest() -> None:
     ordered = studio.order(first)
     assert studio.order(first) is ordered
     data = ordered.result(10)
-    studio.order(second)
-    studio.order(third)
+    for other in (second, third):
+        studio.order(other).result(10)
     again = studio.order(first)
     assert again is not ordered
     assert again.result(10) == data
+    studio.close()
+
+
+def test_studio_forgets_nothing_that_it_has_not_drawn_yet() -> None:
+    studio = Studio(threads=1, keep=1)
+    specs = [Spec(f"kite {number}", "imagen-4", width=512, height=512) for number in range(20)]
+    ordered = [studio.order(spec) for spec in specs]
+    assert [studio.order(spec) for spec in specs[1:]] == ordered[1:]
+    assert studio.order(specs[0], now=True).result(20), "a download does not wait for the others"
+    assert not ordered[-1].done()
     studio.close()
