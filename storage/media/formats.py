@@ -16,6 +16,8 @@ from storage.errors import Corrupt
 MAX_PARTS = 1 << 18
 """More chunks or segments than any real image has."""
 WINDOW_BYTES = 64 * 1024
+LAST_PLACE = 1 << 40
+"""No image reaches so far: to seek beyond what a file can have would be an error of its own."""
 HEAD_BYTES = 4096
 """As much of a file's beginning tells what it is."""
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -52,6 +54,8 @@ class CutShort(Corrupt):
 
 def read_at(file: BinaryIO, at: int, size: int) -> bytes:
     """Return exactly `size` bytes; raises CutShort if the file ends before."""
+    if at > LAST_PLACE:
+        raise CutShort("The image's header ends in the middle.")
     file.seek(at)
     data = file.read(size)
     if len(data) < size:

@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 import pytest
@@ -239,6 +240,18 @@ class TestHeader:
         with pytest.raises(Corrupt, match=message) as caught:
             inspect(io.BytesIO(data), max_pixels=LIMIT)
         assert not isinstance(caught.value, TooManyPixels)
+
+    @pytest.mark.parametrize("place", [2**40, 2**63 - 1, 2**63, 2**64 - 1])
+    def test_a_place_that_no_file_has_is_behind_its_end(self, place: int) -> None:
+        head, entry = b"II+\0" + struct.pack("<HHQ", 8, 0, 16), struct.Struct("<HHQQ")
+        sides = entry.pack(256, 4, 4, place) + entry.pack(257, 4, 1, 5)
+        far_tags = head[:8] + struct.pack("<Q", place), head + struct.pack("<Q", 2) + sides
+        for data in (*far_tags, SMALL["avif"][:0x20] + struct.pack(">I4sQ", 1, b"meta", place)):
+            # Not in memory: what a real file refuses differs.
+            with TemporaryFile() as file:
+                file.write(data + bytes(50))
+                with pytest.raises(CutShort):
+                    inspect(file, max_pixels=LIMIT)
 
     @pytest.mark.parametrize("name", ["png", "jpeg", "webp", "avif"])
     def test_cut_is_told_from_broken(self, name: str) -> None:
