@@ -22,6 +22,7 @@ MOST_CANDIDATES = 5
 _FIRST = "00000000-0000-0000-0000-000000000000"
 _LAST = _FIRST.replace("0", "f")
 
+_NUMBER = re.compile("[0-9]{1,6}")
 _NUMBERED = re.compile(r"(?:msg_)?([^._]+)(?:[._]([0-9]{1,6}))?")
 
 
@@ -68,7 +69,7 @@ class Ids:
     ) -> Sequence[Any]:
         found = sa.select(job_id, column).where(_within(job_id, beginning))
         if number is not None:
-            found = found.where(column == int(number) if number.isdecimal() else sa.false())
+            found = found.where(column == int(number) if _NUMBER.fullmatch(number) else sa.false())
         found = found.order_by(job_id.desc(), column.desc()).limit(MOST_CANDIDATES + 1)
         with self.database.read() as connection:
             return connection.execute(found).all()

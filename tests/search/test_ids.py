@@ -65,7 +65,7 @@ def test_what_is_no_beginning_of_any_is_not_found(ids: Ids, beginning: str) -> N
         if len(beginning) != 36:
             with pytest.raises(NotFound):
                 find(name)
-    for number in ("2", "x", "-1", ""):
+    for number in ("2", "x", "-1", "", str(2**64), "0" * 5000):
         with pytest.raises(NotFound):
             ids.output(f"{FIRST[:8]}.{number}")
 
