@@ -239,7 +239,7 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy)
         downloader=downloader,
         worker=worker,
         threads=settings.worker.concurrency,
-        processes=WorkerProcesses(settings.worker.processes, base.wakeup),
+        processes=WorkerProcesses(base.wakeup),
         subscriptions=subscriptions,
         notifier=notifier,
     )

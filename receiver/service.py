@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from receiver.jobs.retry import Retrier
     from receiver.jobs.submit import Submitter
     from receiver.jobs.worker import Worker
-    from receiver.jobs.worker_processes import WorkerProcesses, Workers
+    from receiver.jobs.worker_processes import WorkerProcesses
     from receiver.ledger_check import LedgerCheck
     from receiver.missing_images import MissingImages
     from receiver.notifications.sender import Notifier
+    from receiver.processes import Children
     from receiver.thumbnails.cache import Thumbnails
 
 log = structlog.get_logger("darkroom.service")
@@ -178,7 +179,7 @@ class Service:
         if self.jobs is not None:
             self.jobs.subscriptions.at_most(connections // 2)
 
-    def asgi(self, *, work: bool = False, apart: Workers | None = None) -> Starlette:
+    def asgi(self, *, work: bool = False, apart: Children | None = None) -> Starlette:
         """Return the ASGI application of the role; its lifespan starts and stops the service.
 
         With `apart`, processes of their own do the work: these, which were forked before.

@@ -41,6 +41,7 @@ EXAMPLES = """
 darkroom demo
 darkroom serve
 DARKROOM_API_TOKENS=me:admin:... darkroom serve --host 0.0.0.0
+darkroom serve --only callbacks --processes 4
 darkroom work
 darkroom sandbox --latency 2,10 > .env
 darkroom config

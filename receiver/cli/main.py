@@ -8,12 +8,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from receiver.cli import run
+
 
 def _port(word: str) -> int:
     port = int(word) if word.isdecimal() else -1
     if not 0 <= port <= 65535:
         raise ValueError("not a port")
     return port
+
+
+def _processes(word: str) -> int:
+    number = int(word) if word.isdecimal() else 0
+    if not 1 <= number <= run.MOST_PROCESSES:
+        raise ValueError("not a number of processes")
+    return number
 
 
 def _role(word: str) -> str:
@@ -23,7 +32,7 @@ def _role(word: str) -> str:
 
 
 _OPTIONS: Mapping[str, Mapping[str, Callable[[str], Any]]] = {
-    "serve": {"host": str, "port": _port, "only": _role},
+    "serve": {"host": str, "port": _port, "only": _role, "processes": _processes},
     "work": {"port": _port},
 }
 _FLAGS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
@@ -84,7 +93,5 @@ def main() -> None:
         return
     gc.disable()  # nothing that is loaded is garbage; `run` turns it on
     lean()
-    from receiver.cli import run
-
     command, values = given
     {"serve": run.serve, "work": run.work}[command](**values)

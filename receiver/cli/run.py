@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn
 from urllib.parse import urlsplit
@@ -19,9 +19,15 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from socket import socket
 
-    from receiver.jobs.worker_processes import Workers
+    from receiver.processes import Child, Children
     from receiver.service import Role, Service
     from receiver.settings import Settings
+
+
+MOST_PROCESSES = 64
+"""How many may serve one port."""
+STOP_TOGETHER_S = 9.0
+"""How long processes that serve one port may take to stop, before they are killed."""
 
 
 def serve(
@@ -30,26 +36,33 @@ def serve(
     port: int | None = None,
     work: bool = True,
     only: Literal["callbacks", "api"] | None = None,
+    processes: int = 1,
 ) -> None:
     """Serve, and work on jobs, until a signal; exit with a message at errors that an operator can fix."""
     given = {"host": host, "port": port}
     with exit_on_error():
         from receiver.http.server import serve as run
         from receiver.service import Role
-        from receiver.settings import ignored, load, require
+        from receiver.settings import load, require
         from receiver.telemetry.multiprocess import shared_counts
 
         role = Role.ALL if only is None else Role(only)
         settings = load(**{name: value for name, value in given.items() if value is not None})
         require(settings, only_callbacks=role is Role.CALLBACKS)
+        if processes > 1 and only is None:
+            fail("--processes is for --only callbacks or --only api: give that too.", misused=True)
         work = work and only is None
         with listening(settings) as listener, ExitStack() as stack:
+            if processes > 1:
+                stack.enter_context(shared_counts())
+                _serve_together(settings, role, listener, processes)
+                return
             apart = None
             if work and settings.worker.processes:
                 stack.enter_context(shared_counts())
                 apart = stack.enter_context(closing(_workers(settings, listener)))
             service = built(settings, role)
-            warn([*ignored(), *unused(settings), *([] if role is Role.API else unreached(settings))])
+            _warn_of(settings, role)
             run(service, service.asgi(work=work, apart=apart), listener)
 
 
@@ -93,20 +106,71 @@ def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
         service.raise_failure()
 
 
-def _workers(settings: Settings, listener: socket) -> Workers:
+def _workers(settings: Settings, listener: socket) -> Children:
     """Load everything, and fork the worker processes, which need not load it again."""
-    from receiver.jobs.worker_processes import Workers
     from receiver.preload import preload
+    from receiver.processes import Children
     from receiver.service import Role
 
     preload(Role.ALL)
-    # The collector would write to every page that is shared, were it to look at what was loaded.
-    gc.freeze()
-    return Workers.fork(settings.worker.processes, partial(_work_apart, settings), listener)
+    return Children.fork("worker", settings.worker.processes, partial(work_until_stopped, settings), listener)
 
 
-def _work_apart(settings: Settings, end: socket) -> None:
-    work_until_stopped(settings, end)
+def _serve_together(settings: Settings, role: Role, listener: socket, processes: int) -> None:
+    """Serve one port from several processes until a signal; exit as one does that refuses to start."""
+    from receiver.http.server import BACKLOG
+    from receiver.preload import preload
+    from receiver.processes import Children, Supervisor
+
+    # What comes while one is started again waits for it, or for another.
+    listener.listen(BACKLOG)
+    preload(role)
+    children = Children.fork("serving", processes, partial(_serve_one, settings, role, listener))
+    with closing(children):
+        _configure_logs(settings)
+        _warn_of(settings, role)
+        stopped, codes = stop_asked(), [0]
+
+        def refused(code: int) -> bool:
+            if code > 0:
+                codes.append(code)
+                stopped.set()
+            return code > 0
+
+        supervisor = Supervisor(_listen_until_gone, refused)
+        supervisor.start(children)
+        stopped.wait()
+        supervisor.stop(STOP_TOGETHER_S)
+    if codes[-1]:
+        raise SystemExit(codes[-1])
+
+
+def _serve_one(settings: Settings, role: Role, listener: socket, end: socket) -> None:
+    """Serve a port beside others, until a signal comes or the process that started this one is gone."""
+    from receiver.http.server import serve as run
+    from receiver.telemetry.multiprocess import remove_counts
+
+    def stop_with_others() -> None:
+        end.recv(1)
+        remove_counts()
+        signal.raise_signal(signal.SIGTERM)
+
+    with exit_on_error():
+        service = built(settings, role)
+        threading.Thread(target=stop_with_others, name="others", daemon=True).start()
+        run(service, service.asgi(), listener)
+
+
+def _listen_until_gone(child: Child) -> None:
+    with suppress(OSError):
+        child.end.recv(1)
+
+
+def _warn_of(settings: Settings, role: Role) -> None:
+    from receiver.service import Role
+    from receiver.settings import ignored
+
+    warn([*ignored(), *unused(settings), *([] if role is Role.API else unreached(settings))])
 
 
 def unreached(settings: Settings) -> list[str]:
@@ -206,15 +270,21 @@ def port_message(host: str, port: int, error: OSError, fix: str) -> str:
     return f"Cannot listen on {host}:{port}: {error.strerror or error}. Fix: {fix}"
 
 
-def built(settings: Settings, role: Role) -> Service:
-    """Build the service of a role, with its logs configured."""
-    from receiver.app import build
+def _configure_logs(settings: Settings) -> None:
     from receiver.keyring import every_secret
     from receiver.redaction import Redactor
     from receiver.telemetry import logs
 
     logs.configure(settings.log_format, settings.log_level, Redactor(every_secret(settings)))
     logs.catch_everything()
+
+
+def built(settings: Settings, role: Role) -> Service:
+    """Build the service of a role, with its logs configured."""
+    from receiver.app import build
+    from receiver.telemetry import logs
+
+    _configure_logs(settings)
     service = build(settings, role=role)
     # What was loaded stays: the collector need not look at it again, nor copy the memory that it shares.
     gc.freeze()

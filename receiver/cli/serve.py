@@ -22,6 +22,16 @@ def serve(
             *("ROLE", "--only"),
         ),
     ] = None,
+    processes: Annotated[
+        int,
+        options.option(
+            "Serve the port of --only from several processes, one for each core.",
+            *("N", "--processes"),
+            min=1,
+            max=run.MOST_PROCESSES,
+            show_default=True,
+        ),
+    ] = 1,
 ) -> None:
     """Run Darkroom: receive callbacks, serve the API and gallery, work on jobs, until Ctrl-C."""
-    run.serve(host=host, port=port, work=work, only=only)
+    run.serve(host=host, port=port, work=work, only=only, processes=processes)

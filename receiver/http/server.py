@@ -19,6 +19,8 @@ from receiver.http.connection_limits import ConnectionLimiter, allowed, limited
 
 log = structlog.get_logger("darkroom.serving")
 
+BACKLOG = 2048
+"""How many connections may wait to be accepted."""
 GRACE_S = 4
 """How long responses may take after a stop was requested; `Service.stop` adds about as much."""
 
@@ -165,6 +167,7 @@ def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -
         proxy_headers=True,
         forwarded_allow_ips=_with_mapped(service.connections.trusted_proxies),
         timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
     )
     # It warns of every request that is not HTTP, which strangers could fill the log with.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)

@@ -69,14 +69,14 @@ GIVEN = [
     "serve",
     "serve --host 0.0.0.0 --port 0 --no-work",
     "serve --port=8080 --only=callbacks --no-work --work",
-    "serve --only api --host=::1",
+    "serve --only api --host=::1 --processes 64",
     "work",
     "work --port 65535",
 ]
 JUDGED = [
     "", "--version", "jobs", "serve --help", "serve -h", "serve --port", "serve --port x", "work --only api",
     "serve --port=-1", "serve --port 65536", "serve --only=all", "serve --work=yes", "serve --hos a",
-    "serve host", "serve -- --host a", "work --host a",
+    "serve host", "serve -- --host a", "work --host a", "serve --processes 0", "serve --processes 65",
 ]  # fmt: skip
 
 
