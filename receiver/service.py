@@ -19,8 +19,9 @@ from receiver.api.health import Health
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
 from receiver.http.cors import Cors
-from receiver.http.middleware import RequestMiddleware
+from receiver.http.middleware import Ahead, RequestMiddleware
 from receiver.http.prefix import PathPrefix
+from receiver.http.routing import ahead
 from receiver.http.server import Connections
 from receiver.opening import Opening
 from receiver.resources import Bucket, Resources
@@ -198,6 +199,7 @@ class Service:
 
         shared = [Middleware(Cors, origins=self.origins)] if self.origins else []
         below = [Middleware(PathPrefix, prefix=self.prefix)] if self.prefix else []
+        below += [Middleware(Ahead, route=route, metrics=self.metrics) for route in ahead(self.web.routes)]
         app = Starlette(
             routes=list(self.web.routes),
             middleware=[*below, *shared, Middleware(RequestMiddleware, metrics=self.metrics)],

@@ -57,7 +57,9 @@ class BatchRoutes:
         judged, so that a client can send all of its jobs or none; a result has a `job` then only if it was
         created earlier with the same idempotency key.
         """
-        content = await read_body(request, MAX_BODY, within_s=self.admission.limits.body_timeout_s)
+        content = await read_body(
+            request.headers, request.receive, MAX_BODY, within_s=self.admission.limits.body_timeout_s
+        )
         return await run_in_threadpool(self._submit, content, request.state.request_id)
 
     def _submit(self, content: bytes, request_id: str) -> Response:

@@ -243,7 +243,9 @@ class Api:
         return (*word_hints(text or ""), *name_hints(wanted, known, models))
 
     async def _body(self, request: Request) -> bytes:
-        return await read_body(request, MAX_BODY, within_s=self.admission.limits.body_timeout_s)
+        return await read_body(
+            request.headers, request.receive, MAX_BODY, within_s=self.admission.limits.body_timeout_s
+        )
 
     def _finished(self, job_id: str) -> bool:
         return self.ledger.job(job_id).status.terminal

@@ -7,11 +7,12 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import structlog
+import orjson
 import uuid_utils
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from receiver import errors
 from receiver.callbacks.encodings import decoded
@@ -19,14 +20,14 @@ from receiver.callbacks.intake import Intake
 from receiver.callbacks.tokens import CallbackClaims, CallbackTokens
 from receiver.gateways.base import Gateway
 from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
+from receiver.http.middleware import problem_of
 from receiver.http.routing import Answer, Body, Operation
 from receiver.redaction import Redactor
 from receiver.schemas.problem import CallbackAccepted, CallbackReady
 from receiver.telemetry.metrics import Metrics
+from storage.errors import StorageError
 from storage.ledger.deliveries import MAX_DELIVERIES, DeliveryResult, NewDelivery
 from storage.models import Clock, Delivery, Verdict
-
-log = structlog.get_logger("darkroom.callbacks")
 
 KEPT_HEADERS = ("content-type", "content-encoding", "user-agent", "x-request-id")
 KEPT_PREFIXES = ("x-webhook-", "webhook-")
@@ -39,6 +40,7 @@ CALLBACK = Operation(
     path={"gateway": str, "token": str},
     body=Body(Any, "The gateway's report on the job, in its own format."),
     answers={200: Answer(CallbackAccepted, "It is on disk.")},
+    ahead=True,
     errors=(
         errors.BadToken,
         errors.BadSignature,
@@ -60,6 +62,16 @@ PROBE = Operation(
     answers={200: Answer(CallbackReady, "The URL is valid.")},
     errors=(errors.BadToken, errors.TooManyRequests),
 )
+
+
+_BODIES = {
+    result.value: orjson.dumps({"status": result.value})
+    for result in (DeliveryResult.ACCEPTED, DeliveryResult.DUPLICATE)
+}
+_HEADERS = {
+    status: [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+    for status, body in _BODIES.items()
+}
 
 
 class Received(NamedTuple):
@@ -100,60 +112,71 @@ class Callbacks:
         self._metrics = metrics
 
     @CALLBACK
-    async def receive(self, request: Request) -> Response:
+    async def receive(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Verify a callback and record it."""
-        # The order of the checks is cheapest first.
-        name, began, outcome = request.path_params["gateway"], perf_counter(), "internal"
+        name, began, outcome = scope["path_params"]["gateway"], perf_counter(), "internal"
         try:
-            # Before the body is read, so that a stranger cannot make us keep one in memory.
-            claims = self._authenticate(request)
-            async with AsyncExitStack() as held:
-                body = await self._body(request, claims.job_id, held)
-                # A large body takes long enough to read that other requests would notice.
-                verify = partial(self._verified, name, claims, request.headers, body)
-                delivery = await run_in_threadpool(verify) if len(body.plain) > LARGE else verify()
-                result = await self._intake.take(delivery)
-            _raise_unless_recorded(result, accept_incomplete=self._accept_incomplete)
-            outcome = result.value
-        except errors.DarkroomError as error:
-            outcome = error.code
-            self._log_refusal(name, error)
-            raise
+            outcome = (await self._recorded(name, scope, receive)).value
+            self._metrics.observe("darkroom_callback_seconds", perf_counter() - began, gateway=name)
+        except (errors.DarkroomError, StorageError) as error:
+            if isinstance(error, errors.DarkroomError):
+                outcome = error.code
+                self._note_refusal(scope, error)
+            await problem_of(error)(scope, receive, send)
+            return
         except ClientDisconnect:
             outcome = "disconnected"
             raise
         finally:
             self._metrics.count("darkroom_callbacks_total", gateway=name, outcome=outcome)
-        self._metrics.observe("darkroom_callback_seconds", perf_counter() - began, gateway=name)
-        log.info("callback", job=claims.job_id, gateway=name, result=result)
         # Exactly 200, because some senders take any other 2xx for a failure.
-        return JSONResponse({"status": result})
+        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS[outcome]]})
+        await send({"type": "http.response.body", "body": _BODIES[outcome]})
+
+    async def _recorded(self, name: str, scope: Scope, receive: Receive) -> DeliveryResult:
+        """Return what became of a callback once that is durable; raise the error that fits a refusal."""
+        # The order of the checks is cheapest first. The token's is before the body is read, so that a
+        # stranger cannot make us keep one in memory.
+        claims = self._authenticate(scope)
+        headers = _headers(scope)
+        async with AsyncExitStack() as held:
+            body = await self._body(headers, receive, claims.job_id, held)
+            # A large body takes long enough to read that other requests would notice.
+            verify = partial(self._verified, name, claims, headers, body)
+            delivery = await run_in_threadpool(verify) if len(body.plain) > LARGE else verify()
+            result = await self._intake.take(delivery)
+        _raise_unless_recorded(result, accept_incomplete=self._accept_incomplete)
+        line = {"event": "callback", "job": claims.job_id, "gateway": name, "result": result.value}
+        scope["state"]["line"] = line
+        return result
 
     @PROBE
     async def probe(self, request: Request) -> Response:
         """Return 200 if the URL is valid: some senders ask before they send. Nothing is recorded."""
         try:
-            self._authenticate(request)
+            self._authenticate(request.scope)
         except errors.BadToken as error:
-            self._log_refusal(request.path_params["gateway"], error)
+            self._note_refusal(request.scope, error)
             raise
         return JSONResponse({"status": "ready"})
 
-    def _log_refusal(self, name: str, error: errors.DarkroomError) -> None:
+    def _note_refusal(self, scope: Scope, error: errors.DarkroomError) -> None:
         if isinstance(error, errors.TooManyRequests):
             return
+        name = scope["path_params"]["gateway"]
         reason = error.reason if isinstance(error, errors.BadToken) else None
-        log.warning("callback refused", gateway=name[:64], code=error.code, reason=reason)
+        line = {"level": "warning", "event": "callback refused", "gateway": name[:64]}
+        scope["state"]["line"] = {**line, "code": error.code, "reason": reason}
         if reason is not None:
             self._metrics.count("darkroom_callbacks_bad_token_total", gateway=name, reason=reason)
 
-    def _authenticate(self, request: Request) -> CallbackClaims:
-        # Some frameworks put a slash behind every URL.
-        token = request.path_params["token"].rstrip("/")
+    def _authenticate(self, scope: Scope) -> CallbackClaims:
+        given = scope["path_params"]
         try:
-            claims = self._claims(request.path_params["gateway"], token)
+            # Some frameworks put a slash behind every URL.
+            claims = self._claims(given["gateway"], given["token"].rstrip("/"))
         except errors.BadToken:
-            self._limits.stranger(request)
+            self._limits.stranger(HTTPConnection(scope))
             raise
         self._limits.callback(claims.job_id)
         return claims
@@ -164,12 +187,14 @@ class Callbacks:
             raise errors.BadToken("foreign")
         return claims
 
-    async def _body(self, request: Request, job_id: str, held: AsyncExitStack) -> Received:
-        encodings = request.headers.get("content-encoding")
+    async def _body(
+        self, headers: Mapping[str, str], receive: Receive, job_id: str, held: AsyncExitStack
+    ) -> Received:
+        encodings = headers.get("content-encoding")
         large = partial(held.enter_async_context, self._large.one_of(job_id))
         try:
             body = await read_body(
-                request, self._max_bytes, within_s=self._limits.body_timeout_s, large=large
+                headers, receive, self._max_bytes, within_s=self._limits.body_timeout_s, large=large
             )
             plain = body if encodings is None else await self._decoded(body, encodings, large)
         except errors.BodyTooLarge:
@@ -210,6 +235,11 @@ class Callbacks:
             for name, value in headers.items()
             if name in KEPT_HEADERS or (name.startswith(KEPT_PREFIXES) and not name.endswith("secret"))
         }
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """Return the headers of a request; of several with one name the first."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
 def _signature(gateway: Gateway, headers: Mapping[str, str], body: Received) -> Verdict:

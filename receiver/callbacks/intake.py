@@ -5,7 +5,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -25,8 +25,7 @@ WAITING = 8192
 """How many callbacks may wait for a commit; more are refused, to be sent again."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A delivery in the queue, and the future of its result, on the event loop of its request."""
 
     delivery: NewDelivery

@@ -67,7 +67,7 @@ class Upload:
 
 async def read_upload(request: Request, *, max_bytes: int, within_s: float) -> Upload:
     """Parse a form with one file of at most `max_bytes`; raise InvalidRequest, BodyTooLarge or TooSlow."""
-    refuse_announced(request, max_bytes + MAX_AROUND)
+    refuse_announced(request.headers, max_bytes + MAX_AROUND)
     try:
         async with asyncio.timeout(within_s):
             form = await _form(request, max_bytes)

@@ -24,7 +24,7 @@ async def read_form(request: Request, *, within_s: float, limit: int = MAX_FORM)
     """Parse a form; raise InvalidRequest, BodyTooLarge or TooSlow."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != URLENCODED:
         raise InvalidRequest([{"field": "Content-Type", "message": f"must be {URLENCODED}"}])
-    body = await read_body(request, limit, within_s=within_s)
+    body = await read_body(request.headers, request.receive, limit, within_s=within_s)
     try:
         text = body.decode("ascii")
         fields = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS)

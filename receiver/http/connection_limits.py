@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from itertools import chain
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -77,7 +78,10 @@ class LimitedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; close another connection if too many are open."""
         super().connection_made(transport)
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._deadline: float | None = None  # of what is waited for: by the loop's time
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = 0.0
+        self._unread: asyncio.TimerHandle | None = None
         self._unanswered: list[RequestResponseCycle] = []
         self._loose_bytes = 0
         self._wait(self.limiter.timeout_s)
@@ -85,7 +89,9 @@ class LimitedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers and disconnect every request in hand."""
-        self._cancel(*self._timers)
+        for timer in (self._alarm, self._unread):
+            if timer is not None:
+                timer.cancel()
         self.limiter.works(self)
         for cycle in self._unanswered:
             # uvicorn tells only the latest request; of pipelined ones, that is not the one in hand.
@@ -102,12 +108,12 @@ class LimitedConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Take the request in hand, if its head is small enough."""
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        size = len(self.url) + sum(map(len, chain.from_iterable(self.headers)))
         self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
         if size > HEAD_BYTES or len(self.headers) > HEADERS or len(self._unanswered) >= PIPELINED:
             raise ValueError("too large, or too many")  # uvicorn ends the parsing and calls send_400_response
         self._loose_bytes = 0
-        self._cancel("waiting")
+        self._deadline = None
         self.limiter.works(self)
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
@@ -135,11 +141,12 @@ class LimitedConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Set a deadline for a client that does not read its response."""
         super().pause_writing()
-        self._abort_after("unread", self.limiter.timeout_s)
+        self._unread = self.loop.call_later(self.limiter.timeout_s, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Cancel the deadline."""
-        self._cancel("unread")
+        if self._unread is not None:
+            self._unread.cancel()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
@@ -155,17 +162,25 @@ class LimitedConnection(HttpToolsProtocol):
         return latest is not None and latest.response_complete and latest.more_body
 
     def _wait(self, seconds: float) -> None:
-        self._abort_after("waiting", seconds)
+        self._deadline = deadline = self.loop.time() + seconds
+        # An alarm that is set stays, and looks at the deadline: to set one for each request would cost more.
+        if self._alarm is None or self._alarm_at > deadline:
+            self._set_alarm(deadline)
         self.limiter.waits(self)
 
-    def _abort_after(self, timer: str, seconds: float) -> None:
-        self._cancel(timer)
-        self._timers[timer] = self.loop.call_later(seconds, self.transport.abort)
+    def _set_alarm(self, at: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm, self._alarm_at = self.loop.call_at(at, self._ring), at
 
-    def _cancel(self, *timers: str) -> None:
-        for timer in timers:
-            if timer in self._timers:
-                self._timers.pop(timer).cancel()
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._deadline is None:
+            return
+        if self._deadline > self.loop.time():
+            self._set_alarm(self._deadline)
+        else:
+            self.transport.abort()
 
 
 def limited(limiter: ConnectionLimiter) -> type[LimitedConnection]:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import IPv6Address, ip_address
 from math import ceil
+from typing import Any
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.types import Message, Receive
 
 from receiver.errors import BodyTooLarge, TooManyRequests, TooSlow
 from storage.models import Clock
@@ -106,7 +108,8 @@ class Limits:
 
     def callback_body(self, job_id: str, size: int) -> None:
         """Count the body of a callback that was accepted: large ones use the limit up sooner."""
-        self._callbacks.charge(job_id, size // COUNTED_BYTES)
+        if size >= COUNTED_BYTES:
+            self._callbacks.charge(job_id, size // COUNTED_BYTES)
 
     def stranger(self, connection: HTTPConnection) -> None:
         """Count a request without a valid token by its address, or raise TooManyRequests."""
@@ -132,33 +135,73 @@ def address_key(address: str) -> Hashable:
 
 
 async def read_body(
-    request: Request, limit: int, *, within_s: float, large: Callable[[], Awaitable[None]] | None = None
+    headers: Mapping[str, str],
+    receive: Receive,
+    limit: int,
+    *,
+    within_s: float,
+    large: Callable[[], Awaitable[None]] | None = None,
 ) -> bytes:
-    """Return a body of at most `limit` bytes; it is never cut.
+    """Return the body of a request, by the ASGI protocol, of at most `limit` bytes; it is never cut.
 
-    Raises BodyTooLarge as soon as it is announced or found to be longer, and TooSlow if it is not there
-    after `within_s` seconds. `large` is awaited before more than `LARGE` bytes are read; meanwhile the
-    sender is held back, and the time runs.
+    Raises BodyTooLarge as soon as it is announced or found to be longer, TooSlow if it is not there after
+    `within_s` seconds, and ClientDisconnect. `large` is awaited before more than `LARGE` bytes are read;
+    meanwhile the sender is held back, and the time runs.
     """
-    refuse_announced(request, limit)
-    body = bytearray()
+    refuse_announced(headers, limit)
+    first = _here_already(receive)
+    if first is not None and _is_last(first) and len(first["body"]) <= min(LARGE, limit):
+        whole: bytes = first["body"]
+        return whole
     try:
         async with asyncio.timeout(within_s):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise _too_large(limit)
-                if large is not None and len(body) > LARGE:
-                    await large()
-                    large = None
+            return await _rest(first, receive, limit, large)
     except TimeoutError:
         raise TooSlow(f"The body must be here within {within_s:g} seconds ({BODY_TIMEOUT}).") from None
-    return bytes(body)
 
 
-def refuse_announced(request: Request, limit: int) -> None:
-    """Raise BodyTooLarge if the request itself says that its body is over the limit."""
-    announced = request.headers.get("content-length", "")
+async def _rest(
+    message: Message | None, receive: Receive, limit: int, large: Callable[[], Awaitable[None]] | None
+) -> bytes:
+    """Read a body on from its first message, if that is here already."""
+    body = bytearray()
+    while True:
+        message = message or await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if large is not None and len(body) > LARGE:
+            await large()
+            large = None
+        if _is_last(message):
+            return bytes(body)
+        message = None
+
+
+def _here_already(receive: Receive) -> Message | None:
+    """Return the next message if it is here, as that of a small body is; a deadline for it would cost more.
+
+    One that has to be waited for is left alone: what was begun is taken back.
+    """
+    begun: Any = receive()
+    try:
+        begun.send(None)
+    except StopIteration as done:
+        message: Message = done.value
+        return message
+    begun.close()
+    return None
+
+
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.request" and not message.get("more_body", False)
+
+
+def refuse_announced(headers: Mapping[str, str], limit: int) -> None:
+    """Raise BodyTooLarge if a request's own headers say that its body is over the limit."""
+    announced = headers.get("content-length", "")
     # Text of 20 digits or more is not worth a conversion.
     if announced.isascii() and announced.isdigit() and (len(announced) > 19 or int(announced) > limit):
         raise _too_large(limit)

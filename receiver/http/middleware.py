@@ -1,7 +1,7 @@
 """Middleware and error handlers of every response: request id, access log, safe headers, problem details."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +21,7 @@ from receiver.errors import (
     TooManyRequests,
     Unready,
 )
-from receiver.telemetry.logs import Tally
+from receiver.telemetry.logs import Tally, write_soon
 from receiver.telemetry.metrics import Metrics
 from storage.errors import Ambiguous, NotFound, StorageError, TookTooLong
 
@@ -43,7 +43,8 @@ _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
 class RequestMiddleware:
     """The outermost middleware: sets a request id, adds safe headers, logs one line, and measures.
 
-    Requests over their rate limit are only counted, so that they cannot fill the log.
+    A handler may add to the line, and change its event and level, in `request.state.line`. Requests over
+    their rate limit are only counted, so that they cannot fill the log.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -56,9 +57,10 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
-        request.state.request_id = request_id = _request_id(request)
         began, status, started = perf_counter(), 500, False
+        request_id = _request_id(scope["headers"])
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
 
         async def respond(message: Message) -> None:
             nonlocal status, started
@@ -67,35 +69,41 @@ class RequestMiddleware:
                 headers = message["headers"]
                 given = {name for name, _ in headers}
                 headers.append((b"x-request-id", request_id.encode()))
-                headers.extend(header for header in _SAFE if header[0] not in given)
+                headers.extend([header for header in _SAFE if header[0] not in given])
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request=request_id):
-            try:
-                await self._app(scope, receive, respond)
-            except ClientDisconnect:
-                status = 499
-            except Exception:
-                log.exception("request failed")
-                if started:
-                    raise
-                await problem(500, DarkroomError.code, UNEXPECTED)(scope, receive, respond)
-            finally:
-                seconds = perf_counter() - began
-                self._log(request, status, seconds)
-                self._measure(scope, status, seconds)
+        # Each request is a task, which has a context of its own.
+        structlog.contextvars.bind_contextvars(request=request_id)
+        try:
+            await self._app(scope, receive, respond)
+        except ClientDisconnect:
+            status = 499
+        except Exception:
+            log.exception("request failed")
+            if started:
+                raise
+            await problem(500, DarkroomError.code, UNEXPECTED)(scope, receive, respond)
+        finally:
+            seconds = perf_counter() - began
+            self._log(scope, status, seconds)
+            self._measure(scope, status, seconds)
 
-    def _log(self, request: Request, status: int, seconds: float) -> None:
-        if status == TooManyRequests.status:
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        state = scope["state"]
+        if status == TooManyRequests.status and "line" not in state:
             self._over_limit.add()
             return
-        log.info(
-            "request",
-            method=request.method,
-            path=shown_path(request.scope["path"]),
-            status=status,
-            ms=round(seconds * 1000, 1),
-        )
+        line = {
+            "level": "info",
+            "event": "request",
+            **state.get("line", {}),
+            "method": scope["method"],
+            "path": shown_path(scope["path"]),
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "request": state["request_id"],
+        }
+        write_soon(**line)
 
     def _measure(self, scope: Scope, status: int, seconds: float) -> None:
         # The template and never the path, which anyone can make up, and which may hold a token.
@@ -107,8 +115,40 @@ class RequestMiddleware:
             self._metrics.count("darkroom_api_requests_refused_total")
 
 
+class Ahead:
+    """Middleware that serves one route ahead of all that is behind it, and all else there.
+
+    For the route of most requests, whose handler is an ASGI application: router and middleware would take as
+    long as the rest of it. The route's path is `/<word>/{...}/{...:path}`. Its requests have the ids, the
+    headers, the lines and the metrics of all others.
+    """
+
+    def __init__(self, app: ASGIApp, route: Route, metrics: Metrics) -> None:
+        self._app = app
+        self._route = route
+        self._method = next(iter(route.methods or ()))
+        self._begins = f"/{route.path.split('/')[1]}/"
+        self._first, self._rest = route.param_convertors
+        self._here = RequestMiddleware(route.app, metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request, by the ASGI protocol."""
+        app = self._app
+        if scope["type"] == "http" and scope["method"] == self._method:
+            path = scope["path"]
+            if path.startswith(self._begins):
+                first, slash, rest = path[len(self._begins) :].partition("/")
+                if first and slash:
+                    scope["route"] = self._route
+                    scope["path_params"] = {self._first: first, self._rest: rest}
+                    app = self._here
+        await app(scope, receive, send)
+
+
 def shown_path(path: str) -> str:
     """Redact a path for the log: without the token of a callback URL, and unable to forge a line."""
+    if path.isascii() and "callbacks" not in path.lower() and len(path) <= 300 and path.isprintable():
+        return path
     shown = _TOKEN_PATH.sub(r"\1[token]", path)[:300]
     return shown if shown.isprintable() else ascii(shown)
 
@@ -127,20 +167,29 @@ def details(status: int, code: str, detail: str) -> dict[str, Any]:
     return {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail}
 
 
+def problem_of(error: DarkroomError | StorageError) -> Response:
+    """Return the response for an error of ours."""
+    return _ours(error) if isinstance(error, DarkroomError) else _storage(error)
+
+
 def handlers() -> dict[Any, ExceptionHandler]:
     """Return the exception handlers of the application."""
-    return {DarkroomError: _ours, StorageError: _storage, HTTPException: http_problem}
+    return {DarkroomError: _problem_of, StorageError: _problem_of, HTTPException: http_problem}
 
 
-async def _ours(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, DarkroomError)
+async def _problem_of(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, DarkroomError | StorageError)
+    return problem_of(error)
+
+
+def _ours(error: DarkroomError) -> Response:
     more: dict[str, Any] = {"faults": error.faults} if isinstance(error, InvalidRequest) else {}
     if isinstance(error, MissingFromBucket):
         more["object"] = error.facts
     return problem(error.status, error.code, str(error), headers=error.headers, **more)
 
 
-async def _storage(_request: Request, error: Exception) -> Response:
+def _storage(error: StorageError) -> Response:
     if isinstance(error, NotFound):
         return problem(404, "not_found", str(error))
     if isinstance(error, Ambiguous):
@@ -171,6 +220,8 @@ def _methods(request: Request) -> set[str]:
     return {method for route in here for method in route.methods or ()}
 
 
-def _request_id(request: Request) -> str:
-    given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid_utils.uuid7().hex
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(given := value.decode("latin-1")):
+            return given
+    return uuid_utils.uuid7().hex

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from receiver import errors
 from receiver.errors import DarkroomError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _WHOLE = re.compile(rf"{UUID}(\.[0-9]+)?|msg_{UUID}_[0-9]+")
 """A whole id; it costs no look-up."""
 
-Handler = TypeVar("Handler", bound=Callable[..., Response | Awaitable[Response]])
+Handler = TypeVar("Handler", bound=Callable[..., Response | Awaitable[Response | None]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,8 @@ class Operation:
     headers: tuple[Header, ...] = ()
     body: Body | None = None
     errors: tuple[type[DarkroomError], ...] = ()
+    ahead: bool = False
+    """Whether the handler is an ASGI application, to be served by `http.middleware.Ahead`."""
 
     def __call__(self, handler: Handler) -> Handler:
         """Note the operation on its handler, where `routes_of` finds it."""
@@ -126,6 +128,8 @@ class Served(Route):
     def __init__(self, operation: Operation, endpoint: Callable[..., Any], query: type[Query] = NoQuery):
         method, _, path = operation.at.partition(" ")
         super().__init__(path, endpoint, methods=[method])
+        if operation.ahead:
+            self.app = endpoint
         self.operation = operation
         self.query = query
         self.method = method
@@ -140,6 +144,11 @@ def routes_of(admission: Admission, *parts: object, ids: Ids | None = None) -> l
         for name, method in vars(type(part)).items()
         if isinstance(getattr(method, "operation", None), Operation)
     ]
+
+
+def ahead(routes: Iterable[BaseRoute]) -> list[Served]:
+    """Return the routes that are to be served ahead of the others."""
+    return [route for route in routes if isinstance(route, Served) and route.operation.ahead]
 
 
 def served(

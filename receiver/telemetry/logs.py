@@ -11,17 +11,18 @@ import logging
 import math
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
 
+import orjson
 import structlog
 
 from receiver.redaction import Redactor
-
-Event = MutableMapping[str, Any]
+from receiver.telemetry.gathered import Event, Gathered
 
 
 @dataclass
@@ -53,11 +54,28 @@ MANY_LINES = frozenset({"exception", "stack"})
 """The fields that may have several lines for people."""
 
 
+def write_soon(level: str, event: str, **fields: Any) -> None:
+    """Log an event of which there are many, such as one for each request: a thread writes them together.
+
+    Nothing is lost but in a crash, and the order is that of all events. Fields are plain JSON; each text is
+    redacted.
+    """
+    lines = structlog.get_config()["logger_factory"]
+    if not isinstance(lines, _Lines):
+        getattr(log, level)(event, **fields)
+    elif logging.getLevelName(level.upper()) >= lines.least:
+        fields["event"], fields["level"], fields["timestamp"] = event, level, datetime.now(UTC)
+        lines.gathered.put(fields)
+
+
 def configure(log_format: str, level: str, redactor: Redactor, *, stream: TextIO | None = None) -> None:
     """Send events to a stream, by default standard error; `log_format` is json, console, or auto.
 
     May be called again, when more secrets are known.
     """
+    before = structlog.get_config()["logger_factory"]
+    if isinstance(before, _Lines):
+        before.gathered.close()
     stream = stream or sys.stderr
     as_json = log_format == "json" or (log_format == "auto" and not stream.isatty())
 
@@ -74,13 +92,15 @@ def configure(log_format: str, level: str, redactor: Redactor, *, stream: TextIO
         structlog.processors.format_exc_info,
     ]
     last: list[Any] = [clean, _renderer(stream, as_json=as_json)]
+    gathered = Gathered(_writer(stream, redactor, None if as_json else last[1]))
+    least = logging.getLevelName(level.upper())
     structlog.configure(
         processors=[*shared, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=lambda *_: _Writer(stream),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=_Lines(stream, gathered, least),
         cache_logger_on_first_use=False,
     )
-    handler = _Handler(stream)
+    handler = _Handler(stream, gathered)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -109,7 +129,12 @@ def catch_everything() -> None:
 class _Writer(structlog.WriteLogger):
     """Writes our events. A full disk or a closed pipe costs lines of the log, and no job."""
 
+    def __init__(self, stream: TextIO, before: Gathered) -> None:
+        super().__init__(stream)
+        self._before = before
+
     def msg(self, message: str) -> None:
+        self._before.flush()
         with suppress(OSError, ValueError):
             super().msg(message)
 
@@ -117,8 +142,29 @@ class _Writer(structlog.WriteLogger):
     fatal = failure = err = error = critical = exception = msg
 
 
+@dataclass
+class _Lines:
+    """Makes the writers of our events, for structlog; and has what is written together."""
+
+    stream: TextIO
+    gathered: Gathered
+    least: int
+    """The lowest level that is written."""
+
+    def __call__(self, *_args: Any) -> _Writer:
+        return _Writer(self.stream, self.gathered)
+
+
 class _Handler(logging.StreamHandler[TextIO]):
     """Writes the records of libraries; one that cannot be formatted is reported, not printed."""
+
+    def __init__(self, stream: TextIO, before: Gathered) -> None:
+        super().__init__(stream)
+        self._before = before
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._before.flush()
+        super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's own name
         _, error, _ = sys.exc_info()
@@ -132,6 +178,28 @@ def _renderer(stream: TextIO, *, as_json: bool) -> Any:
     return structlog.dev.ConsoleRenderer(
         colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
+
+
+def _writer(
+    stream: TextIO, redactor: Redactor, render: Callable[..., str] | None
+) -> Callable[[Sequence[Event]], None]:
+    """Return what writes events that have plain texts and numbers alone: by `render`, or as JSON."""
+
+    def line(event: Event) -> str:
+        told = {
+            name: redactor.text(value) if isinstance(value, str) else value for name, value in event.items()
+        }
+        told["timestamp"] = f"{event['timestamp'].replace(tzinfo=None).isoformat()}Z"
+        if render is not None:
+            return render(None, "", {name: _one_line(name, value) for name, value in told.items()})
+        return orjson.dumps(told).decode()
+
+    def write(events: Sequence[Event]) -> None:
+        with suppress(OSError, ValueError):
+            stream.write("".join(f"{line(event)}\n" for event in events))
+            stream.flush()
+
+    return write
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import zlib
 from collections.abc import Callable
@@ -313,3 +314,35 @@ def test_the_log_has_no_callback_token(idle: Live, capfd: pytest.CaptureFixture[
     assert "[token]" in seen
     assert token not in seen
     assert token.split(".")[0] not in seen
+
+
+def test_a_callback_has_the_headers_and_the_count_of_every_request(idle: Live) -> None:
+    url, body = idle.callback_url(running_job(idle, "theirs-headers")), completed("theirs-headers")
+    other = httpx.get(f"{idle.url}/healthz", headers={"x-request-id": "mine"})
+    for answer in (
+        httpx.post(url, content=body, headers=signed(body) | {"x-request-id": "mine"}),
+        httpx.post(url, content=b"{", headers={"x-request-id": "mine"}),
+        httpx.post(f"{url}x", content=b"{", headers={"x-request-id": "mine"}),
+    ):
+        same = other.headers.keys() - {"content-type", "content-length", "date"}
+        assert {name: answer.headers.get(name) for name in same} == {
+            name: other.headers[name] for name in same
+        }
+        assert answer.headers["content-type"].startswith("application/")
+    shown = httpx.get(f"{idle.url}/metrics").text
+    count = 'darkroom_http_requests_total{method="POST",route="/callbacks/{gateway}/{token}",status="%d"}'
+    assert all(count % status in shown for status in (200, 400, 401))
+
+
+def test_a_body_that_comes_in_pieces_is_read_whole(idle: Live) -> None:
+    url, body = idle.callback_url(running_job(idle, "theirs-pieces")), completed("theirs-pieces")
+    host, port = idle.url.removeprefix("http://").split(":")
+    names = "".join(f"{name}: {value}\r\n" for name, value in signed(body).items())
+    path = url.removeprefix(idle.url)
+    head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n{names}\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in (head.encode(), body[:9], body[9:40], body[40:]):
+            connection.sendall(piece)
+            threading.Event().wait(0.02)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")

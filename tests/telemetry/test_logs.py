@@ -5,7 +5,9 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import structlog
 
 from receiver.redaction import MASK, Redactor
 from receiver.telemetry import logs
+from receiver.telemetry.gathered import MOST, Gathered
 from tests.support.running import environment
 
 SECRET = "afk_very_secret"
@@ -221,3 +224,44 @@ def test_ctrl_c_is_no_error() -> None:
     returned, written = child("raise KeyboardInterrupt\n")
     assert returned != 0
     assert "critical" not in written
+
+
+MANY = """
+from concurrent.futures import ThreadPoolExecutor
+for number in range(1000):
+    logs.write_soon("info", "request", number=number, path=HIDDEN)
+    if number % 100 == 0:
+        log.warning("between", number=number)
+        logging.getLogger("theirs").warning("and theirs")
+logs.write_soon("debug", "below the level")
+"""
+
+
+def test_gathered_lines_are_all_written_in_order_and_lose_their_secrets() -> None:
+    code, written = child(MANY)
+    found = events(written)
+    assert code == 0
+    assert [one["number"] for one in found if "number" in one] == sorted([*range(1000), *range(0, 1000, 100)])
+    assert [one["event"] for one in found[:3]] == ["request", "between", "and theirs"]
+    assert len(found) == 1020
+    assert child(MANY, "console")[1].count("number=") == 1010
+
+
+def test_gathered_lines_are_written_without_being_asked_for() -> None:
+    stream, _ = captured()
+    logs.write_soon("info", "request", path="/a")
+    for _ in range(500):
+        if stream.getvalue():
+            break
+        threading.Event().wait(0.01)
+    (event,) = events(stream.getvalue())
+    assert (event["event"], event["path"]) == ("request", "/a")
+
+
+def test_more_lines_than_may_wait_are_written_by_who_brings_them() -> None:
+    written: list[int] = []
+    gathered = Gathered(lambda events: written.extend(one["n"] for one in events))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: gathered.put({"n": n}), range(3 * MOST)))
+    gathered.close()
+    assert sorted(written) == list(range(3 * MOST))
