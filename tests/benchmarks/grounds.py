@@ -146,11 +146,12 @@ class Grounds:
 
 
 @contextmanager
-def bare() -> Iterator[Process]:
+def bare(*ledger: str) -> Iterator[Process]:
+    """Serve the bare route or, with the file of a ledger, the receiver that is written by hand."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     began = monotonic()
-    child = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.bare", str(port)], cwd=ROOT)
+    child = subprocess.Popen([sys.executable, "-m", "tests.benchmarks.bare", str(port), *ledger], cwd=ROOT)
     try:
         await_ready(child, url)
         yield Process(child, url, monotonic() - began, Path(os.devnull))
