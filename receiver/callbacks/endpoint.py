@@ -20,7 +20,7 @@ from receiver.callbacks.intake import Intake
 from receiver.callbacks.tokens import CallbackClaims, CallbackTokens
 from receiver.gateways.base import Gateway
 from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
-from receiver.http.middleware import problem_of
+from receiver.http.middleware import problem_of, shown_path
 from receiver.http.routing import Answer, Body, Operation
 from receiver.redaction import Redactor
 from receiver.schemas.problem import CallbackAccepted, CallbackReady
@@ -147,7 +147,7 @@ class Callbacks:
             result = await self._intake.take(delivery)
         _raise_unless_recorded(result, accept_incomplete=self._accept_incomplete)
         line = {"event": "callback", "job": claims.job_id, "gateway": name, "result": result.value}
-        scope["state"]["line"] = line
+        scope["state"]["line"] = {**line, "path": f"/callbacks/{name}/[token]"}
         return result
 
     @PROBE
@@ -166,7 +166,12 @@ class Callbacks:
         name = scope["path_params"]["gateway"]
         reason = error.reason if isinstance(error, errors.BadToken) else None
         line = {"level": "warning", "event": "callback refused", "gateway": name[:64]}
-        scope["state"]["line"] = {**line, "code": error.code, "reason": reason}
+        scope["state"]["line"] = {
+            **line,
+            "code": error.code,
+            "reason": reason,
+            "path": shown_path(scope["path"]),
+        }
         if reason is not None:
             self._metrics.count("darkroom_callbacks_bad_token_total", gateway=name, reason=reason)
 

@@ -22,7 +22,7 @@ from receiver.errors import (
     Unready,
 )
 from receiver.telemetry.logs import Tally, write_soon
-from receiver.telemetry.metrics import Metrics
+from receiver.telemetry.metrics import Count, Metrics
 from storage.errors import Ambiguous, NotFound, StorageError, TookTooLong
 
 log = structlog.get_logger("darkroom.http")
@@ -43,14 +43,15 @@ _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
 class RequestMiddleware:
     """The outermost middleware: sets a request id, adds safe headers, logs one line, and measures.
 
-    A handler may add to the line, and change its event and level, in `request.state.line`. Requests over
-    their rate limit are only counted, so that they cannot fill the log.
+    A handler may put the fields of the line into `request.state.line`: its event and path, also its level.
+    Requests over their rate limit are only counted, so that they cannot fill the log.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
         self._over_limit = Tally(log, "requests over their limit")
+        self._measured: dict[tuple[str, str, int], tuple[Count, Count]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, by the ASGI protocol."""
@@ -93,24 +94,23 @@ class RequestMiddleware:
         if status == TooManyRequests.status and "line" not in state:
             self._over_limit.add()
             return
-        line = {
-            "level": "info",
-            "event": "request",
-            **state.get("line", {}),
-            "method": scope["method"],
-            "path": shown_path(scope["path"]),
-            "status": status,
-            "ms": round(seconds * 1000, 1),
-            "request": state["request_id"],
-        }
-        write_soon(**line)
+        line = state.get("line") or {"event": "request", "path": shown_path(scope["path"])}
+        level, ms = line.pop("level", "info"), round(seconds * 1000, 1)
+        write_soon(level, **line, method=scope["method"], status=status, ms=ms, request=state["request_id"])
 
     def _measure(self, scope: Scope, status: int, seconds: float) -> None:
         # The template and never the path, which anyone can make up, and which may hold a token.
         route = getattr(scope.get("route"), "path_format", "none")
         method = scope["method"] if scope["method"] in METHODS else "other"
-        self._metrics.count("darkroom_http_requests_total", route=route, method=method, status=str(status))
-        self._metrics.observe("darkroom_http_request_seconds", seconds, route=route, method=method)
+        if (known := self._measured.get(key := (route, method, status))) is None:
+            labels = {"route": route, "method": method}
+            known = self._measured[key] = (
+                self._metrics.counter("darkroom_http_requests_total", **labels, status=str(status)),
+                self._metrics.histogram("darkroom_http_request_seconds", **labels),
+            )
+        count, observe = known
+        count(1)
+        observe(seconds)
         if status == 429:
             self._metrics.count("darkroom_api_requests_refused_total")
 

@@ -27,6 +27,7 @@ prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # a line 
 Values = Mapping[str, float | Mapping[tuple[str, ...], float]]
 """Values by metric; for one with labels by label values, in the order of the list."""
 Read = Callable[[], Values]
+Count = Callable[[float], None]
 Kind = TypeVar("Kind", prometheus.Counter, prometheus.Gauge, prometheus.Histogram)
 
 
@@ -69,6 +70,16 @@ class Metrics:
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Observe a value, in the unit of the metric's name, in a histogram."""
         self._child(name, self._histograms, labels).observe(value)
+
+    def counter(self, name: str, /, **labels: str) -> Count:
+        """Return what adds to one series of a counter, for those who count often."""
+        add: Count = self._child(name, self._counters, labels).inc
+        return add
+
+    def histogram(self, name: str, /, **labels: str) -> Count:
+        """Return what observes values in one series of a histogram."""
+        observe: Count = self._child(name, self._histograms, labels).observe
+        return observe
 
     @contextmanager
     def timed(self, name: str, /, **labels: str) -> Iterator[None]:

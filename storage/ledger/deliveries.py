@@ -1,9 +1,10 @@
 """Insert callbacks as deliveries: deduplicate them, check whose they are, and make their jobs due."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import Any, NamedTuple
 
 import orjson
@@ -49,6 +50,10 @@ class NewDelivery:
     """The submission that its URL was made for."""
 
 
+Row = tuple[Any, ...]
+"""The values of a delivery's columns."""
+
+
 class _Known(NamedTuple):
     """What the ledger knows of a callback's job."""
 
@@ -58,33 +63,6 @@ class _Known(NamedTuple):
     submission: int
 
 
-class _Statements(NamedTuple):
-    """The statements of the intake, as a driver takes them: SQLAlchemy takes longer over each row."""
-
-    lock: str
-    seen: str
-    insert: str
-    wake: str
-
-
-_SQLITE = _Statements(
-    "SELECT id, gateway_job_id, status, submission FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
-    "SELECT job_id, body_sha256 FROM deliveries WHERE job_id IN (SELECT value FROM json_each(?))",
-    "INSERT INTO deliveries (id, job_id, gateway, received_at, headers, body, body_sha256, signature, "
-    "applied_at, effect) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    "UPDATE jobs SET next_attempt_at = ? WHERE id IN (SELECT value FROM json_each(?)) "
-    "AND next_attempt_at > ?",
-)
-_POSTGRESQL = _Statements(
-    # Always in one order, so that two batches can never deadlock.
-    "SELECT id, gateway_job_id, status, submission FROM jobs WHERE id = ANY(%s) ORDER BY id FOR UPDATE",
-    "SELECT job_id, body_sha256 FROM deliveries WHERE job_id = ANY(%s)",
-    # One statement for all rows, and bodies in binary, which as text would be twice as long.
-    "INSERT INTO deliveries (id, job_id, gateway, received_at, headers, body, body_sha256, signature, "
-    "applied_at, effect) SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], "
-    "%s::json[], %b::bytea[], %s::text[], %s::text[], %s::bigint[], %s::text[])",
-    "UPDATE jobs SET next_attempt_at = %s WHERE id = ANY(%s) AND next_attempt_at > %s",
-)
 _NEWEST = sa.select(sa.func.max(jobs.c.id))
 _ALL = (
     sa.select(deliveries)
@@ -98,29 +76,107 @@ _APPLY = _UNAPPLIED.where(deliveries.c.id == sa.bindparam("one"))
 _APPLY_ALL = _UNAPPLIED.where(deliveries.c.job_id == sa.bindparam("job"))
 
 
+_INSERT = (
+    "INSERT INTO deliveries "
+    "(id, job_id, gateway, received_at, headers, body, body_sha256, signature, applied_at, effect) "
+)
+
+
+class _OnSqlite:
+    """The statements of the intake for SQLite's own driver: SQLAlchemy takes longer over each row.
+
+    For each row that is found, or is inserted by a statement of its own, the driver gives the interpreter's
+    lock away and waits to get it back. So what is found is one text, and many rows are one statement.
+    """
+
+    VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    TOGETHER = (32, 8, 1)
+    """How many rows one statement inserts: of few lengths, so that each is prepared once."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._run = connection.exec_driver_sql
+
+    def lock(self, ids: list[str]) -> Any:
+        return self._found(
+            "SELECT json_group_array(json_array(id, gateway_job_id, status, submission)) FROM jobs "
+            "WHERE id IN (SELECT value FROM json_each(?))",
+            ids,
+        )
+
+    def seen(self, ids: list[str]) -> Any:
+        return self._found(
+            "SELECT json_group_array(json_array(job_id, body_sha256)) FROM deliveries "
+            "WHERE job_id IN (SELECT value FROM json_each(?))",
+            ids,
+        )
+
+    def insert(self, rows: Sequence[Row]) -> None:
+        while rows:
+            size = next(size for size in self.TOGETHER if size <= len(rows))
+            values = f"VALUES {', '.join([self.VALUES] * size)}"
+            self._run(_INSERT + values, tuple(chain.from_iterable(rows[:size])))
+            rows = rows[size:]
+
+    def wake(self, ids: list[str], now: int) -> None:
+        self._run(
+            "UPDATE jobs SET next_attempt_at = ? "
+            "WHERE id IN (SELECT value FROM json_each(?)) AND next_attempt_at > ?",
+            (now, orjson.dumps(ids).decode(), now),
+        )
+
+    def _found(self, statement: str, ids: list[str]) -> Any:
+        return orjson.loads(self._run(statement, (orjson.dumps(ids).decode(),)).scalar_one())
+
+
+class _OnPostgresql:
+    """The statements of the intake for PostgreSQL's own driver."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._run = connection.exec_driver_sql
+
+    def lock(self, ids: list[str]) -> Any:
+        # Always in one order, so that two batches can never deadlock.
+        return self._run(
+            "SELECT id, gateway_job_id, status, submission FROM jobs WHERE id = ANY(%s) "
+            "ORDER BY id FOR UPDATE",
+            (ids,),
+        )
+
+    def seen(self, ids: list[str]) -> Any:
+        return self._run("SELECT job_id, body_sha256 FROM deliveries WHERE job_id = ANY(%s)", (ids,))
+
+    def insert(self, rows: Sequence[Row]) -> None:
+        # One statement for all rows, and bodies in binary, which as text would be twice as long.
+        values = (
+            "SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::json[], %b::bytea[], "
+            "%s::text[], %s::text[], %s::bigint[], %s::text[])"
+        )
+        self._run(_INSERT + values, tuple(map(list, zip(*rows, strict=True))))
+
+    def wake(self, ids: list[str], now: int) -> None:
+        self._run(
+            "UPDATE jobs SET next_attempt_at = %s WHERE id = ANY(%s) AND next_attempt_at > %s",
+            (now, ids, now),
+        )
+
+
 def insert_deliveries(
     connection: sa.Connection, offers: Sequence[NewDelivery], now: int
 ) -> list[DeliveryResult]:
     """Insert the offers that are new, make their jobs due, and return the result of each."""
-    shared, run = connection.dialect.name == "postgresql", connection.exec_driver_sql
-    sql, many = (_POSTGRESQL, list) if shared else (_SQLITE, _json)
-    ids = many({offer.delivery.job_id for offer in offers})
-    known = {found[0]: _Known(*found) for found in run(sql.lock, (ids,))}
+    intake = _OnPostgresql(connection) if connection.dialect.name == "postgresql" else _OnSqlite(connection)
+    ids = list({offer.delivery.job_id for offer in offers})
+    known = {found[0]: _Known(*found) for found in intake.lock(ids)}
     seen: dict[str, set[str]] = {job_id: set() for job_id in known}
-    for job_id, sha256 in run(sql.seen, (ids,)):
+    for job_id, sha256 in intake.seen(ids):
         seen[job_id].add(sha256)
     results = [_judge(connection, offer, known, seen) for offer in offers]
     judged = zip(offers, results, strict=True)
     new = [offer for offer, result in judged if result is DeliveryResult.ACCEPTED]
     if rows := [_row(offer, known[offer.delivery.job_id], now) for offer in new]:
-        run(sql.insert, tuple(map(list, zip(*rows, strict=True))) if shared else rows)
-        listening = [job_id for _, job_id, *_, applied_at, _ in rows if applied_at is None]
-        run(sql.wake, (now, many(listening), now))
+        intake.insert(rows)
+        intake.wake([row[1] for row in rows if row[-2] is None], now)
     return results
-
-
-def _json(ids: Iterable[str]) -> str:
-    return orjson.dumps([*ids]).decode()
 
 
 def insert_answer(connection: sa.Connection, answer: Delivery) -> None:
@@ -188,7 +244,7 @@ def _same_job(connection: sa.Connection, offer: NewDelivery, theirs: str | None)
     return connection.scalar(sa.select(jobs.c.id).where(taken)) is None
 
 
-def _row(offer: NewDelivery, job: _Known, now: int) -> tuple[Any, ...]:
+def _row(offer: NewDelivery, job: _Known, now: int) -> Row:
     """Return the values of the columns, in the order of `insert`."""
     one = offer.delivery
     late = job.status in DECIDED or offer.submission < job.submission
