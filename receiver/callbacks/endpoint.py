@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -141,9 +141,11 @@ class Callbacks:
         headers = _headers(scope)
         async with AsyncExitStack() as held:
             body = await self._body(headers, receive, claims.job_id, held)
-            # A large body takes long enough to read that other requests would notice.
-            verify = partial(self._verified, name, claims, headers, body)
-            delivery = await run_in_threadpool(verify) if len(body.plain) > LARGE else verify()
+            if len(body.plain) <= LARGE:
+                delivery = self._verified(name, claims, headers, body)
+            else:
+                # It takes long enough to read that other requests would notice.
+                delivery = await run_in_threadpool(self._verified, name, claims, headers, body)
             result = await self._intake.take(delivery)
         _raise_unless_recorded(result, accept_incomplete=self._accept_incomplete)
         line = {"event": "callback", "job": claims.job_id, "gateway": name, "result": result.value}
@@ -196,7 +198,10 @@ class Callbacks:
         self, headers: Mapping[str, str], receive: Receive, job_id: str, held: AsyncExitStack
     ) -> Received:
         encodings = headers.get("content-encoding")
-        large = partial(held.enter_async_context, self._large.one_of(job_id))
+
+        async def large() -> None:
+            await held.enter_async_context(self._large.one_of(job_id))
+
         try:
             body = await read_body(
                 headers, receive, self._max_bytes, within_s=self._limits.body_timeout_s, large=large
@@ -235,11 +240,13 @@ class Callbacks:
         return NewDelivery(delivery, completion.gateway_job_id, claims.submission)
 
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
-        return {
-            name: self._redactor.text(value[:512])
-            for name, value in headers.items()
-            if name in KEPT_HEADERS or (name.startswith(KEPT_PREFIXES) and not name.endswith("secret"))
-        }
+        redacted = self._redactor.text
+        return {name: redacted(value[:512]) for name, value in headers.items() if _is_kept(name)}
+
+
+@lru_cache(maxsize=256)
+def _is_kept(name: str) -> bool:
+    return name in KEPT_HEADERS or (name.startswith(KEPT_PREFIXES) and not name.endswith("secret"))
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -90,7 +90,7 @@ class _OnSqlite:
     """
 
     VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    TOGETHER = (32, 8, 1)
+    TOGETHER = (64, 32, 16, 8, 4, 2, 1)
     """How many rows one statement inserts: of few lengths, so that each is prepared once."""
 
     def __init__(self, connection: sa.Connection) -> None:
