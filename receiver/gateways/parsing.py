@@ -98,6 +98,8 @@ STATES: Mapping[str, State] = {
 
 _IMAGE_LINK = re.compile(r"https?://[^\s\"]+\.(?:png|jpe?g|webp|avif|gif|svg)(?:[?#]\S*)?", re.IGNORECASE)
 _LINK = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?//(?:(?!,https?:)\S)+")
+# As nearly all are, which takes a tenth of the time to see: printable ASCII without a comma.
+_PLAIN_LINK = re.compile(r"https?://[!-+\--~]{1,8000}")
 _ASKED = frozenset({"input", "inputs", "param", "params", "request", "config", "options", "metadata"})
 """Fields that repeat what was asked for."""
 _DIGITS, _LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * 19
@@ -472,29 +474,15 @@ def _data_uri(text: object) -> str | None:
 
 
 def _is_link(text: str) -> bool:
-    return _is_plain_link(text) or _LINK.fullmatch(text) is not None
-
-
-def _is_plain_link(text: str) -> bool:
-    """Return whether a text is a link as nearly all are; to see that takes a tenth of the time."""
-    return (
-        text.startswith(("https://", "http://"))
-        and 8 < len(text) <= MAX_URL_CHARS
-        and text.isascii()
-        and text.isprintable()
-        and " " not in text
-        and "," not in text
-    )
+    return (_PLAIN_LINK.fullmatch(text) or _LINK.fullmatch(text)) is not None
 
 
 def _are_plain_links(entries: Sequence[Any]) -> bool:
     """Return whether a list has different plain links and nothing else."""
     if not 0 < len(entries) <= MAX_IMAGES:
         return False
-    for entry in entries:
-        if not isinstance(entry, str) or not _is_plain_link(entry):
-            return False
-    return len(entries) == 1 or len({*entries}) == len(entries)
+    plain = all(isinstance(entry, str) and _PLAIN_LINK.fullmatch(entry) for entry in entries)
+    return plain and len({*entries}) == len(entries)
 
 
 def _http_date(text: str) -> datetime | None:
