@@ -31,7 +31,7 @@ class Counting:
     def count(self, _request: Request, query: OutputFilters) -> Response:
         """Count outputs by gateway, model, day and tag.
 
-        All of the archive is counted exactly. Of a search the outputs of the newest 5,000 jobs that it finds
+        All of the archive is counted exactly. Of a search the outputs of the newest 1,000 jobs that it finds
         are counted, and `complete` says whether those were all.
         """
         counts = self.facets.read(query.wanted(self.clock()))

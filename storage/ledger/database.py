@@ -17,7 +17,7 @@ from storage.ledger import messages, pooler
 from storage.ledger.engine import BUSY_TIMEOUT_MS, begin_postgresql, make_engine
 from storage.ledger.url import LedgerUrl
 
-HEAD = "0010"
+HEAD = "0011"
 """The newest migration; a test holds it against `migrations/versions/`."""
 
 STEPS = 50_000
@@ -34,6 +34,13 @@ SLOW = "This query takes too long; ask for less at a time."
 CANCELED = "57014"
 """PostgreSQL's SQLSTATE of a statement that exceeded its timeout."""
 
+
+_LIMIT = text(
+    "SELECT set_config('statement_timeout', :ms, true), "
+    "set_config('enable_mergejoin', 'off', true), set_config('enable_hashjoin', 'off', true)"
+)
+"""Sets the time limit of a search on PostgreSQL, and has it join by look-ups only: a page comes in the order
+of one index, the rest is looked up, and a merge or a hash would read many jobs that are not on the page."""
 
 _OURS = (exc.IntegrityError, exc.ProgrammingError, exc.NotSupportedError, exc.DataError)
 """What a statement of ours may be refused with."""
@@ -283,7 +290,7 @@ def _limited_by_client(connection: Connection, deadline: float) -> Iterator[None
 @contextmanager
 def _limited_by_server(connection: Connection, deadline: float) -> Iterator[None]:
     left_ms = max(1, int((deadline - monotonic()) * 1000))
-    connection.execute(text(f"SET LOCAL statement_timeout = {left_ms}"))
+    connection.execute(_LIMIT, {"ms": str(left_ms)})
     try:
         yield
     except exc.DBAPIError as error:

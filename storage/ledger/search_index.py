@@ -31,6 +31,22 @@ MAKE_GRAMS_OF_POSTGRESQL = (
     f"CREATE TABLE {GRAMS} (number BIGINT PRIMARY KEY, folded TEXT NOT NULL)",
     f"CREATE INDEX ix_{GRAMS}_folded ON {GRAMS} USING gin (folded gin_trgm_ops)",
 )
+MAKE_SHORT_PIECES = (
+    """CREATE OR REPLACE FUNCTION short_pieces(folded text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
+        SELECT CASE WHEN octet_length(folded) > length(folded) OR folded ~ '[0-9]' THEN (
+            SELECT array_agg(DISTINCT piece) FROM (
+                SELECT one, lead(one) OVER (ORDER BY place) AS next
+                FROM unnest(string_to_array(folded, NULL)) WITH ORDINALITY AS each (one, place)
+            ) AS pairs, LATERAL (VALUES (one), (one || next)) AS pieces (piece)
+            WHERE octet_length(piece) > length(piece) OR length(piece) = 2 AND piece ~ '[0-9]'
+        ) END
+    $$""",
+    f"CREATE INDEX ix_{GRAMS}_short_pieces ON {GRAMS} USING gin (short_pieces(folded))",
+)
+"""Index on PostgreSQL what is too short for `pg_trgm`: one or two characters, as most words in Chinese and
+Japanese are. Of those in ASCII only two with a digit are indexed, such as `4k`; letters are everywhere."""
+
 _ADD_FOLDED = text(f"INSERT INTO {GRAMS} (number, folded) VALUES (:number, :folded)")  # noqa: S608 - our name
 _ADD_GRAMS = text(f"INSERT INTO {GRAMS} (rowid, pieces) VALUES (:number, :pieces)")  # noqa: S608 - our name
 
@@ -153,6 +169,15 @@ def fold(text: str) -> str:
 
 def _plain(text: str) -> str:
     return _ODD.sub(lambda found: _ALIKE.get(found[0], ""), text)
+
+
+def is_piece(word: str) -> bool:
+    """Return whether a folded word is indexed as a whole on PostgreSQL, by `MAKE_SHORT_PIECES`."""
+    return len(word) <= 2 and (not word.isascii() or (len(word) == 2 and any(map(_is_digit, word))))
+
+
+def _is_digit(character: str) -> bool:
+    return "0" <= character <= "9"
 
 
 def pieces_of(folded: str) -> str:

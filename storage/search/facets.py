@@ -2,13 +2,14 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Text, cast, func, select
 
 from storage.ledger.database import Database
+from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import jobs, outputs, tallies
 from storage.ledger.search_index import day
 from storage.search import where
@@ -17,11 +18,14 @@ from storage.search.ids import with_whole_id
 from storage.search.planner import plan
 from storage.search.search import WITHIN_S, images_wanted
 
-MOST_JOBS = 5_000
+MOST_JOBS = 1_000
 """How many jobs, the newest that match, are counted; more would make a page slow."""
 
 MOST_VALUES = 20
 """How many values of a facet are returned."""
+
+DAY = first_number(24 * 3600 * 1000)
+"""How many job numbers a day has."""
 
 FACETS = ("gateway", "model", "day", "tag")
 
@@ -61,7 +65,7 @@ class Facets:
         with self.database.read(within_s=WITHIN_S) as connection:
             if wanted == SearchFilter():
                 return _everything(connection)
-            query = _matching(connection, with_whole_id(connection, wanted)).limit(self.most_jobs + 1)
+            query = _matching(connection, with_whole_id(connection, wanted), self.most_jobs + 1)
             rows = connection.execute(query).all()
         return _counted(rows[: self.most_jobs], complete=len(rows) <= self.most_jobs)
 
@@ -79,19 +83,31 @@ def _everything(connection: Connection) -> FacetCounts:
 
 
 def _counted(rows: Sequence[Any], *, complete: bool) -> FacetCounts:
-    counts: dict[str, Counter[str]] = {facet: Counter() for facet in FACETS}
-    for gateway, model, number, tags, images in rows:
-        counts["gateway"][gateway] += images
-        counts["model"][model] += images
-        counts["day"][day(number)] += images
-        for name, value in json.loads(tags).items():
-            counts["tag"][f"{name}={value}"] += images
+    gateways, models, numbers, tags, images = zip(*rows, strict=True) if rows else ((),) * 5
+    days = _sums((number // DAY for number in numbers), images)
+    of_tags: Counter[str] = Counter()
+    for together, number in _sums(tags, images).items():
+        of_tags.update({f"{name}={value}": number for name, value in json.loads(together).items()})
+    counts = {
+        "gateway": _sums(gateways, images),
+        "model": _sums(models, images),
+        "day": Counter({day(begun * DAY): number for begun, number in days.items()}),
+        "tag": of_tags,
+    }
     found = {facet: _facet_counts(facet, counts[facet]) for facet in FACETS}
-    return FacetCounts(counts["gateway"].total(), complete=complete, **found)
+    return FacetCounts(sum(images), complete=complete, **found)
 
 
-def _matching(connection: Connection, wanted: SearchFilter) -> Any:
-    way = plan(connection, wanted, with_images=True)
+def _sums(values: Iterable[Hashable], images: Iterable[int]) -> Counter[Any]:
+    """Return how many images have each value. Alike pairs are counted first, since most are."""
+    sums: Counter[Any] = Counter()
+    for (value, number), times in Counter(zip(values, images, strict=True)).items():
+        sums[value] += number * times
+    return sums
+
+
+def _matching(connection: Connection, wanted: SearchFilter, limit: int) -> Any:
+    way = plan(connection, wanted, with_images=True, limit=limit)
     images = (
         select(func.count())
         .where(outputs.c.job_id == jobs.c.id, *images_wanted(wanted))
@@ -100,9 +116,9 @@ def _matching(connection: Connection, wanted: SearchFilter) -> Any:
     )
     model = func.coalesce(jobs.c.result_model, jobs.c.model)
     columns = (jobs.c.gateway, model, jobs.c.number, cast(jobs.c.tags, Text), images)
-    held = [*way.conditions, *where.of_jobs(wanted), *where.numbers(wanted, way.number)]
+    held = [*way.conditions, *where.of_jobs(wanted), *way.within(wanted)]
     query = select(*columns).select_from(way.rows).where(*held, images > 0)
-    return query.order_by(way.number.desc())
+    return query.order_by(way.number.desc()).limit(limit)
 
 
 def _facet_counts(facet: str, counts: Counter[str]) -> list[FacetCount]:

@@ -6,22 +6,31 @@ of the rarest condition, so up to `FEW` entries of each are counted before.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 
 from storage.ledger.schema import GRAMS, jobs, outputs, terms
-from storage.ledger.search_index import HAS_IMAGE, IS_SHORT, lookup, term
+from storage.ledger.search_index import HAS_IMAGE, IS_SHORT, is_piece, lookup, term
 from storage.search import where
 from storage.search.filters import SearchFilter
 
 FEW = 3000
 """So many rows can be read and checked in the time of a page; counting stops there."""
 
+SAMPLE = 5_000
+"""How many of the newest prompts are looked at to see how frequent words are, on PostgreSQL."""
+
+PROMPTS = 500_000
+"""For a ledger with so many prompts the choice is the best; with more or fewer, it is a little less good."""
+
 _grams = sa.table(GRAMS, sa.column("rowid", sa.BigInteger))
 _prompts = sa.table(GRAMS, sa.column("number", sa.BigInteger), sa.column("folded", sa.Text))
 """The table of that name on PostgreSQL."""
+_PIECES = sa.func.short_pieces(_prompts.c.folded, type_=ARRAY(sa.Text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,11 @@ class IndexPlan:
     rows: sa.FromClause
     number: sa.ColumnElement[int]
     conditions: where.Conditions
+
+    def within(self, wanted: SearchFilter) -> where.Conditions:
+        """Return the conditions on the time, as ranges of both numbers: a database may begin with either."""
+        columns = [self.number] if self.rows is jobs else [self.number, jobs.c.number]
+        return [one for column in columns for one in where.numbers(wanted, column)]
 
 
 class CrossJoin(sa.Join):
@@ -49,8 +63,18 @@ def _cross(join: CrossJoin, compiler: Any, **kw: Any) -> str:
     return f"{left} CROSS JOIN {right} ON {compiler.process(join.onclause, **kw)}"
 
 
-def plan(connection: sa.Connection, wanted: SearchFilter, *, with_images: bool) -> IndexPlan:
-    """Return the index plan of a search. `with_images`: only of jobs that have an output."""
+def plan(
+    connection: sa.Connection,
+    wanted: SearchFilter,
+    *,
+    with_images: bool,
+    limit: int,
+    before: int | None = None,
+) -> IndexPlan:
+    """Return the index plan of a search for at most `limit` jobs, those before a number if one is given.
+
+    `with_images`: only of jobs that have an output.
+    """
     if wanted.sha256 is not None:
         digests = sa.select(outputs.c.job_id).where(*where.of_images(SearchFilter(sha256=wanted.sha256)))
         return IndexPlan(jobs, jobs.c.number, [jobs.c.id.in_(digests)])
@@ -64,7 +88,12 @@ def plan(connection: sa.Connection, wanted: SearchFilter, *, with_images: bool) 
             return IndexPlan(jobs, jobs.c.number, [])
     rarest = min(known, default=(FEW, HAS_IMAGE if with_images else None))
     if words and rarest[0] >= FEW:
-        return _by_fts5(words) if connection.dialect.name == "sqlite" else _by_trigrams(words)
+        if connection.dialect.name == "sqlite":
+            return _by_fts5(words)
+        if _are_rare(connection, wanted, limit, before):
+            return _by_trigrams(words)
+        if not known:
+            return _by_prompts(words)
     if rarest[1] is None:
         return IndexPlan(jobs, jobs.c.number, [])
     rows = CrossJoin(terms, jobs, jobs.c.number == terms.c.number)
@@ -78,12 +107,52 @@ def _by_fts5(groups: Sequence[Sequence[str]]) -> IndexPlan:
 
 
 def _by_trigrams(groups: Sequence[Sequence[str]]) -> IndexPlan:
-    # PostgreSQL has statistics: it uses the trigram index, or scans from the newest on.
+    """Look up all prompts that have the words, of which there are few, and then their jobs."""
+    matching = [sa.or_(*map(_indexed, group)) for group in groups]
+    # With an offset, PostgreSQL plans it by itself: it must not walk through all jobs in the hope to find
+    # what it takes for frequent. It knows no frequencies of parts of texts.
+    few = sa.select(_prompts.c.number).where(*matching).order_by(_prompts.c.number.desc()).offset(0)
+    found = few.subquery()
+    return IndexPlan(found.join(jobs, jobs.c.number == found.c.number), found.c.number, [])
+
+
+def _indexed(word: str) -> sa.ColumnElement[bool]:
+    """Return the condition that a prompt contains a word, such that an index has it if there is one."""
+    if is_piece(word):
+        return _PIECES.contains([word])
+    return _prompts.c.folded.contains(word, autoescape=True)
+
+
+def _by_prompts(groups: Sequence[Sequence[str]]) -> IndexPlan:
+    """Look at every prompt, the newest first; what is compared so is in no index, which is meant."""
     rows = _prompts.join(jobs, jobs.c.number == _prompts.c.number)
-    found = [
-        sa.or_(*(_prompts.c.folded.contains(word, autoescape=True) for word in group)) for group in groups
-    ]
-    return IndexPlan(rows, _prompts.c.number, found)
+    return IndexPlan(rows, _prompts.c.number, _contained(_prompts.c.folded, groups))
+
+
+def _contained(text: sa.ColumnElement[str], groups: Sequence[Sequence[str]]) -> where.Conditions:
+    return [sa.or_(*(where.Contains(text, sa.literal(word)) for word in group)) for group in groups]
+
+
+def _are_rare(connection: sa.Connection, wanted: SearchFilter, limit: int, before: int | None) -> bool:
+    """Return whether looking the words of a search up is faster than to look at one prompt after the other.
+
+    If one prompt in n has them, n * limit prompts are looked at, one after the other; looked up are all that
+    there are, PROMPTS / n. So both cost the same where 1 / n is the root of limit / PROMPTS. How many there
+    are of the newest is counted: for a page about as many as it has, so that it ends there.
+    """
+    groups = where.groups(wanted)
+    if not any(all(len(word) > 2 or is_piece(word) for word in group) for group in groups):
+        return False
+    near = [] if before is None else [_prompts.c.number <= before]
+    newest = sa.select(_prompts).where(*near, *where.numbers(wanted, _prompts.c.number))
+    newest = newest.order_by(_prompts.c.number.desc()).limit(SAMPLE)
+    enough = isqrt(SAMPLE * SAMPLE * limit // PROMPTS)
+    sample = newest.subquery()
+    matching = sa.select(sample.c.number).where(*_contained(sample.c.folded, groups)).limit(enough).subquery()
+    if (connection.scalar(sa.select(sa.func.count()).select_from(matching)) or 0) >= enough:
+        return False
+    there = newest.with_only_columns(_prompts.c.number).subquery()
+    return (connection.scalar(sa.select(sa.func.count()).select_from(there)) or 0) == SAMPLE
 
 
 def _terms(wanted: SearchFilter) -> Iterator[str]:

@@ -68,14 +68,15 @@ class Search:
         """Return a page of jobs, newest first. Raises NotFound if the cursor is not the id of a job."""
         with self.database.read(within_s=self.within_s) as connection:
             wanted = with_whole_id(connection, wanted)
-            way = plan(connection, wanted, with_images=False)
+            before = None if cursor is None else _number(connection, cursor)
+            way = plan(connection, wanted, with_images=False, limit=limit + 1, before=before)
             query = _jobs(_OF_JOBS, way, wanted).limit(limit + 1)
             if where.of_images(wanted):
                 query = query.where(_having(images_wanted(wanted)))
             else:
                 query = query.where(*where.of_seed(wanted, with_images=False))
-            if cursor is not None:
-                query = query.where(way.number < _number(connection, cursor))
+            if before is not None:
+                query = query.where(jobs.c.number < before, way.number < before)
             rows = [to_job(row) for row in connection.execute(query).mappings()]
         return _page(rows, limit, [job.id for job in rows])
 
@@ -86,11 +87,12 @@ class Search:
         """
         with self.database.read(within_s=self.within_s) as connection:
             wanted = with_whole_id(connection, wanted)
-            way = plan(connection, wanted, with_images=True)
+            before = None if cursor is None else _number(connection, parse_numbered_id(cursor)[0])
+            way = plan(connection, wanted, with_images=True, limit=limit + 1, before=before)
             images = images_wanted(wanted)
             query = _jobs(_OF_OUTPUTS, way, wanted).where(_having(images)).limit(limit + 1)
-            if cursor is not None:
-                query = query.where(*_behind(connection, way, cursor, images))
+            if cursor is not None and before is not None:
+                query = query.where(*_behind(way, before, cursor, images))
             made = [to_job(row) for row in connection.execute(query).mappings()]
             found = _images(connection, made, [*images, *_not_before(cursor)], limit + 1)
         return _page(found, limit, [one.output.id for one in found])
@@ -107,13 +109,14 @@ class Search:
             if number is None:
                 return []
             wanted = with_whole_id(connection, wanted)
-            way = plan(connection, wanted, with_images=True)
+            way = plan(connection, wanted, with_images=True, limit=limit)
             query = (
                 select(outputs.c.job_id, outputs.c.index)
                 .select_from(way.rows.join(outputs, outputs.c.job_id == jobs.c.id))
                 .where(
                     *_conditions(way, wanted),
                     *images_wanted(wanted),
+                    jobs.c.number >= number,
                     way.number >= number,
                     or_(way.number > number, outputs.c.index < index),
                 )
@@ -161,7 +164,7 @@ def _jobs(columns: Sequence[ColumnElement[Any]], way: IndexPlan, wanted: SearchF
 
 
 def _conditions(way: IndexPlan, wanted: SearchFilter) -> where.Conditions:
-    return [*way.conditions, *where.of_jobs(wanted), *where.numbers(wanted, way.number)]
+    return [*way.conditions, *where.of_jobs(wanted), *way.within(wanted)]
 
 
 def images_wanted(wanted: SearchFilter) -> where.Conditions:
@@ -201,10 +204,8 @@ def _number(connection: Connection, job_id: str) -> int:
     return int(number)
 
 
-def _behind(
-    connection: Connection, way: IndexPlan, cursor: str, images: where.Conditions
-) -> where.Conditions:
+def _behind(way: IndexPlan, number: int, cursor: str, images: where.Conditions) -> where.Conditions:
     job_id, index = parse_numbered_id(cursor)
-    number = _number(connection, job_id)
     more = exists().where(outputs.c.job_id == job_id, outputs.c.index > index, *images).correlate(jobs)
-    return [way.number <= number, or_(way.number < number, more)]
+    # Of both numbers, as a database may go through either: through all that are newer, without.
+    return [jobs.c.number <= number, way.number <= number, or_(way.number < number, more)]
