@@ -151,8 +151,20 @@ class Reconciler:
                 # It could be read when it came in, so an upgrade changed how; polling settles it.
                 news = news.add(delivery, HINT, unconfirmed=True)
                 continue
-            news = self._classify(news, job, delivery, completion)
+            news = self._classify(news, job, delivery, self._kept(completion))
         return news
+
+    def _kept(self, completion: Completion) -> Completion:
+        """Return a completion as it may be kept: its reply redacted, and of an inline image a mark alone.
+
+        Their bytes stay where they are, in the delivery or at the gateway, until they are archived.
+        """
+        marked = (
+            replace(image, url=INLINE) if parsing.is_inline(image.url) else image
+            for image in completion.images
+        )
+        reply = self.context.redactor.value(parsing.without_images(completion.reply))
+        return replace(completion, images=tuple(marked), reply=reply)
 
     def _classify(self, news: _News, job: Job, delivery: Delivery, completion: Completion) -> _News:
         ours, theirs = job.gateway_job_id or news.gateway_job_id, completion.gateway_job_id
@@ -204,6 +216,7 @@ class Reconciler:
                 completion, body = self.overview.find(gateway, job), b""
                 if completion is None or _has_inline(completion):
                     completion, body = self._poll(gateway, job)
+            inline, completion = _has_inline(completion), self._kept(completion)
         except errors.GatewayError as error:
             log.warning("poll failed", gateway=job.gateway, code=error.code, why=str(error))
             breaker.gateway_failed(gateway.name, "ask", error)
@@ -217,7 +230,7 @@ class Reconciler:
             by = FoundBy.CALLBACK
         attempt = self._attempt(completion.state, f"Asked {job.gateway}: it {completion.state}.")
         decided = self._decide(job, gateway, completion, effects, job.found_by or by, [attempt])
-        if decided.to is Status.READY and _has_inline(completion):
+        if decided.to is Status.READY and inline:
             # Nobody may have them again, so that they are kept as a callback's are until they are archived.
             decided.options["answer"] = self.context.answer(job, body, effect=Status.READY)
         return decided
@@ -243,10 +256,9 @@ class Reconciler:
         return errors.NoImages(message, details=self._shown(completion))
 
     def _shown(self, completion: Completion) -> Mapping[str, Any]:
-        """Return an answer, redacted, to be shown with an error; only the beginning of a long one."""
-        answer = self.context.redactor.value(parsing.without_images(completion.reply))
-        text = json.dumps(answer, ensure_ascii=False)
-        return {"answer": answer if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"}
+        """Return an answer to be shown with an error; only the beginning of a long one."""
+        text = json.dumps(completion.reply, ensure_ascii=False)
+        return {"answer": completion.reply if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"}
 
     def _said_for_s(self, job: Job, error: errors.GatewayError) -> float:
         """Return for how long a gateway has been saying the same, without anything else in between."""
@@ -320,16 +332,12 @@ class Reconciler:
             seed=completion.seed,
             credits=estimate if paid is None else paid,
             credits_estimated=paid is None and estimate is not None,
-            # Their bytes stay where they are, in the delivery or at the gateway, until they are archived.
-            images=tuple(
-                replace(image, url=INLINE) if parsing.is_inline(image.url) else image
-                for image in completion.images
-            ),
+            images=completion.images,
             images_returned=made if succeeded and not _numbered_before(job) else None,
             withheld=tuple(
                 Withheld(one.index, one.reason and self._text(one.reason)) for one in completion.withheld
             ),
-            reply=self.context.redactor.value(parsing.without_images(completion.reply)),
+            reply=completion.reply,
         )
 
     def _placed(self, job: Job, completion: Completion) -> Completion:
