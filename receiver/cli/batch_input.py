@@ -9,7 +9,7 @@ from typing import Any
 
 from receiver.cli.csv_rows import read_csv
 from receiver.cli.pairs import BadInput, no_constant
-from receiver.cli.rows import COLUMNS, GROUPS, IGNORE, Row, from_export, is_export
+from receiver.cli.rows import COLUMNS, GROUPS, Row, from_export, is_export, unknown_names
 
 ENCODINGS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -100,8 +100,7 @@ def _from_json(number: int, line: str, *, ignore_unknown: bool) -> dict[str, Any
     known = (*COLUMNS, *GROUPS)
     unknown = [name for name in fields if name not in known]
     if unknown and not ignore_unknown:
-        names = ", ".join(map(repr, unknown))
-        raise BadInput(f"line {number}: unknown field {names}; use {', '.join(known)}, or {IGNORE}")
+        raise BadInput(f"line {number}: {unknown_names('field', unknown)}")
     return {name: value for name, value in fields.items() if name in known}
 
 

@@ -10,13 +10,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from receiver.cli.console import count
 from receiver.cli.pairs import BadInput, json_or_text, put
-from receiver.cli.rows import COLUMNS, EXPORTED, GROUPS, IGNORE, Row, from_export, is_export
+from receiver.cli.rows import COLUMNS, EXPORTED, GROUPS, Row, from_export, is_export, unknown_names
 from receiver.export.spreadsheet import unguarded
 
 DELIMITERS = ",;\t|"
 HEADER_CHARS = 100_000
 """The most characters of the lines that name the columns."""
+_MALFORMED = {
+    "unexpected end": 'a quote (") is opened here and never closed',
+    "expected after": 'text follows a closing quote; within quotes, write a quote twice ("")',
+    "field limit": "a cell is too long; perhaps a quote is not closed",
+}
+"""What an error of the `csv` module means, by words in it."""
 _SEP = re.compile(r'"?sep=(.)"?[,;\t|]*\s*', re.IGNORECASE)
 """A first line that Excel writes and reads to say what divides the cells."""
 
@@ -27,22 +34,33 @@ def read_csv(text: str, *, ignore_unknown: bool = False) -> list[Row]:
     file = io.StringIO(text, newline="")
     for _ in range(skipped):
         file.readline()
-    reader = csv.reader(file, delimiter=delimiter, strict=True)
-    try:
-        header = [_column(name) for name in next(reader, [])]
-        wanted = _wanted(header, skipped + 1, ignore_unknown=ignore_unknown)
-        return list(_rows(reader, header, wanted, skipped))
-    except csv.Error as error:
-        raise BadInput(f"line {reader.line_num + skipped}: {error}") from None
+    lines = _lines(csv.reader(file, delimiter=delimiter, strict=True), skipped)
+    line, names = next(lines, (skipped + 1, []))
+    header = [_column(name) for name in names]
+    return list(_rows(lines, header, _wanted(header, line, ignore_unknown=ignore_unknown)))
 
 
-def _rows(reader: Any, header: Sequence[str], wanted: Sequence[bool], skipped: int) -> Iterator[Row]:
+def _lines(reader: Any, skipped: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row, and the line in which it begins. Raises BadInput."""
+    while True:
+        line = reader.line_num + 1 + skipped
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            plain = (told for words, told in _MALFORMED.items() if words in str(error))
+            raise BadInput(f"line {line}: {next(plain, 'cannot be read as CSV')}") from None
+        if cells is None:
+            return
+        yield line, cells
+
+
+def _rows(
+    lines: Iterator[tuple[int, list[str]]], header: Sequence[str], wanted: Sequence[bool]
+) -> Iterator[Row]:
     exported = is_export(header)
-    before = reader.line_num
-    for cells in reader:
-        line, before = before + 1 + skipped, reader.line_num
+    for line, cells in lines:
         if any(text.strip() for text in cells[len(header) :]):
-            raise BadInput(f"line {line}: {len(cells)} cells, but only {len(header)} columns")
+            raise BadInput(f"line {line}: {len(cells)} cells, but only {count(len(header), 'column')}")
         if any(not name and text.strip() for name, text in zip(header, cells, strict=False)):
             raise BadInput(f"line {line}: has a cell in a column without a name")
         if not any(text.strip() for text in cells):
@@ -96,8 +114,8 @@ def _wanted(header: Sequence[str], line: int, *, ignore_unknown: bool) -> list[b
         raise BadInput(f"line {line}: column {', '.join(repeated)} appears twice")
     unknown = [name for name, used in zip(header, wanted, strict=True) if name and not used]
     if unknown and not (exported or ignore_unknown):
-        use = ", ".join((*COLUMNS, "params.<name>", "tags.<name>"))
-        raise BadInput(f"line {line}: unknown column {', '.join(map(repr, unknown))}; use {use}, or {IGNORE}")
+        told = "" if any(wanted) else "the first line must name the columns, such as prompt and seed; "
+        raise BadInput(f"line {line}: {told}{unknown_names('column', unknown)}")
     return wanted
 
 
@@ -114,7 +132,7 @@ def _from_cells(line: int, cells: Mapping[str, str]) -> dict[str, Any]:
         elif dot and group == "tags":
             fields.setdefault("tags", {})[rest] = text
         elif name == "num_images":
-            fields[name] = _number(text)
+            fields[name] = number(text)
         elif name == "seed":
             fields[name] = _whole(text)
         else:
@@ -135,7 +153,7 @@ def _whole(text: str) -> str:
     return found[1] if found else text
 
 
-def _number(text: str) -> int | str:
+def number(text: str) -> int | str:
     """Return a whole number; any other text is left for the service to refuse."""
     digits = _whole(text)
     return int(digits) if re.fullmatch("[+-]?[0-9]{1,9}", digits) else text

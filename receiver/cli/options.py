@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial, wraps
 from inspect import Parameter, Signature, getdoc, signature
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -29,9 +30,25 @@ def flag(help_: str, *names: str, panel: str | None = None) -> Any:
     return option(help_, None, *names, panel=panel)
 
 
+def text(value: str) -> str:
+    """Return the value of an argument; the help shows this function's name as its type."""
+    return value
+
+
+def _seconds(value: float | str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < inf:
+        raise typer.BadParameter("must be a number of seconds, such as 600")
+    return seconds
+
+
 def argument(metavar: str, help_: str, **more: Any) -> Any:
     """Return a Typer argument; its default is shown only if `show_default` says so."""
     more.setdefault("show_default", False)
+    more.setdefault("parser", text)
     return typer.Argument(metavar=metavar, help=help_, **more)
 
 
@@ -115,7 +132,7 @@ class JobRequest:
     model: Annotated[str | None, _of_job(_MODEL_HELP, "NAME", autocompletion=completion.models)] = None
     aspect_ratio: Annotated[str | None, _of_job("Such as 16:9.", "W:H")] = None
     negative_prompt: Annotated[str | None, _of_job("What to avoid.", "TEXT")] = None
-    num_images: Annotated[int | None, _of_job("How many images.", "N")] = None
+    num_images: Annotated[str | None, _of_job("How many images.", "N")] = None
     seed: Annotated[str | None, _of_job("If the gateway takes one.", "SEED", "--seed")] = None
     param: Annotated[list[str] | None, _of_job(_PARAM_HELP, "NAME=VALUE")] = None
     tag: Annotated[list[str] | None, _of_job("A label of your own, to find the job by.", "NAME=VALUE")] = None
@@ -125,7 +142,7 @@ class JobRequest:
 
 
 Wait = Annotated[bool, flag("Wait until the job is finished.", "--wait", panel="Afterwards")]
-Timeout = Annotated[float, _after("How long to wait.", "SECONDS", min=0, show_default=True)]
+Timeout = Annotated[float, _after("How long to wait.", "SECONDS", parser=_seconds, show_default=True)]
 DownloadTo = Annotated[
     Path | None, _after("Wait, then save the images there and check them.", "DIR", file_okay=False)
 ]

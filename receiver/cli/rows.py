@@ -1,15 +1,13 @@
 """The rows of a file: each is a job to submit."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 TEXTS = ("gateway", "model", "prompt", "negative_prompt", "aspect_ratio", "seed", "notify_url")
 COLUMNS = (*TEXTS, "num_images", "unsupported", "idempotency_key")
 GROUPS = ("params", "tags")
-IGNORE = "--ignore-unknown to leave it out"
-"""The end of an error about an unknown column."""
-
 EXPORTED = ("gateway", "model", "prompt", "seed", "tags", "model_requested", "seed_requested")
 """The columns of an export by which its images can be made again."""
 
@@ -20,6 +18,15 @@ class Row:
 
     line: int
     fields: Mapping[str, Any]
+
+
+def unknown_names(kind: str, names: Sequence[str]) -> str:
+    """Return the error about names of columns or fields that no job has, with the nearest of each."""
+    known = (*COLUMNS, *GROUPS)
+    near = {name: next(iter(get_close_matches(name.lower()[:60], known, 1)), None) for name in names}
+    told = (f"{name[:60]!r}" + (f" (did you mean {meant}?)" if meant else "") for name, meant in near.items())
+    use = ", ".join((*COLUMNS, "params.NAME", "tags.NAME"))
+    return f"unknown {kind} {', '.join(told)}; use {use}, or --ignore-unknown to leave it out"
 
 
 def is_export(names: Collection[str]) -> bool:

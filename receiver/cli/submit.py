@@ -16,6 +16,7 @@ from receiver.cli import console, options
 from receiver.cli.batch import Batch, keyed
 from receiver.cli.batch_input import merge, read_bytes, read_rows
 from receiver.cli.connection import Connection, Json
+from receiver.cli.csv_rows import number
 from receiver.cli.pairs import BadInput, flat, nested
 from receiver.cli.rows import Row
 
@@ -98,6 +99,7 @@ def _fields(prompt: str | None, request: options.JobRequest) -> dict[str, Any]:
         "prompt": prompt,
         "params": nested(request.param or [], "--param"),
         "tags": flat(request.tag or [], "--tag"),
+        "num_images": request.num_images and number(request.num_images),
         "unsupported": "ignore" if request.ignore_unsupported else "refuse",
     }
     options_only = {"param", "tag", "ignore_unsupported"}

@@ -21,7 +21,7 @@ LABELS = {
     "tags": "Tags",
     "params": "Parameters",
     "notify_url": "Notify",
-    "unsupported": "What the model does not support",
+    "unsupported": "What is unsupported",
 }
 """What the form calls each field of the submit body, in its order."""
 FIELDS = tuple(LABELS)

@@ -97,7 +97,7 @@ class Apiframe(Gateway):
         if family.one_image and request.num_images == 1:
             asked.discard("num_images")
         missing = sorted(asked - family.places.keys())
-        return dict.fromkeys(missing, f"{request.model} on Apiframe has no such parameter")
+        return dict.fromkeys(missing, f"{request.model} on Apiframe has no such parameter; leave it out")
 
     def faults(self, request: JobRequest) -> list[dict[str, str]]:
         """Validate by Apiframe's OpenAPI schema (`apiframe_models`); see `Gateway.faults`."""

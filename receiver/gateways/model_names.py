@@ -14,6 +14,8 @@ from receiver.gateways.base import Gateway
 _VERSION = re.compile(r"\d[\da-z.]*")
 """A number with what is written to it: `4`, `2.7`, `2a`. Names that differ in one are different models."""
 _MAX_SHOWN = 60
+ANYWAY = "Ignore what is unsupported to send it as it is"
+"""What to do if a name is meant; the API, the command and the form each have it in these words."""
 
 
 def as_listed(gateway: Gateway, model: str) -> str:
@@ -26,16 +28,15 @@ def mistaken(gateways: Mapping[str, Gateway], gateway: str, model: str) -> str |
     own = gateways[gateway].models
     if not own or model in own:
         return None
-    anyway = 'With "unsupported": "ignore" it is sent as it is'
     nearest = _nearest(model, own)
     if others := sorted(_listing(gateways, model)):
         instead = f", or the model to {nearest}" if nearest else ""
         return (
             f"is a model of {' and '.join(others)}, not of {gateway}; set the gateway to "
-            f"{' or '.join(others)}{instead}. {anyway}"
+            f"{' or '.join(others)}{instead}. {ANYWAY}"
         )
     if meant := next((known for known in own if _mistyped(model, known)), None):
-        return f"is no known model of {gateway}; did you mean {meant}? {anyway}"
+        return f"is no known model of {gateway}; did you mean {meant}? {ANYWAY}"
     return None
 
 

@@ -129,8 +129,8 @@ class Submitter:
         """
         gateway = self.context.gateways.get(gateway_name)
         if gateway is None:
-            known = ", ".join(sorted(self.context.gateways)) or "none"
-            message = f"not configured here; these are: {known}"
+            known = " or ".join(sorted(self.context.gateways)) or "none: set the API key of one"
+            message = f"is not configured here; use {known}"
             raise errors.UnknownGateway([{"field": "gateway", "message": message}])
         request = replace(request, model=model_names.as_listed(gateway, request.model))
         if not ignore_unsupported:

@@ -120,5 +120,6 @@ def test_the_command_says_what_is_wrong_with_a_model(running: Running, tmp_path:
     assert "Nothing was submitted." in error
     code, error = told("a red kite", "--model", "imagen4", "--ignore-unsupported")
     assert (code, "Warning: imagen4 is no known model of apiframe." in error) == (0, True)
-    (job,) = data(running.darkroom_command("jobs", "--model", "imagen4", "--json"))
+    mistyped = ("--gateway", "apiframe", "--model", "imagen4", "--json")
+    (job,) = data(running.darkroom_command("jobs", *mistyped))
     assert "Warning" in running.darkroom_command("show", job["id"]).stdout

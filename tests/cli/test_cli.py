@@ -161,6 +161,26 @@ def test_a_bad_row_is_named_before_anything_is_sent(running: Running, tmp_path: 
     assert running.darkroom.status().accepted == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--num-images", "two"), "num_images: must be a whole number"),
+        (("--num-images", "0"), "num_images: must be 1 or more"),
+        (("--gateway", "apifram"), "gateway: is not configured here; use api-in-one or apiframe"),
+        (("--model", "imagen-4-fsat"), "did you mean imagen-4-fast? Ignore what is unsupported"),
+        (("--seed", "7"), "seed: imagen-4-fast on Apiframe has no such parameter; leave it out"),
+        (("--timeout", "soon"), "'--timeout': must be a number of seconds, such as 600"),
+        (("--timeout", "-1"), "'--timeout': must be a number of seconds, such as 600"),
+    ],
+)
+def test_a_refused_field_is_named_with_what_to_do(
+    running: Running, arguments: tuple[str, str], told: str
+) -> None:
+    done = running.darkroom_command("submit", "a red kite", *IMAGEN, *arguments)
+    assert done.returncode == MISUSED
+    assert told in re.sub(r"[\s│]+", " ", done.stderr)
+
+
 def test_an_unsupported_parameter_may_be_left_out(running: Running) -> None:
     refused = running.darkroom_command("submit", "p", *IMAGEN, "--seed", "7")
     assert (refused.returncode, "seed: " in refused.stderr) == (2, True)
