@@ -59,6 +59,7 @@ from storage.ledger.backlog import Backlog
 from storage.ledger.circuits import Circuits
 from storage.ledger.database import Database
 from storage.ledger.events import KEPT_MS, Events
+from storage.ledger.fillings import Fillings
 from storage.ledger.notifications import Notifications
 from storage.ledger.wakeup import Topic, WakeupChannel
 from storage.ledger.workers import Workers
@@ -199,6 +200,7 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy)
     settings, resources, clock, metrics = base.settings, base.resources, base.clock, base.metrics
     timing = base.timing
     ledger, gateways, events = resources.ledger, resources.gateways, Events(resources.database)
+    fillings = Fillings(resources.database)
     client = open_client(outbound.trust.context, outbound.proxy)
     concurrency = {name: ours.concurrency for name, ours in settings.gateways.configured().items()}
     sender = base.factories.sender(client, concurrency)
@@ -221,7 +223,7 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy)
         concurrency=settings.worker.concurrency,
         moved=moved,
         result_callback_at=base.backlog.result_callback_at,
-        forget=lambda: events.forget(clock() - KEPT_MS),
+        forget=lambda: fillings.fill() or events.forget(clock() - KEPT_MS),
     )
     _watch_jobs(base, breaker)
     away_s = worker_away_s(base.workers.last_seen_at, clock)

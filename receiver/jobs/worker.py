@@ -52,8 +52,9 @@ class Worker(LeasedPool[Job]):
     ) -> None:
         """`moved` is called with each job after each of its steps; `result_callback_at` is that of `Backlog`.
 
-        `forget` deletes a piece of what is not kept for ever, in one short transaction, and returns 0 once
-        nothing is left. There is a thread for each gateway at least, whatever the `concurrency`.
+        `forget` deletes a piece of what is not kept for ever, or fills one that a migration left, in a short
+        transaction, and returns 0 once nothing is left. There is a thread for each gateway at least, whatever
+        the `concurrency`.
         """
         limits = context.sender.limits
         concurrency = max(concurrency, len(limits))
@@ -180,7 +181,7 @@ class Worker(LeasedPool[Job]):
                 outage.end()
 
     def _clean(self) -> None:
-        """Delete old events at the start and then every ten minutes; several processes may."""
+        """Tidy the ledger at the start and then every ten minutes; several processes may."""
         while not self.stopping.is_set():
             done = 0
             try:
@@ -188,7 +189,7 @@ class Worker(LeasedPool[Job]):
                     done += piece
                     self.stopping.wait(CLEAN_BETWEEN_S)
             except Exception as error:  # noqa: BLE001 - this thread must not end
-                self.complain("old events not deleted; tried again later", error)
+                self.complain("ledger not tidied; tried again later", error)
             if done:
-                log.info("old events deleted", number=done)
+                log.info("ledger tidied", rows=done)
             self.stopping.wait(self._clean_every_s)

@@ -192,6 +192,14 @@ workers = sa.Table(
     sa.Column("seen_at", sa.BigInteger, nullable=False),
 )
 
+fillings = sa.Table(
+    # What a migration left to be filled, and up to which job it was: see storage/ledger/fillings.py.
+    "fillings",
+    metadata,
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("last", sa.BigInteger, nullable=False),
+)
+
 terms = sa.Table(
     # The search index beside prompts: `model:imagen4`, `seed:7`, `tag:campaign=menu`.
     "terms",

@@ -12,13 +12,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from storage.ledger.schema import job_counts, jobs, metadata, workers
+from storage.ledger.schema import fillings, job_counts, jobs, metadata, workers
 
 TABLES: Sequence[sa.Table] = [
-    table for table in metadata.sorted_tables if table is not workers and table is not job_counts
+    table
+    for table in metadata.sorted_tables
+    if table is not workers and table is not job_counts and table is not fillings
 ]
-"""Every table that is the same on all databases, without the workers, which all have stopped, and without the
-counts of jobs, which the new database keeps by itself.
+"""Every table that is the same on all databases, without the workers, which all have stopped, without the
+counts of jobs, which the new database keeps by itself, and without what is still to be filled: nothing is.
 
 Those that others refer to come first.
 """

@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from storage.errors import Conflict, Corrupt, Misconfigured, Unavailable
 from storage.ledger.database import HEAD, MOVING, TURN, Database
 from storage.ledger.engine import NAME
+from storage.ledger.fillings import Fillings
 from storage.ledger.job_counts import wrong_counts
 from storage.ledger.schema import events
 from storage.ledger.search_index import WRONG_WORDS
@@ -64,6 +65,9 @@ def _update(database: Database, path: Path) -> None:
             ours = inspect(connection).has_table("alembic_version")
         if ours:
             database.migrate()
+            fillings = Fillings(database)
+            while fillings.fill():
+                pass
             return
     except Unavailable as error:
         if _is_busy(error):

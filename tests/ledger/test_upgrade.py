@@ -28,6 +28,7 @@ from storage.archive.object_store import ObjectStore
 from storage.archive.record import record_document
 from storage.ledger.circuits import Circuits
 from storage.ledger.database import Database
+from storage.ledger.fillings import Fillings, _fill_next
 from storage.ledger.job_counts import wrong_counts
 from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
@@ -125,6 +126,12 @@ def test_old_record_reads_the_same(old: Database, store: ObjectStore) -> None:
     assert json.loads(json.dumps(made | {"supersedes": None})) == json.loads(written)
 
 
+def filled(database: Database) -> None:
+    fillings = Fillings(database)
+    while fillings.fill():
+        pass
+
+
 LOOKS = {
     "it’s a kite": "it's",
     "wide–angle": "wide-angle",
@@ -153,6 +160,7 @@ def test_old_prompts_are_found_by_what_looks_alike(url: str) -> None:
             added = connection.execute(insert(jobs).values(row).returning(jobs)).mappings().one()
             index_job(connection, added, pieces_of(row["prompt_folded"]))
     with closing(Database.open(url)) as database:
+        filled(database)
         search = Search(database)
         for prompt, query in LOOKS.items():
             found = search.jobs(read_query_text(query, LATER), limit=9).rows
@@ -172,9 +180,53 @@ def test_models_of_an_old_index_are_found_in_any_case(url: str) -> None:
         connection.execute(insert(jobs).values(row | {"number": 1}))
         connection.execute(text("INSERT INTO terms (term, number) VALUES ('model:Imagen-4É', 1)"))
     with closing(Database.open(url)) as database:
+        filled(database)
         for name in ("imagen-4É", "IMAGEN-4É"):
             found = Search(database).jobs(SearchFilter(model=name), limit=9).rows
             assert [job.id for job in found] == ["one"]
+
+
+@pytest.mark.exhaustive("postgresql")
+def test_old_jobs_are_filled_in_pieces_by_whoever_is_there(url: str) -> None:
+    """Opening changes no row of a job; each piece is committed, and a process that comes later goes on."""
+    prompts = [f"it’s number {number}" for number in range(7)]
+    with migrated_to(url, "0007") as connection:
+        for number, prompt in enumerate(prompts, start=1):
+            row = new_job(prompt, "apiframe", JobRequest("Imagen", prompt), number) | {"request_sha256": "00"}
+            row |= {"number": number, "prompt_folded": folded_before(prompt)}
+            added = connection.execute(insert(jobs).values(row).returning(jobs)).mappings().one()
+            index_job(connection, added, pieces_of(row["prompt_folded"]))
+            connection.execute(text("UPDATE terms SET term = 'model:Imagen' WHERE term = 'model:imagen'"))
+    with closing(Database.open(url)) as database:
+
+        def found() -> int:
+            return len(Search(database).jobs(read_query_text("it's", LATER), limit=9).rows)
+
+        assert found() == 0
+        assert Fillings(database, rows=3).fill() == 3
+        assert found() == 3
+        with database.write() as connection:  # a callback comes in between
+            connection.execute(text("UPDATE jobs SET updated_at = 5"))
+        with database.write() as connection:
+            assert _fill_next(connection, 3) == 3
+            connection.rollback()  # as if it was killed before its commit
+        assert found() == 3
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(filled, [database] * 4))
+        assert found() == 7
+        assert len(Search(database).jobs(SearchFilter(model="imagen"), limit=9).rows) == 7
+        with database.read() as connection:
+            assert connection.execute(text("SELECT * FROM fillings")).all() == []
+            words = {prompt for (prompt,) in connection.execute(text("SELECT prompt_folded FROM jobs"))}
+        assert words == {f"it's number {number}" for number in range(7)}
+
+
+def test_a_new_ledger_and_one_without_the_table_have_nothing_to_fill(url: str) -> None:
+    with closing(Database.open(url)) as database:
+        assert Fillings(database).fill() == 0
+        with database.write() as connection:
+            connection.execute(text("DROP TABLE fillings"))
+        assert Fillings(database).fill() == 0
 
 
 def test_jobs_of_an_old_ledger_are_counted(url: str) -> None:
@@ -206,7 +258,7 @@ def test_replicas_go_on_while_a_long_migration_runs(postgres: Postgres) -> None:
         psycopg.connect(url) as holder,
         psycopg.connect(url, autocommit=True) as replica,
     ):
-        holder.execute(f"SELECT 1 FROM {GRAMS} FOR UPDATE")  # so that it takes as long as this
+        holder.execute("SELECT 1 FROM outputs")  # so that it takes as long as this
         opened = pool.submit(Database.open, url)
         waiting = (
             "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
