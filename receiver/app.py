@@ -184,6 +184,11 @@ def _opening(base: _Base, jobs: JobParts | None) -> Opening:
     return Opening(parts, base.timing.open_wait, jobs.ledger_check.begin)
 
 
+def _tidying(database: Database, events: Events, clock: Clock) -> Callable[[], int]:
+    fillings = Fillings(database)
+    return lambda: fillings.fill() or events.forget(clock() - KEPT_MS)
+
+
 def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy) -> JobParts:
     """Connect what submits, downloads, archives and notifies."""
     from receiver.api.subscriptions import Subscriptions
@@ -200,7 +205,6 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy)
     settings, resources, clock, metrics = base.settings, base.resources, base.clock, base.metrics
     timing = base.timing
     ledger, gateways, events = resources.ledger, resources.gateways, Events(resources.database)
-    fillings = Fillings(resources.database)
     client = open_client(outbound.trust.context, outbound.proxy)
     concurrency = {name: ours.concurrency for name, ours in settings.gateways.configured().items()}
     sender = base.factories.sender(client, concurrency)
@@ -223,7 +227,7 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy)
         concurrency=settings.worker.concurrency,
         moved=moved,
         result_callback_at=base.backlog.result_callback_at,
-        forget=lambda: fillings.fill() or events.forget(clock() - KEPT_MS),
+        forget=_tidying(resources.database, events, clock),
     )
     _watch_jobs(base, breaker)
     away_s = worker_away_s(base.workers.last_seen_at, clock)
