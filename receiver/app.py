@@ -66,6 +66,7 @@ from storage.ledger.workers import Workers
 from storage.models import Clock, Job
 
 if TYPE_CHECKING:
+    from receiver.api.notifications import NotificationRoutes
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader
     from receiver.http.bucket_threads import BucketThreads
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from receiver.notifications.sender import Notifier
     from receiver.notifications.url_policy import NotifyPolicy
     from receiver.thumbnails.cache import Thumbnails
+    from storage.search.ids import Ids
 
 log = structlog.get_logger("darkroom.wakeup")
 
@@ -268,7 +270,6 @@ def _api(
     from receiver.api.images import Links
     from receiver.api.jobs import Api
     from receiver.api.models import ModelRoutes
-    from receiver.api.notifications import NotificationRoutes
     from receiver.api.openapi import Described
     from receiver.api.usage import Counting
     from receiver.gallery.routes import gallery
@@ -299,6 +300,7 @@ def _api(
         checks=_states(base, jobs),
         clock=clock,
     )
+    notifications = _notifications(base, jobs.notifier, ids)
     routes = routes_of(
         admission,
         api,
@@ -307,17 +309,25 @@ def _api(
         Counting(facets, usage, clock),
         ModelRoutes(base.resources.gateways),
         EventsPage(jobs.subscriptions, ids),
-        NotificationRoutes(base.notifications, jobs.notifier.wake, clock, ids),
+        notifications,
         ids=ids,
     )
     described = Described([*routes, *others], admission, settings.prefix)
     frame, pages = gallery(
-        *(api, facets, usage, archive, jobs.missing, health, turns),
+        *(api, notifications, facets, usage, archive, jobs.missing, health, turns),
         public_url=settings.public_url,
         prefix=settings.prefix,
         max_upload=settings.download.max_bytes,
     )
     return Web([*described.routes, *pages], frame.handlers(handlers()), thumbnails)
+
+
+def _notifications(base: _Base, notifier: Notifier, ids: Ids) -> NotificationRoutes:
+    from receiver.api.notifications import NotificationRoutes
+
+    return NotificationRoutes(
+        base.notifications, notifier.trials, base.admission, notifier.wake, base.clock, ids
+    )
 
 
 def _queued(arrived: Callable[[], None], subscriptions: Subscriptions) -> Callable[[], None]:

@@ -1,24 +1,34 @@
-"""Serve `/v1/notifications`: list and show webhooks to applications, and send one again."""
+"""Serve `/v1/notifications`: list and show webhooks to applications, send one again, and send a test."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from receiver import errors
 from receiver.api.query_params import Moment
 from receiver.api.responses import LINK, json_response, page_response
+from receiver.http.admission import Admission
+from receiver.http.limits import read_body
 from receiver.http.query import Query
-from receiver.http.routing import Answer, Operation
+from receiver.http.routing import Answer, Body, Operation
+from receiver.notifications.trial import Trials
 from receiver.query.times import read_moment
-from receiver.schemas.notification import Notification, NotificationPage
+from receiver.schemas.notification import Notification, NotificationPage, NotificationTest
+from receiver.schemas.requests import TestBody, parse_body
 from receiver.schemas.types import JobName, NotificationId, NotificationName
+from storage.ledger import notifications as ledger
 from storage.ledger.notifications import Notifications
-from storage.models import Clock, NotificationState
+from storage.models import Clock, NotificationState, rfc3339
+from storage.paging import Page
 from storage.search.ids import Ids
+
+MAX_BODY = 16 * 1024
+"""Bytes of the body of a test."""
 
 _EARLIER = {"owed": "pending", "given_up": "failed"}
 """What earlier versions called two of the states."""
@@ -48,6 +58,8 @@ class NotificationRoutes:
     """The routes under `/v1/notifications`."""
 
     notifications: Notifications
+    trials: Trials
+    admission: Admission
     due: Callable[[], None]
     """Called when one is due."""
     clock: Clock
@@ -61,13 +73,35 @@ class NotificationRoutes:
     )
     def list(self, request: Request, query: NotificationQuery) -> Response:
         """List notifications, those of the newest job first."""
-        since = None if query.since is None else read_moment(query.since, self.clock())
-        job_id = None if query.job is None else self.ids.job(query.job)
-        page = self.notifications.page(
-            job_id=job_id, state=query.state, since=since, limit=query.limit, cursor=query.cursor
-        )
+        page = self.page(query)
         shown = tuple(Notification.of(one) for one in page.rows)
         return page_response(request, NotificationPage(notifications=shown, next_cursor=page.next_cursor))
+
+    def page(self, query: NotificationQuery) -> Page[ledger.Notification]:
+        """Return what `GET /v1/notifications` lists."""
+        since = None if query.since is None else read_moment(query.since, self.clock())
+        job_id = None if query.job is None else self.ids.job(query.job)
+        return self.notifications.page(
+            job_id=job_id, state=query.state, since=since, limit=query.limit, cursor=query.cursor
+        )
+
+    @Operation(
+        "POST /v1/notifications/test",
+        "test_notification",
+        scope="submit",
+        body=Body(TestBody, "Where it goes; the body may be left out.", needed=False),
+        answers={200: Answer(NotificationTest, "What became of it.")},
+    )
+    async def test(self, request: Request) -> Response:
+        """Send a test notification to your application, and show what it answered.
+
+        It is signed and sent as every notification is, with `"type": "test"`, but once: it is not retried.
+        """
+        within_s = self.admission.limits.body_timeout_s
+        content = await read_body(request.headers, request.receive, MAX_BODY, within_s=within_s)
+        body = parse_body(TestBody, content or b"{}")
+        result = await run_in_threadpool(self.trials.send, body.url)
+        return json_response(NotificationTest.trusted(result, at=rfc3339(result.at)))
 
     @Operation(
         "GET /v1/notifications/{id}",

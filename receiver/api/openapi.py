@@ -17,7 +17,7 @@ from receiver.field_docs import field_docs
 from receiver.http.admission import Admission
 from receiver.http.query import Tagged
 from receiver.http.routing import Answer, Header, Operation, Served, adapter, routes_of
-from receiver.schemas.notification import Message
+from receiver.schemas.notification import Message, TestMessage
 from receiver.schemas.problem import Problem
 from receiver.schemas.tags import TAG_FILTER
 from receiver.version import installed_version
@@ -181,12 +181,16 @@ class _Writer:
         return {
             "operationId": "notify",
             "summary": "Notify an application that its job finished.",
-            "description": "At least once, and in order for each job; any response but 2xx is retried.",
+            "description": "At least once, and in order for each job; any response but 2xx is retried. "
+            "A test (`POST /v1/notifications/test`) is sent once.",
             "parameters": [
                 {"name": name, "in": "header", "required": True, "description": meaning, "schema": _TEXT}
                 for name, meaning in headers.items()
             ],
-            "requestBody": {"required": True, "content": {JSON: {"schema": self._schema(Message)}}},
+            "requestBody": {
+                "required": True,
+                "content": {JSON: {"schema": self._schema(Message | TestMessage)}},
+            },
             "responses": {
                 "2XX": {"description": "Received."},
                 "410": {"description": "Stop sending this notification."},

@@ -1,8 +1,8 @@
-"""`darkroom notifications`: list them, send them again, and print the secrets that sign them."""
+"""`darkroom notifications`: list them, send them again, test them, and print the secrets that sign them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +13,7 @@ from receiver.cli import bulk, console, options
 from receiver.cli.connection import Connection, Json
 
 if TYPE_CHECKING:
-    from receiver.schemas.notification import Notification
+    from receiver.schemas.notification import Notification, NotificationTest
 
 
 State = Literal["pending", "delivered", "failed"]
@@ -124,6 +124,43 @@ def replay(
     )
 
 
+def send_test(
+    to: Annotated[
+        str | None, options.argument("URL", "Where to; by default to DARKROOM_NOTIFY__URL of the service.")
+    ] = None,
+    *,
+    as_json: Json = False,
+    connection: Connection,
+) -> None:
+    """Send a test notification to your application, and show what it answered.
+
+    It is signed and sent as every notification is, with the type `test`, but once. Exits with 1 if the
+    application did not answer 2xx.
+    """
+    with connection.open() as darkroom:
+        result = darkroom.test_notification(to)
+    if as_json:
+        console.print_json(result)
+    else:
+        console.print_facts(_test_facts(result))
+        if result.fix:
+            console.say(f"Fix: {result.fix}")
+    if not result.delivered:
+        raise typer.Exit(console.FAILED)
+
+
+def _test_facts(result: NotificationTest) -> Iterator[tuple[str, object]]:
+    yield "Notification", result.id
+    yield "State", _state_cell("delivered" if result.delivered else "failed")
+    if result.code:
+        yield "Error", console.cell(f"{result.code}: {result.message}", "red")
+    yield "Host", result.host or None
+    yield "Answer", result.status
+    if result.answer:
+        yield "It says", result.answer
+    yield "Took", f"{result.took_ms} ms"
+
+
 def secret() -> None:
     """Print the secrets that sign notifications, one per line and the newest last.
 
@@ -148,6 +185,7 @@ def secret() -> None:
 
 app.callback(invoke_without_command=True)(options.spread(notifications))
 app.command()(options.spread(replay))
+app.command("test")(options.spread(send_test))
 app.command()(options.spread(secret))
 
 

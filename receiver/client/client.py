@@ -23,7 +23,7 @@ from receiver.client.events import Event, listen
 from receiver.client.http import Http, given
 from receiver.schemas.batch import Batch, BatchResult
 from receiver.schemas.job import Job, OutputShown
-from receiver.schemas.notification import Notification
+from receiver.schemas.notification import Notification, NotificationTest
 from receiver.schemas.offers import Models
 from receiver.schemas.output import Output
 from receiver.schemas.status import Gateways, ServiceStatus
@@ -32,6 +32,8 @@ from receiver.schemas.usage import Facets, Usage
 DEFAULT_URL = "http://127.0.0.1:8321"
 HELD_S = 30.0
 """How long one of the requests of `wait` is held."""
+MOST_TEST_S = 120.0
+"""The most that DARKROOM_NOTIFY__TIMEOUT lets an application take."""
 MOST_THUMBNAIL = 1024 * 1024
 """The most bytes of a thumbnail."""
 
@@ -202,6 +204,11 @@ class Darkroom:
         """Send a notification again, delivered or not; the count of tries starts over."""
         path = f"/v1/notifications/{quote(notification_id, safe='')}/replay"
         return self._http.resource(Notification, "POST", path)
+
+    def test_notification(self, url: str | None = None) -> NotificationTest:
+        """Send a test notification, by default to DARKROOM_NOTIFY__URL of the service."""
+        path, sent = "/v1/notifications/test", given(url=url)
+        return self._http.resource(NotificationTest, "POST", path, json=sent, held_s=MOST_TEST_S)
 
     def status(self) -> ServiceStatus:
         """Return the job counts, in total and by gateway."""

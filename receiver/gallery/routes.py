@@ -4,11 +4,13 @@ from starlette.routing import Route
 
 from receiver.api.health import Health
 from receiver.api.jobs import Api
+from receiver.api.notifications import NotificationRoutes
 from receiver.cache import TtlCache
 from receiver.gallery.assets import Assets
 from receiver.gallery.find_by_file import FindByFile
 from receiver.gallery.grid import Grid
 from receiver.gallery.jobs import JobsPages
+from receiver.gallery.notifications import NotificationsPage
 from receiver.gallery.output import Detail
 from receiver.gallery.page import PageHandler
 from receiver.gallery.rendering import Rendering
@@ -28,6 +30,7 @@ COUNTS_S = 0.5
 
 def gallery(
     api: Api,
+    notifications: NotificationRoutes,
     facets: Facets,
     usage: Usage,
     archive: Archive,
@@ -50,7 +53,7 @@ def gallery(
     by_file = FindByFile(api.search, max_upload)
     jobs, job_id = JobsPages(api, counts), api.ids.job
     detail = Detail(api, archive, missing, bucket)
-    submit = SubmitPage(api, facets)
+    submit, notified = SubmitPage(api, facets), NotificationsPage(notifications)
     return frame, [
         # No authentication: the sign-in page needs them.
         Route("/static/{name}", assets.serve, methods=["GET"]),
@@ -68,6 +71,11 @@ def gallery(
         frame.route("POST /jobs/{id}/cancel", jobs.cancel, scope="submit", find=job_id),
         frame.route("GET /submit", submit.ask, scope="submit"),
         frame.route("POST /submit", submit.submit, scope="submit"),
+        frame.route("GET /notifications", notified.show),
+        frame.route("POST /notifications/test", notified.test, scope="submit"),
+        frame.route(
+            "POST /notifications/{id}/replay", notified.replay, scope="submit", find=api.ids.notification
+        ),
         frame.route("GET /status", StatusPage(api, health).show),
         frame.route("GET /usage", UsagePage(usage, facets, counts, api.clock).show),
     ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from receiver import signatures
-from receiver.schemas.notification import Message
+from receiver.schemas.notification import Message, TestMessage
 from receiver.version import installed_version
 from storage.ledger.notifications import Notification
 from storage.models import Job, Output
@@ -29,10 +29,20 @@ def body_of(one: Notification, job: Job, outputs: Sequence[Output], links: str) 
 
 def headers_of(one: Notification, body: bytes, secrets: Sequence[str], now: int) -> dict[str, str]:
     """Return the headers of one try, made at `now` (milliseconds) and signed with each secret."""
+    return signed_headers(one.id, body, secrets, now)
+
+
+def trial_body(now: int) -> bytes:
+    """Return the body of a test notification, made at `now` (milliseconds)."""
+    return _written(TestMessage.at(now).model_dump(mode="json"))
+
+
+def signed_headers(message_id: str, body: bytes, secrets: Sequence[str], now: int) -> dict[str, str]:
+    """Return the headers of a message that is sent at `now` (milliseconds), signed with each secret."""
     return {
         "Content-Type": "application/json",
         "User-Agent": f"Darkroom/{installed_version()}",
-        **signatures.sign(secrets, one.id, now // 1000, body),
+        **signatures.sign(secrets, message_id, now // 1000, body),
     }
 
 

@@ -16,6 +16,7 @@ from receiver.errors import EndpointGone, NotificationError
 from receiver.jobs.leased_pool import LeasedPool
 from receiver.notifications.message import body_of, headers_of
 from receiver.notifications.transport import Poster
+from receiver.notifications.trial import Trials
 from receiver.redaction import Redactor
 from receiver.schedule import REMEMBERED_S, Timing, age_s
 from receiver.telemetry.metrics import Metrics, Read
@@ -63,6 +64,8 @@ class Notifier(LeasedPool[Notification]):
         super().__init__(name, concurrency=concurrency, clock=clock, metrics=metrics)
         self._outbox = outbox
         self._poster = poster
+        self.trials = Trials(poster, list(secrets), redactor, clock)
+        """Sends test notifications the same way."""
         self._secrets = list(secrets)
         self._timing = timing
         self._redactor = redactor

@@ -21,7 +21,7 @@ from receiver.outbound.proxy import Proxy
 from storage.network import failure
 
 MAX_ANSWER_BYTES = 4096
-"""Of an answer's body as much is read, so that its sender is done, and dropped."""
+"""Of an answer's body as much is read, so that its sender is done."""
 
 _WAIT = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
 
@@ -30,6 +30,33 @@ _BROKEN = (
     *(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException),
     *(TimeoutError, ImageUnavailable),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an application answered. `body`: at most so much as is read of it."""
+
+    authority: str
+    status: int
+    headers: httpx.Headers
+    body: bytes = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The body as text on one line."""
+        return " ".join(self.body.decode("utf-8", "replace").split())
+
+    def check(self) -> None:
+        """Raise EndpointRefused or EndpointGone unless the status is 2xx."""
+        if httpx.codes.is_success(self.status):
+            return
+        answered = f"{self.authority} answered {self.status}"
+        if self.status == httpx.codes.GONE:
+            raise EndpointGone(f"{answered}: it wants no more notifications.")
+        if httpx.codes.is_redirect(self.status):
+            raise EndpointRefused(f"{answered}, a redirect, which is never followed: change the notify_url.")
+        waits = self.status in _WAIT and "retry-after" in self.headers
+        raise EndpointRefused(f"{answered}.", retry_after_s=retry_after(self.headers) if waits else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +76,18 @@ class Poster:
 
         Raises EndpointForbidden, EndpointUnavailable, EndpointRefused or EndpointGone, naming the host only.
         """
+        self.exchange(url, headers, body).check()
+
+    def exchange(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
+        """Post a body and return the answer, whatever its status.
+
+        Raises EndpointForbidden or EndpointUnavailable, naming the host only.
+        """
         deadline = Deadline(self.monotonic, self.timeout_s)
         target = read(url)
         with _unavailable(target, self.timeout_s):
             addresses = self.policy.route(target, self.resolve, deadline)
-            status, told = self._exchange(target, addresses, deadline, headers, body)
-        _judge(target, status, told)
+            return self._exchange(target, addresses, deadline, headers, body)
 
     def _exchange(
         self,
@@ -63,7 +96,7 @@ class Poster:
         deadline: Deadline,
         headers: Mapping[str, str],
         body: bytes,
-    ) -> tuple[int, httpx.Headers]:
+    ) -> Reply:
         budget = ByteBudget(target.authority)
         backend = CheckedBackend(addresses, deadline, self.timeout_s, budget, self.proxy)
         url = httpcore.URL(
@@ -75,30 +108,19 @@ class Poster:
             connection,
             connection.stream("POST", url, headers=[*sent, *headers.items()], content=body) as response,
         ):
-            # What it answers is told by the status alone, however the rest of it goes.
-            with suppress(*_BROKEN):
-                _drop(response)
-            return response.status, httpx.Headers(response.headers)
+            found = httpx.Headers(response.headers)
+            return Reply(target.authority, response.status, found, _beginning(response))
 
 
-def _drop(response: httpcore.Response) -> None:
-    left = MAX_ANSWER_BYTES
-    for chunk in response.iter_stream():
-        left -= len(chunk)
-        if left <= 0:
-            return
-
-
-def _judge(target: Target, status: int, headers: httpx.Headers) -> None:
-    if httpx.codes.is_success(status):
-        return
-    told = f"{target.authority} answered {status}"
-    if status == httpx.codes.GONE:
-        raise EndpointGone(f"{told}: it wants no more notifications.")
-    if httpx.codes.is_redirect(status):
-        raise EndpointRefused(f"{told}, a redirect, which is never followed: change the notify_url.")
-    wait = retry_after(headers) if status in _WAIT and "retry-after" in headers else 0
-    raise EndpointRefused(f"{told}.", retry_after_s=wait)
+def _beginning(response: httpcore.Response) -> bytes:
+    """Return the beginning of a body, or of what came of it: the status alone decides."""
+    found = bytearray()
+    with suppress(*_BROKEN):
+        for chunk in response.iter_stream():
+            found += chunk
+            if len(found) >= MAX_ANSWER_BYTES:
+                break
+    return bytes(found[:MAX_ANSWER_BYTES])
 
 
 @contextmanager

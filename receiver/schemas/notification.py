@@ -55,6 +55,29 @@ class Notification(Resource):
         )
 
 
+class NotificationTest(Resource):
+    """What became of a test notification."""
+
+    id: NotificationId
+    """What its message has in `webhook-id`; it is in no list."""
+    delivered: bool
+    """Whether your application answered 2xx."""
+    host: Annotated[str, Field(examples=["app.example.com"])]
+    """Where it went."""
+    at: Time
+    took_ms: Annotated[Count, Field(examples=[42])]
+    """Milliseconds until it was answered, or failed."""
+    status: Annotated[int | None, Field(examples=[204])]
+    """The HTTP status of the answer; null without one."""
+    answer: str
+    """The beginning of the answer's body."""
+    code: str | None
+    """Why it was not delivered; null if it was."""
+    message: str | None
+    fix: str | None
+    """What to do about it."""
+
+
 class NotificationPage(Resource):
     """Some notifications, those of the newest job first."""
 
@@ -97,3 +120,26 @@ class Message(Resource):
         shown = Job.of(job, outputs, links)
         data = NotificationData(whole=True, job=shown, outputs=tuple(notified))
         return cls(type=f"job.{one.status}", timestamp=rfc3339(one.at), data=data)
+
+
+class TestData(Resource):
+    """What a test notification says."""
+
+    message: str
+    outputs: tuple[NotifiedOutput, ...]
+    """None: here because an application may expect the list."""
+
+
+class TestMessage(Resource):
+    """The body of a test notification, which is about no job."""
+
+    type: Literal["test"]
+    timestamp: Time
+    """When it was sent."""
+    data: TestData
+
+    @classmethod
+    def at(cls, now: int) -> TestMessage:
+        """Build the body of one that is sent at `now` (milliseconds)."""
+        data = TestData(message="Darkroom can notify this application.", outputs=())
+        return cls(type="test", timestamp=rfc3339(now), data=data)

@@ -178,6 +178,16 @@ class RetryBody(_Body):
     )
 
 
+class TestBody(_Body):
+    """Where a test notification goes."""
+
+    url: Text | None = Field(
+        default=None,
+        description="By default that of DARKROOM_NOTIFY__URL.",
+        examples=["https://app.example.com/webhooks/darkroom"],
+    )
+
+
 def parse_body(kind: type[Parsed], body: bytes) -> Parsed:
     """Parse a JSON body; raise InvalidRequest that names every wrong field."""
     try:

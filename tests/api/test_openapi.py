@@ -75,7 +75,7 @@ def test_the_scope_decides_what_can_be_forbidden(live: Live) -> None:
     forbidden = {at for at, operation in operations(document(live)) if "403" in operation["responses"]}
     assert forbidden == {
         "POST /v1/jobs", "POST /v1/jobs/batch", "POST /v1/jobs/{id}/cancel", "POST /v1/jobs/{id}/retry",
-        "POST /v1/notifications/{id}/replay",
+        "POST /v1/notifications/{id}/replay", "POST /v1/notifications/test",
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ PAGES = (
     "/jobs/{failed}",
     "/submit",
     "/status",
+    "/notifications",
     "/usage",
     "/find",
 )

@@ -166,6 +166,9 @@ for one in darkroom.notifications(state="failed"):
     "show_notification": f"""\
 one = darkroom.notification("msg_{JOB_EXAMPLE}_1")
 print(one.state, one.attempts, one.message)""",
+    "test_notification": """\
+result = darkroom.test_notification("https://app.example.com/webhooks/darkroom")
+print(result.status, result.message, result.fix)""",
     "replay_notification": """\
 for one in darkroom.notifications(state="failed"):
     darkroom.replay(one.id)""",
