@@ -63,6 +63,8 @@ class Fillings:
 
 def leave(connection: sa.Connection, name: str) -> None:
     """Note what is to be filled; for a migration. With a ledger that has no jobs, nothing is."""
+    # A ledger that was at 0008 before the table was thought of lacks it.
+    fillings.create(connection, checkfirst=True)
     if connection.scalar(sa.select(jobs.c.number).limit(1)) is not None:
         connection.execute(sa.insert(fillings).values(name=name, last=-1))
 
