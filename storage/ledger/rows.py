@@ -64,6 +64,11 @@ def _certainty(result: models.JobResult) -> int:
     return 1 if result.credits_estimated else 2
 
 
+def _asked(request: models.JobRequest) -> dict[str, Any]:
+    # `asdict` would copy every value, and take twenty times as long.
+    return {name: getattr(request, name) for name in (*_REQUEST, "ignored")}
+
+
 def new_job(job_id: str, gateway: str, request: models.JobRequest, now: int) -> dict[str, Any]:
     """Return the columns of a job that is queued, and due now."""
     return {
@@ -79,7 +84,7 @@ def new_job(job_id: str, gateway: str, request: models.JobRequest, now: int) -> 
         "created_at": now,
         "updated_at": now,
         "moves": [[models.Status.QUEUED, now]],
-        **asdict(request),
+        **_asked(request),
     }
 
 
@@ -140,7 +145,7 @@ def _dispensable(kinds: Sequence[tuple[str, str]]) -> int:
 
 def request_digest(gateway: str, request: models.JobRequest, notify_url: str | None) -> str:
     """Return a digest of a request, by which a reused idempotency key is checked."""
-    asked = json.dumps([gateway, asdict(request), notify_url], sort_keys=True, ensure_ascii=True)
+    asked = json.dumps([gateway, _asked(request), notify_url], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(asked.encode()).hexdigest()
 
 

@@ -45,6 +45,8 @@ class Grounds:
         self.keep = keep
         self._opened = ExitStack()
         self._numbers = itertools.count()
+        self._grown: dict[tuple[Kind, str], str] = {}
+        """The large ledgers that were made and not used yet."""
 
     def __enter__(self) -> Self:
         self.folder = Path(self._opened.enter_context(tempfile.TemporaryDirectory(prefix="darkroom-bench-")))
@@ -102,19 +104,29 @@ class Grounds:
         return self.postgres.url(self.postgres.create())
 
     def grown_ledger(self, kind: Kind, outputs: int, *, images: int, callbacks: bool) -> str:
-        """A ledger with so many outputs; a file of SQLite is kept if that was asked for."""
+        """A ledger with so many outputs, for one use; a file of SQLite is kept if that was asked for.
+
+        Those of both databases are made together, when the first is asked for.
+        """
         if outputs == 0:
             return self.new_ledger(kind)
-        if kind == "postgresql" or self.keep is None:
-            ledger = self.new_ledger(kind)
-            archive.build(ledger, outputs, images=images, callbacks=callbacks)
-            return ledger
-        kept = self.keep / f"ledger-{outputs}-{images}{'-callbacks' * callbacks}.sqlite3"
-        if not kept.exists():
-            archive.build(kept, outputs, images=images, callbacks=callbacks)
-        mine = self.new_folder("ledger") / "ledger.sqlite3"
-        shutil.copyfile(kept, mine)
-        return f"sqlite:///{mine}"
+        name = f"ledger-{outputs}-{images}{'-callbacks' * callbacks}.sqlite3"
+        if (kind, name) not in self._grown:
+            kept = self.keep / name if self.keep else Path()
+            here = Path(self.new_ledger("sqlite").removeprefix("sqlite:///"))
+            if kept.is_file():
+                shutil.copyfile(kept, here)
+                archive.build(self._empty(name), outputs, images=images, callbacks=callbacks)
+            else:
+                archive.build(here, outputs, images=images, callbacks=callbacks, also=self._empty(name))
+                if self.keep:
+                    shutil.copyfile(here, kept)
+            self._grown["sqlite", name] = f"sqlite:///{here}"
+        return self._grown.pop((kind, name))
+
+    def _empty(self, name: str) -> str:
+        """A new database of PostgreSQL, for the ledger of that name."""
+        return self._grown.setdefault(("postgresql", name), self.new_ledger("postgresql"))
 
     def database_pids(self, ledger: str) -> list[int]:
         """The processes of the database that a ledger is in, beside the service's own."""
