@@ -1,7 +1,8 @@
 """Insert callbacks as deliveries: deduplicate them, check whose they are, and make their jobs due."""
 
 import re
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import chain
@@ -50,10 +51,6 @@ class NewDelivery:
     """The submission that its URL was made for."""
 
 
-Row = tuple[Any, ...]
-"""The values of a delivery's columns."""
-
-
 class _Known(NamedTuple):
     """What the ledger knows of a callback's job."""
 
@@ -61,6 +58,8 @@ class _Known(NamedTuple):
     gateway_job_id: str | None
     status: str
     submission: int
+    seen: set[str]
+    """The digests of the bodies that its callbacks had."""
 
 
 _NEWEST = sa.select(sa.func.max(jobs.c.id))
@@ -76,46 +75,43 @@ _APPLY = _UNAPPLIED.where(deliveries.c.id == sa.bindparam("one"))
 _APPLY_ALL = _UNAPPLIED.where(deliveries.c.job_id == sa.bindparam("job"))
 
 
-_INSERT = (
-    "INSERT INTO deliveries "
-    "(id, job_id, gateway, received_at, headers, body, body_sha256, signature, applied_at, effect) "
+_COLUMNS = (
+    *("id", "job_id", "gateway", "received_at", "headers", "body", "body_sha256", "signature"),
+    *("applied_at", "effect"),
 )
+_INSERT = f"INSERT INTO deliveries ({', '.join(_COLUMNS)})"
 
 
 class _OnSqlite:
     """The statements of the intake for SQLite's own driver: SQLAlchemy takes longer over each row.
 
     For each row that is found, or is inserted by a statement of its own, the driver gives the interpreter's
-    lock away and waits to get it back. So what is found is one text, and many rows are one statement.
+    lock away and waits to get it back. So what is found is one text, and all rows are one statement.
     """
 
-    VALUES = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    TOGETHER = (64, 32, 16, 8, 4, 2, 1)
-    """How many rows one statement inserts: of few lengths, so that each is prepared once."""
+    VALUES = f"({', '.join('?' * len(_COLUMNS))})"
+    TOGETHER = 64
+    """How many rows one statement inserts: each number of them is one that the driver prepares and keeps."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._run = connection.exec_driver_sql
 
-    def lock(self, ids: list[str]) -> Any:
-        return self._found(
-            "SELECT json_group_array(json_array(id, gateway_job_id, status, submission)) FROM jobs "
+    def known(self, ids: list[str]) -> list[_Known]:
+        found: str = self._run(
+            "SELECT json_group_array(json_array(id, gateway_job_id, status, submission, json(("
+            "SELECT json_group_array(body_sha256) FROM deliveries WHERE job_id = jobs.id)))) FROM jobs "
             "WHERE id IN (SELECT value FROM json_each(?))",
-            ids,
-        )
+            (orjson.dumps(ids).decode(),),
+        ).scalar_one()
+        return [_Known._make([*job, set(seen)]) for *job, seen in orjson.loads(found)]
 
-    def seen(self, ids: list[str]) -> Any:
-        return self._found(
-            "SELECT json_group_array(json_array(job_id, body_sha256)) FROM deliveries "
-            "WHERE job_id IN (SELECT value FROM json_each(?))",
-            ids,
-        )
-
-    def insert(self, rows: Sequence[Row]) -> None:
-        while rows:
-            size = next(size for size in self.TOGETHER if size <= len(rows))
-            values = f"VALUES {', '.join([self.VALUES] * size)}"
-            self._run(_INSERT + values, tuple(chain.from_iterable(rows[:size])))
-            rows = rows[size:]
+    def insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        for at in range(0, len(rows), self.TOGETHER):
+            some = [
+                (*row[:4], orjson.dumps(row[4]).decode(), *row[5:]) for row in rows[at : at + self.TOGETHER]
+            ]
+            values = ", ".join([self.VALUES] * len(some))
+            self._run(f"{_INSERT} VALUES {values}", tuple(chain.from_iterable(some)))
 
     def wake(self, ids: list[str], now: int) -> None:
         self._run(
@@ -124,40 +120,54 @@ class _OnSqlite:
             (now, orjson.dumps(ids).decode(), now),
         )
 
-    def _found(self, statement: str, ids: list[str]) -> Any:
-        return orjson.loads(self._run(statement, (orjson.dumps(ids).decode(),)).scalar_one())
-
 
 class _OnPostgresql:
-    """The statements of the intake for PostgreSQL's own driver."""
+    """The statements of the intake for PostgreSQL's own driver, which takes long over each item of a list."""
+
+    INSERT = (
+        _INSERT  # noqa: S608 - both are constants
+        + " SELECT id, job_id, gateway, received_at, headers, decode(body, 'base64'), body_sha256, "
+        "signature, applied_at, effect FROM json_to_recordset(%s::json) AS told(id text, job_id text, "
+        "gateway text, received_at bigint, headers json, body text, body_sha256 text, signature text, "
+        "applied_at bigint, effect text)"
+    )
 
     def __init__(self, connection: sa.Connection) -> None:
         self._run = connection.exec_driver_sql
 
-    def lock(self, ids: list[str]) -> Any:
+    def known(self, ids: list[str]) -> list[_Known]:
+        these = (_array(ids),)
         # Always in one order, so that two batches can never deadlock.
-        return self._run(
-            "SELECT id, gateway_job_id, status, submission FROM jobs WHERE id = ANY(%s) "
+        jobs = self._run(
+            "SELECT id, gateway_job_id, status, submission FROM jobs WHERE id = ANY(%s::text[]) "
             "ORDER BY id FOR UPDATE",
-            (ids,),
+            these,
         )
+        known = {row[0]: _Known._make([*row, set()]) for row in jobs}
+        # Only now: while a job was locked by others, they may have added some.
+        for job_id, sha256 in self._run(
+            "SELECT job_id, body_sha256 FROM deliveries WHERE job_id = ANY(%s::text[])", these
+        ):
+            known[job_id].seen.add(sha256)
+        return [*known.values()]
 
-    def seen(self, ids: list[str]) -> Any:
-        return self._run("SELECT job_id, body_sha256 FROM deliveries WHERE job_id = ANY(%s)", (ids,))
-
-    def insert(self, rows: Sequence[Row]) -> None:
-        # One statement for all rows, and bodies in binary, which as text would be twice as long.
-        values = (
-            "SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::json[], %b::bytea[], "
-            "%s::text[], %s::text[], %s::bigint[], %s::text[])"
-        )
-        self._run(_INSERT + values, tuple(map(list, zip(*rows, strict=True))))
+    def insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        told = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+        for one in told:
+            one["body"] = b64encode(one["body"]).decode()
+        self._run(self.INSERT, (orjson.dumps(told).decode(),))
 
     def wake(self, ids: list[str], now: int) -> None:
         self._run(
-            "UPDATE jobs SET next_attempt_at = %s WHERE id = ANY(%s) AND next_attempt_at > %s",
-            (now, ids, now),
+            "UPDATE jobs SET next_attempt_at = %s WHERE id = ANY(%s::text[]) AND next_attempt_at > %s",
+            (now, _array(ids), now),
         )
+
+
+def _array(ids: Iterable[str]) -> str:
+    """Return texts as an array, as PostgreSQL writes one."""
+    quoted = (one.replace("\\", "\\\\").replace('"', '\\"') for one in ids)
+    return "{" + ",".join(f'"{one}"' for one in quoted) + "}"
 
 
 def insert_deliveries(
@@ -165,12 +175,8 @@ def insert_deliveries(
 ) -> list[DeliveryResult]:
     """Insert the offers that are new, make their jobs due, and return the result of each."""
     intake = _OnPostgresql(connection) if connection.dialect.name == "postgresql" else _OnSqlite(connection)
-    ids = list({offer.delivery.job_id for offer in offers})
-    known = {found[0]: _Known(*found) for found in intake.lock(ids)}
-    seen: dict[str, set[str]] = {job_id: set() for job_id in known}
-    for job_id, sha256 in intake.seen(ids):
-        seen[job_id].add(sha256)
-    results = [_judge(connection, offer, known, seen) for offer in offers]
+    known = {job.id: job for job in intake.known(list({offer.delivery.job_id for offer in offers}))}
+    results = [_judge(connection, offer, known) for offer in offers]
     judged = zip(offers, results, strict=True)
     new = [offer for offer, result in judged if result is DeliveryResult.ACCEPTED]
     if rows := [_row(offer, known[offer.delivery.job_id], now) for offer in new]:
@@ -213,9 +219,7 @@ def without_queries(body: bytes) -> bytes:
     return _LINK.sub(cut, body)
 
 
-def _judge(
-    connection: sa.Connection, offer: NewDelivery, known: Mapping[str, _Known], seen: Mapping[str, set[str]]
-) -> DeliveryResult:
+def _judge(connection: sa.Connection, offer: NewDelivery, known: Mapping[str, _Known]) -> DeliveryResult:
     delivery = offer.delivery
     job = known.get(delivery.job_id)
     if job is None:
@@ -228,11 +232,11 @@ def _judge(
     # A callback of an earlier submission cannot be compared any more, and changes nothing.
     if offer.submission == job.submission and not _same_job(connection, offer, job.gateway_job_id):
         return DeliveryResult.MISMATCH
-    if delivery.body_sha256 in seen[delivery.job_id]:
+    if delivery.body_sha256 in job.seen:
         return DeliveryResult.DUPLICATE
-    if len(seen[delivery.job_id]) >= MAX_DELIVERIES:
+    if len(job.seen) >= MAX_DELIVERIES:
         return DeliveryResult.TOO_MANY
-    seen[delivery.job_id].add(delivery.body_sha256)
+    job.seen.add(delivery.body_sha256)
     return DeliveryResult.ACCEPTED
 
 
@@ -244,16 +248,15 @@ def _same_job(connection: sa.Connection, offer: NewDelivery, theirs: str | None)
     return connection.scalar(sa.select(jobs.c.id).where(taken)) is None
 
 
-def _row(offer: NewDelivery, job: _Known, now: int) -> Row:
-    """Return the values of the columns, in the order of `insert`."""
+def _row(offer: NewDelivery, job: _Known, now: int) -> tuple[Any, ...]:
+    """Return the values of `_COLUMNS`."""
     one = offer.delivery
     late = job.status in DECIDED or offer.submission < job.submission
     body = one.body
     if Status(job.status).terminal:
         body = without_images(without_queries(body))
     outcome = (now, "late") if late else (one.applied_at, one.effect)
-    headers = orjson.dumps(one.headers).decode()
-    known = one.id, one.job_id, one.gateway, one.received_at, headers, body
+    known = one.id, one.job_id, one.gateway, one.received_at, one.headers, body
     return *known, one.body_sha256, one.signature.value, *outcome
 
 
