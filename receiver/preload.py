@@ -43,3 +43,7 @@ def preload(role: Role) -> None:
     later = {Role.CALLBACKS: (), Role.WORK: _JOBS, Role.API: (*_JOBS, *_API), Role.ALL: (*_JOBS, *_API)}
     for name in ("receiver.app", "receiver.http.server", *later[role]):
         import_module(name)
+    if later[role]:
+        from storage.archive.service_data import preload as preload_data
+
+        preload_data()

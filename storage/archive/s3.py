@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from botocore.session import Session as BotocoreSession
 
+from storage.archive.service_data import DATA
 from storage.archive.store_facts import Addressing
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError, Unavailable
 from storage.network import failure
@@ -205,6 +206,7 @@ def session(
 ) -> Session:
     """Return a session of boto3; what it trusts and its proxy hold for the clients that fetch keys too."""
     core = BotocoreSession()
+    core.register_component("data_loader", DATA)
     if ca_bundle is not None:
         core.set_config_variable("ca_bundle", ca_bundle)
     # Empty, not None: with that botocore would take those of the environment.

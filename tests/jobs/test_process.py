@@ -14,10 +14,14 @@ from tests.support.processes import MIB, environment, free_port, serving, watch_
 
 
 def test_an_idle_service_stays_small(s3_server: EmbeddedS3, sandbox: SandboxServer, tmp_path: Path) -> None:
-    variables = environment(s3_server, sandbox, tmp_path, free_port())
+    """What its two processes share counts once; what only takes callbacks has no more than that needs."""
+    beside = {"DARKROOM_WORKER__PROCESSES": "1"}
+    variables = environment(s3_server, sandbox, tmp_path, free_port(), **beside)
     with serving(variables, tmp_path) as process:
         assert process.make(IMAGEN)["status"] == "archived"
-        assert process.rss() < 130 * MIB
+        assert process.pss() < 150 * MIB
+    with serving(variables, tmp_path, "--only", "callbacks") as process:
+        assert process.pss() < 70 * MIB
 
 
 @pytest.mark.exhaustive

@@ -39,6 +39,10 @@ class Process:
     def rss(self) -> int:
         return sum(one.memory_info().rss for one in self.all())
 
+    def pss(self) -> int:
+        """The proportional set size of all its processes: what several share counts once."""
+        return sum(one.memory_full_info().pss for one in self.all())
+
     def all(self) -> list[psutil.Process]:
         itself = psutil.Process(self.child.pid)
         return [itself, *itself.children(recursive=True)]
