@@ -57,7 +57,7 @@ def _needed(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     partitions = isinstance(value.get("partitions"), list)
-    kept = {
+    kept: dict[str, Any] = {
         name: "" if name == "documentation" and isinstance(item, str) else _needed(item)
         for name, item in value.items()
     }

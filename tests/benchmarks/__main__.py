@@ -11,6 +11,7 @@ from time import monotonic
 from tests.benchmarks import (
     archiving,
     callbacks,
+    cores,
     footprint,
     growth,
     latency,
@@ -24,6 +25,7 @@ from tests.benchmarks.grounds import Grounds
 
 BENCHMARKS: dict[str, Callable[[Grounds], list[Figure]]] = {
     "callbacks": callbacks.run,
+    "cores": cores.run,
     "archive": archiving.run,
     "latency": latency.run,
     "search": search.run,
