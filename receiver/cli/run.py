@@ -129,6 +129,8 @@ def _serve_together(settings: Settings, role: Role, listener: socket, processes:
     with closing(children):
         _configure_logs(settings)
         _warn_of(settings, role)
+        if not settings.ledger_url.shared:
+            warn(["--processes is for PostgreSQL: on SQLite processes wait for one lock, and one is faster."])
         stopped, codes = stop_asked(), [0]
 
         def refused(code: int) -> bool:

@@ -25,7 +25,7 @@ def serve(
     processes: Annotated[
         int,
         options.option(
-            "Serve the port of --only from several processes, one for each core.",
+            "Serve the port of --only from several processes, one for each core; for ledgers in PostgreSQL.",
             *("N", "--processes"),
             min=1,
             max=run.MOST_PROCESSES,
