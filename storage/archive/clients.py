@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from boto3.session import Session
-
 from storage.archive import s3
+from storage.archive.signed_put import SignedPut
 from storage.archive.store_facts import Addressing
 
 if TYPE_CHECKING:
@@ -24,6 +23,8 @@ class Clients:
     requests: S3Client
     links: S3Client
     addressing: Addressing
+    signed: Callable[[str], SignedPut | None]
+    """Creates what puts objects into a bucket at less cost, if that can be."""
     public_path: str
     """What links have in place of the endpoint's own path: a proxy takes it off again."""
 
@@ -53,7 +54,7 @@ class Clients:
 class ClientFactory:
     """Create clients of either addressing style."""
 
-    session: Callable[[], Session]
+    session: Callable[[], s3.Sessions]
     """A new one for each, because a session remembers the keys that it once found."""
     endpoint: str | None
     """Unset: the one that AWS' own variables and files configure, or else AWS."""
@@ -79,7 +80,7 @@ class ClientFactory:
         config = s3.client_config(
             addressing=addressing, checksums=self.checksums, connections=self.connections
         )
-        session = self.session()
+        session, core = self.session()
         requests = session.client("s3", endpoint_url=self.endpoint, config=config)
         inner = requests.meta.endpoint_url
         public = urlsplit(self.public_endpoint or inner)
@@ -88,7 +89,12 @@ class ClientFactory:
         links = requests
         if self.public_endpoint:
             links = session.client("s3", endpoint_url=signed, config=config)
-        return Clients(requests, links, addressing, public.path.rstrip("/"))
+        http = s3.http_session(core, requests.meta.config)
+
+        def puts(bucket: str) -> SignedPut | None:
+            return SignedPut.into(bucket, requests, core.get_credentials(), http)
+
+        return Clients(requests, links, addressing, puts, public.path.rstrip("/"))
 
 
 def _is_address(endpoint: str) -> bool:

@@ -55,13 +55,16 @@ def probe(store: ObjectStore, prefix: str = "darkroom-probes/", *, create: bool 
     key, damaged = f"{prefix}kept", f"{prefix}damaged"
     headers, existed = _write(store, key)
     kept, checksum_mode = _head(store, key)
-    if existed and headers.sha256 and checksum_mode and kept.sha256 is None:
-        kept = _rewritten(store, headers, kept)
+    copied = headers.sha256 and checksum_mode and kept.sha256 is None
+    # What an earlier start wrote does not tell how the store is now. Versions of it would pile up.
+    if existed and (copied or kept.version_id is None):
+        kept = _rewritten(store, headers, kept, checksum_mode)
     facts = StoreFacts(
         addressing=store.facts.addressing,
         create_only=_create_only(store, headers, key, existed=existed),
         sha256=_sha256(store, headers, damaged),
         returns_sha256=kept.sha256 == SHA256,
+        keeps_bytes=_keeps_bytes(store, key),
         checksum_mode=checksum_mode,
         lists=lists,
         # In a versioned bucket each try would leave a delete marker.
@@ -120,13 +123,26 @@ def _head(store: ObjectStore, key: str) -> tuple[StoredObject, bool]:
     return found, checksum_mode
 
 
-def _rewritten(store: ObjectStore, headers: _Headers, kept: StoredObject) -> StoredObject:
-    """Write the object again, because a copy of a bucket has lost the checksums."""
+def _rewritten(
+    store: ObjectStore,
+    headers: _Headers,
+    kept: StoredObject,
+    checksum_mode: bool,  # noqa: FBT001
+) -> StoredObject:
+    """Write the object again: to see what becomes of it, and because a copy of a bucket loses checksums."""
     try:
         headers._replace(create_only=False).put(store, kept.key)
-    except Misconfigured:
+    except (Misconfigured, Conflict):
         return kept
-    return store.head(kept.key, checksum=True)
+    return store.head(kept.key, checksum=checksum_mode)
+
+
+def _keeps_bytes(store: ObjectStore, key: str) -> bool:
+    """Return whether the probe's object has the bytes that were written."""
+    try:
+        return store.read(key, max_bytes=len(BODY)) == BODY
+    except Corrupt:
+        return False
 
 
 def _create_only(store: ObjectStore, headers: _Headers, key: str, *, existed: bool) -> Support:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
 
 from storage.archive import s3
 from storage.archive.clients import ClientFactory, Clients
+from storage.archive.signed_put import SignedPut
 from storage.archive.store_facts import Addressing, StoreFacts
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, StorageError
 from storage.gate import Gate
@@ -64,6 +65,7 @@ class ObjectStore:
         self._factory = factory
         self._clients = factory.first()
         self._bucket = bucket
+        self._puts: tuple[SignedPut | None] | None = None
         self.facts = StoreFacts(addressing=self._clients.addressing)
         self.gate = Gate()
         """Closed while another thread has to probe it first."""
@@ -175,12 +177,18 @@ class ObjectStore:
         if (actual := file.seek(0, os.SEEK_END)) != size:
             raise Corrupt(f"{key} would have {actual} bytes, not {size}.")
         optional: dict[str, Any] = {"IfNoneMatch": "*"} if create_only else {}
+        plain = {"content-type": content_type} | ({"if-none-match": "*"} if create_only else {})
+        plain |= {f"x-amz-meta-{name}": value for name, value in metadata.items()}
         if sha256 is not None:
             optional["ChecksumSHA256"] = base64.b64encode(bytes.fromhex(sha256)).decode()
 
         def put() -> Mapping[str, Any]:
-            file.seek(0)
             with self._errors(key):
+                file.seek(0)
+                if sha256 is not None and (signed := self._signed()) is not None:
+                    if (answer := signed.put(key, file, size, sha256, plain)) is not None:
+                        return answer
+                    file.seek(0)
                 return self._client.put_object(
                     Bucket=self._bucket,
                     Key=key,
@@ -289,6 +297,12 @@ class ObjectStore:
         """Whether boto3 adds a CRC to a put that has no SHA-256."""
         return self._factory.checksums == "when_supported"
 
+    def _signed(self) -> SignedPut | None:
+        """Return what puts objects at less cost than boto3, if that can be; made at its first use."""
+        if self._puts is None:
+            self._puts = (self._clients.signed(self._bucket),)
+        return self._puts[0]
+
     @property
     def _client(self) -> S3Client:
         return self._clients.requests
@@ -320,7 +334,7 @@ class ObjectStore:
             self._use(other)
 
     def _use(self, clients: Clients) -> None:
-        self._clients = clients
+        self._clients, self._puts = clients, None
         self.facts = replace(self.facts, addressing=clients.addressing)
 
     def _exists(self, key: str) -> bool:

@@ -2,15 +2,17 @@
 
 import base64
 import binascii
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import botocore.exceptions as boto
 from boto3.session import Session
 from botocore.config import Config
+from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
 from botocore.session import Session as BotocoreSession
 
@@ -196,6 +198,13 @@ def on_aws(endpoint: str) -> bool:
     return f".{urlsplit(endpoint).hostname}".endswith(AWS_DOMAINS)
 
 
+class Sessions(NamedTuple):
+    """A session of boto3, and that of botocore in it."""
+
+    boto3: Session
+    core: BotocoreSession
+
+
 def session(
     access_key: str | None,
     secret_key: str | None,
@@ -203,7 +212,7 @@ def session(
     *,
     ca_bundle: str | None,
     proxy: str | None,
-) -> Session:
+) -> Sessions:
     """Return a session of boto3; what it trusts and its proxy hold for the clients that fetch keys too."""
     core = BotocoreSession()
     core.register_component("data_loader", DATA)
@@ -212,7 +221,25 @@ def session(
     # Empty, not None: with that botocore would take those of the environment.
     proxies = {} if proxy is None else dict.fromkeys(("http", "https"), proxy)
     core.set_default_client_config(Config(proxies=proxies))
-    return Session(access_key, secret_key, region_name=region, botocore_session=core)
+    return Sessions(Session(access_key, secret_key, region_name=region, botocore_session=core), core)
+
+
+def http_session(core: BotocoreSession, config: Config) -> URLLib3Session:
+    """Return botocore's own HTTP session, that trusts and waits as the clients of a session do."""
+    given: Any = config
+    options: Any = {
+        "timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+        "socket_options": [
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        ],
+    }
+    return URLLib3Session(
+        verify=core.get_config_variable("ca_bundle") or True,
+        proxies=given.proxies,
+        max_pool_connections=given.max_pool_connections,
+        **options,
+    )
 
 
 def client_config(*, addressing: Addressing, checksums: Checksums, connections: int) -> Config:

@@ -22,6 +22,8 @@ class StoreFacts:
     """`x-amz-checksum-sha256`: bytes with another SHA-256 are refused."""
     returns_sha256: bool = False
     """It returns the SHA-256 of an object, if asked with `x-amz-checksum-mode`."""
+    keeps_bytes: bool = True
+    """It gave the probe's object back as it was written."""
     checksum_mode: bool = True
     """It accepts `x-amz-checksum-mode` in a read."""
     lists: bool = True
@@ -34,7 +36,7 @@ class StoreFacts:
     @property
     def trusts_sha256(self) -> bool:
         """Whether the store verifies what it is sent, so that nothing must be read back."""
-        return self.sha256 == "honoured" and self.returns_sha256
+        return self.sha256 == "honoured" and self.returns_sha256 and self.keeps_bytes
 
     @property
     def summary(self) -> str:
@@ -50,6 +52,11 @@ class StoreFacts:
     def _warnings(self) -> Iterator[str]:
         if self.create_only != "honoured":
             yield self._written
+        if not self.keeps_bytes:
+            yield (
+                f"The store gave back other bytes than were written to {self.probe_key}, so nothing that it "
+                "answers is believed: all is read back, and what is not the same is not archived."
+            )
         if not self.lists:
             yield (
                 "The access key may not list the bucket (s3:ListBucket), so an image that was stored just "
@@ -71,11 +78,13 @@ class StoreFacts:
     def _verified(self) -> str:
         if self.trusts_sha256:
             return "The store verifies the SHA-256 of each object (x-amz-checksum-sha256)."
-        if self.sha256 == "honoured":
+        if not self.keeps_bytes:
+            why = "gave back other bytes than were written"
+        elif self.sha256 == "honoured":
             why = "does not return the SHA-256 of an object"
         else:
             why = f"{self._ignores(self.sha256)} x-amz-checksum-sha256"
-        return f"The store {why}, so each image is read back in full."
+        return f"The store {why}, so each image and record is read back in full."
 
     @staticmethod
     def _ignores(support: Support) -> str:

@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,14 @@ import httpx
 import pytest
 
 from storage.archive import conformance, s3
-from storage.archive.archive import Archive
+from storage.archive.archive import Archive, NewImage
 from storage.archive.conformance import probe
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore
 from storage.archive.store_facts import StoreFacts
 from storage.archive.thumbnails import ThumbnailStore
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, Unavailable
+from storage.media.inspect import ImageFacts
 from storage.models import Job, JobRequest, Output, Status
 from tests.docs.stores import PAGE, row
 from tests.faults import harm
@@ -37,6 +38,7 @@ from tests.support.stores import (
     believes_any_digest,
     by_name,
     each,
+    keeps_other_bytes,
     refuse,
     stand_in,
 )
@@ -65,6 +67,11 @@ BODY, SHA256 = conformance.BODY, conformance.SHA256
 def put(store: ObjectStore, key: str, body: bytes = BODY, sha256: str = SHA256) -> None:
     facts: dict[str, Any] = {"content_type": "text/plain", "metadata": {}}
     store.put_new(key, io.BytesIO(body), size=len(body), sha256=sha256, **facts)
+
+
+def image() -> NewImage:
+    facts = ImageFacts("image/png", "png", 3, 2)
+    return NewImage(0, io.BytesIO(BODY), SHA256, len(BODY), facts, None, None, None, 0)
 
 
 @contextmanager
@@ -197,6 +204,65 @@ def test_a_store_that_keeps_all_it_is_given_keeps_two_probes(s3_access: S3Access
         proxy.arm(each(believes_any_digest(s3_access), NO_DELETES))
         assert [probe(store) for _ in range(3)] == [replace(ALL, sha256="ignored", deletes=False)] * 3
         assert [found.key for found in store.list("")] == ["darkroom-probes/damaged", "darkroom-probes/kept"]
+
+
+@pytest.mark.parametrize("honest_at_first", [False, True])
+def test_a_store_that_keeps_other_bytes_is_not_believed(s3_access: S3Access, honest_at_first: bool) -> None:
+    with Proxy(s3_access.endpoint) as proxy:
+        store = s3_access.open(endpoint=proxy.url, checksums="when_required")
+        store.check(create=True)
+        if honest_at_first:
+            assert probe(store).trusts_sha256
+        proxy.arm(keeps_other_bytes(s3_access))
+        facts = probe(store)
+        assert (facts.sha256, facts.keeps_bytes, facts.trusts_sha256) == ("honoured", False, False)
+        assert "other bytes" in " ".join(facts.warnings)
+        archive = Archive(store, Keys())
+        with pytest.raises(Corrupt, match="other bytes"):
+            archive.store_image(JOB, image(), now=0)
+        with pytest.raises(Corrupt, match="other bytes"):
+            archive.write_record(JOB, {"outputs": []})
+
+
+@pytest.mark.parametrize("answer", [{}, {"x-amz-checksum-sha256": "A" * 43 + "="}], ids=["none", "another"])
+def test_an_answer_without_the_digest_proves_nothing(s3_access: S3Access, answer: dict[str, str]) -> None:
+    with Proxy(s3_access.endpoint) as proxy:
+        store = s3_access.open(endpoint=proxy.url, checksums="when_required")
+        store.check(create=True)
+        assert probe(store).trusts_sha256
+        proxy.arm(harm.answer(200, **answer), method="PUT")
+        archive = Archive(store, Keys())
+        with pytest.raises(NotFound):
+            archive.store_image(JOB, image(), now=0)
+        with pytest.raises(NotFound):
+            archive.write_record(JOB, {"outputs": []})
+
+
+def test_where_the_store_proves_it_nothing_is_asked_twice(s3_access: S3Access) -> None:
+    with Proxy(s3_access.endpoint) as proxy:
+        store = s3_access.open(endpoint=proxy.url, checksums="when_required")
+        store.check(create=True)
+        probe(store)
+        before = len(proxy.calls)
+        archive = Archive(store, Keys())
+        archive.store_image(JOB, image(), now=0)
+        archive.write_record(JOB, {"outputs": []})
+        asked = [call.request for call in proxy.calls[before:]]
+        assert [one.method for one in asked] == ["PUT", "PUT"]
+        assert asked[0].headers["x-amz-content-sha256"] == SHA256, "it signs the request as well"
+
+
+def test_what_is_no_plain_success_is_left_to_boto3(s3_access: S3Access) -> None:
+    with Proxy(s3_access.endpoint) as proxy:
+        store = s3_access.open(endpoint=proxy.url)
+        store.check(create=True)
+        for action in (harm.s3_error(503, "SlowDown"), harm.drop, harm.swallow):
+            armed = proxy.arm(action, method="PUT", times=1)
+            key = f"images/{len(proxy.calls)}"
+            with suppress(Conflict):  # where the write took place although its answer was lost
+                put(store, key)
+            assert armed.struck == 1
+            assert store.head(key).sha256 == SHA256
 
 
 def test_a_crc_that_is_refused_names_its_setting(s3_access: S3Access) -> None:

@@ -92,6 +92,35 @@ def believes_any_digest(s3: S3Access) -> Action:
     return act
 
 
+def keeps_other_bytes(s3: S3Access) -> Action:
+    """Store other bytes of the same length, and say of every object that it has the SHA-256 that was named."""
+    named: dict[str, str] = {}
+
+    def act(call: Call) -> None:
+        asked = call.request
+        store, key = _object(s3, asked)
+        if asked.method == "PUT" and (digest := asked.headers.get("x-amz-checksum-sha256")):
+            if base64.b64decode(digest) != hashlib.sha256(asked.body).digest():
+                harm.s3_error(400, "BadDigest")(call)
+                return
+            other = bytes(byte ^ 1 for byte in asked.body)
+            facts = {"size": len(other), "content_type": "text/plain", "metadata": {}}
+            create_only = "if-none-match" in asked.headers
+            try:
+                store.put(key, io.BytesIO(other), sha256=None, create_only=create_only, **facts)  # type: ignore[arg-type]
+            except Conflict:
+                harm.s3_error(412, "PreconditionFailed")(call)
+                return
+            named[key] = digest
+            harm.answer(200, **{"x-amz-checksum-sha256": digest})(call)
+        elif asked.method == "HEAD" and key in named:
+            harm.altered(lambda told: told.with_header("x-amz-checksum-sha256", named[key]))(call)
+        else:
+            harm.pass_on(call)
+
+    return act
+
+
 def hides_what_is_missing(call: Call) -> None:
     """Say 403 of a missing object, as AWS does to whom may not list the bucket."""
     if call.request.method in {"GET", "HEAD"} and call.forward().status == 404:
