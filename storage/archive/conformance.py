@@ -7,6 +7,7 @@ access key needs no right that the work does not.
 
 import hashlib
 import io
+from dataclasses import replace
 from typing import NamedTuple
 
 from storage.archive import s3
@@ -59,6 +60,7 @@ def probe(store: ObjectStore, prefix: str = "darkroom-probes/", *, create: bool 
     # What an earlier start wrote does not tell how the store is now. Versions of it would pile up.
     if existed and (copied or kept.version_id is None):
         kept = _rewritten(store, headers, kept, checksum_mode)
+    store.facts = replace(store.facts, checksum_mode=checksum_mode)  # for the reading
     facts = StoreFacts(
         addressing=store.facts.addressing,
         create_only=_create_only(store, headers, key, existed=existed),

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from storage.ledger.rows import to_delivery
 from storage.ledger.schema import deliveries, jobs
+from storage.ledger.statements import Prepared
 from storage.media.inline import without_images
 from storage.models import Delivery, Status
 
@@ -68,11 +69,15 @@ _ALL = (
     .where(deliveries.c.job_id == sa.bindparam("job"))
     .order_by(deliveries.c.received_at, deliveries.c.id)
 )
-_PENDING = _ALL.where(deliveries.c.applied_at.is_(None))
-_BODIES = sa.select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == sa.bindparam("job"))
+_PENDING = Prepared(_ALL.where(deliveries.c.applied_at.is_(None)))
+_EVERY = Prepared(_ALL)
+_BODIES = Prepared(
+    sa.select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == sa.bindparam("job"))
+)
+_SCRUB = Prepared(sa.update(deliveries).where(deliveries.c.id == sa.bindparam("one")))
 _UNAPPLIED = sa.update(deliveries).where(deliveries.c.applied_at.is_(None))
-_APPLY = _UNAPPLIED.where(deliveries.c.id == sa.bindparam("one"))
-_APPLY_ALL = _UNAPPLIED.where(deliveries.c.job_id == sa.bindparam("job"))
+_APPLY = Prepared(_UNAPPLIED.where(deliveries.c.id == sa.bindparam("one")))
+_APPLY_ALL = Prepared(_UNAPPLIED.where(deliveries.c.job_id == sa.bindparam("job")))
 
 
 _COLUMNS = (
@@ -202,9 +207,9 @@ def scrub(connection: sa.Connection, job_id: str) -> None:
 
     Done once the job needs them no more; the digest of the original body stays.
     """
-    for delivery_id, body in connection.execute(_BODIES, {"job": job_id}).all():
-        if (kept := without_images(without_queries(body))) != body:
-            connection.execute(sa.update(deliveries).where(deliveries.c.id == delivery_id).values(body=kept))
+    for row in _BODIES.rows(connection, {"job": job_id}):
+        if (kept := without_images(without_queries(row["body"]))) != row["body"]:
+            _SCRUB.run(connection, {"one": row["id"], "body": kept})
 
 
 def without_queries(body: bytes) -> bytes:
@@ -262,8 +267,8 @@ def _row(offer: NewDelivery, job: _Known, now: int) -> tuple[Any, ...]:
 
 def of_job(connection: sa.Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
     """Return the deliveries of a job, or only the pending ones, in the order they came."""
-    rows = connection.execute(_PENDING if only_pending else _ALL, {"job": job_id})
-    return [to_delivery(row) for row in rows.mappings()]
+    rows = (_PENDING if only_pending else _EVERY).rows(connection, {"job": job_id})
+    return [to_delivery(row) for row in rows]
 
 
 def newest_of_job(connection: sa.Connection, job_id: str, limit: int) -> list[Delivery]:
@@ -290,9 +295,9 @@ def pending(job_id: str | sa.BindParameter[str]) -> sa.Exists:
 
 def mark_applied(connection: sa.Connection, delivery_id: str, effect: str, now: int) -> None:
     """Set what a delivery changed, unless that is set already."""
-    connection.execute(_APPLY, {"one": delivery_id, "applied_at": now, "effect": effect})
+    _APPLY.run(connection, {"one": delivery_id, "applied_at": now, "effect": effect})
 
 
 def mark_late(connection: sa.Connection, job_id: str, now: int) -> None:
     """Mark all pending deliveries of a job as late: they change nothing."""
-    connection.execute(_APPLY_ALL, {"job": job_id, "applied_at": now, "effect": "late"})
+    _APPLY_ALL.run(connection, {"job": job_id, "applied_at": now, "effect": "late"})

@@ -10,7 +10,7 @@ of an event has changed something before, so its transaction had its number by t
 Snapshot Information Functions" at https://www.postgresql.org/docs/current/functions-info.html.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import takewhile
@@ -18,11 +18,12 @@ from threading import Lock
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, text
+from sqlalchemy import Connection, delete, func, insert, select, text
 
 from storage.ledger.database import Database
 from storage.ledger.job_numbers import LARGEST
 from storage.ledger.schema import events
+from storage.ledger.statements import AnyRow, Prepared
 from storage.models import Output
 
 KEPT_MS = 24 * 3600 * 1000
@@ -204,22 +205,29 @@ class SafePosition:
         return settled
 
 
-_NOTE = insert(events).inline()
+_NOTE = Prepared(insert(events).inline())
 
 
-def note_move(connection: Connection, job: RowMapping) -> None:
+def of_move(job: AnyRow) -> dict[str, Any]:
+    """Return the event of a job's move; `job` is its row."""
+    more = {"status": job["status"], "output": None, "error_code": job["error_code"]}
+    return {"at": job["updated_at"], "job_id": job["id"], "gateway": job["gateway"], **more}
+
+
+def of_output(job: AnyRow, output: Output) -> dict[str, Any]:
+    """Return the event of an archived output."""
+    more = {"status": None, "output": output.index, "error_code": None}
+    return {"at": output.stored_at, "job_id": job["id"], "gateway": job["gateway"], **more}
+
+
+def note(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert events, in the transaction of what they tell."""
+    _NOTE.run_each(connection, rows)
+
+
+def note_move(connection: Connection, job: AnyRow) -> None:
     """Insert an event of a job's move, in the transaction that moves it; `job` is its row."""
-    _note(connection, job["updated_at"], job, status=job["status"], error_code=job["error_code"])
-
-
-def note_output(connection: Connection, job: RowMapping, output: Output) -> None:
-    """Insert an event of an archived output."""
-    _note(connection, output.stored_at, job, output=output.index)
-
-
-def _note(connection: Connection, at: int, job: RowMapping, **more: Any) -> None:
-    row = {"at": at, "job_id": job["id"], "gateway": job["gateway"], **more}
-    connection.execute(_NOTE, row)
+    note(connection, [of_move(job)])
 
 
 def _read(connection: Connection, event_id: int, limit: int, *only: Any) -> list[Event]:

@@ -2,21 +2,24 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Unpack
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from storage.errors import Conflict, LeaseLost, NotFound, Unavailable
+from storage.errors import Conflict, NotFound, Unavailable
 from storage.ledger import circuits, deliveries, events, job_counts, leases, search_index, transitions
-from storage.ledger.database import Database, inserted
+from storage.ledger.changes import Change, Later, add_output, row_of, write_changes
+from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult, NewDelivery
+from storage.ledger.group_commit import GroupCommit
 from storage.ledger.job_numbers import NEXT_NUMBER, of_moment
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
 from storage.ledger.rows import Changes, append_attempts, from_changes, new_job, request_digest, to_job
 from storage.ledger.schema import jobs, outputs
+from storage.ledger.statements import Prepared
 from storage.ledger.workers import note_seen
 from storage.models import Attempt, Clock, Delivery, Job, JobCounts, JobRequest, Output, Status
 
@@ -32,10 +35,9 @@ BATCH_TURN = 0x6461726C
 # Built once: to build a statement takes longer than to run it.
 _INSERT = insert(jobs).values(number=NEXT_NUMBER).returning(jobs)
 _SAME_KEY = select(jobs).where(jobs.c.idempotency_key == bindparam("key"))
-_LOCK = select(jobs.c.id).where(jobs.c.id == bindparam("the_id")).with_for_update()
 _BATCH_TURN = text("SELECT pg_advisory_xact_lock(:turn)").bindparams(turn=BATCH_TURN)
 _JOB = select(jobs).where(jobs.c.id == bindparam("id"))
-_OUTPUTS = select(outputs).where(outputs.c.job_id == bindparam("job")).order_by(outputs.c.index)
+_OUTPUTS = Prepared(select(outputs).where(outputs.c.job_id == bindparam("job")).order_by(outputs.c.index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,13 @@ Accepted = tuple[Job, bool]
 """A job, and whether it is new."""
 
 
+class _More(TypedDict, total=False):
+    due_in_ms: int
+    applied: Mapping[str, str] | None
+    outputs: Sequence[Output]
+    answer: Delivery | None
+
+
 class Ledger:
     """The SQL database of jobs, deliveries and outputs. Thread-safe; every method is one transaction.
 
@@ -70,6 +79,7 @@ class Ledger:
         self._database = database
         self._clock = clock
         self.lease_ms = lease_ms
+        self._commits = GroupCommit(self._write_changes)
 
     def add_job(
         self,
@@ -165,12 +175,14 @@ class Ledger:
         keep_lease: bool = False,
         at_most: int | None = None,
         answer: Delivery | None = None,
+        outputs: Sequence[Output] = (),
         **changes: Unpack[Changes],
     ) -> Job:
         """Move a job to another status, and mark the deliveries that moved it (`applied`: id to effect).
 
-        `attempts` go into the job's log. `at_most` limits how many jobs of its gateway may be leased in the
-        new status, among all workers. `answer`, the gateway's to a request of ours, is kept as a delivery.
+        In the same transaction `outputs` are inserted, as `add_output` does. `attempts` go into the job's
+        log. `at_most` limits how many jobs of its gateway may be leased in the new status, among all workers.
+        `answer`, the gateway's to a request of ours, is kept as a delivery.
 
         Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the lease any more,
         and Crowded if as many are there already as may be.
@@ -178,9 +190,8 @@ class Ledger:
         moved = transitions.columns_of_move(job, to, attempts, self._clock())
         values = from_changes(changes, job.result) | moved
         lasting = keep_lease and not to.terminal
-        return self._update(
-            job, worker, values, due_in_ms, applied, keep_lease=lasting, at_most=at_most, answer=answer
-        )
+        more: _More = {"due_in_ms": due_in_ms, "applied": applied, "outputs": outputs, "answer": answer}
+        return self._change(job, worker, values, keep_lease=lasting, at_most=at_most, **more)
 
     def postpone(
         self,
@@ -192,9 +203,10 @@ class Ledger:
         attempts: Sequence[Attempt] = (),
         counts_as_attempt: bool = True,
         ignore_callbacks: bool = False,
+        outputs: Sequence[Output] = (),
         **changes: Unpack[Changes],
     ) -> Job:
-        """Keep a job's status, release its lease, and make it due later.
+        """Keep a job's status, release its lease, and make it due later; insert `outputs` with that.
 
         `counts_as_attempt`: whether that was a try of the step, which is counted for the backoff. With
         `ignore_callbacks`, pending callbacks do not make it due sooner: for when they cannot be applied now.
@@ -206,7 +218,8 @@ class Ledger:
             values["attempt_log"] = append_attempts(job.attempt_log, attempts)
         if ignore_callbacks:
             values["next_attempt_at"] = now + due_in_ms
-        return self._update(job, worker, values, due_in_ms, applied, keep_lease=False)
+        more: _More = {"due_in_ms": due_in_ms, "applied": applied, "outputs": outputs}
+        return self._change(job, worker, values, keep_lease=False, **more)
 
     def release(self, worker: str) -> None:
         """Release the lease of every job that a worker holds, as it stops."""
@@ -272,49 +285,30 @@ class Ledger:
             values = transitions.columns_of_cancelling(job, now)
             cancelled = update(jobs).where(jobs.c.id == job_id).values(values).returning(jobs)
             row = connection.execute(cancelled).mappings().one()
-            _propagate(connection, row, values)
+            events.note_move(connection, row)
+            add_notification(connection, row)
         return to_job(row), True
 
-    def _update(
+    def _change(
         self,
         job: Job,
         worker: str,
-        values: dict[str, Any],
-        due_in_ms: int,
-        applied: Mapping[str, str] | None,
+        values: Mapping[str, Any],
         *,
         keep_lease: bool,
         at_most: int | None = None,
-        answer: Delivery | None = None,
+        **more: Unpack[_More],
     ) -> Job:
-        # One time for all of a change.
-        now = values["updated_at"]
-        if not keep_lease:
-            values |= {"leased_by": None, "leased_until": None}
-        status = values.get("status", job.status)
-        change = transitions.CHANGE if "next_attempt_at" in values else transitions.CHANGE_AND_LISTEN
-        known: dict[str, Any] = {"the_id": job.id, "the_status": job.status, "the_submission": job.submission}
-        known |= {"the_worker": worker, "now": now, "later": now + due_in_ms}
+        free = {} if keep_lease else {"leased_by": None, "leased_until": None}
+        change = Change(job, worker, {**values, **free}, at_most=at_most, **more)
+        if at_most is not None:
+            # It waits for other processes that send, which other changes should not.
+            return self._write_changes([change])[0]
+        return self._commits.run(change)
+
+    def _write_changes(self, changes: Sequence[Change]) -> list[Job]:
         with self._database.write() as connection:
-            if self._database.shared:
-                # Locked before anything is read, so that a callback comes either before or after all of this.
-                connection.execute(_LOCK, known)
-            if at_most is not None:
-                leases.must_have_room(connection, job.gateway, status, at_most, now)
-            for delivery_id, effect in (applied or {}).items():
-                deliveries.mark_applied(connection, delivery_id, effect, now)
-            if answer is not None:
-                deliveries.insert_answer(connection, answer)
-            if status in deliveries.DECIDED:
-                deliveries.mark_late(connection, job.id, now)
-            if status.terminal:
-                deliveries.scrub(connection, job.id)
-            with transitions.unique_id():
-                row = connection.execute(change, known | values).mappings().one_or_none()
-            if row is None:
-                raise LeaseLost(f"This worker no longer has the lease of job {job.id}.")
-            _propagate(connection, row, values)
-            return to_job(row)
+            return write_changes(connection, changes)
 
     def pending_deliveries(self, job_id: str) -> list[Delivery]:
         """Return the deliveries of a job that were not applied yet, in the order they came."""
@@ -331,19 +325,12 @@ class Ledger:
 
         Raises Conflict if the job has another one at that index.
         """
-        row_of = asdict(output)
         with self._database.write() as connection:
-            new = inserted(connection, insert(outputs).values(row_of))
-            missing = update(outputs).where(*_of_output(output), outputs.c.missing_since.is_not(None))
-            if not new and connection.execute(missing.values(row_of)).rowcount == 0:
-                known = connection.scalar(select(outputs.c.sha256).where(*_of_output(output)))
-                if known != output.sha256:
-                    raise Conflict(f"Output {output.id} is archived with another digest.")
-                return
-            row = connection.execute(_JOB, {"id": output.job_id}).mappings().one()
-            events.note_output(connection, row, output)
-            # Last, because other writers wait for the counters that it changes.
-            search_index.index_output(connection, row, output, new=new)
+            job, later = row_of(connection, output.job_id), Later()
+            if job is None:
+                raise NotFound(f"There is no job {output.job_id}.")
+            add_output(connection, job, output, later)
+            later.write(connection)
 
     def note_missing(self, output: Output) -> bool:
         """Note that the bucket does not have an image any more; returns whether that was not known."""
@@ -367,7 +354,7 @@ class Ledger:
     def outputs(self, job_id: str) -> list[Output]:
         """Return the outputs of a job by index."""
         with self._database.autocommit() as connection:
-            return [Output(**row) for row in connection.execute(_OUTPUTS, {"job": job_id}).mappings()]
+            return [Output(**row) for row in _OUTPUTS.rows(connection, {"job": job_id})]
 
     def job_counts(self) -> dict[str, JobCounts]:
         """Count jobs by status, for each gateway ever used."""
@@ -383,6 +370,7 @@ class Ledger:
 class _Options(Changes, total=False):
     applied: Mapping[str, str]
     attempts: Sequence[Attempt]
+    outputs: Sequence[Output]
 
 
 class MoveOptions(_Options, total=False):
@@ -433,18 +421,6 @@ class Postpone:
 
 def _of_output(output: Output) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return outputs.c.job_id == output.job_id, outputs.c.index == output.index
-
-
-def _propagate(connection: Connection, job: RowMapping, changed: Mapping[str, Any]) -> None:
-    """Write what follows from a change of a job: search index, events, the outbox of notifications."""
-    if "result_model" in changed:
-        search_index.index_result(connection, job)
-        if to_job(job).short:
-            search_index.index_short(connection, job["number"])
-    if "status" in changed:
-        events.note_move(connection, job)
-        if Status(job["status"]).terminal:
-            add_notification(connection, job)
 
 
 def _row(new: NewJob, now: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from storage.errors import NotFound
 from storage.ledger.database import Database
 from storage.ledger.schema import notifications, outputs
+from storage.ledger.statements import AnyRow
 from storage.models import Clock, NotificationState, Status
 from storage.paging import Page, parse_numbered_id
 from storage.urls import authority_of
@@ -171,7 +172,7 @@ class Notifications:
             return hosts, connection.scalar(lately) or 0
 
 
-def add_notification(connection: sa.Connection, job: sa.RowMapping) -> None:
+def add_notification(connection: sa.Connection, job: AnyRow) -> None:
     """Add a notification of a job that has just become terminal, in the transaction that moves it.
 
     `job` is its row. Without a `notify_url` nothing is added.

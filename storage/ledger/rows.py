@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, fields, replace
 from typing import Any, TypedDict
 
-from sqlalchemy import RowMapping
-
 from storage import models
 from storage.ledger.search_index import fold
+from storage.ledger.statements import AnyRow
 
 _REQUEST = tuple(field.name for field in fields(models.JobRequest) if field.name != "ignored")
 _ERROR = tuple(field.name for field in fields(models.JobError))
@@ -88,7 +87,7 @@ def new_job(job_id: str, gateway: str, request: models.JobRequest, now: int) -> 
     }
 
 
-def to_job(row: RowMapping) -> models.Job:
+def to_job(row: AnyRow) -> models.Job:
     """Read a row of `jobs`."""
     error = [row[f"error_{name}"] for name in _ERROR]
     return models.Job(
@@ -113,7 +112,7 @@ def to_job(row: RowMapping) -> models.Job:
     )
 
 
-def to_delivery(row: RowMapping) -> models.Delivery:
+def to_delivery(row: AnyRow) -> models.Delivery:
     """Read a row of `deliveries`."""
     return models.Delivery(**{**row, "signature": models.Verdict(row["signature"])})
 

@@ -81,8 +81,8 @@ jobs = sa.Table(
     sa.Index("ix_jobs_number", "number", unique=True),
 )
 
-QUEUED = jobs.c.status == sa.literal("queued", literal_execute=True)
-BEGUN = (jobs.c.status != sa.literal("queued", literal_execute=True)) & jobs.c.next_attempt_at.is_not(None)
+QUEUED = jobs.c.status == sa.literal_column("'queued'")
+BEGUN = (jobs.c.status != sa.literal_column("'queued'")) & jobs.c.next_attempt_at.is_not(None)
 """The unfinished jobs in two halves: to be sent, and sent.
 
 Claims read one gateway and one half at a time, so that no backlog delays other jobs, and finished jobs cost

@@ -12,14 +12,15 @@ its own, because each move of a job rewrites its row, and would rewrite all trig
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from string import ascii_lowercase, ascii_uppercase
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, text
 
 from storage.ledger.job_numbers import time_of
 from storage.ledger.schema import GRAMS
+from storage.ledger.statements import AnyRow, Prepared
 from storage.models import Output
 
 MAKE_GRAMS = (
@@ -50,10 +51,12 @@ Japanese are. Of those in ASCII only two with a digit are indexed, such as `4k`;
 _ADD_FOLDED = text(f"INSERT INTO {GRAMS} (number, folded) VALUES (:number, :folded)")  # noqa: S608 - our name
 _ADD_GRAMS = text(f"INSERT INTO {GRAMS} (rowid, pieces) VALUES (:number, :pieces)")  # noqa: S608 - our name
 
-_ADD_TERM = text("INSERT INTO terms (term, number) VALUES (:term, :number) ON CONFLICT DO NOTHING")
-_COUNT = text(
-    "INSERT INTO tallies (facet, value, outputs) VALUES (:facet, :value, 1) "
-    "ON CONFLICT (facet, value) DO UPDATE SET outputs = tallies.outputs + 1"
+_ADD_TERM = Prepared(text("INSERT INTO terms (term, number) VALUES (:term, :number) ON CONFLICT DO NOTHING"))
+_COUNT = Prepared(
+    text(
+        "INSERT INTO tallies (facet, value, outputs) VALUES (:facet, :value, :more) "
+        "ON CONFLICT (facet, value) DO UPDATE SET outputs = tallies.outputs + excluded.outputs"
+    )
 )
 
 INDEX_WORDS = text(
@@ -100,7 +103,7 @@ _ODD = re.compile(f"[{''.join(_ALIKE)}{''.join(f'{chr(first)}-{chr(last)}' for f
 _SPACES = re.compile(r"\s+")
 
 
-def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
+def index_job(connection: Connection, job: AnyRow, pieces: str) -> None:
     """Index a job's request; `job` is its row, which was just inserted, `pieces` are of `pieces_of`."""
     if connection.dialect.name == "sqlite":
         connection.execute(_ADD_GRAMS, {"number": job["number"], "pieces": pieces})
@@ -111,7 +114,7 @@ def index_job(connection: Connection, job: RowMapping, pieces: str) -> None:
     _add(connection, job["number"], (*asked, *tags))
 
 
-def index_result(connection: Connection, job: RowMapping) -> None:
+def index_result(connection: Connection, job: AnyRow) -> None:
     """Index what a job's gateway reported, where that differs from the request."""
     reported = [("model", job["result_model"], job["model"]), ("seed", job["result_seed"], job["seed"])]
     _add(connection, job["number"], ((kind, value) for kind, value, asked in reported if value != asked))
@@ -119,24 +122,32 @@ def index_result(connection: Connection, job: RowMapping) -> None:
 
 def index_short(connection: Connection, number: int) -> None:
     """Index that a job's gateway returned fewer images than it was asked for."""
-    connection.execute(_ADD_TERM, {"term": IS_SHORT, "number": number})
+    _ADD_TERM.run(connection, {"term": IS_SHORT, "number": number})
 
 
-def index_output(connection: Connection, job: RowMapping, output: Output, *, new: bool = True) -> None:
-    """Index an image that was just inserted or replaced, and count it if it is `new`."""
+def index_output(connection: Connection, job: AnyRow, output: Output) -> None:
+    """Index an image that was just inserted or replaced; `job` is the row of its job."""
     size = f"{output.width}x{output.height}"
     kinds = (("has", "image"), ("seed", output.seed), ("type", output.media_type), ("size", size))
     _add(connection, job["number"], kinds)
-    if not new:
-        return
-    counted = [
+
+
+def facets_of(job: AnyRow) -> list[tuple[str, str]]:
+    """Return under which facets an output of a job is counted, as facet and value."""
+    return [
         ("gateway", job["gateway"]),
         ("model", job["result_model"] or job["model"]),
         ("day", day(job["number"])),
         *(("tag", f"{name}={value}") for name, value in job["tags"].items()),
     ]
+
+
+def count_outputs(connection: Connection, tallies: Mapping[tuple[str, str], int]) -> None:
+    """Count so many more outputs under each facet; last in a transaction, for others wait for it."""
     # Always in one order, so that two transactions can never deadlock.
-    connection.execute(_COUNT, [{"facet": facet, "value": value} for facet, value in sorted(counted)])
+    ordered = sorted(tallies.items())
+    rows = [{"facet": facet, "value": value, "more": more} for (facet, value), more in ordered]
+    _COUNT.run_each(connection, rows)
 
 
 def term(kind: str, value: str) -> str:
@@ -213,4 +224,4 @@ def _word(piece: str) -> str:
 
 def _add(connection: Connection, number: int, found_by: Iterable[tuple[str, str | None]]) -> None:
     if rows := [{"term": term(kind, value), "number": number} for kind, value in found_by if value]:
-        connection.execute(_ADD_TERM, rows)
+        _ADD_TERM.run_each(connection, rows)

@@ -230,7 +230,7 @@ def test_an_answer_without_the_digest_proves_nothing(s3_access: S3Access, answer
         store = s3_access.open(endpoint=proxy.url, checksums="when_required")
         store.check(create=True)
         assert probe(store).trusts_sha256
-        proxy.arm(harm.answer(200, **answer), method="PUT")
+        proxy.arm(harm.answer(200, b"", **answer), method="PUT")
         archive = Archive(store, Keys())
         with pytest.raises(NotFound):
             archive.store_image(JOB, image(), now=0)

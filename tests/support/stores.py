@@ -93,12 +93,12 @@ def believes_any_digest(s3: S3Access) -> Action:
 
 
 def keeps_other_bytes(s3: S3Access) -> Action:
-    """Store other bytes of the same length, and say of every object that it has the SHA-256 that was named."""
+    """Store other bytes of the same length, and say of each object that it has the named SHA-256."""
     named: dict[str, str] = {}
 
     def act(call: Call) -> None:
         asked = call.request
-        store, key = _object(s3, asked)
+        key = asked.path.partition("?")[0]
         if asked.method == "PUT" and (digest := asked.headers.get("x-amz-checksum-sha256")):
             if base64.b64decode(digest) != hashlib.sha256(asked.body).digest():
                 harm.s3_error(400, "BadDigest")(call)
@@ -106,13 +106,14 @@ def keeps_other_bytes(s3: S3Access) -> Action:
             other = bytes(byte ^ 1 for byte in asked.body)
             facts = {"size": len(other), "content_type": "text/plain", "metadata": {}}
             create_only = "if-none-match" in asked.headers
+            store, name = _object(s3, asked)
             try:
-                store.put(key, io.BytesIO(other), sha256=None, create_only=create_only, **facts)  # type: ignore[arg-type]
+                store.put(name, io.BytesIO(other), sha256=None, create_only=create_only, **facts)  # type: ignore[arg-type]
             except Conflict:
                 harm.s3_error(412, "PreconditionFailed")(call)
                 return
             named[key] = digest
-            harm.answer(200, **{"x-amz-checksum-sha256": digest})(call)
+            harm.answer(200, b"", **{"x-amz-checksum-sha256": digest})(call)
         elif asked.method == "HEAD" and key in named:
             harm.altered(lambda told: told.with_header("x-amz-checksum-sha256", named[key]))(call)
         else:

@@ -7,7 +7,16 @@ from alembic import op
 
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import jobs, outputs
-from storage.ledger.search_index import MAKE_GRAMS, fold, index_job, index_output, index_result, pieces_of
+from storage.ledger.search_index import (
+    MAKE_GRAMS,
+    count_outputs,
+    facets_of,
+    fold,
+    index_job,
+    index_output,
+    index_result,
+    pieces_of,
+)
 from storage.models import Output
 
 revision = "0003"
@@ -141,3 +150,4 @@ def _index(connection: sa.Connection) -> None:
                 sa.select(*columns).where(outputs.c.job_id == job["id"])
             ).mappings():
                 index_output(connection, job, Output(**output))
+                count_outputs(connection, Counter(facets_of(job)))
