@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -14,6 +14,7 @@ from receiver.download.ssrf import Target, parse_link
 from receiver.errors import ImageError
 from receiver.gateways.parsing import is_inline
 from receiver.jobs.context import JobContext, Outcome
+from receiver.jobs.helpers import Helpers
 from receiver.jobs.reconcile import INLINE, Reconciler
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
@@ -38,6 +39,31 @@ class _CircuitOpen(errors.ImageUnavailable):
         super().__init__(f"{host} is paused after too many failures.")
 
 
+@dataclass(slots=True)
+class _Try:
+    """What one try has found so far. Threads that fetch its images share it."""
+
+    noted: dict[int, Output]
+    """The job's outputs by index, those that are missing from the bucket included."""
+    indexes: list[int] = field(default_factory=list)
+    """Those of the outputs that this try stored."""
+    remarks: list[str] = field(default_factory=list)
+
+    def has(self, index: int) -> bool:
+        """Return whether the bucket has an image."""
+        return index in self.noted and self.noted[index].missing_since is None
+
+    def note(self, output: Output) -> None:
+        """Note an image that was stored."""
+        self.noted[output.index] = output
+        self.indexes.append(output.index)
+
+    @property
+    def stored(self) -> list[Output]:
+        """The outputs that this try stored; they are written with its outcome, in one transaction."""
+        return [self.noted[index] for index in sorted(self.indexes)]
+
+
 @dataclass(frozen=True, slots=True)
 class Archiver:
     """The last step of a job's life. Thread-safe."""
@@ -48,88 +74,103 @@ class Archiver:
     reconciler: Reconciler
     image_hosts: Mapping[str, Sequence[str]]
     """By gateway: the allow-list of the hosts of its images; empty allows any public host."""
+    helpers: Helpers
+    """Threads that fetch further images of one job at the same time."""
 
     def run(self, job: Job) -> Outcome:
         """Download and store the images that are missing; then write the record, or wait for another try."""
-        remarks: list[str] = []
+        made = _Try(self._noted_before(job))
         try:
-            failures = self._fetch_missing(job, remarks)
+            failures = self._fetch_missing(job, made)
             if self._wants_fresh_links(job, failures):
-                job, failures = self._fetch_by_fresh_links(job, failures, remarks)
+                job, failures = self._fetch_by_fresh_links(job, failures, made)
             if failures and (wait_s := self._wait_s(job, failures)) is not None:
-                return self._later(job, failures, wait_s, remarks)
-            return self._close(job, self._without_stored(job, failures), remarks)
+                return self._later(job, failures, wait_s, made)
+            return self._close(job, self._without_stored(job, failures, made), made)
         except (Unavailable, Misconfigured, errors.Unready) as error:
             # The store is away, or there is no room here to spool an image: neither is the job's fault.
             log.warning("not archived yet", why=str(error))
-            return self._wait_for_storage(job, error, remarks)
+            return self._wait_for_storage(job, error, made)
         except Refused as error:
-            return self._wait_for_record(job, error)
+            return self._wait_for_record(job, error, made)
         except (Corrupt, Conflict) as error:
-            return self._contradicted(job, error)
+            return self._contradicted(job, error, made)
 
-    def _later(
-        self, job: Job, failures: Mapping[int, ImageError], wait_s: float, remarks: Sequence[str]
-    ) -> Postpone:
+    def _noted_before(self, job: Job) -> dict[int, Output]:
+        """Return the outputs that the ledger has; not read where nothing was written since it was ready."""
+        ready = [at for status, at in job.moves if status is Status.READY]
+        if job.records == 0 and ready == [job.updated_at]:
+            return {}
+        return {output.index: output for output in self.context.ledger.outputs(job.id)}
+
+    def _later(self, job: Job, failures: Mapping[int, ImageError], wait_s: float, made: _Try) -> Postpone:
         """Try again later; where every host was paused, that is no try."""
         paused = [failure.wait_ms for failure in failures.values() if isinstance(failure, _CircuitOpen)]
         tried = len(paused) < len(failures)
         return Postpone(
             int(wait_s * 1000) if tried else min(paused),
             counts_as_attempt=tried,
-            attempts=self._attempts(failures, remarks),
+            attempts=self._attempts(failures, made.remarks),
+            outputs=made.stored,
             result=job.result,
             error=self._reason(failures),
         )
 
-    def _wait_for_storage(self, job: Job, error: Exception, remarks: Sequence[str]) -> Postpone:
+    def _wait_for_storage(self, job: Job, error: Exception, made: _Try) -> Postpone:
         """Wait for ever, with backoff; that is no try of the images, and costs them none."""
         since_s = (self.context.clock() - (job.moved_at(Status.READY) or job.created_at)) / 1000
         return Postpone(
             int(self.context.timing.outage_wait(since_s) * 1000),
             counts_as_attempt=False,
-            attempts=[*self._noted(remarks), self._attempt("archive", "storage_unavailable", error)],
+            attempts=[*self._noted(made.remarks), self._attempt("archive", "storage_unavailable", error)],
+            outputs=made.stored,
             result=job.result,
             error=JobError("storage_unavailable", self._text(str(error)), "operator"),
         )
 
-    def _wait_for_record(self, job: Job, error: Refused) -> Postpone:
+    def _wait_for_record(self, job: Job, error: Refused, made: _Try) -> Postpone:
         """Wait until the bucket takes the job's record: the images are stored, so nothing can be lost."""
         log.warning("record refused", why=str(error))
         return Postpone(
             int(self.context.timing.download_wait(job.attempts + 1) * 1000),
             attempts=[self._attempt("archive", "record_refused", error)],
+            outputs=made.stored,
             result=job.result,
             error=JobError("record_refused", self._text(str(error)), "archive"),
         )
 
-    def _contradicted(self, job: Job, error: Corrupt | Conflict) -> Outcome:
-        """Fail a job whose record or ledger contradicts; bytes may be damaged on the way, so try again."""
+    def _contradicted(self, job: Job, error: Corrupt | Conflict, made: _Try) -> Outcome:
+        """Fail a job whose record contradicts; bytes may be damaged on the way, so try again."""
         timing, following = self.context.timing, job.attempts + 1
         kind = errors.ArchiveConflict if isinstance(error, Conflict) else errors.ArchiveCorrupt
         attempts = [self._attempt("archive", kind.code, error)]
         if isinstance(error, Corrupt) and following < len(timing.downloads):
-            return Postpone(int(timing.download_wait(following) * 1000), attempts=attempts)
+            wait_ms = int(timing.download_wait(following) * 1000)
+            return Postpone(wait_ms, attempts=attempts, outputs=made.stored)
         log.error("archive contradicts", why=str(error))
-        return Move(Status.FAILED, error=JobError(kind.code, str(error), kind.at_fault), attempts=attempts)
+        failure = JobError(kind.code, str(error), kind.at_fault)
+        return Move(Status.FAILED, error=failure, attempts=attempts, outputs=made.stored)
 
     def _is_over(self, job: Job) -> bool:
         """Return whether the gateway's retention is over, after which no link can be had."""
         since = job.moved_at(Status.READY) or job.created_at
         return self.context.clock() - since > self.context.timing.retention * 1000
 
-    def _fetch_missing(self, job: Job, remarks: list[str]) -> dict[int, ImageError]:
-        have = {output.index for output in self.context.ledger.outputs(job.id) if not output.missing_since}
-        failures: dict[int, ImageError] = {}
-        wanted = [index for index in _images(job) if index not in have]
+    def _fetch_missing(self, job: Job, made: _Try) -> dict[int, ImageError]:
+        """Fetch the images that the bucket lacks, several at the same time; return why some failed."""
+        wanted = [index for index in _images(job) if not made.has(index)]
         job = self._with_inline(job, wanted)
-        for index in wanted:
+
+        def fetch(index: int) -> ImageError | None:
             try:
-                self._note(job, self._fetch(job, index, remarks))
+                made.note(self._fetch(job, index, made.remarks))
             except ImageError as error:
                 log.warning("image failed", index=index, code=error.code, why=str(error))
-                failures[index] = error
-        return failures
+                return error
+            return None
+
+        found = zip(wanted, self.helpers.each(fetch, wanted), strict=True)
+        return {index: error for index, error in found if error is not None}
 
     def _with_inline(self, job: Job, wanted: Sequence[int]) -> Job:
         """Return a job with the bytes of its images that are in the gateway's answer; only for this step."""
@@ -144,7 +185,9 @@ class Archiver:
         put = (given.get(image.index, image) if image.url == INLINE else image for image in images)
         return replace(job, result=replace(job.result, images=tuple(put)))
 
-    def _without_stored(self, job: Job, failures: Mapping[int, ImageError]) -> dict[int, ImageError]:
+    def _without_stored(
+        self, job: Job, failures: Mapping[int, ImageError], made: _Try
+    ) -> dict[int, ImageError]:
         """Adopt what earlier tries stored of the images that failed; return the failures that remain."""
         missing = dict(failures)
         for index in failures:
@@ -156,20 +199,10 @@ class Archiver:
                 output = self.archive.find_image(job, index, seed=seed, source_url=source_url, now=now)
             if output is not None:
                 log.warning("kept the image of an earlier try: it cannot be downloaded", index=index)
-                self._note(job, output)
+                made.note(output)
                 self._count("darkroom_images_archived_total", job)
                 del missing[index]
         return missing
-
-    def _note(self, job: Job, output: Output) -> None:
-        """Note an output, unless a worker that lost its lease noted another image of this submission."""
-        try:
-            self.context.ledger.add_output(output)
-        except Conflict:
-            known = next(one for one in self.context.ledger.outputs(job.id) if one.index == output.index)
-            if not self.archive.names(job, known):
-                raise
-            log.warning("kept the image of another worker", index=output.index, key=known.key)
 
     @contextmanager
     def _host(self, target: Target) -> Iterator[None]:
@@ -258,7 +291,7 @@ class Archiver:
             raise
 
     def _fetch_by_fresh_links(
-        self, job: Job, failures: dict[int, ImageError], remarks: list[str]
+        self, job: Job, failures: dict[int, ImageError], made: _Try
     ) -> tuple[Job, dict[int, ImageError]]:
         try:
             completion = self.reconciler.fresh(job)
@@ -277,7 +310,7 @@ class Archiver:
             replace(image, url=INLINE) if is_inline(image.url) else image for image in completion.images
         )
         job = replace(job, result=replace(job.result, images=images))
-        return job, self._fetch_missing(job, remarks)
+        return job, self._fetch_missing(job, made)
 
     def _wait_s(self, job: Job, failures: Mapping[int, ImageError]) -> float | None:
         """Return the seconds until another try is worth it; None if none is."""
@@ -297,18 +330,18 @@ class Archiver:
         failed = [failure for failure in failures.values() if not isinstance(failure, others)]
         return any(isinstance(failure, errors.ImageExpired) or not patient for failure in failed)
 
-    def _close(self, job: Job, failures: Mapping[int, ImageError], remarks: Sequence[str]) -> Move:
-        ledger, attempts = self.context.ledger, self._attempts(failures, remarks)
-        noted = ledger.outputs(job.id)
+    def _close(self, job: Job, failures: Mapping[int, ImageError], made: _Try) -> Move:
+        attempts = self._attempts(failures, made.remarks)
+        noted = [output for _, output in sorted(made.noted.items())]
         outputs = [output for output in noted if output.missing_since is None]
         missing = self._reason(failures) if failures else _still_missing(noted)
         if not outputs:
             return Move(Status.FAILED, error=missing, attempts=attempts)
         to = Status.PARTIAL if missing else Status.ARCHIVED
         document = record_document(
-            replace(job, attempt_log=(*job.attempt_log, *self._noted(remarks))),
+            replace(job, attempt_log=(*job.attempt_log, *self._noted(made.remarks))),
             outputs,
-            ledger.deliveries(job.id),
+            self.context.ledger.deliveries(job.id, bodies=False),
             closing=(to, self.context.clock()),
             missing=missing,
             seed_supported=self._seed_supported(job),
@@ -317,7 +350,7 @@ class Archiver:
         with self._storing():
             written = self.archive.write_record(job, document)
         log.info("archived", gateway=job.gateway, status=to, images=len(outputs), record=written.key)
-        return Move(to, error=missing, records=written.number, attempts=attempts)
+        return Move(to, error=missing, records=written.number, attempts=attempts, outputs=made.stored)
 
     def _seed_supported(self, job: Job) -> bool | None:
         gateway = self.context.gateways.get(job.gateway)

@@ -68,7 +68,7 @@ class CircuitBreaker:
 
     def host_waits_ms(self, host: str) -> int:
         """Return how long nothing may be downloaded from a host, in milliseconds; 0 if it may."""
-        circuit = self.circuits.read("image_host", host)
+        circuit = self._of_host(host)
         if circuit is None or circuit.retry_at is None:
             return 0
         waits = max(circuit.retry_at, circuit.probe_until or 0) - self.clock()
@@ -81,7 +81,7 @@ class CircuitBreaker:
         """Close the circuit of an image host, or count a failure."""
         if isinstance(error, errors.ImageUnavailable):
             self._failed("image_host", host, "download", error)
-        elif (circuit := self.circuits.read("image_host", host)) is not None:
+        elif (circuit := self._of_host(host)) is not None:
             self._close(circuit)
 
     def paused(self) -> dict[str, str]:
@@ -95,6 +95,9 @@ class CircuitBreaker:
             for circuit in self._open()
             if circuit.retry_at is not None
         }
+
+    def _of_host(self, host: str) -> Circuit | None:
+        return self.circuits.read("image_host", host) if self.circuits.has("image_host", host) else None
 
     def _left_ms(self, circuit: Circuit | None) -> int:
         return 0 if circuit is None or circuit.retry_at is None else max(0, circuit.retry_at - self.clock())

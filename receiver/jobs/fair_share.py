@@ -27,23 +27,33 @@ class FairShare:
         self._downloading: Counter[str] = Counter()
         self._lock = Lock()
 
-    def budget(self, free: int, held: Iterable[str], full: Collection[str]) -> ClaimBudget:
+    def budget(self, free: int, held: Iterable[str], full: Collection[str], ahead: int = 0) -> ClaimBudget:
         """Return what so many free threads may claim; the gateways with the fewest jobs held come first.
 
-        `held` has the gateway of each job in hand; gateways that are `full` can be sent nothing now.
+        `held` has the gateway of each job in hand; gateways that are `full` can be sent nothing now. `ahead`
+        are as many jobs of `free` as are claimed before there is a thread for them.
         """
         in_hand = Counter(map(self._of, held))
         first = sorted(self._gateways, key=lambda gateway: in_hand[gateway])
         with self._lock:
-            no_images = [gateway for gateway in self._gateways if self._downloading[gateway] >= self._images]
+            # Images that are fetched so fast that there are jobs claimed ahead hold up nobody.
+            most = self._images + ahead
+            no_images = [gateway for gateway in self._gateways if self._downloading[gateway] >= most]
         return ClaimBudget(
             free,
-            {gateway: self._share - in_hand[gateway] for gateway in first},
-            self._share - in_hand[OTHERS],
+            {gateway: self._share + ahead - in_hand[gateway] for gateway in first},
+            self._share + ahead - in_hand[OTHERS],
             full,
             no_images,
             self._sending,
         )
+
+    def fits(self, gateway: str, at_work: Iterable[str], *, images: bool) -> bool:
+        """Return whether a job may be begun beside those at work, each named by its gateway."""
+        mine = self._of(gateway)
+        if images and self._downloading[mine] >= self._images:
+            return False
+        return sum(self._of(other) == mine for other in at_work) < self._share
 
     @contextmanager
     def downloading(self, gateway: str, *, images: bool) -> Iterator[bool]:

@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic, perf_counter
 
@@ -74,10 +75,11 @@ class Worker(LeasedPool[Job]):
         self._forget = forget
         self._clean_every_s = clean_every_s
         self._drift_ms = float("inf")
+        self._more = True
 
     def budget(self, room: int, held: Sequence[Job]) -> ClaimBudget:
         """Return how many jobs of each gateway may be claimed beside those that are held."""
-        return self._shares.budget(room, [job.gateway for job in held], self._full())
+        return self._shares.budget(room, [job.gateway for job in held], self._full(), self.ahead)
 
     def claim(self, room: int, held: Sequence[Job]) -> list[Job]:
         """Lease due jobs, after the ledger was healed if the clock was set back."""
@@ -85,7 +87,30 @@ class Worker(LeasedPool[Job]):
         if drift < self._drift_ms - SET_BACK_MS and (healed := self._ledger.repair_clock_skew()):
             log.warning("the clock was set back; jobs put off by it are due now", jobs=healed)
         self._drift_ms = drift
-        return self._ledger.claim(self.name, self.budget(room, held))
+        budget = self.budget(room, held)
+        claimed = self._ledger.claim(self.name, budget)
+        of = Counter(job.gateway for job in claimed)
+        used_up = any(of[gateway] >= budget.of(gateway) for gateway in budget.by_gateway)
+        self._more = used_up or len(claimed) >= room or bool(budget.no_images or budget.full)
+        return claimed
+
+    @property
+    def ahead(self) -> int:
+        """How many more jobs are leased than there are threads: as many as ended lately, none if all is slow.
+
+        So that threads which are done in milliseconds find their next one without a claim for each.
+        """
+        return self.ended_lately
+
+    @property
+    def more(self) -> bool:
+        """Whether more jobs may have been due than the last claim had room for."""
+        return self._more
+
+    def fits(self, one: Job, at_work: Collection[Job]) -> bool:
+        """Return whether a job may be begun beside those at work, and take no thread of another gateway."""
+        others = [job.gateway for job in at_work]
+        return self._shares.fits(one.gateway, others, images=one.status is Status.READY)
 
     def next_due(self, held: Sequence[Job]) -> int | None:
         """Return when the next job is due that there is room for."""
@@ -95,13 +120,15 @@ class Worker(LeasedPool[Job]):
         """Give back the leases of all jobs."""
         self._ledger.release(self.name)
 
-    def work(self, job: Job) -> None:
-        """Run step after step, until the job is finished or due later."""
+    def work(self, job: Job) -> Job | None:
+        """Run step after step, until the job is finished, due later, or has no thread for its images."""
         with structlog.contextvars.bound_contextvars(job=job.id, request=job.request_id):
             held = job
             try:
                 while held.leased_by == self.name and not self.stopping.is_set():
-                    held = self.run_step(held)
+                    before, held = held, self.run_step(held)
+                    if held is before:
+                        return held
                     self._moved(held)
             except LeaseLost as error:
                 log.warning("job went to another worker", why=str(error))
@@ -113,10 +140,18 @@ class Worker(LeasedPool[Job]):
             except Exception:
                 log.exception("step failed", status=held.status)
                 self.set_aside(held)
+        if not held.status.terminal:
+            self.wake()  # when it is due again is not known to the claims
+        return None
 
     def run_step(self, job: Job) -> Job:
-        """Run the step of a job's status, write its outcome, and measure both; return the job as written."""
+        """Run the step of a job's status, write its outcome, and measure both; return the job as written.
+
+        Where no thread is left for its images, that is the job itself if one will be free in a moment.
+        """
         with self._shares.downloading(job.gateway, images=job.status is Status.READY) as free:
+            if not free and self.ahead:
+                return job
             if not free:
                 return Postpone(BUSY_MS, counts_as_attempt=False).write(self._ledger, job, self.name)
             with self._measured(job):

@@ -3,15 +3,19 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, bindparam, cast, func, select
+from sqlalchemy import BigInteger, bindparam, cast, func, or_, select
 
 from storage.ledger.database import Database
 from storage.ledger.schema import BEGUN, READY, UNFINISHED, deliveries, job_counts, jobs, outputs
 from storage.models import Clock, Status
+from storage.statements import Prepared
 
 # The effects of a delivery that brought a result, by itself or by making us poll.
-_FIRST_RESULT = select(func.min(deliveries.c.received_at)).where(
-    deliveries.c.job_id == bindparam("job"), deliveries.c.effect.in_(["ready", "hint"])
+_FIRST_RESULT = Prepared(
+    select(func.min(deliveries.c.received_at)).where(
+        deliveries.c.job_id == bindparam("job"),
+        or_(deliveries.c.effect == "ready", deliveries.c.effect == "hint"),
+    )
 )
 
 
@@ -93,5 +97,5 @@ class Backlog:
     def result_callback_at(self, job_id: str) -> int | None:
         """Return when the first callback with a job's result came (milliseconds); None if none did."""
         with self._database.autocommit() as connection:
-            received_at: int | None = connection.scalar(_FIRST_RESULT, {"job": job_id})
+            received_at: int | None = _FIRST_RESULT.scalar(connection, {"job": job_id})
         return received_at

@@ -4,8 +4,10 @@ A row is there from the first failure to the next success. While `retry_at` is N
 failures are only counted; after it the circuit is half-open, and one probe may pass.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from secrets import token_hex
+from time import monotonic
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Select, bindparam, case, delete, insert, or_, select, update
@@ -13,11 +15,15 @@ from sqlalchemy import Connection, Select, bindparam, case, delete, insert, or_,
 from storage.ledger.database import Database, inserted
 from storage.ledger.schema import circuits
 from storage.models import Circuit, Clock
+from storage.statements import Prepared
 
 Kind = Literal["gateway", "image_host"]
 
 PROBE_MS = 30_000
 """How long a half-open circuit waits for its probe, as long as a usual lease; then another one may pass."""
+
+SEEN_S = 0.25
+"""How long it is taken for granted where nothing has failed, in seconds."""
 
 _PING = {"step": "ping", "code": "ping", "message": "", "at_fault": "operator", "failures": 0, "since": 0}
 
@@ -31,6 +37,19 @@ class Circuits:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._seen: tuple[float, frozenset[tuple[str, str]]] | None = None
+
+    def has(self, kind: Kind, name: str) -> bool:
+        """Return whether something failed there lately, as it was known `SEEN_S` ago at most.
+
+        What this process writes is known at once; what others write a moment later. For what is asked for
+        each image.
+        """
+        seen = self._seen
+        if seen is None or monotonic() - seen[0] > SEEN_S:
+            now = monotonic()
+            self._seen = seen = (now, frozenset((one.kind, one.name) for one in self.every()))
+        return (kind, name) in seen[1]
 
     def every(self) -> list[Circuit]:
         """Return all circuits, gateways first."""
@@ -44,7 +63,7 @@ class Circuits:
 
     def failed(self, kind: Kind, name: str, following: Callable[[Circuit | None, int], Circuit]) -> Circuit:
         """Record a failure; `following` makes the circuit from the one before, and the time now."""
-        with self._database.write() as connection:
+        with self._changing() as connection:
             while True:
                 before = _read(connection, _ONE.with_for_update(), kind, name)
                 circuit = following(before, self._clock())
@@ -57,7 +76,7 @@ class Circuits:
 
     def close(self, kind: Kind, name: str) -> None:
         """Close a circuit and delete its failures, after a success."""
-        with self._database.write() as connection:
+        with self._changing() as connection:
             connection.execute(delete(circuits).where(*_of(kind, name)))
 
     def begin_probe(self, kind: Kind, name: str) -> bool:
@@ -70,15 +89,22 @@ class Circuits:
         with self._database.write() as connection:
             end_probe(connection, kind, name)
 
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
+        try:
+            with self._database.write() as connection:
+                yield connection
+        finally:
+            self._seen = None
 
-_EVERY = select(circuits).order_by(circuits.c.kind, circuits.c.name)
+
+_EVERY = Prepared(select(circuits).order_by(circuits.c.kind, circuits.c.name))
 _ONE = select(circuits).where(circuits.c.kind == bindparam("kind"), circuits.c.name == bindparam("name"))
 
 
 def every(connection: Connection) -> list[Circuit]:
     """Return all circuits, gateways first."""
-    rows = connection.execute(_EVERY)
-    return [Circuit(**row) for row in rows.mappings()]
+    return [Circuit(**row) for row in _EVERY.rows(connection, {})]
 
 
 def of_gateways(connection: Connection) -> Mapping[str, Circuit]:

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from storage.ledger.rows import to_delivery
 from storage.ledger.schema import deliveries, jobs
-from storage.ledger.statements import Prepared
 from storage.media.inline import without_images
 from storage.models import Delivery, Status
+from storage.statements import Prepared
 
 DECIDED = frozenset({Status.READY, *(status for status in Status if status.terminal)})
 """Statuses in which a callback is kept, and changes nothing."""
@@ -71,6 +71,12 @@ _ALL = (
 )
 _PENDING = Prepared(_ALL.where(deliveries.c.applied_at.is_(None)))
 _EVERY = Prepared(_ALL)
+_WITHOUT_BODIES = Prepared(
+    _ALL.with_only_columns(
+        *(column for column in deliveries.c if column is not deliveries.c.body),
+        sa.literal(b"", sa.LargeBinary).label("body"),
+    )
+)
 _BODIES = Prepared(
     sa.select(deliveries.c.id, deliveries.c.body).where(deliveries.c.job_id == sa.bindparam("job"))
 )
@@ -265,10 +271,15 @@ def _row(offer: NewDelivery, job: _Known, now: int) -> tuple[Any, ...]:
     return *known, one.body_sha256, one.signature.value, *outcome
 
 
-def of_job(connection: sa.Connection, job_id: str, *, only_pending: bool = False) -> list[Delivery]:
-    """Return the deliveries of a job, or only the pending ones, in the order they came."""
-    rows = (_PENDING if only_pending else _EVERY).rows(connection, {"job": job_id})
-    return [to_delivery(row) for row in rows]
+def of_job(
+    connection: sa.Connection, job_id: str, *, only_pending: bool = False, bodies: bool = True
+) -> list[Delivery]:
+    """Return the deliveries of a job, or only the pending ones, in the order they came.
+
+    Without `bodies` all have an empty one; pending ones always have theirs.
+    """
+    wanted = _PENDING if only_pending else _EVERY if bodies else _WITHOUT_BODIES
+    return [to_delivery(row) for row in wanted.rows(connection, {"job": job_id})]
 
 
 def newest_of_job(connection: sa.Connection, job_id: str, limit: int) -> list[Delivery]:

@@ -23,8 +23,8 @@ from sqlalchemy import Connection, delete, func, insert, select, text
 from storage.ledger.database import Database
 from storage.ledger.job_numbers import LARGEST
 from storage.ledger.schema import events
-from storage.ledger.statements import AnyRow, Prepared
 from storage.models import Output
+from storage.statements import AnyRow, Prepared
 
 KEPT_MS = 24 * 3600 * 1000
 """How long an event is kept, unless there are more than `KEPT` of them, in milliseconds."""

@@ -12,6 +12,7 @@ from storage.ledger import circuits, notifications, workers
 from storage.ledger.rows import to_job
 from storage.ledger.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
 from storage.models import Job, Status
+from storage.statements import Prepared
 
 _Halves = tuple[sa.ColumnElement[bool], ...]
 """The halves of the unfinished jobs to claim from, as conditions; each has an index of its own."""
@@ -58,7 +59,7 @@ def claim(connection: sa.Connection, worker: str, room: ClaimBudget, *, now: int
     def lease(gateway: str, limit: int, halves: _Halves, queued: int) -> list[Job]:
         values = {"leased_by": worker, "leased_until": now + lease_ms}
         asked = {"of_gateway": gateway, "now": now, "most": limit, "most_queued": queued}
-        return [to_job(row) for row in connection.execute(_leasing(halves), asked | values).mappings()]
+        return [to_job(row) for row in _leasing(halves).rows(connection, asked | values)]
 
     for gateway in _gateways(connection, room):
         limit = min(room.jobs - len(claimed), room.of(gateway))
@@ -167,24 +168,26 @@ def _slots(connection: sa.Connection, room: ClaimBudget, gateway: str, now: int)
 
 
 def _count_leased(connection: sa.Connection, gateway: str, status: Status, now: int) -> int:
-    return connection.scalar(_HELD, {"of_gateway": gateway, "of_status": status, "now": now}) or 0
+    return int(_HELD.scalar(connection, {"of_gateway": gateway, "of_status": status, "now": now}))
 
 
 _LOCK_GATEWAY = sa.text("SELECT pg_advisory_xact_lock(:turn, hashtext(:gateway))")
-_HELD = sa.select(sa.func.count()).where(
-    jobs.c.gateway == sa.bindparam("of_gateway"),
-    jobs.c.status == sa.bindparam("of_status"),
-    jobs.c.leased_until > sa.bindparam("now"),
+_HELD = Prepared(
+    sa.select(sa.func.count()).where(
+        jobs.c.gateway == sa.bindparam("of_gateway"),
+        jobs.c.status == sa.bindparam("of_status"),
+        jobs.c.leased_until > sa.bindparam("now"),
+    )
 )
 
 
 def _gateways(connection: sa.Connection, room: ClaimBudget) -> list[str]:
-    used = connection.scalars(_USED).all()
+    used = [row["gateway"] for row in _USED.rows(connection, {})]
     named = [gateway for gateway in room.by_gateway if gateway in used]
     return named + [gateway for gateway in used if gateway not in room.by_gateway]
 
 
-_USED = sa.select(accepted.c.gateway)
+_USED = Prepared(sa.select(accepted.c.gateway))
 _FREE = (
     jobs.c.next_attempt_at <= sa.bindparam("now"),
     sa.func.coalesce(jobs.c.leased_until, 0) <= sa.bindparam("now"),
@@ -192,7 +195,7 @@ _FREE = (
 
 
 @cache
-def _leasing(halves: _Halves) -> sa.Update:
+def _leasing(halves: _Halves) -> Prepared:
     """Build the statement that leases the free jobs of a gateway that have been due longest.
 
     Cached for each sort of claim: to build it takes longer than to run it.
@@ -202,7 +205,7 @@ def _leasing(halves: _Halves) -> sa.Update:
     # Locked here, since a union cannot be. SKIP LOCKED leaves out what another worker is claiming, and what
     # it has claimed in between is no longer free when the condition is checked again under the lock.
     free = sa.select(jobs.c.id).where(jobs.c.id.in_(longest), *_FREE).with_for_update(skip_locked=True)
-    return sa.update(jobs).where(jobs.c.id.in_(free)).returning(jobs)
+    return Prepared(sa.update(jobs).where(jobs.c.id.in_(free)).returning(jobs))
 
 
 def _due(half: sa.ColumnElement[bool]) -> sa.Select[Any]:
@@ -214,15 +217,15 @@ def _due(half: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 
 def _earliest(connection: sa.Connection, gateway: str, halves: _Halves) -> int | None:
-    times = [connection.scalar(_next(half), {"of_gateway": gateway}) for half in halves]
+    times = [_next(half).scalar(connection, {"of_gateway": gateway}) for half in halves]
     return min((time for time in times if time is not None), default=None)
 
 
 @cache
-def _next(half: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _next(half: sa.ColumnElement[bool]) -> Prepared:
     waiting = sa.select(jobs.c.next_attempt_at).where(half, jobs.c.leased_by.is_(None))
     waiting = waiting.where(jobs.c.gateway == sa.bindparam("of_gateway"))
-    return waiting.order_by(jobs.c.next_attempt_at).limit(1)
+    return Prepared(waiting.order_by(jobs.c.next_attempt_at).limit(1))
 
 
 def _halves(room: ClaimBudget, gateway: str, *, queued: bool) -> _Halves:

@@ -9,19 +9,19 @@ from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, tex
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import Conflict, NotFound, Unavailable
+from storage.group_commit import GroupCommit
 from storage.ledger import circuits, deliveries, events, job_counts, leases, search_index, transitions
-from storage.ledger.changes import Change, Later, add_output, row_of, write_changes
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult, NewDelivery
-from storage.ledger.group_commit import GroupCommit
 from storage.ledger.job_numbers import NEXT_NUMBER, of_moment
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
 from storage.ledger.rows import Changes, append_attempts, from_changes, new_job, request_digest, to_job
 from storage.ledger.schema import jobs, outputs
-from storage.ledger.statements import Prepared
+from storage.ledger.transitions import Change, Later, add_output, row_of, write_changes
 from storage.ledger.workers import note_seen
 from storage.models import Attempt, Clock, Delivery, Job, JobCounts, JobRequest, Output, Status
+from storage.statements import Prepared
 
 LEASE_MS = 30_000
 """How long a worker holds a job without renewing."""
@@ -315,10 +315,10 @@ class Ledger:
         with self._database.autocommit() as connection:
             return deliveries.of_job(connection, job_id, only_pending=True)
 
-    def deliveries(self, job_id: str) -> list[Delivery]:
-        """Return all deliveries of a job, in the order they came."""
+    def deliveries(self, job_id: str, *, bodies: bool = True) -> list[Delivery]:
+        """Return all deliveries of a job, in the order they came; without `bodies` theirs are empty."""
         with self._database.autocommit() as connection:
-            return deliveries.of_job(connection, job_id)
+            return deliveries.of_job(connection, job_id, bodies=bodies)
 
     def add_output(self, output: Output) -> None:
         """Insert an archived image, or replace one that is missing; idempotent.

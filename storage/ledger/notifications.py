@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from storage.errors import NotFound
 from storage.ledger.database import Database
 from storage.ledger.schema import notifications, outputs
-from storage.ledger.statements import AnyRow
 from storage.models import Clock, NotificationState, Status
 from storage.paging import Page, parse_numbered_id
+from storage.statements import AnyRow
 from storage.urls import authority_of
 
 _CHANGING = (

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from storage import models
 from storage.ledger.search_index import fold
-from storage.ledger.statements import AnyRow
+from storage.statements import AnyRow
 
 _REQUEST = tuple(field.name for field in fields(models.JobRequest) if field.name != "ignored")
 _ERROR = tuple(field.name for field in fields(models.JobError))

@@ -20,8 +20,8 @@ from sqlalchemy import Connection, text
 
 from storage.ledger.job_numbers import time_of
 from storage.ledger.schema import GRAMS
-from storage.ledger.statements import AnyRow, Prepared
 from storage.models import Output
+from storage.statements import AnyRow, Prepared
 
 MAKE_GRAMS = (
     f"CREATE VIRTUAL TABLE {GRAMS} USING fts5"

@@ -26,7 +26,8 @@ from storage.errors import Conflict
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult, NewDelivery
 from storage.ledger.ledger import LEASE_MS, Accepted, Ledger, NewJob
-from storage.models import Job, Output, Status
+from storage.ledger.transitions import Change
+from storage.models import Job, Status
 
 When = Literal["before", "commit", "wire", "after"]
 
@@ -36,8 +37,8 @@ class Kill:
     """The moment at which a process is to die by SIGKILL, of its own hand: the `nth` time it comes there."""
 
     step: str
-    """`migrate`, `add_job`, `claim`, `record`, `move:<status>`, `postpone`, `reopen`, `add_output`,
-    `put:image`, `put:record`, `put:probe`, `send:submit` or `send:poll`."""
+    """`migrate`, `add_job`, `claim`, `record`, `move:<status>`, `postpone`, `reopen`, `put:image`,
+    `put:record`, `put:probe`, `send:submit` or `send:poll`."""
     when: When
     nth: int = 1
 
@@ -76,10 +77,21 @@ class Points:
             self._doing.step = None
         self.at(step, "after")
 
+    @contextmanager
+    def committing_for(self, steps: Sequence[str]) -> Iterator[None]:
+        """Write these steps in the block, which may be those of several threads."""
+        before = getattr(self._doing, "step", None)
+        self._doing.steps, self._doing.step = steps, None
+        try:
+            yield
+        finally:
+            self._doing.steps, self._doing.step = (), before
+
     def committing(self) -> None:
         """Say that this thread is about to commit."""
-        if (step := getattr(self._doing, "step", None)) is not None:
-            self.at(step, "commit")
+        step = getattr(self._doing, "step", None)
+        for one in getattr(self._doing, "steps", ()) or ([] if step is None else [step]):
+            self.at(one, "commit")
 
 
 POINTS = Points()
@@ -124,9 +136,14 @@ class KillingLedger(Ledger):
         with POINTS.doing("reopen"):
             return super().reopen(*args, **more)
 
-    def add_output(self, output: Output) -> None:
-        with POINTS.doing("add_output"):
-            super().add_output(output)
+    def _write_changes(self, changes: Sequence[Change]) -> list[Job]:
+        # Whoever commits for others dies with them.
+        with POINTS.committing_for([_step(change) for change in changes]):
+            return super()._write_changes(changes)
+
+
+def _step(change: Change) -> str:
+    return f"move:{change.status}" if "status" in change.values else "postpone"
 
 
 class KillingStore(ObjectStore):

@@ -35,8 +35,6 @@ STEPS: list[tuple[Kill, object]] = [
     (Kill("move:ready", "after"), None),
     (Kill("put:image", "before"), None),
     (Kill("put:image", "after"), None),
-    (Kill("add_output", "commit"), None),
-    (Kill("add_output", "after"), None),
     (Kill("put:record", "before"), None),
     (Kill("put:record", "after"), None),
     (Kill("move:archived", "commit"), None),
@@ -62,7 +60,6 @@ RETRY_STEPS = [
     Kill("reopen", "after"),
     Kill("send:poll", "after"),
     Kill("move:ready", "commit"),
-    Kill("add_output", "commit"),
     Kill("put:record", "after"),
     Kill("move:archived", "commit"),
     Kill("move:archived", "after"),
@@ -72,7 +69,7 @@ RETRY_STEPS = [
 
 SMOKE = {
     "commit add_job (no. 2)", "after send:submit (no. 2)", "after record", "after move:ready",
-    "after put:image", "commit add_output", "after put:record", "commit move:archived",
+    "after put:image", "after put:record", "commit move:archived",
 }  # fmt: skip
 """Steps of the default run, for one gateway on SQLite."""
 
@@ -165,7 +162,7 @@ def test_an_image_that_comes_back_after_a_kill_is_kept(stage: Stage) -> None:
 @pytest.mark.sqlite_file
 @pytest.mark.parametrize("fault", ["other_bytes", "single_use_link"])
 @pytest.mark.parametrize("gateway", GATEWAYS)
-@pytest.mark.parametrize("kill", [Kill("put:image", "after"), Kill("add_output", "commit")], ids=str)
+@pytest.mark.parametrize("kill", [Kill("put:image", "after"), Kill("put:record", "before")], ids=str)
 def test_an_image_that_cannot_be_downloaded_alike_again_is_kept(
     stage: Stage, kill: Kill, gateway: str, fault: str
 ) -> None:

@@ -115,7 +115,7 @@ def _bound(compiled: _Compiled, values: Mapping[str, Any]) -> Any:
 
 def _compile(statement: Any, dialect: sa.Dialect, names: Sequence[str]) -> _Compiled:
     compiled: Any = statement.compile(dialect=dialect, column_keys=names)
-    types = {name: bind.type.dialect_impl(dialect) for name, bind in compiled.binds.items()}
+    types = {name: bind.type.dialect_impl(dialect) for bind, name in compiled.bind_names.items()}
     binds = [(name, kind.bind_processor(dialect)) for name, kind in types.items()]
     columns = getattr(statement, "exported_columns", ())  # text has none
     # PostgreSQL's driver reads every type of ours by itself.
