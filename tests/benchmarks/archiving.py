@@ -1,8 +1,8 @@
 """How many images a second are archived, their records included, and what each costs.
 
 Jobs wait at the gateway; their callbacks say that they are done; measured is from the first callback until
-the last job is archived. Beside it stand rclone, which copies the same links into the same store and keeps no
-record, and the loop that a user would write (`tests/benchmarks/plain.py`).
+the last job is archived. The yardstick is the loop that a user would write (`tests/benchmarks/plain.py`): it
+copies the same links into the same store, and keeps no record. rclone, which is compiled, stands beside it.
 """
 
 import json
@@ -25,7 +25,7 @@ from storage.ledger.schema import jobs
 from storage.models import Status
 from tests.benchmarks import callbacks, ledgers
 from tests.benchmarks.figures import Figure, Target
-from tests.benchmarks.grounds import DATABASES, Grounds, cpu_s, port_of
+from tests.benchmarks.grounds import DATABASES, Grounds, Kind, cpu_s, port_of
 from tests.support.processes import ROOT
 
 IMAGES = 400
@@ -35,7 +35,9 @@ AT_ONCE = 8
 """Copies at the same time, of rclone and of the plain loop; Darkroom works on as many jobs by default."""
 PATIENCE_S = 300
 
-AS_FAST = Target(least=1)
+AS_FAST: dict[Kind, Target | None] = {"sqlite": Target(least=0.75), "postgresql": None}
+AS_CHEAP: dict[Kind, Target | None] = {"sqlite": Target(most=1.5), "postgresql": Target(most=2.2)}
+"""What is to be reached of the plain loop; PostgreSQL's own processor time is counted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,7 @@ def _children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _lines(kind: str, runs: dict[str, list[Run]]) -> list[Figure]:
+def _lines(kind: Kind, runs: dict[str, list[Run]]) -> list[Figure]:
     def line(
         what: str, unit: str, of: Callable[[Run], float], against: str, target: Target | None = None
     ) -> Figure:
@@ -166,13 +168,10 @@ def _lines(kind: str, runs: dict[str, list[Run]]) -> list[Figure]:
         compared = median(of(run) for run in runs[against])
         return Figure("archive", f"{what}, {kind}", median(each), unit, against, compared, target, each)
 
-    def of(run: Run) -> float:
-        return run.rate
-
     return [
-        line("images", "a second", of, "rclone", AS_FAST),
-        line("images", "a second", of, "plain loop"),
+        line("processor time of each", "ms", lambda run: run.cpu_ms, "plain loop", AS_CHEAP[kind]),
         line("processor time of each", "ms", lambda run: run.cpu_ms, "rclone"),
-        line("processor time of each", "ms", lambda run: run.cpu_ms, "plain loop"),
-        line("processor time of each in the store", "ms", lambda run: run.store_cpu_ms, "rclone"),
+        line("processor time of each in the store", "ms", lambda run: run.store_cpu_ms, "plain loop"),
+        line("images", "a second", lambda run: run.rate, "plain loop", AS_FAST[kind]),
+        line("images", "a second", lambda run: run.rate, "rclone"),
     ]

@@ -11,6 +11,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import psycopg
 from sqlalchemy import Engine, event
 
 from receiver.schedule import system_clock
@@ -41,20 +42,24 @@ def holds_ms(server: postgres.Postgres, images: int) -> list[float]:
     began: list[float] = []
     held: list[float] = []
 
-    def look(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.startswith(HOT):
-            began.append(perf_counter())
+    class Looking(psycopg.Cursor[Any]):
+        def executemany(self, query: Any, *given: Any, **more: Any) -> None:
+            if query.startswith(HOT):
+                began.append(perf_counter())
+            super().executemany(query, *given, **more)
 
-    with closing(Database.open(server.url(server.create()))) as database:
-        ledger = Ledger(database, system_clock)
-        begun = ledgers.begin(database, [LINK] * images, ready=True)
-        event.listen(Engine, "before_cursor_execute", look)
-        try:
-            for job in begun:
+    def look(connection: Any, _record: object) -> None:
+        connection.cursor_factory = Looking
+
+    event.listen(Engine, "connect", look)
+    try:
+        with closing(Database.open(server.url(server.create()))) as database:
+            ledger = Ledger(database, system_clock)
+            for job in ledgers.begin(database, [LINK] * images, ready=True):
                 ledger.add_output(replace(output(), job_id=job.id, key=job.id))
                 held.append(1000 * (perf_counter() - began[-1]))
-        finally:
-            event.remove(Engine, "before_cursor_execute", look)
+    finally:
+        event.remove(Engine, "connect", look)
     if len(began) != images:
         raise RuntimeError(f"{len(began)} statements in {images} transactions begin with {HOT!r}")
     return held
