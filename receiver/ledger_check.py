@@ -16,6 +16,8 @@ log = structlog.get_logger("darkroom.ledger")
 
 AGAIN_S = 5.0
 """How long a result is cached that is not final; a ledger may be restored while the service runs."""
+FEW = 20
+"""How many jobs that wait are looked up in the bucket."""
 SETTING = "DARKROOM_LEDGER__ACCEPT_INCOMPLETE"
 NO_LONGER_NEEDED = (
     f"{SETTING} is set and no longer needed: remove it, or the next lost ledger would be accepted as well."
@@ -66,6 +68,8 @@ class LedgerCheck:
             newest = self._ledger.newest_job()
             recorded = self._ledger.newest_job(with_record=True)
             unknown = self._archive.unknown_record(recorded, partial(self._knows, newest))
+            if recorded is not None:
+                unknown = unknown or self._record_of_unsent(recorded)
             self._other = "" if recorded is None else self._missing_record(recorded)
         except StorageError as error:
             log.warning("the ledger could not be compared with the bucket", why=str(error))
@@ -88,6 +92,17 @@ class LedgerCheck:
         except NotFound:
             return newest is not None and job_id < newest.id
         return job.records > 0 or job.status not in {Status.QUEUED, Status.SUBMITTING}
+
+    def _record_of_unsent(self, recorded: Job) -> str | None:
+        """Return the key of a record of a job that waits to be sent, though its record says that it was.
+
+        Only of jobs before the newest record, behind which all records are listed, and only of the newest few
+        of these, because each costs a request.
+        """
+        for job in self._ledger.unsent_before(recorded, FEW):
+            if self._archive.size(key := self._archive.record_key(job)) is not None:
+                return key
+        return None
 
     def _missing_record(self, job: Job) -> str:
         """Return that the newest record of the ledger is not in the bucket; empty if it is."""

@@ -351,6 +351,13 @@ class Ledger:
             row = connection.execute(wanted).mappings().one_or_none()
         return None if row is None else to_job(row)
 
+    def unsent_before(self, job: Job, most: int) -> list[Job]:
+        """Return the newest jobs before another one that have not been sent yet, for the first time."""
+        waiting = jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]) & (jobs.c.submission == 1)
+        before = select(jobs).where(waiting, jobs.c.id < job.id).order_by(jobs.c.number.desc()).limit(most)
+        with self._database.autocommit() as connection:
+            return [to_job(row) for row in connection.execute(before).mappings()]
+
     def outputs(self, job_id: str) -> list[Output]:
         """Return the outputs of a job by index."""
         with self._database.autocommit() as connection:

@@ -220,6 +220,25 @@ def test_a_job_that_waits_and_has_a_record_was_sent(pair: Pair) -> None:
     assert pair.fits(), "it will find its image and record"
 
 
+def test_a_job_that_waits_before_the_newest_record_was_sent(pair: Pair) -> None:
+    """Its record came last of all, so that a restored ledger knows a later one."""
+    pair.accept(FIRST)
+    pair.record(SECOND)
+    pair.clock.now += 1
+    pair.accept(SECOND)
+    first, second = sorted(pair.ledger.claim("w", 2), key=lambda job: job.id)
+    for status in (Status.SUBMITTING, Status.RUNNING, Status.READY):
+        second = pair.ledger.move(second, status, "w", keep_lease=True)
+    pair.ledger.move(second, Status.ARCHIVED, "w", records=1)
+    assert pair.fits(), "the first one waits, and has none"
+    pair.record(FIRST)
+    assert not pair.fits(), "the ledger is from before it was sent"
+    first = pair.ledger.move(first, Status.SUBMITTING, "w", keep_lease=True)
+    assert not pair.fits()
+    pair.ledger.move(first, Status.RUNNING, "w", gateway_job_id="theirs")
+    assert pair.fits()
+
+
 def test_a_ledger_that_is_restored_fits_at_once(pair: Pair) -> None:
     pair.record(FIRST)
     check = pair.check()
