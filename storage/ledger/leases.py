@@ -19,6 +19,15 @@ _Halves = tuple[sa.ColumnElement[bool], ...]
 
 _BEGUN_NO_IMAGES = BEGUN & (jobs.c.status != Status.READY)
 
+UNSENT_BEFORE = (
+    sa.select(jobs)
+    .where(jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]), jobs.c.submission == 1)
+    .where(jobs.c.id < sa.bindparam("job"))
+    .order_by(jobs.c.number.desc())
+    .limit(sa.bindparam("most"))
+)
+"""The newest jobs before another one that have not been sent yet, for the first time."""
+
 SEND_LOCK = 0x73656E64
 """The advisory locks, one for each gateway, of workers that begin to send on PostgreSQL."""
 

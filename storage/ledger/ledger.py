@@ -353,10 +353,9 @@ class Ledger:
 
     def unsent_before(self, job: Job, most: int) -> list[Job]:
         """Return the newest jobs before another one that have not been sent yet, for the first time."""
-        waiting = jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]) & (jobs.c.submission == 1)
-        before = select(jobs).where(waiting, jobs.c.id < job.id).order_by(jobs.c.number.desc()).limit(most)
         with self._database.autocommit() as connection:
-            return [to_job(row) for row in connection.execute(before).mappings()]
+            found = connection.execute(leases.UNSENT_BEFORE, {"job": job.id, "most": most})
+            return [to_job(row) for row in found.mappings()]
 
     def outputs(self, job_id: str) -> list[Output]:
         """Return the outputs of a job by index."""
