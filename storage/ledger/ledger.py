@@ -81,25 +81,6 @@ class Ledger:
         self.lease_ms = lease_ms
         self._commits = GroupCommit(self._write_changes)
 
-    def add_job(
-        self,
-        job_id: str,
-        gateway: str,
-        request: JobRequest,
-        *,
-        idempotency_key: str | None = None,
-        notify_url: str | None = None,
-        notify_default: str | None = None,
-        request_id: str | None = None,
-    ) -> tuple[Job, bool]:
-        """Accept one job, as `add_jobs` does; see `NewJob`. Raises Conflict."""
-        (found,) = self.add_jobs(
-            [NewJob(job_id, gateway, request, idempotency_key, notify_url, notify_default, request_id)]
-        )
-        if isinstance(found, Conflict):
-            raise found
-        return found
-
     def add_jobs(self, asked: Sequence[NewJob]) -> list[Accepted | Conflict]:
         """Accept jobs in one transaction: they are queued, and due now. Returns the result of each."""
         now = self._clock()

@@ -7,6 +7,7 @@ import uuid_utils
 
 from receiver.client import Darkroom
 from storage.models import JobRequest
+from tests.support.ledgers import add_job
 from tests.support.live import ULTRA, Live, Start
 from tests.support.notifications import SECRET, Application
 from tests.support.running import command, data
@@ -31,7 +32,7 @@ def alike(house: Live) -> list[str]:
     """Two jobs of one minute, which share the digits that the shortest beginning has."""
     ids = [f"0199aaaa-{n:04x}-7000-8000-{uuid_utils.uuid4().hex[:12]}" for n in range(2)]
     for job_id in ids:
-        house.service.resources.ledger.add_job(job_id, "apiframe", JobRequest(model="imagen-4", prompt="x"))
+        add_job(house.service.resources.ledger, job_id, "apiframe", JobRequest(model="imagen-4", prompt="x"))
     return ids
 
 

@@ -24,6 +24,7 @@ from receiver.schemas.types import JOB_EXAMPLE
 from storage.models import JobRequest
 from tests.api.test_openapi import CALLBACK, TOKENS, document, operations
 from tests.docs.test_readme import need, run
+from tests.support.ledgers import add_job
 from tests.support.live import IMAGEN, Live, Start
 
 MAY_BE_EMPTY = {"list_jobs", "list_outputs", "list_notifications", "replay_notification"}
@@ -177,8 +178,8 @@ def test_every_example_fits_its_schema(live: Live) -> None:
 def jobs(live: Live) -> Mapping[str, str]:
     """The job that the examples of each operation are about."""
     failed = live.make(IMAGEN, fault={"fault": "expired_link", "forever": True})["id"]
-    cancelled = live.service.resources.ledger.add_job(
-        str(uuid_utils.uuid7()), "apiframe", JobRequest("m", "p")
+    cancelled = add_job(
+        live.service.resources.ledger, str(uuid_utils.uuid7()), "apiframe", JobRequest("m", "p")
     )
     live.parts.canceller.cancel(cancelled[0].id)
     archived = live.make(IMAGEN, notify_url="https://nobody.invalid/hook")["id"]

@@ -16,6 +16,7 @@ from receiver.gallery.advice import BY_CODE, BY_FAULT, advice
 from receiver.sandbox import SandboxServer
 from storage.models import Attempt, JobError, JobRequest, JobResult, Status
 from tests.docs.generate import OF_JOBS, leaves
+from tests.support.ledgers import add_job
 from tests.support.live import IMAGEN, ULTRA, Live, started
 from tests.support.pages import Visitor, visiting
 from tests.support.running import command
@@ -58,7 +59,7 @@ def add(live: Live, prompt: str, **more: Any) -> str:
     """Put a job into the ledger as it is, past what a gateway would say of it."""
     job_id = str(uuid_utils.uuid7())
     request = JobRequest(model=more.pop("model", "imagen-4"), prompt=prompt, **more)
-    live.service.resources.ledger.add_job(job_id, "apiframe", request)
+    add_job(live.service.resources.ledger, job_id, "apiframe", request)
     return job_id
 
 

@@ -25,6 +25,7 @@ from receiver.sandbox import SandboxServer
 from storage.ledger.schema import jobs
 from storage.models import JobRequest, Output
 from tests.support.galleries import HOSTILE, MAX_BYTES, Hung
+from tests.support.ledgers import add_job
 from tests.support.live import IMAGEN, Live, started
 from tests.support.pages import Page, page
 
@@ -313,7 +314,7 @@ def full(
         for number in range(65):
             job_id = f"00000000-0000-7000-8000-{number:012}"
             asked = JobRequest("imagen-4", f"picture {number} of many", tags={"n": str(number % 3)})
-            ledger.add_job(job_id, "apiframe", asked)
+            add_job(ledger, job_id, "apiframe", asked)
             for index in range(3):
                 key = f"images/{number}/{index}.png"
                 digest = sha256(key.encode()).hexdigest()

@@ -18,6 +18,7 @@ from receiver.sandbox import SandboxServer
 from storage.ledger.schema import accepted, jobs
 from storage.models import Circuit, JobRequest
 from storage.search.usage import DAY_MS, Group, Spent
+from tests.support.ledgers import add_job
 from tests.support.live import Live, started
 from tests.support.pages import Node, Visitor, visiting
 
@@ -50,7 +51,7 @@ def fill(live: Live) -> None:
             tags={"campaign": HOSTILE if number % 2 else "spring"} if number else {},
         )
         job_id = f"00000000-0000-7000-8000-{number:012}"
-        ledger.add_job(job_id, "apiframe" if number % 4 else "api-in-one", request)
+        add_job(ledger, job_id, "apiframe" if number % 4 else "api-in-one", request)
         if number < 18:
             paid = {"credits": number * 0.1, "credits_estimated": number % 4 == 0}
             with live.service.resources.database.write() as connection:

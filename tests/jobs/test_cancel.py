@@ -12,7 +12,7 @@ from receiver.sandbox import SandboxServer
 from storage.errors import LeaseLost
 from storage.ledger.deliveries import DeliveryResult
 from storage.models import Attempt, Job, JobRequest, Status
-from tests.support.ledgers import offer
+from tests.support.ledgers import add_job, offer
 from tests.support.live import IMAGEN, Live, started
 from tests.support.pages import visiting
 from tests.support.running import command, data
@@ -34,7 +34,7 @@ def still(
 
 def queued(live: Live, gateway: str = "apiframe", **more: Any) -> str:
     job_id = str(uuid_utils.uuid7())
-    live.service.resources.ledger.add_job(job_id, gateway, JobRequest("imagen-4", "a red kite"), **more)
+    add_job(live.service.resources.ledger, job_id, gateway, JobRequest("imagen-4", "a red kite"), **more)
     return job_id
 
 

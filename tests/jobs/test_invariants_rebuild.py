@@ -16,6 +16,7 @@ from storage.ledger.schema import deliveries, jobs, outputs
 from storage.ledger.search_index import fold
 from storage.models import JobError, JobRequest, JobResult, Status
 from tests.jobs.test_invariants import rows
+from tests.support.ledgers import add_job
 from tests.support.live import IMAGEN, ULTRA, Live, Start
 from tests.support.sandbox import mend
 
@@ -238,7 +239,7 @@ def _everything_asked(idle: Live) -> str:
     )
     url = "https://me.invalid/hooks/T0/secret?key=one"
     more = {"idempotency_key": "k", "notify_url": url, "request_id": "r-1"}
-    ledger.add_job(job_id, "api-in-one", request, **more)
+    add_job(ledger, job_id, "api-in-one", request, **more)
     (job,) = ledger.claim("test", 1)
     job = ledger.move(job, Status.SUBMITTING, "test", keep_lease=True)
     error = JobError("generation_failed", "No.", "gateway")

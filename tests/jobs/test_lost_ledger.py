@@ -24,7 +24,7 @@ from storage.ledger.ledger import Ledger
 from storage.models import Job, JobError, Status
 from tests.callbacks.test_callbacks import completed, signed
 from tests.jobs.test_postgres_service import KEYS
-from tests.support.ledgers import REQUEST, Clock
+from tests.support.ledgers import REQUEST, Clock, add_job
 from tests.support.live import IMAGEN, Live, Start
 from tests.support.running import command
 from tests.support.services import S3Access
@@ -167,7 +167,7 @@ class Pair:
         self.store.put_new(key, io.BytesIO(b"{}"), size=2, sha256=hashlib.sha256(b"{}").hexdigest(), **more)
 
     def accept(self, job_id: str) -> None:
-        self.ledger.add_job(job_id, "apiframe", REQUEST)
+        add_job(self.ledger, job_id, "apiframe", REQUEST)
 
     def send(self, job_id: str) -> None:
         self.accept(job_id)

@@ -25,7 +25,7 @@ from storage.ledger.database import Database
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import LEASE_MS, Ledger
 from storage.models import Attempt, Circuit, Status
-from tests.support.ledgers import REQUEST, Clock, add
+from tests.support.ledgers import REQUEST, Clock, add, add_job
 
 GATEWAY = "apiframe"
 TIMING = Timing(jitter=0)
@@ -219,7 +219,7 @@ def test_jobs_are_due_again_after_a_clock_was_set_back(ledger: Ledger, clock: Cl
 def test_attempts_are_kept_and_repetitions_counted(ledger: Ledger, clock: Clock) -> None:
     from storage.ledger.rows import MAX_ATTEMPTS
 
-    ledger.add_job("job-1", GATEWAY, REQUEST, request_id="req-7")
+    add_job(ledger, "job-1", GATEWAY, REQUEST, request_id="req-7")
     for number in range(5):
         (job,) = ledger.claim("w", 1)
         attempt = Attempt.once("ask", "running", f"look {number}", clock.now)
@@ -240,7 +240,7 @@ def test_attempts_are_kept_and_repetitions_counted(ledger: Ledger, clock: Clock)
 @pytest.mark.exhaustive("postgresql", "garbled_answer", "submitted_before")
 @pytest.mark.parametrize("code", ["outcome_unknown", "garbled_answer", "submitted_before"])
 def test_what_may_have_been_accepted_is_not_forgotten(ledger: Ledger, clock: Clock, code: str) -> None:
-    ledger.add_job("job-1", GATEWAY, REQUEST)
+    add_job(ledger, "job-1", GATEWAY, REQUEST)
     others = ["rate_limited", "gateway_unavailable"] * 30
     for each in [*others[:15], code, *others]:
         (job,) = ledger.claim("w", 1)

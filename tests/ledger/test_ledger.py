@@ -15,7 +15,7 @@ from storage.models import Attempt, FoundBy, ImageRef, Job, JobError, JobResult,
 from storage.search.facets import FacetCount, Facets
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
-from tests.support.ledgers import REQUEST, Clock, add, migrated_to, offer, output, running
+from tests.support.ledgers import REQUEST, Clock, add, add_job, migrated_to, offer, output, running
 
 
 def test_a_job_is_read_back_as_it_was_added(ledger: Ledger, clock: Clock) -> None:
@@ -29,13 +29,13 @@ def test_a_job_is_read_back_as_it_was_added(ledger: Ledger, clock: Clock) -> Non
 
 
 def test_same_key_and_request_give_the_first_job(ledger: Ledger) -> None:
-    first, new = ledger.add_job("job-1", "apiframe", REQUEST, idempotency_key="k")
-    again, newer = ledger.add_job("job-2", "apiframe", REQUEST, idempotency_key="k")
+    first, new = add_job(ledger, "job-1", "apiframe", REQUEST, idempotency_key="k")
+    again, newer = add_job(ledger, "job-2", "apiframe", REQUEST, idempotency_key="k")
     assert (new, newer) == (True, False)
     assert again == first
     assert total(list(ledger.job_counts().values())).accepted == 1
     with pytest.raises(Conflict):
-        ledger.add_job("job-2", "apiframe", replace(REQUEST, seed="1"), idempotency_key="k")
+        add_job(ledger, "job-2", "apiframe", replace(REQUEST, seed="1"), idempotency_key="k")
 
 
 def test_a_lease_holds_until_it_runs_out(ledger: Ledger, clock: Clock) -> None:

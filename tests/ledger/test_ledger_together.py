@@ -22,7 +22,7 @@ from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import Accepted, Ledger, NewJob
 from storage.ledger.schema import circuits, events, jobs
 from storage.models import Circuit, Job, JobError, Status
-from tests.support.ledgers import REQUEST, Clock, add, offer, output, running
+from tests.support.ledgers import REQUEST, Clock, add, add_job, offer, output, running
 from tests.support.postgres import Postgres, serving
 
 PEERS = 4
@@ -83,7 +83,7 @@ def test_one_key_at_the_same_instant_is_one_job(peers: Sequence[Ledger]) -> None
     def submit(ledger: Ledger, peer: int) -> None:
         for turn in range(5):
             job_id = f"job-{turn}-{peer}"
-            answers.append(ledger.add_job(job_id, "apiframe", REQUEST, idempotency_key=f"k-{turn}"))
+            answers.append(add_job(ledger, job_id, "apiframe", REQUEST, idempotency_key=f"k-{turn}"))
 
     together(peers, submit)
     assert len({job.id for job, _ in answers}) == 5

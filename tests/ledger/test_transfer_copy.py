@@ -21,7 +21,7 @@ from storage.search.search import Search
 from storage.transfer.compare import TABLES
 from storage.transfer.copy import moved_here
 from storage.transfer.transfer import GONE_S, STEPS, Moved, move, open_alone, rows_of
-from tests.support.ledgers import Clock, offer
+from tests.support.ledgers import Clock, add_job, offer
 from tests.support.postgres import Postgres
 
 ODD = "Ä \u200b naïve 寿司 🪁 \ud7ff \\u0000 'quoted' \"twice\" \t tab"
@@ -47,8 +47,8 @@ def _job(ledger: Ledger, job_id: str, end: Status) -> None:
         model="imagen-4", prompt=f"{ODD} {job_id}", seed=str(2**70), tags={"ö": ODD},
         params={"none": None, "nul": "a\0b", "deep": [1, 2.5, -0.0, 1e300, 2**60, True, {"x": {}}]},
     )  # fmt: skip
-    ledger.add_job(
-        job_id, "apiframe", request, idempotency_key=f"key {ODD} {job_id}", notify_url="https://a/"
+    add_job(
+        ledger, job_id, "apiframe", request, idempotency_key=f"key {ODD} {job_id}", notify_url="https://a/"
     )
     if end is Status.QUEUED:
         return
@@ -184,7 +184,7 @@ def test_events_go_on_and_words_are_found(path: Path, empty_url: str, clock: Clo
         told = Events(database)
         assert told.newest() == newest
         clock.now += 1000
-        Ledger(database, clock).add_job("new", "apiframe", JobRequest(model="m", prompt="later"))
+        add_job(Ledger(database, clock), "new", "apiframe", JobRequest(model="m", prompt="later"))
         since = told.since(EventPosition(newest.id, newest.at), limit=10)
         assert [(one.id, one.job_id) for one in since.events] == [(newest.id + 1, "new")]
         assert since.lost is None
@@ -230,7 +230,7 @@ def test_what_is_told_adds_up(path: Path, empty_url: str) -> None:
 def test_a_finished_move_is_told_and_changes_nothing(path: Path, empty_url: str, clock: Clock) -> None:
     moved(path, empty_url)
     with closing(Database.open(empty_url)) as database:
-        Ledger(database, clock).add_job("new", "apiframe", JobRequest(model="m", prompt="later"))
+        add_job(Ledger(database, clock), "new", "apiframe", JobRequest(model="m", prompt="later"))
         before = content(database)
     assert moved(path, empty_url).before == 99
     with closing(Database.open(empty_url)) as database:
@@ -296,7 +296,7 @@ def test_a_copy_that_is_in_use_is_refused(path: Path, empty_url: str) -> None:
 
 def test_another_ledger_is_left_alone(path: Path, empty_url: str, clock: Clock) -> None:
     with closing(Database.open(empty_url)) as database:
-        Ledger(database, clock).add_job("theirs", "apiframe", JobRequest(model="m", prompt="p"))
+        add_job(Ledger(database, clock), "theirs", "apiframe", JobRequest(model="m", prompt="p"))
         before = content(database)
     with pytest.raises(Conflict, match="another ledger"):
         moved(path, empty_url)

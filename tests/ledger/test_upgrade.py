@@ -38,7 +38,7 @@ from storage.ledger.search_index import index_job, lookup, pieces_of
 from storage.models import Attempt, JobRequest, Status, Verdict
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
-from tests.support.ledgers import migrated_to
+from tests.support.ledgers import add_job, migrated_to
 from tests.support.postgres import Postgres
 from tests.support.processes import until
 
@@ -76,7 +76,8 @@ def test_old_ledger_is_read(old: Database) -> None:
 
 def test_old_ledger_goes_on(old: Database) -> None:
     ledger = Ledger(old, lambda: LATER)
-    again, new = ledger.add_job(
+    again, new = add_job(
+        ledger,
         "other-id",
         "apiframe",
         ledger.job("queued-1").request,

@@ -16,14 +16,14 @@ from storage.search.filters import SearchFilter
 from storage.search.planner import CrossJoin, plan
 from storage.search.search import Search
 from tests.benchmarks import archive
-from tests.support.ledgers import Clock
+from tests.support.ledgers import Clock, add_job
 
 
 def make(ledger: Ledger, number: int, **asked: Any) -> str:
     """A job with `number % 3 + 1` images, archived."""
     job_id = f"job-{number:04}"
     request = JobRequest(**{"model": "m", "prompt": "a kite", **asked})
-    ledger.add_job(job_id, ("apiframe", "api-in-one")[number % 2], request)
+    add_job(ledger, job_id, ("apiframe", "api-in-one")[number % 2], request)
     (job,) = ledger.claim("w", 1)
     job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
     reported = JobResult(model="reported" if number % 5 == 0 else None)
@@ -64,7 +64,7 @@ def test_benchmarks_ledger_is_as_the_ledger_writes_it(
     year = Database.open(f"sqlite:///{tmp_path / 'year.sqlite3'}")
     for found in reversed(Search(year).jobs(SearchFilter(), limit=500).rows):
         clock.now = found.created_at
-        ledger.add_job(found.id, found.gateway, found.request)
+        add_job(ledger, found.id, found.gateway, found.request)
         (job,) = ledger.claim("w", 1)
         job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
         job = ledger.move(job, Status.READY, "w", keep_lease=True)

@@ -10,9 +10,10 @@ from alembic.config import Config
 from sqlalchemy import Connection, create_engine
 
 import storage
+from storage.errors import Conflict
 from storage.ledger.database import Database
 from storage.ledger.deliveries import NewDelivery
-from storage.ledger.ledger import Ledger
+from storage.ledger.ledger import Ledger, NewJob
 from storage.models import Delivery, Job, JobRequest, Output, Status, Verdict
 
 REQUEST = JobRequest(model="imagen-4", prompt="a red kite", seed="12345678901234567890", tags={"a": "b"})
@@ -54,6 +55,16 @@ def ledger(database: Database, clock: Clock) -> Ledger:
     return Ledger(database, clock)
 
 
+def add_job(
+    ledger: Ledger, job_id: str, gateway: str, request: JobRequest, **more: str | None
+) -> tuple[Job, bool]:
+    """Accept one job; `more` are further fields of `NewJob`. Raises Conflict."""
+    (found,) = ledger.add_jobs([NewJob(job_id, gateway, request, **more)])
+    if isinstance(found, Conflict):
+        raise found
+    return found
+
+
 @contextmanager
 def migrated_to(url: str, version: str) -> Iterator[Connection]:
     """Make a ledger as an earlier version had it, and write to it until the end of the block."""
@@ -75,7 +86,7 @@ def add(
     key: str | None = None,
     request: JobRequest = REQUEST,
 ) -> Job:
-    return ledger.add_job(job_id, gateway, request, idempotency_key=key)[0]
+    return add_job(ledger, job_id, gateway, request, idempotency_key=key)[0]
 
 
 def running(ledger: Ledger, job_id: str = "job-1") -> Job:

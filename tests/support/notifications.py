@@ -25,6 +25,7 @@ from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notification, Notifications
 from storage.ledger.outbox import Outbox
 from storage.models import Attempt, Clock, Job, JobError, JobRequest, Status
+from tests.support.ledgers import add_job
 from tests.support.live import FAST, Movable
 from tests.support.recorder import Answer, Received, Recorder
 
@@ -68,7 +69,7 @@ class Desk:
     def rest(self, url: str | None, job_id: str = "", *, error: str = "No.") -> Job:
         job_id = job_id or f"01a201ee-0000-7000-8000-{secrets.token_hex(6)}"
         request = JobRequest(model="imagen-4", prompt="a red kite", params={"image_size": "1K"})
-        self.ledger.add_job(job_id, "apiframe", request, notify_url=url)
+        add_job(self.ledger, job_id, "apiframe", request, notify_url=url)
         (job,) = self.ledger.claim("w", 1)
         job = self.ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
         return self._end(job, Status.FAILED, error=JobError("generation_failed", error, "gateway"))

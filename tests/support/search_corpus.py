@@ -11,7 +11,7 @@ from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
 from storage.models import Job, JobError, JobRequest, JobResult, Output, Status, Withheld
 from tests.support.brute_force import Made
-from tests.support.ledgers import Clock
+from tests.support.ledgers import Clock, add_job
 
 DAY = 86_400_000
 FIRST = 1_794_700_800_000
@@ -208,7 +208,7 @@ class Archive:
         request = JobRequest(
             model=shot.model, prompt=shot.prompt, seed=shot.seed, tags=shot.tags, num_images=shot.asked
         )
-        job, new = self.ledger.add_job(name, shot.gateway, request)
+        job, new = add_job(self.ledger, name, shot.gateway, request)
         assert new
         (job,) = self.ledger.claim("w", 1)
         assert job.id == name
