@@ -155,17 +155,18 @@ def _given(scheme: Scheme, header: str) -> list[bytes]:
     found = [_without_prefix(scheme, entry.strip(" \t")) for entry in entries]
     if len(header) > MOST_HEADER or not any(found):
         raise BadSignature(f"The header {scheme.header} holds no signature that {scheme.name} would make.")
-    exact = scheme.content == "secret" or scheme.encoding == "base64"
-    return [_digest(signature if exact else signature.lower()) for signature in found if signature]
+    return [_comparable(scheme, signature) for signature in found if signature]
 
 
 def _without_prefix(scheme: Scheme, entry: str) -> str:
     return next((entry[len(p) :] for p in scheme.prefixes if entry[: len(p)].lower() == p), "")
 
 
-def _digest(text: str) -> bytes:
-    # Digests are compared, so that not even the length of a secret shows. Any text has one.
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+def _comparable(scheme: Scheme, signature: str) -> bytes:
+    text = signature.lower() if scheme.content != "secret" and scheme.encoding == "hex" else signature
+    plain = text.encode("utf-8", "surrogatepass")
+    # Secrets are compared by their digests, so that not even the length of one shows.
+    return hashlib.sha256(plain).digest() if scheme.content == "secret" else plain
 
 
 def _signed_header(headers: Mapping[str, str], name: str, shape: re.Pattern[str]) -> str:
@@ -186,9 +187,9 @@ def _content(scheme: Scheme, message_id: str, sent_at: str, task_id: str | None,
 
 
 def _expecting(scheme: Scheme, key: bytes) -> Callable[[bytes], bytes]:
-    """Return a function from some content to the digest of the signature that a key makes of it."""
+    """Return a function from some content to what a key makes of it, to be compared with what came."""
     if scheme.content == "secret":
-        fixed = _digest(key.decode("ascii"))
+        fixed = _comparable(scheme, key.decode("ascii"))
         return lambda _content: fixed
     keyed = hmac.new(key, digestmod="sha256")
 
@@ -197,8 +198,8 @@ def _expecting(scheme: Scheme, key: bytes) -> Callable[[bytes], bytes]:
         mac = keyed.copy()
         mac.update(content)
         if scheme.encoding == "hex":
-            return _digest(mac.hexdigest())
-        return _digest(base64.b64encode(mac.digest()).decode("ascii"))
+            return mac.hexdigest().encode("ascii")
+        return base64.b64encode(mac.digest())
 
     return expected
 

@@ -185,18 +185,19 @@ def _writer(
 ) -> Callable[[Sequence[Event]], None]:
     """Return what writes events that have plain texts and numbers alone: by `render`, or as JSON."""
 
-    def line(event: Event) -> str:
+    def line(event: Event) -> bytes:
         told = {
             name: redactor.text(value) if isinstance(value, str) else value for name, value in event.items()
         }
+        if render is None:
+            return orjson.dumps(told, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
         told["timestamp"] = f"{event['timestamp'].replace(tzinfo=None).isoformat()}Z"
-        if render is not None:
-            return render(None, "", {name: _one_line(name, value) for name, value in told.items()})
-        return orjson.dumps(told).decode()
+        plain = {name: _one_line(name, value) for name, value in told.items()}
+        return f"{render(None, '', plain)}\n".encode()
 
     def write(events: Sequence[Event]) -> None:
         with suppress(OSError, ValueError):
-            stream.write("".join(f"{line(event)}\n" for event in events))
+            stream.write(b"".join(map(line, events)).decode())
             stream.flush()
 
     return write
