@@ -161,6 +161,11 @@ def test_an_older_ledger_is_brought_up_to_date(path: Path, empty_url: str) -> No
             "DROP TABLE workers; DROP INDEX ix_outputs_missing_since;"
             "ALTER TABLE outputs DROP COLUMN missing_since;"
             "ALTER TABLE jobs DROP COLUMN images_returned; ALTER TABLE jobs DROP COLUMN withheld;"
+            "DROP TABLE fillings; DROP TABLE job_counts;"
+            "DROP TRIGGER count_new_job; DROP TRIGGER count_deleted_job; DROP TRIGGER count_moved_job;"
+            "DROP INDEX ix_jobs_gateway_status_number; DROP INDEX ix_jobs_ready;"
+            "DROP INDEX ix_deliveries_pending;"
+            "CREATE INDEX ix_jobs_gateway_status ON jobs (gateway, status, found_by);"
             "UPDATE alembic_version SET version_num = '0003'"
         )
     moved(path, empty_url)
