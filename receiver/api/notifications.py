@@ -100,7 +100,8 @@ class NotificationRoutes:
         within_s = self.admission.limits.body_timeout_s
         content = await read_body(request.headers, request.receive, MAX_BODY, within_s=within_s)
         body = parse_body(TestBody, content or b"{}")
-        result = await run_in_threadpool(self.trials.send, body.url)
+        may_read = request.state.caller.reaches("admin")
+        result = await run_in_threadpool(self.trials.send, body.url, may_read=may_read)
         return json_response(NotificationTest.trusted(result, at=rfc3339(result.at)))
 
     @Operation(

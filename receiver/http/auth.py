@@ -25,9 +25,13 @@ class Caller:
     name: str
     scope: str
 
+    def reaches(self, scope: str) -> bool:
+        """Return whether the caller's scope includes this one."""
+        return scope in REACH[self.scope]
+
     def must_reach(self, scope: str) -> None:
         """Raise Forbidden if the caller's scope does not include this one."""
-        if scope not in REACH[self.scope]:
+        if not self.reaches(scope):
             raise Forbidden(f"This needs a token of scope {scope}; {self.name} has {self.scope}.")
 
 

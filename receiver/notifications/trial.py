@@ -1,7 +1,7 @@
 """Send a test notification: signed and sent as every other one, but once, and with what was answered."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import BoundedSemaphore
 from time import perf_counter
 
@@ -72,8 +72,11 @@ class Trials:
     clock: Clock
     _turns: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(AT_ONCE))
 
-    def send(self, url: str | None) -> TrialResult:
+    def send(self, url: str | None, *, may_read: bool) -> TrialResult:
         """Send one to a URL, or else to that of DARKROOM_NOTIFY__URL; return once it is answered.
+
+        `may_read`: whether the caller may read what any URL answers. Without that only what the one of the
+        settings does is told: others may lead to whatever is in DARKROOM_NOTIFY__ALLOW_NETWORKS.
 
         Raises InvalidRequest if there is no URL, and TooManyRequests if others are being sent.
         """
@@ -84,7 +87,8 @@ class Trials:
         if not self._turns.acquire(blocking=False):
             raise errors.TooManyRequests("Other test notifications are being sent. Try again in a moment.")
         try:
-            return self._send(target)
+            result = self._send(target)
+            return result if may_read or target == self.poster.policy.default else replace(result, answer="")
         finally:
             self._turns.release()
 

@@ -70,7 +70,8 @@ class NotificationTest(Resource):
     status: Annotated[int | None, Field(examples=[204])]
     """The HTTP status of the answer; null without one."""
     answer: str
-    """The beginning of the answer's body."""
+    """The beginning of the answer's body; empty if the token's scope is not `admin` and the URL not that of
+    DARKROOM_NOTIFY__URL."""
     code: str | None
     """Why it was not delivered; null if it was."""
     message: str | None

@@ -89,9 +89,15 @@ def test_the_rules_of_urls_hold(notifying: Live, live: Live) -> None:
 
 
 def test_without_a_url_it_goes_to_that_of_the_settings(start: Start) -> None:
-    with Application() as app:
-        assert sent(start(notify={**NOTIFY, "url": app.url}, work=False))["delivered"]
-        assert app.next().path == "/hook"
+    tokens = [f"{scope}:{scope}:{SECRETS[scope]}" for scope in LADDER]
+    with Application(*[Answer(200, body=b"hello")] * 2) as app:
+        live = start(notify={**NOTIFY, "url": app.url}, api_tokens=tokens, work=False)
+        writer = {"authorization": f"Bearer {SECRETS['submit']}"}
+        for body, answer in ({}, "hello"), ({"url": f"{app.url}?other"}, ""):
+            test = f"{live.url}/v1/notifications/test"
+            result = httpx.post(test, json=body, headers=writer, trust_env=False).json()
+            assert (result["delivered"], result["answer"]) == (True, answer)
+            assert app.next().path.startswith("/hook")
 
 
 def test_slow_ones_do_not_use_up_the_threads(notifying: Live) -> None:
@@ -125,12 +131,18 @@ def test_the_page_has_a_button_for_it(start: Start) -> None:
         page = reader.get("/notifications")
         assert (page.status, page.all("form", id="test")) == (200, [])
         form = {"csrf": writer.get("/notifications").csrf}
-        with Application(Answer(200, body=b"<b>hello</b>"), Answer(500)) as app:
+        with Application(
+            Answer(200, body=b"<b>hello</b>"), Answer(500), Answer(200, body=b"<b>you</b>")
+        ) as app:
             good = writer.send("/notifications/test", form | {"url": app.url})
             assert app.next().verified(SECRET)["type"] == "test"
             bad = writer.send("/notifications/test", form | {"url": app.url})
+            with visiting(live.url, SECRETS["admin"]) as admin:
+                form_of_admin = {"csrf": admin.get("/notifications").csrf, "url": app.url}
+                read = admin.send("/notifications/test", form_of_admin)
         assert (good.status, "Delivered: 127.0.0.1" in good.text) == (200, True)
-        assert "<b>hello</b>" in good.text, "escaped"
+        assert "hello" not in good.text, "it may be anything in the networks that are allowed"
+        assert "<b>you</b>" in read.text, "escaped"
         assert "receiver_refused" in bad.tree.one("p", role="alert").text
         assert writer.send("/notifications/test", form).status == 422
         assert reader.send("/notifications/test", {"csrf": page.csrf, "url": NOWHERE}).status == 403
