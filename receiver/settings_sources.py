@@ -17,7 +17,7 @@ FILE = "_FILE"
 MAX_FILE_BYTES = 65536
 NEVER_EMPTY = "DARKROOM_DATABASE_URL"
 """The one setting that does not count as unset if it is empty: the ledger would silently be another one."""
-CLIENT = frozenset({"DARKROOM_URL", "DARKROOM_TOKEN"})
+CLIENT = frozenset({"DARKROOM_URL", "DARKROOM_TOKEN", "DARKROOM_TOKEN_FILE"})
 """What `darkroom` as a client reads."""
 
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -109,17 +109,9 @@ def _secrets(model: type[BaseModel]) -> list[str]:
     return [variable(path) for path, field in leaves(model) if is_secret(field)]
 
 
-def _read_file(variables: dict[str, str | None], name: str) -> None:
-    """Put a secret from its file among the variables; raise ValueError if that is not possible."""
-    path = variables.pop(name + FILE.lower(), None)
-    if path is None:
-        return
-    if variables.get(name) is not None:
-        raise ValueError(f"{name.upper()} is set too; set one of the two")
-    variables[name] = _content(Path(path))
-
-
-def _content(path: Path) -> str:
+def read_secret_file(name: str) -> str:
+    """Return the secret in a file, without the end of its line; raise ValueError if it cannot be used."""
+    path = Path(name)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -133,3 +125,13 @@ def _content(path: Path) -> str:
     if not text.strip():
         raise ValueError(f"{path} is empty")
     return text
+
+
+def _read_file(variables: dict[str, str | None], name: str) -> None:
+    """Put a secret from its file among the variables; raise ValueError if that is not possible."""
+    path = variables.pop(name + FILE.lower(), None)
+    if path is None:
+        return
+    if variables.get(name) is not None:
+        raise ValueError(f"{name.upper()} is set too; set one of the two")
+    variables[name] = read_secret_file(path)

@@ -1,3 +1,13 @@
+"""Begin a test run: without the settings of whoever runs it, and with the plugins of all tests."""
+
+import os
+
+TOOLS = ("DARKROOM_TEST_", "DARKROOM_FAULTS_")
+"""What the variables begin with that the tests themselves read."""
+
+for name in [name for name in os.environ if name.startswith("DARKROOM_") and not name.startswith(TOOLS)]:
+    del os.environ[name]
+
 pytest_plugins = [
     "tests.support.selection",
     "tests.support.turns",

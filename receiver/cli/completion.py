@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from receiver.cli.token import TOKEN, api_token
+
 if TYPE_CHECKING:
     from receiver.client import Darkroom
 
@@ -91,11 +93,11 @@ def _ask(ctx: typer.Context, ask: Callable[[Darkroom], Iterable[tuple[str, str]]
     from receiver.client import ClientError, Darkroom
 
     url = ctx.params.get("url") or os.environ.get("DARKROOM_URL") or LOCAL
-    token = ctx.params.get("token") or os.environ.get("DARKROOM_TOKEN")
     try:
+        token = api_token(ctx.params.get("token") or os.environ.get(TOKEN))
         with Darkroom(url, token, timeout_s=TIMEOUT_S) as darkroom:
             return list(ask(darkroom))
-    except (ClientError, OSError):
+    except (ClientError, OSError, ValueError):
         return []
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 from receiver.cli.completion import LOCAL
 from receiver.cli.console import FAILED, MISUSED, UNREACHABLE, fail, say
 from receiver.cli.options import flag, option
+from receiver.cli.token import api_token
 
 if TYPE_CHECKING:
     from receiver.client import ApiError, Darkroom
@@ -27,7 +28,13 @@ class Connection:
         str, _connect_by("Where Darkroom runs.", "URL", "--url", envvar="DARKROOM_URL", show_default=True)
     ] = LOCAL
     token: Annotated[
-        str | None, _connect_by("An API token, if it needs one.", "TOKEN", "--token", envvar="DARKROOM_TOKEN")
+        str | None,
+        _connect_by(
+            "An API token, if it needs one; or DARKROOM_TOKEN_FILE names a file with it.",
+            "TOKEN",
+            "--token",
+            envvar="DARKROOM_TOKEN",
+        ),
     ] = None
 
     @contextmanager
@@ -37,7 +44,11 @@ class Connection:
         from receiver.client import ApiError, ClientError, Darkroom, Unreachable
 
         try:
-            with Darkroom(self.url, self.token, on_hint=cache(_hint)) as darkroom:
+            token = api_token(self.token)
+        except ValueError as error:
+            fail(str(error), MISUSED)
+        try:
+            with Darkroom(self.url, token, on_hint=cache(_hint)) as darkroom:
                 yield darkroom
         except Unreachable as error:
             demo = ", or try it with `darkroom demo`" if self.url == LOCAL else " there"
@@ -66,5 +77,5 @@ def described(error: ApiError) -> str:
 
 def _exit_refused(error: ApiError) -> NoReturn:
     if error.status in {401, 403}:
-        fail(f"{error.detail}\nGive a token with --token, or set DARKROOM_TOKEN.")
+        fail(f"{error.detail}\nGive a token with --token, or set DARKROOM_TOKEN or DARKROOM_TOKEN_FILE.")
     fail(described(error), MISUSED if error.faults else FAILED)

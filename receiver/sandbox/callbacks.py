@@ -64,7 +64,7 @@ class CallbackSender:
             delivered = await self.once(job, event, attempt)
             if delivered:
                 job.webhook_status = "delivered"
-            job.told.set()
+            job.callbacks_sent.set()
             self._jobs.changed()
             if delivered:
                 return

@@ -68,7 +68,7 @@ class SandboxJob:
     link_tried: bool = False
     made: bool = False
     """Whether it has succeeded once, even if it changed its mind since."""
-    told: asyncio.Event = field(default_factory=asyncio.Event)
+    callbacks_sent: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last callback was tried once, or never will be."""
     over: bool = False
     """Whether nothing more will happen to this job by itself."""
@@ -193,12 +193,12 @@ class Jobs:
         with self._changed:
             self._changed.notify_all()
 
-    def wait(self, job_id: str, timeout_s: float, *, told: bool) -> bool:
-        """Wait, in another thread than the loop's, until a job is done; if `told`, with all its callbacks."""
+    def wait(self, job_id: str, timeout_s: float, *, callbacks: bool) -> bool:
+        """Wait, in another thread than the loop's, until a job is done; with `callbacks`, these too."""
 
         def reached() -> bool:
             job = self._jobs.get(job_id)
-            return job is not None and (job.over or (job.done and not told))
+            return job is not None and (job.over or (job.done and not callbacks))
 
         with self._changed:
             return self._changed.wait_for(reached, timeout_s)

@@ -51,7 +51,7 @@ class Sandbox:
                 await self._tell(job)
         finally:
             job.over = True
-            job.told.set()
+            job.callbacks_sent.set()
             self.jobs.changed()
 
     async def _work(self, job: SandboxJob) -> None:

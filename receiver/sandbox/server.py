@@ -139,12 +139,12 @@ class SandboxServer:
         """Return a snapshot of a job. Raises KeyError."""
         return {job.id: job for job in self.jobs()}[job_id]
 
-    def wait(self, job_id: str, timeout_s: float = 10.0, *, told: bool = True) -> JobReport:
-        """Wait until a job is over with all of its callbacks; with `told` false, until polls see it done.
+    def wait(self, job_id: str, timeout_s: float = 10.0, *, callbacks: bool = True) -> JobReport:
+        """Wait until a job is over with all `callbacks`; if that is false, until polls see it done.
 
         Raises TimeoutError.
         """
-        if not self.sandbox.jobs.wait(job_id, timeout_s, told=told):
+        if not self.sandbox.jobs.wait(job_id, timeout_s, callbacks=callbacks):
             raise TimeoutError(f"the sandbox's job {job_id} is not over after {timeout_s} s")
         return self.job(job_id)
 

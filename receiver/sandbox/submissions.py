@@ -133,7 +133,7 @@ async def accept(
     received.sandbox.jobs.add(job, received.digest)
     received.sandbox.start(job)
     if {"early", "inline_answer"} & set(received.asked.fault):
-        await job.told.wait()
+        await job.callbacks_sent.wait()
     return await respond(received, finished() if "inline_answer" in received.asked else response)
 
 

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from receiver.cli.config import settings_table
+from receiver.settings_sources import CLIENT
 from tests.deploy.deployed import DEPLOY, FILLED, in_kubernetes, started
 from tests.docs.test_pages import PAGES, misgiven
 from tests.support.running import ROOT, command
@@ -21,9 +22,9 @@ def settings() -> set[str]:
 
 
 def test_settings_that_are_named_exist() -> None:
-    # DARKROOM_URL and DARKROOM_TOKEN are for commands and applications, and FAULTS.md names variables of
+    # Those of the client are for commands and applications, and FAULTS.md names variables of
     # the tests; a `*` or `...` stands for several.
-    known = settings() | {"DARKROOM_URL", "DARKROOM_TOKEN", "DARKROOM_PORT"}
+    known = settings() | {*CLIENT, "DARKROOM_PORT"}
     named = {
         (path.name, name)
         for path in {*TEXTS, *PAGES.values()}

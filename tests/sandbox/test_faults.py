@@ -60,7 +60,7 @@ def test_no_callback(sandbox: SandboxServer, client: httpx.Client, receiver: Cal
 def test_late_jobs_are_done_before_the_callback(receiver: CallbackReceiver) -> None:
     with SandboxServer(FAST) as sandbox, connect(sandbox, x_api_key="afk_sandbox") as client:
         job_id = spoil(client, "late", receiver.url, delay_s=600)
-        sandbox.wait(job_id, told=False)
+        sandbox.wait(job_id, callbacks=False)
         job = client.get(f"/v2/jobs/{job_id}").json()
     assert (job["status"], job["webhookStatus"]) == ("COMPLETED", "pending")
     assert receiver.none_left()

@@ -1,3 +1,4 @@
+import os
 import stat
 from pathlib import Path
 
@@ -13,18 +14,26 @@ from receiver.settings_sources import is_secret, leaves, variable
 from tests.support.live import GivenSettings
 from tests.support.running import command
 
+OUTSIDE = list(os.environ)
 ENOUGH = {"DARKROOM_S3__BUCKET": "archive", "DARKROOM_GATEWAYS__APIFRAME__API_KEY": "afk_secret_1"}
 
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("DARKROOM_")]:
+        monkeypatch.delenv(name)
 
 
 def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
     for name, value in (ENOUGH | variables).items():
         monkeypatch.setenv(name, value)
     return load()
+
+
+def test_settings_of_the_caller_do_not_reach_the_tests() -> None:
+    tools = ("DARKROOM_TEST_", "DARKROOM_FAULTS_")
+    assert not [name for name in OUTSIDE if name.startswith("DARKROOM_") and not name.startswith(tools)]
 
 
 def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:

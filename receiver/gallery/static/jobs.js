@@ -158,15 +158,15 @@
       const one_image = name === "num_images" && input.value === "1" && listed;
       input.disabled = lacks && !one_image && !ignoring.checked;
       place.classList.toggle("lacking", lacks);
-      let told = one(".lack", place);
-      if (lacks && !told) {
-        told = Object.assign(document.createElement("p"), { className: "lack", id: `${name}-lack` });
-        place.append(told);
+      let note = one(".lack", place);
+      if (lacks && !note) {
+        note = Object.assign(document.createElement("p"), { className: "lack", id: `${name}-lack` });
+        place.append(note);
       }
-      if (told) {
+      if (note) {
         const why = listed ? `${model} takes no ${LABELS[name]}` : `Where ${model} takes its ${LABELS[name]} is not known; use Parameters`;
-        tell(told, lacks ? `${why}${input.value ? ": it is not sent" : ""}.` : "");
-        told.hidden = !lacks;
+        tell(note, lacks ? `${why}${input.value ? ": it is not sent" : ""}.` : "");
+        note.hidden = !lacks;
       }
     }
 
