@@ -17,6 +17,7 @@ from storage.search.filters import SearchFilter
 from storage.search.ids import with_whole_id
 from storage.search.planner import plan
 from storage.search.search import WITHIN_S, images_wanted
+from storage.search.spellings import added_up
 
 MOST_JOBS = 1_000
 """How many jobs, the newest that match, are counted; more would make a page slow."""
@@ -72,7 +73,12 @@ class Facets:
 
 def _everything(connection: Connection) -> FacetCounts:
     found: dict[str, list[FacetCount]] = {}
+    models = select(tallies.c.value, tallies.c.outputs).where(tallies.c.facet == "model")
+    used = {str(row.value): int(row.outputs) for row in connection.execute(models)}
     for facet in FACETS:
+        if facet == "model":
+            found[facet] = _facet_counts(facet, added_up(used))
+            continue
         order = tallies.c.value.desc() if facet == "day" else tallies.c.outputs.desc()
         query = select(tallies.c.value, tallies.c.outputs).where(tallies.c.facet == facet)
         rows = connection.execute(query.order_by(order, tallies.c.value).limit(MOST_VALUES))
@@ -90,7 +96,7 @@ def _counted(rows: Sequence[Any], *, complete: bool) -> FacetCounts:
         of_tags.update({f"{name}={value}": number for name, value in json.loads(together).items()})
     counts = {
         "gateway": _sums(gateways, images),
-        "model": _sums(models, images),
+        "model": added_up(_sums(models, images)),
         "day": Counter({day(begun * DAY): number for begun, number in days.items()}),
         "tag": of_tags,
     }

@@ -8,7 +8,7 @@ Of a job that was submitted more than once, the known costs of all submissions a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal
@@ -21,6 +21,7 @@ from storage.ledger.database import Database
 from storage.ledger.job_numbers import first_number
 from storage.ledger.schema import jobs, outputs
 from storage.models import UsageBy
+from storage.search.spellings import spellings
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -99,6 +100,8 @@ class Usage:
         with self.database.read() as connection:
             rows = connection.execute(_query(wanted)).all()
         found = _grouped(rows)
+        if wanted.by is UsageBy.MODEL:
+            found = _in_one_spelling(found)
         if wanted.by is UsageBy.DAY:
             groups = [Group(_date(day), found.get(day, Spent())) for day in _days(wanted)]
             return UsageReport(groups, None, _sum(groups))
@@ -144,6 +147,13 @@ def _grouped(rows: Iterable[Any]) -> dict[Any, Spent]:
         )
         found[value] = found.get(value, Spent()) + now + earlier
     return found
+
+
+def _in_one_spelling(found: Mapping[str, Spent]) -> dict[str, Spent]:
+    shown, summed = spellings({model: spent.jobs for model, spent in found.items()}), dict[str, Spent]()
+    for model, spent in found.items():
+        summed[shown[model]] = summed.get(shown[model], Spent()) + spent
+    return summed
 
 
 def _times(amount: float | None, number: int) -> Decimal | None:

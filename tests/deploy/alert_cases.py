@@ -42,6 +42,7 @@ HEALTHY: Mapping[str, str] = {
     f'darkroom_callbacks_bad_token_total{{{ON},gateway="g",reason="forged"}}': grows(1.5),
     f'darkroom_results_total{{{ON},gateway="g",found_by="callback"}}': grows(2),
     f'darkroom_results_total{{{ON},gateway="g",found_by="poll"}}': grows(0.2),
+    f'darkroom_short_results_total{{{ON},gateway="g"}}': grows(0.1),
     f'darkroom_callback_seconds_bucket{{{ON},gateway="g",le="0.1"}}': grows(10),
     f'darkroom_callback_seconds_bucket{{{ON},gateway="g",le="5"}}': grows(10),
     f'darkroom_callback_seconds_bucket{{{ON},gateway="g",le="+Inf"}}': grows(10),
@@ -123,6 +124,8 @@ CASES: Mapping[str, Case] = {
     "signatures": case("DarkroomSignaturesRefused", darkroom_callbacks_total__bad_signature=grows(1)),
     "unknown jobs": case("DarkroomCallbacksUnreadable", darkroom_callbacks_total__unknown_job=grows(0.2)),
     "missed": case("DarkroomCallbacksMissed", darkroom_results_total__poll=grows(1)),
+    "short": case("DarkroomResultsShort", darkroom_short_results_total=grows(0.5)),
+    "short for a moment": case(darkroom_short_results_total="0+0x112 2+0x7"),
     "slow": Case(
         {f'darkroom_callback_seconds_bucket{{{ON},gateway="g",le="0.1"}}': grows(9)},
         ("DarkroomCallbacksSlow",),

@@ -10,11 +10,12 @@ from storage.errors import TookTooLong
 from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
 from storage.ledger.schema import tallies, terms
-from storage.models import JobRequest, JobResult, Output, Status
-from storage.search.facets import Facets
+from storage.models import JobRequest, JobResult, Output, Status, UsageBy
+from storage.search.facets import FacetCount, Facets
 from storage.search.filters import SearchFilter
 from storage.search.planner import CrossJoin, plan
 from storage.search.search import Search
+from storage.search.usage import Usage, UsageFilter
 from tests.benchmarks import archive
 from tests.support.ledgers import Clock, add_job
 
@@ -48,6 +49,25 @@ def test_of_too_many_the_newest_are_counted(filled: Ledger, database: Database) 
     told = Facets(database, most_jobs=4).read(SearchFilter(words=("kite",)))
     assert not told.complete
     assert told.counted == sum(number % 3 + 1 for number in range(26, 30))
+
+
+def test_spellings_of_a_model_are_one(ledger: Ledger, database: Database, clock: Clock) -> None:
+    for number, model in (
+        (1, "Imagen-4"),
+        (2, "imagen-4"),
+        (4, "IMAGEN-4"),
+        (7, "Imagen-4"),
+        (8, "\u0130magen"),
+    ):
+        make(ledger, number, model=model)
+    # Of 2, 3, 2, 2 and 3 images: by those of Imagen-4, which are most.
+    one = [FacetCount("Imagen-4", 9), FacetCount("\u0130magen", 3)]
+    assert Facets(database).read(SearchFilter()).model == one
+    assert Facets(database).read(SearchFilter(words=("kite",))).model == one
+    report = Usage(database).read(UsageFilter(UsageBy.MODEL, 0, clock.now + 1), limit=10)
+    spent = {group.value: (group.spent.jobs, group.spent.outputs) for group in report.groups}
+    assert spent == {"Imagen-4": (4, 9), "\u0130magen": (1, 3)}
+    assert report.total.jobs == 5
 
 
 def test_an_output_added_again_is_not_counted_again(filled: Ledger, database: Database) -> None:
