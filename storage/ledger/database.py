@@ -52,6 +52,7 @@ class Database:
     def __init__(self, engine: Engine, place: LedgerUrl) -> None:
         self._engine = engine
         self._place = place
+        self._shared = place.shared
         self._driver: Any = engine.dialect.loaded_dbapi
         # SQLite has one writer at a time and polls for its lock with growing pauses. Threads of one process
         # need not: a lock of ours wakes the next one.
@@ -127,7 +128,7 @@ class Database:
     @property
     def shared(self) -> bool:
         """Whether processes on other machines may use it too: whether it is PostgreSQL."""
-        return self._place.shared
+        return self._shared
 
     def pooled(self) -> bool:
         """Return whether it is reached through a pooler, such as PgBouncer."""
