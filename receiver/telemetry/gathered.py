@@ -38,7 +38,7 @@ class Gathered:
         if not self._come.is_set():
             self._start()
             self._come.set()
-        if len(self._waiting) > MOST:
+        if len(self._waiting) > MOST or self._ended.is_set():
             self.flush()
 
     def flush(self) -> None:
@@ -51,7 +51,7 @@ class Gathered:
                 self._write(events)
 
     def close(self) -> None:
-        """Write what waits, and end the thread."""
+        """Write what waits, and end the thread; what still comes is written at once."""
         self._ended.set()
         self._come.set()
         self.flush()

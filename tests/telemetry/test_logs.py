@@ -265,3 +265,5 @@ def test_more_lines_than_may_wait_are_written_by_who_brings_them() -> None:
         list(pool.map(lambda n: gathered.put({"n": n}), range(3 * MOST)))
     gathered.close()
     assert sorted(written) == list(range(3 * MOST))
+    gathered.put({"n": -1})
+    assert written[-1] == -1, "nothing is lost that comes after the end"
