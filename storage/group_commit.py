@@ -6,7 +6,7 @@ that comes alone is written at once.
 """
 
 from collections.abc import Callable, Sequence
-from threading import Lock
+from threading import Lock, RLock
 from typing import Generic, TypeVar
 
 from storage.errors import Unavailable
@@ -35,7 +35,8 @@ class GroupCommit(Generic[T, R]):
         """`write` writes several changes in one transaction, all or none, and returns the result of each."""
         self._write = write
         self._lock = Lock()
-        self._turn = Lock()
+        # The thread whose turn it is may write once more from within: then that is written first.
+        self._turn = RLock()
         self._waiting: list[_Waiting[T, R]] = []
 
     def run(self, one: T) -> R:

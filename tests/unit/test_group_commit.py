@@ -63,3 +63,17 @@ def test_a_database_that_is_away_is_asked_once_for_all() -> None:
     writes = Writes(away)
     assert together(writes, [1, -2, 3]) == [away] * 3
     assert len(writes.groups) == 2
+
+
+def test_a_change_from_within_another_is_written_first() -> None:
+    order: list[int] = []
+
+    def write(numbers: Sequence[int]) -> Sequence[int]:
+        if numbers == [1]:
+            commits.run(2)
+        order.extend(numbers)
+        return numbers
+
+    commits: GroupCommit[int, int] = GroupCommit(write)
+    assert commits.run(1) == 1
+    assert order == [2, 1]
