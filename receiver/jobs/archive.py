@@ -12,7 +12,7 @@ from receiver import errors
 from receiver.download.downloader import Downloader, EndMissing, Fetched
 from receiver.download.ssrf import Target, parse_link
 from receiver.errors import ImageError
-from receiver.gateways.parsing import is_inline
+from receiver.gateways.parsing import DATA_URI, is_inline
 from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.helpers import Helpers
 from receiver.jobs.reconcile import INLINE, Reconciler
@@ -196,10 +196,10 @@ class Archiver:
                 source_url = self._text(parse_link(image.url).source_url)
             seed, now = image.seed or _only_seed(job), self.context.clock()
             with self._storing():
-                output = self.archive.find_image(job, index, seed=seed, source_url=source_url, now=now)
+                output = self.archive.find_image(job, index, seed=seed, now=now)
             if output is not None:
                 log.warning("kept the image of an earlier try: it cannot be downloaded", index=index)
-                made.note(output)
+                made.note(replace(output, source_url=source_url))
                 self._count("darkroom_images_archived_total", job)
                 del missing[index]
         return missing
@@ -233,7 +233,6 @@ class Archiver:
                 facts=fetched.facts,
                 declared_type=fetched.declared_type,
                 seed=image.seed or _only_seed(job),
-                source_url=self._text(fetched.source_url) if fetched.source_url else None,
                 downloaded_at=self.context.clock(),
             )
             with _told_apart(), self._storing():
@@ -244,10 +243,10 @@ class Archiver:
         self._count("darkroom_images_archived_total", job)
         self._count("darkroom_archived_bytes_total", job, output.bytes)
         log.info("archived image", index=index, key=output.key, bytes=output.bytes)
-        return output
+        return replace(output, source_url=self._text(fetched.source_url) if fetched.source_url else None)
 
     def _fetched(self, job: Job, index: int, url: str, opened: ExitStack) -> Fetched:
-        if is_inline(url):
+        if url.startswith(DATA_URI):
             also = _asked_formats(job.request)
             return opened.enter_context(self.downloader.unpack(url, also=also))
         target = parse_link(url)

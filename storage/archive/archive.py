@@ -19,7 +19,7 @@ from storage.archive.object_store import ObjectStore, StoredObject
 from storage.archive.record import SCHEMA
 from storage.archive.store_facts import StoreFacts
 from storage.errors import Conflict, Corrupt, Misconfigured, NotFound, Refused
-from storage.media.inspect import KINDS, ImageFacts, served_type
+from storage.media.inspect import ImageFacts, served_type
 from storage.models import Job, Output
 
 MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -37,7 +37,6 @@ class NewImage:
     facts: ImageFacts
     declared_type: str | None
     seed: str | None
-    source_url: str | None
     downloaded_at: int
 
 
@@ -89,9 +88,7 @@ class Archive:
             stored = self._compare(key, image, Corrupt, "came back with other bytes than were stored")
         return _new_output(job, image, stored, now)
 
-    def find_image(
-        self, job: Job, index: int, *, seed: str | None, source_url: str | None, now: int
-    ) -> Output | None:
+    def find_image(self, job: Job, index: int, *, seed: str | None, now: int) -> Output | None:
         """Return the output of an image that an earlier try of this submission stored; None if there is none.
 
         For an image that cannot be downloaded any more; it costs one listing for each file extension.
@@ -99,12 +96,7 @@ class Archive:
         adopted = adopt.find(self.store, self.keys, job, index)
         if adopted is None:
             return None
-        return _adopted_output(job, index, adopted, now, seed=seed, source_url=source_url)
-
-    def names(self, job: Job, output: Output) -> bool:
-        """Return whether an output has the key that this submission of the job gives it."""
-        extension = next(kind.extension for kind in KINDS if kind.media_type == output.media_type)
-        return output.key == self.keys.image(job, output.index, extension=extension, sha256=output.sha256)
+        return _adopted_output(job, index, adopted, now, seed=seed)
 
     def _stored_before(self, job: Job, image: NewImage, key: str, now: int) -> Output:
         """Return the output of what another worker, or a killed one, stored under the key."""
@@ -114,8 +106,7 @@ class Archive:
             adopted = adopt.adopt(self.store, self.keys, job, image.index, key)
             if adopted is None:
                 raise
-        known = {"seed": image.seed, "source_url": image.source_url}
-        return _adopted_output(job, image.index, adopted, now, **known)
+        return _adopted_output(job, image.index, adopted, now, seed=image.seed)
 
     def write_record(self, job: Job, document: Mapping[str, Any]) -> WrittenRecord:
         """Write a job's next record, and verify it.
@@ -229,14 +220,14 @@ def _claims(document: Mapping[str, Any]) -> frozenset[tuple[int, str, str]]:
 
 
 def _new_output(job: Job, image: NewImage, stored: StoredObject, now: int) -> Output:
-    known = {"seed": image.seed, "source_url": image.source_url, "downloaded_at": image.downloaded_at}
+    known = {"seed": image.seed, "downloaded_at": image.downloaded_at}
     return _output(job, image.index, image, stored, now, declared_type=image.declared_type, **known)
 
 
-def _adopted_output(job: Job, index: int, adopted: adopt.Adopted, now: int, **known: str | None) -> Output:
+def _adopted_output(job: Job, index: int, adopted: adopt.Adopted, now: int, seed: str | None) -> Output:
     # Its download ended just before the object was written; nothing else is known of it.
     downloaded_at = adopted.stored.modified_at
-    return _output(job, index, adopted, adopted.stored, now, downloaded_at=downloaded_at, **known)
+    return _output(job, index, adopted, adopted.stored, now, downloaded_at=downloaded_at, seed=seed)
 
 
 def _output(

@@ -2,15 +2,11 @@
 
 import hashlib
 import io
-from dataclasses import replace
 from typing import Any
 
 from PIL import Image
 
-from receiver.resources import Factories
 from storage.archive.keys import Keys
-from storage.ledger.ledger import Ledger
-from storage.models import Output
 from tests.support.live import FAST, IMAGEN, Live, Start
 
 PARAMS: dict[str, Any] = {"output_format": "png"}
@@ -75,32 +71,3 @@ def test_a_retry_adopts_an_orphaned_image(start: Start) -> None:
     plant(live, job_id, data, **{SHA256: hashlib.sha256(data).hexdigest()})
     assert worker.http.post(f"/v1/jobs/{job_id}/retry").is_success
     kept(worker, worker.finish(job_id), data)
-
-
-def test_the_image_another_worker_noted_is_kept(start: Start) -> None:
-    """A worker lost its lease while it stored, and notes its image before the one that took over."""
-    noted: list[Output] = []
-
-    class Overtaken(Ledger):
-        def add_output(self, output: Output) -> None:
-            if not noted:
-                sha256 = hashlib.sha256(b"the other worker's").hexdigest()
-                key = output.key.replace(output.sha256, sha256)
-                noted.append(replace(output, sha256=sha256, key=key))
-                super().add_output(noted[0])
-            super().add_output(output)
-
-    live = start(key_template="{job_id}/{index}-{sha256}.{ext}", factories=Factories(ledger=Overtaken))
-    job = live.make(PNG)
-    assert job["status"] == "archived"
-    assert [output["key"] for output in live.outputs(job["id"])] == [noted[0].key]
-
-
-def test_an_image_under_another_key_is_a_conflict(start: Start) -> None:
-    class Crossed(Ledger):
-        def add_output(self, output: Output) -> None:
-            super().add_output(replace(output, sha256="0" * 64, key=f"elsewhere/{output.key}"))
-            super().add_output(output)
-
-    job = start(factories=Factories(ledger=Crossed)).make(PNG)
-    assert (job["status"], job["error"]["code"]) == ("failed", "archive_conflict")

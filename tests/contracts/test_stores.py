@@ -71,7 +71,7 @@ def put(store: ObjectStore, key: str, body: bytes = BODY, sha256: str = SHA256) 
 
 def image() -> NewImage:
     facts = ImageFacts("image/png", "png", 3, 2)
-    return NewImage(0, io.BytesIO(BODY), SHA256, len(BODY), facts, None, None, None, 0)
+    return NewImage(0, io.BytesIO(BODY), SHA256, len(BODY), facts, None, None, 0)
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def test_denied_rights_cost_only_what_needs_them(s3_access: S3Access) -> None:
         assert direct.read(Keys().thumbnail(OUTPUT.id), max_bytes=9) == b"small"
     with opened(DENIES_LISTS, s3_access) as (proxy, store, direct):
         probe(store)
-        known = {"seed": None, "source_url": None, "now": 0}
+        known = {"seed": None, "now": 0}
         assert Archive(store, Keys()).find_image(JOB, 0, **known) is None  # type: ignore[arg-type]
         direct.delete("darkroom-probes/kept")
         store.ping()
