@@ -112,7 +112,7 @@ def test_a_dropped_parameter_is_in_the_record(live: Live) -> None:
 
 def test_an_unknown_gateway_is_told_the_known_ones(live: Live) -> None:
     answer = live.http.post("/v1/jobs", json=IMAGEN | {"gateway": "dall-e"})
-    assert "api-in-one, apiframe" in faults(answer)["gateway"]
+    assert "use api-in-one or apiframe" in faults(answer)["gateway"]
     assert answer.json()["code"] == "unknown_gateway"
 
 

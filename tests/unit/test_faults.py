@@ -116,7 +116,7 @@ def test_a_bad_cursor_says_what_to_do(kind: type[Query], cursor: str) -> None:
     ("kind", "name", "value", "told"),
     [
         (OutputQuery, "sha256", "xyz", "4 to 64 hexadecimal digits"),
-        (EventQuery, "job", "1", "must be the id of a job, such as 019a9f3e"),
+        (EventQuery, "job", "1", "must be the id of a job, or its first 8 characters or more, such as "),
         (EventQuery, "since", "yesterday", "must be the id of an event, such as 8731-"),
         (JobQuery, "tag.a/b", "x", "must be 1 to 64 letters"),
         (JobQuery, "tagged", "x", "unknown; use "),
