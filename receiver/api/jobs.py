@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
-from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -48,15 +47,6 @@ IDEMPOTENCY_KEY = Header(
     Annotated[str, StringConstraints(min_length=1, max_length=255), Field(examples=["autumn-0001"])],
 )
 JOB_AT = Header("Location", "The path of the job.")
-
-
-class _JobIdConvertor(StringConvertor):
-    """A part of a path that may be the id of a job: not `batch`, which is a path of its own."""
-
-    regex = "(?!batch$)[^/]+"
-
-
-register_url_convertor("job", _JobIdConvertor())
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +131,7 @@ class Api:
         return page_response(request, JobPage(jobs=jobs, next_cursor=page.next_cursor, hints=hints))
 
     @Operation(
-        "GET /v1/jobs/{id:job}",
+        "GET /v1/jobs/{id:id}",
         "show_job",
         path={"id": JobName},
         answers={200: Answer(Job, "The job, with its timeline.")},

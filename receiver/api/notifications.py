@@ -105,7 +105,7 @@ class NotificationRoutes:
         return json_response(NotificationTest.trusted(result, at=rfc3339(result.at)))
 
     @Operation(
-        "GET /v1/notifications/{id}",
+        "GET /v1/notifications/{id:id}",
         "show_notification",
         path={"id": NotificationName},
         answers={200: Answer(Notification, "The notification.")},

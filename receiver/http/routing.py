@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
 
 _WHOLE = re.compile(rf"{UUID}(\.[0-9]+)?|msg_{UUID}_[0-9]+")
 """A whole id; it costs no look-up."""
+
+
+class _IdConvertor(StringConvertor):
+    """A part of a path that may be an id: not a word that is a path of its own."""
+
+    regex = "(?!(?:batch|test)$)[^/]+"
+
+
+register_url_convertor("id", _IdConvertor())
 
 Handler = TypeVar("Handler", bound=Callable[..., Response | Awaitable[Response | None]])
 

@@ -12,7 +12,7 @@ from receiver.sandbox import SandboxServer
 from tests.support.live import Live, started
 
 JOB = "00000000-0000-7000-8000-000000000000"
-IDS = {"{id}": JOB, "{id:job}": JOB, "{gateway}": "apiframe", "{token:path}": "none"}
+IDS = {"{id}": JOB, "{id:id}": JOB, "{gateway}": "apiframe", "{token:path}": "none"}
 SECRETS = {"read": "reader-reader-reader", "submit": "submit-submit-submit", "admin": "admin-admin-admin-a"}
 LADDER = ("read", "submit", "admin")
 """Each scope may do what those before it may."""
@@ -23,7 +23,7 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "POST /v1/jobs": ("submit", 422),
     "POST /v1/jobs/batch": ("submit", 422),
     "GET /v1/jobs": ("read", 200),
-    "GET /v1/jobs/{id:job}": ("read", 404),
+    "GET /v1/jobs/{id:id}": ("read", 404),
     "POST /v1/jobs/{id}/retry": ("submit", 404),
     "POST /v1/jobs/{id}/cancel": ("submit", 404),
     "GET /v1/outputs": ("read", 200),
@@ -32,6 +32,8 @@ ROUTES: dict[str, tuple[str | None, int]] = {
     "GET /v1/outputs/{id}/thumbnail": ("read", 404),
     "GET /v1/outputs/{id}/record": ("read", 404),
     "GET /v1/notifications": ("read", 200),
+    "GET /v1/notifications/{id:id}": ("read", 404),
+    "POST /v1/notifications/test": ("submit", 422),
     "POST /v1/notifications/{id}/replay": ("submit", 404),
     "GET /v1/status": ("read", 200),
     "GET /v1/facets": ("read", 200),
@@ -62,7 +64,7 @@ def guarded(
 def ask(live: Live, at: str, token: str | None) -> tuple[int, str]:
     method, path = at.split(" ")
     for name, value in IDS.items():
-        numbered = name == "{id}" and ("outputs" in path or "notifications" in path)
+        numbered = "outputs" in path or "notifications" in path
         path = path.replace(name, f"{value}.1" if numbered else value)
     # It has no end by itself.
     path += "?wait=0" * path.endswith("/events")
