@@ -1,9 +1,12 @@
 """The ninth invariant: every accepted job is accounted for at every moment, under any fault."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, event
@@ -18,6 +21,53 @@ from tests.jobs.test_invariants import rows
 from tests.support.ledgers import Clock, add, offer, output
 
 
+class _Driver:
+    """A driver's connection, or its cursor, that tells of each statement after it was run."""
+
+    def __init__(self, real: Any, ran: Callable[[], None]) -> None:
+        self._real = real
+        self._ran = ran
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def cursor(self) -> _Driver:
+        return _Driver(self._real.cursor(), self._ran)
+
+    def execute(self, *statement: Any) -> Any:
+        done = self._real.execute(*statement)
+        self._ran()
+        return done
+
+    def executemany(self, *statement: Any) -> None:
+        self._real.executemany(*statement)
+        self._ran()
+
+
+class _Heard:
+    """A connection that calls somebody after each statement, by SQLAlchemy or on the driver itself."""
+
+    def __init__(self, real: Connection, heard: Callable[[int], None]) -> None:
+        self._real = real
+        self._heard = heard
+        self._numbers = itertools.count(1)
+        event.listen(real, "after_cursor_execute", self._executed)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    @property
+    def connection(self) -> Any:
+        return SimpleNamespace(driver_connection=_Driver(self._real.connection.driver_connection, self._ran))
+
+    def _executed(self, _connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if not statement.startswith("BEGIN"):
+            self._ran()
+
+    def _ran(self) -> None:
+        self._heard(next(self._numbers))
+
+
 class Interrupted(Database):
     """A database that calls somebody after each statement of a transaction, who may end it by raising."""
 
@@ -27,26 +77,16 @@ class Interrupted(Database):
     @contextmanager
     def write(self) -> Iterator[Connection]:
         with super().write() as connection:
-            _listen(connection, self.writing)
-            yield connection
+            yield _heard(connection, self.writing)
 
     @contextmanager
     def read(self, *, within_s: float | None = None) -> Iterator[Connection]:
         with super().read(within_s=within_s) as connection:
-            _listen(connection, self.reading)
-            yield connection
+            yield _heard(connection, self.reading)
 
 
-def _listen(connection: Connection, heard: Callable[[int], None] | None) -> None:
-    if heard is None:
-        return
-    numbers = itertools.count(1)
-
-    def executed(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        if not statement.startswith("BEGIN"):
-            heard(next(numbers))
-
-    event.listen(connection, "after_cursor_execute", executed)
+def _heard(connection: Connection, heard: Callable[[int], None] | None) -> Connection:
+    return connection if heard is None else cast("Connection", _Heard(connection, heard))
 
 
 @pytest.fixture
