@@ -48,10 +48,13 @@ def test_an_image_in_a_callback_outlives_a_kill(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
-@pytest.mark.parametrize("fault", ["inline_answer", "inline_image+no_callback"])
-def test_an_image_in_an_answer_outlives_a_kill(stage: Stage, gateway: str, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [("the answer to the submission", "inline_answer"), ("a poll", "inline_image+no_callback")],
+)
+def test_an_image_in_an_answer_outlives_a_kill(stage: Stage, gateway: str, where: str, fault: str) -> None:
     """In the answer to the submission or to a poll: it is kept like a callback, though nobody asks again."""
-    with stage.scene(f"{fault}, then a kill") as scene:
+    with stage.scene(f"image in {where}, then a kill") as scene:
         scene.archived(scene.submit(gateway, fault=fault))
         scene.wires.s3.down()
         jobs = scene.submit(gateway, each=2, fault=fault)
