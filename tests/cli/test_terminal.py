@@ -52,6 +52,7 @@ def test_jobs_are_followed_until_they_are_done(running: Running) -> None:
     assert all(len(line) == 4 for line in lines)
 
 
+@pytest.mark.exhaustive
 def test_waiting_shows_how_many_are_finished(running: Running, tmp_path: Path) -> None:
     slow = {"params": {"sandbox": {"fault": "slow_image", "delay_s": 6}}}
     rows = [slow, {}, {}]

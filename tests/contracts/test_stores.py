@@ -310,6 +310,7 @@ def named(s3_access: S3Access) -> Iterator[Callable[..., ObjectStore]]:
         yield partial(access.open, checksums="when_required")
 
 
+@pytest.mark.exhaustive
 def test_the_bucket_moves_to_the_host_name_if_it_must(named: Callable[..., ObjectStore]) -> None:
     store = named()
     assert probe(store, create=True) == replace(ALL, addressing="virtual")
@@ -317,6 +318,7 @@ def test_the_bucket_moves_to_the_host_name_if_it_must(named: Callable[..., Objec
     assert store.presign("images/0.png", expires_s=60).startswith(f"http://{store._bucket}.{DOMAIN}/images/")
 
 
+@pytest.mark.exhaustive
 def test_the_path_is_kept_where_it_works(s3_access: S3Access) -> None:
     with by_name(s3_access, harm.pass_on) as access:
         store = access.open()

@@ -58,6 +58,7 @@ def test_a_retry_of_a_partial_job_writes_a_new_record(start: Start) -> None:
     assert len(records) == 3, "none is written over"
 
 
+@pytest.mark.exhaustive
 def test_a_callback_of_an_old_submission_is_late(start: Start) -> None:
     live = start()
     job = live.make(IMAGEN, fault="failed")

@@ -166,6 +166,7 @@ def test_on_sqlite_both_sides_ring_for_each_other(tmp_path: Path) -> None:
             end.close()
 
 
+@pytest.mark.exhaustive
 def test_who_does_not_listen_holds_nobody_up(tmp_path: Path) -> None:
     with closing(Database.open(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")) as database:
         bell = WakeupChannel(database, silent)
