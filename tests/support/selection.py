@@ -13,7 +13,7 @@ import pytest
 EXHAUSTIVE_FOLDERS = frozenset({"browser", "deploy", "docs", "faults"})
 LEFT_OUT = pytest.StashKey[int]()
 LEFT_OUT_OF_WORKER = "left_out"
-WORKERS, WORKERS_FOR_ALL = 2, 3
+WORKERS = 3
 EXAMPLES = 30
 """How many examples hypothesis tries for a test by default; with `--all` as many as it would itself."""
 TESTS = Path(__file__).parents[1]
@@ -30,10 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many processes `-n auto` is: fault scenes mostly wait, so several fit on a core."""
-    waiting = config.getoption("--all") or any("faults" in Path(one).parts for one in config.args)
-    return WORKERS_FOR_ALL if waiting else WORKERS
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `-n auto` is: tests wait half of their time, so three fit on two cores."""
+    return WORKERS
 
 
 def _folder(item: pytest.Item) -> str:
