@@ -60,9 +60,9 @@ from storage.ledger.circuits import Circuits
 from storage.ledger.database import Database
 from storage.ledger.events import KEPT_MS, Events
 from storage.ledger.fillings import Fillings
+from storage.ledger.leases import Workers
 from storage.ledger.notifications import Notifications
 from storage.ledger.wakeup import Topic, WakeupChannel
-from storage.ledger.workers import Workers
 from storage.models import Clock, Job
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from receiver.schemas.job import Job
 from receiver.schemas.problem import FieldError, Problem
 from receiver.schemas.requests import MAX_BATCH, BatchBody, BatchJob, parse_body
 from storage.errors import Conflict
-from storage.ledger.ledger import Accepted, Ledger, NewJob
+from storage.ledger.job_writer import Accepted, NewJob
+from storage.ledger.ledger import Ledger
 from storage.models import Job as KnownJob
 from storage.search.search import Search
 

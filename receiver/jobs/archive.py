@@ -19,7 +19,7 @@ from receiver.jobs.reconcile import INLINE, Reconciler
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, Misconfigured, Refused, Unavailable
-from storage.ledger.ledger import Move, Postpone
+from storage.ledger.job_writer import Move, Postpone
 from storage.media.inspect import ON_REQUEST
 from storage.models import Attempt, ImageRef, Job, JobError, JobRequest, Output, Status
 

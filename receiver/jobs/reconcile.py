@@ -17,7 +17,7 @@ from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.bulk_poll import BulkPoller
 from receiver.jobs.context import JobContext, Outcome
 from receiver.redaction import MASK
-from storage.ledger.ledger import Move, Postpone
+from storage.ledger.job_writer import Move, Postpone
 from storage.models import (
     Attempt,
     Delivery,

@@ -6,7 +6,7 @@ from receiver.jobs.archive import Archiver
 from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.submit import Submitter
-from storage.ledger.ledger import Move
+from storage.ledger.job_writer import Move
 from storage.models import Job, Status
 
 

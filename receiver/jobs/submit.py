@@ -19,7 +19,8 @@ from receiver.gateways.base import Gateway, Submission
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.context import JobContext, Outcome
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
-from storage.ledger.ledger import Accepted, Ledger, Move, MoveOptions, NewJob, Postpone
+from storage.ledger.job_writer import Accepted, Move, MoveOptions, NewJob, Postpone
+from storage.ledger.ledger import Ledger
 from storage.models import Attempt, Job, JobError, JobRequest, Status
 
 RENEWED_MS = 12 * 3600 * 1000

@@ -15,8 +15,8 @@ from receiver.jobs.fair_share import FairShare
 from receiver.jobs.leased_pool import LeasedPool
 from receiver.telemetry.outage import Outage
 from storage.errors import Conflict, LeaseLost, StorageError
+from storage.ledger.job_writer import Postpone
 from storage.ledger.leases import ClaimBudget
-from storage.ledger.ledger import Postpone
 from storage.models import Job, Status
 
 log = structlog.get_logger("darkroom.worker")

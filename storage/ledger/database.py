@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, Insert, exc, inspect, text
 
 from storage.errors import Misconfigured, TookTooLong, Unavailable, Unusable
 from storage.gate import Gate
-from storage.ledger import messages, pooler
-from storage.ledger.engine import BUSY_TIMEOUT_MS, begin_postgresql, make_engine
+from storage.ledger import messages
+from storage.ledger.engine import BUSY_TIMEOUT_MS, begin_postgresql, is_pooled, make_engine, shares_sessions
 from storage.ledger.url import LedgerUrl
 
 HEAD = "0011"
@@ -133,14 +133,14 @@ class Database:
     def pooled(self) -> bool:
         """Return whether it is reached through a pooler, such as PgBouncer."""
         with self.own_connection() as connection:
-            return pooler.is_pooled(connection)
+            return is_pooled(connection)
 
     def keeps_session(self, connection: Any) -> bool:
         """Return whether an own connection keeps its session: no pooler in transaction mode is between."""
-        if not pooler.is_pooled(connection):
+        if not is_pooled(connection):
             return True
         with self.own_connection() as other:
-            return not pooler.shares_sessions(connection, other)
+            return not shares_sessions(connection, other)
 
     @contextmanager
     def own_connection(self) -> Iterator[Any]:

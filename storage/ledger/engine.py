@@ -1,4 +1,9 @@
-"""Configure the pool of connections to SQLite (WAL) or PostgreSQL."""
+"""Configure the pool of connections to SQLite (WAL) or PostgreSQL, also behind a pooler such as PgBouncer.
+
+In session mode a pooler keeps one session of the server for each of its clients. In transaction mode the
+session of a client is another one in each transaction, so nothing of a session may be relied upon: `SET`
+without `LOCAL`, prepared statements, LISTEN (https://www.pgbouncer.org/features.html).
+"""
 
 import sqlite3
 from time import monotonic
@@ -7,9 +12,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from storage.errors import Misconfigured
-from storage.ledger.pooler import is_pooled
-from storage.ledger.rows import to_json
 from storage.ledger.url import LedgerUrl
+from storage.statements import to_json
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a write waits for a lock: gateways time out a callback after five to ten seconds."""
@@ -40,6 +44,10 @@ for us, and a transaction that idles is ended."""
 
 SET_LIMITS = "".join(f"; SET LOCAL {name} = {value}" for name, value in LIMITS.items()).encode()
 """What sets them for one transaction."""
+
+
+ROUNDS = 3
+"""How often it is tried whether a session changes hands; other clients of the pooler may hide it."""
 
 
 def make_engine(place: LedgerUrl, *, alone: bool) -> Engine:
@@ -176,3 +184,32 @@ def _begun(driver: Any) -> bool:
     except sqlite3.DatabaseError as error:
         return error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY
     return True
+
+
+def is_pooled(connection: Any) -> bool:
+    """Return whether a driver's connection leads to a pooler and not to PostgreSQL itself.
+
+    A pooler makes up the process id that a client is told when it connects.
+    """
+    told: int = connection.info.backend_pid
+    return _session(connection) != told
+
+
+def shares_sessions(first: Any, second: Any) -> bool:
+    """Return whether a pooler is in transaction mode, seen by two of its clients in autocommit."""
+    for _ in range(ROUNDS):
+        # Twice, because a pooler may give out its sessions in turn.
+        seen = {_session(first), _session(first)}
+        with second.transaction():
+            if _session(second) in seen:
+                return True
+            seen.add(_session(first))
+        if len(seen) > 1:
+            return True
+    return False
+
+
+def _session(connection: Any) -> int:
+    """Return the process id of the server's session that a statement is run in now."""
+    (pid,) = connection.execute("SELECT pg_backend_pid()").fetchone()
+    return int(pid)

@@ -1,4 +1,7 @@
-"""Claim jobs by lease: those that have been due longest, a share of each gateway, with SKIP LOCKED."""
+"""Claim jobs by lease: those that have been due longest, a share of each gateway, with SKIP LOCKED.
+
+As a worker renews its leases it is noted as seen, so that every process can tell whether one works anywhere.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,9 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from storage.errors import Crowded
-from storage.ledger import circuits, notifications, workers
+from storage.ledger import circuits, notifications
+from storage.ledger.database import Database
 from storage.ledger.rows import to_job
-from storage.ledger.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs
+from storage.ledger.schema import BEGUN, QUEUED, UNFINISHED, accepted, jobs, workers
 from storage.models import Job, Status
 from storage.statements import Prepared
 
@@ -33,6 +37,15 @@ SEND_LOCK = 0x73656E64
 
 SKEW_MS = 60_000
 """How far the clocks of machines that share a ledger may differ; a larger step is a clock set back."""
+
+
+FORGOTTEN_MS = 3600 * 1000
+"""After how long a worker that is gone is deleted."""
+
+_SEE = sa.text(
+    "INSERT INTO workers (name, seen_at) VALUES (:name, :now) "
+    "ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +124,29 @@ def next_due(connection: sa.Connection, room: ClaimBudget, now: int) -> int | No
     return min((time for time in times if time is not None), default=None)
 
 
+class Workers:
+    """Read when a worker was last seen. Thread-safe; raises Unavailable if the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def last_seen_at(self) -> int | None:
+        """Return when any worker was last seen (milliseconds); None if none has worked for an hour."""
+        with self._database.read() as connection:
+            seen_at: int | None = connection.scalar(sa.select(sa.func.max(workers.c.seen_at)))
+        return seen_at
+
+
 def renew(connection: sa.Connection, worker: str, job_ids: Iterable[str], until: int) -> None:
     """Renew the leases of jobs that are still being worked on."""
     kept = sa.update(jobs).where(jobs.c.leased_by == worker, jobs.c.id.in_(list(job_ids)))
     connection.execute(kept.values(leased_until=until))
+
+
+def note_seen(connection: sa.Connection, name: str, now: int) -> None:
+    """Note that a worker works now, and delete those that are gone."""
+    connection.execute(sa.delete(workers).where(workers.c.seen_at < now - FORGOTTEN_MS))
+    connection.execute(_SEE, {"name": name, "now": now})
 
 
 def release(connection: sa.Connection, worker: str) -> None:
@@ -132,7 +164,8 @@ def repair_clock_skew(connection: sa.Connection, now: int, lease_ms: int) -> int
     circuits and workers are repaired the same way.
     """
     circuits.repair_clock_skew(connection, now, SKEW_MS)
-    workers.repair_clock_skew(connection, now, SKEW_MS)
+    seen_ahead = sa.update(workers).where(workers.c.seen_at > now + SKEW_MS)
+    connection.execute(seen_ahead.values(seen_at=now))
     notifications.repair_clock_skew(connection, now, SKEW_MS)
     ahead = now + SKEW_MS
     # Before the rows themselves are set to now. Nothing depends on the moves of a queued job.

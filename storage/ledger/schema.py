@@ -185,7 +185,7 @@ circuits = sa.Table(
 )
 
 workers = sa.Table(
-    # When each worker was last seen, which it writes as it renews its leases: see storage/ledger/workers.py.
+    # When each worker was last seen, which it writes as it renews its leases: see storage/ledger/leases.py.
     "workers",
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),

@@ -23,9 +23,10 @@ from sqlalchemy import Table, text
 from storage.ledger import schema
 from storage.ledger.database import Database
 from storage.ledger.job_numbers import first_number
-from storage.ledger.rows import new_job, request_digest, to_json
+from storage.ledger.job_writer import new_job, request_digest
 from storage.ledger.search_index import HAS_IMAGE, INDEX_WORDS, day, pieces_of, term
 from storage.models import Delivery, JobRequest, Output, Status, Verdict
+from storage.statements import to_json
 
 BEGAN = 1_764_000_000_000
 """When the first job was taken in: 2025-11-24."""

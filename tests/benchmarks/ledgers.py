@@ -20,7 +20,7 @@ from receiver.schedule import system_clock
 from storage.ledger import job_counts
 from storage.ledger.database import Database
 from storage.ledger.job_numbers import first_number
-from storage.ledger.rows import new_job, request_digest
+from storage.ledger.job_writer import new_job, request_digest
 from storage.ledger.schema import BEGUN, accepted, jobs
 from storage.ledger.search_index import index_job, pieces_of
 from storage.models import JobRequest, Status

@@ -25,8 +25,8 @@ from storage.archive.object_store import ObjectStore, StoredObject
 from storage.errors import Conflict
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult, NewDelivery
-from storage.ledger.ledger import LEASE_MS, Accepted, Ledger, NewJob
-from storage.ledger.transitions import Change
+from storage.ledger.job_writer import Accepted, Change, NewJob
+from storage.ledger.ledger import LEASE_MS, Ledger
 from storage.models import Job, Status
 
 When = Literal["before", "commit", "wire", "after"]

@@ -197,7 +197,7 @@ def test_5_a_callback_before_the_answer_is_applied(start: Start, body: dict[str,
     """5: a callback may arrive before the submit response is stored; it is kept and applied.
 
     Upheld by `_same_job` (storage/ledger/deliveries.py): a job whose gateway id is not known takes any
-    callback of its own URL; and by `Ledger._update` (storage/ledger/ledger.py): `pending` makes the moved job
+    callback of its own URL; and by `_changed` (storage/ledger/job_writer.py): `pending` makes the moved job
     due at once.
     """
     live = start(timing=CALLBACKS_ONLY)

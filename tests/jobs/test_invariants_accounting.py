@@ -101,7 +101,8 @@ def test_9_a_cut_transaction_leaves_every_job_counted(interrupted: Interrupted) 
     """9: every accepted job is accounted for at every moment, under any fault.
 
     Upheld by `Database.write` (storage/ledger/database.py): one transaction, all or nothing; and by `Ledger`
-    (storage/ledger/ledger.py): each verb uses one only, and `add_jobs` counts in it (`count_accepted`).
+    (storage/ledger/ledger.py, job_writer.py): each verb uses one only, and `add_jobs` counts in it
+    (`count_accepted`).
     """
     ledger = Ledger(interrupted, Clock())
 

@@ -169,8 +169,8 @@ def test_10_nothing_kept_or_shown_holds_a_secret(
     `_unanswered`; in receiver/callbacks/endpoint.py `kept` and `_kept`; in receiver/jobs/archive.py
     `source_url`, `_reason` and `_attempt`; in receiver/jobs/circuit_breaker.py the message of a circuit; in
     receiver/telemetry/logs.py every line. And by `scrub` and `_insert` (storage/ledger/deliveries.py) and
-    `moving` (storage/ledger/transitions.py): once a job is over, links lose their queries, or go. What
-    adapters do to gateways' words, and receiver/http/middleware.py to paths, comes on top of that.
+    `columns_of_move` (storage/ledger/transitions.py): once a job is over, links lose their queries, or go.
+    What adapters do to gateways' words, and receiver/http/middleware.py to paths, comes on top of that.
     """
     token = "a-token-of-the-api-itself"
     picture = sandbox.image_bytes(_made(sandbox))

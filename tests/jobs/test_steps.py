@@ -22,7 +22,8 @@ from storage.errors import Unavailable
 from storage.ledger.backlog import Backlog
 from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult
-from storage.ledger.ledger import Ledger, Move, Postpone
+from storage.ledger.job_writer import Move, Postpone
+from storage.ledger.ledger import Ledger
 from storage.models import Job, JobRequest, Status
 from tests.support.ledgers import Clock, add, offer
 from tests.support.workers import job_context

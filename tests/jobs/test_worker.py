@@ -10,7 +10,8 @@ from receiver.jobs.context import Outcome
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger.database import Database
 from storage.ledger.events import Events
-from storage.ledger.ledger import Ledger, Move
+from storage.ledger.job_writer import Move
+from storage.ledger.ledger import Ledger
 from storage.ledger.schema import events as table
 from storage.models import FoundBy, Job, Status
 from tests.support.ledgers import Clock, add

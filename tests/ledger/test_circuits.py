@@ -218,7 +218,7 @@ def test_jobs_are_due_again_after_a_clock_was_set_back(ledger: Ledger, clock: Cl
 
 @pytest.mark.exhaustive("postgresql")
 def test_attempts_are_kept_and_repetitions_counted(ledger: Ledger, clock: Clock) -> None:
-    from storage.ledger.rows import MAX_ATTEMPTS
+    from storage.ledger.transitions import MAX_ATTEMPTS
 
     add_job(ledger, "job-1", GATEWAY, REQUEST, request_id="req-7")
     for number in range(5):

@@ -15,7 +15,8 @@ from receiver.jobs.context import Outcome
 from receiver.jobs.fair_share import FairShare
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schedule import system_clock
-from storage.ledger.ledger import Ledger, Postpone
+from storage.ledger.job_writer import Postpone
+from storage.ledger.ledger import Ledger
 from storage.models import ImageRef, Job, JobResult, Status
 from tests.support.ledgers import add
 from tests.support.live import IMAGEN, ULTRA, Live, Movable, Start, started

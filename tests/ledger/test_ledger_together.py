@@ -18,8 +18,9 @@ from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.engine import BUSY_TIMEOUT_MS
 from storage.ledger.events import GAP_S, Events, SafePosition
 from storage.ledger.job_counts import SLOTS, total, wrong_counts
+from storage.ledger.job_writer import Accepted, NewJob
 from storage.ledger.leases import ClaimBudget
-from storage.ledger.ledger import Accepted, Ledger, NewJob
+from storage.ledger.ledger import Ledger
 from storage.ledger.schema import circuits, events, jobs
 from storage.models import Circuit, Job, JobError, Status
 from tests.support.ledgers import REQUEST, Clock, add, add_job, offer, output, running

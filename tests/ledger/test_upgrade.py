@@ -30,9 +30,9 @@ from storage.ledger.circuits import Circuits
 from storage.ledger.database import Database
 from storage.ledger.fillings import Fillings, _fill_next
 from storage.ledger.job_counts import wrong_counts
+from storage.ledger.job_writer import new_job
 from storage.ledger.ledger import Ledger
 from storage.ledger.notifications import Notifications
-from storage.ledger.rows import new_job
 from storage.ledger.schema import GRAMS, jobs
 from storage.ledger.search_index import index_job, lookup, pieces_of
 from storage.models import Attempt, JobRequest, Status, Verdict

@@ -6,8 +6,8 @@ import pytest
 
 from receiver.jobs.context import Outcome
 from storage.ledger.database import Database
+from storage.ledger.leases import FORGOTTEN_MS, Workers
 from storage.ledger.ledger import Ledger
-from storage.ledger.workers import FORGOTTEN_MS, Workers
 from storage.models import Job
 from tests.support.ledgers import Clock, add
 from tests.support.workers import worker

@@ -10,7 +10,7 @@ from sqlalchemy import event, insert, text
 
 from storage.errors import Misconfigured
 from storage.ledger.database import Database
-from storage.ledger.rows import new_job
+from storage.ledger.job_writer import new_job
 from storage.ledger.schema import jobs
 from storage.ledger.search_index import fold, is_piece
 from storage.models import JobRequest

@@ -16,7 +16,7 @@ from sqlalchemy import delete, insert
 from receiver.client import ApiError, Darkroom
 from storage.ledger.database import Database
 from storage.ledger.job_numbers import first_number
-from storage.ledger.rows import new_job
+from storage.ledger.job_writer import new_job
 from storage.ledger.schema import jobs, outputs
 from storage.models import JobRequest, Output, Status, UsageBy
 from storage.search.usage import DAY_MS, Spent, Usage, UsageFilter

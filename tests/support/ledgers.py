@@ -13,7 +13,8 @@ import storage
 from storage.errors import Conflict
 from storage.ledger.database import Database
 from storage.ledger.deliveries import NewDelivery
-from storage.ledger.ledger import Ledger, NewJob
+from storage.ledger.job_writer import NewJob
+from storage.ledger.ledger import Ledger
 from storage.models import Delivery, Job, JobRequest, Output, Status, Verdict
 
 REQUEST = JobRequest(model="imagen-4", prompt="a red kite", seed="12345678901234567890", tags={"a": "b"})

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from storage.errors import Conflict, LeaseLost, Unavailable
-from storage.group_commit import GroupCommit
+from storage.statements import GroupCommit
 
 
 class Writes:
