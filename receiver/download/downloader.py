@@ -2,10 +2,9 @@
 
 The link is hostile until shown otherwise. Each redirect hop is parsed (`receiver.download.ssrf`), looked up
 once, checked on every address that its name has, and connected to on exactly those
-(`receiver.download.transport`), over a connection of its own: in a shared pool, one name's request could go
-out over another name's TLS. httpcore, on which httpx stands, is used directly because httpx has no public way
-to choose where a connection goes. A proxy gets the checked address: it would resolve the
-name again, which would allow DNS rebinding.
+(`receiver.download.transport`), or requested on a connection that leads to one of them already
+(`receiver.download.connections`). httpx has no public way to choose where a connection goes. A proxy gets the
+checked address: it would resolve the name again, which would allow DNS rebinding.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ import httpx
 
 from receiver import errors
 from receiver.download import transport, unwrap
+from receiver.download.connections import Connections, Headers, Response
 from receiver.download.refusals import MAX_READ_BYTES, quoted
 from receiver.download.ssrf import (
     Address,
@@ -94,7 +94,7 @@ class EndMissing(errors.ImageTruncated):
 
 
 class Downloader:
-    """Downloads images. Thread-safe; keeps no connection between two downloads."""
+    """Downloads images. Thread-safe."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Downloader:
         self._policy = policy
         self._resolve = resolve
         self._monotonic = monotonic
-        self._ssl_context = ssl_context or httpx.create_ssl_context()
+        self._connections = Connections(ssl_context or httpx.create_ssl_context(), monotonic)
         self._proxy = proxy
         self._directory = None if directory is None else str(directory)
         self._closed = threading.Event()
@@ -156,6 +156,7 @@ class Downloader:
     def close(self) -> None:
         """Abort running downloads, at their next bytes, with ImageUnavailable; refuse new ones."""
         self._closed.set()
+        self._connections.close()
 
     def _spool(self, opened: ExitStack) -> BinaryIO:
         spool = opened.enter_context(
@@ -207,12 +208,8 @@ class Downloader:
         budget = transport.ByteBudget(target.host)
         stall_s = self._policy.drip_seconds
         backend = transport.CheckedBackend(addresses, deadline, stall_s, budget, self._proxy)
-        url = httpcore.URL(
-            scheme=target.scheme, host=target.host, port=target.port, target=target.request_target
-        )
-        connection = httpcore.HTTPConnection(url.origin, self._ssl_context, network_backend=backend)
-        with connection, connection.stream("GET", url, headers=_headers(target)) as response:
-            headers = httpx.Headers(response.headers)
+        with self._connections.get(target, _headers(target), backend) as response:
+            headers = response.headers
             if response.status in _REDIRECTS and "location" in headers:
                 return target.redirect(headers["location"])
             if response.status != httpx.codes.OK:
@@ -239,12 +236,12 @@ class Downloader:
         return int(length)
 
     def _receive(
-        self, target: Target, response: httpcore.Response, budget: transport.ByteBudget, file: BinaryIO
+        self, target: Target, response: Response, budget: transport.ByteBudget, file: BinaryIO
     ) -> tuple[int, str]:
         digest = hashlib.sha256()
         size = 0
         pace = _Pace(self._monotonic, self._policy)
-        for chunk in response.iter_stream():
+        for chunk in response.pieces():
             size += len(chunk)
             budget.grant(len(chunk))
             if size > self._policy.max_bytes:
@@ -378,14 +375,13 @@ def _has_end(body: _Body, facts: ImageFacts) -> bool:
     return complete is not False
 
 
-def _headers(target: Target) -> list[tuple[bytes | str, bytes | str]]:
+def _headers(target: Target) -> Headers:
     # `*/*`, because a list of formats would have some servers convert the original.
     return [
         ("Host", target.authority),
         ("Accept", "*/*"),
         ("Accept-Encoding", "identity"),
         ("User-Agent", "darkroom"),
-        ("Connection", "close"),
     ]
 
 
@@ -399,11 +395,11 @@ def _refused(target: Target, status: int, body: bytes) -> errors.ImageError:
     return errors.ImageUnavailable(message)
 
 
-def _beginning(response: httpcore.Response, budget: transport.ByteBudget) -> bytes:
+def _beginning(response: Response, budget: transport.ByteBudget) -> bytes:
     """Return the first bytes of a body that is only to be quoted; nothing if they cannot be read."""
     budget.grant(MAX_READ_BYTES)
     with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError):
-        return next(response.iter_stream(), b"")[:MAX_READ_BYTES]
+        return next(response.pieces(), b"")[:MAX_READ_BYTES]
     return b""
 
 

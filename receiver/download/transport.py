@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from itertools import zip_longest
 from threading import Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpcore
 
@@ -125,8 +125,7 @@ class CheckedBackend(httpcore.NetworkBackend):
     ) -> None:
         self._addresses = _interleaved(addresses)[:MAX_TRIES]
         self._deadline = deadline
-        self._stall_s = stall_s
-        self._budget = budget
+        self._bounds = _Bounds(deadline, stall_s, budget)
         self._proxy = proxy
         self._inner = httpcore.SyncBackend()
 
@@ -137,26 +136,34 @@ class CheckedBackend(httpcore.NetworkBackend):
         timeout: float | None = None,  # noqa: ARG002 - the deadline rules
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
+    ) -> "BoundedStream":
         """Connect to the first address that accepts; raise httpcore's NetworkError or TimeoutException.
 
         The name is not looked up: the second answer could differ (DNS rebinding).
         """
         proxy = self._proxy if self._proxy and self._proxy.leads_to(host, self._addresses) else None
         failed: Exception = httpcore.ConnectError("no address to connect to")
-        for address in map(str, self._addresses):
+        for address in self._addresses:
             left = self._deadline.left(CONNECT_S)
             try:
                 stream = (
-                    proxy.tunnel(address, port, left)
+                    proxy.tunnel(str(address), port, left)
                     if proxy
-                    else self._inner.connect_tcp(address, port, left, local_address, socket_options)
+                    else self._inner.connect_tcp(str(address), port, left, local_address, socket_options)
                 )
             except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProxyError) as error:
                 failed = error
             else:
-                return _BoundedStream(stream, self._deadline, self._stall_s, self._budget)
+                return BoundedStream(stream, address, self._bounds)
         raise failed
+
+    def leads_to(self, stream: "BoundedStream") -> bool:
+        """Return whether a connection goes to one of the addresses that this one connects to."""
+        return stream.address in self._addresses
+
+    def bind(self, stream: "BoundedStream") -> None:
+        """Have a connection that was made before keep to the bounds of this one."""
+        stream.bounds = self._bounds
 
 
 def _interleaved(addresses: Sequence[Address]) -> list[Address]:
@@ -166,26 +173,37 @@ def _interleaved(addresses: Sequence[Address]) -> list[Address]:
     return [address for pair in zip_longest(best, other) for address in pair if address]
 
 
-class _BoundedStream(httpcore.NetworkStream):
+class _Bounds(NamedTuple):
+    deadline: Deadline
+    stall_s: float
+    budget: ByteBudget
+
+    @property
+    def step_s(self) -> float:
+        return self.deadline.left(self.stall_s)
+
+
+class BoundedStream(httpcore.NetworkStream):
     """A connection with a deadline for every step and a budget of bytes."""
 
-    def __init__(
-        self, inner: httpcore.NetworkStream, deadline: Deadline, stall_s: float, budget: ByteBudget
-    ) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, address: Address, bounds: _Bounds) -> None:
+        """`address` is the one that it goes to."""
+        self.address = address
+        self.bounds = bounds
         self._inner = inner
-        self._deadline = deadline
-        self._stall_s = stall_s
-        self._budget = budget
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline rules
-        received = self._inner.read(max_bytes, self._deadline.left(self._stall_s))
-        self._budget.take(len(received))
+        """Read what comes next, so many bytes at most; none at the end."""
+        received = self._inner.read(max_bytes, self.bounds.step_s)
+        self.bounds.budget.take(len(received))
         return received
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline rules
-        self._inner.write(buffer, self._deadline.left(self._stall_s))
+        """Write all of it."""
+        self._inner.write(buffer, self.bounds.step_s)
 
     def close(self) -> None:
+        """Close it."""
         self._inner.close()
 
     def start_tls(
@@ -193,14 +211,16 @@ class _BoundedStream(httpcore.NetworkStream):
         ssl_context: ssl.SSLContext,
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002 - the deadline rules
-    ) -> httpcore.NetworkStream:
+    ) -> "BoundedStream":
+        """Return the same connection with TLS; closes this one if that fails."""
         try:
-            left = self._deadline.left(CONNECT_S)
+            left = self.bounds.deadline.left(CONNECT_S)
         except TimeoutError:
             self.close()  # httpcore does not own the connection before this returns
             raise
         secure = self._inner.start_tls(ssl_context, server_hostname, left)
-        return _BoundedStream(secure, self._deadline, self._stall_s, self._budget)
+        return BoundedStream(secure, self.address, self.bounds)
 
     def get_extra_info(self, info: str) -> Any:
+        """Return what httpcore knows of it by that name: `is_readable`."""
         return self._inner.get_extra_info(info)
