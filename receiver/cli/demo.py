@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from receiver.cli.completion import LOCAL
-from receiver.cli.console import FAILED, Column, cell, count, fail, out, print_table, status_cell
+from receiver.cli.console import FAILED, MISUSED, Column, cell, count, fail, out, print_table, status_cell
 from receiver.cli.options import flag, option
 from receiver.cli.run import exit_on_error, port_message, stop_asked
 from receiver.cli.status import print_status
@@ -55,6 +55,12 @@ def demo(
     folder: Annotated[
         Path, option("Where all data is stored.", "DIR", "--dir", file_okay=False, show_default=True)
     ] = Path("darkroom-demo"),
+    gateways: Annotated[
+        str,
+        option(
+            "usual: ten prompts for two of them; all: one for each that there is.", "SET", show_default=True
+        ),
+    ] = "usual",
     port: Annotated[
         int | None,
         option(
@@ -71,6 +77,8 @@ def demo(
     Starts a real S3 server, the sandbox (a stand-in for the gateways) and Darkroom, all on loopback.
     It needs no account and no settings, and uses none that you have.
     """
+    if gateways not in ("usual", "all"):
+        fail(f"--gateways {gateways}: must be usual or all.", MISUSED)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     with exit_on_error():
@@ -80,7 +88,7 @@ def demo(
         stay = not leave and console.is_terminal and sys.stdin.isatty()
         console.print("Starting an S3 server, the sandbox and Darkroom on this machine ...")
         try:
-            with running_demo(folder, port=port) as demo:
+            with running_demo(folder, port=port, all_gateways=gateways == "all") as demo:
                 _show(demo, console, stay=stay)
         except OSError as error:
             if error.errno == errno.EADDRINUSE and port:
@@ -134,11 +142,9 @@ def _what_to_try(url: str, job_id: str) -> Iterator[str]:
 
 
 def _work(demo: Demo, console: Console) -> None:
-    from receiver.demo.demo import PROMPTS
-
     deadline = monotonic() + GIVE_UP_S
-    with _display(console, len(PROMPTS)) as (progress, show):
-        task = progress.add_task("Submitting", total=len(PROMPTS))
+    with _display(console, len(demo.prompts)) as (progress, show):
+        task = progress.add_task("Submitting", total=len(demo.prompts))
         for _ in demo.submit():
             show(demo.jobs())
         progress.update(task, description="Archiving ")
@@ -178,8 +184,6 @@ def _states(jobs: Sequence[Job]) -> Table:
 
 
 def _verify(demo: Demo) -> list[str]:
-    from receiver.demo.demo import IMAGES
-
     faults: list[str] = []
     for job in demo.jobs():
         if job.status != "archived":
@@ -188,8 +192,8 @@ def _verify(demo: Demo) -> list[str]:
     outputs = demo.outputs()
     for output in outputs:
         faults += demo.faults(output)
-    if len(outputs) != IMAGES:
-        faults.append(f"{count(len(outputs), 'image')} archived, not {IMAGES}")
+    if len(outputs) != demo.images_wanted:
+        faults.append(f"{count(len(outputs), 'image')} archived, not {demo.images_wanted}")
     if not demo.darkroom.status().balanced:
         faults.append("not every accepted job is accounted for")
     return faults

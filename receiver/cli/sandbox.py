@@ -1,14 +1,23 @@
 """`darkroom sandbox`: run stand-ins for the gateways on this machine."""
 
-from typing import Annotated, Any, get_args
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 from receiver.cli.console import MISUSED, fail, out, say
 from receiver.cli.options import option
 from receiver.cli.run import port_message, stop_asked
 
+if TYPE_CHECKING:
+    from receiver.sandbox.core.stand_in import StandIn
+
 
 def sandbox(
     *,
+    gateway: Annotated[
+        list[str] | None,
+        option("Stand in for this gateway only. May be given several times.", "NAME", show_default="all"),
+    ] = None,
     port: Annotated[
         int, option("0 picks a free one.", "PORT", "--port", min=0, max=65535, show_default=True)
     ] = 8322,
@@ -28,23 +37,21 @@ def sandbox(
     ] = "raw",
 ) -> None:
     """Run stand-ins for the gateways on this machine: real HTTP, real images, no costs."""
+    from receiver.demo.gateways import settings_of
     from receiver.sandbox import SandboxConfig, SandboxServer
 
-    config = SandboxConfig(
-        latency_s=_range(latency),
-        dialect=_one_of("--dialect", dialect, "Dialect"),
-        signature_key=_one_of("--signature", signature, "SignatureKey"),
-    )
+    gateways = _stand_ins(gateway, dialect, signature)
+    config = SandboxConfig(latency_s=_range(latency))
     stopped = stop_asked()
     try:
-        server = SandboxServer(config, port=port).start()
+        server = SandboxServer(config, port=port, gateways=gateways).start()
     except OSError as error:
         fail(port_message("127.0.0.1", port, error, "use another --port."))
     try:
         say(
             f"The sandbox runs at {server.url} until Ctrl-C. To use it, start Darkroom with these settings:\n"
         )
-        out().print(_sandbox_settings(server.url), soft_wrap=True)
+        out().print("\n".join(settings_lines(settings_of(server))), soft_wrap=True)
         say(f"\nIts jobs: {server.url}/sandbox/jobs   Faults that it can simulate: {server.url}/")
         stopped.wait()
     finally:
@@ -61,20 +68,26 @@ def _range(text: str) -> tuple[float, float]:
     return least, most
 
 
-def _one_of(option: str, value: str, kind: str) -> Any:
-    from receiver.sandbox import config
+def _stand_ins(names: list[str] | None, dialect: str, signature: str) -> "list[StandIn]":
+    from receiver.sandbox.gateways import NAMES, api_in_one, apiframe, stand_ins
 
-    known = get_args(getattr(config, kind))
+    for name in names or ():
+        _one_of("--gateway", name, NAMES)
+    _one_of("--dialect", dialect, api_in_one.DIALECTS)
+    _one_of("--signature", signature, apiframe.SIGNATURE_KEYS)
+    own: dict[str, Any] = {"api-in-one": {"dialect": dialect}, "apiframe": {"signature_key": signature}}
+    return [replace(one, **own.get(one.name, {})) for one in stand_ins(names or NAMES)]
+
+
+def _one_of(option: str, value: str, known: Collection[str]) -> None:
     if value not in known:
         fail(f"{option} {value}: must be one of {', '.join(known)}.", MISUSED)
-    return value
 
 
-def _sandbox_settings(url: str) -> str:
-    return f"""\
-DARKROOM_GATEWAYS__APIFRAME__BASE_URL={url}
-DARKROOM_GATEWAYS__APIFRAME__API_KEY=afk_sandbox
-DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL={url}
-DARKROOM_GATEWAYS__API_IN_ONE__API_KEY=aio_sandbox
-DARKROOM_DOWNLOAD__ALLOW_NETWORKS=127.0.0.0/8
-DARKROOM_PUBLIC_URL=http://127.0.0.1:8321"""
+def settings_lines(gateways: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Yield the settings of a Darkroom on this machine that uses the sandbox, as lines of `.env`."""
+    for gateway, settings in gateways.items():
+        for name, value in settings.items():
+            yield f"DARKROOM_GATEWAYS__{gateway.upper()}__{name.upper()}={value}"
+    yield "DARKROOM_DOWNLOAD__ALLOW_NETWORKS=127.0.0.0/8"
+    yield "DARKROOM_PUBLIC_URL=http://127.0.0.1:8321"

@@ -8,7 +8,7 @@ import fcntl
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from receiver.app import build
 from receiver.client import Darkroom
+from receiver.demo.gateways import one_prompt_each, settings_of
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import Unready
 from receiver.http.server import address, listen, served
@@ -68,8 +69,6 @@ PROMPTS = (
 )
 """The examples of the two gateways' own pages, as arguments of `Darkroom.submit`."""
 
-IMAGES = sum(prompt.get("num_images", 1) for prompt in PROMPTS)
-
 
 @dataclass(frozen=True, slots=True)
 class Demo:
@@ -80,6 +79,8 @@ class Demo:
     port_in_use: bool
     """Whether PORT was in use, so that `url` has another one."""
     run: str
+    prompts: Sequence[Mapping[str, Any]]
+    """What is submitted, as arguments of `Darkroom.submit`."""
     s3: EmbeddedS3
     sandbox: SandboxServer
     ledger: Ledger
@@ -91,9 +92,14 @@ class Demo:
         """The folder of the downloaded images."""
         return self.folder / "images"
 
+    @property
+    def images_wanted(self) -> int:
+        """How many images the prompts make."""
+        return sum(prompt.get("num_images", 1) for prompt in self.prompts)
+
     def submit(self) -> Iterator[Job]:
         """Submit the prompts one by one."""
-        for prompt in PROMPTS:
+        for prompt in self.prompts:
             yield self.darkroom.submit(**prompt, tags={TAG: self.run})
 
     def jobs(self) -> list[Job]:
@@ -130,8 +136,10 @@ class Demo:
 
 
 @contextmanager
-def running_demo(folder: Path, *, port: int | None = 0) -> Iterator[Demo]:
+def running_demo(folder: Path, *, port: int | None = 0, all_gateways: bool = False) -> Iterator[Demo]:
     """Start everything on 127.0.0.1, and stop it at the end. `port` None takes PORT, or a free one.
+
+    It submits the prompts of two gateways' own pages; with `all_gateways` one prompt to each that there is.
 
     Raises Unready if another demo runs in the folder, SettingsError if the S3 server is not installed, and
     OSError if the port is in use or the folder cannot be written.
@@ -155,8 +163,11 @@ def running_demo(folder: Path, *, port: int | None = 0) -> Iterator[Demo]:
         url = stack.enter_context(served(service, listener))
         darkroom = stack.enter_context(Darkroom(url))
         ledger, bucket = service.resources.ledger, service.jobs.bucket
+        prompts = tuple(one_prompt_each(sandbox)) if all_gateways else PROMPTS
         port_in_use = port is None and not url.endswith(f":{PORT}")
-        yield Demo(folder, url, port_in_use, secrets.token_hex(4), s3, sandbox, ledger, bucket, darkroom)
+        yield Demo(
+            folder, url, port_in_use, secrets.token_hex(4), prompts, s3, sandbox, ledger, bucket, darkroom
+        )
 
 
 def listener_for(port: int | None, usual: int = PORT) -> socket.socket:
@@ -182,10 +193,7 @@ def _settings(folder: Path, url: str, s3: EmbeddedS3, sandbox: SandboxServer) ->
             "access_key": s3.access_key,
             "secret_key": s3.secret_key,
         },
-        gateways={
-            "apiframe": {"api_key": "afk_sandbox", "base_url": sandbox.url},
-            "api_in_one": {"api_key": "aio_sandbox", "base_url": sandbox.url},
-        },
+        gateways=settings_of(sandbox),
         download={"allow_networks": ["127.0.0.0/8"]},
     )
 

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import AsyncIterator
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 import uvicorn
@@ -17,16 +17,20 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from receiver.http.server import Server
-from receiver.sandbox import api_in_one, apiframe, faults
-from receiver.sandbox.config import DIALECTS, SandboxConfig
-from receiver.sandbox.images import image, pieces
-from receiver.sandbox.jobs import JobReport
-from receiver.sandbox.lifecycle import Sandbox
+from receiver.sandbox.core import faults
+from receiver.sandbox.core.config import Account, SandboxConfig
+from receiver.sandbox.core.images import image, pieces, upload
+from receiver.sandbox.core.jobs import JobReport
+from receiver.sandbox.core.lifecycle import Sandbox
+from receiver.sandbox.core.stand_in import StandIn
+from receiver.sandbox.gateways import stand_ins
 
 HOST = "127.0.0.1"
+MOST_BODY = 32 * 2**20
+"""The largest request, in bytes: an image that is uploaded."""
 
 
-def _app(sandbox: Sandbox) -> Starlette:
+def _app(sandbox: Sandbox, gateways: Sequence[StandIn]) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
@@ -34,18 +38,51 @@ def _app(sandbox: Sandbox) -> Starlette:
         finally:
             await sandbox.close()
 
+    async def about(_request: Request) -> Response:
+        return JSONResponse(_about(sandbox.config, gateways))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        its = max(gateways, key=lambda gateway: len(gateway.below) * path.startswith(gateway.below))
+        return its.refuse(error.status_code, error.detail, error.headers)
+
     routes = [
-        *apiframe.ROUTES,
-        *api_in_one.ROUTES,
-        Route("/images/{job}/{name}", image),
-        Route("/sandbox/jobs", list_jobs),
         Route("/", about),
+        Route("/images/{job}/{name}", image),
+        Route("/uploads/{id}", upload),
+        Route("/sandbox/jobs", list_jobs),
+        *(route for gateway in gateways for route in gateway.routes()),
     ]
     app = Starlette(
-        routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _http_error}, max_body_size=2**20
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: http_error},
+        max_body_size=MOST_BODY,
     )
     app.state.sandbox = sandbox
     return app
+
+
+def _about(config: SandboxConfig, gateways: Iterable[StandIn]) -> dict[str, Any]:
+    """Return what `GET /` tells: what this is, and what each gateway has."""
+    return {
+        "what": "Darkroom's sandbox: it stands in for the image gateways. Nothing here costs anything.",
+        **{
+            gateway.name: {
+                "routes": [f"{_method(route)} {route.path}" for route in gateway.routes()],
+                "keys": [account.key for account in config.accounts if account.gateway == gateway.name],
+                "faults": dict(gateway.own_faults),
+            }
+            for gateway in gateways
+        },
+        "jobs": "GET /sandbox/jobs",
+        "faults": dict(faults.KINDS),
+    }
+
+
+def _method(route: Route) -> str:
+    return next(method for method in sorted(route.methods or ()) if method != "HEAD")
 
 
 async def list_jobs(request: Request) -> Response:
@@ -54,44 +91,32 @@ async def list_jobs(request: Request) -> Response:
     return JSONResponse({"jobs": [asdict(job) for job in sandbox.jobs.reports()]})
 
 
-async def about(request: Request) -> Response:
-    """`GET /`: what this is."""
-    sandbox: Sandbox = request.app.state.sandbox
-
-    def keys(gateway: str) -> list[str]:
-        return [account.key for account in sandbox.config.accounts if account.gateway == gateway]
-
-    return JSONResponse(
-        {
-            "what": "Darkroom's sandbox: it stands in for the image gateways. Nothing here costs anything.",
-            "apiframe": {
-                "submit": "POST /v2/images/generate",
-                "job": "GET /v2/jobs/{id}",
-                "keys": keys("apiframe"),
-            },
-            "api-in-one": {
-                "submit": "POST /api/v1/images/generations",
-                "job": "GET /api/v1/tasks/{task_id}",
-                "keys": keys("api-in-one"),
-                "dialects": list(DIALECTS),
-            },
-            "jobs": "GET /sandbox/jobs",
-            "faults": dict(faults.KINDS),
-        }
+def accounts_of(gateway: StandIn) -> tuple[Account, ...]:
+    """Return the accounts that a gateway has by default: with credits, with few, and inactive."""
+    prefix = gateway.key_prefix
+    return (
+        Account(f"{prefix}_sandbox", gateway.name),
+        Account(f"{prefix}_poor", gateway.name, credits=5),
+        Account(f"{prefix}_inactive", gateway.name, active=False),
     )
 
 
 class SandboxServer:
     """A sandbox that serves on a port of its own, in a thread, until it is stopped.
 
-    `port` 0 takes a free one. Use it as a context manager, or call `start` and `stop`. Raises OSError if
-    the port is taken.
+    `port` 0 takes a free one; `gateways` are all that there are, unless some are given. Use it as a context
+    manager, or call `start` and `stop`. Raises OSError if the port is taken.
     """
 
-    def __init__(self, config: SandboxConfig | None = None, *, port: int = 0) -> None:
-        self.config = config or SandboxConfig()
+    def __init__(
+        self, config: SandboxConfig | None = None, *, port: int = 0, gateways: Sequence[StandIn] = ()
+    ) -> None:
+        self.gateways = tuple(gateways) or stand_ins()
+        config = config or SandboxConfig()
+        own = tuple(account for gateway in self.gateways for account in accounts_of(gateway))
+        self.config = replace(config, accounts=config.accounts or own)
         self.port = port
-        self.sandbox = Sandbox(self.config)
+        self.sandbox = Sandbox(self.config, {gateway.name: gateway for gateway in self.gateways})
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -105,8 +130,8 @@ class SandboxServer:
         listener = socket.create_server((HOST, self.port))
         self.port = listener.getsockname()[1]
         settings = uvicorn.Config(
-            _app(self.sandbox), http=_Protocol, ws="none", lifespan="on", log_config=None, access_log=False,
-            timeout_graceful_shutdown=1,
+            _app(self.sandbox, self.gateways), http=_Protocol, ws="none", lifespan="on", log_config=None,
+            access_log=False, timeout_graceful_shutdown=1,
         )  # fmt: skip
         ready = threading.Event()
         self._server = Server(settings, started=ready.set, stopping=lambda: None)
@@ -130,6 +155,15 @@ class SandboxServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def settings(self) -> dict[str, dict[str, str]]:
+        """Return the settings of Darkroom that lead here: by gateway as settings name it, by their names."""
+        found = {}
+        for gateway in self.gateways:
+            account = next(one for one in self.config.accounts if one.gateway == gateway.name)
+            own = {"base_url": self.url, "api_key": account.key, **gateway.settings(account)}
+            found[gateway.name.replace("-", "_")] = own
+        return found
 
     def jobs(self) -> list[JobReport]:
         """Return snapshots of all jobs, oldest first."""
@@ -163,9 +197,3 @@ class _Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.app_state: dict[str, Any] = {**self.app_state, "transport": transport}
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    refuse = api_in_one.refuse if request.url.path.startswith("/api/") else apiframe.refuse
-    return refuse(error.status_code, error.detail, headers=error.headers)

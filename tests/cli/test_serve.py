@@ -300,6 +300,17 @@ def test_the_sandbox_says_where_it_is_and_stops(tmp_path: Path) -> None:
         stopped(process, lines)
 
 
-@pytest.mark.parametrize("arguments", [("--latency", "2"), ("--latency", "2,1"), ("--dialect", "x")])
+def test_the_sandbox_stands_in_for_one_gateway(tmp_path: Path) -> None:
+    with started("sandbox", "--port", "0", "--gateway", "api-in-one", cwd=tmp_path) as (process, lines):
+        line = next(line for line in lines if "__BASE_URL" in line)
+        assert "API_IN_ONE" in line
+        about = httpx.get(line.strip().partition("=")[2], trust_env=False).json()
+        assert "apiframe" not in about
+        stopped(process, lines)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--latency", "2"), ("--latency", "2,1"), ("--dialect", "x"), ("--gateway", "x")]
+)
 def test_misuse_of_the_sandbox_is_told(arguments: tuple[str, ...]) -> None:
     assert in_process("sandbox", *arguments).returncode == 2

@@ -9,7 +9,10 @@ from typing import Any
 
 import yaml
 
-from receiver.cli.sandbox import _sandbox_settings
+from receiver.cli.sandbox import settings_lines
+from receiver.demo.gateways import settings_of
+from receiver.sandbox import SandboxServer
+from receiver.sandbox.gateways import stand_ins
 from tests.deploy.containers import make_keys
 from tests.deploy.deployed import DEPLOY, compose
 from tests.support.running import command
@@ -74,10 +77,12 @@ def test_files_are_given_to_whom_the_containers_run_as() -> None:
 
 
 def test_the_sandbox_is_reached_as_it_says_itself() -> None:
-    told = dict(line.split("=", 1) for line in _sandbox_settings("http://127.0.0.1:8322").splitlines())
+    sandbox = SandboxServer(port=8322, gateways=stand_ins(["apiframe", "api-in-one"]))
+    told = dict(line.split("=", 1) for line in settings_lines(settings_of(sandbox)))
     laid_over = yaml.safe_load((DEPLOY / "compose.sandbox.yaml").read_text())["services"]
     assert laid_over["darkroom"]["environment"] == told
-    assert laid_over["sandbox"]["command"][-2:] == ["--port", "8322"]
+    gateways = [part for gateway in sandbox.gateways for part in ("--gateway", gateway.name)]
+    assert laid_over["sandbox"]["command"] == ["darkroom", "sandbox", *gateways, "--port", "8322"]
 
 
 def found(folder: Path) -> dict[str, tuple[int, str]]:

@@ -1,6 +1,5 @@
 """The sandbox's API in One, over HTTP."""
 
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -9,6 +8,7 @@ import pytest
 from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.base import State
 from receiver.sandbox import SandboxServer
+from receiver.sandbox.gateways import api_in_one
 from tests.support.recorder import CallbackReceiver
 from tests.support.sandbox import FAST, ask_one, connect, credits_of, take_one
 
@@ -68,7 +68,7 @@ def test_each_image_costs_its_model_s_credits(
         ({"seed": "7"}, 422, "seed"),
         ({"callback_url": "ftp://x"}, 422, "callback_url"),
         ({"sandbox": "laet"}, 400, "no_callback, late"),
-        ({"sandbox": "unsigned"}, 400, "apiframe only"),
+        ({"sandbox": "unsigned"}, 400, "no fault 'unsigned' here"),
         ({"sandbox": 7}, 400, "sandbox"),
         ({"sandbox": {"dialect": "klingon"}}, 400, "dialect"),
     ],
@@ -110,7 +110,7 @@ def test_unknown_tasks_and_routes_are_404(one: httpx.Client) -> None:
 
 def test_the_seed_may_be_kept_silent() -> None:
     with (
-        SandboxServer(replace(FAST, reports_seed=False)) as sandbox,
+        SandboxServer(FAST, gateways=[api_in_one.ApiInOne(reports_seed=False)]) as sandbox,
         connect(sandbox, authorization="Bearer aio_sandbox") as one,
     ):
         task_id = take_one(one, seed=7)

@@ -1,7 +1,5 @@
 """The callbacks of the sandbox's Apiframe."""
 
-import hashlib
-import hmac
 from dataclasses import replace
 from typing import Any
 
@@ -9,8 +7,9 @@ import httpx
 import pytest
 
 from receiver.sandbox import Account, SandboxServer
+from receiver.sandbox.gateways.apiframe import Apiframe
 from tests.support.recorder import CallbackReceiver
-from tests.support.sandbox import FAST, PROMPT, connect, credits_of, take
+from tests.support.sandbox import FAST, PROMPT, apiframe_signature, connect, credits_of, take
 
 
 def test_a_failed_job_costs_nothing(receiver: CallbackReceiver) -> None:
@@ -71,20 +70,18 @@ def test_only_the_events_asked_for_are_sent(
 @pytest.mark.parametrize("form", ["raw", "hex"])
 def test_callbacks_are_signed_over_the_raw_body(receiver: CallbackReceiver, form: Any) -> None:
     with (
-        SandboxServer(replace(FAST, signature_key=form)) as sandbox,
+        SandboxServer(FAST, gateways=[Apiframe(signature_key=form)]) as sandbox,
         connect(sandbox, x_api_key="afk_sandbox") as client,
     ):
         take(client, webhookUrl=receiver.url)
         call = receiver.next()
-    digest = hashlib.sha256(b"afk_sandbox")
-    key = digest.digest() if form == "raw" else digest.hexdigest().encode()
-    expected = hmac.new(key, call.body, hashlib.sha256).hexdigest()
-    assert call.headers["x-webhook-signature"] == f"sha256={expected}"
+    assert call.headers["x-webhook-signature"] == apiframe_signature(call.body, "afk_sandbox", form)
 
 
 def test_signing_can_be_off_and_results_bare(receiver: CallbackReceiver) -> None:
-    config = replace(FAST, signature_key="none", bare_result=True, public_url="https://cdn.example/")
-    with SandboxServer(config) as sandbox, connect(sandbox) as client:
+    config = replace(FAST, public_url="https://cdn.example/")
+    apiframe = Apiframe(signature_key="none", bare_result=True)
+    with SandboxServer(config, gateways=[apiframe]) as sandbox, connect(sandbox) as client:
         job_id = take(client, {"x-api-key": "afk_sandbox"}, webhookUrl=receiver.url)
         call = receiver.next()
     assert "x-webhook-signature" not in call.headers

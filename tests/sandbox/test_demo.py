@@ -9,11 +9,13 @@ import httpx
 import psutil
 import pytest
 
-from receiver.demo.demo import IMAGES, PORT, PROMPTS, listener_for
+from receiver.demo.demo import PORT, PROMPTS, listener_for
+from receiver.gateways.registry import Gateways
 from receiver.http.server import listen
 from tests.support.running import command, environment
 from tests.support.terminals import in_terminal
 
+IMAGES = sum(prompt.get("num_images", 1) for prompt in PROMPTS)
 BEGUN = "Darkroom listens on http://127.0.0.1:"
 HOSTILE = {
     "DARKROOM_S3__BUCKET": "a-real-bucket",
@@ -29,10 +31,10 @@ HOSTILE = {
 
 
 @contextmanager
-def demo(folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def demo(folder: Path, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Start a demo; its servers are up."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "receiver", "demo", "--exit"],
+        [sys.executable, "-m", "receiver", "demo", "--exit", *arguments],
         cwd=folder,
         env=environment(**variables),
         stdout=subprocess.PIPE,
@@ -89,6 +91,13 @@ def test_the_demo_archives_verifies_and_ends(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stdout + again.stderr
     assert "Every accepted job is accounted for: 20 jobs" in again.stdout
     assert len(list((kept / "images").iterdir())) == 2 * IMAGES
+
+
+def test_all_gateways_give_an_image_each(tmp_path: Path) -> None:
+    with demo(tmp_path, "--gateways", "all") as process:
+        shown = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, shown
+    assert f"Verified {len(Gateways().every())} images" in shown
 
 
 def test_a_demo_that_is_stopped_leaves_nothing_running(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from receiver.sandbox.pictures import Spec, Studio, draw, size_of
+from receiver.sandbox.core.pictures import Spec, Studio, draw, size_of
 
 KITE = Spec("a red kite", "imagen-4", width=96, height=96)
 

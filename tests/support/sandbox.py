@@ -1,11 +1,13 @@
 """What the tests of the sandbox share."""
 
+import hashlib
+import hmac
 from typing import Any
 
 import httpx
 
 from receiver.sandbox import SandboxConfig, SandboxServer
-from receiver.sandbox.faults import Asked
+from receiver.sandbox.core.faults import Asked
 
 FAST = SandboxConfig(latency_s=(0.0, 0.01), retry_delays_s=(0.01, 0.02), image_px=64)
 PROMPT = "a red kite over a grey harbour"
@@ -15,6 +17,12 @@ def connect(sandbox: SandboxServer, **headers: str) -> httpx.Client:
     """A client of one sandbox; `connect(sandbox, x_api_key="afk_sandbox")`."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Client(base_url=sandbox.url, headers=named, trust_env=False)
+
+
+def apiframe_signature(body: bytes, api_key: str, form: str) -> str:
+    digest = hashlib.sha256(api_key.encode())
+    key = digest.digest() if form == "raw" else digest.hexdigest().encode()
+    return f"sha256={hmac.new(key, body, hashlib.sha256).hexdigest()}"
 
 
 def mend(sandbox: SandboxServer, job_id: str) -> None:

@@ -11,10 +11,10 @@ from functools import lru_cache
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
-from receiver.sandbox.broken_responses import Cut, Reset, Stalled, WrongLength
-from receiver.sandbox.jobs import Jobs, SandboxJob
-from receiver.sandbox.lifecycle import Sandbox
-from receiver.sandbox.pictures import Spec
+from receiver.sandbox.core.broken_responses import Cut, Reset, Stalled, WrongLength
+from receiver.sandbox.core.jobs import Jobs, SandboxJob
+from receiver.sandbox.core.lifecycle import Sandbox
+from receiver.sandbox.core.pictures import Spec
 
 HTML = b"<!doctype html><title>Just a moment</title><p>Checking your browser before you can go on.</p>\n"
 PAD_CHUNK = 1024 * 1024
@@ -37,11 +37,18 @@ async def image(request: Request) -> Response:
     return _serve(sandbox.jobs, job, spec, picture)
 
 
+async def upload(request: Request) -> Response:
+    """`GET /uploads/{id}`: a file that was uploaded, for submissions that name it."""
+    sandbox: Sandbox = request.app.state.sandbox
+    data = sandbox.uploads.get(request.path_params["id"])
+    return PlainTextResponse("Not found", 404) if data is None else Response(data)
+
+
 def find(sandbox: Sandbox, request: Request) -> tuple[SandboxJob, Spec] | Response:
     """Return the job and image of a link, or the response of a dead link."""
     job = sandbox.jobs.get(request.path_params["job"])
     name = re.fullmatch(r"(\d{1,3})\.(png|jpg)", request.path_params["name"])
-    if job is None or name is None or job.status != "COMPLETED" or expired(sandbox, job):
+    if job is None or name is None or job.status != "COMPLETED" or sandbox.expired(job):
         return PlainTextResponse("Not found", 404)
     spec = next((s for s in job.specs if s.index == int(name[1]) and s.extension == name[2]), None)
     if spec is None or ("partial_images" in job.faults and spec is job.specs[-1]):
@@ -52,12 +59,6 @@ def find(sandbox: Sandbox, request: Request) -> tuple[SandboxJob, Spec] | Respon
         job.link_tried = job.link_tried or link == job.link
         return PlainTextResponse("This link has expired", job.faults.status or 404)
     return job, spec
-
-
-def expired(sandbox: Sandbox, job: SandboxJob) -> bool:
-    """Return whether a job's images are past their retention."""
-    age = sandbox.config.clock() - (job.completed_at or job.created_at)
-    return job.status == "COMPLETED" and age >= sandbox.config.retention_s
 
 
 def pieces(picture: bytes, size: int | None) -> tuple[int, Iterator[bytes]]:

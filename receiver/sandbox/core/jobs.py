@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from receiver.sandbox.config import Account, Dialect, GatewayName, SandboxConfig
-from receiver.sandbox.faults import Asked
-from receiver.sandbox.pictures import Spec
+from receiver.sandbox.core.config import Account, SandboxConfig
+from receiver.sandbox.core.faults import Asked
+from receiver.sandbox.core.pictures import Spec
 
-State = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED"]
-Event = Literal["progress", "completed", "failed"]
+State = Literal["QUEUED", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED"]
+Event = Literal["progress", "completed", "failed", "cancelled"]
 
 REPLAY_S = 24 * 3600
 """TTL of Apiframe's idempotency keys."""
@@ -50,10 +50,11 @@ class SandboxJob:
     base_url: str
     callback_url: str | None
     events: frozenset[str]
-    dialect: Dialect
     cost: int
     created_at: float
     seed: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    """What only its own gateway needs, such as a secret for its callbacks."""
     idempotency_key: str | None = None
     status: State = "QUEUED"
     progress: int = 0
@@ -62,7 +63,7 @@ class SandboxJob:
     webhook_status: Literal["pending", "delivered", "failed"] | None = None
     callbacks: list[CallbackSent] = field(default_factory=list)
     inline: tuple[str, ...] = ()
-    """Its images as data URIs, if a fault asks for them, once it has succeeded."""
+    """Its images as data URIs once it has succeeded, if its gateway or a fault gives them so."""
     link: int = 1
     """The current issue of the image links."""
     link_tried: bool = False
@@ -70,13 +71,19 @@ class SandboxJob:
     """Whether it has succeeded once, even if it changed its mind since."""
     callbacks_sent: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last callback was tried once, or never will be."""
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     over: bool = False
     """Whether nothing more will happen to this job by itself."""
 
     @property
     def done(self) -> bool:
         """Whether polls say that it is finished."""
-        return self.status in ("COMPLETED", "FAILED")
+        return self.status in ("COMPLETED", "FAILED", "CANCELLED")
+
+    @property
+    def so_far(self) -> int:
+        """The per cent in a progress callback, which a fault may send after the end."""
+        return min(self.progress, 80)
 
     @property
     def done_at(self) -> str | None:
@@ -114,7 +121,7 @@ class JobReport:
     """A snapshot of a job, for tests and people."""
 
     id: str
-    gateway: GatewayName
+    gateway: str
     model: str
     prompt: str
     input: dict[str, Any]
@@ -143,7 +150,7 @@ class Jobs:
         self._refusals: Counter[tuple[str, str]] = Counter()
         self._changed = threading.Condition()
 
-    def account(self, key: str | None, gateway: GatewayName) -> Account | None:
+    def account(self, key: str | None, gateway: str) -> Account | None:
         """Return the account of an API key, if it is one of this gateway's."""
         account = self._accounts.get(key or "")
         return account if account and account.gateway == gateway else None

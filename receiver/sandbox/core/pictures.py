@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from receiver.sandbox import art
+from receiver.sandbox.core import art
 
 SHAPES = {
     "1:1": (1024, 1024),

@@ -1,29 +1,25 @@
 """Parse the faults that a request to the sandbox asks for.
 
-A fault stands in the job's own parameters under `sandbox` (Apiframe: inside the model's parameter block;
-API in One: beside the others), as a name (`"late"`) or as an object (`{"fault": "late", "delay_s": 2}`),
-or in the header `X-Sandbox-Fault: late; delay_s=2`. Several are joined by `+`: `no_callback+expired_link`.
+A fault stands in the body under `sandbox`, beside the other parameters or in an object among them, as a name
+(`"late"`) or as an object (`{"fault": "late", "delay_s": 2}`), or in the header `X-Sandbox-Fault: late;
+delay_s=2`. Several are joined by `+`: `no_callback+expired_link`.
 A fault of images strikes every download, or with `times` the first so many of each image.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from receiver.sandbox.config import Dialect, GatewayName
-
 HEADER = "x-sandbox-fault"
 
-KINDS: Mapping[str, str] = {
+KINDS: dict[str, str] = {
     "no_callback": "no callback is sent",
     "late": "the callback comes `delay_s` after completion; polls see the job done meanwhile",
     "duplicate": "the last callback is sent `times` times; with `at_once` all in the same instant",
     "out_of_order": "a progress callback follows the last one",
     "early": "the last callback is delivered before the response to the submit request",
-    "wrong_signature": "callbacks are signed with another key (Apiframe)",
-    "unsigned": "callbacks are not signed (Apiframe)",
     "malformed_callback": "callbacks are cut in the middle, so they are not JSON",
     "big_callback": "callbacks are padded to about `bytes` bytes, 5 million by default",
     "evil_url": "callbacks name `url` as the image; polls tell the truth",
@@ -32,11 +28,9 @@ KINDS: Mapping[str, str] = {
     "odd_status": "callbacks and polls have `message` as the status",
     "odd_poll": "polls get a web page with 200, `times` times",
     "inline_image": "callbacks and polls have the images themselves, as data URIs",
-    "inline_answer": "the response to the submit request has the images themselves, and no callback is sent;"
-    " API in One's has no task",
+    "inline_answer": "the response to the submit request has the images themselves, and no callback is sent",
     "no_images": "callbacks and polls name no image",
     "failed": "the job fails with `message`",
-    "failed_in_200": "the submit request gets HTTP 200 and an error inside (API in One)",
     "refused": "the submit request is refused with 400",
     "rate_limited": "the submit request gets 429 with `retry_after_s`, `times` times",
     "unavailable": "the submit request gets 503, `times` times",
@@ -60,18 +54,15 @@ KINDS: Mapping[str, str] = {
     "other_bytes": "each download of an image after its first has other bytes, of the same picture",
     "single_use_link": "each image can be downloaded once; then its links answer `status`, 404 by default",
     "redirect_image": "links answer 302 and lead to `url`",
-    "partial_images": "the last image is never there (API in One)",
-    "withheld_image": "the second image is null in the list, with `message` as the reason (API in One)",
+    "partial_images": "the last image is never there",
     "bytes": "images are valid PNG files of about `bytes` bytes",
 }
-ONLY: Mapping[str, GatewayName] = {
-    "wrong_signature": "apiframe",
-    "unsigned": "apiframe",
-    "failed_in_200": "api-in-one",
-    "partial_images": "api-in-one",
-    "withheld_image": "api-in-one",
+"""Faults that every gateway has; each has more of its own."""
+SIGNED: dict[str, str] = {
+    "wrong_signature": "callbacks are signed with another key",
+    "unsigned": "callbacks are not signed",
 }
-"""Faults that make sense at one gateway only."""
+"""Faults of gateways that sign."""
 
 
 class BadFault(Exception):
@@ -84,7 +75,7 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fault: tuple[str, ...] = ()
-    dialect: Dialect | None = None
+    dialect: str | None = None
     delay_s: float = Field(default=1.0, ge=0, le=3600)
     times: int | None = Field(default=None, ge=1, le=100)
     at_once: bool = False
@@ -100,7 +91,7 @@ class Asked(BaseModel):
         return kind in self.fault
 
 
-def read(headers: Mapping[str, str], body_value: object, gateway: GatewayName) -> Asked:
+def read(headers: Mapping[str, str], body_value: object, kinds: Iterable[str]) -> Asked:
     """Parse the requested faults; the header overrides the body. Raises BadFault."""
     header = headers.get(HEADER)
     value = _from_header(header) if header else body_value
@@ -116,7 +107,7 @@ def read(headers: Mapping[str, str], body_value: object, gateway: GatewayName) -
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BadFault(f"sandbox.{where}: {first['msg']}; the options are {known}") from None
-    _check(asked, gateway)
+    _check(asked, kinds)
     return asked
 
 
@@ -129,12 +120,10 @@ def _kinds(value: object) -> tuple[str, ...]:
     return tuple(name.strip() for name in names)
 
 
-def _check(asked: Asked, gateway: GatewayName) -> None:
+def _check(asked: Asked, kinds: Iterable[str]) -> None:
     for kind in asked.fault:
-        if kind not in KINDS:
-            raise BadFault(f"sandbox: there is no fault {kind!r}; there are {', '.join(KINDS)}")
-        if ONLY.get(kind, gateway) != gateway:
-            raise BadFault(f"sandbox: {kind} makes sense at {ONLY[kind]} only")
+        if kind not in kinds:
+            raise BadFault(f"sandbox: there is no fault {kind!r} here; there are {', '.join(kinds)}")
     if "bytes" in asked and asked.bytes is None:
         raise BadFault("sandbox.bytes: say how many")
 

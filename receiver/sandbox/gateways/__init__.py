@@ -1,0 +1,19 @@
+"""The registry of the stand-ins: each has a line here, and a file of its own."""
+
+from collections.abc import Iterable
+
+from receiver.sandbox.core.stand_in import StandIn
+from receiver.sandbox.gateways.api_in_one import ApiInOne
+from receiver.sandbox.gateways.apiframe import Apiframe
+
+STAND_INS: tuple[type[StandIn], ...] = (Apiframe, ApiInOne)
+"""In the order in which a path is looked for: those with a path that could be any come last."""
+
+NAMES = tuple(stand_in.name for stand_in in STAND_INS)
+
+
+def stand_ins(names: Iterable[str] = NAMES) -> tuple[StandIn, ...]:
+    """Return the stand-ins of these names. Raises KeyError for a gateway that has none."""
+    known = {stand_in.name: stand_in for stand_in in STAND_INS}
+    wanted = {name: known[name] for name in names}
+    return tuple(stand_in() for name, stand_in in known.items() if name in wanted)
