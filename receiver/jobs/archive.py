@@ -163,7 +163,7 @@ class Archiver:
 
         def fetch(index: int) -> ImageError | None:
             try:
-                made.note(self._fetch(job, index, made.remarks))
+                self._note(made, self._fetch(job, index, made.remarks))
             except ImageError as error:
                 log.warning("image failed", index=index, code=error.code, why=str(error))
                 return error
@@ -193,16 +193,21 @@ class Archiver:
         for index in failures:
             image, source_url = _images(job)[index], None
             with suppress(errors.ForbiddenAddress):
-                source_url = self._text(parse_link(image.url).source_url)
+                source_url = parse_link(image.url).source_url
             seed, now = image.seed or _only_seed(job), self.context.clock()
             with self._storing():
                 output = self.archive.find_image(job, index, seed=seed, now=now)
             if output is not None:
                 log.warning("kept the image of an earlier try: it cannot be downloaded", index=index)
-                made.note(replace(output, source_url=source_url))
+                self._note(made, replace(output, source_url=source_url))
                 self._count("darkroom_images_archived_total", job)
                 del missing[index]
         return missing
+
+    def _note(self, made: _Try, output: Output) -> None:
+        """Note an image that was stored, and where it came from without the secrets that stand there."""
+        source = output.source_url
+        made.note(replace(output, source_url=None if source is None else self._text(source)))
 
     @contextmanager
     def _host(self, target: Target) -> Iterator[None]:
@@ -243,7 +248,7 @@ class Archiver:
         self._count("darkroom_images_archived_total", job)
         self._count("darkroom_archived_bytes_total", job, output.bytes)
         log.info("archived image", index=index, key=output.key, bytes=output.bytes)
-        return replace(output, source_url=self._text(fetched.source_url) if fetched.source_url else None)
+        return replace(output, source_url=fetched.source_url or None)
 
     def _fetched(self, job: Job, index: int, url: str, opened: ExitStack) -> Fetched:
         if url.startswith(DATA_URI):

@@ -167,7 +167,7 @@ def test_10_nothing_kept_or_shown_holds_a_secret(
     Upheld by `Redactor` (receiver/redaction.py) wherever something is kept: in receiver/jobs/submit.py
     `sent`, `_not_taken` and `_details`; in receiver/jobs/reconcile.py `_result`, `_failure` and
     `_unanswered`; in receiver/callbacks/endpoint.py `kept` and `_kept`; in receiver/jobs/archive.py
-    `source_url`, `_reason` and `_attempt`; in receiver/jobs/circuit_breaker.py the message of a circuit; in
+    `_note`, `_reason` and `_attempt`; in receiver/jobs/circuit_breaker.py the message of a circuit; in
     receiver/telemetry/logs.py every line. And by `scrub` and `_insert` (storage/ledger/deliveries.py) and
     `columns_of_move` (storage/ledger/transitions.py): once a job is over, links lose their queries, or go.
     What adapters do to gateways' words, and receiver/http/middleware.py to paths, comes on top of that.
