@@ -64,11 +64,15 @@ class Opening:
             raise self._failure
 
     def start(self, patience_s: float = PATIENCE_S) -> None:
-        """Begin, and wait for the first try of each part; not for ever, for it may hang."""
+        """Begin, and `wait`; not for ever, for a try may hang."""
         for part in self._parts:
             part.gate.close(Unavailable(f"The {part.name} is being opened."))
         for thread in self._threads:
             thread.start()
+        self.wait(patience_s)
+
+    def wait(self, patience_s: float) -> None:
+        """Wait for the first try of each part, for so many seconds at most."""
         deadline = monotonic() + patience_s
         for tried in self._tried:
             tried.wait(max(0.0, deadline - monotonic()))

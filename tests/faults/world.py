@@ -1,7 +1,6 @@
 """One Darkroom under test and all that is around it, to be broken in any way and then judged."""
 
 import random
-import socket
 import sqlite3
 import threading
 import uuid
@@ -56,6 +55,8 @@ PATIENCE_S = 200
 """How long a submission is tried again; longer than any scenario keeps its service down."""
 AGAIN_S = 0.05
 """How long a submission that was answered 503 waits before it is sent again."""
+OPENING = "is being opened"
+"""What a service says whose first try to open a part has not ended: it listens after a few seconds in any case."""
 MIXED = (
     *[None] * 6,
     "early",
@@ -157,15 +158,17 @@ class World:
         return child
 
     def await_up(self, within_s: float = 60) -> None:
+        """Wait until it answers, and has its ledger open or knows why it cannot be."""
         deadline = monotonic() + within_s
-        where = ("127.0.0.1", int(self.variables["DARKROOM_PORT"]))
         while True:
-            # Its death is waited for; that it listens, which it does once it can answer, can only be tried.
+            # Its death is waited for; whether it answers can only be tried.
             assert not self.child.ended(0.005), self.said()
             assert monotonic() < deadline, self.said()
-            with suppress(OSError), socket.create_connection(where):
-                self.up.set()
-                return
+            with suppress(httpx.TransportError):
+                answer = self._http.get(f"{self.url}/v1/jobs", params={"limit": 1}, timeout=20)
+                if answer.status_code != 503 or OPENING not in answer.text:
+                    self.up.set()
+                    return
 
     def kill(self) -> None:
         self.up.clear()

@@ -38,6 +38,8 @@ FAST = Timing(
 )
 """The usual schedules, made short where a test would otherwise wait for them."""
 
+OPENED_WITHIN_S = 60.0
+
 QUICK = SandboxConfig(latency_s=(0.05, 0.1), image_px=64, retry_delays_s=(0.05, 0.1, 0.2))
 
 IMAGEN = {"gateway": "apiframe", "model": "imagen-4-fast", "prompt": "a red kite over a grey harbour"}
@@ -170,6 +172,8 @@ def started(
     settings = settings_for(s3, sandbox, folder, **overrides)
     service = build(settings, timing=timing, clock=clock, factories=factories)
     with served(service, listener, work=work), httpx.Client(base_url=url, trust_env=False) as http:
+        # The service itself listens after a while; here a busy machine is no reason for 503.
+        service.opening.wait(OPENED_WITHIN_S)
         yield Live(service, settings, url, sandbox, http)
 
 
