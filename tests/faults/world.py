@@ -56,7 +56,7 @@ PATIENCE_S = 200
 AGAIN_S = 0.05
 """How long a submission that was answered 503 waits before it is sent again."""
 OPENING = "is being opened"
-"""What a service says whose first try to open a part has not ended: it listens after a few seconds in any case."""
+"""What a service says until its first try to open a part has ended: it listens after a while in any case."""
 MIXED = (
     *[None] * 6,
     "early",
