@@ -19,6 +19,7 @@ from receiver.sandbox.core.jobs import CallbackSent, Event, Jobs, SandboxJob
 log = logging.getLogger("darkroom.sandbox")
 
 BIG = 5_000_000
+STALE_S = 3600
 Body = dict[str, Any]
 
 
@@ -135,7 +136,7 @@ class CallbackSender:
             return headers
         if "wrong_signature" in job.faults:
             key += b"-forged"
-        sent_at = int(self._config.clock())
+        sent_at = int(self._config.clock()) - (STALE_S if "stale_signature" in job.faults else 0)
         return headers | caller.sign(key, Message(job, event, body, f"msg_{job.id}_{event}_{part}", sent_at))
 
     async def fetch(self, url: str) -> bytes:

@@ -63,6 +63,8 @@ SIGNED: dict[str, str] = {
     "unsigned": "callbacks are not signed",
 }
 """Faults of gateways that sign."""
+DATED: dict[str, str] = {**SIGNED, "stale_signature": "callbacks are signed as if sent an hour ago"}
+"""Faults of gateways that sign the time of sending too."""
 
 
 class BadFault(Exception):

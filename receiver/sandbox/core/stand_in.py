@@ -26,12 +26,19 @@ from receiver.sandbox.core.broken_responses import Cut
 from receiver.sandbox.core.callbacks import Body, Caller, bent
 from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.faults import Asked
-from receiver.sandbox.core.jobs import Jobs, SandboxJob
+from receiver.sandbox.core.jobs import Event, Jobs, SandboxJob, State
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.pictures import Spec, size_of
 
 Details = dict[str, list[str]]
 """Validation errors by JSON path."""
+STATE_AFTER: dict[Event, State] = {
+    "progress": "PROCESSING",
+    "completed": "COMPLETED",
+    "failed": "FAILED",
+    "cancelled": "CANCELLED",
+}
+"""What a callback says of its job; by a fault one of a job that is over says that it is running."""
 Handler = Callable[[Request, Sandbox, Account], Awaitable[Response]]
 
 
@@ -162,9 +169,17 @@ class StandIn(Caller):
     def accepted(self, job: SandboxJob) -> Response:
         """Build the response to an accepted submission."""
 
-    @abstractmethod
-    def polled(self, sandbox: Sandbox, job: SandboxJob) -> Body:
+    def report(self, job: SandboxJob, state: State, links: list[Any]) -> Body:
+        """Build what is told of a job, where callbacks and polls are alike."""
+        raise NotImplementedError(f"{self.name} {job.id} {state} {links}")
+
+    def callback(self, job: SandboxJob, event: Event, links: list[Any]) -> Body:
+        """Build the body of a callback."""
+        return self.report(job, STATE_AFTER[event], links)
+
+    def polled(self, sandbox: Sandbox, job: SandboxJob) -> Body:  # noqa: ARG002 - a default
         """Build the body of the response to a poll."""
+        return self.report(job, job.status, job.named())
 
     def finished(self, sandbox: Sandbox, job: SandboxJob) -> Response:
         """Build the response to a submission that is to have the images."""

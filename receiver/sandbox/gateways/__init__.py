@@ -5,8 +5,13 @@ from collections.abc import Iterable
 from receiver.sandbox.core.stand_in import StandIn
 from receiver.sandbox.gateways.api_in_one import ApiInOne
 from receiver.sandbox.gateways.apiframe import Apiframe
+from receiver.sandbox.gateways.replicate import Replicate
 
-STAND_INS: tuple[type[StandIn], ...] = (Apiframe, ApiInOne)
+STAND_INS: tuple[type[StandIn], ...] = (
+    Apiframe,
+    ApiInOne,
+    Replicate,
+)
 """In the order in which a path is looked for: those with a path that could be any come last."""
 
 NAMES = tuple(stand_in.name for stand_in in STAND_INS)
