@@ -356,7 +356,7 @@ def _steps(
 ) -> Steps:
     from receiver.jobs.archive import Archiver
     from receiver.jobs.bulk_poll import BulkPoller
-    from receiver.jobs.helpers import Helpers
+    from receiver.jobs.image_threads import ImageThreads
     from receiver.jobs.reconcile import Reconciler
     from receiver.jobs.steps import Steps
 
@@ -364,8 +364,8 @@ def _steps(
     overview = BulkPoller(base.backlog, context.sender, context.clock)
     reconciler = Reconciler(context, confirm, overview)
     hosts = base.settings.gateways.image_hosts()
-    helpers = Helpers(base.settings.worker.concurrency)
-    archiver = Archiver(context, bucket.archive, downloader, reconciler, hosts, helpers)
+    threads = ImageThreads(base.settings.worker.concurrency)
+    archiver = Archiver(context, bucket.archive, downloader, reconciler, hosts, threads)
     return Steps(context, submitter, reconciler, archiver)
 
 

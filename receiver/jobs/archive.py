@@ -12,9 +12,9 @@ from receiver import errors
 from receiver.download.downloader import Downloader, EndMissing, Fetched
 from receiver.download.ssrf import Target, parse_link
 from receiver.errors import ImageError
-from receiver.gateways.parsing import DATA_URI, is_inline
+from receiver.gateways.parsing import is_inline
 from receiver.jobs.context import JobContext, Outcome
-from receiver.jobs.helpers import Helpers
+from receiver.jobs.image_threads import ImageThreads
 from receiver.jobs.reconcile import INLINE, Reconciler
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
@@ -74,7 +74,7 @@ class Archiver:
     reconciler: Reconciler
     image_hosts: Mapping[str, Sequence[str]]
     """By gateway: the allow-list of the hosts of its images; empty allows any public host."""
-    helpers: Helpers
+    threads: ImageThreads
     """Threads that fetch further images of one job at the same time."""
 
     def run(self, job: Job) -> Outcome:
@@ -169,7 +169,7 @@ class Archiver:
                 return error
             return None
 
-        found = zip(wanted, self.helpers.each(fetch, wanted), strict=True)
+        found = zip(wanted, self.threads.each(fetch, wanted), strict=True)
         return {index: error for index, error in found if error is not None}
 
     def _with_inline(self, job: Job, wanted: Sequence[int]) -> Job:
@@ -251,7 +251,7 @@ class Archiver:
         return replace(output, source_url=fetched.source_url or None)
 
     def _fetched(self, job: Job, index: int, url: str, opened: ExitStack) -> Fetched:
-        if url.startswith(DATA_URI):
+        if is_inline(url):
             also = _asked_formats(job.request)
             return opened.enter_context(self.downloader.unpack(url, also=also))
         target = parse_link(url)

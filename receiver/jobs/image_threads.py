@@ -1,4 +1,4 @@
-"""Run one function for several values at the same time, in helper threads as far as some are free."""
+"""Fetch the images of one job at the same time, in further threads as far as some are free."""
 
 import contextvars
 import threading
@@ -10,7 +10,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Helpers:
+class ImageThreads:
     """So many threads beside those that call. Thread-safe.
 
     They live as long as what they do, and are daemons: what hangs in a download must not outlive a stop.
@@ -38,7 +38,7 @@ class Helpers:
             _do(call, value, result)
             return
 
-        def help_out() -> None:
+        def run_beside() -> None:
             try:
                 _do(call, value, result)
             finally:
@@ -46,7 +46,7 @@ class Helpers:
 
         # The log names the job in every thread.
         run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(help_out,), name="worker-helper", daemon=True).start()
+        threading.Thread(target=run, args=(run_beside,), name="image", daemon=True).start()
 
 
 def _do(call: Callable[[T], R], value: T, result: Future[R]) -> None:

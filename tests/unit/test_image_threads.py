@@ -1,10 +1,10 @@
-"""Several values at the same time, as far as helpers are free."""
+"""Several values at the same time, as far as threads are free."""
 
 import threading
 
 import pytest
 
-from receiver.jobs.helpers import Helpers
+from receiver.jobs.image_threads import ImageThreads
 
 
 def test_values_are_worked_on_at_the_same_time() -> None:
@@ -14,12 +14,12 @@ def test_values_are_worked_on_at_the_same_time() -> None:
         together.wait()
         return 10 * value
 
-    assert Helpers(2).each(call, [1, 2, 3]) == [10, 20, 30]
+    assert ImageThreads(2).each(call, [1, 2, 3]) == [10, 20, 30]
 
 
-def test_without_a_free_helper_the_caller_does_all() -> None:
-    assert Helpers(0).each(lambda _: threading.get_ident(), [1, 2, 3]) == [threading.get_ident()] * 3
-    assert Helpers(1).each(str, []) == []
+def test_without_a_free_thread_the_caller_does_all() -> None:
+    assert ImageThreads(0).each(lambda _: threading.get_ident(), [1, 2, 3]) == [threading.get_ident()] * 3
+    assert ImageThreads(1).each(str, []) == []
 
 
 def test_an_error_is_raised_once_all_are_done() -> None:
@@ -30,8 +30,8 @@ def test_an_error_is_raised_once_all_are_done() -> None:
             raise ValueError("the first")
         done.append(value)
 
-    helpers = Helpers(1)
-    for _ in range(3):  # each helper is free again
+    threads = ImageThreads(1)
+    for _ in range(3):  # each thread is free again
         with pytest.raises(ValueError, match="the first"):
-            helpers.each(call, [1, 2, 3])
+            threads.each(call, [1, 2, 3])
     assert sorted(done) == [2, 2, 2, 3, 3, 3]
