@@ -5,12 +5,20 @@ from collections.abc import Iterable
 from receiver.sandbox.core.stand_in import StandIn
 from receiver.sandbox.gateways.api_in_one import ApiInOne
 from receiver.sandbox.gateways.apiframe import Apiframe
+from receiver.sandbox.gateways.bfl import BlackForestLabs
+from receiver.sandbox.gateways.bria import Bria
+from receiver.sandbox.gateways.kie import Kie
 from receiver.sandbox.gateways.replicate import Replicate
+from receiver.sandbox.gateways.wavespeed import WaveSpeed
 
 STAND_INS: tuple[type[StandIn], ...] = (
     Apiframe,
     ApiInOne,
     Replicate,
+    WaveSpeed,
+    Bria,
+    Kie,
+    BlackForestLabs,
 )
 """In the order in which a path is looked for: those with a path that could be any come last."""
 
