@@ -16,12 +16,12 @@ from starlette.routing import BaseRoute
 from starlette.types import ExceptionHandler
 
 from receiver.api.health import Health
-from receiver.callbacks.endpoint import Callbacks
+from receiver.callbacks.endpoint import CALLBACK, Callbacks
 from receiver.callbacks.intake import Intake
 from receiver.http.cors import Cors
-from receiver.http.middleware import Ahead, RequestMiddleware
+from receiver.http.middleware import AtOnce, RequestMiddleware
 from receiver.http.prefix import PathPrefix
-from receiver.http.routing import ahead
+from receiver.http.routing import Served
 from receiver.http.server import Connections
 from receiver.opening import Opening
 from receiver.resources import Bucket, Resources
@@ -180,6 +180,11 @@ class Service:
         if self.jobs is not None:
             self.jobs.subscriptions.at_most(connections // 2)
 
+    def at_once(self) -> AtOnce | None:
+        """Return what serves the callbacks that are here whole, if they are served here."""
+        routes = [one for one in self.web.routes if isinstance(one, Served) and one.operation is CALLBACK]
+        return AtOnce(routes[0], self.callbacks.receive_whole, self.metrics, self.prefix) if routes else None
+
     def asgi(self, *, work: bool = False, apart: Children | None = None) -> Starlette:
         """Return the ASGI application of the role; its lifespan starts and stops the service.
 
@@ -199,7 +204,6 @@ class Service:
 
         shared = [Middleware(Cors, origins=self.origins)] if self.origins else []
         below = [Middleware(PathPrefix, prefix=self.prefix)] if self.prefix else []
-        below += [Middleware(Ahead, route=route, metrics=self.metrics) for route in ahead(self.web.routes)]
         app = Starlette(
             routes=list(self.web.routes),
             middleware=[*below, *shared, Middleware(RequestMiddleware, metrics=self.metrics)],

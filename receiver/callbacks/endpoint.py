@@ -7,12 +7,11 @@ from functools import lru_cache
 from time import perf_counter
 from typing import Any, NamedTuple
 
-import orjson
 import uuid_utils
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
 from receiver import errors
 from receiver.callbacks.encodings import decoded
@@ -40,7 +39,6 @@ CALLBACK = Operation(
     path={"gateway": str, "token": str},
     body=Body(Any, "The gateway's report on the job, in its own format."),
     answers={200: Answer(CallbackAccepted, "It is on disk.")},
-    ahead=True,
     errors=(
         errors.BadToken,
         errors.BadSignature,
@@ -64,13 +62,10 @@ PROBE = Operation(
 )
 
 
-_BODIES = {
-    result.value: orjson.dumps({"status": result.value})
+# Exactly 200, because some senders take any other 2xx for a failure.
+_RESPONSES = {
+    result: JSONResponse({"status": result.value})
     for result in (DeliveryResult.ACCEPTED, DeliveryResult.DUPLICATE)
-}
-_HEADERS = {
-    status: [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
-    for status, body in _BODIES.items()
 }
 
 
@@ -112,33 +107,84 @@ class Callbacks:
         self._metrics = metrics
 
     @CALLBACK
-    async def receive(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def receive(self, request: Request) -> Response:
         """Verify a callback and record it."""
-        name, began, outcome = scope["path_params"]["gateway"], perf_counter(), "internal"
+        scope, began = request.scope, perf_counter()
+        outcome: DeliveryResult | BaseException
         try:
-            outcome = (await self._recorded(name, scope, receive)).value
-            self._metrics.observe("darkroom_callback_seconds", perf_counter() - began, gateway=name)
-        except (errors.DarkroomError, StorageError) as error:
-            if isinstance(error, errors.DarkroomError):
-                outcome = error.code
-                self._note_refusal(scope, error)
-            await problem_of(error)(scope, receive, send)
-            return
-        except ClientDisconnect:
-            outcome = "disconnected"
-            raise
-        finally:
-            self._metrics.count("darkroom_callbacks_total", gateway=name, outcome=outcome)
-        # Exactly 200, because some senders take any other 2xx for a failure.
-        await send({"type": "http.response.start", "status": 200, "headers": [*_HEADERS[outcome]]})
-        await send({"type": "http.response.body", "body": _BODIES[outcome]})
+            outcome = await self._recorded(scope, request.receive)
+        except BaseException as error:  # noqa: BLE001 - what is not ours is raised again
+            outcome = error
+        return self._response(scope, began, outcome)
 
-    async def _recorded(self, name: str, scope: Scope, receive: Receive) -> DeliveryResult:
-        """Return what became of a callback once that is durable; raise the error that fits a refusal."""
+    def receive_whole(self, scope: Scope, body: bytes, respond: Callable[[Response], None]) -> bool:
+        """Do the same for a body that is here, without a task: respond later, on the event loop.
+
+        Returns False, and has done nothing, for what `receive` must do: all that may have to wait, and
+        whatever has no valid token.
+        """
+        began, headers = perf_counter(), _headers(scope)
+        if len(body) >= LARGE or len(body) > self._max_bytes or "content-encoding" in headers:
+            return False
+        name = scope["path_params"]["gateway"]
+        try:
+            claims = self._claims(name, scope["path_params"]["token"])
+        except errors.BadToken:
+            return False
+        scope["state"]["job"] = claims.job_id
+        try:
+            self._limits.callback(claims.job_id)
+            recorded = self._intake.put(self._verified(name, claims, headers, Received(body, body)))
+        except Exception as error:  # noqa: BLE001 - what is not ours is raised again
+            respond(self._response(scope, began, error))
+        else:
+            recorded.add_done_callback(
+                lambda it: respond(self._response(scope, began, it.exception() or it.result()))
+            )
+        return True
+
+    def _response(self, scope: Scope, began: float, outcome: DeliveryResult | BaseException) -> Response:
+        """Count a callback and note its line of the log; return the response, or raise what is not ours."""
+        if isinstance(outcome, DeliveryResult):
+            if outcome in _RESPONSES:
+                self._note_recorded(scope, began, outcome)
+                return _RESPONSES[outcome]
+            outcome = self._refusal(outcome)
+        name, told = scope["path_params"]["gateway"], "internal"
+        if isinstance(outcome, errors.DarkroomError):
+            told = outcome.code
+            self._note_refusal(scope, outcome)
+        elif isinstance(outcome, ClientDisconnect):
+            told = "disconnected"
+        self._metrics.count("darkroom_callbacks_total", gateway=name, outcome=told)
+        if not isinstance(outcome, errors.DarkroomError | StorageError):
+            raise outcome
+        return problem_of(outcome)
+
+    def _note_recorded(self, scope: Scope, began: float, result: DeliveryResult) -> None:
+        name, state = scope["path_params"]["gateway"], scope["state"]
+        self._metrics.observe("darkroom_callback_seconds", perf_counter() - began, gateway=name)
+        self._metrics.count("darkroom_callbacks_total", gateway=name, outcome=result.value)
+        line = {"event": "callback", "job": state["job"], "gateway": name, "result": result.value}
+        state["line"] = {**line, "path": f"/callbacks/{name}/[token]"}
+
+    def _refusal(self, result: DeliveryResult) -> errors.DarkroomError:
+        if result is DeliveryResult.MISMATCH:
+            return errors.JobMismatch("The body is about another job than this URL was made for.")
+        if result is DeliveryResult.TOO_MANY:
+            return errors.TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")
+        if result is DeliveryResult.LATER_JOB and not self._accept_incomplete:
+            # Not 404, after which the gateway would give up: the ledger may be restored until it comes again.
+            return errors.LedgerIncomplete("The ledger lacks the job of this URL, which was signed here.")
+        return errors.UnknownJob("The ledger does not know the job of this URL.")
+
+    async def _recorded(self, scope: Scope, receive: Receive) -> DeliveryResult:
+        """Return what became of a callback once that is durable."""
         # The order of the checks is cheapest first. The token's is before the body is read, so that a
         # stranger cannot make us keep one in memory.
         claims = self._authenticate(scope)
-        headers = _headers(scope)
+        scope["state"]["job"] = claims.job_id
+        name, headers = scope["path_params"]["gateway"], _headers(scope)
         async with AsyncExitStack() as held:
             body = await self._body(headers, receive, claims.job_id, held)
             if len(body.plain) <= LARGE:
@@ -146,11 +192,7 @@ class Callbacks:
             else:
                 # It takes long enough to read that other requests would notice.
                 delivery = await run_in_threadpool(self._verified, name, claims, headers, body)
-            result = await self._intake.take(delivery)
-        _raise_unless_recorded(result, accept_incomplete=self._accept_incomplete)
-        line = {"event": "callback", "job": claims.job_id, "gateway": name, "result": result.value}
-        scope["state"]["line"] = {**line, "path": f"/callbacks/{name}/[token]"}
-        return result
+            return await self._intake.take(delivery)
 
     @PROBE
     async def probe(self, request: Request) -> Response:
@@ -180,8 +222,7 @@ class Callbacks:
     def _authenticate(self, scope: Scope) -> CallbackClaims:
         given = scope["path_params"]
         try:
-            # Some frameworks put a slash behind every URL.
-            claims = self._claims(given["gateway"], given["token"].rstrip("/"))
+            claims = self._claims(given["gateway"], given["token"])
         except errors.BadToken:
             self._limits.stranger(HTTPConnection(scope))
             raise
@@ -189,7 +230,8 @@ class Callbacks:
         return claims
 
     def _claims(self, name: str, token: str) -> CallbackClaims:
-        claims = self._tokens.read(token, name)
+        # Some frameworks put a slash behind every URL.
+        claims = self._tokens.read(token.rstrip("/"), name)
         if name not in self._gateways:
             raise errors.BadToken("foreign")
         return claims
@@ -262,15 +304,3 @@ def _signature(gateway: Gateway, headers: Mapping[str, str], body: Received) -> 
         if body.plain == body.sent:
             raise
         return gateway.verify(headers, body.plain)
-
-
-def _raise_unless_recorded(result: DeliveryResult, *, accept_incomplete: bool) -> None:
-    if result is DeliveryResult.MISMATCH:
-        raise errors.JobMismatch("The body is about another job than this URL was made for.")
-    if result is DeliveryResult.LATER_JOB and not accept_incomplete:
-        # Not 404, after which the gateway would give up: the ledger may be restored until it comes again.
-        raise errors.LedgerIncomplete("The ledger lacks the job of this URL, which was signed here.")
-    if result in {DeliveryResult.UNKNOWN_JOB, DeliveryResult.LATER_JOB}:
-        raise errors.UnknownJob("The ledger does not know the job of this URL.")
-    if result is DeliveryResult.TOO_MANY:
-        raise errors.TooManyCallbacks(f"This job has {MAX_DELIVERIES} different callbacks already.")

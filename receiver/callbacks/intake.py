@@ -59,12 +59,16 @@ class Intake:
 
         If cancelled before, it is not written.
         """
+        return await self.put(delivery)
+
+    def put(self, delivery: NewDelivery) -> asyncio.Future[DeliveryResult]:
+        """Do the same without waiting, on the event loop: return what `take` waits for."""
         if self.waiting() >= WAITING:
             self._metrics.count("darkroom_callbacks_unwritten_total", reason="full")
             raise Unready("Too many callbacks are waiting to be written.")
         result: asyncio.Future[DeliveryResult] = asyncio.get_running_loop().create_future()
         self._waiting.put(_Waiting(delivery, result))
-        return await result
+        return result
 
     def waiting(self) -> int:
         """Return how many callbacks wait for a commit."""

@@ -11,11 +11,13 @@ import asyncio
 import resource
 from itertools import chain
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import structlog
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from receiver.http.middleware import AtOnce
 from receiver.telemetry.logs import Tally
 
 log = structlog.get_logger("darkroom.http")
@@ -74,6 +76,7 @@ class LimitedConnection(HttpToolsProtocol):
     """uvicorn's protocol with limits. Use a subclass that `limited` returns."""
 
     limiter: ClassVar[ConnectionLimiter]
+    at_once: ClassVar[AtOnce | None]
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; close another connection if too many are open."""
@@ -83,6 +86,8 @@ class LimitedConnection(HttpToolsProtocol):
         self._alarm_at = 0.0
         self._unread: asyncio.TimerHandle | None = None
         self._unanswered: list[RequestResponseCycle] = []
+        self._parsing = False
+        self._begun: tuple[RequestResponseCycle, Any] | None = None
         self._loose_bytes = 0
         self._wait(self.limiter.timeout_s)
         self.limiter.make_room(self.connections)
@@ -102,9 +107,40 @@ class LimitedConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse; refuse a head, or what is around a body, that does not end."""
         self._loose_bytes += len(data)
+        self._parsing = True
         super().data_received(data)
+        self._parsing = False
+        if (begun := self._begun) is not None:
+            self._begun = None
+            self._start_asgi_task(*begun)
         if self._loose_bytes > (AFTER_RESPONSE_BYTES if self._is_body_refused() else HEAD_BYTES):
             self.send_400_response("The head of the request is too large.")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Serve a request at once if that can be, or have the application do so."""
+        if self._parsing:
+            # Its body may be a few bytes further.
+            self._begun = cycle, app
+        elif not self._is_served(cycle):
+            super()._start_asgi_task(cycle, app)
+
+    def _is_served(self, cycle: RequestResponseCycle) -> bool:
+        if self.at_once is None or cycle.more_body or cycle.waiting_for_100_continue or cycle.disconnected:
+            return False
+
+        def write(head: bytes, body: bytes) -> None:
+            # As uvicorn does it: RequestResponseCycle.send.
+            if cycle.disconnected:
+                return
+            cycle.response_started = cycle.response_complete = True
+            more = [b"%b: %b\r\n" % header for header in cycle.default_headers]
+            end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+            self.transport.write(b"".join((head, *more, end, body)))
+            if not cycle.keep_alive:
+                self.transport.close()
+            self.on_response_complete()
+
+        return self.at_once(cast("Scope", cycle.scope), bytes(cycle.body), write)
 
     def on_headers_complete(self) -> None:
         """Take the request in hand, if its head is small enough."""
@@ -183,9 +219,9 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport.abort()
 
 
-def limited(limiter: ConnectionLimiter) -> type[LimitedConnection]:
-    """Return a uvicorn protocol whose connections share one limiter."""
-    return type("LimitedConnection", (LimitedConnection,), {"limiter": limiter})
+def limited(limiter: ConnectionLimiter, at_once: AtOnce | None = None) -> type[LimitedConnection]:
+    """Return a uvicorn protocol whose connections share one limiter, and serve some requests at once."""
+    return type("LimitedConnection", (LimitedConnection,), {"limiter": limiter, "at_once": at_once})
 
 
 def allowed(connections: int) -> int:

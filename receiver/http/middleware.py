@@ -1,7 +1,9 @@
 """Middleware and error handlers of every response: request id, access log, safe headers, problem details."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +23,7 @@ from receiver.errors import (
     TooManyRequests,
     Unready,
 )
+from receiver.http.prefix import without
 from receiver.telemetry.logs import Tally, write_soon
 from receiver.telemetry.metrics import Count, Metrics
 from storage.errors import Ambiguous, NotFound, StorageError, TookTooLong
@@ -33,6 +36,7 @@ SAFE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
 }
+Header = tuple[bytes, bytes]
 _SAFE = [(name.encode(), value.encode()) for name, value in SAFE_HEADERS.items()]
 UNEXPECTED = "Something went wrong here; the log has it under this request id."
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -40,54 +44,22 @@ _REQUEST_ID = re.compile(r"[\w.-]{1,64}")
 _TOKEN_PATH = re.compile(r"(/callbacks/[^/]*/).+", re.IGNORECASE | re.DOTALL)
 
 
-class RequestMiddleware:
-    """The outermost middleware: sets a request id, adds safe headers, logs one line, and measures.
+class RequestLog:
+    """Logs one line for each request, and measures it.
 
     A handler may put the fields of the line into `request.state.line`: its event and path, also its level.
     Requests over their rate limit are only counted, so that they cannot fill the log.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
+    def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._over_limit = Tally(log, "requests over their limit")
         self._measured: dict[tuple[str, str, int], tuple[Count, Count]] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request, by the ASGI protocol."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began, status, started = perf_counter(), 500, False
-        request_id = _request_id(scope["headers"])
-        state = scope.setdefault("state", {})
-        state["request_id"] = request_id
-
-        async def respond(message: Message) -> None:
-            nonlocal status, started
-            if message["type"] == "http.response.start":
-                status, started = message["status"], True
-                headers = message["headers"]
-                given = {name for name, _ in headers}
-                headers.append((b"x-request-id", request_id.encode()))
-                headers.extend([header for header in _SAFE if header[0] not in given])
-            await send(message)
-
-        # Each request is a task, which has a context of its own.
-        structlog.contextvars.bind_contextvars(request=request_id)
-        try:
-            await self._app(scope, receive, respond)
-        except ClientDisconnect:
-            status = 499
-        except Exception:
-            log.exception("request failed")
-            if started:
-                raise
-            await problem(500, DarkroomError.code, UNEXPECTED)(scope, receive, respond)
-        finally:
-            seconds = perf_counter() - began
-            self._log(scope, status, seconds)
-            self._measure(scope, status, seconds)
+    def note(self, scope: Scope, status: int, seconds: float) -> None:
+        """Note a request that was answered, or was given up, after so many seconds."""
+        self._log(scope, status, seconds)
+        self._measure(scope, status, seconds)
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
         state = scope["state"]
@@ -115,34 +87,91 @@ class RequestMiddleware:
             self._metrics.count("darkroom_api_requests_refused_total")
 
 
-class Ahead:
-    """Middleware that serves one route ahead of all that is behind it, and all else there.
+class RequestMiddleware:
+    """The outermost middleware: sets a request id, adds safe headers, logs one line, and measures."""
 
-    For the route of most requests, whose handler is an ASGI application: router and middleware would take as
-    long as the rest of it. The route's path is `/<word>/{...}/{...:path}`. Its requests have the ids, the
-    headers, the lines and the metrics of all others.
-    """
-
-    def __init__(self, app: ASGIApp, route: Route, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
-        self._route = route
-        self._method = next(iter(route.methods or ()))
-        self._begins = f"/{route.path.split('/')[1]}/"
-        self._first, self._rest = route.param_convertors
-        self._here = RequestMiddleware(route.app, metrics)
+        self._log = RequestLog(metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, by the ASGI protocol."""
-        app = self._app
-        if scope["type"] == "http" and scope["method"] == self._method:
-            path = scope["path"]
-            if path.startswith(self._begins):
-                first, slash, rest = path[len(self._begins) :].partition("/")
-                if first and slash:
-                    scope["route"] = self._route
-                    scope["path_params"] = {self._first: first, self._rest: rest}
-                    app = self._here
-        await app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status, started = perf_counter(), 500, False
+        request_id = _request_id(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def respond(message: Message) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                status, started = message["status"], True
+                message["headers"] = [*_with_ours(message["headers"]), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        # Each request is a task, which has a context of its own.
+        structlog.contextvars.bind_contextvars(request=request_id)
+        try:
+            await self._app(scope, receive, respond)
+        except ClientDisconnect:
+            status = 499
+        except Exception:
+            log.exception("request failed")
+            if started:
+                raise
+            await _failed()(scope, receive, respond)
+        finally:
+            self._log.note(scope, status, perf_counter() - began)
+
+
+Respond = Callable[[Response], None]
+Write = Callable[[bytes, bytes], None]
+"""Writes the head of a response, without the line that ends it, and its body."""
+
+
+class AtOnce:
+    """Serves the route of most requests by plain calls, where a request is here whole.
+
+    A task, the router and the messages of ASGI would take as long as the rest of it. Whatever is not so
+    simple is left to them. The requests have the ids, headers, lines and metrics of all others.
+    """
+
+    def __init__(
+        self, route: Route, handle: Callable[[Scope, bytes, Respond], bool], metrics: Metrics, prefix: str
+    ) -> None:
+        """`handle` responds now or later, or returns False; the path is `/<word>/{...}/{...:path}`."""
+        self._route = route
+        self._handle = handle
+        self._log = RequestLog(metrics)
+        self._prefix = prefix
+        self._method = next(iter(route.methods or ()))
+        self._begins = f"/{route.path.split('/')[1]}/"
+        self._first, self._rest = route.param_convertors
+
+    def __call__(self, scope: Scope, body: bytes, write: Write) -> bool:
+        """Serve a request; returns False, and has done nothing, if that is for the application to do."""
+        path = without(self._prefix, scope["path"])
+        if scope["method"] != self._method or not path.startswith(self._begins):
+            return False
+        first, slash, rest = path[len(self._begins) :].partition("/")
+        if not (first and slash):
+            return False
+        began, request_id = perf_counter(), _request_id(scope["headers"])
+        here = {"route": self._route, "path_params": {self._first: first, self._rest: rest}}
+        scope = {**scope, "path": path, **here, "state": {"request_id": request_id}}
+
+        def respond(response: Response) -> None:
+            head = _head(response.status_code, tuple(response.raw_headers))
+            write(b"%bx-request-id: %b\r\n" % (head, request_id.encode()), bytes(response.body))
+            self._log.note(scope, response.status_code, perf_counter() - began)
+
+        try:
+            return self._handle(scope, body, respond)
+        except Exception:
+            log.exception("request failed", request=request_id)
+            respond(_failed())
+            return True
 
 
 def shown_path(path: str) -> str:
@@ -202,6 +231,10 @@ def _storage(error: StorageError) -> Response:
     return problem(503, Unready.code, "The ledger or the bucket did not answer.", headers=Unready.headers)
 
 
+def _failed() -> Response:
+    return problem(500, DarkroomError.code, UNEXPECTED)
+
+
 async def http_problem(request: Request, error: Exception) -> Response:
     """Return the response for an unknown path, or a method that the path does not take."""
     assert isinstance(error, HTTPException)
@@ -218,6 +251,19 @@ def _methods(request: Request) -> set[str]:
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return {method for route in here for method in route.methods or ()}
+
+
+def _with_ours(headers: Sequence[Header]) -> list[Header]:
+    """Return the headers of a response with those that all have."""
+    given = {name for name, _ in headers}
+    return [*headers, *[header for header in _SAFE if header[0] not in given]]
+
+
+@lru_cache(maxsize=256)
+def _head(status: int, headers: tuple[Header, ...]) -> bytes:
+    """Return the head of a response as HTTP has it, up to its request id."""
+    lines = b"".join(b"%b: %b\r\n" % header for header in _with_ours(headers))
+    return b"HTTP/1.1 %d %b\r\n%b" % (status, HTTPStatus(status).phrase.encode(), lines)
 
 
 def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from receiver import errors
 from receiver.errors import DarkroomError
@@ -107,8 +107,6 @@ class Operation:
     headers: tuple[Header, ...] = ()
     body: Body | None = None
     errors: tuple[type[DarkroomError], ...] = ()
-    ahead: bool = False
-    """Whether the handler is an ASGI application, to be served by `http.middleware.Ahead`."""
 
     def __call__(self, handler: Handler) -> Handler:
         """Note the operation on its handler, where `routes_of` finds it."""
@@ -138,8 +136,6 @@ class Served(Route):
     def __init__(self, operation: Operation, endpoint: Callable[..., Any], query: type[Query] = NoQuery):
         method, _, path = operation.at.partition(" ")
         super().__init__(path, endpoint, methods=[method])
-        if operation.ahead:
-            self.app = endpoint
         self.operation = operation
         self.query = query
         self.method = method
@@ -154,11 +150,6 @@ def routes_of(admission: Admission, *parts: object, ids: Ids | None = None) -> l
         for name, method in vars(type(part)).items()
         if isinstance(getattr(method, "operation", None), Operation)
     ]
-
-
-def ahead(routes: Iterable[BaseRoute]) -> list[Served]:
-    """Return the routes that are to be served ahead of the others."""
-    return [route for route in routes if isinstance(route, Served) and route.operation.ahead]
 
 
 def served(

@@ -16,6 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from receiver.http.connection_limits import ConnectionLimiter, allowed, limited
+from receiver.http.middleware import AtOnce
 
 log = structlog.get_logger("darkroom.serving")
 
@@ -99,6 +100,9 @@ class Servable(Protocol):
     def connections(self) -> Connections:
         """The limits of its connections."""
 
+    def at_once(self) -> AtOnce | None:
+        """Return what serves some requests without the application, if anything does."""
+
     def cancel_waiters(self) -> None:
         """Respond to the requests that wait, because a stop was requested."""
 
@@ -158,7 +162,7 @@ def _server(service: Servable, app: Starlette, *, started: Callable[[], None]) -
     service.limit_waiters(connections)
     config = uvicorn.Config(
         app,
-        http=limited(limiter),
+        http=limited(limiter, service.at_once()),
         ws="none",
         lifespan="on",
         log_config=None,

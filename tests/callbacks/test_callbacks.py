@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -39,6 +40,63 @@ def idle(start_shared: Start) -> Live:
     return start_shared(work=False, callback_bytes=4096)
 
 
+Post = Callable[..., httpx.Response]
+
+
+def head(url: str, body: bytes, headers: dict[str, str], *, version: str = "1.1") -> bytes:
+    """The head of a request that sends a callback."""
+    to = urlsplit(url)
+    given = {"host": to.netloc, "content-length": str(len(body)), **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    return f"POST {to.path} HTTP/{version}\r\n{lines}\r\n".encode()
+
+
+def connect(url: str) -> socket.socket:
+    to = urlsplit(url)
+    assert to.hostname is not None
+    return socket.create_connection((to.hostname, to.port or 80), timeout=10)
+
+
+def answers_on(connection: socket.socket, number: int, got: bytes = b"") -> list[httpx.Response]:
+    """The next answers on a connection, of which some is read already."""
+    found: list[httpx.Response] = []
+    while len(found) < number:
+        told, ended, body = got.partition(b"\r\n\r\n")
+        first, *lines = told.decode().split("\r\n")
+        headers = httpx.Headers([(line.partition(": ")[0], line.partition(": ")[2]) for line in lines])
+        if ended and len(body) >= (length := int(headers["content-length"])):
+            found.append(httpx.Response(int(first[9:12]), headers=headers, content=body[:length]))
+            got = body[length:]
+            continue
+        piece = connection.recv(65536)
+        assert piece, f"it was closed after {got!r}"
+        got += piece
+    assert got == b""
+    return found
+
+
+def post_whole(url: str, *, content: bytes, headers: dict[str, str]) -> httpx.Response:
+    """Send a request in one piece, as most gateways and proxies do."""
+    with connect(url) as connection:
+        connection.sendall(head(url, content, headers) + content)
+        return answers_on(connection, 1)[0]
+
+
+def post_when_asked(url: str, *, content: bytes, headers: dict[str, str]) -> httpx.Response:
+    """Send the body once the service asks for it, so that it has to wait for that."""
+    with connect(url) as connection:
+        connection.sendall(head(url, content, headers | {"expect": "100-continue"}))
+        got = connection.recv(65536)
+        if got == b"HTTP/1.1 100 Continue\r\n\r\n":
+            connection.sendall(content)
+            got = b""
+        return answers_on(connection, 1, got)[0]
+
+
+in_both_ways = pytest.mark.parametrize("post", [post_whole, post_when_asked])
+"""Requests that are here whole are served without a task: see `http.middleware.AtOnce`."""
+
+
 def running_job(live: Live, theirs: str) -> str:
     """A job that its gateway is said to have taken."""
     job_id = str(live.submit(IMAGEN)["id"])
@@ -56,11 +114,13 @@ def state(live: Live) -> tuple[Any, ...]:
     return jobs, deliveries, live.keys()
 
 
-def test_a_proven_callback_is_accepted_once(idle: Live) -> None:
-    job_id = running_job(idle, "theirs-once")
-    url, body = idle.callback_url(job_id), completed("theirs-once")
-    first = httpx.post(url, content=body, headers=signed(body))
-    again = httpx.post(url, content=body, headers=signed(body))
+@in_both_ways
+def test_a_proven_callback_is_accepted_once(idle: Live, post: Post) -> None:
+    theirs = f"theirs-once-{post.__name__}"
+    job_id = running_job(idle, theirs)
+    url, body = idle.callback_url(job_id), completed(theirs)
+    first = post(url, content=body, headers=signed(body))
+    again = post(url, content=body, headers=signed(body))
     assert (first.status_code, first.json()) == (200, {"status": "accepted"})
     assert (again.status_code, again.json()) == (200, {"status": "duplicate"})
     (delivery,) = idle.service.resources.ledger.deliveries(job_id)
@@ -111,13 +171,17 @@ def wrong(idle: Live) -> str:
         (BODY + b" " * 5000, {}, 413, "body_too_large"),
     ],
 )
-@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("sent", ["whole", "when asked", "chunked"])
 def test_whatever_is_wrong_changes_nothing(
-    idle: Live, wrong: str, chunked: bool, content: bytes, changed: dict[str, str], status: int, code: str
+    idle: Live, wrong: str, sent: str, content: bytes, changed: dict[str, str], status: int, code: str
 ) -> None:
     before = state(idle)
-    sent: Any = iter([content[:10], content[10:]]) if chunked else content
-    answer = httpx.post(wrong, content=sent, headers={**signed(content), **changed})
+    headers = {**signed(content), **changed}
+    if sent == "chunked":
+        answer = httpx.post(wrong, content=iter([content[:10], content[10:]]), headers=headers)
+    else:
+        post = post_whole if sent == "whole" else post_when_asked
+        answer = post(wrong, content=content, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
     assert state(idle) == before
@@ -126,16 +190,19 @@ def test_whatever_is_wrong_changes_nothing(
 OLD, NEW = "01000000-0000-7000-8000-000000000000", "0fffffff-0000-7000-8000-000000000000"
 
 
+@in_both_ways
 @pytest.mark.parametrize(
     ("job_id", "status", "code"), [(OLD, 404, "unknown_job"), (NEW, 503, "ledger_incomplete")]
 )
-def test_a_token_for_a_job_that_is_gone_is_told(idle: Live, job_id: str, status: int, code: str) -> None:
+def test_a_token_for_a_job_that_is_gone_is_told(
+    idle: Live, post: Post, job_id: str, status: int, code: str
+) -> None:
     """One that is later than all jobs of the ledger was lost with it, and its gateway shall come again."""
-    running_job(idle, f"theirs-{code}")
+    running_job(idle, f"theirs-{code}-{post.__name__}")
     tokens = idle.service.resources.tokens
     url = f"{idle.url}/callbacks/apiframe/{tokens.make('apiframe', job_id)}"
     body = completed("theirs")
-    answer = httpx.post(url, content=body, headers=signed(body))
+    answer = post(url, content=body, headers=signed(body))
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert ("retry-after" in answer.headers) == (status == 503)
 
@@ -321,14 +388,18 @@ def test_the_log_has_no_callback_token(idle: Live, capfd: pytest.CaptureFixture[
     assert token.split(".")[0] not in seen
 
 
-def test_a_callback_has_the_headers_and_the_count_of_every_request(idle: Live) -> None:
-    url, body = idle.callback_url(running_job(idle, "theirs-headers")), completed("theirs-headers")
+@in_both_ways
+def test_a_callback_has_the_headers_and_the_count_of_every_request(idle: Live, post: Post) -> None:
+    theirs = f"theirs-headers-{post.__name__}"
+    url, body = idle.callback_url(running_job(idle, theirs)), completed(theirs)
     other = httpx.get(f"{idle.url}/healthz", headers={"x-request-id": "mine"})
+    assert {"date", "x-request-id", "x-content-type-options"} <= other.headers.keys()
     for answer in (
-        httpx.post(url, content=body, headers=signed(body) | {"x-request-id": "mine"}),
-        httpx.post(url, content=b"{", headers={"x-request-id": "mine"}),
-        httpx.post(f"{url}x", content=b"{", headers={"x-request-id": "mine"}),
+        post(url, content=body, headers=signed(body) | {"x-request-id": "mine"}),
+        post(url, content=b"{", headers={"x-request-id": "mine"}),
+        post(f"{url}x", content=b"{", headers={"x-request-id": "mine"}),
     ):
+        assert "date" in answer.headers
         same = other.headers.keys() - {"content-type", "content-length", "date"}
         assert {name: answer.headers.get(name) for name in same} == {
             name: other.headers[name] for name in same
@@ -341,13 +412,67 @@ def test_a_callback_has_the_headers_and_the_count_of_every_request(idle: Live) -
 
 def test_a_body_that_comes_in_pieces_is_read_whole(idle: Live) -> None:
     url, body = idle.callback_url(running_job(idle, "theirs-pieces")), completed("theirs-pieces")
-    host, port = idle.url.removeprefix("http://").split(":")
-    names = "".join(f"{name}: {value}\r\n" for name, value in signed(body).items())
-    path = url.removeprefix(idle.url)
-    head = f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n{names}\r\n"
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with connect(url) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for piece in (head.encode(), body[:9], body[9:40], body[40:]):
+        for piece in (head(url, body, signed(body)), body[:9], body[9:40], body[40:]):
             connection.sendall(piece)
             threading.Event().wait(0.02)
-        assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        assert answers_on(connection, 1)[0].status_code == 200
+
+
+def test_callbacks_behind_one_another_are_answered_in_order(idle: Live) -> None:
+    """On one connection, in one piece: with another request between, and one that is refused."""
+    url, body = idle.callback_url(running_job(idle, "theirs-in-order")), completed("theirs-in-order")
+    callback = head(url, body, signed(body)) + body
+    refused = head(f"{url}x", body, signed(body)) + body
+    other = f"GET /healthz HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n\r\n".encode()
+    with connect(url) as connection:
+        connection.sendall(callback + other + callback + refused + callback)
+        answers = answers_on(connection, 5)
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 401, 200]
+    told = [answers[n].json()["status"] for n in (0, 2, 4)]
+    assert told == ["accepted", "duplicate", "duplicate"]
+
+
+@pytest.mark.parametrize(("version", "said"), [("1.1", "close"), ("1.0", "")])
+def test_a_connection_that_the_sender_will_not_use_again_is_closed(
+    idle: Live, version: str, said: str
+) -> None:
+    theirs = f"theirs-closed-{version}"
+    url, body = idle.callback_url(running_job(idle, theirs)), completed(theirs)
+    headers = signed(body) | ({"connection": said} if said else {})
+    with connect(url) as connection:
+        connection.sendall(head(url, body, headers, version=version) + body)
+        (answer,) = answers_on(connection, 1)
+        assert (answer.json(), answer.headers["connection"]) == ({"status": "accepted"}, "close")
+        assert connection.recv(1) == b""
+
+
+def test_a_fault_of_ours_is_an_error_and_ends_nothing(
+    idle: Live, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url, body = idle.callback_url(running_job(idle, "theirs-fault")), completed("theirs-fault")
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with connect(url) as connection:
+        monkeypatch.setattr(idle.service.callbacks, "_verified", fails)
+        connection.sendall(head(url, body, signed(body) | {"x-request-id": "faulty"}) + body)
+        (answer,) = answers_on(connection, 1)
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+        monkeypatch.undo()
+        connection.sendall(head(url, body, signed(body)) + body)
+        assert answers_on(connection, 1)[0].json() == {"status": "accepted"}
+    seen = "".join(capfd.readouterr())
+    assert "ZeroDivisionError" in seen
+    assert "faulty" in seen
+
+
+def test_more_than_a_minute_allows_is_refused_either_way(start: Start) -> None:
+    live = start(work=False, limits={"callback_token": 3})
+    url, body = live.callback_url(running_job(live, "theirs")), completed("theirs")
+    posts: list[Post] = [post_when_asked, post_whole, post_whole, post_whole, post_when_asked]
+    answers = [post(url, content=body, headers=signed(body)) for post in posts]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in answers[3:])

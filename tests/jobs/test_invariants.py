@@ -28,7 +28,7 @@ from storage.ledger.database import Database
 from storage.ledger.deliveries import DeliveryResult, NewDelivery
 from storage.ledger.ledger import Ledger
 from storage.models import Status
-from tests.callbacks.test_callbacks import completed, running_job, signed
+from tests.callbacks.test_callbacks import Post, completed, in_both_ways, running_job, signed
 from tests.jobs.test_life import _theirs as await_running
 from tests.support.live import FAST, IMAGEN, ULTRA, Start
 
@@ -131,24 +131,25 @@ class Full(Ledger):
         return super().add_deliveries(offers)
 
 
-def test_3_an_answered_callback_is_in_the_ledger(start: Start, tmp_path: Path) -> None:
+@in_both_ways
+def test_3_an_answered_callback_is_in_the_ledger(start: Start, tmp_path: Path, post: Post) -> None:
     """3: a callback is answered 2xx only after it is durably in the ledger; else 503 and Retry-After.
 
-    Upheld by `Callbacks.receive` (receiver/callbacks/endpoint.py): it awaits the intake's future; by
-    `Intake._write` (receiver/callbacks/intake.py): the result is set after `record`, and `_refuse` else; by
-    `Unready` (receiver/errors.py): 503, which `receiver/http/middleware.py` answers with Retry-After; and by
-    `_prepare_sqlite` (storage/ledger/engine.py): `synchronous=FULL`.
+    Upheld by `Callbacks.receive` and `receive_whole` (receiver/callbacks/endpoint.py): both respond by the
+    intake's future; by `Intake._write` (receiver/callbacks/intake.py): the result is set after `record`, and
+    `_refuse` else; by `Unready` (receiver/errors.py): 503, which `receiver/http/middleware.py` answers with
+    Retry-After; and by `_prepare_sqlite` (storage/ledger/engine.py): `synchronous=FULL`.
     """
     live = start(work=False, factories=Factories(ledger=Full))
     ledger = live.service.resources.ledger
     assert isinstance(ledger, Full)
     url, body = live.callback_url(running_job(live, "theirs")), completed("theirs")
     ledger.full = True
-    refused = httpx.post(url, content=body, headers=signed(body))
+    refused = post(url, content=body, headers=signed(body))
     assert (refused.status_code, on_disk(tmp_path, "SELECT id FROM deliveries")) == (503, [])
     assert int(refused.headers["retry-after"]) > 0
     ledger.full = False
-    assert httpx.post(url, content=body, headers=signed(body)).status_code == 200
+    assert post(url, content=body, headers=signed(body)).status_code == 200
     assert on_disk(tmp_path, "SELECT body FROM deliveries") == [(body,)]
     with live.service.resources.database.write() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2, "FULL"

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from receiver.api.jobs import Api
@@ -19,7 +18,7 @@ from receiver.jobs.archive import Archiver
 from receiver.jobs.reconcile import Reconciler
 from receiver.jobs.worker import Worker
 from storage.ledger.ledger import Ledger
-from tests.callbacks.test_callbacks import completed, running_job, signed
+from tests.callbacks.test_callbacks import Post, completed, in_both_ways, post_whole, running_job, signed
 from tests.support.live import IMAGEN, Live, started
 from tests.support.walks import Leg, Walk, walked
 
@@ -40,15 +39,18 @@ def walking(s3_server: Any, sandbox: Any, tmp_path: Path) -> Walking:
     return walking
 
 
-def test_callback_from_socket_to_ledger(walking: Walking) -> None:
+@in_both_ways
+def test_callback_from_socket_to_ledger(walking: Walking, post: Post) -> None:
     """A callback: the token in its URL, and its body."""
-    legs = (LimitedConnection.data_received, Intake.take), (Intake._write, Ledger.add_deliveries)
+    legs = (LimitedConnection.data_received, Intake.put), (Intake._write, Ledger.add_deliveries)
     with walking(*legs, work=False) as (live, walk):
         body = completed("theirs-walked")
         url = live.callback_url(running_job(live, "theirs-walked"))
         walk.value = (url.rpartition("/")[2], "theirs-walked")
-        assert httpx.post(url, content=body, headers=signed(body)).status_code == 200
+        assert post(url, content=body, headers=signed(body)).status_code == 200
     assert 5 <= len(walk.modules) <= 12, walk.modules
+    served = walk.modules["receiver/http/middleware.py"].partition(".")[0]
+    assert served == ("AtOnce" if post is post_whole else "RequestMiddleware")
 
 
 def test_prompt_from_api_to_gateway(walking: Walking) -> None:
