@@ -161,7 +161,7 @@ class SandboxServer:
         found = {}
         for gateway in self.gateways:
             account = next(one for one in self.config.accounts if one.gateway == gateway.name)
-            own = {"base_url": self.url, "api_key": account.key, **gateway.settings(account)}
+            own = {"base_url": self.url, "api_key": account.key, **gateway.settings(account, self.url)}
             found[gateway.name.replace("-", "_")] = own
         return found
 

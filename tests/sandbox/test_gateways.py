@@ -1,20 +1,28 @@
 """Each stand-in, used as the gateway's documents say: by a plain client, with our verifiers."""
 
+import base64
+import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from receiver import signatures
 from receiver.errors import BadSignature
 from receiver.sandbox import SandboxServer
+from receiver.sandbox.core.signing import four_lines, jwk
 from receiver.sandbox.core.stand_in import StandIn
 from receiver.sandbox.gateways import STAND_INS
 from receiver.sandbox.gateways.kie import Kie
+from receiver.sandbox.gateways.magnific import Magnific
 from receiver.signatures import Scheme, Signed, Verifier
 from tests.support.recorder import CallbackReceiver, Received
 from tests.support.sandbox import FAST, PROMPT
@@ -46,6 +54,16 @@ class Spoken:
     accepted: int = 200
     cancel: Callable[[httpx.Client, str], httpx.Response] | None = None
     cancelled: str = ""
+    tells_failures: bool = True
+    progress: int = 0
+    """How many callbacks come before the last one."""
+    keys: str = ""
+    """The headers of its Ed25519 signature: two ids, the time, the signature."""
+
+
+def urls(output: Any) -> list[Any]:
+    """Read the images of fal's output."""
+    return [image["url"] for image in output.get("images", ())]
 
 
 SPOKEN: dict[str, Spoken] = {
@@ -126,6 +144,92 @@ SPOKEN: dict[str, Spoken] = {
         words=("success", "fail"),
         scheme=signatures.KIE,
     ),
+    "fal": Spoken(
+        key={"authorization": "Key KEY"},
+        submit=lambda client, url: client.post(
+            "/fal-ai/flux/dev", params={"fal_webhook": url}, json={"prompt": PROMPT, "num_images": 2}
+        ),
+        job_id=lambda answer: answer["request_id"],
+        poll=lambda client, job_id: client.get(f"/fal-ai/flux/requests/{job_id}"),
+        read=lambda body: ("OK" if "images" in body else "ERROR", urls(body)),
+        called=lambda body: (body["status"], urls(body["payload"])),
+        words=("OK", "ERROR"),
+        cancel=lambda client, job_id: client.put(f"/fal-ai/flux/requests/{job_id}/cancel"),
+        cancelled="ERROR",
+        keys="x-fal-webhook-request-id x-fal-webhook-user-id x-fal-webhook-timestamp x-fal-webhook-signature",
+    ),
+    "ideogram": Spoken(
+        key={"api-key": "KEY"},
+        submit=lambda client, url: client.post(
+            "/v1/ideogram-v4/async/generate",
+            params={"webhook_url": url},
+            files={"text_prompt": (None, PROMPT), "resolution": (None, "2560x1440")},
+        ),
+        job_id=lambda answer: answer["generation_id"],
+        poll=lambda client, job_id: client.get(f"/v1/generations/{job_id}"),
+        read=lambda body: (body["status"], [one["url"] for one in body.get("data", ())]),
+        called=lambda body: ("completed", [one["url"] for one in body["data"]]),
+        words=("completed", "failed"),
+        tells_failures=False,
+        keys="x-ideogram-webhook-generation-id x-ideogram-webhook-user-id x-ideogram-webhook-timestamp "
+        "x-ideogram-webhook-signature",
+    ),
+    "runware": Spoken(
+        key={"authorization": "Bearer KEY"},
+        submit=lambda client, url: client.post(
+            "/v1",
+            json=[
+                {
+                    "taskType": "imageInference",
+                    "taskUUID": str(uuid.uuid4()),
+                    "model": "runware:101@1",
+                    "positivePrompt": PROMPT,
+                    "numberResults": 1,
+                    "deliveryMethod": "async",
+                    "webhookURL": url,
+                }
+            ],
+        ),
+        job_id=lambda answer: answer["data"][0]["taskUUID"],
+        poll=lambda client, job_id: client.post(
+            "/v1", json=[{"taskType": "getResponse", "taskUUID": job_id}]
+        ),
+        read=lambda body: (
+            "error" if body.get("errors") else body["data"][0]["status"],
+            [one["imageURL"] for one in body.get("data", ())],
+        ),
+        words=("success", "error"),
+    ),
+    "magnific": Spoken(
+        key={"x-magnific-api-key": "KEY"},
+        submit=lambda client, url: client.post(
+            "/v1/ai/mystic",
+            json={"prompt": PROMPT, "aspect_ratio": "widescreen_16_9", "webhook_url": url},
+        ),
+        job_id=lambda answer: answer["data"]["task_id"],
+        poll=lambda client, job_id: client.get(f"/v1/ai/mystic/{job_id}"),
+        read=lambda body: (body["data"]["status"], body["data"]["generated"]),
+        called=lambda body: (body["status"], body["generated"]),
+        words=("COMPLETED", "FAILED"),
+        scheme=signatures.FREEPIK,
+        progress=2,
+    ),
+    "runpod": Spoken(
+        key={"authorization": "Bearer KEY"},
+        submit=lambda client, url: client.post(
+            "/v2/an-endpoint/run",
+            json={"input": {"prompt": PROMPT, "num_images": 2}, "webhook": url, "s3Config": {}},
+        ),
+        job_id=lambda answer: answer["id"],
+        poll=lambda client, job_id: client.get(f"/v2/an-endpoint/status/{job_id}"),
+        read=lambda body: (
+            body["status"],
+            [image["data"] for image in body.get("output", {}).get("images", ())],
+        ),
+        words=("COMPLETED", "FAILED"),
+        cancel=lambda client, job_id: client.post(f"/v2/an-endpoint/cancel/{job_id}"),
+        cancelled="CANCELLED",
+    ),
 }
 
 
@@ -134,7 +238,9 @@ def stand_in(name: str) -> type[StandIn]:
 
 
 each = pytest.mark.parametrize("name", SPOKEN)
-signing = pytest.mark.parametrize("name", [name for name in SPOKEN if SPOKEN[name].scheme])
+signing = pytest.mark.parametrize(
+    "name", [name for name in SPOKEN if "unsigned" in stand_in(name).own_faults]
+)
 
 
 @pytest.fixture
@@ -157,18 +263,39 @@ def submitted(client: httpx.Client, name: str, url: str, fault: str = "") -> str
     return spoken.job_id(answer.json())
 
 
+def last_call(receiver: CallbackReceiver, name: str) -> Received:
+    for _ in range(SPOKEN[name].progress):
+        receiver.next()
+    return receiver.next()
+
+
 def read_call(name: str, call: Received) -> Read:
     return (SPOKEN[name].called or SPOKEN[name].read)(call.json)
 
 
 def verified(sandbox: SandboxServer, name: str, call: Received) -> Signed | None:
     """Verify a callback as a user would: with the secret that the settings have."""
-    scheme = SPOKEN[name].scheme
-    assert scheme is not None
-    told = sandbox.settings()[name]
+    scheme, told = SPOKEN[name].scheme, sandbox.settings()[name]
+    if scheme is None:
+        return verified_ed25519(told["keys_url"], SPOKEN[name].keys.split(), call)
     key = {"bfl": BFL_SECRET, "bria": told["api_key"]}.get(name) or told["webhook_secrets"]
     task_id = call.json["data"]["taskId"] if name == "kie" else None
     return Verifier(scheme, [key]).verify(call.headers, call.body, time.time(), task_id=task_id)
+
+
+def verified_ed25519(keys_url: str, names: list[str], call: Received) -> Signed | None:
+    """Verify a signature by the keys that the gateway publishes."""
+    if names[-1] not in call.headers:
+        return None
+    *lines, signature = (call.headers[name] for name in names)
+    content = "\n".join([*lines, hashlib.sha256(call.body).hexdigest()]).encode()
+    keys = httpx.get(keys_url, trust_env=False).json()["keys"]
+    for number, key in enumerate(keys):
+        public = base64.urlsafe_b64decode(key["x"] + "=")
+        with suppress(InvalidSignature):
+            Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature), content)
+            return Signed(number, 0, body_covered=True, stale=time.time() - int(lines[-1]) > 300)
+    raise BadSignature("No key fits.")
 
 
 @each
@@ -176,7 +303,7 @@ def test_a_job_is_told_by_callback_and_poll(
     sandbox: SandboxServer, speaks: httpx.Client, receiver: CallbackReceiver, name: str
 ) -> None:
     job_id = submitted(speaks, name, receiver.url)
-    call = receiver.next()
+    call = last_call(receiver, name)
     job = sandbox.wait(job_id)
     polled = SPOKEN[name].read(SPOKEN[name].poll(speaks, job_id).json())
     assert read_call(name, call) == polled == (SPOKEN[name].words[0], list(job.images))
@@ -190,13 +317,15 @@ def test_a_failure_is_told_by_callback_and_poll(
     sandbox: SandboxServer, speaks: httpx.Client, receiver: CallbackReceiver, name: str
 ) -> None:
     job_id = submitted(speaks, name, receiver.url, "failed; message=too dark")
-    call = receiver.next()
     sandbox.wait(job_id)
     polled = SPOKEN[name].poll(speaks, job_id)
-    assert read_call(name, call) == (SPOKEN[name].words[1], [])
     assert SPOKEN[name].read(polled.json()) == (SPOKEN[name].words[1], [])
-    assert "too dark" in call.body.decode()
     assert "too dark" in polled.text
+    if SPOKEN[name].tells_failures:
+        call = last_call(receiver, name)
+        assert read_call(name, call) == (SPOKEN[name].words[1], [])
+        assert "too dark" in call.body.decode()
+    assert receiver.none_left()
 
 
 @signing
@@ -204,14 +333,14 @@ def test_callbacks_are_signed(
     sandbox: SandboxServer, speaks: httpx.Client, receiver: CallbackReceiver, name: str
 ) -> None:
     submitted(speaks, name, receiver.url)
-    signed = verified(sandbox, name, receiver.next())
+    signed = verified(sandbox, name, last_call(receiver, name))
     assert signed
     assert not signed.stale
     submitted(speaks, name, receiver.url, "unsigned")
-    assert verified(sandbox, name, receiver.next()) is None
+    assert verified(sandbox, name, last_call(receiver, name)) is None
     submitted(speaks, name, receiver.url, "wrong_signature")
     with pytest.raises(BadSignature):
-        verified(sandbox, name, receiver.next())
+        verified(sandbox, name, last_call(receiver, name))
 
 
 @pytest.mark.parametrize("name", [name for name in SPOKEN if "stale_signature" in stand_in(name).own_faults])
@@ -219,7 +348,7 @@ def test_signatures_can_be_stale(
     sandbox: SandboxServer, speaks: httpx.Client, receiver: CallbackReceiver, name: str
 ) -> None:
     submitted(speaks, name, receiver.url, "stale_signature")
-    signed = verified(sandbox, name, receiver.next())
+    signed = verified(sandbox, name, last_call(receiver, name))
     assert signed
     assert signed.stale
 
@@ -351,3 +480,173 @@ class TestKie:
         ):
             submitted(client, self.name, receiver.url)
             assert "x-webhook-signature" not in receiver.next().headers
+
+
+@pytest.mark.parametrize(
+    ("first", "signature"),
+    [
+        (
+            "req-1",
+            "87854697ad095fbafd76289d6ec10d4edf0596f6bd77b59dc7aafee3548d0e86"
+            "768dc5bebda39abccd1780305f5330d19386d8be42b3f86262b9ed3f8f80a100",
+        ),
+        (
+            "gen-1",
+            "1f807e51cd17d2202c8a3c5023ac4096b7f99817feae263c895531e7d4178b3f"
+            "9c65e5059c31de9beee530c522df108e55c6ee0906cebeb96fa1cb5d39279d01",
+        ),
+    ],
+)
+def test_four_lines_are_signed_as_known(first: str, signature: str) -> None:
+    key, body = bytes(range(32)), b'{"hello":"world"}'
+    assert four_lines(key, first, "user-1", 1763769600, body) == signature
+    assert jwk(key)["x"] == "A6EHv_POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg"
+
+
+class TestFal:
+    name = "fal"
+
+    def test_a_poll_takes_two_steps(self) -> None:
+        with SandboxServer(SLOW) as sandbox, speaking(sandbox, self.name) as client:
+            told = SPOKEN[self.name].submit(client, "http://127.0.0.1:9/").json()
+            answer = client.get(told["status_url"])
+            assert (answer.status_code, answer.json()["status"]) == (202, "IN_PROGRESS")
+            assert client.get(told["response_url"]).status_code == 400
+            assert client.get(told["response_url"].replace("/flux/", "/flux/dev/")).status_code == 404
+            client.put(told["cancel_url"])
+            answer = client.get(told["status_url"])
+            assert (answer.status_code, answer.json()["status"]) == (200, "COMPLETED")
+            assert answer.json()["error"]
+            assert client.put(told["cancel_url"]).json() == {"status": "ALREADY_COMPLETED"}
+            assert client.put("/fal-ai/flux/requests/x/cancel").json() == {"status": "NOT_FOUND"}
+
+    def test_a_failure_has_the_model_s_own_status(self, sandbox: SandboxServer) -> None:
+        with speaking(sandbox, self.name) as client:
+            job_id = submitted(client, self.name, "http://127.0.0.1:9/", "failed+no_callback; message=no")
+            sandbox.wait(job_id)
+            answer = SPOKEN[self.name].poll(client, job_id)
+            assert (answer.status_code, answer.json()["detail"][0]["msg"]) == (422, "no")
+
+    def test_a_new_key_is_published_once_it_is_used(self, receiver: CallbackReceiver) -> None:
+        with SandboxServer(FAST) as sandbox, speaking(sandbox, self.name) as client:
+            keys_url = sandbox.settings()[self.name]["keys_url"]
+            assert len(httpx.get(keys_url, trust_env=False).json()["keys"]) == 1
+            submitted(client, self.name, receiver.url, "rotated_key")
+            signed = verified(sandbox, self.name, receiver.next())
+            assert signed
+            assert signed.key_index == 1
+
+    def test_its_own_faults(self, sandbox: SandboxServer, receiver: CallbackReceiver) -> None:
+        with speaking(sandbox, self.name) as client:
+            job_id = submitted(client, self.name, receiver.url, "retried_inside+payload_error")
+            told = receiver.next().json
+            assert told["request_id"] == job_id != told["gateway_request_id"]
+            assert (told["status"], told["payload"]) == ("OK", None)
+            assert told["payload_error"]
+
+
+class TestIdeogram:
+    name = "ideogram"
+
+    def test_its_own_faults(self, sandbox: SandboxServer, receiver: CallbackReceiver) -> None:
+        with speaking(sandbox, self.name) as client:
+            submitted(client, self.name, receiver.url, "unsafe_image+changed_prompt")
+            (image,) = receiver.next().json["data"]
+            assert (image["is_image_safe"], image["url"]) == (False, None)
+            assert image["prompt"] != PROMPT
+
+    @pytest.mark.parametrize(
+        ("url", "fields"),
+        [
+            ("http://archive.example/", {}),
+            ("http://127.0.0.1/", {"rendering_speed": "FLASH"}),
+            ("http://127.0.0.1/", {"seed": "7"}),
+        ],
+    )
+    def test_what_it_refuses(self, sandbox: SandboxServer, url: str, fields: dict[str, str]) -> None:
+        form = {name: (None, value) for name, value in {"text_prompt": PROMPT, **fields}.items()}
+        path = "/v1/ideogram-v4/async/generate"
+        with speaking(sandbox, self.name) as client:
+            assert client.post(path, params={"webhook_url": url}, files=form).status_code == 400
+            assert client.post(path, params={"webhook_url": url}, json={}).status_code == 400
+
+
+class TestRunware:
+    name = "runware"
+
+    @pytest.mark.parametrize(
+        ("fault", "images", "errors"), [("", 3, 0), ("item_error", 2, 1), ("missing_image", 2, 0)]
+    )
+    def test_each_image_has_a_callback(
+        self, sandbox: SandboxServer, receiver: CallbackReceiver, fault: str, images: int, errors: int
+    ) -> None:
+        task = {
+            "taskType": "imageInference",
+            "taskUUID": str(uuid.uuid4()),
+            "model": "runware:101@1",
+            "positivePrompt": PROMPT,
+            "numberResults": 3,
+            "deliveryMethod": "async",
+            "webhookURL": receiver.url,
+        }
+        with speaking(sandbox, self.name) as client:
+            client.headers["x-sandbox-fault"] = fault
+            assert client.post("/v1", json=[task]).status_code == 200
+            calls = [receiver.next().json for _ in range(images + errors)]
+            named = [item["imageUUID"] for call in calls for item in call.get("data", ())]
+            assert len(set(named)) == images
+            assert sum("errors" in call for call in calls) == errors
+            sandbox.wait(str(task["taskUUID"]))
+            polled = SPOKEN[self.name].poll(client, str(task["taskUUID"])).json()
+            assert {item["imageUUID"] for item in polled["data"]} == set(named)
+            assert ("errors" in polled) == bool(errors)
+            answer = client.post("/v1", json=[task])
+            assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (400, ["taskUUID"])
+            assert receiver.none_left()
+
+
+class TestMagnific:
+    name = "magnific"
+
+    def test_changes_are_told_in_turn(self, sandbox: SandboxServer, receiver: CallbackReceiver) -> None:
+        with speaking(sandbox, self.name) as client:
+            submitted(client, self.name, receiver.url, "task_status")
+            told = [receiver.next().json["task_status"] for _ in range(3)]
+            assert told == ["CREATED", "IN_PROGRESS", "COMPLETED"]
+
+    def test_the_key_may_be_the_decoded_secret(self, receiver: CallbackReceiver) -> None:
+        with (
+            SandboxServer(FAST, gateways=[Magnific(key_form="base64")]) as sandbox,
+            speaking(sandbox, self.name) as client,
+        ):
+            submitted(client, self.name, receiver.url)
+            secret = sandbox.settings()[self.name]["webhook_secrets"]
+            call = last_call(receiver, self.name)
+            assert Verifier(signatures.STANDARD, [secret]).verify(call.headers, call.body, time.time())
+
+
+class TestRunPod:
+    name = "runpod"
+    body: Mapping[str, Any] = {"input": {"prompt": PROMPT, "num_images": 2}}
+
+    def test_images_are_in_the_answers(self, sandbox: SandboxServer, receiver: CallbackReceiver) -> None:
+        with speaking(sandbox, self.name) as client:
+            client.headers["x-sandbox-fault"] = "output_errors; message=out of memory"
+            job_id = client.post("/v2/x/run", json={**self.body, "webhook": receiver.url}).json()["id"]
+            told = receiver.next().json
+            (image,) = told["output"]["images"]
+            assert (image["type"], told["output"]["errors"]) == ("base64", ["out of memory"])
+            assert base64.b64decode(image["data"]) == sandbox.image_bytes(job_id)
+            assert SPOKEN[self.name].poll(client, job_id).json() == told
+
+    def test_a_job_is_kept_for_half_an_hour(self) -> None:
+        now = [1_800_000_000.0]
+        with (
+            SandboxServer(replace(FAST, clock=lambda: now[0])) as sandbox,
+            speaking(sandbox, self.name) as client,
+        ):
+            job_id = client.post("/v2/x/run", json=self.body).json()["id"]
+            sandbox.wait(job_id)
+            assert SPOKEN[self.name].poll(client, job_id).status_code == 200
+            now[0] += 1800
+            assert SPOKEN[self.name].poll(client, job_id).status_code == 404

@@ -45,8 +45,6 @@ class Caller(ABC):
     """How long its image links live after completion."""
     retry_delays_s: ClassVar[tuple[float, ...]] = (0.5, 1.0, 2.0)
     """Backoff between its attempts to deliver a callback."""
-    gives_bytes: ClassVar[bool] = False
-    """Whether it gives images as data URIs in `job.inline`, instead of links."""
 
     @abstractmethod
     def callback(self, job: SandboxJob, event: Event, links: list[Any]) -> Body:
@@ -59,6 +57,10 @@ class Caller(ABC):
     def tells(self, job: SandboxJob) -> bool:
         """Return whether a callback is sent now that a job has got on: to 10, 45 and 80 per cent."""
         return "progress" in job.events
+
+    def inlines(self, job: SandboxJob) -> bool:  # noqa: ARG002 - a default
+        """Return whether it gives a job's images themselves, as data URIs, instead of links."""
+        return False
 
     def headers(self, event: Event) -> dict[str, str]:  # noqa: ARG002 - a default
         """Return further headers of a callback, beside those of its signature."""
@@ -166,10 +168,13 @@ def _bytes(job: SandboxJob, content: Body) -> bytes:
 def bent(job: SandboxJob, body: Body) -> Body:
     """Return the body of a callback or a poll, bent as the faults of its job say."""
     data = body.get("data")
-    task = data if isinstance(data, dict) else body
+    tasks: list[Body] = (
+        [data] if isinstance(data, dict) else [body, *(data if isinstance(data, list) else ())]
+    )
     if "odd_place" in job.faults and job.status == "COMPLETED":
-        task["media"] = {"files": [{"href": link} for link in job.links()]}
-    for key in ("event", "status", "state", "task_status"):
-        if "odd_status" in job.faults and key in task:
-            task[key] = job.faults.message
+        tasks[0]["media"] = {"files": [{"href": link} for link in job.links()]}
+    for task in tasks:
+        for key in ("event", "status", "state", "task_status"):
+            if "odd_status" in job.faults and key in task:
+                task[key] = job.faults.message
     return body

@@ -101,7 +101,7 @@ class Sandbox:
             if job.done:
                 return
         drawn = await asyncio.gather(*(asyncio.wrap_future(picture) for picture in pictures))
-        if caller.gives_bytes or {"inline_image", "inline_answer"} & set(job.faults.fault):
+        if caller.inlines(job) or {"inline_image", "inline_answer"} & set(job.faults.fault):
             job.inline = tuple(f"data:image/png;base64,{b64encode(picture).decode()}" for picture in drawn)
         if not job.done:
             self._finish(job, failed="failed" in job.faults)

@@ -201,8 +201,11 @@ class StandIn(Caller):
         """Return headers of every response."""
         return {}
 
-    def settings(self, account: Account) -> dict[str, str]:  # noqa: ARG002 - a default
-        """Return what Darkroom's settings for this gateway need beside address and API key."""
+    def settings(self, account: Account, url: str) -> dict[str, str]:  # noqa: ARG002 - a default
+        """Return what Darkroom's settings for this gateway need beside address and API key.
+
+        `url` is that address.
+        """
         return {}
 
     def params(self) -> dict[str, Any]:

@@ -7,8 +7,13 @@ from receiver.sandbox.gateways.api_in_one import ApiInOne
 from receiver.sandbox.gateways.apiframe import Apiframe
 from receiver.sandbox.gateways.bfl import BlackForestLabs
 from receiver.sandbox.gateways.bria import Bria
+from receiver.sandbox.gateways.fal import Fal
+from receiver.sandbox.gateways.ideogram import Ideogram
 from receiver.sandbox.gateways.kie import Kie
+from receiver.sandbox.gateways.magnific import Magnific
 from receiver.sandbox.gateways.replicate import Replicate
+from receiver.sandbox.gateways.runpod import RunPod
+from receiver.sandbox.gateways.runware import Runware
 from receiver.sandbox.gateways.wavespeed import WaveSpeed
 
 STAND_INS: tuple[type[StandIn], ...] = (
@@ -18,7 +23,12 @@ STAND_INS: tuple[type[StandIn], ...] = (
     WaveSpeed,
     Bria,
     Kie,
+    Ideogram,
+    Runware,
+    Magnific,
+    RunPod,
     BlackForestLabs,
+    Fal,
 )
 """In the order in which a path is looked for: those with a path that could be any come last."""
 

@@ -114,7 +114,7 @@ class Kie(StandIn):
         message = job.error if failed else "Playground task completed successfully."
         return {"code": 501 if failed else 200, "msg": message, "data": _task(job, STATE_AFTER[event], links)}
 
-    def settings(self, account: Account) -> dict[str, str]:
+    def settings(self, account: Account, url: str) -> dict[str, str]:  # noqa: ARG002
         """Return the key of its callbacks."""
         return {"webhook_secrets": secret_of(account.key).hex()}
 

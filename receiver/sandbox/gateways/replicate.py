@@ -167,7 +167,7 @@ class Replicate(StandIn):
         """`GET /v1/webhooks/default/secret`."""
         return JSONResponse({"key": self._secret(account)})
 
-    def settings(self, account: Account) -> dict[str, str]:
+    def settings(self, account: Account, url: str) -> dict[str, str]:  # noqa: ARG002
         """Return the secret of its callbacks."""
         return {"webhook_secrets": self._secret(account)}
 

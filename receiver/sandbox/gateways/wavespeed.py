@@ -98,7 +98,7 @@ class WaveSpeed(StandIn):
         """`GET /api/v3/webhook/secret`."""
         return JSONResponse(_envelope({"secret": _secret(account)}))
 
-    def settings(self, account: Account) -> dict[str, str]:
+    def settings(self, account: Account, url: str) -> dict[str, str]:  # noqa: ARG002
         """Return the secret of its callbacks."""
         return {"webhook_secrets": _secret(account)}
 
