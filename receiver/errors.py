@@ -40,7 +40,8 @@ DarkroomError
 │   ├── SubmittedBefore      submitted_before        it accepted an earlier try of this job with another body
 │   ├── UnknownGatewayJob    unknown_gateway_job     it does not know the job
 │   ├── GarbledAnswer        garbled_answer          its response, or a part of it, cannot be read
-│   └── NoImages             no_images               it says that the job succeeded, but names no image
+│   ├── NoImages             no_images               it says that the job succeeded, but names no image
+│   └── ResultExpired        result_expired          the job succeeded, but the gateway has deleted its images
 ├── ImageError               (the image could not be downloaded or stored)
 │   ├── ImageExpired         image_expired           its link is dead: 404 or 410
 │   │   └── LinkRefused      link_refused            its host refuses the link: 403 and other 4xx
@@ -292,6 +293,10 @@ class GarbledAnswer(GatewayError, code="garbled_answer"):
 
 class NoImages(GatewayError, code="no_images"):
     """The gateway says that the job succeeded, but its response names no image."""
+
+
+class ResultExpired(GatewayError, code="result_expired"):
+    """The job succeeded, but the gateway has deleted its images; a resubmission makes new ones."""
 
 
 class ImageError(DarkroomError, status=502, at_fault="image"):

@@ -25,7 +25,10 @@ def field_docs(model: type[BaseModel]) -> Mapping[str, str]:
 
 
 def _own(cls: type) -> Iterator[tuple[str, str]]:
-    (defined,) = ast.parse(dedent(inspect.getsource(cls))).body
+    try:
+        (defined,) = ast.parse(dedent(inspect.getsource(cls))).body
+    except OSError:  # It was made of a table, with descriptions of its own.
+        return
     assert isinstance(defined, ast.ClassDef)
     for field, doc in zip(defined.body, defined.body[1:], strict=False):
         match field, doc:

@@ -331,8 +331,7 @@ def require(settings: Settings, *, only_callbacks: bool = False) -> None:
         missing.append("  DARKROOM_DATABASE_URL and __DIRECT_URL: the direct URL is for PostgreSQL alone")
     if settings.ledger_url.shared and not settings.secret_keys:
         missing.append("  DARKROOM_SECRET_KEYS: with PostgreSQL every replica needs the same keys")
-    if settings.gateways.apiframe.previous_api_keys and settings.gateways.apiframe.api_key is None:
-        missing.append("  DARKROOM_GATEWAYS__APIFRAME__API_KEY: the key that follows the __PREVIOUS_API_KEYS")
+    missing += settings.gateways.faults()
     if not only_callbacks:
         missing += _missing_for_the_rest(settings)
     if missing:

@@ -42,6 +42,10 @@ class Verdict(StrEnum):
     VALID = "valid"
     ABSENT = "absent"
     UNSUPPORTED = "unsupported"
+    STALE = "stale"
+    """It is true, but of another time: sent again late, or a replay."""
+    ORIGIN = "origin"
+    """It proves who sent it, and not what was sent."""
     ANSWER = "answer"
     """It is no callback: the gateway's answer to a request of ours, kept because images stand in it."""
 
@@ -122,6 +126,8 @@ class JobResult:
 
     model: str | None = None
     seed: str | None = None
+    echoed_seed: str | None = None
+    """Our own input sent back, which proves no seed."""
     credits: float | None = None
     credits_estimated: bool = False
     images: tuple[ImageRef, ...] = ()
@@ -183,6 +189,8 @@ class Job:
     notify_url: str | None = None
     gateway_job_id: str | None = None
     gateway_request_id: str | None = None
+    poll_url: str | None = None
+    """Where the gateway wants it to be polled, if it said so: a URL on the gateway's own hosts."""
     callback_expected: bool = False
     sent: Mapping[str, Any] | None = None
     """The body of the request as it was sent, with secrets and the callback token redacted."""

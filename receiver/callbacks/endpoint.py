@@ -267,13 +267,14 @@ class Callbacks:
         self, name: str, claims: CallbackClaims, headers: Mapping[str, str], received: Received
     ) -> NewDelivery:
         gateway, body = self._gateways[name], received.plain
-        signature = _signature(gateway, headers, received)
+        received_at = self._clock()
+        signature = _signature(gateway, headers, received, received_at / 1000)
         completion = gateway.read_callback(body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
             job_id=claims.job_id,
             gateway=name,
-            received_at=self._clock(),
+            received_at=received_at,
             headers=self._kept(headers),
             body=self._redactor.body(body),
             body_sha256=hashlib.sha256(body).hexdigest(),
@@ -296,11 +297,11 @@ def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
-def _signature(gateway: Gateway, headers: Mapping[str, str], body: Received) -> Verdict:
+def _signature(gateway: Gateway, headers: Mapping[str, str], body: Received, now_s: float) -> Verdict:
     """Verify the signature, which may be over the body as it was sent, or over what it was before."""
     try:
-        return gateway.verify(headers, body.sent)
+        return gateway.verify(headers, body.sent, now_s=now_s)
     except errors.BadSignature:
         if body.plain == body.sent:
             raise
-        return gateway.verify(headers, body.plain)
+        return gateway.verify(headers, body.plain, now_s=now_s)

@@ -1,6 +1,8 @@
-"""The hosted image gateways: one adapter a file, none of which does I/O or imports another.
+"""The hosted image gateways: a table each, in a file of its own, which does no I/O and imports no other.
 
-`base.py` has the base classes of adapters and of their settings, `registry.py` the list, `client.py` sends
-what an adapter builds. A new gateway is a file like `api_in_one.py`, with its settings and its adapter, one
-line in `registry.py`, and its messages as they are on the wire in `tests/samples/`.
+A new gateway is such a file, one line in `registry.py`, its messages as they are on the wire in
+`tests/samples/<name>/`, and a file in `receiver/sandbox/`. The file declares a `Table` (see `table.py`) and a
+subclass of `Adapter` that names it; what is odd about the gateway is a method of that class. Settings, help,
+`GET /v1/models`, the contract tests and the documents follow from the registry. `base.py` is the port that
+the rest of the service sees, `client.py` sends what an adapter builds.
 """

@@ -7,32 +7,12 @@ to place our own fields, and to validate choices before the gateway does, is her
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from receiver.gateways.table import Family
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One block of parameters, and the models that take it."""
-
-    block: str
-    models: tuple[str, ...]
-    places: Mapping[str, str]
-    """Where our fields go: our name to the block's key. What is not here cannot be expressed."""
-    choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The block's keys that take only these texts."""
-    seeds: tuple[int, int] | None = None
-    """The least and the greatest seed, where there are bounds."""
-    most_images: int = 1
-    most_negative: int | None = None
-    """The longest negative prompt, where there is a bound."""
-    most_prompt: int = 2000
-    ratio_pattern: bool = False
-    """Whether an aspect ratio must be two numbers around a colon."""
-    required: tuple[str, ...] = ()
-    one_image: bool = True
-    """Whether a job without a count makes one image, so that asking for one is nothing to express."""
+MOST_PROMPT = 2000
 
 
 def _family(
@@ -41,7 +21,13 @@ def _family(
     """Return a family from texts: names with spaces between them, and in `places` also `ours=theirs`."""
     ours = {name: theirs or name for name, _, theirs in (place.partition("=") for place in places.split())}
     texts = {key: tuple(text.split()) for key, text in choices.items()}
-    return Family(block, tuple(models.split()), ours, texts, **more)
+    return Family(
+        tuple(models.split()),
+        ours,
+        block,
+        choices=texts,
+        **{"most_images": 1, "most_prompt": MOST_PROMPT, **more},
+    )
 
 
 _WIDE_RATIOS = "1:1 2:3 3:2 3:4 4:3 9:16 16:9 21:9"
@@ -184,5 +170,3 @@ FAMILIES: tuple[Family, ...] = (
         required=("loraId",),
     ),
 )
-
-BY_MODEL: Mapping[str, Family] = MappingProxyType({m: family for family in FAMILIES for m in family.models})

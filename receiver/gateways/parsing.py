@@ -136,18 +136,25 @@ def decode(body: bytes) -> dict[str, Any]:
     return value
 
 
-def dig(value: object, path: str, *, strict: bool = False) -> Any:
-    """Return the value at a dotted path, or None. Objects inside of JSON text are parsed on the way.
-
-    A text that cannot be parsed counts as empty; if `strict`, it raises Unreadable.
-    """
+def dig(value: object, path: str) -> Any:
+    """Return the value at a dotted path, or None. Objects inside of JSON text are parsed on the way."""
     for step in path.split("."):
         if isinstance(value, str):
-            value = _object_in(value, strict=strict)
+            value = inside(value)
         if not isinstance(value, dict):
             return None
         value = value.get(step)
     return value
+
+
+def inside(value: object) -> Any:
+    """Return the object or list that a text holds as JSON; what is one already stays. None for all else."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return _parse(value)
+        except Unreadable:
+            return None
+    return value if isinstance(value, dict | list) else None
 
 
 def first(value: object, paths: Iterable[str]) -> Any:
@@ -355,17 +362,6 @@ def _parse(text: str) -> Any:
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
     return _printable(value) if "\\u" in text else value
-
-
-def _object_in(text: str, *, strict: bool) -> Any:
-    if not text.lstrip().startswith("{"):
-        return None
-    try:
-        return _parse(text)
-    except Unreadable:
-        if strict:
-            raise
-        return None
 
 
 def _path_to_link(value: object, path: str = "") -> str | None:

@@ -1,7 +1,7 @@
 """Map gateways' error responses to GatewayErrors, in sentences that say what to do."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +15,15 @@ MAX_DETAILS_BYTES = 8192
 
 NOT_NOW = frozenset({408, 425, 455, 503})
 """Statuses that mean that nothing was accepted, and to retry later. 455: maintenance."""
-WORDS = ("error.message", "error", "message", "msg", "detail")
-"""Where gateways put their own error message."""
+KINDS: Mapping[str, int] = {
+    "unauthorized": 401,
+    "credits": 402,
+    "unknown-job": 404,
+    "refused": 422,
+    "rate-limited": 429,
+    "unavailable": 503,
+}
+"""The kinds of `table.Errors`: each is what the usual status of that kind is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,10 @@ class GatewayInfo:
     settings: str
     """`DARKROOM_GATEWAYS__APIFRAME`"""
     secrets: tuple[str, ...] = field(repr=False)
+    words: Callable[[Mapping[str, Any]], str | None] = field(repr=False)
+    """Returns its own words in a refusal."""
+    kinds: Mapping[int, str] = field(default_factory=dict)
+    """As in `table.Errors`."""
 
 
 def decoded(response: httpx.Response) -> dict[str, Any]:
@@ -57,11 +68,12 @@ def refusal(
     a success: the gateway's own word that it did not accept the job, so that a submission with a code of 500
     is refused, where one with a status of 500 may have been accepted.
     """
-    status = response.status_code if code is None else code
+    given = response.status_code if code is None else code
+    status = KINDS.get(info.kinds.get(given, ""), given)
     data = decoded(response)
     known = request_id(response)
     words = _words(info, data, response)
-    said = f"({status}: {words})" if words else f"({status})"
+    said = f"({given}: {words})" if words else f"({given})"
     title = info.title
     if status in (401, 403):
         message = f"{title} does not accept the API key {said}. Check {info.settings}__API_KEY."
@@ -107,9 +119,9 @@ def _is_page(response: httpx.Response) -> bool:
 
 
 def _words(info: GatewayInfo, data: Mapping[str, Any], response: httpx.Response) -> str | None:
-    text = parsing.first(data, WORDS)
+    text = info.words(data)
     details = data.get("details")
-    if isinstance(text, str) and isinstance(details, dict):
+    if text and isinstance(details, dict):
         text = f"{text}: {'; '.join(_flat(path, said) for path, said in list(details.items())[:20])}"
     if text is None and not data:
         # A page of HTML helps no reader; a line of plain text may.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import httpx
 import structlog
 
 from receiver import errors
 from receiver.gateways import parsing
-from receiver.gateways.base import Completion, Gateway, State
+from receiver.gateways.base import Completion, Follow, Gateway, State
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.bulk_poll import BulkPoller
 from receiver.jobs.context import JobContext, Outcome
@@ -33,6 +34,7 @@ from storage.models import (
 
 log = structlog.get_logger("darkroom.reconcile")
 
+Reading = Callable[[httpx.Response], Completion | Follow]
 Confirm = Literal["auto", "always", "never"]
 MAX_SHOWN = 4000
 """How many characters of an answer are shown with an error."""
@@ -119,7 +121,7 @@ class Reconciler:
             if gateway is None or delivery.effect != Status.READY:
                 continue
             with suppress(errors.MalformedCallback, errors.GatewayError):
-                images = self._placed(job, _completion(gateway, delivery)).images
+                images = self._placed(job, _completion(gateway, delivery, job)).images
                 # Once the job was finished, the delivery has them no more.
                 if any(parsing.is_inline(one.url) and not one.url.endswith(MASK) for one in images):
                     return images
@@ -131,9 +133,9 @@ class Reconciler:
         assert job.gateway_job_id is not None
         metrics = self.context.metrics
         try:
-            with metrics.timed("darkroom_gateway_request_seconds", gateway=gateway.name, call="poll"):
-                response = self.context.sender.send(gateway.poll_request(job.gateway_job_id))
-            completion = gateway.read_poll(response)
+            response, completion = self._asked(
+                gateway, gateway.poll(job), lambda it: gateway.read_poll(it, job)
+            )
             if completion.gateway_job_id not in {job.gateway_job_id, None}:
                 raise errors.GarbledAnswer(f"{gateway.name} answered with another job than was asked about.")
         except errors.GatewayError as error:
@@ -142,11 +144,31 @@ class Reconciler:
         metrics.count("darkroom_polls_total", gateway=gateway.name, outcome=completion.state)
         return completion, response.content
 
+    def _asked(
+        self, gateway: Gateway, request: httpx.Request, read: Reading
+    ) -> tuple[httpx.Response, Completion]:
+        """Send a poll, and what follows it, which may go to the same host only. Raises GatewayError."""
+        host = (request.url.scheme, request.url.host, request.url.port)
+        for _ in range(2):
+            with self.context.metrics.timed(
+                "darkroom_gateway_request_seconds", gateway=gateway.name, call="poll"
+            ):
+                response = self.context.sender.send(request)
+            found = read(response)
+            if isinstance(found, Completion):
+                return response, found
+            request, read = found.request, found.read
+            if (request.url.scheme, request.url.host, request.url.port) != host:
+                raise errors.GarbledAnswer(
+                    f"{gateway.name} has the result on another host, which is not asked."
+                )
+        raise errors.GarbledAnswer(f"{gateway.name} sends from one place to the next for the result.")
+
     def _read(self, gateway: Gateway, job: Job) -> _News:
         news = _News({})
         for delivery in self.context.ledger.pending_deliveries(job.id):
             try:
-                completion = _completion(gateway, delivery)
+                completion = _completion(gateway, delivery, job)
             except (errors.MalformedCallback, errors.GatewayError):
                 # It could be read when it came in, so an upgrade changed how; polling settles it.
                 news = news.add(delivery, HINT, unconfirmed=True)
@@ -185,7 +207,9 @@ class Reconciler:
 
     def _believable(self, job: Job, delivery: Delivery, completion: Completion) -> bool:
         confirm = self.confirm[job.gateway]
-        if completion.state is State.SUCCEEDED and not completion.images:
+        if (completion.state is State.SUCCEEDED and not completion.images) or completion.partial:
+            return False
+        if delivery.signature in {Verdict.STALE, Verdict.ORIGIN}:
             return False
         if delivery.signature is Verdict.ANSWER:
             return True
@@ -223,7 +247,7 @@ class Reconciler:
             return self._unanswered(job, news, error)
         breaker.gateway_answered(gateway.name, "ask")
         doubt = self._doubt(job, completion)
-        if completion.state is State.RUNNING or doubt is not None:
+        if completion.state is State.RUNNING or completion.partial or doubt is not None:
             return self._unanswered(job, news, doubt)
         by = FoundBy.POLL if job.callback_expected else FoundBy.POLL_ONLY
         if news.unconfirmed:
@@ -330,6 +354,7 @@ class Reconciler:
         return JobResult(
             model=completion.model and self._text(completion.model),
             seed=completion.seed,
+            echoed_seed=completion.echoed_seed,
             credits=estimate if paid is None else paid,
             credits_estimated=paid is None and estimate is not None,
             images=completion.images,
@@ -348,6 +373,9 @@ class Reconciler:
         return replace(completion, images=tuple(numbered))
 
     def _failure(self, job: Job, completion: Completion) -> JobError:
+        if completion.state is State.EXPIRED:
+            message = f"{job.gateway} made the images, and has deleted them before they could be had."
+            return JobError(errors.ResultExpired.code, message, "gateway")
         if completion.state is State.SUCCEEDED:
             error = self._no_images(job, completion)
             return JobError(error.code, str(error), error.at_fault, error.details)
@@ -364,10 +392,10 @@ class Reconciler:
         return Status.PARTIAL if archived else Status.FAILED
 
 
-def _completion(gateway: Gateway, delivery: Delivery) -> Completion:
+def _completion(gateway: Gateway, delivery: Delivery, job: Job) -> Completion:
     """Parse a delivery. Raises MalformedCallback, or GatewayError where it is no callback but an answer."""
     if delivery.signature is Verdict.ANSWER:
-        return gateway.read_answer(delivery.body)
+        return gateway.read_answer(delivery.body, job)
     return gateway.read_callback(delivery.body)
 
 

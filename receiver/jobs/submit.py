@@ -1,6 +1,5 @@
 """Accept a job, submit it to its gateway, and decide by the gateway's answer."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from receiver.callbacks.tokens import CallbackUrls
 from receiver.gateways import model_names
 from receiver.gateways.base import Gateway, Submission
 from receiver.gateways.client import BUSY_MS, not_configured
+from receiver.gateways.requests import sent
 from receiver.jobs.context import JobContext, Outcome
 from storage.errors import Conflict, Crowded, LeaseLost, Unavailable
 from storage.ledger.job_writer import Accepted, Move, MoveOptions, NewJob, Postpone
@@ -212,7 +212,7 @@ class Submitter:
             keep_lease=True,
             at_most=self.context.sender.limits[gateway.name],
             callback_expected=url is not None,
-            sent=self.context.redactor.value(json.loads(request.content) if request.content else None),
+            sent=self.context.redactor.value(sent(request)),
             submission_at=job.began_at,
             error=None,
         )
@@ -258,6 +258,7 @@ class Submitter:
             attempts=[self._attempt("taken", self.context.redactor.text(said))],
             gateway_job_id=submission.gateway_job_id,
             gateway_request_id=submission.request_id,
+            poll_url=submission.poll_url,
         )
 
     def _not_taken(self, job: Job, gateway: Gateway, error: errors.GatewayError) -> Move | Postpone:

@@ -17,7 +17,7 @@ from storage.ledger import messages
 from storage.ledger.engine import BUSY_TIMEOUT_MS, begin_postgresql, is_pooled, make_engine, shares_sessions
 from storage.ledger.url import LedgerUrl
 
-HEAD = "0011"
+HEAD = "0012"
 """The newest migration; a test holds it against `migrations/versions/`."""
 
 STEPS = 50_000

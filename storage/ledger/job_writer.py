@@ -104,6 +104,7 @@ class Changes(TypedDict, total=False):
 
     gateway_job_id: str | None
     gateway_request_id: str | None
+    poll_url: str | None
     callback_expected: bool
     sent: Mapping[str, Any]
     result: JobResult
@@ -297,6 +298,7 @@ def from_changes(changes: Changes, known: JobResult) -> dict[str, Any]:
         columns |= {
             "result_model": result.model,
             "result_seed": result.seed,
+            "echoed_seed": result.echoed_seed,
             "credits": paid.credits,
             "credits_estimated": paid.credits_estimated,
             "images": [asdict(image) for image in result.images],

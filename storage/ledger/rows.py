@@ -24,6 +24,7 @@ def to_job(row: AnyRow) -> models.Job:
         result=models.JobResult(
             model=row["result_model"],
             seed=row["result_seed"],
+            echoed_seed=row["echoed_seed"],
             credits=row["credits"],
             credits_estimated=row["credits_estimated"],
             # Earlier versions did not note an image's place.

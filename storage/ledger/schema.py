@@ -40,10 +40,13 @@ jobs = sa.Table(
     sa.Column("notify_url", sa.Text),
     sa.Column("gateway_job_id", sa.String(255)),
     sa.Column("gateway_request_id", sa.String(255)),
+    sa.Column("poll_url", sa.Text),
     sa.Column("callback_expected", sa.Boolean, nullable=False),
     sa.Column("sent", sa.JSON(none_as_null=True)),
     sa.Column("result_model", sa.Text),
     sa.Column("result_seed", sa.Text),
+    # Our own input sent back, which proves no seed.
+    sa.Column("echoed_seed", sa.Text),
     sa.Column("credits", sa.Float),
     sa.Column("credits_estimated", sa.Boolean, nullable=False),
     # What earlier submissions were charged, as far as known, and how much of it is from price lists.

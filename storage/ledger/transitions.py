@@ -85,7 +85,7 @@ def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> di
         # A new submission, without the gateway's job before.
         next_one = job.status is Status.CANCELLED or job.moved_at(Status.SUBMITTING) is not None
         values |= {"submission": job.submission + next_one, "submission_at": now, "found_by": None}
-        values |= {"gateway_request_id": None, "sent": None, "reply": None}
+        values |= {"gateway_request_id": None, "poll_url": None, "sent": None, "reply": None}
         values |= {"images_returned": None, "withheld": None}
         values |= _paid_before(job)
     return values

@@ -10,13 +10,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from pydantic import SecretStr
 
 from receiver.app import build
 from receiver.callbacks.tokens import CallbackTokens
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.errors import BadSignature, BadToken
-from receiver.gateways.apiframe import ApiframeSettings
 from receiver.gateways.registry import Gateways
 from receiver.sandbox import SandboxServer
 from receiver.schedule import system_clock
@@ -146,8 +144,8 @@ def test_what_it_lacks_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", [None, "afk_something"])
 def test_it_says_whose_callbacks_it_cannot_prove(tmp_path: Path, key: str | None) -> None:
-    apiframe = ApiframeSettings(api_key=SecretStr(key) if key else None)
-    settings = Settings(data_dir=tmp_path, host="0.0.0.0", gateways=Gateways(apiframe=apiframe))
+    gateways = Gateways.model_validate({"apiframe": {"api_key": key}})
+    settings = Settings(data_dir=tmp_path, host="0.0.0.0", gateways=gateways)
     service = build(settings, role=Role.CALLBACKS)  # it has no API that would need a token
     try:
         warnings = service.health.ask().warnings

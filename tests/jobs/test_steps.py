@@ -25,10 +25,14 @@ from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.job_writer import Move, Postpone
 from storage.ledger.ledger import Ledger
 from storage.models import Job, JobRequest, Status
+from tests.support.gateway_samples import adapter
 from tests.support.ledgers import Clock, add, offer
 from tests.support.workers import job_context
 
-GATEWAYS: dict[str, Gateway] = {"apiframe": Apiframe("afk_key"), "api-in-one": ApiInOne("aio_key")}
+GATEWAYS: dict[str, Gateway] = {
+    "apiframe": adapter(Apiframe, "afk_key"),
+    "api-in-one": adapter(ApiInOne, "aio_key"),
+}
 ACCEPTED = {"apiframe": {"jobId": "theirs"}, "api-in-one": {"code": 200, "data": {"task_id": "theirs"}}}
 QUEUED, RUNNING, READY, FAILED = Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED
 

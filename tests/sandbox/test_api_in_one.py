@@ -9,6 +9,7 @@ from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.base import State
 from receiver.sandbox import SandboxServer
 from receiver.sandbox.gateways import api_in_one
+from tests.support.gateway_samples import adapter
 from tests.support.recorder import CallbackReceiver
 from tests.support.sandbox import FAST, ask_one, connect, credits_of, take_one
 
@@ -141,7 +142,7 @@ def test_every_dialect_tells_what_became_of_a_task(
     before = credits_of(sandbox, "aio_sandbox")
     task_id = take_one(one, callback_url=receiver.url, num_images=images or 1, sandbox=wish)
     job = sandbox.wait(task_id)
-    told = [ApiInOne("aio_sandbox").read_callback(receiver.next().body) for _ in range(calls)]
+    told = [adapter(ApiInOne, "aio_sandbox").read_callback(receiver.next().body) for _ in range(calls)]
     assert receiver.none_left()
     last = told.pop()
     assert {one.state for one in told} <= {State.RUNNING}

@@ -7,14 +7,18 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
 
 from receiver.errors import DarkroomError
+from receiver.gateways.adapter import Adapter
 from receiver.gateways.base import Completion, Gateway, Submission
+from receiver.gateways.registry import Gateways
 from storage.models import Job, JobRequest, Status
+
+A = TypeVar("A", bound=Adapter)
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 
@@ -30,7 +34,9 @@ class Sample:
             return gateway.read_callback(self.body)
         response = httpx.Response(self.expected["status"], headers=self.headers, content=self.body)
         if self.expected["read"] == "poll":
-            return gateway.read_poll(response)
+            found = gateway.read_poll(response, a_job(gateway.name))
+            assert isinstance(found, Completion)
+            return found
         return gateway.read_submission(response)
 
 
@@ -52,7 +58,7 @@ def check(sample: Sample, gateway: Gateway) -> None:
     if "raises" in sample.expected:
         return _check_error(sample, gateway)
     found = sample.read(gateway)
-    for name in ("state", "gateway_job_id", "model", "seed", "credits", "error", "request_id"):
+    for name in ("state", "gateway_job_id", "model", "seed", "echoed_seed", "credits", "error", "request_id"):
         if name in sample.expected:
             assert getattr(found, name) == sample.expected[name], name
     if "images" in sample.expected:
@@ -63,8 +69,18 @@ def check(sample: Sample, gateway: Gateway) -> None:
         withheld = [[one.index, one.reason] for one in found.withheld]
         assert withheld == sample.expected.get("withheld", [])
     if "signature" in sample.expected:
-        assert gateway.verify(sample.headers, sample.body) == sample.expected["signature"]
+        assert (
+            gateway.verify(sample.headers, sample.body, now_s=sample.expected.get("now_s", 0))
+            == sample.expected["signature"]
+        )
     return None
+
+
+def adapter(cls: type[A], key: str, **settings: Any) -> A:
+    """Return an adapter with a key and settings, which are validated like those of the service."""
+    model = Gateways.model_fields[cls.table.setting].annotation
+    assert model is not None
+    return cls(model(api_key=key, **settings))
 
 
 def a_job(gateway: str = "apiframe", **request: Any) -> Job:

@@ -7,15 +7,15 @@ import pytest
 
 from receiver.errors import GatewayError
 from receiver.gateways.api_in_one import PRICES, ApiInOne
+from receiver.gateways.api_in_one_shapes import SHAPES
 from receiver.gateways.base import State
 from receiver.gateways.image_answers import as_json
-from receiver.gateways.task_shapes import SHAPES
 from storage.models import JobRequest, Verdict
-from tests.support.gateway_samples import a_job, cases, check, load
+from tests.support.gateway_samples import a_job, adapter, cases, check, load
 from tests.unit.test_media import picture
 
 CALLBACK = "https://archive.example/callbacks/api-in-one/token"
-GATEWAY = ApiInOne("aio_test_key")
+GATEWAY = adapter(ApiInOne, "aio_test_key")
 
 
 def asked(**fields: Any) -> JobRequest:
@@ -33,7 +33,7 @@ def test_samples(case: str) -> None:
 
 def test_every_dialect_has_a_sample() -> None:
     for dialect in SHAPES:
-        assert f"callback_{dialect.name.replace('-', '_')}" in cases("api_in_one")
+        assert f"callback_{dialect.replace('-', '_')}" in cases("api_in_one")
 
 
 def test_a_submission_has_the_gateways_words() -> None:
@@ -113,8 +113,8 @@ def test_costs_follow_the_published_prices(request_fields: dict[str, Any], cost:
 
 
 def test_nothing_is_signed() -> None:
-    assert GATEWAY.verify({}, b"") is Verdict.UNSUPPORTED
-    assert GATEWAY.verify({"x-webhook-signature": "sha256=00"}, b"{}") is Verdict.UNSUPPORTED
+    assert GATEWAY.verify({}, b"", now_s=0) is Verdict.UNSUPPORTED
+    assert GATEWAY.verify({"x-webhook-signature": "sha256=00"}, b"{}", now_s=0) is Verdict.UNSUPPORTED
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_an_answer_may_have_the_result_already(body: Any, task: str | None, imag
     assert submission.gateway_job_id == task
     assert len(submission.result.images if submission.result else ()) == images
     if images:
-        assert GATEWAY.read_answer(json.dumps(body).encode()) == submission.result
+        assert GATEWAY.read_answer(json.dumps(body).encode(), a_job()) == submission.result
 
 
 def test_an_answer_without_a_task_or_an_image_is_no_submission() -> None:

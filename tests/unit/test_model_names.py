@@ -4,10 +4,12 @@ from copy import copy
 
 import pytest
 
+from receiver.gateways.api_in_one import ApiInOne
+from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.model_names import ANYWAY, as_listed, mistaken, warnings
-from receiver.gateways.registry import Gateways
+from tests.support.gateway_samples import adapter
 
-GATEWAYS = {name: ours.adapter() for name, ours in Gateways().every().items()}
+GATEWAYS = {one.name: one for one in (adapter(Apiframe, "afk_key"), adapter(ApiInOne, "aio_key"))}
 
 
 @pytest.mark.parametrize(
@@ -78,5 +80,5 @@ def test_no_known_model_is_mistaken_for_another(name: str) -> None:
         assert (mistaken(GATEWAYS, name, model), warnings(GATEWAYS, name, model)) == (None, ())
         assert as_listed(known, model.upper()) == model
         before = copy(known)
-        before.models = tuple(one for one in known.models if one != model)  # type: ignore[misc]
+        before.models = tuple(one for one in known.models if one != model)
         assert mistaken({name: before}, name, model) is None, "the gateway had added it in vain"

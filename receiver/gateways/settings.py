@@ -1,0 +1,62 @@
+"""The settings of one gateway, and the model of them that its table makes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, create_model
+
+from receiver.settings_types import Group, Hosts, Origin, Secret, Secrets
+
+if TYPE_CHECKING:
+    from receiver.gateways.table import Table
+
+NO_KEY = "none"
+
+
+class GatewaySettings(Group):
+    """One gateway; it is on once its API key is set."""
+
+    api_key: Secret | None = Field(None, description="Your API key; without it this gateway is off.")
+    base_url: Origin = Field("https://gateway.invalid", description="Where its API is, without a path.")
+    confirm: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Confirm callbacks with the gateway: unless their signature is valid (auto), always, "
+        "or never.",
+    )
+    concurrency: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Most requests of one process to this gateway at once, and most submissions of all.",
+    )
+    image_hosts: Hosts = Field(
+        default_factory=list,
+        description="Hosts of its images, with their subdomains, beside those that Darkroom knows; where it "
+        "knows none, unset means any public host.",
+    )
+
+    @property
+    def key(self) -> str:
+        """Return the API key; without one a word that no gateway accepts."""
+        return self.api_key.get_secret_value() if self.api_key else NO_KEY
+
+    def secrets(self, field: str) -> list[str]:
+        """Return the values of a list of secrets; none where the gateway has no such setting."""
+        return [value.get_secret_value() for value in getattr(self, field, ())]
+
+
+def settings_of(table: Table, base: type[GatewaySettings]) -> type[GatewaySettings]:
+    """Return the model of a gateway's settings: the usual, those that its table asks for, and its own."""
+    fields: dict[str, Any] = {
+        "base_url": (Origin, Field(table.base_url, description="Where its API is, without a path."))
+    }
+    signing = table.signing
+    if signing is not None and signing.by in {"api-key", "derived"}:
+        about = "Former API keys: callbacks signed with them are still accepted."
+        fields["previous_api_keys"] = (Secrets, Field(default_factory=list, description=about))
+    if signing is not None and signing.by == "setting":
+        about = signing.about or "What it signs callbacks with; without it each of them is confirmed."
+        fields["webhook_secrets"] = (Secrets, Field(default_factory=list, description=about))
+    title = f"{table.title.replace(' ', '')}Settings"
+    return create_model(title, __base__=base, __doc__=f"{table.title}.", __module__=base.__module__, **fields)
