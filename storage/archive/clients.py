@@ -89,10 +89,9 @@ class ClientFactory:
         links = requests
         if self.public_endpoint:
             links = session.client("s3", endpoint_url=signed, config=config)
-        http = s3.http_session(core, requests.meta.config)
 
         def puts(bucket: str) -> SignedPut | None:
-            return SignedPut.into(bucket, requests, core.get_credentials(), http)
+            return SignedPut.into(bucket, requests, core.get_credentials(), s3.tls_context(core))
 
         return Clients(requests, links, addressing, puts, public.path.rstrip("/"))
 

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import botocore.exceptions as boto
 from boto3.session import Session
 from botocore.config import Config
-from botocore.httpsession import URLLib3Session
+from botocore.httpsession import get_cert_path
 from botocore.parsers import ResponseParserError
 from botocore.session import Session as BotocoreSession
 
@@ -224,22 +224,10 @@ def session(
     return Sessions(Session(access_key, secret_key, region_name=region, botocore_session=core), core)
 
 
-def http_session(core: BotocoreSession, config: Config) -> URLLib3Session:
-    """Return botocore's own HTTP session, that trusts and waits as the clients of a session do."""
-    given: Any = config
-    options: Any = {
-        "timeout": (CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
-        "socket_options": [
-            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
-        ],
-    }
-    return URLLib3Session(
-        verify=core.get_config_variable("ca_bundle") or True,
-        proxies=given.proxies,
-        max_pool_connections=given.max_pool_connections,
-        **options,
-    )
+def tls_context(core: BotocoreSession) -> ssl.SSLContext:
+    """Return what the clients of a session trust: its own CA bundle, or boto3's."""
+    bundle: Any = core.get_config_variable("ca_bundle") or True
+    return ssl.create_default_context(cafile=get_cert_path(bundle))
 
 
 def client_config(*, addressing: Addressing, checksums: Checksums, connections: int) -> Config:
