@@ -202,9 +202,7 @@ class Reader:
         self._ids = alternatives(read.id) if read.id else ()
         self._outer_id = compiled(read.outer_id)
         self._statuses = alternatives(read.status) if read.status else ()
-        self._images = (
-            tuple(zip(alternatives(read.images), around(read.images), strict=True)) if read.images else ()
-        )
+        self._images = _places_of(read.images)
         self._errors = alternatives(read.error) if read.error else ()
         self._seed, self._echoed = compiled(read.seed), compiled(read.echoed)
         self._model, self._credits = compiled(read.model), compiled(read.credits)
@@ -294,6 +292,13 @@ class Reader:
         if self._words.counts and str(given[0]).isdigit():
             return None
         return parsing.unknown_status(given[0])
+
+
+def _places_of(images: str | Callable[[Any], Any]) -> tuple[tuple[Find, Find], ...]:
+    """Return where images are, each with the place of the object around it."""
+    if not isinstance(images, str):
+        return ((images, nothing),)
+    return tuple(zip(alternatives(images), around(images), strict=True)) if images else ()
 
 
 class Code:

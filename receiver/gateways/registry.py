@@ -11,12 +11,14 @@ from receiver.gateways.adapter import Adapter
 from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
+from receiver.gateways.replicate import Replicate
 from receiver.gateways.settings import GatewaySettings, settings_of
 from receiver.settings_types import Group
 
 ADAPTERS: tuple[type[Adapter], ...] = (
     Apiframe,
     ApiInOne,
+    Replicate,
 )
 
 BY_NAME: Mapping[str, type[Adapter]] = {adapter.table.name: adapter for adapter in ADAPTERS}

@@ -118,7 +118,7 @@ class Read:
     """Of alternatives the first that is a known word counts."""
     states: Mapping[str, State] = _none()
     """Before those of the table."""
-    images: str = ""
+    images: str | Callable[[Any], Any] = ""
     """A link, a list of links, or of objects with one: see `parsing.images`. Of alternatives the first that
     has an image counts. Name the list and not the links in it (`images`, not `images[].url`), because places
     without an image are told by their gaps."""

@@ -18,7 +18,7 @@ from receiver.gateways.base import Completion, Gateway, State
 from receiver.gateways.registry import ADAPTERS as REGISTERED
 from receiver.gateways.requests import sent
 from storage.models import Job, Verdict
-from tests.support.gateway_samples import a_job, cases, load
+from tests.support.gateway_samples import a_job, cases, check, load, settings_of
 from tests.support.gateway_samples import adapter as adapter_of
 
 KEY = "key_8f3a_very_secret"
@@ -70,6 +70,12 @@ def test_an_adapter_says_who_it_is(adapter: str) -> None:
     assert all(re.fullmatch(r"[a-z0-9.-]+", host) for host in hosts)
     assert table.base_url.startswith("https://")
     assert table.docs.startswith("https://")
+
+
+@pytest.mark.parametrize(("adapter", "case"), [(name, case) for name in ADAPTERS for case in cases(name)])
+def test_samples(adapter: str, case: str) -> None:
+    settings = settings_of(adapter)
+    check(load(adapter, case), adapter_of(ADAPTERS[adapter], settings.pop("api_key", KEY), **settings))
 
 
 @each_adapter

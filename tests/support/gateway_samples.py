@@ -41,7 +41,13 @@ class Sample:
 
 
 def cases(gateway: str) -> list[str]:
-    return sorted(path.name for path in (SAMPLES / gateway).iterdir())
+    return sorted(path.name for path in (SAMPLES / gateway).iterdir() if path.is_dir())
+
+
+def settings_of(gateway: str) -> dict[str, Any]:
+    """The settings with which its samples are read."""
+    place = SAMPLES / gateway / "settings.json"
+    return json.loads(place.read_bytes()) if place.exists() else {}
 
 
 def load(gateway: str, case: str) -> Sample:

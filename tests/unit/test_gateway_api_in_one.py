@@ -11,7 +11,7 @@ from receiver.gateways.api_in_one_shapes import SHAPES
 from receiver.gateways.base import State
 from receiver.gateways.image_answers import as_json
 from storage.models import JobRequest, Verdict
-from tests.support.gateway_samples import a_job, adapter, cases, check, load
+from tests.support.gateway_samples import a_job, adapter, cases
 from tests.unit.test_media import picture
 
 CALLBACK = "https://archive.example/callbacks/api-in-one/token"
@@ -24,11 +24,6 @@ def asked(**fields: Any) -> JobRequest:
 
 def submitted(callback_url: str | None = None, **request: Any) -> httpx.Request:
     return GATEWAY.submit_request(a_job("api-in-one", **{"model": "imagen4", **request}), callback_url)
-
-
-@pytest.mark.parametrize("case", cases("api_in_one"))
-def test_samples(case: str) -> None:
-    check(load("api_in_one", case), GATEWAY)
 
 
 def test_every_dialect_has_a_sample() -> None:

@@ -17,7 +17,7 @@ from receiver.gateways.apiframe import TABLE, Apiframe
 from receiver.gateways.base import State
 from receiver.gateways.table import Signing
 from storage.models import JobRequest, Verdict
-from tests.support.gateway_samples import a_job, adapter, cases, check, load
+from tests.support.gateway_samples import a_job, adapter
 from tests.unit.test_signatures import APIFRAME_HEX, APIFRAME_RAW, BODY_A
 
 CALLBACK = "https://archive.example/callbacks/apiframe/token"
@@ -34,11 +34,6 @@ def body_of(callback_url: str | None = None, gateway: Apiframe = GATEWAY, **requ
 
 def verify(gateway: Apiframe, headers: dict[str, str], body: bytes = BODY_A) -> Verdict:
     return gateway.verify(headers, body, now_s=0)
-
-
-@pytest.mark.parametrize("case", cases("apiframe"))
-def test_samples(case: str) -> None:
-    check(load("apiframe", case), GATEWAY)
 
 
 def test_a_submission_has_apiframes_words() -> None:
