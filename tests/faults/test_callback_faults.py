@@ -68,6 +68,7 @@ def test_answers_to_callbacks_lost_on_the_way(stage: Stage) -> None:
         assert {len(deliveries(scene, job)) for job in jobs} == {1}
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("gateway", GATEWAYS)
 def test_fifty_of_the_same_callback_at_the_same_instant(stage: Stage, gateway: str) -> None:
     patient = replace(SANDBOX, callback_timeout_s=30)  # several scenes share the machine

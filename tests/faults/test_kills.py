@@ -74,6 +74,13 @@ SMOKE = {
 """Steps of the default run, for one gateway on SQLite."""
 
 
+PAIRS = [
+    ("sqlite", "apiframe"),
+    pytest.param("postgresql", "api-in-one", marks=pytest.mark.exhaustive),
+]
+"""What a gateway lacks does not depend on the database: each step is tried on both, and with both."""
+
+
 def on(stage: Stage) -> str:
     return ", on PostgreSQL" if stage.ledger else ""
 
@@ -82,7 +89,7 @@ def _step(kill: Kill, fault: object) -> ParameterSet:
     return pytest.param(kill, fault, id=str(kill), marks=[pytest.mark.smoke] * (str(kill) in SMOKE))
 
 
-@pytest.mark.parametrize("gateway", ["apiframe", pytest.param("api-in-one", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(("stage", "gateway"), PAIRS, indirect=["stage"])
 @pytest.mark.parametrize(("kill", "fault"), [_step(*step) for step in STEPS])
 def test_a_kill_at_a_step_loses_and_doubles_nothing(
     stage: Stage, gateway: str, kill: Kill, fault: object
@@ -97,6 +104,7 @@ def test_a_kill_at_a_step_loses_and_doubles_nothing(
         stage.report(f"kill -9 at each of {len(STEPS)} steps, {gateway}{on(stage)}", judge(here))
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("kill", STARTS, ids=str)
 def test_a_kill_during_the_first_start_leaves_nothing_that_is_in_the_way(
     request: pytest.FixtureRequest, stage: Stage, kill: Kill
@@ -128,6 +136,7 @@ def _mend(here: World) -> None:
         mend(here.sandbox, report.id)
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("kill", RETRY_STEPS, ids=str)
 def test_a_kill_during_a_retry_loses_and_doubles_nothing(stage: Stage, kill: Kill) -> None:
     with stage.world() as here:

@@ -1,4 +1,7 @@
-"""`kill -9` at moments that nobody chose, again and again, while work comes in without a pause."""
+"""`kill -9` at moments that nobody chose, again and again, while work comes in without a pause.
+
+Set DARKROOM_FAULTS_KILLS for more kills, and DARKROOM_FAULTS_SEED for the moments of an earlier run.
+"""
 
 import os
 import random
@@ -17,7 +20,7 @@ from tests.faults.judge import UNCONFIRMED, Verdict, judge
 from tests.faults.scenes import Report
 from tests.faults.world import MIXED, World, world
 
-KILLS = 200
+KILLS = int(os.environ.get("DARKROOM_FAULTS_KILLS", "80"))
 WORLDS = 4
 """So many services are killed side by side, each with its own ledger: most of a restart is waiting."""
 LONGEST_LIFE_S = 0.6
@@ -54,9 +57,10 @@ def _killed_often(here: World, chance: random.Random, kills: int) -> tuple[Verdi
     seen = Counter[str]()
     began = monotonic()
     here.start()
-    # Where a start takes long, everything does, and a life must have time for some work.
+    # Where a start takes long, everything does: a life must have time for some work, and not be given more.
     longest_s = max(LONGEST_LIFE_S, monotonic() - began)
-    with here.submitting(chance, MIXED, PAUSE_S, clients=2):
+    shortest, longest = (pause * longest_s / LONGEST_LIFE_S for pause in PAUSE_S)
+    with here.submitting(chance, MIXED, (shortest, longest), clients=2):
         for number in range(kills):
             assert not here.child.ended(chance.uniform(0, longest_s)), here.said()
             here.kill()

@@ -59,6 +59,7 @@ def nothing_is_submitted(scene: Scene) -> None:
     assert "DARKROOM_LEDGER__ACCEPT_INCOMPLETE" in scene.world.get("/v1/status")["problems"]["history"]
 
 
+@pytest.mark.both_databases
 def test_an_empty_ledger_over_a_full_bucket(stage: Stage, request: pytest.FixtureRequest) -> None:
     """Callbacks that come meanwhile are not lost: their gateway comes again."""
     postgres = request.getfixturevalue("postgres") if stage.ledger else None
@@ -147,6 +148,7 @@ def wait_until_ready(world: World, *, ready: bool, within_s: float) -> dict[str,
         threading.Event().wait(0.2)
 
 
+@pytest.mark.both_databases
 def test_workers_that_end_again_and_again(stage: Stage) -> None:
     """Callbacks and submissions are taken, `/readyz` says why nothing goes on, and later all is archived."""
     more = {"DARKROOM_WORKER__PROCESSES": "1", "DARKROOM_READY__NO_WORKER": "15"}
