@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from receiver import signatures
 from receiver.errors import BadSignature
+from receiver.gateways.registry import BY_NAME
 from receiver.sandbox import SandboxServer
 from receiver.sandbox.core.signing import four_lines, jwk
 from receiver.sandbox.core.stand_in import StandIn
-from receiver.sandbox.gateways import STAND_INS
+from receiver.sandbox.gateways import NAMES, STAND_INS
 from receiver.sandbox.gateways.kie import Kie
 from receiver.sandbox.gateways.magnific import Magnific
 from receiver.signatures import Scheme, Signed, Verifier
@@ -296,6 +297,10 @@ def verified_ed25519(keys_url: str, names: list[str], call: Received) -> Signed 
             Ed25519PublicKey.from_public_bytes(public).verify(bytes.fromhex(signature), content)
             return Signed(number, 0, body_covered=True, stale=time.time() - int(lines[-1]) > 300)
     raise BadSignature("No key fits.")
+
+
+def test_every_gateway_has_a_stand_in() -> None:
+    assert set(BY_NAME) <= set(NAMES)
 
 
 @each

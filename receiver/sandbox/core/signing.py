@@ -23,6 +23,11 @@ def standard(message_id: str, sent_at: int, signature: str) -> dict[str, str]:
     return {"webhook-id": message_id, "webhook-timestamp": str(sent_at), "webhook-signature": signature}
 
 
+def whsec(api_key: str) -> str:
+    """Return such a secret as text: base64 behind `whsec_`."""
+    return f"whsec_{base64.b64encode(secret_of(api_key)).decode()}"
+
+
 def secret_of(api_key: str) -> bytes:
     """Return 32 bytes of which the secret for an account's callbacks is made; the real gateway shows one."""
     return hashlib.sha256(f"sandbox webhook secret of {api_key}".encode()).digest()

@@ -158,8 +158,8 @@ class StandIn(Caller):
         """Return its routes, made with `route`."""
 
     @abstractmethod
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
+    def error(self, status: int, message: str) -> Body:
+        """Build the body of an error response."""
 
     @abstractmethod
     async def read(self, received: Received) -> SandboxJob | Response:
@@ -180,6 +180,12 @@ class StandIn(Caller):
     def polled(self, sandbox: Sandbox, job: SandboxJob) -> Body:  # noqa: ARG002 - a default
         """Build the body of the response to a poll."""
         return self.report(job, job.status, job.named())
+
+    def refuse(
+        self, status: int, message: str, headers: Mapping[str, str] | None = None, **more: object
+    ) -> Response:
+        """Build an error response; `more` is told beside what errors have."""
+        return JSONResponse({**self.error(status, message), **more}, status, headers=headers)
 
     def finished(self, sandbox: Sandbox, job: SandboxJob) -> Response:
         """Build the response to a submission that is to have the images."""
@@ -258,7 +264,11 @@ class StandIn(Caller):
 
     async def poll(self, request: Request, sandbox: Sandbox, account: Account) -> Response:
         """Return what became of the job that the path names by `id`."""
-        job = self.find(request.path_params["id"], sandbox, account)
+        return self.told(request.path_params["id"], sandbox, account)
+
+    def told(self, job_id: str, sandbox: Sandbox, account: Account) -> Response:
+        """Return what became of a job."""
+        job = self.find(job_id, sandbox, account)
         return job if isinstance(job, Response) else JSONResponse(bent(job, self.polled(sandbox, job)))
 
     def find(self, job_id: str, sandbox: Sandbox, account: Account) -> SandboxJob | Response:
@@ -324,6 +334,17 @@ def problems(shape: type[BaseModel], value: dict[str, Any], prefix: str = "") ->
             details.setdefault(path, []).append(problem["msg"])
         return details
     return {}
+
+
+def fastapi_errors(details: Details) -> Body:
+    """Return the errors as FastAPI tells them, which some gateways are made with."""
+    return {
+        "detail": [
+            {"loc": ["body", *path.split(".")], "msg": said, "type": "value_error"}
+            for path, each in details.items()
+            for said in each
+        ]
+    }
 
 
 def json_object(body: bytes) -> dict[str, Any] | None:

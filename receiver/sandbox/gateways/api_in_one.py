@@ -77,9 +77,9 @@ class ApiInOne(StandIn):
             self.route("/api/v1/tasks/{id}", self.poll),
         ]
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response: the HTTP status again as `code`, and no data."""
-        return JSONResponse({"code": status, "message": message, "data": None}, status, headers=headers)
+    def error(self, status: int, message: str) -> Body:
+        """Build the body of an error response: the HTTP status again as `code`, and no data."""
+        return {"code": status, "message": message, "data": None}
 
     def key_of(self, request: Request) -> str | None:
         """Return the API key; only the bearer form is documented."""

@@ -203,11 +203,9 @@ class Apiframe(StandIn):
             self.route("/v2/me", self.me),
         ]
 
-    def refuse(
-        self, status: int, message: str, headers: Mapping[str, str] | None = None, **more: object
-    ) -> Response:
-        """Build an error response."""
-        return JSONResponse({"error": message, **more}, status, headers=headers)
+    def error(self, status: int, message: str) -> Body:  # noqa: ARG002
+        """Build the body of an error response."""
+        return {"error": message}
 
     def invalid(self, details: Details) -> Response:
         """Build the response to a body that does not pass validation."""

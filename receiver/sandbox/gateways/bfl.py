@@ -5,7 +5,6 @@ of the API itself.
 """
 
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,12 +13,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.sandbox.core import faults
-from receiver.sandbox.core.callbacks import Body, Message, bent
+from receiver.sandbox.core.callbacks import Body, Message
 from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob, iso
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.signing import mac
-from receiver.sandbox.core.stand_in import Details, Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import Details, Received, StandIn, Uri, fastapi_errors, problems
 
 NOT_FOUND = "Task not found"
 MOST_PX = 4 * 1024 * 1024
@@ -59,18 +58,13 @@ class BlackForestLabs(StandIn):
             self.route("/v1/{model}", self.submit, "POST"),
         ]
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
-        return JSONResponse({"detail": message}, status, headers=headers)
+    def error(self, status: int, message: str) -> Body:  # noqa: ARG002
+        """Build the body of an error response."""
+        return {"detail": message}
 
     def invalid(self, details: Details) -> Response:
         """Build the response to a body that does not pass validation."""
-        found = [
-            {"loc": ["body", *path.split(".")], "msg": said, "type": "value_error"}
-            for path, each in details.items()
-            for said in each
-        ]
-        return JSONResponse({"detail": found}, 422)
+        return JSONResponse(fastapi_errors(details), 422)
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate a request to a model's path."""
@@ -113,8 +107,7 @@ class BlackForestLabs(StandIn):
         job_id = request.query_params.get("id", "")
         if sandbox.jobs.get(job_id, account) is None:
             return JSONResponse({"id": job_id, "status": NOT_FOUND, "result": None})
-        job = self.find(job_id, sandbox, account)
-        return job if isinstance(job, Response) else JSONResponse(bent(job, self.polled(sandbox, job)))
+        return self.told(job_id, sandbox, account)
 
     def polled(self, _sandbox: Sandbox, job: SandboxJob) -> Body:
         """Build a result."""

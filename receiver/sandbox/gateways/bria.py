@@ -50,10 +50,10 @@ class Bria(StandIn):
             self.route("/v2/status/{id}", self.poll),
         ]
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
+    def error(self, status: int, message: str) -> Body:
+        """Build the body of an error response."""
         error = {"code": status, "message": message, "details": message}
-        return JSONResponse({"error": error, "request_id": uuid.uuid4().hex}, status, headers=headers)
+        return {"error": error, "request_id": uuid.uuid4().hex}
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate `POST /v2/image/generate`."""

@@ -16,7 +16,7 @@ from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.signing import four_lines, jwk, secret_of
-from receiver.sandbox.core.stand_in import Details, Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import Details, Received, StandIn, Uri, fastapi_errors, problems
 
 FAULTS = {
     **faults.DATED,
@@ -80,14 +80,13 @@ class Fal(StandIn):
             self.route("/{model:model}", self.submit, "POST"),
         ]
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
-        return JSONResponse({"detail": message}, status, headers=headers)
+    def error(self, status: int, message: str) -> Body:  # noqa: ARG002
+        """Build the body of an error response."""
+        return {"detail": message}
 
     def invalid(self, details: Details) -> Response:
         """Build the response to a body that does not pass validation."""
-        found = [_detail(said, ["body", *path.split(".")]) for path, each in details.items() for said in each]
-        return JSONResponse({"detail": found}, 422)
+        return JSONResponse(fastapi_errors(details), 422)
 
     def stamp(self) -> dict[str, str]:
         """Return the header that tells its own responses from those of a proxy."""
@@ -225,12 +224,8 @@ def _word(job: SandboxJob) -> str:
     return "COMPLETED" if job.done else "IN_QUEUE" if job.status == "QUEUED" else "IN_PROGRESS"
 
 
-def _detail(message: str | None, loc: list[str]) -> Body:
-    return {"loc": loc, "msg": message, "type": "value_error"}
-
-
 def _failure(job: SandboxJob) -> Body:
-    return {"detail": [_detail(job.error or "Request was cancelled", ["body", "prompt"])]}
+    return fastapi_errors({"prompt": [job.error or "Request was cancelled"]})
 
 
 def _output(job: SandboxJob, links: list[Any]) -> Body:

@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -59,9 +58,9 @@ class Ideogram(StandIn):
             self.route("/v1/generations/{id}", self.poll),
         ]
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
-        return JSONResponse({"error": message}, status, headers=headers)
+    def error(self, status: int, message: str) -> Body:  # noqa: ARG002
+        """Build the body of an error response."""
+        return {"error": message}
 
     def invalid(self, details: Details) -> Response:
         """Build the response to a form that does not pass validation."""

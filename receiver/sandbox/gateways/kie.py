@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from receiver.sandbox.core import faults
-from receiver.sandbox.core.callbacks import Body, Message, bent
+from receiver.sandbox.core.callbacks import Body, Message
 from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob, State
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.signing import base64_mac, secret_of
-from receiver.sandbox.core.stand_in import STATE_AFTER, Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import STATE_AFTER, Details, Received, StandIn, Uri, problems
 
 FAULTS = {
     **faults.DATED,
@@ -68,12 +68,17 @@ class Kie(StandIn):
             self.route("/api/v1/jobs/recordInfo", self.record),
         ]
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response: some refusals come in HTTP 200."""
-        return JSONResponse(
-            {"code": status, "msg": message, "data": None}, 200 if status in (402, 422, 455) else status,
-            headers=headers,
-        )  # fmt: skip
+    def error(self, status: int, message: str) -> Body:
+        """Build the body of an error response."""
+        return {"code": status, "msg": message, "data": None}
+
+    def invalid(self, details: Details) -> Response:
+        """Build the response to a body that does not pass validation: with HTTP 200."""
+        return JSONResponse(self.error(422, ", ".join(details)))
+
+    def too_poor(self, cost: int, left: int) -> Response:
+        """Build the response to a submission that the account cannot pay: with HTTP 200."""
+        return JSONResponse(self.error(402, f"Credits insufficient: {cost} needed, {left} left"))
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate `POST /api/v1/jobs/createTask`."""
@@ -81,7 +86,7 @@ class Kie(StandIn):
             return self.invalid(details)
         asked, jobs = received.asked, received.sandbox.jobs
         if "in_maintenance" in asked and jobs.spend("in_maintenance", received.name, asked.times or 1):
-            return self.refuse(455, "Service in maintenance")
+            return JSONResponse(self.error(455, "Service in maintenance"))
         parsed = Task.model_validate(received.body)
         count, prompt = int(parsed.input.num_images), parsed.input.prompt
         size = received.shaped(parsed.input.aspect_ratio)
@@ -101,8 +106,7 @@ class Kie(StandIn):
 
     async def record(self, request: Request, sandbox: Sandbox, account: Account) -> Response:
         """`GET /api/v1/jobs/recordInfo?taskId=`."""
-        job = self.find(request.query_params.get("taskId", ""), sandbox, account)
-        return job if isinstance(job, Response) else JSONResponse(bent(job, self.polled(sandbox, job)))
+        return self.told(request.query_params.get("taskId", ""), sandbox, account)
 
     def polled(self, _sandbox: Sandbox, job: SandboxJob) -> Body:
         """Build the response to a poll: the words are in `message`, where callbacks have them in `msg`."""

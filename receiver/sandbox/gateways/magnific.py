@@ -60,9 +60,9 @@ class Magnific(StandIn):
         """Return the API key; the header's old name works too."""
         return request.headers.get("x-freepik-api-key") or super().key_of(request)
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
-        return JSONResponse({"message": message}, status, headers=headers)
+    def error(self, status: int, message: str) -> Body:  # noqa: ARG002
+        """Build the body of an error response."""
+        return {"message": message}
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate a request to a model's path."""

@@ -1,6 +1,5 @@
 """Stand in for Replicate: https://replicate.com/docs/topics/webhooks and its OpenAPI file."""
 
-import base64
 import uuid
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from receiver.sandbox.core.callbacks import Body, Message
 from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import SandboxJob, State, iso
 from receiver.sandbox.core.lifecycle import Sandbox
-from receiver.sandbox.core.signing import base64_mac, secret_of, standard
+from receiver.sandbox.core.signing import base64_mac, secret_of, standard, whsec
 from receiver.sandbox.core.stand_in import Received, StandIn, Uri, problems
 
 FAULTS = {**faults.DATED, "data_removed": "polls say that it succeeded and that its data is deleted"}
@@ -64,12 +63,9 @@ class Replicate(StandIn):
             self.route("/v1/webhooks/default/secret", self.secret),
         ]
 
-    def refuse(
-        self, status: int, message: str, headers: Mapping[str, str] | None = None, **more: object
-    ) -> Response:
-        """Build an error response: https://www.rfc-editor.org/rfc/rfc7807."""
-        body = {"title": "Request refused", "detail": message, "status": status, **more}
-        return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
+    def error(self, status: int, message: str) -> Body:
+        """Build the body of an error response: https://www.rfc-editor.org/rfc/rfc7807."""
+        return {"title": "Request refused", "detail": message, "status": status}
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate a prediction."""
@@ -165,14 +161,11 @@ class Replicate(StandIn):
 
     async def secret(self, _request: Request, _sandbox: Sandbox, account: Account) -> Response:
         """`GET /v1/webhooks/default/secret`."""
-        return JSONResponse({"key": self._secret(account)})
+        return JSONResponse({"key": whsec(account.key)})
 
     def settings(self, account: Account, url: str) -> dict[str, str]:  # noqa: ARG002
         """Return the secret of its callbacks."""
-        return {"webhook_secrets": self._secret(account)}
-
-    def _secret(self, account: Account) -> str:
-        return f"whsec_{base64.b64encode(secret_of(account.key)).decode()}"
+        return {"webhook_secrets": whsec(account.key)}
 
     def key(self, job: SandboxJob) -> bytes | None:
         """Return what the base64 of the secret stands for."""

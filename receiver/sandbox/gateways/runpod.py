@@ -62,9 +62,9 @@ class RunPod(StandIn):
         }
         return {"workflow": nodes}
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
-        return JSONResponse({"error": message}, status, headers=headers)
+    def error(self, status: int, message: str) -> Body:  # noqa: ARG002
+        """Build the body of an error response."""
+        return {"error": message}
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate `POST /v2/{endpoint}/run`."""

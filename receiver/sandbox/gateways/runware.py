@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from receiver.sandbox.core.callbacks import Body, bent
+from receiver.sandbox.core.callbacks import Body
 from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob
 from receiver.sandbox.core.lifecycle import Sandbox
@@ -62,10 +61,10 @@ class Runware(StandIn):
         """Return its one route."""
         return [self.route("/v1", self.tasks, "POST")]
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
+    def error(self, status: int, message: str) -> Body:
+        """Build the body of an error response."""
         error = {"code": CODES.get(status, "invalidRequest"), "message": message, "parameter": "taskUUID"}
-        return JSONResponse({"errors": [error]}, status, headers=headers)
+        return {"errors": [error]}
 
     def invalid(self, details: Details) -> Response:
         """Build the response to a task that does not pass validation."""
@@ -84,8 +83,7 @@ class Runware(StandIn):
         asked = _task(await request.body()) or {}
         if asked.get("taskType") != "getResponse":
             return await self.submit(request, sandbox, account)
-        job = self.find(str(asked.get("taskUUID")), sandbox, account)
-        return job if isinstance(job, Response) else JSONResponse(bent(job, self.polled(sandbox, job)))
+        return self.told(str(asked.get("taskUUID")), sandbox, account)
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate a task."""

@@ -1,6 +1,5 @@
 """Stand in for WaveSpeedAI: https://wavespeed.ai/docs/how-to-use-webhooks and `verify-webhooks` there."""
 
-import base64
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from receiver.sandbox.core.callbacks import Body, Message
 from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob, State, iso
 from receiver.sandbox.core.lifecycle import Sandbox
-from receiver.sandbox.core.signing import mac, secret_of, standard
+from receiver.sandbox.core.signing import mac, standard, whsec
 from receiver.sandbox.core.stand_in import STATE_AFTER, Received, StandIn, Uri, problems
 
 WORDS: Mapping[State, str] = {
@@ -57,9 +56,9 @@ class WaveSpeed(StandIn):
             self.route("/api/v3/{vendor}/{model:path}", self.submit, "POST"),
         ]
 
-    def refuse(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-        """Build an error response."""
-        return JSONResponse({"code": status, "message": message}, status, headers=headers)
+    def error(self, status: int, message: str) -> Body:
+        """Build the body of an error response."""
+        return {"code": status, "message": message}
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate a prediction; the webhook is in the query."""
@@ -96,24 +95,20 @@ class WaveSpeed(StandIn):
 
     async def secret(self, _request: Request, _sandbox: Sandbox, account: Account) -> Response:
         """`GET /api/v3/webhook/secret`."""
-        return JSONResponse(_envelope({"secret": _secret(account)}))
+        return JSONResponse(_envelope({"secret": whsec(account.key)}))
 
     def settings(self, account: Account, url: str) -> dict[str, str]:  # noqa: ARG002
         """Return the secret of its callbacks."""
-        return {"webhook_secrets": _secret(account)}
+        return {"webhook_secrets": whsec(account.key)}
 
     def key(self, job: SandboxJob) -> bytes | None:
         """Return the secret without what it begins with, as text."""
-        return _secret(job.account).removeprefix("whsec_").encode()
+        return whsec(job.account.key).removeprefix("whsec_").encode()
 
     def sign(self, key: bytes, message: Message) -> dict[str, str]:
         """Return headers like those of Standard Webhooks, with a signature in hex."""
         signature = mac(key, message.id, message.sent_at, message.body).hex()
         return standard(message.id, message.sent_at, f"v3,{signature}")
-
-
-def _secret(account: Account) -> str:
-    return f"whsec_{base64.b64encode(secret_of(account.key)).decode()}"
 
 
 def _envelope(data: Body) -> Body:
