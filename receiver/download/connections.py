@@ -1,4 +1,11 @@
-"""Request images over HTTP/1.1, on connections that are kept for the next image of the same host and address.
+"""Connect safe from DNS rebinding, to checked addresses only; request images on connections that are kept.
+
+httpcore asks a network backend for a connection and then starts TLS on it itself, with the name from the URL.
+So the name stays what the certificate is checked against, while the caller alone decides where the
+connection goes. httpcore's own timeouts begin again with each read, which a server that sends one byte at a
+time can stretch for ever; here every read also has the deadline of the whole download. The package ssrfguard
+does much of this and was not taken: it reaches into private parts of httpx and httpcore, which may change
+with any release, and lets IPv4 addresses that ISATAP embeds through.
 
 A kept connection is used only for the scheme, host and port that it was made for, and only by a request whose
 own lookup gave the address that it leads to: with every address checked, it could be made anew right now. In
@@ -10,16 +17,25 @@ to hand it through the parser takes longer than to hash it.
 
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import h11
 import httpcore
 import httpx
 
-from receiver.download.ssrf import Target
-from receiver.download.transport import CONNECT_S, BoundedStream, CheckedBackend
+from receiver.download.lookup import CONNECT_S, Deadline
+from receiver.download.ssrf import Address, Target
+from receiver.errors import ImageUnavailable
+from receiver.outbound.proxy import Proxy
+
+MAX_TRIES = 4
+"""Addresses tried for one name: its DNS decides how many there are, and each costs time."""
+
+HEAD_BYTES = 256 * 1024
+"""Of one response, interim ones included, and around its body; httpcore accepts heads up to 100 KiB."""
 
 KEPT_S = 30.0
 """How long a connection that is not used is kept."""
@@ -31,6 +47,146 @@ READ_BYTES = 128 * 1024
 MAX_HEAD_BYTES = 100 * 1024
 
 Headers = list[tuple[str, str]]
+
+
+class ByteBudget:
+    """How many bytes a server may send: its response's head, and a quarter more than the body.
+
+    A limit on the body alone leaves out what HTTP puts around it, of which there can be any amount: interim
+    answers without end, a chunk for every byte, trailers. Reading those costs far more time than an image.
+    """
+
+    def __init__(self, label: str) -> None:
+        """`label` is the name of the response in the message."""
+        self._label = label
+        self._left = HEAD_BYTES
+
+    def take(self, size: int) -> None:
+        """Count what was received; raises ImageUnavailable if it is too much."""
+        self._left -= size
+        if self._left < 0:
+            raise ImageUnavailable(f"{self._label} came with too many bytes around it.")
+
+    def grant(self, size: int) -> None:
+        """Allow for what was received of the body."""
+        self._left += size + size // 4
+
+
+class CheckedBackend(httpcore.NetworkBackend):
+    """httpcore's network backend, pinned to checked addresses: the host name cannot be resolved again.
+
+    A proxy is asked for the address too, and never for the name, which it would resolve by itself.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        deadline: Deadline,
+        stall_s: float,
+        budget: ByteBudget,
+        proxy: Proxy | None = None,
+    ) -> None:
+        self._addresses = _interleaved(addresses)[:MAX_TRIES]
+        self._deadline = deadline
+        self._bounds = _Bounds(deadline, stall_s, budget)
+        self._proxy = proxy
+        self._inner = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002 - the deadline rules
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> "BoundedStream":
+        """Connect to the first address that accepts; raise httpcore's NetworkError or TimeoutException.
+
+        The name is not looked up: the second answer could differ (DNS rebinding).
+        """
+        proxy = self._proxy if self._proxy and self._proxy.leads_to(host, self._addresses) else None
+        failed: Exception = httpcore.ConnectError("no address to connect to")
+        for address in self._addresses:
+            left = self._deadline.left(CONNECT_S)
+            try:
+                stream = (
+                    proxy.tunnel(str(address), port, left)
+                    if proxy
+                    else self._inner.connect_tcp(str(address), port, left, local_address, socket_options)
+                )
+            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProxyError) as error:
+                failed = error
+            else:
+                return BoundedStream(stream, address, self._bounds)
+        raise failed
+
+    def leads_to(self, stream: "BoundedStream") -> bool:
+        """Return whether a connection goes to one of the addresses that this one connects to."""
+        return stream.address in self._addresses
+
+    def bind(self, stream: "BoundedStream") -> None:
+        """Have a connection that was made before keep to the bounds of this one."""
+        stream.bounds = self._bounds
+
+
+def _interleaved(addresses: Sequence[Address]) -> list[Address]:
+    """Alternate the two address families, so that a dead one does not use up all tries (RFC 8305)."""
+    best = [address for address in addresses if address.version == addresses[0].version]
+    other = [address for address in addresses if address.version != addresses[0].version]
+    return [address for pair in zip_longest(best, other) for address in pair if address]
+
+
+class _Bounds(NamedTuple):
+    deadline: Deadline
+    stall_s: float
+    budget: ByteBudget
+
+    @property
+    def step_s(self) -> float:
+        return self.deadline.left(self.stall_s)
+
+
+class BoundedStream(httpcore.NetworkStream):
+    """A connection with a deadline for every step and a budget of bytes."""
+
+    def __init__(self, inner: httpcore.NetworkStream, address: Address, bounds: _Bounds) -> None:
+        """`address` is the one that it goes to."""
+        self.address = address
+        self.bounds = bounds
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - the deadline rules
+        """Read what comes next, so many bytes at most; none at the end."""
+        received = self._inner.read(max_bytes, self.bounds.step_s)
+        self.bounds.budget.take(len(received))
+        return received
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - the deadline rules
+        """Write all of it."""
+        self._inner.write(buffer, self.bounds.step_s)
+
+    def close(self) -> None:
+        """Close it."""
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - the deadline rules
+    ) -> "BoundedStream":
+        """Return the same connection with TLS; closes this one if that fails."""
+        try:
+            left = self.bounds.deadline.left(CONNECT_S)
+        except TimeoutError:
+            self.close()  # httpcore does not own the connection before this returns
+            raise
+        secure = self._inner.start_tls(ssl_context, server_hostname, left)
+        return BoundedStream(secure, self.address, self.bounds)
+
+    def get_extra_info(self, info: str) -> Any:
+        """Return what httpcore knows of it by that name: `is_readable`."""
+        return self._inner.get_extra_info(info)
 
 
 class Response:

@@ -1,10 +1,10 @@
 """Download an image, safe from SSRF and within limits, to a spooled file, hashing as it streams.
 
 The link is hostile until shown otherwise. Each redirect hop is parsed (`receiver.download.ssrf`), looked up
-once, checked on every address that its name has, and connected to on exactly those
-(`receiver.download.transport`), or requested on a connection that leads to one of them already
-(`receiver.download.connections`). httpx has no public way to choose where a connection goes. A proxy gets the
-checked address: it would resolve the name again, which would allow DNS rebinding.
+once (`receiver.download.lookup`), checked on every address that its name has, and connected to on exactly
+those, or requested on a connection that leads to one of them already (`receiver.download.connections`). httpx
+has no public way to choose where a connection goes. A proxy gets the checked address: it would resolve the
+name again, which would allow DNS rebinding.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ import httpcore
 import httpx
 
 from receiver import errors
-from receiver.download import transport, unwrap
-from receiver.download.connections import Connections, Headers, Response
+from receiver.download import unwrap
+from receiver.download.connections import ByteBudget, CheckedBackend, Connections, Headers, Response
+from receiver.download.lookup import CONNECT_S, Deadline, Resolver, lookup, system_resolver
 from receiver.download.refusals import MAX_READ_BYTES, quoted
 from receiver.download.ssrf import (
     Address,
@@ -100,7 +101,7 @@ class Downloader:
         self,
         policy: DownloadPolicy,
         *,
-        resolve: transport.Resolver = transport.system_resolver,
+        resolve: Resolver = system_resolver,
         monotonic: Callable[[], float] = time.monotonic,
         ssl_context: ssl.SSLContext | None = None,
         proxy: Proxy | None = None,
@@ -167,7 +168,7 @@ class Downloader:
         return cast("BinaryIO", spool)
 
     def _download(self, first: Target, hosts: Sequence[str], file: BinaryIO) -> _Body:
-        deadline = transport.Deadline(self._monotonic, self._policy.timeout_s)
+        deadline = Deadline(self._monotonic, self._policy.timeout_s)
         target, source_url = first, ""
         for _ in range(self._policy.max_redirects + 1):
             self._check_open(target.label)
@@ -182,7 +183,7 @@ class Downloader:
         raise errors.ImageUnavailable(f"{first.label} redirects more than {most} times.")
 
     def _route(
-        self, target: Target, hosts: Sequence[str], deadline: transport.Deadline
+        self, target: Target, hosts: Sequence[str], deadline: Deadline
     ) -> tuple[Target, list[Address]]:
         """Return what to request and the addresses to connect to, from one lookup (against DNS rebinding)."""
         networks = self._policy.allow_networks
@@ -190,9 +191,7 @@ class Downloader:
             target = target.over_https()
             check_target(target, hosts)
         try:
-            addresses = (
-                [target.address] if target.address else transport.lookup(target.host, self._resolve, deadline)
-            )
+            addresses = [target.address] if target.address else lookup(target.host, self._resolve, deadline)
         except errors.ImageUnavailable:
             check_target(target.over_https(), hosts)  # which says more than that it has no address
             raise
@@ -202,12 +201,12 @@ class Downloader:
         return target, addresses
 
     def _request(
-        self, target: Target, addresses: Sequence[Address], deadline: transport.Deadline, file: BinaryIO
+        self, target: Target, addresses: Sequence[Address], deadline: Deadline, file: BinaryIO
     ) -> _Body | Target:
         """Request one hop; return the received body, or the target of the redirect."""
-        budget = transport.ByteBudget(target.host)
+        budget = ByteBudget(target.host)
         stall_s = self._policy.drip_seconds
-        backend = transport.CheckedBackend(addresses, deadline, stall_s, budget, self._proxy)
+        backend = CheckedBackend(addresses, deadline, stall_s, budget, self._proxy)
         with self._connections.get(target, _headers(target), backend) as response:
             headers = response.headers
             if response.status in _REDIRECTS and "location" in headers:
@@ -236,7 +235,7 @@ class Downloader:
         return int(length)
 
     def _receive(
-        self, target: Target, response: Response, budget: transport.ByteBudget, file: BinaryIO
+        self, target: Target, response: Response, budget: ByteBudget, file: BinaryIO
     ) -> tuple[int, str]:
         digest = hashlib.sha256()
         size = 0
@@ -395,7 +394,7 @@ def _refused(target: Target, status: int, body: bytes) -> errors.ImageError:
     return errors.ImageUnavailable(message)
 
 
-def _beginning(response: Response, budget: transport.ByteBudget) -> bytes:
+def _beginning(response: Response, budget: ByteBudget) -> bytes:
     """Return the first bytes of a body that is only to be quoted; nothing if they cannot be read."""
     budget.grant(MAX_READ_BYTES)
     with suppress(httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError):
@@ -409,7 +408,7 @@ def _unavailable(target: Target, timeout_s: float) -> Iterator[None]:
         yield
     except (httpcore.TimeoutException, TimeoutError) as error:
         raise errors.ImageUnavailable(
-            f"{target.label} took too long: it has {timeout_s:g} seconds in all, {transport.CONNECT_S:g} of "
+            f"{target.label} took too long: it has {timeout_s:g} seconds in all, {CONNECT_S:g} of "
             "them to connect (DARKROOM_DOWNLOAD__TIMEOUT)."
         ) from error
     except (httpcore.NetworkError, httpcore.ProxyError) as error:

@@ -100,6 +100,8 @@ _IMAGE_LINK = re.compile(r"https?://[^\s\"]+\.(?:png|jpe?g|webp|avif|gif|svg)(?:
 _LINK = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:)?//(?:(?!,https?:)\S)+")
 # As nearly all are, which takes a tenth of the time to see: printable ASCII without a comma.
 _PLAIN_LINK = re.compile(r"https?://[!-+\--~]{1,8000}")
+DATA_URI = "data:"
+"""How an image's URL begins that holds the image itself."""
 _ASKED = frozenset({"input", "inputs", "param", "params", "request", "config", "options", "metadata"})
 """Fields that repeat what was asked for."""
 _DIGITS, _LONG = bytes.maketrans(b"123456789", b"0" * 9), b"0" * 19
@@ -300,7 +302,7 @@ def at_once(read: Callable[[], Completion]) -> Completion | None:
 
 def is_inline(url: str) -> bool:
     """Return whether an image's URL holds the image itself."""
-    return url.startswith("data:")
+    return url.startswith(DATA_URI)
 
 
 def without_images(value: Any) -> Any:

@@ -12,7 +12,7 @@ from receiver import errors
 from receiver.download.downloader import Downloader, EndMissing, Fetched
 from receiver.download.ssrf import Target, parse_link
 from receiver.errors import ImageError
-from receiver.gateways.parsing import is_inline
+from receiver.gateways.parsing import DATA_URI, is_inline
 from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.image_threads import ImageThreads
 from receiver.jobs.reconcile import INLINE, Reconciler
@@ -251,7 +251,7 @@ class Archiver:
         return replace(output, source_url=fetched.source_url or None)
 
     def _fetched(self, job: Job, index: int, url: str, opened: ExitStack) -> Fetched:
-        if is_inline(url):
+        if url.startswith(DATA_URI):
             also = _asked_formats(job.request)
             return opened.enter_context(self.downloader.unpack(url, also=also))
         target = parse_link(url)

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 import httpcore
 import httpx
 
+from receiver.download.connections import ByteBudget, CheckedBackend
+from receiver.download.lookup import Deadline, Resolver, system_resolver
 from receiver.download.ssrf import Address, Target
-from receiver.download.transport import ByteBudget, CheckedBackend, Deadline, Resolver, system_resolver
 from receiver.errors import EndpointGone, EndpointRefused, EndpointUnavailable, ImageUnavailable
 from receiver.gateways.parsing import retry_after
 from receiver.notifications.url_policy import NotifyPolicy, read

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from receiver.download import ssrf
-from receiver.download.transport import Deadline, Resolver, lookup
+from receiver.download.lookup import Deadline, Resolver, lookup
 from receiver.errors import EndpointForbidden, ForbiddenAddress
 
 MAX_URL_LENGTH = 2048

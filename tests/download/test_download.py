@@ -20,9 +20,9 @@ import brotli
 import pytest
 
 from receiver.download import unwrap
+from receiver.download.connections import HEAD_BYTES
 from receiver.download.downloader import Downloader, DownloadPolicy, EndMissing
 from receiver.download.ssrf import parse_target
-from receiver.download.transport import HEAD_BYTES
 from receiver.download.unwrap import zstd
 from receiver.errors import (
     DarkroomError,

@@ -10,8 +10,8 @@ from ipaddress import ip_network
 import pytest
 
 from receiver.download.downloader import Downloader, DownloadPolicy
+from receiver.download.lookup import Resolver
 from receiver.download.ssrf import parse_target
-from receiver.download.transport import Resolver
 from receiver.errors import DarkroomError, ForbiddenAddress, ImageUnavailable, UnknownImageHost
 from tests.download.test_download import POLICY, STALLED, failure, fetched
 from tests.support.raw_server import PNG, TLS, Serve, redirect, reply

@@ -31,7 +31,8 @@ def walking(s3_server: Any, sandbox: Any, tmp_path: Path) -> Walking:
     def walking(*legs: Leg, of_job: Collection[str] = (), work: bool = True) -> Iterator[tuple[Live, Walk]]:
         with (
             walked(*legs, fields_of_job=of_job) as walk,
-            started(s3_server, tmp_path, sandbox=sandbox, work=work) as live,
+            # Where an image is stored looks like no image's URL.
+            started(s3_server, tmp_path, sandbox=sandbox, work=work, key_template="{job_id}.{index}") as live,
         ):
             yield live, walk
             assert walk.finished.wait(20)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from receiver.download.transport import Deadline
+from receiver.download.lookup import Deadline
 from receiver.errors import EndpointForbidden, SettingsError
 from receiver.keyring import NOTIFY_FILE, notify_secrets
 from receiver.notifications.transport import Poster
