@@ -106,6 +106,9 @@ class WorkerSettings(types.Group):
     the memory, and callbacks wait for them."""
     concurrency: int = Field(8, ge=1, le=256)
     """Jobs that each worker process works on at once."""
+    nice: int = Field(19, ge=0, le=19)
+    """How far worker processes of `darkroom serve` stand back for callbacks, the API and the gallery when all
+    want the processor, as with the command `nice`; 0: not at all."""
     first_poll: float = Field(30, gt=0)
     """Seconds after submitting until a job that awaits a callback is polled."""
     poll_interval: float = Field(2, gt=0)

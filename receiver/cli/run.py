@@ -90,6 +90,9 @@ def work_until_stopped(settings: Settings, end: socket | None = None) -> None:
     from receiver.settings import ignored
 
     with exit_on_error():
+        if end is not None:
+            with suppress(OSError):  # a sandbox may forbid it
+                os.nice(settings.worker.nice)
         service = built(settings, Role.WORK)
         if end is None:
             warn([*ignored(), *unused(settings)])

@@ -14,7 +14,15 @@ from sqlalchemy import Connection, Engine, Insert, exc, inspect, text
 from storage.errors import Misconfigured, TookTooLong, Unavailable, Unusable
 from storage.gate import Gate
 from storage.ledger import messages
-from storage.ledger.engine import BUSY_TIMEOUT_MS, begin_postgresql, is_pooled, make_engine, shares_sessions
+from storage.ledger.engine import (
+    BUSY_TIMEOUT_MS,
+    begin_postgresql,
+    copy_log,
+    flush,
+    is_pooled,
+    make_engine,
+    shares_sessions,
+)
 from storage.ledger.url import LedgerUrl
 
 HEAD = "0012"
@@ -57,6 +65,7 @@ class Database:
         # SQLite has one writer at a time and polls for its lock with growing pauses. Threads of one process
         # need not: a lock of ours wakes the next one.
         self._turn = None if place.shared else Lock()
+        self._unflushed = False
         self._closed = False
         self.gate = Gate()
         """Closed while another thread has to `migrate` it first."""
@@ -94,10 +103,34 @@ class Database:
         return cls(make_engine(place, alone=alone), place)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """Open a transaction that may write. It commits at the end of the block, durably, or not at all."""
-        with self._translate_errors(), self._in_turn(), self._connected() as connection, connection.begin():
-            yield connection
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        """Open a transaction that may write. It commits at the end of the block, durably, or not at all.
+
+        Without `durable`, a power loss may undo it until something else is written durably (SQLite).
+        """
+        with self._translate_errors():
+            with self._in_turn(), self._connected() as connection, connection.begin():
+                yield connection
+            if durable and self._place.path is not None:
+                self._flush(self._place.path)
+
+    def _flush(self, path: Path) -> None:
+        try:
+            if self._unflushed:
+                self._copy_log()
+            flush(path)
+        except OSError as error:
+            self._unflushed = True
+            raise Unavailable(
+                f"The disk of the ledger {self._place} does not write: {error.strerror}."
+            ) from error
+
+    def _copy_log(self) -> None:
+        # What the system could not write once it may take for written, and not write again.
+        with self._connected(darkroom_autocommit=True) as connection:
+            if not copy_log(connection):
+                raise Unavailable("The ledger is busy; what its disk did not write before is not copied yet.")
+        self._unflushed = False
 
     @contextmanager
     def _in_turn(self) -> Iterator[None]:

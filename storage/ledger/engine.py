@@ -5,7 +5,9 @@ session of a client is another one in each transaction, so nothing of a session 
 without `LOCAL`, prepared statements, LISTEN (https://www.pgbouncer.org/features.html).
 """
 
+import os
 import sqlite3
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -141,7 +143,7 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
         for pragma in (
             f"busy_timeout={BUSY_TIMEOUT_MS}",
             "journal_mode=WAL",
-            "synchronous=FULL",  # an acknowledged callback survives a power loss
+            "synchronous=NORMAL",  # a commit does not wait for the disk; `flush` does
             "foreign_keys=ON",
             "secure_delete=ON",  # what was deleted from a row is not left in the file
             f"cache_size=-{CACHE_KIB}",
@@ -150,6 +152,29 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     except BaseException:
         connection.close()
         raise
+
+
+def flush(path: Path) -> None:
+    """Return once what was committed to SQLite is on the disk, as after a commit with `synchronous=FULL`.
+
+    Raises OSError if the disk refuses it. To be called without the write lock, which that would keep until
+    the disk is done: a callback would wait for the disk behind each step of a job. What another process reads
+    of a commit before, and writes for it, is behind that commit in the same log: https://www.sqlite.org/wal.html
+    """
+    try:
+        log = os.open(f"{path}-wal", os.O_RDONLY)
+    except FileNotFoundError:
+        return  # its last connection was closed, which has copied all of it into the ledger, and flushed that
+    try:
+        os.fdatasync(log)
+    finally:
+        os.close(log)
+
+
+def copy_log(connection: Connection) -> bool:
+    """Copy SQLite's log into the ledger, and wait for the disk; return whether all of it was copied."""
+    busy, frames, copied = connection.exec_driver_sql("PRAGMA wal_checkpoint(FULL)").one()
+    return not busy and frames == copied
 
 
 def _begin_sqlite(connection: Connection) -> None:

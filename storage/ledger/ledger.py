@@ -51,7 +51,8 @@ class Ledger(JobWriter):
         """Lease the jobs that have been due longest to a worker."""
         room = ClaimBudget(room) if isinstance(room, int) else room
         now = self._clock()
-        with self._database.write() as connection:
+        # After a power loss there is no worker left whose lease could count.
+        with self._database.write(durable=False) as connection:
             return leases.claim(connection, worker, room, now=now, lease_ms=self.lease_ms)
 
     def next_due(self, room: ClaimBudget | None = None) -> int | None:
@@ -62,7 +63,7 @@ class Ledger(JobWriter):
     def renew(self, worker: str, job_ids: Iterable[str]) -> None:
         """Renew the leases of jobs that are still being worked on, and note that the worker works."""
         now = self._clock()
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             leases.renew(connection, worker, job_ids, now + self.lease_ms)
             leases.note_seen(connection, worker, now)
 
@@ -73,7 +74,7 @@ class Ledger(JobWriter):
 
     def release(self, worker: str) -> None:
         """Release the lease of every job that a worker holds, as it stops."""
-        with self._database.write() as connection:
+        with self._database.write(durable=False) as connection:
             leases.release(connection, worker)
 
     def note_submission(

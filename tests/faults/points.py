@@ -99,8 +99,8 @@ POINTS = Points()
 
 class KillingDatabase(Database):
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        with super().write() as connection:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        with super().write(durable=durable) as connection:
             yield connection
             POINTS.committing()
 

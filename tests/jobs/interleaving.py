@@ -59,9 +59,9 @@ class ShakyDatabase(Database):
     point: Callable[[str], None]
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
         self.point("before commit")
-        with super().write() as connection:
+        with super().write(durable=durable) as connection:
             yield connection
         self.point("after commit")
 

@@ -8,10 +8,11 @@ their digest is in `tests/contracts/test_object_store.py`, and what is done wher
 """
 
 import json
+import shutil
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,18 @@ def on_disk(folder: Path, query: str, *values: object) -> list[Any]:
     """What somebody else finds in the ledger's file now."""
     with closing(sqlite3.connect(f"file:{folder / 'ledger.sqlite3'}?mode=ro", uri=True)) as connection:
         return connection.execute(query, values).fetchall()
+
+
+@contextmanager
+def unwritable_log(ledger: Path) -> Iterator[None]:
+    """Nobody can open SQLite's log, as whoever waits for the disk to write it has to."""
+    log = ledger.with_name(f"{ledger.name}-wal")
+    kept = log.rename(ledger.with_name("kept"))
+    log.symlink_to(log)
+    try:
+        yield
+    finally:
+        kept.rename(log)
 
 
 def witness(folder: Path) -> tuple[Callable[..., GatewayClient], list[Any]]:
@@ -138,7 +151,8 @@ def test_3_an_answered_callback_is_in_the_ledger(start: Start, tmp_path: Path, p
     Upheld by `Callbacks.receive` and `receive_whole` (receiver/callbacks/endpoint.py): both respond by the
     intake's future; by `Intake._write` (receiver/callbacks/intake.py): the result is set after `record`, and
     `_refuse` else; by `Unready` (receiver/errors.py): 503, which `receiver/http/middleware.py` answers with
-    Retry-After; and by `_prepare_sqlite` (storage/ledger/engine.py): `synchronous=FULL`.
+    Retry-After; and by `Database.write` (storage/ledger/database.py): it returns after `flush`
+    (storage/ledger/engine.py).
     """
     live = start(work=False, factories=Factories(ledger=Full))
     ledger = live.service.resources.ledger
@@ -151,8 +165,14 @@ def test_3_an_answered_callback_is_in_the_ledger(start: Start, tmp_path: Path, p
     ledger.full = False
     assert post(url, content=body, headers=signed(body)).status_code == 200
     assert on_disk(tmp_path, "SELECT body FROM deliveries") == [(body,)]
-    with live.service.resources.database.write() as connection:
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2, "FULL"
+    later = completed("theirs", "https://images.test/2.png")
+    with unwritable_log(tmp_path / "ledger.sqlite3"):
+        assert post(url, content=later, headers=signed(later)).status_code == 503, "not on the disk"
+    assert post(url, content=later, headers=signed(later)).json() == {"status": "duplicate"}
+    # What the disk did not take before it need not take from the log again.
+    copy = shutil.copy(tmp_path / "ledger.sqlite3", tmp_path / "copied")
+    with closing(sqlite3.connect(copy)) as connection:
+        assert connection.execute("SELECT count(*) FROM deliveries").fetchone() == (2,)
 
 
 def test_4_a_repeated_callback_has_the_effect_of_one(start: Start) -> None:

@@ -75,8 +75,8 @@ class Interrupted(Database):
     reading: Callable[[int], None] | None = None
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        with super().write() as connection:
+    def write(self, *, durable: bool = True) -> Iterator[Connection]:
+        with super().write(durable=durable) as connection:
             yield _heard(connection, self.writing)
 
     @contextmanager

@@ -97,6 +97,7 @@ def test_a_dead_worker_is_replaced_and_its_counts_stay(
     with running(s3_server, sandbox, tmp_path, 1) as process:
         assert process.make(IMAGEN)["status"] == "archived"
         (first,) = workers(process)
+        assert first.nice() == 19
         assert value(shown(process), "darkroom_worker_slots") == 8
         first.kill()
         until(lambda: value(shown(process), "darkroom_worker_slots") == 0)
