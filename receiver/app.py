@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+import httpx
 import structlog
 from starlette.routing import Route
 
@@ -25,8 +26,10 @@ from receiver.api.health import (
 from receiver.api.metrics import MetricsPage
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
+from receiver.callbacks.keys import PublicKeys
 from receiver.callbacks.tokens import CallbackUrls
 from receiver.errors import MENDABLE
+from receiver.gateways.client import GatewayClient
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
 from receiver.http.limits import Limits
@@ -140,10 +143,12 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
     arrived = _arrived(jobs, base.wakeup)
     intake = Intake(resources.ledger, arrived, base.metrics)
     base.metrics.watch(from_process(intake.waiting))
+    keys = _public_keys(base)
     callbacks = Callbacks(
         intake,
         resources.gateways,
         resources.tokens,
+        keys,
         max_bytes=settings.callbacks.max_bytes,
         limits=base.admission.limits,
         redactor=resources.redactor,
@@ -169,12 +174,25 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
         wakeup=base.wakeup,
         intake=intake,
         callbacks=callbacks,
+        keys=keys,
         health=health,
         web=web,
         prefix=settings.prefix,
         origins=settings.cors_origins,
         jobs=jobs,
     )
+
+
+def _public_keys(base: _Base) -> PublicKeys:
+    """Connect what fetches the gateways' public keys, so seldom that it opens a client each time."""
+    settings = base.settings
+
+    def send(request: httpx.Request) -> httpx.Response:
+        outbound = Outbound.of(settings)
+        with open_client(outbound.trust.context, outbound.proxy) as client:
+            return GatewayClient(client, {}).send(request)
+
+    return PublicKeys(base.resources.gateways, send, base.clock)
 
 
 def _opening(base: _Base, jobs: JobParts | None) -> Opening:

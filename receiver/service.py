@@ -18,6 +18,7 @@ from starlette.types import ExceptionHandler
 from receiver.api.health import Health
 from receiver.callbacks.endpoint import CALLBACK, Callbacks
 from receiver.callbacks.intake import Intake
+from receiver.callbacks.keys import PublicKeys
 from receiver.http.cors import Cors
 from receiver.http.middleware import AtOnce, RequestMiddleware
 from receiver.http.prefix import PathPrefix
@@ -130,6 +131,7 @@ class Service:
     wakeup: WakeupChannel
     intake: Intake
     callbacks: Callbacks
+    keys: PublicKeys
     health: Health
     web: Web
     prefix: str
@@ -144,6 +146,7 @@ class Service:
         self.opening.start()
         self.wakeup.start()
         self.intake.start()
+        self.keys.start()
         if self.jobs is not None:
             self.jobs.start(self.metrics, work=work)
         log.info("started", role=self.role, work=work, url=self.url)

@@ -1,7 +1,7 @@
 """Authenticate, verify and record callbacks: the webhook endpoint. Returns 200 only for what is on disk."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import lru_cache
 from time import perf_counter
@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope
 from receiver import errors
 from receiver.callbacks.encodings import decoded
 from receiver.callbacks.intake import Intake
+from receiver.callbacks.keys import PublicKeys
 from receiver.callbacks.tokens import CallbackClaims, CallbackTokens
 from receiver.gateways.base import Gateway
 from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
@@ -29,7 +30,6 @@ from storage.ledger.deliveries import MAX_DELIVERIES, DeliveryResult, NewDeliver
 from storage.models import Clock, Delivery, Verdict
 
 KEPT_HEADERS = ("content-type", "content-encoding", "user-agent", "x-request-id")
-KEPT_PREFIXES = ("x-webhook-", "webhook-")
 
 CALLBACK = Operation(
     # `token:path`, so that even a mangled token gets the same response as every bad one.
@@ -86,6 +86,7 @@ class Callbacks:
         intake: Intake,
         gateways: Mapping[str, Gateway],
         tokens: CallbackTokens,
+        keys: PublicKeys,
         *,
         max_bytes: int,
         limits: Limits,
@@ -98,6 +99,7 @@ class Callbacks:
         self._accept_incomplete = accept_incomplete
         self._intake = intake
         self._gateways = gateways
+        self._keys = keys
         self._tokens = tokens
         self._max_bytes = max_bytes
         self._limits = limits
@@ -268,7 +270,7 @@ class Callbacks:
     ) -> NewDelivery:
         gateway, body = self._gateways[name], received.plain
         received_at = self._clock()
-        signature = _signature(gateway, headers, received, received_at / 1000)
+        signature = self._signature(name, headers, received, received_at / 1000)
         completion = gateway.read_callback(body)
         delivery = Delivery(
             id=str(uuid_utils.uuid7()),
@@ -282,6 +284,16 @@ class Callbacks:
         )
         return NewDelivery(delivery, completion.gateway_job_id, claims.submission)
 
+    def _signature(self, name: str, headers: Mapping[str, str], body: Received, now_s: float) -> Verdict:
+        keys = self._keys.of(name)
+        try:
+            return _signature(self._gateways[name], headers, body, now_s, keys)
+        except errors.BadSignature:
+            if not self._keys.refetch(name):
+                raise
+            # Its keys may be others by now, so this callback is not proven, and the gateway is asked.
+            return Verdict.ABSENT
+
     def _kept(self, headers: Mapping[str, str]) -> dict[str, str]:
         redacted = self._redactor.text
         return {name: redacted(value[:512]) for name, value in headers.items() if _is_kept(name)}
@@ -289,7 +301,8 @@ class Callbacks:
 
 @lru_cache(maxsize=256)
 def _is_kept(name: str) -> bool:
-    return name in KEPT_HEADERS or (name.startswith(KEPT_PREFIXES) and not name.endswith("secret"))
+    signed = "webhook-" in name or name.endswith("-signature")
+    return name in KEPT_HEADERS or (signed and not name.endswith("secret"))
 
 
 def _headers(scope: Scope) -> dict[str, str]:
@@ -297,11 +310,13 @@ def _headers(scope: Scope) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
-def _signature(gateway: Gateway, headers: Mapping[str, str], body: Received, now_s: float) -> Verdict:
+def _signature(
+    gateway: Gateway, headers: Mapping[str, str], body: Received, now_s: float, keys: Sequence[bytes]
+) -> Verdict:
     """Verify the signature, which may be over the body as it was sent, or over what it was before."""
     try:
-        return gateway.verify(headers, body.sent, now_s=now_s)
+        return gateway.verify(headers, body.sent, now_s=now_s, keys=keys)
     except errors.BadSignature:
         if body.plain == body.sent:
             raise
-        return gateway.verify(headers, body.plain, now_s=now_s)
+        return gateway.verify(headers, body.plain, now_s=now_s, keys=keys)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from receiver import signatures
 from receiver.errors import SubmittedBefore
 from receiver.gateways import parsing, refusals, requests
 from receiver.gateways.base import Completion, Follow, JobList, State, Submission
@@ -112,6 +113,16 @@ class Adapter(Reports):
     def accepted_id(self, data: dict[str, Any]) -> str | None:
         """Return the gateway's id of a job that it accepted. Raises Unreadable if it is no id."""
         return parsing.name(self._accepted_id(data))
+
+    def keys_request(self) -> httpx.Request | None:
+        """Build the request for the JWKS document with its public keys; see `Gateway.keys_request`."""
+        url = getattr(self.settings, "keys_url", None)
+        return requests.request("GET", url, {}) if url else None
+
+    def read_keys(self, response: httpx.Response) -> tuple[bytes, ...]:
+        """Parse a JWKS document, which may have no usable key; see `Gateway.read_keys`."""
+        with refusals.parsed(self._info, response) as data:
+            return signatures.public_keys(data)
 
     def poll(self, job: Job) -> httpx.Request:
         """Build the request for a job's state, at the stored URL if the gateway gave one of its own."""

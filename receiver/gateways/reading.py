@@ -375,23 +375,26 @@ class Reports(Gateway, ABC):
         self._polls = self._readers(table.read_poll or table.read)
 
     def verify(
-        self,
-        headers: Mapping[str, str],
-        body: bytes,
-        *,
-        now_s: float,
-        keys: Sequence[bytes] = (),  # noqa: ARG002 - only for gateways that publish some
+        self, headers: Mapping[str, str], body: bytes, *, now_s: float, keys: Sequence[bytes] = ()
     ) -> Verdict:
         """Verify a callback by the scheme of the table; see `Gateway.verify`."""
-        if self._verifier is None or self.table.signing is None:
+        signing = self.table.signing
+        if signing is None or (self._verifier is None and signing.by != "keys"):
             return Verdict.UNSUPPORTED
         try:
-            signed = self._verifier.verify(headers, body, now_s, task_id=self._task_id(body))
+            if self._verifier is not None:
+                signed = self._verifier.verify(headers, body, now_s, task_id=self._task_id(body))
+            else:
+                signed = (
+                    signatures.KEY_SCHEMES[signing.scheme].verify(headers, body, now_s, keys)
+                    if keys
+                    else None
+                )
         except BadSignature as error:
             raise BadSignature(
                 f"The callback's signature is not {self._title_s}. {self._advice()}"
             ) from error
-        if signed is None and self.table.signing.required:
+        if signed is None and signing.required:
             raise BadSignature(f"The callback has no signature, though {self._title_s} must have one.")
         if signed is None:
             return Verdict.ABSENT
@@ -462,7 +465,11 @@ class Reports(Gateway, ABC):
     def _task_id(self, body: bytes) -> str | None:
         """Return the id in a body, for a scheme that signs it and not the body."""
         signing = self.table.signing
-        if signing is None or signatures.SCHEMES[signing.scheme].content != "task_id.ts":
+        if (
+            signing is None
+            or signing.by == "keys"
+            or signatures.SCHEMES[signing.scheme].content != "task_id.ts"
+        ):
             return None
         try:
             return self.job_id(parsing.decode(body), self._callbacks)
@@ -473,6 +480,8 @@ class Reports(Gateway, ABC):
         settings, signing = self.table.settings, self.table.signing
         if signing and signing.by == "setting":
             return f"Check {settings}__WEBHOOK_SECRETS."
+        if signing and signing.by == "keys":
+            return f"Its keys are those of {settings}__KEYS_URL."
         return (
             f"Check {settings}__API_KEY; after a change of keys, list the old one in "
             f"{settings}__PREVIOUS_API_KEYS."

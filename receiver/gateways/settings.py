@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, create_model
 
-from receiver.settings_types import Group, Hosts, Origin, Secret, Secrets
+from receiver.settings_types import BaseUrl, Group, Hosts, Origin, Secret, Secrets
 
 if TYPE_CHECKING:
     from receiver.gateways.table import Table
@@ -58,5 +58,8 @@ def settings_of(table: Table, base: type[GatewaySettings]) -> type[GatewaySettin
     if signing is not None and signing.by == "setting":
         about = signing.about or "What it signs callbacks with; without it each of them is confirmed."
         fields["webhook_secrets"] = (Secrets, Field(default_factory=list, description=about))
+    if signing is not None and signing.by == "keys":
+        about = "Where its public keys are, with which callbacks are verified."
+        fields["keys_url"] = (BaseUrl, Field(signing.keys, description=about))
     title = f"{table.title.replace(' ', '')}Settings"
     return create_model(title, __base__=base, __doc__=f"{table.title}.", __module__=base.__module__, **fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from receiver import errors
@@ -74,8 +74,8 @@ def test_an_adapter_says_who_it_is(adapter: str) -> None:
 
 @pytest.mark.parametrize(("adapter", "case"), [(name, case) for name in ADAPTERS for case in cases(name)])
 def test_samples(adapter: str, case: str) -> None:
-    settings = settings_of(adapter)
-    check(load(adapter, case), adapter_of(ADAPTERS[adapter], settings.pop("api_key", KEY), **settings))
+    own = settings_of(adapter)
+    check(load(adapter, case), adapter_of(ADAPTERS[adapter], own.pop("api_key", KEY), **own))
 
 
 @each_adapter
@@ -242,6 +242,7 @@ def assert_sound(found: Completion | None) -> None:
 
 
 @each_adapter
+@settings(deadline=None)
 @given(body=st.binary())
 @example(body=b"[" * 1_000_000)
 @example(body=b'{"a":' * 200_000)

@@ -19,6 +19,7 @@ from receiver.signatures import (
     BRIA,
     FREEPIK,
     KIE,
+    LEGNEXT,
     LEONARDO,
     PIAPI,
     SCHEMES,
@@ -40,6 +41,8 @@ APIFRAME_RAW = "4930cbb0639f96494890290fd96005e37e48fe62ea9dc0b81425090c0a1075e1
 APIFRAME_HEX = "d32280916619e47c172bde2e7b70939fcbd792082ff279a7bf40e16ddd608e4a"
 WAVESPEED_HEX = "5008d878bbf29df04573e2856087be71e0e470f40a482fe1a3362f28d3fb7ba9"
 BFL_HEX = "0a522177f3617305e438b5d692190e6bbc141eafc56dba43eea67a753f05990f"
+LEGNEXT_HEX = "456523cefcc43ef9910403f30efef98b6ff5c1400f07b5b3e962c75076fedd0a"
+LEGNEXT_DATED = "79a27421702e75c56b1122cbcdd4bbf41759a63056fcae1dc60c3089794638cd"
 TOKEN = "a-token-of-32-characters-or-more"
 
 
@@ -85,6 +88,15 @@ VECTORS = {
     "kie": Vector(
         *(KIE, "kie_test_hmac_key", "02+8lHh/5gw7/L3/8sgEJJcDTElwsJqIX6b4vcGbFm4=", BODY_B),
         *(replace(ORIGIN, timestamp=NOW_S), {"x-webhook-timestamp": str(NOW_S)}, "task_abc123"),
+    ),
+    "legnext": Vector(LEGNEXT, "legnext_secret_0001", LEGNEXT_HEX, BODY_B, UNTIMED, {}),
+    "legnext-dated": Vector(
+        *(LEGNEXT, "legnext_secret_0001", LEGNEXT_DATED, BODY_B, replace(UNTIMED, timestamp=NOW_S)),
+        {"x-legnext-timestamp": str(NOW_S)},
+    ),
+    "freepik-decoded": Vector(
+        *(FREEPIK, WHSEC.removeprefix("whsec_"), "v1,5e4R2G62YW32BHnkifg2A2ApytfQdQ5uIXNpjtnpbvk="),
+        *(BODY_B, replace(WHOLE, key_form=1)),
     ),
     "apiframe-v1": Vector(APIFRAME_V1, TOKEN, TOKEN, BODY_B, ORIGIN, {}),
     "piapi": Vector(PIAPI, TOKEN, TOKEN, BODY_B, ORIGIN, {}),
