@@ -655,3 +655,48 @@ class TestRunPod:
             assert SPOKEN[self.name].poll(client, job_id).status_code == 200
             now[0] += 1800
             assert SPOKEN[self.name].poll(client, job_id).status_code == 404
+
+
+EDITS: dict[str, Callable[[httpx.Client, str], httpx.Response]] = {
+    "replicate": lambda client, image: client.post(
+        "/v1/predictions", json={"version": "a/upscaler", "input": {"image": image}}
+    ),
+    "bfl": lambda client, image: client.post(
+        "/v1/flux-kontext-pro", json={"prompt": "a hat", "input_image": image}
+    ),
+    "wavespeed": lambda client, image: client.post("/api/v3/wavespeed-ai/upscaler", json={"image": image}),
+    "bria": lambda client, image: client.post("/v2/image/edit/remove_background", json={"image": image}),
+    "kie": lambda client, image: client.post(
+        "/api/v1/jobs/createTask",
+        json={"model": "recraft/crisp-upscale", "input": {"image": image}},
+    ),
+    "fal": lambda client, image: client.post("/fal-ai/clarity-upscaler", json={"image_url": image}),
+    "runware": lambda client, image: client.post(
+        "/v1",
+        json=[
+            {
+                "taskType": "removeBackground",
+                "taskUUID": str(uuid.uuid4()),
+                "model": "runware:109@1",
+                "inputImage": image,
+                "deliveryMethod": "async",
+            }
+        ],
+    ),
+    "magnific": lambda client, image: client.post("/v1/ai/image-upscaler", json={"image": image}),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.parametrize("form", ["link", "base64"])
+def test_images_are_made_of_images(sandbox: SandboxServer, name: str, form: str) -> None:
+    with speaking(sandbox, name) as client:
+        first = submitted(client, name, "http://127.0.0.1:9/", "no_callback")
+        (link, *_) = sandbox.wait(first).images
+        picture = sandbox.image_bytes(first)
+        answer = EDITS[name](client, link if form == "link" else base64.b64encode(picture).decode())
+        assert answer.is_success, answer.text
+        job = sandbox.wait(SPOKEN[name].job_id(answer.json()))
+        assert (job.status, job.inputs) == ("COMPLETED", (hashlib.sha256(picture).hexdigest(),))
+        refused = EDITS[name](client, "http://127.0.0.1:9/")
+        assert code(refused) in (400, 422), refused.text

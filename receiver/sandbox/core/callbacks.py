@@ -142,12 +142,12 @@ class CallbackSender:
         return headers | caller.sign(key, Message(job, event, body, f"msg_{job.id}_{event}_{part}", sent_at))
 
     async def fetch(self, url: str) -> bytes:
-        """Return the bytes of an image that was sent by URL, or as a data URI.
+        """Return the bytes of an image that was sent by URL, as a data URI, or in base64.
 
         Raises httpx.HTTPError, httpx.InvalidURL, or ValueError if it is not base64.
         """
-        if url.startswith("data:"):
-            return base64.b64decode(url.partition(",")[2], validate=True)
+        if not url.startswith(("http:", "https:")):
+            return base64.b64decode(url.rpartition(",")[2], validate=True)
         response = await self._client.get(url)
         return response.raise_for_status().content
 

@@ -53,6 +53,8 @@ class SandboxJob:
     cost: int
     created_at: float
     seed: int | None = None
+    inputs: tuple[str, ...] = ()
+    """SHA-256 of the images that it was made from, in hex."""
     options: dict[str, Any] = field(default_factory=dict)
     """What only its own gateway needs, such as a secret for its callbacks."""
     idempotency_key: str | None = None
@@ -125,6 +127,7 @@ class JobReport:
     model: str
     prompt: str
     input: dict[str, Any]
+    inputs: tuple[str, ...]
     fault: str
     idempotency_key: str | None
     callback_url: str | None

@@ -10,7 +10,7 @@ import io
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -111,13 +111,18 @@ class Received:
         text, plain = "" if seed is None else str(seed), self.sandbox.config.plain_images
         return tuple(Spec(prompt, model, text, n, *size, extension, plain) for n in range(count))
 
-    async def fetch(self, url: str) -> Image.Image | None:
-        """Return an image that the submission names by URL or data URI; None if there is none."""
+    def prompt(self, given: str | None, model: str) -> str:
+        """Return what to draw, where a prompt may be left out for models that start from an image."""
+        return given or f"What {model} makes of an image"
+
+    async def fetch(self, url: str) -> bytes | None:
+        """Return the image of a URL, of a data URI or in base64; None if there is none."""
         try:
             data = await self.sandbox.sender.fetch(url)
-            return Image.open(io.BytesIO(data))
+            Image.open(io.BytesIO(data))
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
             return None
+        return data
 
     def job(self, *, events: Iterable[str] = ("completed", "failed"), **fields: Any) -> SandboxJob:
         """Build the job that was asked for; `fields` are those of a SandboxJob that differ by gateway."""
@@ -150,6 +155,8 @@ class StandIn(Caller):
     """Whether it knows the header `Idempotency-Key`."""
     not_json: ClassVar[str] = "The body is not a JSON object"
     unknown_job: ClassVar[str] = "Not found"
+    image_fields: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that hold images to start from, one or a list; at the top of the body or one object down."""
     model: ClassVar[str]
     """A model to try it with."""
 
@@ -260,7 +267,18 @@ class StandIn(Caller):
         job = await self.read(received)
         if isinstance(job, Response):
             return job
-        return self._struck(received) or await self._accept(received, job)
+        return (
+            await self._lacking(received, job) or self._struck(received) or await self._accept(received, job)
+        )
+
+    async def _lacking(self, received: Received, job: SandboxJob) -> Response | None:
+        """Load the images that a job starts from; return the response to one that cannot be loaded."""
+        for url in images_in(received.body, self.image_fields):
+            data = await received.fetch(url)
+            if data is None:
+                return self.invalid({"image": ["The image could not be loaded"]})
+            job.inputs += (hashlib.sha256(data).hexdigest(),)
+        return None
 
     async def poll(self, request: Request, sandbox: Sandbox, account: Account) -> Response:
         """Return what became of the job that the path names by `id`."""
@@ -334,6 +352,25 @@ def problems(shape: type[BaseModel], value: dict[str, Any], prefix: str = "") ->
             details.setdefault(path, []).append(problem["msg"])
         return details
     return {}
+
+
+def lacking(body: dict[str, Any], prompt: str, names: Set[str]) -> Details:
+    """Return what is wrong with a body that has neither a prompt nor an image to start from."""
+    blocks = [body, *(block for block in body.values() if isinstance(block, dict))]
+    given = any(block.get(prompt) for block in blocks) or images_in(body, names)
+    return {} if given else {prompt: ["Field required"]}
+
+
+def images_in(body: dict[str, Any], names: Set[str]) -> list[str]:
+    """Return what these parameters hold."""
+    blocks = [body, *(block for block in body.values() if isinstance(block, dict))]
+    values = [block[name] for block in blocks for name in block if name in names]
+    return [
+        each
+        for value in values
+        for each in (value if isinstance(value, list) else [value])
+        if isinstance(each, str)
+    ]
 
 
 def fastapi_errors(details: Details) -> Body:

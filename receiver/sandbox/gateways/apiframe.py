@@ -274,15 +274,18 @@ class Apiframe(StandIn):
         needed = {"inpaint": "mask", "outpaint": "outpaint"}
         if not details and needed.get(params.get("mode", ""), "image") not in params:
             details[f"{block}.{needed[params['mode']]}"] = ["Required"]
-        image = None if details else await received.fetch(params["image"])
-        if image is None:
+        data = None if details else await received.fetch(params["image"])
+        if data is None:
             return self.invalid(details or {f"{block}.image": ["The image could not be loaded"]})
+        image = Image.open(io.BytesIO(data))
         factor = params.get("upscale_factor") or params.get("scale_factor") or 2 if "upscale" in model else 1
         factor = min(float(factor), LARGEST_PX / max(image.size))
         size = round(image.width * factor), round(image.height * factor)
         prompt = params.get("prompt") or f"{model} of {params['image']}"
         usual = "png" if model in ("clarity-upscale", "bria-bg-remove", "851-bg-remove") else "jpg"
-        return _job(received, Callback.model_validate(common), prompt, params, size, usual)
+        job = _job(received, Callback.model_validate(common), prompt, params, size, usual)
+        job.inputs = (hashlib.sha256(data).hexdigest(),)
+        return job
 
     def accepted(self, job: SandboxJob) -> Response:
         """Build the response to a submission."""

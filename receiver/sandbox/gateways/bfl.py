@@ -47,6 +47,7 @@ class BlackForestLabs(StandIn):
     below = "/v1/get_result"
     key_header, key_scheme = "x-key", ""
     own_faults = faults.SIGNED
+    image_fields = frozenset(["input_image", *(f"input_image_{n}" for n in range(2, 9)), "image", "mask"])
     model = "flux-2-pro"
     life_s = 600
     retry_delays_s = (1, 5, 30)

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -12,7 +12,7 @@ from receiver.sandbox.core import faults
 from receiver.sandbox.core.callbacks import Body, Message
 from receiver.sandbox.core.jobs import SandboxJob, State
 from receiver.sandbox.core.signing import base64_mac, mac
-from receiver.sandbox.core.stand_in import Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import Received, StandIn, Uri, lacking, problems
 
 WORDS: Mapping[State, str] = {"COMPLETED": "COMPLETED", "FAILED": "ERROR", "CANCELLED": "ERROR"}
 
@@ -22,7 +22,7 @@ class Generation(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    prompt: str = Field(min_length=1)
+    prompt: str = Field(default="", validation_alias=AliasChoices("prompt", "instruction"))
     sync: bool = False
     seed: int | None = None
     aspect_ratio: Literal["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9"] = "1:1"
@@ -39,6 +39,7 @@ class Bria(StandIn):
     key_header, key_scheme = "api_token", ""
     own_faults = faults.DATED
     unknown_job = "Request not found"
+    image_fields = frozenset(["image", "images", "mask"])
     model = "image/generate"
     retry_delays_s = (5, 60, 600, 2000)
 
@@ -47,6 +48,8 @@ class Bria(StandIn):
         return [
             self.route("/v2/image/generate", self.submit, "POST"),
             self.route("/v2/image/generate/lite", self.submit, "POST"),
+            self.route("/v2/image/edit/{operation:path}", self.submit, "POST"),
+            self.route("/v2/image/edit", self.submit, "POST"),
             self.route("/v2/status/{id}", self.poll),
         ]
 
@@ -57,18 +60,20 @@ class Bria(StandIn):
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate `POST /v2/image/generate`."""
-        if details := problems(Generation, received.body):
+        body = received.body
+        if details := problems(Generation, body) or lacking(body, "prompt", self.image_fields):
             return self.invalid(details)
         parsed = Generation.model_validate(received.body)
         seed = received.seed() if parsed.seed is None else parsed.seed
         model = received.request.url.path.removeprefix("/v2/")
+        prompt = received.prompt(parsed.prompt, model)
         return received.job(
             id=uuid.uuid4().hex,
             model=model,
-            prompt=parsed.prompt,
+            prompt=prompt,
             cost=4,
             input={key: value for key, value in received.body.items() if key != "webhook_url"},
-            specs=received.specs(parsed.prompt, model, received.shaped(parsed.aspect_ratio), seed=seed),
+            specs=received.specs(prompt, model, received.shaped(parsed.aspect_ratio), seed=seed),
             callback_url=parsed.webhook_url,
             seed=seed,
         )

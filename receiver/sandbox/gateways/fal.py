@@ -16,7 +16,7 @@ from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.signing import four_lines, jwk, secret_of
-from receiver.sandbox.core.stand_in import Details, Received, StandIn, Uri, fastapi_errors, problems
+from receiver.sandbox.core.stand_in import Details, Received, StandIn, Uri, fastapi_errors, lacking, problems
 
 FAULTS = {
     **faults.DATED,
@@ -26,6 +26,8 @@ FAULTS = {
 }
 KEYS = secret_of("fal, the first key"), secret_of("fal, the second key")
 USER = "sandbox-user"
+ONE_IMAGE = ("upscaler", "rembg", "background/remove")
+"""How models end whose result has one image, not a list."""
 SIZES: Mapping[str, tuple[int, int]] = {
     "square_hd": (1024, 1024),
     "square": (512, 512),
@@ -49,7 +51,7 @@ class Input(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    prompt: str
+    prompt: str | None = None
     seed: int | None = None
     num_images: int = Field(default=1, ge=1, le=4)
     image_size: str | dict[str, int] = "landscape_4_3"
@@ -66,6 +68,7 @@ class Fal(StandIn):
     below = "/fal-ai/"
     key_scheme = "Key "
     own_faults = FAULTS
+    image_fields = frozenset(["image_url", "image_urls", "mask_url"])
     model = "fal-ai/flux/dev"
     life_s = 7 * 24 * 3600
     retry_delays_s = (15, 30, 60, 120, 240, 480, 960, 1800, 3600)
@@ -96,7 +99,7 @@ class Fal(StandIn):
         """Validate a model's input; the webhook is in the query."""
         model, query = received.request.path_params["model"], received.request.query_params
         body = received.body | ({"fal_webhook": query["fal_webhook"]} if "fal_webhook" in query else {})
-        details = problems(Input, body)
+        details = problems(Input, body) or lacking(body, "prompt", self.image_fields)
         if isinstance(body.get("image_size"), str) and body["image_size"] not in SIZES:
             details["image_size"] = [f"Input should be one of {', '.join(SIZES)}"]
         if details:
@@ -105,16 +108,17 @@ class Fal(StandIn):
         wanted = parsed.image_size
         pixels = SIZES[wanted] if isinstance(wanted, str) else (wanted["width"], wanted["height"])
         size = received.shaped(parsed.aspect_ratio) if parsed.aspect_ratio else received.scaled(*pixels)
+        prompt = received.prompt(parsed.prompt, model)
         seed = received.seed(62) if parsed.seed is None else parsed.seed
         extension = "png" if parsed.output_format == "png" else "jpg"
         return received.job(
             id=str(uuid.uuid4()),
             model=model,
-            prompt=parsed.prompt,
+            prompt=prompt,
             cost=4 * parsed.num_images,
             input=received.body,
             specs=received.specs(
-                parsed.prompt, model, size, seed=seed, count=parsed.num_images, extension=extension
+                prompt, model, size, seed=seed, count=parsed.num_images, extension=extension
             ),
             callback_url=parsed.fal_webhook,
             seed=seed,
@@ -233,6 +237,8 @@ def _output(job: SandboxJob, links: list[Any]) -> Body:
         {"url": link, "content_type": spec.media_type, "width": spec.width, "height": spec.height}
         for link, spec in zip(links, job.specs, strict=False)
     ]
+    if job.model.endswith(ONE_IMAGE):
+        return {"image": images[0] if images else None}
     return {
         "images": images,
         "seed": job.seed,

@@ -17,7 +17,7 @@ from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob, State
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.signing import base64_mac, secret_of
-from receiver.sandbox.core.stand_in import STATE_AFTER, Details, Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import STATE_AFTER, Details, Received, StandIn, Uri, lacking, problems
 
 FAULTS = {
     **faults.DATED,
@@ -32,7 +32,7 @@ class Input(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    prompt: str = Field(min_length=1, max_length=5000)
+    prompt: str = Field(default="", max_length=5000)
     aspect_ratio: str = "1:1"
     num_images: Literal["1", "2", "3", "4"] = "1"
     seed: int | str | None = None
@@ -59,6 +59,7 @@ class Kie(StandIn):
     key_prefix = "kie"
     below = "/api/v1/jobs/"
     own_faults = FAULTS
+    image_fields = frozenset(["image_urls", "image_input", "input_urls", "image"])
     model = "google/imagen4-fast"
 
     def routes(self) -> list[Route]:
@@ -82,13 +83,14 @@ class Kie(StandIn):
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate `POST /api/v1/jobs/createTask`."""
-        if details := problems(Task, received.body):
+        body = received.body
+        if details := problems(Task, body) or lacking(body, "prompt", self.image_fields):
             return self.invalid(details)
         asked, jobs = received.asked, received.sandbox.jobs
         if "in_maintenance" in asked and jobs.spend("in_maintenance", received.name, asked.times or 1):
             return JSONResponse(self.error(455, "Service in maintenance"))
         parsed = Task.model_validate(received.body)
-        count, prompt = int(parsed.input.num_images), parsed.input.prompt
+        count, prompt = int(parsed.input.num_images), received.prompt(parsed.input.prompt, parsed.model)
         size = received.shaped(parsed.input.aspect_ratio)
         return received.job(
             id=uuid.uuid4().hex,

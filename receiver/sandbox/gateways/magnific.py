@@ -17,7 +17,7 @@ from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob, State
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.signing import base64_mac, secret_of, standard
-from receiver.sandbox.core.stand_in import STATE_AFTER, Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import STATE_AFTER, Received, StandIn, Uri, lacking, problems
 
 FAULTS = {**faults.DATED, "task_status": "the state is in `task_status` instead of `status`"}
 WORDS: Mapping[State, str] = {"QUEUED": "CREATED", "COMPLETED": "COMPLETED", "FAILED": "FAILED"}
@@ -28,7 +28,7 @@ class Generation(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    prompt: str = Field(min_length=1)
+    prompt: str = ""
     aspect_ratio: str = Field(default="square_1_1", pattern=r"^[a-z_]+_\d{1,2}_\d{1,2}$")
     resolution: Literal["1k", "2k", "4k"] = "1k"
     seed: int | None = None
@@ -47,6 +47,9 @@ class Magnific(StandIn):
     below = "/v1/ai/"
     key_header, key_scheme = "x-magnific-api-key", ""
     own_faults = FAULTS
+    image_fields = frozenset(
+        ["image", "reference_image", "reference_images", "structure_reference", "style_reference"]
+    )
     model = "mystic"
 
     def routes(self) -> list[Route]:
@@ -66,18 +69,20 @@ class Magnific(StandIn):
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate a request to a model's path."""
-        if details := problems(Generation, received.body):
+        body = received.body
+        if details := problems(Generation, body) or lacking(body, "prompt", self.image_fields):
             return self.invalid(details)
         parsed, model = Generation.model_validate(received.body), received.request.path_params["model"]
         ratio = ":".join(parsed.aspect_ratio.rsplit("_", 2)[1:])
         size = received.shaped(ratio, 2 if parsed.resolution == "2k" else 1)
+        prompt = received.prompt(parsed.prompt, model)
         return received.job(
             id=str(uuid.uuid4()),
             model=model,
-            prompt=parsed.prompt,
+            prompt=prompt,
             cost=4,
             input={key: value for key, value in received.body.items() if key != "webhook_url"},
-            specs=received.specs(parsed.prompt, model, size, seed=parsed.seed),
+            specs=received.specs(prompt, model, size, seed=parsed.seed),
             callback_url=parsed.webhook_url,
             events={"progress", "completed", "failed"},
         )

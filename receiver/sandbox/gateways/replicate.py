@@ -15,7 +15,7 @@ from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import SandboxJob, State, iso
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.signing import base64_mac, secret_of, standard, whsec
-from receiver.sandbox.core.stand_in import Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import Received, StandIn, Uri, lacking, problems
 
 FAULTS = {**faults.DATED, "data_removed": "polls say that it succeeded and that its data is deleted"}
 WORDS: Mapping[State, str] = {
@@ -48,6 +48,7 @@ class Replicate(StandIn):
     key_prefix = "r8"
     below = "/v1/predictions"
     own_faults = FAULTS
+    image_fields = frozenset(["image", "image_input", "input_image", "input_images"])
     model = "black-forest-labs/flux-schnell"
     life_s = 3600
     retry_delays_s = (0.5, 1, 2, 4, 8, 16, 32, 60)
@@ -74,13 +75,14 @@ class Replicate(StandIn):
         model = f"{path['owner']}/{path['name']}" if path else str(received.body.get("version") or "")
         if not model:
             details["version"] = ["version is required"]
-        asked = received.body.get("input")
-        if not isinstance(asked, dict) or not isinstance(asked.get("prompt"), str):
-            details["input.prompt"] = ["prompt is required"]
+        details |= lacking(received.body, "prompt", self.image_fields)
         if details:
             return self.invalid(details)
         parsed = Prediction.model_validate(received.body)
-        count, prompt = int(parsed.input.get("num_outputs", 1)), parsed.input["prompt"]
+        count, prompt = (
+            int(parsed.input.get("num_outputs", 1)),
+            received.prompt(parsed.input.get("prompt"), model),
+        )
         wanted = set(parsed.webhook_events_filter)
         size = received.shaped(str(parsed.input.get("aspect_ratio", "1:1")))
         return received.job(

@@ -13,7 +13,7 @@ from receiver.sandbox.core.callbacks import Body
 from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob
 from receiver.sandbox.core.lifecycle import Sandbox
-from receiver.sandbox.core.stand_in import Details, Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import Details, Received, StandIn, Uri, lacking, problems
 
 FAULTS = {
     "item_error": "the last image is an error, in a callback of its own and in polls with HTTP 200",
@@ -28,14 +28,14 @@ CODES = {
 
 
 class Task(BaseModel):
-    """An `imageInference` task; further fields are ignored."""
+    """A task that makes an image; further fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, populate_by_name=True)
 
-    task_type: Literal["imageInference"] = Field(alias="taskType")
+    task_type: Literal["imageInference", "upscale", "removeBackground"] = Field(alias="taskType")
     task_id: str = Field(alias="taskUUID", pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
     model: str = Field(min_length=1)
-    prompt: str = Field(alias="positivePrompt", min_length=2)
+    prompt: str = Field(default="", alias="positivePrompt")
     width: int = Field(default=1024, ge=128, le=2048)
     height: int = Field(default=1024, ge=128, le=2048)
     seed: int | None = None
@@ -55,6 +55,7 @@ class Runware(StandIn):
     own_faults = FAULTS
     not_json = "The body is not an array with a task"
     unknown_job = "The task failed or was not found"
+    image_fields = frozenset(["inputImage", "seedImage", "maskImage", "referenceImages"])
     model = "runware:101@1"
 
     def routes(self) -> list[Route]:
@@ -87,20 +88,22 @@ class Runware(StandIn):
 
     async def read(self, received: Received) -> SandboxJob | Response:
         """Validate a task."""
-        if details := problems(Task, received.body):
+        body = received.body
+        if details := problems(Task, body) or lacking(body, "positivePrompt", self.image_fields):
             return self.invalid(details)
         parsed = Task.model_validate(received.body)
         if received.sandbox.jobs.get(parsed.task_id):
             return self.invalid({"taskUUID": ["The taskUUID was used before"]})
         seed = received.seed() if parsed.seed is None else parsed.seed
+        prompt = received.prompt(parsed.prompt, parsed.model)
         return received.job(
             id=parsed.task_id,
             model=parsed.model,
-            prompt=parsed.prompt,
+            prompt=prompt,
             cost=4 * parsed.count,
             input={name: value for name, value in received.body.items() if name != "webhookURL"},
             specs=received.specs(
-                parsed.prompt, parsed.model, received.scaled(parsed.width, parsed.height), seed=seed,
+                prompt, parsed.model, received.scaled(parsed.width, parsed.height), seed=seed,
                 count=parsed.count, extension="png" if parsed.output_format == "PNG" else "jpg",
             ),
             callback_url=parsed.callback_url,
@@ -109,7 +112,7 @@ class Runware(StandIn):
 
     def accepted(self, job: SandboxJob) -> Response:
         """Build the response to a submission."""
-        return JSONResponse({"data": [{"taskType": "imageInference", "taskUUID": job.id}]})
+        return JSONResponse({"data": [_ids(job)]})
 
     def polled(self, _sandbox: Sandbox, job: SandboxJob) -> Body:
         """Build the response to `getResponse`."""
@@ -142,7 +145,7 @@ def _task(raw: bytes) -> dict[str, Any] | None:
 
 
 def _ids(job: SandboxJob) -> Body:
-    return {"taskType": "imageInference", "taskUUID": job.id}
+    return {"taskType": job.input["taskType"], "taskUUID": job.id}
 
 
 def _error(job: SandboxJob) -> Body:

@@ -15,7 +15,7 @@ from receiver.sandbox.core.config import Account
 from receiver.sandbox.core.jobs import Event, SandboxJob, State, iso
 from receiver.sandbox.core.lifecycle import Sandbox
 from receiver.sandbox.core.signing import mac, standard, whsec
-from receiver.sandbox.core.stand_in import STATE_AFTER, Received, StandIn, Uri, problems
+from receiver.sandbox.core.stand_in import STATE_AFTER, Received, StandIn, Uri, lacking, problems
 
 WORDS: Mapping[State, str] = {
     "QUEUED": "created",
@@ -31,7 +31,7 @@ class Prediction(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    prompt: str = Field(min_length=1)
+    prompt: str = ""
     seed: int = Field(default=-1, ge=-1)
     size: str = Field(default="1024*1024", pattern=r"^\d{2,4}\*\d{2,4}$")
     aspect_ratio: str | None = None
@@ -46,6 +46,7 @@ class WaveSpeed(StandIn):
     key_prefix = "ws"
     below = "/api/v3/"
     own_faults = faults.DATED
+    image_fields = frozenset(["image", "images"])
     model = "wavespeed-ai/flux-dev"
 
     def routes(self) -> list[Route]:
@@ -64,19 +65,20 @@ class WaveSpeed(StandIn):
         """Validate a prediction; the webhook is in the query."""
         path, query = received.request.path_params, received.request.query_params
         body = received.body | ({"webhook": query["webhook"]} if "webhook" in query else {})
-        if details := problems(Prediction, body):
+        if details := problems(Prediction, body) or lacking(body, "prompt", self.image_fields):
             return self.invalid(details)
         parsed = Prediction.model_validate(body)
         width, height = (int(side) for side in parsed.size.split("*"))
         size = received.shaped(parsed.aspect_ratio) if parsed.aspect_ratio else received.scaled(width, height)
         model = f"{path['vendor']}/{path['model']}"
+        prompt = received.prompt(parsed.prompt, model)
         return received.job(
             id=uuid.uuid4().hex,
             model=model,
-            prompt=parsed.prompt,
+            prompt=prompt,
             cost=4 * parsed.num_images,
             input=received.body,
-            specs=received.specs(parsed.prompt, model, size, seed=parsed.seed, count=parsed.num_images),
+            specs=received.specs(prompt, model, size, seed=parsed.seed, count=parsed.num_images),
             callback_url=parsed.webhook,
             seed=parsed.seed,
         )
