@@ -246,7 +246,6 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy)
         _steps(base, bucket, submitter, downloader, context).run,
         concurrency=settings.worker.concurrency,
         moved=moved,
-        result_callback_at=base.backlog.result_callback_at,
         forget=_tidying(resources.database, events, clock),
     )
     _watch_jobs(base, breaker)

@@ -15,13 +15,13 @@ from receiver.errors import ImageError
 from receiver.gateways.parsing import DATA_URI, is_inline
 from receiver.jobs.context import JobContext, Outcome
 from receiver.jobs.image_threads import ImageThreads
-from receiver.jobs.reconcile import INLINE, Reconciler
+from receiver.jobs.reconcile import HINT, INLINE, Reconciler
 from storage.archive.archive import Archive, NewImage
 from storage.archive.record import record_document
 from storage.errors import Conflict, Corrupt, Misconfigured, Refused, Unavailable
 from storage.ledger.job_writer import Move, Postpone
 from storage.media.inspect import ON_REQUEST
-from storage.models import Attempt, ImageRef, Job, JobError, JobRequest, Output, Status
+from storage.models import Attempt, Delivery, ImageRef, Job, JobError, JobRequest, Output, Status
 
 log = structlog.get_logger("darkroom.archive")
 
@@ -342,10 +342,11 @@ class Archiver:
         if not outputs:
             return Move(Status.FAILED, error=missing, attempts=attempts)
         to = Status.PARTIAL if missing else Status.ARCHIVED
+        deliveries = self.context.ledger.deliveries(job.id, bodies=False)
         document = record_document(
             replace(job, attempt_log=(*job.attempt_log, *self._noted(made.remarks))),
             outputs,
-            self.context.ledger.deliveries(job.id, bodies=False),
+            deliveries,
             closing=(to, self.context.clock()),
             missing=missing,
             seed_supported=self._seed_supported(job),
@@ -354,6 +355,8 @@ class Archiver:
         with self._storing():
             written = self.archive.write_record(job, document)
         log.info("archived", gateway=job.gateway, status=to, images=len(outputs), record=written.key)
+        seconds = (self.context.clock() - _known_since(job, deliveries)) / 1000
+        self.context.metrics.observe("darkroom_result_to_archive_seconds", seconds, gateway=job.gateway)
         return Move(to, error=missing, records=written.number, attempts=attempts, outputs=made.stored)
 
     def _seed_supported(self, job: Job) -> bool | None:
@@ -443,6 +446,13 @@ def _still_missing(outputs: Sequence[Output]) -> JobError | None:
     names = ", ".join(str(output.index) for output in outputs if output.missing_since is not None)
     message = f"Image {names} is no longer in the bucket, and the gateway does not have it any more."
     return JobError("image_missing", message, "archive") if names else None
+
+
+def _known_since(job: Job, deliveries: Sequence[Delivery]) -> int:
+    """Return when the callback with a job's result came; of one that was polled, when it was ready."""
+    ready = job.moved_at(Status.READY) or job.created_at
+    # Those that brought it, by themselves or by making us poll.
+    return min([ready, *(one.received_at for one in deliveries if one.effect in {Status.READY, HINT})])
 
 
 def _only_seed(job: Job) -> str | None:

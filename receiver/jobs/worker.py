@@ -4,7 +4,7 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from time import monotonic, perf_counter
 
 import structlog
@@ -47,11 +47,10 @@ class Worker(LeasedPool[Job]):
         *,
         concurrency: int,
         moved: Callable[[Job], None],
-        result_callback_at: Callable[[str], int | None],
         forget: Callable[[], int],
         clean_every_s: float = CLEAN_EVERY_S,
     ) -> None:
-        """`moved` is called with each job after each of its steps; `result_callback_at` is that of `Backlog`.
+        """`moved` is called with each job after each of its steps.
 
         `forget` deletes a piece of what is not kept for ever, or fills one that a migration left, in a short
         transaction, and returns 0 once nothing is left. There is a thread for each gateway at least, whatever
@@ -71,7 +70,6 @@ class Worker(LeasedPool[Job]):
         self._shares = FairShare(list(limits), concurrency, limits)
         self._step = step
         self._moved = moved
-        self._result_callback_at = result_callback_at
         self._forget = forget
         self._clean_every_s = clean_every_s
         self._drift_ms = float("inf")
@@ -190,16 +188,6 @@ class Worker(LeasedPool[Job]):
             self._metrics.count("darkroom_moves_total", gateway=after.gateway, status=status)
         if before.found_by is None and after.found_by is not None:
             self._metrics.count("darkroom_results_total", gateway=after.gateway, found_by=after.found_by)
-        if after.status in {Status.ARCHIVED, Status.PARTIAL}:
-            seconds = (after.updated_at - self._known_since(after)) / 1000
-            self._metrics.observe("darkroom_result_to_archive_seconds", seconds, gateway=after.gateway)
-
-    def _known_since(self, job: Job) -> int:
-        """Return when the callback with a job's result came; of one that was polled, when it was ready."""
-        ready = job.moved_at(Status.READY) or job.created_at
-        with suppress(StorageError):
-            return min(self._result_callback_at(job.id) or ready, ready)
-        return ready
 
     def _renew(self) -> None:
         """Renew the leases of all jobs in hand, three times in each lease, and be seen.

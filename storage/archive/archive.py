@@ -13,6 +13,8 @@ from hashlib import sha256 as digest_of
 from itertools import islice
 from typing import Any, BinaryIO
 
+import orjson
+
 from storage.archive import adopt, conformance
 from storage.archive.keys import Keys
 from storage.archive.object_store import ObjectStore, StoredObject
@@ -131,7 +133,7 @@ class Archive:
 
     def _put_record(self, job: Job, key: str, document: Mapping[str, Any]) -> bool:
         """Write a record and verify it; returns False if one is there already."""
-        body = json.dumps(document, ensure_ascii=False, indent=2).encode()
+        body = _to_json(document)
         sha256 = digest_of(body).hexdigest()
         try:
             with self._refusals():
@@ -210,6 +212,15 @@ class Archive:
         if (sha256, size) != (image.sha256, image.bytes):
             raise wrong(f"{key} {what}: SHA-256 {sha256}, not {image.sha256}.")
         return stored
+
+
+def _to_json(document: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    except orjson.JSONEncodeError:
+        # A gateway may send numbers of more than 64 bits, or half of a surrogate pair, which only an escape
+        # can hold.
+        return json.dumps(document, indent=2).encode()
 
 
 def _claims(document: Mapping[str, Any]) -> frozenset[tuple[int, str, str]]:

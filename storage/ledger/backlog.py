@@ -3,21 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import BigInteger, bindparam, cast, func, or_, select
+from sqlalchemy import BigInteger, cast, func, select
 
 from storage.ledger.database import Database
 from storage.ledger.schema import BEGUN, READY, UNFINISHED, deliveries, job_counts, jobs, outputs
 from storage.models import Clock, Status
-from storage.statements import Prepared
-
-# The effects of a delivery that brought a result, by itself or by making us poll.
-_FIRST_RESULT = Prepared(
-    select(func.min(deliveries.c.received_at)).where(
-        deliveries.c.job_id == bindparam("job"),
-        or_(deliveries.c.effect == "ready", deliveries.c.effect == "hint"),
-    )
-)
-
 
 _MISSING = select(func.count()).where(outputs.c.missing_since.is_not(None))
 _PENDING = select(func.count()).where(deliveries.c.applied_at.is_(None))
@@ -93,9 +83,3 @@ class Backlog:
         with self._database.read() as connection:
             oldest: int | None = connection.scalar(waiting.order_by(jobs.c.ready_at).limit(1))
         return oldest
-
-    def result_callback_at(self, job_id: str) -> int | None:
-        """Return when the first callback with a job's result came (milliseconds); None if none did."""
-        with self._database.autocommit() as connection:
-            received_at: int | None = _FIRST_RESULT.scalar(connection, {"job": job_id})
-        return received_at

@@ -6,12 +6,13 @@ without `LOCAL`, prepared statements, LISTEN (https://www.pgbouncer.org/features
 """
 
 import os
+import select
 import sqlite3
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc
 
 from storage.errors import Misconfigured
 from storage.ledger.url import LedgerUrl
@@ -66,7 +67,7 @@ def _postgresql(place: LedgerUrl) -> Engine:
     reach = {"connect_timeout": CONNECT_S, "tcp_user_timeout": 10_000}
     arguments = {"application_name": NAME} | {name: reach[name] for name in reach.keys() - url.query.keys()}
     try:
-        engine = create_engine(url, pool_use_lifo=True, pool_pre_ping=True, connect_args=arguments, **POOL)
+        engine = create_engine(url, pool_use_lifo=True, connect_args=arguments, **POOL)
     except ImportError as error:
         raise Misconfigured(
             "PostgreSQL needs psycopg, which is not installed here: pip install 'psycopg[binary]>=3.2'."
@@ -76,7 +77,22 @@ def _postgresql(place: LedgerUrl) -> Engine:
     if unknown := sorted(url.query.keys() - known):
         raise Misconfigured(f"{place.setting}: PostgreSQL knows no {', '.join(unknown)}. Leave it out.")
     event.listen(engine, "connect", _prepare_postgresql)
+    event.listen(engine, "checkout", _check_alive)
     return engine
+
+
+def _check_alive(connection: Any, _record: object, _proxy: object) -> None:
+    """Have the pool connect anew in place of a connection that the server has ended.
+
+    A server that stops, or ends a session, says so: there is something to read. To ask it before each
+    transaction would be a round trip for nothing.
+    """
+    if not connection.closed:
+        looked = select.poll()
+        looked.register(connection.pgconn.socket, select.POLLIN)
+        if not looked.poll(0):
+            return
+    raise exc.InvalidatePoolError
 
 
 def _prepare_postgresql(connection: Any, record: Any) -> None:

@@ -68,6 +68,14 @@ def archive(store: ObjectStore, request: pytest.FixtureRequest) -> Archive:
     return Archive(store, Keys(prefix="team/"))
 
 
+@pytest.mark.parametrize("odd", [2**70, 1e-7, "\ud83d", "\u753b\U0001f5bc"])
+def test_a_record_holds_whatever_a_gateway_said(archive: Archive, odd: object) -> None:
+    said = {**document(), "reply": {"odd": odd, "none": []}}
+    written = archive.write_record(JOB, said)
+    assert written.number == 1
+    assert archive.read_record(JOB)["reply"] == {"odd": odd, "none": []}
+
+
 def test_an_image_lies_where_its_output_says(archive: Archive, store: ObjectStore) -> None:
     output = archive.store_image(JOB, image(), now=NOON + 1)
     stored = store.head(output.key)

@@ -53,7 +53,6 @@ class TestRunStep:
             assert value(shown, "darkroom_moves_total", gateway="apiframe", status=status) == 1
         assert value(shown, "darkroom_moves_total", gateway="apiframe", status="running") == 0
         assert value(shown, "darkroom_results_total", gateway="apiframe", found_by="callback") == 1
-        assert value(shown, "darkroom_result_to_archive_seconds_sum", gateway="apiframe") == 2
         assert value(shown, "darkroom_step_seconds_count", status="submitting") == 1
 
     @pytest.mark.parametrize(

@@ -173,7 +173,6 @@ def test_work_is_found_without_reading_finished_jobs(ledger: Ledger, database: D
     ledger.next_due()
     backlog = Backlog(database, Clock())
     backlog.read()
-    backlog.result_callback_at("job-1")
     backlog.oldest_ready_at()
     backlog.many_due(GATEWAY, 5)
     ledger.repair_clock_skew()

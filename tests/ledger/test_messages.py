@@ -7,11 +7,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxServer
@@ -254,3 +255,20 @@ def test_a_command_that_ends_says_it(
     assert done.returncode != 0
     assert f"127.0.0.1:{guarded.port} does not accept the password of user known" in told
     assert not FOREIGN.search(told), told
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_connections_that_the_server_ended_are_made_anew(database: Database, database_url: str) -> None:
+    """Of the four that wait in the pool none is good any more, and nobody is told."""
+    with ExitStack() as opened:
+        for _ in range(4):
+            opened.enter_context(database.read()).scalar(text("SELECT 1"))
+    with psycopg.connect(database_url, autocommit=True) as other:
+        ended = other.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database() AND application_name = 'darkroom'"
+        ).fetchall()
+    assert len(ended) >= 4
+    with ExitStack() as opened:
+        for way in (database.write, database.read, database.autocommit, database.read):
+            assert opened.enter_context(way()).scalar(text("SELECT 1")) == 1

@@ -41,7 +41,6 @@ def worker(ledger: Ledger, step: Step, **more: Any) -> Worker:
     usual: dict[str, Any] = {
         "concurrency": 2,
         "moved": lambda _job: None,
-        "result_callback_at": lambda _job_id: None,
         "forget": lambda: 0,
     }
     return Worker(job_context(ledger), step, **usual | more)

@@ -261,8 +261,6 @@ def test_what_waits_is_counted(tmp_path: Path) -> None:
         applied = {first.id: "progress", second.id: "ready"}
         ledger.move(job, Status.READY, "w", applied=applied, keep_lease=True)
         assert backlog.read() == Waiting(jobs_due=1, deliveries=0, images_missing=0)
-        assert backlog.result_callback_at(job.id) == second.received_at
-        assert backlog.result_callback_at("nobody") is None
 
 
 def test_waiting_results_and_pauses_are_shown() -> None:
