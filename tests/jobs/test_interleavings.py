@@ -63,7 +63,7 @@ Drawn = tuple[int, Trouble, Sequence[tuple[Any, ...]]]
 """A plan as it is drawn: at which point, what, and the acts that come between."""
 
 BOUNDED = settings(
-    max_examples=60,
+    max_examples=min(60, settings().max_examples),  # half of them by default
     stateful_step_count=30,
     deadline=None,
     database=None,
