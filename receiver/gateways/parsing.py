@@ -229,6 +229,12 @@ def seed(value: object) -> str | None:
     return None
 
 
+def echoed_seed(value: object) -> str | None:
+    """Parse a seed that is our own input sent back; -1 asks for any, and is none."""
+    found = seed(value)
+    return None if found == "-1" else found
+
+
 def amount(value: object) -> float | None:
     """Parse a number of credits, or None."""
     if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:

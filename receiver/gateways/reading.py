@@ -237,7 +237,7 @@ class Reader:
             withheld=images.withheld,
             model=parsing.label(self._model(task)),
             seed=parsing.seed(self._seed(task)) if state is State.SUCCEEDED else None,
-            echoed_seed=parsing.seed(self._echoed(task)) if state is State.SUCCEEDED else None,
+            echoed_seed=parsing.echoed_seed(self._echoed(task)) if state is State.SUCCEEDED else None,
             credits=parsing.amount(self._credits(task)),
             error=self._error(data, task, state)
             if state is not State.RUNNING and not images.images
@@ -325,7 +325,7 @@ class Code:
 
     def words(self, data: Mapping[str, Any]) -> str | None:
         """Return what the gateway says of its refusal."""
-        return next((text for find in self._words if _is_text(text := find(data))), None)
+        return next((said for find in self._words if (said := refusals.said(find(data)))), None)
 
 
 def _is_text(value: object) -> bool:

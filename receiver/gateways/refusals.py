@@ -113,6 +113,25 @@ def parsed(info: GatewayInfo, response: httpx.Response, *, polling: bool = False
         raise garbled(info, response, error) from error
 
 
+def said(value: object) -> str | None:
+    """Return a gateway's words: a text, or the `msg` of each entry of a list with the place it is about.
+
+    The list is how FastAPI refuses a body: https://fastapi.tiangolo.com/tutorial/handling-errors.
+    """
+    if not isinstance(value, list):
+        return value if isinstance(value, str) and value.strip() else None
+    faults = [one for one in value[:20] if isinstance(one, dict) and isinstance(one.get("msg"), str)]
+    return "; ".join(": ".join(filter(None, [_place(one.get("loc")), one["msg"]])) for one in faults) or None
+
+
+def _place(loc: object) -> str:
+    return (
+        ".".join(str(step) for step in loc[:8] if isinstance(step, str | int))
+        if isinstance(loc, list)
+        else ""
+    )
+
+
 def _is_page(response: httpx.Response) -> bool:
     """Return whether a web page came, which says nothing of a job: something stands before the gateway."""
     return response.content.lstrip()[:1] == b"<"

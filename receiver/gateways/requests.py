@@ -138,6 +138,17 @@ def cast(value: Any, how: str | None, choices: Mapping[str, Any]) -> Any:
     return value
 
 
+def sizes(pairs: str) -> dict[str, dict[str, int]]:
+    """Return a map of aspect ratios to sizes in pixels, of `16:9=1280x720 ...`, with each turned as well."""
+    found: dict[str, dict[str, int]] = {}
+    for pair in pairs.split():
+        ratio, _, size = pair.partition("=")
+        wide, high = map(int, size.split("x"))
+        found[ratio] = {"width": wide, "height": high}
+        found[":".join(reversed(ratio.split(":")))] = {"width": high, "height": wide}
+    return found
+
+
 def given(job_request: JobRequest) -> dict[str, Any]:
     """Return the parameters that the user gave and did not list in `ignored`, by our names."""
     values = {name: getattr(job_request, name) for name in OUR_FIELDS}
@@ -209,7 +220,7 @@ def faults(table: Table, request: JobRequest) -> list[Fault]:
     return [
         *text_faults("prompt", request.prompt, judged.least_prompt, judged.most_prompt or None),
         *(_field_faults(table, family, request) if family else ()),
-        *_params_faults(request.params, _taken(table, family)),
+        *_params_faults(request.params, _taken(table, family, request)),
         *(_key_faults(family, request) if family else ()),
     ]
 
@@ -266,8 +277,11 @@ def _choices(table: Table, family: Family, name: str) -> Collection[str]:
     return next((family.choices[key] for key, _ in hows if key in family.choices), ())
 
 
-def _taken(table: Table, family: Family | None) -> Mapping[str, str]:
-    """Return the names that `params` may not have, each with what to do instead."""
+def _taken(table: Table, family: Family | None, request: JobRequest) -> Mapping[str, str]:
+    """Return the names that `params` may not have, each with what to do instead.
+
+    What one of our fields only chooses from a table, such as a width, may be given there without that field.
+    """
     submit, taken = table.submit, dict(table.advice)
     inside: Any = submit.body
     for step in submit.params.split(".") if submit.params else ():
@@ -282,7 +296,13 @@ def _taken(table: Table, family: Family | None) -> Mapping[str, str]:
     if family.block:
         taken[family.block] = "give its keys directly in params"
     taken |= ADVICE
-    return taken | {key: ADVICE[name] for name in family.places for key, _ in places(family, name)}
+    asked = given(request)
+    return taken | {
+        key: ADVICE[name]
+        for name in family.places
+        for key, how in places(family, name)
+        if name in asked or not (how or "").startswith("map")
+    }
 
 
 def _advice(template: Any) -> str:

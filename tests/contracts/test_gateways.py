@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver import errors
+from receiver import errors, signatures
 from receiver.errors import BadSignature, GatewayError, MalformedCallback
 from receiver.gateways.adapter import Adapter
 from receiver.gateways.base import Completion, Gateway, State
@@ -22,6 +22,7 @@ from tests.support.gateway_samples import a_job, cases, check, load, settings_of
 from tests.support.gateway_samples import adapter as adapter_of
 
 KEY = "key_8f3a_very_secret"
+PROOFS = {Verdict.VALID, Verdict.ORIGIN}
 CALLBACK = "https://archive.example/callbacks/gateway/token-which-is-secret"
 ADAPTERS: dict[str, type[Adapter]] = {one.table.setting: one for one in REGISTERED}
 
@@ -76,6 +77,47 @@ def test_an_adapter_says_who_it_is(adapter: str) -> None:
 def test_samples(adapter: str, case: str) -> None:
     own = settings_of(adapter)
     check(load(adapter, case), adapter_of(ADAPTERS[adapter], own.pop("api_key", KEY), **own))
+
+
+SIGNED = {
+    name: next(
+        load(name, case) for case in cases(name) if load(name, case).expected.get("signature") in PROOFS
+    )
+    for name, adapter in ADAPTERS.items()
+    if adapter.table.signing
+}
+
+
+@pytest.mark.parametrize("adapter", SIGNED)
+def test_a_signature_is_right_or_wrong_or_stale_or_missing(adapter: str) -> None:
+    sample, settings, table = SIGNED[adapter], settings_of(adapter), ADAPTERS[adapter].table
+    signing = table.signing
+    assert signing is not None
+    scheme = signatures.SCHEMES[signing.scheme]
+    gateway = adapter_of(ADAPTERS[adapter], settings.pop("api_key", KEY), **settings)
+    given, now_s = sample.headers, sample.expected.get("now_s", 0)
+
+    def verdict(headers: dict[str, str] = given, body: bytes = sample.body, *, later_s: int = 0) -> Verdict:
+        return gateway.verify(headers, body, now_s=now_s + later_s)
+
+    proven = verdict()
+    assert proven == verdict(later_s=60) == sample.expected["signature"], "a replay is told by its content"
+    stale = Verdict.STALE if scheme.time_header and proven is Verdict.VALID else proven
+    assert verdict(later_s=scheme.tolerance_s + 7200) == stale
+    unsigned = {name: value for name, value in given.items() if name != scheme.header}
+    if not signing.required:
+        assert verdict(unsigned) is Verdict.ABSENT
+    signature = given[scheme.header]
+    forged: list[dict[str, Any]] = [
+        {"headers": given | {scheme.header: f"{signature[:-12]}AAAAAAAAAAA{signature[-1]}"}}
+    ]
+    if proven is Verdict.VALID:
+        forged.append({"body": sample.body + b" "})
+    if scheme.time_header:
+        forged.append({"headers": given | {scheme.time_header: str(now_s + 1)}})
+    for one in forged:
+        with pytest.raises(BadSignature, match=table.settings):
+            verdict(**one)
 
 
 @each_adapter
@@ -271,12 +313,18 @@ def test_hostile_json_is_malformed(adapter: str, value: object) -> None:
 @example(signature="sha256=" + "0" * 1_000_000, body=b"")
 @example(signature="\ud800", body=b"")
 def test_hostile_headers_are_bad_signatures(adapter: str, signature: str, body: bytes) -> None:
+    settings = {"api_key": KEY} | settings_of(adapter)
+    gateway = adapter_of(ADAPTERS[adapter], settings.pop("api_key"), **settings)
     verdict = None
     with suppress(BadSignature):
-        verdict = made(adapter).verify(
-            {"x-webhook-signature": signature, "x-webhook-event": signature}, body, now_s=0
-        )
+        verdict = gateway.verify(dict.fromkeys(signature_headers(adapter), signature), body, now_s=0)
     assert verdict in (None, Verdict.UNSUPPORTED)
+
+
+def signature_headers(adapter: str) -> list[str]:
+    signing = ADAPTERS[adapter].table.signing
+    scheme = signatures.SCHEMES.get(signing.scheme) if signing else None
+    return [scheme.header, scheme.id_header, scheme.time_header] if scheme else ["x-webhook-signature"]
 
 
 @each_adapter

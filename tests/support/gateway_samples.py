@@ -1,7 +1,8 @@
 """Reads `tests/samples/<gateway>/<case>/`: bytes that a gateway may send, and what they mean.
 
 `body.json` is sent as it is; `headers.json` are its headers; `expected.json` says who reads it (`callback`,
-`poll`, `submission`) and with what outcome: fields of the result, or the code of the error.
+`poll`, `submission`) and with what outcome: fields of the result, or the code of the error. With `request`
+it is the other way: body and headers are those of the submission of what is `asked`.
 """
 
 import json
@@ -16,10 +17,15 @@ from receiver.errors import DarkroomError
 from receiver.gateways.adapter import Adapter
 from receiver.gateways.base import Completion, Gateway, Submission
 from receiver.gateways.registry import Gateways
+from receiver.gateways.requests import sent
 from storage.models import Job, JobRequest, Status
 
 A = TypeVar("A", bound=Adapter)
 
+FIELDS = (
+    *("state", "gateway_job_id", "model", "seed", "echoed_seed", "credits", "error", "request_id"),
+    *("poll_url", "unread", "partial"),
+)
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 
@@ -63,8 +69,10 @@ def load(gateway: str, case: str) -> Sample:
 def check(sample: Sample, gateway: Gateway) -> None:
     if "raises" in sample.expected:
         return _check_error(sample, gateway)
+    if "request" in sample.expected:
+        return _check_request(sample, gateway)
     found = sample.read(gateway)
-    for name in ("state", "gateway_job_id", "model", "seed", "echoed_seed", "credits", "error", "request_id"):
+    for name in FIELDS:
         if name in sample.expected:
             assert getattr(found, name) == sample.expected[name], name
     if "images" in sample.expected:
@@ -92,6 +100,15 @@ def adapter(cls: type[A], key: str, **settings: Any) -> A:
 def a_job(gateway: str = "apiframe", **request: Any) -> Job:
     asked = JobRequest(**{"model": "imagen-4-fast", "prompt": "a red kite", **request})
     return Job("019aa000-0000-7000-8000-000000000001", gateway, Status.QUEUED, asked, 0, 0, None)
+
+
+def _check_request(sample: Sample, gateway: Gateway) -> None:
+    job = a_job(gateway.name, **sample.expected["asked"])
+    assert (gateway.unsupported(job.request), gateway.faults(job.request)) == ({}, [])
+    request = gateway.submit_request(job, sample.expected.get("callback"))
+    assert f"{request.method} {request.url}" == sample.expected["request"]
+    assert request.headers.items() >= sample.headers.items()
+    assert sent(request) == json.loads(sample.body)
 
 
 def _check_error(sample: Sample, gateway: Gateway) -> None:

@@ -142,6 +142,7 @@ def settings_for(
                 "base_url": sandbox.url,
                 **overrides.pop("api_in_one", {}),
             },
+            **overrides.pop("gateways", {}),
         },
         download={"allow_networks": ["127.0.0.0/8"], **overrides.pop("download", {})},
         **overrides,

@@ -48,3 +48,9 @@ def test_either_way_reads_the_same(value: dict[str, object], ascii_only: bool) -
 def test_what_cannot_be_read_is_said_to_be_unreadable(body: bytes) -> None:
     with pytest.raises(parsing.Unreadable):
         parsing.decode(body)
+
+
+def test_a_seed_that_asks_for_any_is_no_echo() -> None:
+    assert [parsing.echoed_seed(value) for value in (7, "7", 0, -1, "-1", None)] == [
+        *("7", "7", "0", None, None, None),
+    ]
