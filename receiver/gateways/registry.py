@@ -11,6 +11,7 @@ from receiver.gateways.adapter import Adapter
 from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
+from receiver.gateways.bfl import BlackForestLabs
 from receiver.gateways.replicate import Replicate
 from receiver.gateways.settings import GatewaySettings, settings_of
 from receiver.settings_types import Group
@@ -19,6 +20,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Apiframe,
     ApiInOne,
     Replicate,
+    BlackForestLabs,
 )
 
 BY_NAME: Mapping[str, type[Adapter]] = {adapter.table.name: adapter for adapter in ADAPTERS}
