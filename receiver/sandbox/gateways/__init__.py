@@ -1,4 +1,8 @@
-"""The registry of the stand-ins: each has a line here, and a file of its own."""
+"""The registry of the stand-ins: each has a line here, and a file of its own.
+
+A new one is a subclass of `StandIn` (see `core/stand_in.py`; `bria.py` is a short one), written from the
+gateway's documents, and an entry in `tests/sandbox/test_gateways.py`, which uses it as these documents say.
+"""
 
 from collections.abc import Iterable
 
