@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-import httpx
 import structlog
 from starlette.routing import Route
 
@@ -26,10 +25,8 @@ from receiver.api.health import (
 from receiver.api.metrics import MetricsPage
 from receiver.callbacks.endpoint import Callbacks
 from receiver.callbacks.intake import Intake
-from receiver.callbacks.keys import PublicKeys
 from receiver.callbacks.tokens import CallbackUrls
 from receiver.errors import MENDABLE
-from receiver.gateways.client import GatewayClient
 from receiver.http.admission import Admission
 from receiver.http.auth import Access
 from receiver.http.limits import Limits
@@ -48,13 +45,13 @@ from receiver.resources import (
     Outbound,
     Resources,
     connect_bucket,
+    connect_keys,
     connect_resources,
     notify_policy,
 )
 from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Role, Service, Web
 from receiver.settings import DownloadSettings, Settings, WorkerSettings, require
-from receiver.settings_sources import variable
 from receiver.telemetry.metrics import Metrics
 from storage.archive.keys import Keys
 from storage.errors import Misconfigured, StorageError
@@ -143,7 +140,7 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
     arrived = _arrived(jobs, base.wakeup)
     intake = Intake(resources.ledger, arrived, base.metrics)
     base.metrics.watch(from_process(intake.waiting))
-    keys = _public_keys(base)
+    keys = connect_keys(settings, resources.gateways, base.clock)
     callbacks = Callbacks(
         intake,
         resources.gateways,
@@ -181,18 +178,6 @@ def _service(base: _Base, jobs: JobParts | None) -> Service:
         origins=settings.cors_origins,
         jobs=jobs,
     )
-
-
-def _public_keys(base: _Base) -> PublicKeys:
-    """Connect what fetches the gateways' public keys, so seldom that it opens a client each time."""
-    settings = base.settings
-
-    def send(request: httpx.Request) -> httpx.Response:
-        outbound = Outbound.of(settings)
-        with open_client(outbound.trust.context, outbound.proxy) as client:
-            return GatewayClient(client, {}).send(request)
-
-    return PublicKeys(base.resources.gateways, send, base.clock)
 
 
 def _opening(base: _Base, jobs: JobParts | None) -> Opening:
@@ -430,7 +415,7 @@ def _admission(settings: Settings, clock: Clock, *, api: bool) -> Admission:
 def _health(base: _Base, jobs: JobParts | None) -> Health:
     ledger, clock = base.resources.ledger, base.clock
     if jobs is None:
-        return Health({"ledger": ledger.ping}, [lambda: _unverified(base.settings)])
+        return Health({"ledger": ledger.ping}, [base.settings.gateways.unverified])
     from receiver.notifications.sender import warnings_of
 
     limit_s = base.settings.ready.oldest_result
@@ -447,17 +432,6 @@ def _states(base: _Base, jobs: JobParts) -> dict[str, Check]:
     """Return the checks that `/v1/status` has too: they ask the ledger only, or what is known already."""
     limit_s = base.settings.ready.no_worker
     return {"history": jobs.ledger_check.check, "workers": worker_seen(jobs.worker_away_s, limit_s=limit_s)}
-
-
-def _unverified(settings: Settings) -> dict[str, str]:
-    """Return a warning for each gateway whose callbacks cannot be verified without its API key."""
-    gateways = type(settings.gateways).model_fields
-    keys = {name.replace("_", "-"): variable(("gateways", name, "api_key")) for name in gateways}
-    without = settings.gateways.every().keys() - settings.gateways.verifiers().keys()
-    return {
-        name: f"Its callbacks are refused: set {keys[name]}, the key with which they are signed."
-        for name in without
-    }
 
 
 def _wakeup(database: Database, metrics: Metrics) -> WakeupChannel:

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 import httpx
 import structlog
 
+from receiver.callbacks.keys import PublicKeys
 from receiver.callbacks.tokens import CallbackTokens
 from receiver.errors import EndpointForbidden, SettingsError
 from receiver.gateways.base import Gateway
 from receiver.gateways.client import GatewayClient
 from receiver.keyring import every_secret, notify_secrets, secret_keys
-from receiver.outbound.proxy import Proxy
+from receiver.outbound.proxy import Proxy, open_client
 from receiver.outbound.trust import Trust
 from receiver.redaction import Redactor
 from receiver.settings import Settings
@@ -165,6 +166,17 @@ def connect_bucket(settings: Settings, factories: Factories, outbound: Outbound)
         proxy=outbound.proxy_to(s3.endpoint),
     )
     return Bucket(store, keys, Archive(store, keys), s3.create_bucket)
+
+
+def connect_keys(settings: Settings, gateways: Mapping[str, Gateway], clock: Clock) -> PublicKeys:
+    """Connect what fetches the gateways' public keys, so seldom that it opens a client each time."""
+
+    def send(request: httpx.Request) -> httpx.Response:
+        outbound = Outbound.of(settings)
+        with open_client(outbound.trust.context, outbound.proxy) as client:
+            return GatewayClient(client, {}).send(request)
+
+    return PublicKeys(gateways, send, clock)
 
 
 def notify_policy(settings: Settings) -> NotifyPolicy:

@@ -58,6 +58,14 @@ class GatewayGroup(Group):
             if ours.api_key or not BY_NAME[name].signs_with_key()
         }
 
+    def unverified(self) -> dict[str, str]:
+        """Return a warning for each gateway whose callbacks cannot be verified without its API key."""
+        return {
+            name: f"Its callbacks are refused: set {BY_NAME[name].table.settings}__API_KEY, "
+            "the key with which they are signed."
+            for name in self.every().keys() - self.verifiers().keys()
+        }
+
     def faults(self) -> list[str]:
         """Return what is missing in the settings of gateways, a line each."""
         return [
