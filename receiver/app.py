@@ -38,13 +38,13 @@ from receiver.http.sessions import Sessions
 from receiver.jobs.metrics import from_held, from_ledger, from_pauses, from_process, from_results
 from receiver.keyring import secret_keys
 from receiver.opening import Opening, Part
-from receiver.outbound.proxy import open_client
 from receiver.resources import (
     Bucket,
     Factories,
     Outbound,
     Resources,
     connect_bucket,
+    connect_gateways,
     connect_keys,
     connect_resources,
     notify_policy,
@@ -210,9 +210,7 @@ def _jobs(base: _Base, bucket: Bucket, outbound: Outbound, policy: NotifyPolicy)
     settings, resources, clock, metrics = base.settings, base.resources, base.clock, base.metrics
     timing = base.timing
     ledger, gateways, events = resources.ledger, resources.gateways, Events(resources.database)
-    client = open_client(outbound.trust.context, outbound.proxy)
-    concurrency = {name: ours.concurrency for name, ours in settings.gateways.configured().items()}
-    sender = base.factories.sender(client, concurrency)
+    client, sender = connect_gateways(settings, base.factories, outbound)
     breaker = CircuitBreaker(base.circuits, timing, resources.redactor, clock)
     waiting, each = settings.limits.waiting, settings.limits.waiting_token
     subscriptions = Subscriptions(events, metrics, most=waiting, most_each=each)

@@ -18,6 +18,7 @@ _JOBS = (
     "receiver.ledger_check",
     "receiver.missing_images",
     "receiver.notifications.sender",
+    "receiver.outbound.trust",
     "storage.archive.conformance",
     "storage.archive.object_store",
     "storage.ledger.outbox",

@@ -9,17 +9,13 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
-import httpx
 import structlog
 
 from receiver.callbacks.keys import PublicKeys
 from receiver.callbacks.tokens import CallbackTokens
 from receiver.errors import EndpointForbidden, SettingsError
 from receiver.gateways.base import Gateway
-from receiver.gateways.client import GatewayClient
 from receiver.keyring import every_secret, notify_secrets, secret_keys
-from receiver.outbound.proxy import Proxy, open_client
-from receiver.outbound.trust import Trust
 from receiver.redaction import Redactor
 from receiver.settings import Settings
 from storage.archive.keys import Keys
@@ -30,7 +26,12 @@ from storage.ledger.url import LedgerUrl
 from storage.models import Clock
 
 if TYPE_CHECKING:
+    import httpx
+
+    from receiver.gateways.client import GatewayClient
     from receiver.notifications.url_policy import NotifyPolicy
+    from receiver.outbound.proxy import Proxy
+    from receiver.outbound.trust import Trust
     from receiver.thumbnails.pool import Thumbnailer
     from storage.archive.archive import Archive
     from storage.archive.object_store import ObjectStore
@@ -45,7 +46,8 @@ class Factories:
 
     database: Callable[[LedgerUrl], Database] = Database.connect
     ledger: Callable[[Database, Clock], Ledger] = Ledger
-    sender: Callable[[httpx.Client, Mapping[str, int]], GatewayClient] = GatewayClient
+    sender: Callable[[httpx.Client, Mapping[str, int]], GatewayClient] | None = None
+    """By default `GatewayClient`."""
     store: Callable[..., ObjectStore] | None = None
     """By default `ObjectStore.connect`."""
     thumbnailer: Callable[[], Thumbnailer] | None = None
@@ -105,6 +107,9 @@ class Outbound:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """Read the authorities and the proxy; raise SettingsError, which names what is unusable."""
+        from receiver.outbound.proxy import Proxy
+        from receiver.outbound.trust import Trust
+
         ours = settings.outbound
         proxy = None if ours.proxy is None else Proxy(ours.proxy.get_secret_value(), ours.direct)
         return cls(Trust.load(ours.ca_bundle, os.environ), proxy)
@@ -172,11 +177,26 @@ def connect_keys(settings: Settings, gateways: Mapping[str, Gateway], clock: Clo
     """Connect what fetches the gateways' public keys, so seldom that it opens a client each time."""
 
     def send(request: httpx.Request) -> httpx.Response:
+        from receiver.gateways.client import GatewayClient
+        from receiver.outbound.proxy import open_client
+
         outbound = Outbound.of(settings)
         with open_client(outbound.trust.context, outbound.proxy) as client:
             return GatewayClient(client, {}).send(request)
 
     return PublicKeys(gateways, send, clock)
+
+
+def connect_gateways(
+    settings: Settings, factories: Factories, outbound: Outbound
+) -> tuple[httpx.Client, GatewayClient]:
+    """Return the HTTP client for gateways, and what sends to each within its limit; nothing is sent yet."""
+    from receiver.gateways.client import GatewayClient
+    from receiver.outbound.proxy import open_client
+
+    client = open_client(outbound.trust.context, outbound.proxy)
+    concurrency = {name: ours.concurrency for name, ours in settings.gateways.configured().items()}
+    return client, (factories.sender or GatewayClient)(client, concurrency)
 
 
 def notify_policy(settings: Settings) -> NotifyPolicy:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -30,6 +29,8 @@ from receiver.telemetry.metrics import Metrics
 from storage.ledger.wakeup import WakeupChannel
 
 if TYPE_CHECKING:
+    import httpx
+
     from receiver.api.subscriptions import Subscriptions
     from receiver.download.downloader import Downloader
     from receiver.jobs.cancel import Canceller

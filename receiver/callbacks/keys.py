@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-import httpx
 import structlog
 
 from receiver.errors import GatewayError
 from receiver.gateways.base import Gateway
 from storage.models import Clock
+
+if TYPE_CHECKING:
+    import httpx
 
 log = structlog.get_logger("darkroom.keys")
 

@@ -67,13 +67,18 @@ def plainly_given(arguments: Sequence[str]) -> tuple[str, dict[str, Any]] | None
     return command, given
 
 
-def lean() -> None:
-    """Load the libraries that would load Rich, for tracebacks and a command line of their own, without it."""
+def lean(*, only_callbacks: bool = False) -> None:
+    """Load the libraries that would load Rich, for tracebacks and a command line of their own, without it.
+
+    `only_callbacks`: those of a process that takes callbacks alone, and requests nothing itself.
+    """
     without: dict[str, Any] = dict.fromkeys(("pygments", "rich"))
     sys.modules.update(without)
     try:
-        import httpx  # noqa: F401
         import structlog  # noqa: F401
+
+        if not only_callbacks:
+            import httpx  # noqa: F401
     finally:
         for name in without:
             del sys.modules[name]
@@ -92,6 +97,6 @@ def main() -> None:
         app(prog_name="darkroom")
         return
     gc.disable()  # nothing that is loaded is garbage; `run` turns it on
-    lean()
     command, values = given
+    lean(only_callbacks=values.get("only") == "callbacks")
     {"serve": run.serve, "work": run.work}[command](**values)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-
-import httpx
 
 from receiver import signatures
 from receiver.errors import SubmittedBefore
@@ -16,6 +15,9 @@ from receiver.gateways.reading import Reports, compiled, derived
 from receiver.gateways.settings import GatewaySettings
 from receiver.gateways.table import Call
 from storage.models import Job, JobRequest
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_POLL_URL = 2048
 
@@ -91,7 +93,7 @@ class Adapter(Reports):
 
     def read_submission(self, response: httpx.Response) -> Submission:
         """Parse the response to a submission; see `Gateway.read_submission`."""
-        if response.status_code == httpx.codes.CONFLICT and self.idempotent:
+        if response.status_code == HTTPStatus.CONFLICT and self.idempotent:
             title = self.table.title
             raise SubmittedBefore(f"{title} accepted this job before, under another callback URL.")
         expect = self.table.submit.expect

@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from storage.models import ImageRef, Job, JobRequest, Verdict, Withheld
+
+if TYPE_CHECKING:
+    import httpx
 
 
 class State(StrEnum):
@@ -176,6 +177,8 @@ class Gateway(ABC):
 
         Raises as `read_poll` does.
         """
+        import httpx  # a process that only takes callbacks does without
+
         found = self.read_poll(httpx.Response(httpx.codes.OK, content=body), job)
         assert isinstance(found, Completion)
         return found

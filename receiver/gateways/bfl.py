@@ -5,7 +5,8 @@ How it signs callbacks, and what is in one, is told only by https://github.com/b
 
 from __future__ import annotations
 
-import httpx
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from receiver.gateways import refusals
 from receiver.gateways.adapter import Adapter
@@ -13,6 +14,9 @@ from receiver.gateways.base import Completion, Follow, State
 from receiver.gateways.requests import sizes
 from receiver.gateways.table import Accept, Auth, Call, Callback, Errors, Family, Read, Signing, Submit, Table
 from storage.models import Job
+
+if TYPE_CHECKING:
+    import httpx
 
 NOT_FOUND = "Task not found"
 """The status of a job that it does not know, which may be one that it has only just accepted."""
@@ -94,5 +98,5 @@ class BlackForestLabs(Adapter):
         found = super().read_poll(response, job)
         reply = found.reply if isinstance(found, Completion) else None
         if reply and reply.get("status") == NOT_FOUND:
-            raise refusals.refusal(self._info, response, polling=True, code=httpx.codes.NOT_FOUND)
+            raise refusals.refusal(self._info, response, polling=True, code=HTTPStatus.NOT_FOUND)
         return found

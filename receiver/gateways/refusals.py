@@ -1,15 +1,18 @@
 """Map gateways' error responses to GatewayErrors, in sentences that say what to do."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from receiver import errors
 from receiver.gateways import parsing
+
+if TYPE_CHECKING:
+    import httpx
 
 MAX_DETAILS_BYTES = 8192
 

@@ -1,17 +1,20 @@
 """Build requests by a gateway's table: judge parameters, fill templates, quote paths, encode bodies."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
-
-import httpx
 
 from receiver.errors import SettingsError
 from receiver.gateways.table import Family, Table
 from storage.models import JobRequest
+
+if TYPE_CHECKING:
+    import httpx
 
 USER_AGENT = "darkroom"
 
@@ -40,6 +43,8 @@ def request(
     method: str, url: str, headers: Mapping[str, str], body: object = None, *, kind: str = "json"
 ) -> httpx.Request:
     """Build a request; the same arguments give the same bytes. `kind` is that of `table.Submit`."""
+    import httpx  # a process that only takes callbacks does without
+
     common = {"Accept": "application/json", "User-Agent": USER_AGENT}
     if body is None:
         return httpx.Request(method, url, headers={**headers, **common})
@@ -177,6 +182,8 @@ def _value(hole: re.Match[str], values: Values, maps: Maps) -> Any:
 
 
 def _form(method: str, url: str, headers: Mapping[str, str], body: object) -> httpx.Request:
+    import httpx
+
     assert isinstance(body, Mapping)
     fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in body.items()}
     # By its content, so that the same fields give the same bytes.

@@ -13,7 +13,6 @@ from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
 from sqlalchemy import bindparam, case, insert, select, text, update
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 
 from storage.errors import Conflict, LeaseLost, Unavailable
@@ -53,7 +52,7 @@ _SAME_KEY = select(jobs).where(jobs.c.idempotency_key == bindparam("key"))
 _BATCH_TURN = text("SELECT pg_advisory_xact_lock(:turn)").bindparams(turn=BATCH_TURN)
 _LOCK = Prepared(
     sa.select(jobs.c.id)
-    .where(jobs.c.id == sa.any_(bindparam("ids", type_=ARRAY(sa.String))))
+    .where(jobs.c.id == sa.any_(bindparam("ids", type_=sa.ARRAY(sa.String))))
     # Always in one order, so that two transactions can never deadlock.
     .order_by(jobs.c.id)
     .with_for_update()

@@ -1,4 +1,8 @@
-"""Define the ledger's tables and indexes. Times are milliseconds since 1970 UTC; digests are hex."""
+"""Define the ledger's tables and indexes. Times are milliseconds since 1970 UTC; digests are hex.
+
+The migrations make them. The conditions of indexes are the same on PostgreSQL and not repeated for it: that
+would load its dialects of SQLAlchemy, which a process on SQLite has no use for.
+"""
 
 import sqlalchemy as sa
 
@@ -78,9 +82,9 @@ jobs = sa.Table(
     sa.UniqueConstraint("gateway", "gateway_job_id"),
     sa.Index("ix_jobs_gateway_status_number", "gateway", "status", "number"),
     # The results that wait to be archived, the oldest first.
-    sa.Index("ix_jobs_ready", "ready_at", sqlite_where=READY, postgresql_where=READY),
+    sa.Index("ix_jobs_ready", "ready_at", sqlite_where=READY),
     sa.Index("ix_jobs_status_number", "status", "number"),
-    sa.Index("ix_jobs_error_number", "error_code", "number", sqlite_where=FAULTY, postgresql_where=FAULTY),
+    sa.Index("ix_jobs_error_number", "error_code", "number", sqlite_where=FAULTY),
     sa.Index("ix_jobs_number", "number", unique=True),
 )
 
@@ -104,7 +108,6 @@ for _half, _jobs in (
         jobs.c.gateway,
         jobs.c.next_attempt_at,
         sqlite_where=sa.text(_jobs),
-        postgresql_where=sa.text(_jobs),
     )
 
 deliveries = sa.Table(
@@ -122,7 +125,7 @@ deliveries = sa.Table(
     sa.Column("effect", sa.String(16)),
     # Idempotency: the same body for the same job is the same callback, however often it is sent.
     sa.UniqueConstraint("job_id", "body_sha256"),
-    sa.Index("ix_deliveries_pending", "job_id", sqlite_where=PENDING, postgresql_where=PENDING),
+    sa.Index("ix_deliveries_pending", "job_id", sqlite_where=PENDING),
 )
 
 outputs = sa.Table(
@@ -144,7 +147,7 @@ outputs = sa.Table(
     sa.Column("version_id", sa.Text),
     # Since when it is known that the bucket has it no more, or has another length; NULL while it is there.
     sa.Column("missing_since", sa.BigInteger),
-    sa.Index("ix_outputs_missing_since", "missing_since", sqlite_where=MISSING, postgresql_where=MISSING),
+    sa.Index("ix_outputs_missing_since", "missing_since", sqlite_where=MISSING),
 )
 
 accepted = sa.Table(
@@ -167,8 +170,6 @@ job_counts = sa.Table(
     sa.Column("slot", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("jobs", sa.BigInteger, nullable=False),
     sqlite_with_rowid=False,
-    # Room for the next version of a row beside it, since every move writes one.
-    postgresql_with={"fillfactor": 50},
 )
 
 circuits = sa.Table(
@@ -277,5 +278,4 @@ for _name, _columns, _which in (
         f"ix_notifications_{_name}",
         *(notifications.c[_column] for _column in _columns),
         sqlite_where=sa.text(_which),
-        postgresql_where=sa.text(_which),
     )

@@ -10,7 +10,6 @@ from math import isqrt
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 
 from storage.ledger.schema import GRAMS, jobs, outputs, terms
@@ -30,7 +29,7 @@ PROMPTS = 500_000
 _grams = sa.table(GRAMS, sa.column("rowid", sa.BigInteger))
 _prompts = sa.table(GRAMS, sa.column("number", sa.BigInteger), sa.column("folded", sa.Text))
 """The table of that name on PostgreSQL."""
-_PIECES = sa.func.short_pieces(_prompts.c.folded, type_=ARRAY(sa.Text))
+_PIECES = sa.func.short_pieces(_prompts.c.folded, type_=sa.ARRAY(sa.Text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ def _by_trigrams(groups: Sequence[Sequence[str]]) -> IndexPlan:
 def _indexed(word: str) -> sa.ColumnElement[bool]:
     """Return the condition that a prompt contains a word, such that an index has it if there is one."""
     if is_piece(word):
-        return _PIECES.contains([word])
+        return _PIECES.bool_op("@>")([word])
     return _prompts.c.folded.contains(word, autoescape=True)
 
 

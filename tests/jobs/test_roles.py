@@ -154,9 +154,16 @@ def test_it_says_whose_callbacks_it_cannot_prove(tmp_path: Path, key: str | None
     assert ("apiframe" in warnings) == (key is None)
 
 
-NEVER = {"alembic", "typer", "rich", "pygments", "PIL", "jinja2", "markdown_it", "pebble"}
-"""What no part needs to serve or to work: a migration, help, thumbnails and pages load it when they come."""
-OF_THE_REST = {"boto3", "receiver.jobs.submit", "receiver.download.downloader", "receiver.gallery.routes"}
+POSTGRESQL = "sqlalchemy.dialects.postgresql"
+NEVER = {"alembic", "typer", "rich", "pygments", "PIL", "jinja2", "markdown_it", "pebble", POSTGRESQL}
+"""What no part needs to serve or to work: a migration, help, thumbnails, pages and PostgreSQL load it."""
+OF_THE_REST = {
+    "boto3",
+    "httpx",
+    "receiver.jobs.submit",
+    "receiver.download.downloader",
+    "receiver.gallery.routes",
+}
 EXAMPLE = {
     "DARKROOM_S3__BUCKET": "pictures",
     "DARKROOM_S3__REGION": "us-east-1",
@@ -174,7 +181,8 @@ EXAMPLE = {
 )
 def test_it_loads_nothing_that_its_role_does_not_use(role: Role, without: set[str], tmp_path: Path) -> None:
     program = (
-        "import sys\nfrom receiver.cli import main\nmain.lean()\nfrom receiver.cli.run import built\n"
+        f"import sys\nfrom receiver.cli import main\nmain.lean(only_callbacks={role is Role.CALLBACKS})\n"
+        "from receiver.cli.run import built\n"
         "from receiver.service import Role\nfrom receiver.settings import load\n"
         f"service = built(load(), Role({role.value!r}))\nservice.resources.database.migrate()\n"
         "print(*sys.modules)"
@@ -196,7 +204,8 @@ def test_it_loads_nothing_that_its_role_does_not_use(role: Role, without: set[st
 def test_what_is_preloaded_is_all_that_a_forked_process_needs(role: Role, tmp_path: Path) -> None:
     """What it loads by itself it shares with no other."""
     program = (
-        "import sys\nfrom receiver.cli import main\nmain.lean()\nfrom receiver.cli.run import built\n"
+        f"import sys\nfrom receiver.cli import main\nmain.lean(only_callbacks={role is Role.CALLBACKS})\n"
+        "from receiver.cli.run import built\n"
         "from receiver.preload import preload\nfrom receiver.service import Role\n"
         f"from receiver.settings import load\nrole = Role({role.value!r})\npreload(role)\n"
         "before = set(sys.modules)\nservice = built(load(), role)\nservice.resources.database.gate.check()\n"
