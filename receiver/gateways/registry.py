@@ -14,6 +14,7 @@ from receiver.gateways.base import Gateway
 from receiver.gateways.bfl import BlackForestLabs
 from receiver.gateways.replicate import Replicate
 from receiver.gateways.settings import GatewaySettings, settings_of
+from receiver.gateways.wavespeed import WaveSpeed
 from receiver.settings_types import Group
 
 ADAPTERS: tuple[type[Adapter], ...] = (
@@ -21,6 +22,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     ApiInOne,
     Replicate,
     BlackForestLabs,
+    WaveSpeed,
 )
 
 BY_NAME: Mapping[str, type[Adapter]] = {adapter.table.name: adapter for adapter in ADAPTERS}
