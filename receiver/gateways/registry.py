@@ -12,6 +12,7 @@ from receiver.gateways.api_in_one import ApiInOne
 from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
 from receiver.gateways.bfl import BlackForestLabs
+from receiver.gateways.bria import Bria
 from receiver.gateways.replicate import Replicate
 from receiver.gateways.settings import GatewaySettings, settings_of
 from receiver.gateways.wavespeed import WaveSpeed
@@ -23,6 +24,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Replicate,
     BlackForestLabs,
     WaveSpeed,
+    Bria,
 )
 
 BY_NAME: Mapping[str, type[Adapter]] = {adapter.table.name: adapter for adapter in ADAPTERS}
