@@ -13,6 +13,7 @@ from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
 from receiver.gateways.bfl import BlackForestLabs
 from receiver.gateways.bria import Bria
+from receiver.gateways.kie import Kie
 from receiver.gateways.replicate import Replicate
 from receiver.gateways.settings import GatewaySettings, settings_of
 from receiver.gateways.wavespeed import WaveSpeed
@@ -25,6 +26,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     BlackForestLabs,
     WaveSpeed,
     Bria,
+    Kie,
 )
 
 BY_NAME: Mapping[str, type[Adapter]] = {adapter.table.name: adapter for adapter in ADAPTERS}
