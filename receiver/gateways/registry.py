@@ -14,6 +14,7 @@ from receiver.gateways.base import Gateway
 from receiver.gateways.bfl import BlackForestLabs
 from receiver.gateways.bria import Bria
 from receiver.gateways.kie import Kie
+from receiver.gateways.magnific import Magnific
 from receiver.gateways.replicate import Replicate
 from receiver.gateways.settings import GatewaySettings, settings_of
 from receiver.gateways.wavespeed import WaveSpeed
@@ -27,6 +28,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     WaveSpeed,
     Bria,
     Kie,
+    Magnific,
 )
 
 BY_NAME: Mapping[str, type[Adapter]] = {adapter.table.name: adapter for adapter in ADAPTERS}
