@@ -83,15 +83,19 @@ class Prepared:
 
     def _execute(self, connection: sa.Connection, values: Mapping[str, Any]) -> tuple[_Compiled, Any]:
         compiled = self._compiled(connection, values)
-        bound = _bound(compiled, values)
-        with _translated(connection, compiled.sql):
-            return compiled, _driver(connection).execute(compiled.sql, bound)
+        return compiled, execute(connection, compiled.sql, _bound(compiled, values))
 
     def _compiled(self, connection: sa.Connection, values: Mapping[str, Any]) -> _Compiled:
         key = (connection.dialect.name, *values)
         if (known := self._known.get(key)) is None:
             known = self._known[key] = _compile(self._statement, connection.dialect, list(values))
         return known
+
+
+def execute(connection: sa.Connection, sql: str, values: Any) -> Any:
+    """Execute a statement as the driver itself writes and binds it; return the driver's cursor."""
+    with _translated(connection, sql):
+        return _driver(connection).execute(sql, values)
 
 
 class _translated:  # noqa: N801 - a context manager, cheaper than a generator's

@@ -5,6 +5,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from storage.ledger.rows import to_delivery
 from storage.ledger.schema import deliveries, jobs
 from storage.media.inline import without_images
 from storage.models import Delivery, Status
-from storage.statements import Prepared
+from storage.statements import Prepared, execute
 
 DECIDED = frozenset({Status.READY, *(status for status in Status if status.terminal)})
 """Statuses in which a callback is kept, and changes nothing."""
@@ -105,7 +106,7 @@ class _OnSqlite:
     """How many rows one statement inserts: each number of them is one that the driver prepares and keeps."""
 
     def __init__(self, connection: sa.Connection) -> None:
-        self._run = connection.exec_driver_sql
+        self._run = partial(execute, connection)
 
     def known(self, ids: list[str]) -> list[_Known]:
         found: str = self._run(
@@ -113,7 +114,7 @@ class _OnSqlite:
             "SELECT json_group_array(body_sha256) FROM deliveries WHERE job_id = jobs.id)))) FROM jobs "
             "WHERE id IN (SELECT value FROM json_each(?))",
             (orjson.dumps(ids).decode(),),
-        ).scalar_one()
+        ).fetchone()[0]
         return [_Known._make([*job, set(seen)]) for *job, seen in orjson.loads(found)]
 
     def insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -144,7 +145,7 @@ class _OnPostgresql:
     )
 
     def __init__(self, connection: sa.Connection) -> None:
-        self._run = connection.exec_driver_sql
+        self._run = partial(execute, connection)
 
     def known(self, ids: list[str]) -> list[_Known]:
         these = (_array(ids),)
