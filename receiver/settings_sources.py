@@ -1,6 +1,5 @@
 """Read the variables of the settings: secrets may be in files, and unknown names are found."""
 
-import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +45,8 @@ def is_secret(field: FieldInfo) -> bool:
 
 def nearest(name: str, model: type[BaseModel]) -> str:
     """Return a question that names the setting with the name most like this one, if one is like it."""
+    import difflib  # only a mistake needs it
+
     known = [variable(path).removeprefix(PREFIX) for path, _ in leaves(model)]
     found = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
     return f"did you mean {PREFIX}{found[0]}?" if found else ""

@@ -143,7 +143,7 @@ def await_ready(
                     return
             except httpx.TransportError:
                 # Nothing to wait on: the only sign of life that it gives is to listen.
-                threading.Event().wait(0.02)
+                threading.Event().wait(0.005)
 
 
 def await_answer(url: str) -> None:
