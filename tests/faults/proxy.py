@@ -40,7 +40,7 @@ class Armed:
             self._changed.notify_all()
             return True
 
-    def wait(self, times: int = 1, timeout_s: float = 20.0) -> None:
+    def wait(self, times: int = 1, timeout_s: float = 60.0) -> None:
         """Wait until it struck so often; raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(lambda: self.struck >= times, timeout_s):

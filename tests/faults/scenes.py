@@ -14,7 +14,7 @@ from receiver.sandbox import SandboxConfig
 from tests.faults.forks import Forks
 from tests.faults.judge import Verdict, judge
 from tests.faults.proxy import Proxy
-from tests.faults.world import SANDBOX, TERMINAL, Accepted, World, world
+from tests.faults.world import SANDBOX, TERMINAL, WITHIN_S, Accepted, World, world
 
 GATEWAYS = ("apiframe", "api-in-one")
 OTHER = {"apiframe": "api-in-one", "api-in-one": "apiframe"}
@@ -51,7 +51,7 @@ class Scene:
             for _ in range(each)
         ]
 
-    def finish(self, jobs: list[Accepted], within_s: float = 25) -> list[dict[str, Any]]:
+    def finish(self, jobs: list[Accepted], within_s: float = WITHIN_S) -> list[dict[str, Any]]:
         """Wait until these jobs are terminal, and answer them as the API shows them."""
         deadline, found = monotonic() + within_s, []
         for job in jobs:
@@ -63,12 +63,12 @@ class Scene:
             found.append(shown)
         return found
 
-    def archived(self, jobs: list[Accepted], within_s: float = 25) -> None:
+    def archived(self, jobs: list[Accepted], within_s: float = WITHIN_S) -> None:
         """Wait until these jobs are terminal, and see that they are archived."""
         wrong = [job for job in self.finish(jobs, within_s) if job["status"] != "archived"]
         assert wrong == [], self.world.said()
 
-    def failed(self, jobs: list[Accepted], code: str, within_s: float = 25) -> None:
+    def failed(self, jobs: list[Accepted], code: str, within_s: float = WITHIN_S) -> None:
         """Wait until these jobs are terminal, and see that they failed for this reason."""
         for job in self.finish(jobs, within_s):
             assert (job["status"], (job["error"] or {}).get("code")) == ("failed", code), self.world.said()
@@ -79,7 +79,7 @@ class Scene:
     def answers(self, path: str) -> int:
         return httpx.get(f"{self.world.url}{path}", trust_env=False, timeout=40).status_code
 
-    def until(self, reached: Callable[[], bool], within_s: float = 15) -> None:
+    def until(self, reached: Callable[[], bool], within_s: float = WITHIN_S) -> None:
         """Wait for what nobody announces: look again until it is so."""
         deadline = monotonic() + within_s
         while not reached():

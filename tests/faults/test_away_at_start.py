@@ -141,7 +141,7 @@ def test_a_new_database_that_is_away_at_first(stage: Stage, own_postgres: Postgr
         unready(scene, "ledger", "No PostgreSQL listens")
         assert not any(one.done() for one in submitted)
         own_postgres.start()
-        scene.archived([one.result(30) for one in submitted])
+        scene.archived([one.result(120) for one in submitted])
 
 
 @contextmanager
@@ -272,7 +272,7 @@ def test_a_bucket_that_cannot_be_used_at_first(
         # Nothing is in this ledger, so whether it is the right one is known with the bucket only.
         submitted = [scene.world.submit_meanwhile(name) for name in ("apiframe", "api-in-one")]
         mend[0]()
-        scene.archived([one.result(30) for one in submitted])
+        scene.archived([one.result(120) for one in submitted])
         scene.until(lambda: readiness(scene.world)[0] == 200)
 
 
@@ -338,7 +338,7 @@ def test_replicas_that_start_while_all_is_away(
         own_postgres.start()
         gateways.start()
         for one in submitted:
-            one.result(60)
+            one.result(120)
         here.settle()
         report("4 replicas started while PostgreSQL and the gateways were away", judge(here))
         assert readiness(here)[0] == 200

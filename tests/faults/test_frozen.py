@@ -55,5 +55,5 @@ def _frozen_often(here: World, chance: random.Random, times: int) -> Verdict:
             frozen.signal(signal.SIGSTOP)
             assert not frozen.ended(STILL_S), here.said()
             frozen.signal(signal.SIGCONT)
-    here.settle(60)
+    here.settle()
     return judge(here)

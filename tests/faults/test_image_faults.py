@@ -29,7 +29,7 @@ def test_a_spoiled_download_is_tried_again(
     with stage.scene(name, **variables) as scene:
         jobs = scene.submit("apiframe", each=each, fault=wish)
         jobs += scene.submit("api-in-one", each=1, fault=wish, num_images=each)
-        scene.archived(jobs, within_s=40)
+        scene.archived(jobs)
 
 
 def test_stalled_images_of_one_gateway_leave_the_other_alone(stage: Stage) -> None:
@@ -52,7 +52,7 @@ def test_images_that_can_never_be_had(stage: Stage) -> None:
         short = scene.submit("api-in-one", each=2, fault={"fault": "wrong_length", "off_by": -10})
         gone = scene.submit(each=2, fault={"fault": "expired_link", "forever": True})
         whole = scene.submit(each=2)
-        scene.failed(reset + short, "image_truncated", within_s=30)
+        scene.failed(reset + short, "image_truncated")
         scene.failed(gone, "image_expired")
         scene.archived(whole)
 
@@ -64,7 +64,7 @@ def test_images_that_lead_inwards(stage: Stage) -> None:
             inwards += scene.submit(fault={"fault": "redirect_image", "url": url})
         whole = scene.submit(each=2)
         scene.archived(whole)
-        for job in scene.finish(inwards, within_s=30):
+        for job in scene.finish(inwards):
             assert job["status"] == "failed"
             assert job["error"]["code"] in {"forbidden_address", "unknown_image_host"}, job["error"]
         assert len(list(scene.world.store.list(f"{scene.world.prefix}images/"))) == len(whole)

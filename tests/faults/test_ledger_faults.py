@@ -116,7 +116,7 @@ def callbacks_meet(scene: Scene, broken: AbstractContextManager[None]) -> Iterat
     with broken:
         gate.set()
         yield
-    scene.archived(jobs, within_s=30)
+    scene.archived(jobs)
     for answer in refused(scene):
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) > 0
@@ -138,7 +138,7 @@ def test_readiness_tells_that_the_ledger_cannot_be_written(stage: Stage) -> None
     with stage.scene("no file can be written") as scene:
         scene.archived(scene.submit(each=1))
         with no_writing(scene.world):
-            scene.until(lambda: scene.answers("/readyz") == 503, within_s=5)
+            scene.until(lambda: scene.answers("/readyz") == 503)
 
 
 @contextmanager

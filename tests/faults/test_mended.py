@@ -31,7 +31,7 @@ def waits(scene: Scene, jobs: list[Accepted], status: str, code: str, *, says: s
         errors = [job["error"] or {} for job in shown if job["attempts"] >= TRIES and job["status"] == status]
         return [error.get("code") for error in errors if says in error["message"]] == [code] * len(jobs)
 
-    scene.until(tried, within_s=25)
+    scene.until(tried)
 
 
 def warned(scene: Scene, job: Accepted, code: str) -> None:

@@ -44,7 +44,7 @@ def test_a_pooler_that_is_killed_loses_nothing(
                 bouncer.start()
             for one in going:
                 one.result()
-        here.settle(120)
+        here.settle()
         verdict = judge(here)
     report(f"kill -9 of PgBouncer in {mode} mode, twice", verdict)
     assert verdict.jobs == JOBS

@@ -70,7 +70,7 @@ def _killed_often(here: World, chance: random.Random, kills: int) -> tuple[Verdi
                 assert not here.child.ended(chance.uniform(0, 0.3)), here.said()
                 here.kill()
             here.start()
-    here.settle(90)
+    here.settle()
     return judge(here), seen
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.judge import judge
 from tests.faults.scenes import Scene, Stage
-from tests.faults.world import SANDBOX, TERMINAL, World
+from tests.faults.world import SANDBOX, TERMINAL, WITHIN_S, World
 from tests.support.postgres import Postgres
 from tests.support.processes import serving
 
@@ -69,8 +69,8 @@ def test_an_empty_ledger_over_a_full_bucket(stage: Stage, request: pytest.Fixtur
         scene.until(lambda: set(scene.places(jobs)) == {"running"})
         with another_ledger(scene, postgres, None):
             nothing_is_submitted(scene)
-            scene.until(lambda: len(refused(scene)) >= len(jobs), within_s=20)
-        scene.archived(jobs, within_s=40)
+            scene.until(lambda: len(refused(scene)) >= len(jobs))
+        scene.archived(jobs)
         assert {answer.status for answer in refused(scene)} == {503}
         assert scene.world.get("/v1/status")["found_by_polling"] == 0
         scene.archived(scene.submit(each=1))
@@ -95,7 +95,7 @@ def test_a_ledger_from_before_the_newest_record(stage: Stage) -> None:
             ledger.execute("VACUUM INTO ?", [str(backup)])
         for gateway in (scene.wires.apiframe, scene.wires.api_in_one):
             gateway.up()
-        scene.archived(jobs, within_s=40)
+        scene.archived(jobs)
         scene.archived(scene.submit(each=1))
         with another_ledger(scene, None, backup):
             nothing_is_submitted(scene)
@@ -137,8 +137,8 @@ class Killer:
                     self.kills += 1
 
 
-def wait_until_ready(world: World, *, ready: bool, within_s: float) -> dict[str, Any]:
-    deadline = monotonic() + within_s
+def wait_until_ready(world: World, *, ready: bool) -> dict[str, Any]:
+    deadline = monotonic() + WITHIN_S
     while True:
         answer = httpx.get(f"{world.url}/readyz", trust_env=False, timeout=10)
         if answer.is_success == ready:
@@ -154,10 +154,10 @@ def test_workers_that_end_again_and_again(stage: Stage) -> None:
     more = {"DARKROOM_WORKER__PROCESSES": "1", "DARKROOM_READY__NO_WORKER": "15"}
     with stage.world(**more) as here, serving(here.variables, stage.folder) as process:
         here.up.set()
-        wait_until_ready(here, ready=True, within_s=20)
+        wait_until_ready(here, ready=True)
         with Killer(process.child.pid) as killer:
             jobs = [here.submit("apiframe"), here.submit("api-in-one")]
-            told = wait_until_ready(here, ready=False, within_s=40)
+            told = wait_until_ready(here, ready=False)
             assert [name for name, said in told["checks"].items() if said != "ok"] == ["workers"]
             assert "No worker has been seen" in told["checks"]["workers"]
             assert set(here.get("/v1/status")["problems"]) == {"workers"}
@@ -168,5 +168,5 @@ def test_workers_that_end_again_and_again(stage: Stage) -> None:
             while shown["status"] not in TERMINAL:
                 shown = here.get(f"/v1/jobs/{job.job_id}", wait=30)
             assert shown["status"] == "archived"
-        wait_until_ready(here, ready=True, within_s=60)
+        wait_until_ready(here, ready=True)
         stage.report("worker killed again and again", judge(here))

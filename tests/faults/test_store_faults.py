@@ -20,7 +20,7 @@ def image_keys(scene: Scene) -> list[str]:
 
 
 def once_each(scene: Scene, jobs: list[Accepted]) -> None:
-    scene.archived(jobs, within_s=25)
+    scene.archived(jobs)
     assert len(image_keys(scene)) == len(jobs)
 
 
@@ -36,7 +36,7 @@ def test_a_store_that_is_down_for_a_minute(stage: Stage) -> None:
         assert scene.answers("/readyz") == 503
         assert scene.answers("/healthz") == 200
         scene.wires.s3.up()
-        scene.archived(jobs, within_s=25)
+        scene.archived(jobs)
         scene.until(lambda: scene.answers("/readyz") == 200)
 
 

@@ -53,6 +53,8 @@ SECRET_KEY = "0123456789abcdef0123456789abcdef"
 CLIENTS = 4
 PATIENCE_S = 200
 """How long a submission is tried again; longer than any scenario keeps its service down."""
+WITHIN_S = 120.0
+"""How long a test waits for what must come: the machine may be slow, and do much else meanwhile."""
 AGAIN_S = 0.05
 """How long a submission that was answered 503 waits before it is sent again."""
 OPENING = "is being opened"
@@ -157,7 +159,7 @@ class World:
         self._children.append(child)
         return child
 
-    def await_up(self, within_s: float = 60) -> None:
+    def await_up(self, within_s: float = WITHIN_S) -> None:
         """Wait until it answers, and has its ledger open or knows why it cannot be."""
         deadline = monotonic() + within_s
         while True:
@@ -174,7 +176,7 @@ class World:
         self.up.clear()
         self.child.kill()
 
-    def await_death(self, within_s: float = 20) -> None:
+    def await_death(self, within_s: float = WITHIN_S) -> None:
         """Wait until the service has killed itself, as it was told to."""
         assert self.child.ended(within_s), f"the kill point was not reached\n{self.said()}"
         self.up.clear()
@@ -260,7 +262,7 @@ class World:
                 return found
             cursor = {"cursor": page["next_cursor"]}
 
-    def settle(self, within_s: float = 45) -> None:
+    def settle(self, within_s: float = WITHIN_S) -> None:
         """Wait until every job is terminal and the sandbox has told all it had to tell.
 
         What is not terminal when the time is over is left to the judge.
@@ -273,7 +275,7 @@ class World:
                 if self.get(f"/v1/jobs/{job.job_id}", wait=int(min(left, 30)) + 1)["status"] in TERMINAL:
                     break
         for report in self.sandbox.jobs():
-            self.sandbox.wait(report.id, 15)
+            self.sandbox.wait(report.id, 60)
 
     def rows(self, query: str, *arguments: object) -> list[dict[str, Any]]:
         """Read the ledger past the service. JSON is text, as it is in SQLite's file."""
