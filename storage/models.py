@@ -1,7 +1,7 @@
 """Jobs, deliveries, outputs and circuits as plain values, and the statuses of a job.
 
     queued -> submitting -> running -> ready -> archived | partial | failed
-    queued -> cancelled
+    queued | running -> cancelled
 
 Which moves are legal is decided in `storage/ledger/transitions.py`. Times are milliseconds since 1970 UTC.
 """
@@ -210,6 +210,8 @@ class Job:
     """When this submission was first sent, or requested by a retry; None before the first."""
     ready_at: int | None = None
     """When it became ready, so that its image links may expire; None before."""
+    called_off_at: int | None = None
+    """When the gateway was told to cancel this submission; None if it was not, or refused."""
     records: int = 0
     """How many records the archive has: one, and one more for each retry that found more."""
     attempt_log: tuple[Attempt, ...] = ()

@@ -169,12 +169,16 @@ class Api:
         "cancel_job",
         scope="submit",
         path={"id": JobName},
-        answers={200: Answer(Job, "The job, which is cancelled and costs nothing.")},
+        answers={200: Answer(Job, "The job: cancelled, or running until its gateway says that it is.")},
         errors=(errors.NotCancellable,),
     )
     def cancel(self, request: Request) -> Response:
-        """Cancel a job that was not sent to its gateway yet; it is refused once it may have been."""
+        """Cancel a job that was not sent yet, which costs nothing; or at its gateway, if that has a way to.
+
+        It is refused otherwise, and while it is not known whether the gateway has the job.
+        """
         job = self.canceller.cancel(request.path_params["id"])
+        self.queued()
         return json_response(self._job(job.id))
 
     @Operation(

@@ -44,8 +44,8 @@ def cancel(
 ) -> None:
     """Cancel jobs that were not sent to their gateway yet; they cost nothing.
 
-    A job that its gateway has, or may have, is refused and goes on: no gateway
-    here can cancel it, so what is paid for is archived.
+    A job that its gateway has is cancelled there, if the gateway can, and goes
+    on until it says so. Otherwise it is refused, and what is paid for is archived.
 
     Jobs found by filters are listed first, and you are asked to confirm.
     Exits with 1 if any job was refused.

@@ -94,7 +94,7 @@ class JobsPages:
         return RedirectResponse(f"/jobs/{job_id}", 303)
 
     def cancel(self, visit: PageRequest) -> Response:
-        """Cancel a job that was not sent yet."""
+        """Cancel a job."""
         job_id = _id(visit)
         try:
             self.api.canceller.cancel(job_id)
@@ -124,7 +124,7 @@ class JobsPages:
             may_ask=visit.may("submit") and _can_ask(job, deliveries, missing=bool(missing)),
             tags=search_box.tagged(job.request.tags),
             may_resubmit=visit.may("submit") and not _not_again(job, outputs),
-            may_cancel=visit.may("submit") and job.status is Status.QUEUED,
+            may_cancel=visit.may("submit") and self.api.canceller.can_cancel(job),
         )
 
 

@@ -87,7 +87,7 @@ class Reconciler:
         if job.status is Status.SUBMITTING:
             return Move(Status.RUNNING, keep_lease=True, gateway_job_id=job.gateway_job_id)
         news = replace(news, unconfirmed=news.unconfirmed or self._unconfirmed_before(job))
-        at_once = news.unconfirmed or (job.reopened and job.attempts == 0)
+        at_once = news.unconfirmed or (job.reopened and job.attempts == 0) or _just_called_off(job)
         if not at_once and (wait_ms := self._due_in_ms(job)) > 0:
             return Postpone(wait_ms, counts_as_attempt=False, applied=news.effects)
         return self._ask(job, gateway, news)
@@ -329,6 +329,8 @@ class Reconciler:
     ) -> Move:
         """Move a job on by a completion that may be believed."""
         to = Status.READY if completion.state is State.SUCCEEDED and completion.images else self._ended(job)
+        if to is Status.FAILED and completion.state is State.FAILED and self._called_off(gateway, job):
+            to = Status.CANCELLED
         log.info("decided", gateway=job.gateway, to=to, found_by=by)
         result = self._result(job, gateway, self._placed(job, completion))
         if replace(job, result=result).short:
@@ -343,7 +345,7 @@ class Reconciler:
             gateway_job_id=job.gateway_job_id or completion.gateway_job_id,
             found_by=by,
             result=result,
-            error=None if to is Status.READY else self._failure(job, completion),
+            error=None if to in {Status.READY, Status.CANCELLED} else self._failure(job, completion),
         )
 
     def _result(self, job: Job, gateway: Gateway, completion: Completion) -> JobResult:
@@ -382,6 +384,13 @@ class Reconciler:
         why = self._text(completion.error or "no reason was given")
         return JobError("generation_failed", f"{job.gateway} says: {why}", "gateway")
 
+    def _called_off(self, gateway: Gateway, job: Job) -> bool:
+        """Return whether a gateway was told to cancel a job, as the ledger knows now."""
+        return (
+            gateway.cancel_request(job) is not None
+            and self.context.ledger.job(job.id).called_off_at is not None
+        )
+
     def _text(self, text: str) -> str:
         return self.context.redactor.text(text)
 
@@ -397,6 +406,12 @@ def _completion(gateway: Gateway, delivery: Delivery, job: Job) -> Completion:
     if delivery.signature is Verdict.ANSWER:
         return gateway.read_answer(delivery.body, job)
     return gateway.read_callback(delivery.body)
+
+
+def _just_called_off(job: Job) -> bool:
+    """Return whether a job was called off after its gateway was asked about it last."""
+    last = job.attempt_log[-1].last_at if job.attempt_log else 0
+    return job.called_off_at is not None and job.called_off_at >= last
 
 
 def _has_inline(completion: Completion) -> bool:

@@ -140,6 +140,17 @@ class Ledger(JobWriter):
             add_notification(connection, row)
         return to_job(row), True
 
+    def call_off(self, job: Job, at: int | None) -> Job:
+        """Note when a running job's gateway was told to cancel it, or None: that it refused.
+
+        The job is due now, to be asked about. One that is not running any more stays as it is.
+        """
+        running = (jobs.c.status == Status.RUNNING) & (jobs.c.submission == job.submission)
+        noted = update(jobs).where(jobs.c.id == job.id, running).values(called_off_at=at)
+        with self._database.write() as connection:
+            connection.execute(noted.values(next_attempt_at=self._clock()))
+            return to_job(connection.execute(_JOB, {"id": job.id}).mappings().one())
+
     def pending_deliveries(self, job_id: str) -> list[Delivery]:
         """Return the deliveries of a job that were not applied yet, in the order they came."""
         with self._database.autocommit() as connection:

@@ -78,6 +78,8 @@ jobs = sa.Table(
     sa.Column("submission", sa.Integer, nullable=False, server_default="1"),
     sa.Column("submission_at", sa.BigInteger),
     sa.Column("ready_at", sa.BigInteger),
+    # When its gateway was told to cancel it. Workers never write it, so that none of them can lose it.
+    sa.Column("called_off_at", sa.BigInteger),
     sa.Column("records", sa.Integer, nullable=False, server_default="0"),
     sa.UniqueConstraint("gateway", "gateway_job_id"),
     sa.Index("ix_jobs_gateway_status_number", "gateway", "status", "number"),

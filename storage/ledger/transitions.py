@@ -15,8 +15,9 @@ MOVES: Mapping[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.SUBMITTING, Status.FAILED, Status.CANCELLED}),
     # Back to queued: the gateway certainly did not accept it. To ready: its callback overtook the response.
     Status.SUBMITTING: frozenset({Status.QUEUED, Status.RUNNING, Status.READY, Status.FAILED}),
-    # To partial: a retry found nothing more, and what was archived before still is.
-    Status.RUNNING: frozenset({Status.READY, Status.PARTIAL, Status.FAILED}),
+    # To partial: a retry found nothing more, and what was archived before still is. To cancelled: the gateway
+    # was told to, and says that it did.
+    Status.RUNNING: frozenset({Status.READY, Status.PARTIAL, Status.FAILED, Status.CANCELLED}),
     Status.READY: frozenset({Status.ARCHIVED, Status.PARTIAL, Status.FAILED}),
     Status.ARCHIVED: frozenset(),
     Status.PARTIAL: frozenset(),
@@ -86,6 +87,7 @@ def columns_of_reopening(job: Job, to: Status, attempt: Attempt, now: int) -> di
         next_one = job.status is Status.CANCELLED or job.moved_at(Status.SUBMITTING) is not None
         values |= {"submission": job.submission + next_one, "submission_at": now, "found_by": None}
         values |= {"gateway_request_id": None, "poll_url": None, "sent": None, "reply": None}
+        values |= {"called_off_at": None}
         values |= {"images_returned": None, "withheld": None}
         values |= _paid_before(job)
     return values

@@ -133,7 +133,7 @@ def filled(database: Database) -> None:
         pass
 
 
-BEFORE_0012 = [column for column in jobs.c if column.name not in {"poll_url", "echoed_seed"}]
+BEFORE_0012 = [column for column in jobs.c if column.name not in {"poll_url", "echoed_seed", "called_off_at"}]
 LOOKS = {
     "it’s a kite": "it's",
     "wide–angle": "wide-angle",

@@ -1,4 +1,4 @@
-"""Keep where a gateway wants a job to be polled, and a seed that it only sent back."""
+"""Keep where a gateway wants a job to be polled, a seed that it only echoed, and when it was called off."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,3 +12,4 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("poll_url", sa.Text(), nullable=True))
     op.add_column("jobs", sa.Column("echoed_seed", sa.Text(), nullable=True))
+    op.add_column("jobs", sa.Column("called_off_at", sa.BigInteger(), nullable=True))
