@@ -172,10 +172,15 @@ def started(
         overrides["callbacks"] = {"max_bytes": limit}
     settings = settings_for(s3, sandbox, folder, **overrides)
     service = build(settings, timing=timing, clock=clock, factories=factories)
-    with served(service, listener, work=work), httpx.Client(base_url=url, trust_env=False) as http:
+    with served(service, listener, work=work), _client(url) as http:
         # The service itself listens after a while; here a busy machine is no reason for 503.
         service.opening.wait(OPENED_WITHIN_S)
         yield Live(service, settings, url, sandbox, http)
+
+
+def _client(url: str) -> httpx.Client:
+    """Return a client that waits for a busy machine."""
+    return httpx.Client(base_url=url, trust_env=False, timeout=30)
 
 
 @pytest.fixture(scope="session")
