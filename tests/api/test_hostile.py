@@ -16,9 +16,7 @@ from tests.api.test_connection_limits import connected, everything
 from tests.callbacks.test_callbacks import signed
 from tests.support.live import IMAGEN, ULTRA, Live, started
 
-QUICKLY = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+QUICKLY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(max_size=60)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | TEXT,

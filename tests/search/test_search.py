@@ -267,7 +267,7 @@ def questions(draw: st.DrawFn) -> SearchFilter:
 
 
 @pytest.mark.exhaustive("postgresql")
-@settings(QUIET, max_examples=100)
+@QUIET
 @given(wanted=questions(), limit=st.sampled_from([1, 2, 3, 7, *[MOST] * 6]))
 @example(wanted=SearchFilter(media_type=JPEG), limit=1)
 def test_any_question_is_answered_as_by_brute_force(
