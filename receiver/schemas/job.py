@@ -50,6 +50,7 @@ class JobResult(types.Resource):
 
     model: Annotated[str | None, Field(examples=["imagen-4-fast"])]
     seed: str | None
+    """The seed that the gateway says it used; one that it only sent back is not shown as such."""
     credits: Annotated[float | None, Field(examples=[4.0])]
     credits_estimated: bool
     """Whether `credits` comes from the gateway's price list and not from its response."""

@@ -62,6 +62,8 @@ def record_document(
         "seed": {
             "requested": job.request.seed,
             "returned": job.result.seed,
+            # Our own input sent back, which proves no seed.
+            "echoed": job.result.echoed_seed,
             "supported": seed_supported,
         },
         "result": _result(job, missing),

@@ -107,7 +107,7 @@ def test_a_dropped_parameter_is_in_the_record(live: Live) -> None:
     assert record["request"]["asked"]["ignored"] == ["seed"]
     assert record["request"]["asked"]["seed"] == "7"
     assert "seed" not in str(record["request"]["sent"])
-    assert record["seed"] == {"requested": "7", "returned": None, "supported": False}
+    assert record["seed"] == {"requested": "7", "returned": None, "echoed": None, "supported": False}
 
 
 def test_an_unknown_gateway_is_told_the_known_ones(live: Live) -> None:

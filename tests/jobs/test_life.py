@@ -69,7 +69,7 @@ def test_the_record_says_all_that_made_the_image(live: Live) -> None:
     assert record["request"]["sent"]["seed"] == 9007199254740993
     assert record["request"]["sent"]["negative_prompt"] == "chopsticks"
     assert record["seed"] == {
-        "requested": "9007199254740993", "returned": "9007199254740993", "supported": True,
+        "requested": "9007199254740993", "returned": "9007199254740993", "echoed": None, "supported": True,
     }  # fmt: skip
     assert record["result"]["model_requested"] == "imagen4-ultra"
     assert record["result"]["credits"] == 24
@@ -111,7 +111,7 @@ def test_an_empty_place_keeps_its_number(live: Live) -> None:
 
 def test_a_signed_callback_is_proof_enough(live: Live) -> None:
     record = record_of(live, live.make(IMAGEN)["id"])
-    assert record["seed"] == {"requested": None, "returned": None, "supported": False}
+    assert record["seed"] == {"requested": None, "returned": None, "echoed": None, "supported": False}
     assert record["evidence"]["confirmed_by"] == "callback"
     assert record["evidence"]["deliveries"][0]["signature"] == "valid"
     assert record["evidence"]["deliveries"][0]["effect"] == "ready"
