@@ -13,7 +13,7 @@ from receiver.download.downloader import Downloader, EndMissing, Fetched
 from receiver.download.ssrf import Target, parse_link
 from receiver.errors import ImageError
 from receiver.gateways.parsing import DATA_URI, is_inline
-from receiver.jobs.context import JobContext, Outcome
+from receiver.jobs.context import JobContext, Outcome, say
 from receiver.jobs.image_threads import ImageThreads
 from receiver.jobs.reconcile import HINT, INLINE, Reconciler
 from storage.archive.archive import Archive, NewImage
@@ -247,7 +247,7 @@ class Archiver:
             log.warning("kept the image of an earlier try: its host gave other bytes", index=index)
         self._count("darkroom_images_archived_total", job)
         self._count("darkroom_archived_bytes_total", job, output.bytes)
-        log.info("archived image", index=index, key=output.key, bytes=output.bytes)
+        say(job, "archived image", index=index, key=output.key, bytes=output.bytes)
         return replace(output, source_url=fetched.source_url or None)
 
     def _fetched(self, job: Job, index: int, url: str, opened: ExitStack) -> Fetched:
@@ -354,7 +354,7 @@ class Archiver:
         )
         with self._storing():
             written = self.archive.write_record(job, document)
-        log.info("archived", gateway=job.gateway, status=to, images=len(outputs), record=written.key)
+        say(job, "archived", gateway=job.gateway, status=to, images=len(outputs), record=written.key)
         seconds = (self.context.clock() - _known_since(job, deliveries)) / 1000
         self.context.metrics.observe("darkroom_result_to_archive_seconds", seconds, gateway=job.gateway)
         return Move(to, error=missing, records=written.number, attempts=attempts, outputs=made.stored)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import uuid_utils
 
@@ -12,6 +12,7 @@ from receiver.gateways.client import GatewayClient
 from receiver.jobs.circuit_breaker import CircuitBreaker
 from receiver.redaction import Redactor
 from receiver.schedule import Timing
+from receiver.telemetry.logs import write_soon
 from receiver.telemetry.metrics import Metrics
 from storage.ledger.ledger import Ledger
 from storage.models import Clock, Delivery, Job, Verdict
@@ -45,6 +46,11 @@ class JobContext:
             applied_at=None if effect is None else now,
             effect=effect,
         )
+
+
+def say(job: Job, event: str, **fields: Any) -> None:
+    """Log what happens to every job, as `write_soon` does."""
+    write_soon("info", event, job=job.id, request=job.request_id, **fields)
 
 
 class Outcome(Protocol):

@@ -16,7 +16,7 @@ from receiver.gateways import parsing
 from receiver.gateways.base import Completion, Follow, Gateway, State
 from receiver.gateways.client import BUSY_MS, not_configured
 from receiver.jobs.bulk_poll import BulkPoller
-from receiver.jobs.context import JobContext, Outcome
+from receiver.jobs.context import JobContext, Outcome, say
 from receiver.redaction import MASK
 from storage.ledger.job_writer import Move, Postpone
 from storage.models import (
@@ -331,7 +331,7 @@ class Reconciler:
         to = Status.READY if completion.state is State.SUCCEEDED and completion.images else self._ended(job)
         if to is Status.FAILED and completion.state is State.FAILED and self._called_off(gateway, job):
             to = Status.CANCELLED
-        log.info("decided", gateway=job.gateway, to=to, found_by=by)
+        say(job, "decided", gateway=job.gateway, to=to, found_by=by)
         result = self._result(job, gateway, self._placed(job, completion))
         if replace(job, result=result).short:
             log.warning("fewer images than requested", returned=result.images_returned)
