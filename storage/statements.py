@@ -49,7 +49,7 @@ class Prepared:
         self._known: dict[tuple[str, ...], _Compiled] = {}
 
     def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> int:
-        """Execute it; return how many rows it changed, where the driver says so."""
+        """Execute it; return how many rows it changed, where the driver says so, and not in a pipeline."""
         return int(self._execute(connection, values)[1].rowcount)
 
     def run_each(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -64,7 +64,9 @@ class Prepared:
     def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[Row]:
         """Return its rows, by the names of their columns."""
         compiled, cursor = self._execute(connection, values)
-        found = [dict(zip(compiled.names, row, strict=True)) for row in cursor.fetchall()]
+        with _translated(connection, compiled.sql):
+            fetched = cursor.fetchall()
+        found = [dict(zip(compiled.names, row, strict=True)) for row in fetched]
         for name, convert in compiled.converts:
             for row in found:
                 if row[name] is not None:
@@ -78,8 +80,10 @@ class Prepared:
 
     def scalar(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any:
         """Return the first value of its only row, as the database has it; None if there is no row."""
-        found = self._execute(connection, values)[1].fetchone()
-        return None if found is None else found[0]
+        compiled, cursor = self._execute(connection, values)
+        with _translated(connection, compiled.sql):
+            found = cursor.fetchall()
+        return found[0][0] if found else None
 
     def _execute(self, connection: sa.Connection, values: Mapping[str, Any]) -> tuple[_Compiled, Any]:
         compiled = self._compiled(connection, values)

@@ -8,6 +8,8 @@ without `LOCAL`, prepared statements, LISTEN (https://www.pgbouncer.org/features
 import os
 import select
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -126,6 +128,22 @@ def begin_postgresql(connection: Connection) -> None:
     driver: Any = connection.dialect.loaded_dbapi
     if done.status != driver.pq.ExecStatus.COMMAND_OK:
         raise driver.errors.error_from_result(done)
+
+
+@contextmanager
+def pipelined(connection: Connection) -> Iterator[None]:
+    """Send the statements of a block without waiting for the answer to each one: on PostgreSQL, if no pooler
+    is between.
+
+    With `Prepared` ones alone. The first that needs rows waits for all before it, and gets their errors too;
+    what is left comes at the end of the block.
+    """
+    if connection.dialect.name != "postgresql" or connection.info[POOLED]:
+        yield
+        return
+    session: Any = connection.connection.driver_connection
+    with session.pipeline():
+        yield
 
 
 def _sqlite(url: URL, *, alone: bool) -> Engine:

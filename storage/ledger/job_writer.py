@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, Unpack
 
@@ -19,6 +19,7 @@ from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger import deliveries, events, job_counts, leases, search_index, transitions
 from storage.ledger.database import Database
 from storage.ledger.deliveries import pending
+from storage.ledger.engine import pipelined
 from storage.ledger.job_numbers import NEXT_NUMBER, of_moment
 from storage.ledger.notifications import add_notification
 from storage.ledger.outputs import Later, add_output
@@ -232,7 +233,7 @@ class JobWriter:
         return self._commits.run(Change(job, worker, values | _RELEASED, due_in_ms, applied, outputs))
 
     def _write_changes(self, changes: Sequence[Change]) -> list[Job]:
-        with self._database.write() as connection:
+        with self._database.write() as connection, _pipelined(connection, changes):
             return write_changes(connection, changes)
 
 
@@ -404,6 +405,15 @@ def unique_id() -> Iterator[None]:
         raise Conflict("Another job has that gateway job id already.") from error
 
 
+def _pipelined(connection: sa.Connection, changes: Sequence[Change]) -> AbstractContextManager[None]:
+    # Of what else is written, some is asked first.
+    plain = all(
+        one.at_most is None and one.answer is None and not (one.status.terminal and one.job.notify_url)
+        for one in changes
+    )
+    return pipelined(connection) if plain else nullcontext()
+
+
 def write_changes(connection: sa.Connection, changes: Sequence[Change]) -> list[Job]:
     """Write changes, and return their jobs as they are then; those of one job are written in their order.
 
@@ -412,7 +422,7 @@ def write_changes(connection: sa.Connection, changes: Sequence[Change]) -> list[
     """
     if connection.dialect.name == "postgresql":
         # Locked before anything is read, so that a callback comes either before or after all of this.
-        _LOCK.rows(connection, {"ids": sorted({change.job.id for change in changes})})
+        _LOCK.run(connection, {"ids": sorted({change.job.id for change in changes})})
     later, after = Later(), [change.job for change in changes]
     for place in sorted(range(len(changes)), key=lambda n: changes[n].job.id):
         after[place] = _write(connection, changes[place], later)

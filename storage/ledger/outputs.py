@@ -17,15 +17,18 @@ _COLUMNS = tuple(field.name for field in fields(Output))
 _ADD_OUTPUT = Prepared(
     sa.text(
         "INSERT INTO outputs (" + ", ".join(f'"{name}"' for name in _COLUMNS) + ") "
-        "VALUES (" + ", ".join(f":{name}" for name in _COLUMNS) + ") ON CONFLICT DO NOTHING"
+        "VALUES (" + ", ".join(f":{name}" for name in _COLUMNS) + ") ON CONFLICT DO NOTHING "
+        'RETURNING "index"'
     )
 )
 _FOUND_AGAIN = Prepared(
-    sa.update(outputs).where(
+    sa.update(outputs)
+    .where(
         outputs.c.job_id == sa.bindparam("the_job"),
         outputs.c.index == sa.bindparam("the_index"),
         outputs.c.missing_since.is_not(None),
     )
+    .returning(outputs.c.index)
 )
 _DIGEST = Prepared(
     sa.select(outputs.c.sha256).where(
@@ -58,9 +61,9 @@ def add_output(connection: sa.Connection, job: AnyRow, output: Output, later: La
     Raises Conflict if the job has another one at that index.
     """
     values = asdict(output)
-    new = _ADD_OUTPUT.run(connection, values) == 1
+    new = _ADD_OUTPUT.scalar(connection, values) is not None
     place = {"the_job": output.job_id, "the_index": output.index}
-    if not new and _FOUND_AGAIN.run(connection, place | values) == 0:
+    if not new and not _FOUND_AGAIN.rows(connection, place | values):
         if _DIGEST.scalar(connection, place) != output.sha256:
             raise Conflict(f"Output {output.id} is archived with another digest.")
         return
