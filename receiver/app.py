@@ -281,7 +281,7 @@ def _api(
 
     settings, admission, clock, database = base.settings, base.admission, base.clock, base.resources.database
     search, facets, usage, turns = Search(database), Facets(database), Usage(database), BucketThreads()
-    store, archive, ids = jobs.bucket.store, jobs.bucket.archive, Ids(database)
+    store, ids = jobs.bucket.store, Ids(database)
     thumbnails, queued = _thumbnails(base, jobs, turns), _queued(arrived, jobs.subscriptions)
     api = Api(
         ledger=base.resources.ledger,
@@ -305,7 +305,7 @@ def _api(
         admission,
         api,
         BatchRoutes(base.resources.ledger, search, jobs.submitter, admission, queued, settings.links),
-        Links(search, store, archive, jobs.missing, thumbnails, turns, settings.s3.link_lifetime),
+        Links(search, store, jobs.missing, thumbnails, turns, settings.s3.link_lifetime),
         Counting(facets, usage, clock),
         ModelRoutes(base.resources.gateways),
         EventsPage(jobs.subscriptions, ids),
@@ -314,7 +314,7 @@ def _api(
     )
     described = Described([*routes, *others], admission, settings.prefix)
     frame, pages = gallery(
-        *(api, notifications, facets, usage, archive, jobs.missing, health, turns),
+        *(api, notifications, facets, usage, jobs.missing, health, turns),
         public_url=settings.public_url,
         prefix=settings.prefix,
         max_upload=settings.download.max_bytes,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -60,11 +61,10 @@ class MissingImages:
             self.check(output)
             raise Unavailable(str(error)) from error
 
-    @contextmanager
-    def explained_record(self, job: Job) -> Iterator[None]:
-        """Raise RecordMissing in place of an error in the block, if a job's record is not in the bucket."""
+    def read_record(self, job: Job) -> dict[str, Any]:
+        """Read a job's newest record; raise RecordMissing if it is certainly not in the bucket."""
         try:
-            yield
+            return self.archive.read_record(job)
         except NotFound as error:
             key = self.archive.record_key(job)
             if self.archive.size(key) is not None:

@@ -22,14 +22,13 @@ from receiver.http.routing import Answer, Header, Operation
 from receiver.missing_images import MissingImages
 from receiver.schemas.types import DIGEST_EXAMPLE, OutputName
 from receiver.thumbnails.cache import RECIPE, Thumbnails
-from storage.archive.archive import Archive
 from storage.archive.object_store import ObjectStore
 from storage.archive.s3 import content_disposition
 from storage.archive.thumbnails import MEDIA_TYPE
 from storage.archive.verified_stream import check_length, verified_chunks
 from storage.errors import Corrupt, StorageError
 from storage.media.inspect import KINDS, OPAQUE, is_shown, served_type
-from storage.models import Job, Output
+from storage.models import Output
 from storage.search.search import Search, SearchHit
 
 log = structlog.get_logger("darkroom.links")
@@ -64,7 +63,6 @@ class Links:
 
     search: Search
     store: ObjectStore
-    archive: Archive
     missing: MissingImages
     thumbnails: Thumbnails
     bucket: BucketThreads
@@ -151,11 +149,7 @@ class Links:
         job = (await self._find(request)).job
         if not job.records:
             raise NoSuchThing(f"Job {job.id} has no record yet; it gets one when its images are archived.")
-        return JSONResponse(await self.bucket.run(partial(self._read_record, job)))
-
-    def _read_record(self, job: Job) -> dict[str, Any]:
-        with self.missing.explained_record(job):
-            return self.archive.read_record(job)
+        return JSONResponse(await self.bucket.run(partial(self.missing.read_record, job)))
 
     async def _find(self, request: Request) -> SearchHit:
         return await run_in_threadpool(self.search.output, request.path_params["id"])

@@ -18,7 +18,6 @@ from receiver.missing_images import MissingImages
 from receiver.query.language import with_key
 from receiver.schemas.job import proof, timeline
 from receiver.thumbnails.cache import NONE_OF
-from storage.archive.archive import Archive
 from storage.errors import StorageError
 from storage.ledger.transitions import REOPENS
 from storage.media.inspect import is_shown
@@ -35,7 +34,6 @@ class Detail:
     """The pages `/outputs/{id}`."""
 
     api: Api
-    archive: Archive
     missing: MissingImages
     bucket: BucketThreads
 
@@ -93,15 +91,11 @@ class Detail:
         if not job.records:
             return None, "There is none yet; it is written when the job's images are archived."
         try:
-            return await self.bucket.run(partial(self._read_record, job)), ""
+            return await self.bucket.run(partial(self.missing.read_record, job)), ""
         except RecordMissing as error:
             return None, str(error)
         except (StorageError, Unready):
             return None, "The bucket did not give it now. Load this page again in a moment."
-
-    def _read_record(self, job: Job) -> Mapping[str, Any]:
-        with self.missing.explained_record(job):
-            return self.archive.read_record(job)
 
     async def _missing(self, output: Output) -> str:
         """Return why the image cannot be shown any more; empty if it can, or that is not known now."""

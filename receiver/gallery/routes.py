@@ -20,7 +20,6 @@ from receiver.gallery.submit import SubmitPage
 from receiver.gallery.usage import UsagePage
 from receiver.http.bucket_threads import BucketThreads
 from receiver.missing_images import MissingImages
-from storage.archive.archive import Archive
 from storage.search.facets import Facets
 from storage.search.usage import Usage
 
@@ -33,7 +32,6 @@ def gallery(
     notifications: NotificationRoutes,
     facets: Facets,
     usage: Usage,
-    archive: Archive,
     missing: MissingImages,
     health: Health,
     bucket: BucketThreads,
@@ -52,7 +50,7 @@ def gallery(
     signing_in = SigningIn(frame)
     by_file = FindByFile(api.search, max_upload)
     jobs, job_id = JobsPages(api, counts), api.ids.job
-    detail = Detail(api, archive, missing, bucket)
+    detail = Detail(api, missing, bucket)
     submit, notified = SubmitPage(api, facets), NotificationsPage(notifications)
     return frame, [
         # No authentication: the sign-in page needs them.

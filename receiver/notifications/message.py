@@ -27,11 +27,6 @@ def body_of(one: Notification, job: Job, outputs: Sequence[Output], links: str) 
     return _written(message)
 
 
-def headers_of(one: Notification, body: bytes, secrets: Sequence[str], now: int) -> dict[str, str]:
-    """Return the headers of one try, made at `now` (milliseconds) and signed with each secret."""
-    return signed_headers(one.id, body, secrets, now)
-
-
 def trial_body(now: int) -> bytes:
     """Return the body of a test notification, made at `now` (milliseconds)."""
     return _written(TestMessage.at(now).model_dump(mode="json"))

@@ -14,7 +14,7 @@ import uuid_utils
 from receiver.cache import TtlCache
 from receiver.errors import EndpointGone, NotificationError
 from receiver.jobs.leased_pool import LeasedPool
-from receiver.notifications.message import body_of, headers_of
+from receiver.notifications.message import body_of, signed_headers
 from receiver.notifications.transport import Poster
 from receiver.notifications.trial import Trials
 from receiver.redaction import Redactor
@@ -114,7 +114,7 @@ class Notifier(LeasedPool[Notification]):
     def _send(self, one: Notification) -> None:
         job, outputs = self._outbox.content(one)
         body = body_of(one, job, outputs, self._links)
-        self._poster.post(one.url, headers_of(one, body, self._secrets, self._clock()), body)
+        self._poster.post(one.url, signed_headers(one.id, body, self._secrets, self._clock()), body)
 
     def _note(self, outcome: str, write: Callable[[], object]) -> None:
         """Write down how a try ended. If that fails, the lease runs out, and it is sent once more."""

@@ -188,12 +188,12 @@ class JobWriter:
     ) -> Job:
         """Move a job to another status, and mark the deliveries that moved it (`applied`: id to effect).
 
-        In the same transaction `outputs` are inserted, as `add_output` does. `attempts` go into the job's
-        log. `at_most` limits how many jobs of its gateway may be leased in the new status, among all workers.
-        `answer`, the gateway's to a request of ours, is kept as a delivery.
+        In the same transaction `outputs` are inserted. `attempts` go into the job's log. `at_most` limits how
+        many jobs of its gateway may be leased in the new status, among all workers. `answer`, the gateway's
+        to a request of ours, is kept as a delivery.
 
-        Raises Conflict if the move is not legal, LeaseLost if the worker does not hold the lease any more,
-        and Crowded if as many are there already as may be.
+        Raises Conflict if the move is not legal, or an output is another than the ledger has; LeaseLost if
+        the worker does not hold the lease any more; Crowded if as many are there already as may be.
         """
         moved = transitions.columns_of_move(job, to, attempts, self._clock())
         values = from_changes(changes, job.result) | moved

@@ -11,7 +11,6 @@ from storage.ledger.deliveries import DeliveryResult, NewDelivery
 from storage.ledger.job_writer import JobWriter, unique_id
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
-from storage.ledger.outputs import Later
 from storage.ledger.rows import to_job
 from storage.ledger.schema import jobs
 from storage.models import Attempt, Clock, Delivery, Job, JobCounts, Output, Status
@@ -160,16 +159,6 @@ class Ledger(JobWriter):
         """Return all deliveries of a job, in the order they came; without `bodies` theirs are empty."""
         with self._database.autocommit() as connection:
             return deliveries.of_job(connection, job_id, bodies=bodies)
-
-    def add_output(self, output: Output) -> None:
-        """Insert an archived image, or replace one that is missing; idempotent.
-
-        Raises Conflict if the job has another one at that index.
-        """
-        with self._database.write() as connection:
-            job, later = connection.execute(_JOB, {"id": output.job_id}).mappings().one(), Later()
-            outputs.add_output(connection, job, output, later)
-            later.write(connection)
 
     def note_missing(self, output: Output) -> bool:
         """Note that the bucket does not have an image any more; returns whether that was not known."""

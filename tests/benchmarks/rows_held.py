@@ -21,7 +21,7 @@ from tests.benchmarks import ledgers
 from tests.benchmarks.figures import footer, machine, percentile, told
 from tests.benchmarks.grounds import DURABLE
 from tests.support import postgres
-from tests.support.ledgers import output
+from tests.support.ledgers import add_output, output
 
 HOT = "INSERT INTO tallies"
 """How the statement begins that takes the rows which everybody counts in."""
@@ -56,7 +56,7 @@ def holds_ms(server: postgres.Postgres, images: int) -> list[float]:
         with closing(Database.open(server.url(server.create()))) as database:
             ledger = Ledger(database, system_clock)
             for job in ledgers.begin(database, [LINK] * images, ready=True):
-                ledger.add_output(replace(output(), job_id=job.id, key=job.id))
+                add_output(ledger, replace(output(), job_id=job.id, key=job.id))
                 held.append(1000 * (perf_counter() - began[-1]))
     finally:
         event.remove(Engine, "connect", look)

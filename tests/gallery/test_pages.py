@@ -25,7 +25,7 @@ from receiver.sandbox import SandboxServer
 from storage.ledger.schema import jobs
 from storage.models import JobRequest, Output
 from tests.support.galleries import HOSTILE, MAX_BYTES, Hung
-from tests.support.ledgers import add_job
+from tests.support.ledgers import add_job, add_output
 from tests.support.live import IMAGEN, Live, started
 from tests.support.pages import Page, page
 
@@ -318,7 +318,7 @@ def full(
             for index in range(3):
                 key = f"images/{number}/{index}.png"
                 digest = sha256(key.encode()).hexdigest()
-                ledger.add_output(Output(job_id, index, key, digest, 9, "image/png", 640, 480, 1))
+                add_output(ledger, Output(job_id, index, key, digest, 9, "image/png", 640, 480, 1))
         yield live
 
 

@@ -18,7 +18,7 @@ from storage.ledger.ledger import Ledger
 from storage.ledger.schema import accepted, deliveries, jobs, outputs
 from storage.models import Attempt, ImageRef, Job, JobError, JobResult, Status
 from tests.jobs.test_invariants import rows
-from tests.support.ledgers import Clock, add, offer, output
+from tests.support.ledgers import Clock, add, add_output, offer, output
 
 
 class _Driver:
@@ -123,7 +123,7 @@ def test_9_a_cut_transaction_leaves_every_job_counted(interrupted: Interrupted) 
         lambda: ledger.add_deliveries([callback]),
         lambda: ledger.move(job(), Status.RUNNING, "w", keep_lease=True, gateway_job_id="theirs"),
         lambda: ledger.move(job(), Status.READY, "w", keep_lease=True, applied=applied, result=result),
-        lambda: ledger.add_output(output()),
+        lambda: add_output(ledger, output()),
         lambda: ledger.move(job(), Status.PARTIAL, "w", error=missing),
         lambda: ledger.reopen(job(), Status.RUNNING, asked, gateway_job_id="theirs"),
         lambda: add(ledger, "job-2"),

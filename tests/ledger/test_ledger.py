@@ -15,7 +15,17 @@ from storage.models import Attempt, FoundBy, ImageRef, Job, JobError, JobResult,
 from storage.search.facets import FacetCount, Facets
 from storage.search.filters import SearchFilter
 from storage.search.search import Search
-from tests.support.ledgers import REQUEST, Clock, add, add_job, migrated_to, offer, output, running
+from tests.support.ledgers import (
+    REQUEST,
+    Clock,
+    add,
+    add_job,
+    add_output,
+    migrated_to,
+    offer,
+    output,
+    running,
+)
 
 
 def test_a_job_is_read_back_as_it_was_added(ledger: Ledger, clock: Clock) -> None:
@@ -166,7 +176,7 @@ def test_a_callback_must_speak_of_its_own_job(
 
 def test_a_missing_image_is_noted_and_replaced(ledger: Ledger, database: Database, clock: Clock) -> None:
     running(ledger)
-    ledger.add_output(output(sha256="ab"))
+    add_output(ledger, output(sha256="ab"))
     assert [ledger.note_missing(output()) for _ in range(2)] == [True, False]
     (known,) = ledger.outputs("job-1")
     assert Search(database).outputs_of(["job-1", "job-2"]) == {"job-1": [known], "job-2": []}
@@ -174,9 +184,9 @@ def test_a_missing_image_is_noted_and_replaced(ledger: Ledger, database: Databas
     ledger.note_found(known)
     assert ledger.outputs("job-1")[0].missing_since is None
     with pytest.raises(Conflict):
-        ledger.add_output(output(sha256="cd"))
+        add_output(ledger, output(sha256="cd"))
     ledger.note_missing(known)
-    ledger.add_output(output(sha256="cd"))
+    add_output(ledger, output(sha256="cd"))
     assert [(one.sha256, one.missing_since) for one in ledger.outputs("job-1")] == [("cd", None)]
     assert Facets(database).read(SearchFilter()).counted == 1
 
@@ -217,11 +227,11 @@ def test_links_lose_their_queries_however_they_are_spelt(link: bytes, kept: byte
 
 def test_an_output_added_twice_is_there_once(ledger: Ledger) -> None:
     add(ledger)
-    ledger.add_output(output())
-    ledger.add_output(output())
+    add_output(ledger, output())
+    add_output(ledger, output())
     assert ledger.outputs("job-1") == [output()]
     with pytest.raises(Conflict):
-        ledger.add_output(output(sha256="cd"))
+        add_output(ledger, output(sha256="cd"))
 
 
 def test_job_counts_say_where_every_job_is(ledger: Ledger, database: Database, clock: Clock) -> None:

@@ -23,7 +23,7 @@ from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import Ledger
 from storage.ledger.schema import circuits, events, jobs
 from storage.models import Circuit, Job, JobError, Status
-from tests.support.ledgers import REQUEST, Clock, add, add_job, offer, output, running
+from tests.support.ledgers import REQUEST, Clock, add, add_job, add_output, offer, output, running
 from tests.support.postgres import Postgres, serving
 
 PEERS = 4
@@ -213,7 +213,7 @@ def test_one_callback_at_one_instant_is_taken_once(peers: Sequence[Ledger]) -> N
 
 def test_one_image_at_one_instant_is_noted_once(peers: Sequence[Ledger]) -> None:
     running(peers[0])
-    together(peers, lambda ledger, _peer: ledger.add_output(output()))
+    together(peers, lambda ledger, _peer: add_output(ledger, output()))
     assert len(peers[0].outputs("job-1")) == 1
 
 

@@ -21,7 +21,7 @@ from storage.search.search import Search
 from storage.transfer.compare import TABLES
 from storage.transfer.copy import moved_here
 from storage.transfer.transfer import GONE_S, STEPS, Moved, move, open_alone, rows_of
-from tests.support.ledgers import Clock, add_job, offer
+from tests.support.ledgers import Clock, add_job, add_output, offer
 from tests.support.postgres import Postgres
 
 ODD = "Ä \u200b naïve 寿司 🪁 \ud7ff \\u0000 'quoted' \"twice\" \t tab"
@@ -71,8 +71,8 @@ def _job(ledger: Ledger, job_id: str, end: Status) -> None:
     )
     job = ledger.move(job, Status.READY, "w", result=result, keep_lease=True)
     if end is not Status.READY:
-        ledger.add_output(
-            Output(job_id, 0, f"images/{job_id} {ODD}.png", "ab" * 32, 2**40, "image/png", 1, 1, 1)
+        add_output(
+            ledger, Output(job_id, 0, f"images/{job_id} {ODD}.png", "ab" * 32, 2**40, "image/png", 1, 1, 1)
         )
         ledger.move(job, end, "w", records=1)
 

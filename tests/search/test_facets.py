@@ -17,7 +17,7 @@ from storage.search.planner import CrossJoin, plan
 from storage.search.search import Search
 from storage.search.usage import Usage, UsageFilter
 from tests.benchmarks import archive
-from tests.support.ledgers import Clock, add_job
+from tests.support.ledgers import Clock, add_job, add_output
 
 
 def make(ledger: Ledger, number: int, **asked: Any) -> str:
@@ -31,7 +31,7 @@ def make(ledger: Ledger, number: int, **asked: Any) -> str:
     job = ledger.move(job, Status.READY, "w", keep_lease=True, result=reported)
     for index in range(number % 3 + 1):
         digest = f"{number:060}{index:04}"
-        ledger.add_output(Output(job_id, index, f"{job_id}/{index}", digest, 3, "image/png", 1, 1, 1))
+        add_output(ledger, Output(job_id, index, f"{job_id}/{index}", digest, 3, "image/png", 1, 1, 1))
     ledger.move(job, Status.ARCHIVED, "w")
     return job_id
 
@@ -72,7 +72,7 @@ def test_spellings_of_a_model_are_one(ledger: Ledger, database: Database, clock:
 
 def test_an_output_added_again_is_not_counted_again(filled: Ledger, database: Database) -> None:
     before = Facets(database).read(SearchFilter())
-    filled.add_output(filled.outputs("job-0002")[1])
+    add_output(filled, filled.outputs("job-0002")[1])
     assert Facets(database).read(SearchFilter()) == before
 
 
@@ -89,7 +89,7 @@ def test_benchmarks_ledger_is_as_the_ledger_writes_it(
         job = ledger.move(job, Status.SUBMITTING, "w", keep_lease=True)
         job = ledger.move(job, Status.READY, "w", keep_lease=True)
         for output in Ledger(year, clock).outputs(found.id):
-            ledger.add_output(output)
+            add_output(ledger, output)
         ledger.move(job, Status.ARCHIVED, "w")
     for table in (terms, tallies):
         query = select(table).order_by(*table.primary_key)

@@ -13,7 +13,7 @@ from storage.search.facets import Facets
 from storage.search.filters import SearchFilter
 from storage.search.ids import Ids
 from storage.search.search import Search
-from tests.support.ledgers import add
+from tests.support.ledgers import add, add_output
 
 FIRST = "01a201ee-8cc4-7255-b42d-d6cf39ac8954"
 ALIKE = [f"01a201ef-0000-7000-8000-{number:012x}" for number in range(8)]
@@ -24,8 +24,8 @@ NOBODY = "01a201f0-0000-7000-8000-000000000000"
 def ids(database: Database, ledger: Ledger) -> Ids:
     for job_id in (FIRST, *ALIKE):
         add(ledger, job_id)
-        ledger.add_output(Output(job_id, 0, f"images/{job_id}", "ab", 3, "image/png", 1, 1, 1))
-    ledger.add_output(Output(FIRST, 1, "images/1", "cd", 3, "image/png", 1, 1, 1))
+        add_output(ledger, Output(job_id, 0, f"images/{job_id}", "ab", 3, "image/png", 1, 1, 1))
+    add_output(ledger, Output(FIRST, 1, "images/1", "cd", 3, "image/png", 1, 1, 1))
     return Ids(database)
 
 

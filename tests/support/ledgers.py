@@ -5,16 +5,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, create_engine
 
 import storage
 from storage.errors import Conflict
+from storage.ledger import outputs
 from storage.ledger.database import Database
 from storage.ledger.deliveries import NewDelivery
 from storage.ledger.job_writer import NewJob
 from storage.ledger.ledger import Ledger
+from storage.ledger.schema import jobs
 from storage.models import Delivery, Job, JobRequest, Output, Status, Verdict
 
 REQUEST = JobRequest(model="imagen-4", prompt="a red kite", seed="12345678901234567890", tags={"a": "b"})
@@ -64,6 +67,15 @@ def add_job(
     if isinstance(found, Conflict):
         raise found
     return found
+
+
+def add_output(ledger: Ledger, output: Output) -> None:
+    """Insert an archived image as a move of its job does, without one; raises Conflict as that does."""
+    with ledger._database.write() as connection:
+        found = connection.execute(sa.select(jobs).where(jobs.c.id == output.job_id))
+        later = outputs.Later()
+        outputs.add_output(connection, found.mappings().one(), output, later)
+        later.write(connection)
 
 
 @contextmanager

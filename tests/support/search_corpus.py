@@ -11,7 +11,7 @@ from storage.ledger.database import Database
 from storage.ledger.ledger import Ledger
 from storage.models import Job, JobError, JobRequest, JobResult, Output, Status, Withheld
 from tests.support.brute_force import Made
-from tests.support.ledgers import Clock, add_job
+from tests.support.ledgers import Clock, add_job, add_output
 
 DAY = 86_400_000
 FIRST = 1_794_700_800_000
@@ -227,7 +227,7 @@ class Archive:
             name, index, key, digest, image.size, image.media_type, image.width, image.height,
             stored_at=self.clock.now, seed=image.seed,
         )  # fmt: skip
-        self.ledger.add_output(output)
+        add_output(self.ledger, output)
         self._made[name] = replace(made, outputs=(*made.outputs, output))
 
     def close(self) -> None:
