@@ -161,6 +161,8 @@ def test_an_older_ledger_is_brought_up_to_date(path: Path, empty_url: str) -> No
             "DROP TABLE workers; DROP INDEX ix_outputs_missing_since;"
             "ALTER TABLE outputs DROP COLUMN missing_since;"
             "ALTER TABLE jobs DROP COLUMN images_returned; ALTER TABLE jobs DROP COLUMN withheld;"
+            "ALTER TABLE jobs DROP COLUMN poll_url; ALTER TABLE jobs DROP COLUMN echoed_seed;"
+            "ALTER TABLE jobs DROP COLUMN called_off_at;"
             "DROP TABLE fillings; DROP TABLE job_counts;"
             "DROP TRIGGER count_new_job; DROP TRIGGER count_deleted_job; DROP TRIGGER count_moved_job;"
             "DROP INDEX ix_jobs_gateway_status_number; DROP INDEX ix_jobs_ready;"
