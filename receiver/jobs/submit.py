@@ -55,7 +55,8 @@ class Answered:
         except LeaseLost:
             if theirs is not None or answer is not None:
                 request_id = options.get("gateway_request_id")
-                _retry(lambda: ledger.note_submission(job, theirs, request_id, answer))
+                url = options.get("poll_url")
+                _retry(lambda: ledger.note_submission(job, theirs, request_id, answer, poll_url=url))
             raise
         except Conflict:
             if theirs is None:

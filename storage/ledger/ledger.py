@@ -77,7 +77,13 @@ class Ledger(JobWriter):
             leases.release(connection, worker)
 
     def note_submission(
-        self, job: Job, gateway_job_id: str | None, request_id: str | None, answer: Delivery | None = None
+        self,
+        job: Job,
+        gateway_job_id: str | None,
+        request_id: str | None,
+        answer: Delivery | None = None,
+        *,
+        poll_url: str | None = None,
     ) -> bool:
         """Keep a gateway's response to a worker that has lost its lease; returns whether it was new.
 
@@ -85,7 +91,7 @@ class Ledger(JobWriter):
         """
         waiting = jobs.c.status.in_([Status.QUEUED, Status.SUBMITTING]) & jobs.c.gateway_job_id.is_(None)
         mine = update(jobs).where(jobs.c.id == job.id, jobs.c.submission == job.submission, waiting)
-        news = mine.values(gateway_job_id=gateway_job_id, gateway_request_id=request_id)
+        news = mine.values(gateway_job_id=gateway_job_id, gateway_request_id=request_id, poll_url=poll_url)
         if answer is not None:
             news = news.values(next_attempt_at=self._clock())
         with unique_id(), self._database.write() as connection:
