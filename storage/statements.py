@@ -57,14 +57,14 @@ class Prepared:
         if not rows:
             return
         compiled = self._compiled(connection, rows[0])
-        cursor = _driver(connection).cursor()
-        with _translated(connection, compiled.sql):
+        cursor = driver_of(connection).cursor()
+        with translated(connection, compiled.sql):
             cursor.executemany(compiled.sql, [_bound(compiled, values) for values in rows])
 
     def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[Row]:
         """Return its rows, by the names of their columns."""
         compiled, cursor = self._execute(connection, values)
-        with _translated(connection, compiled.sql):
+        with translated(connection, compiled.sql):
             fetched = cursor.fetchall()
         found = [dict(zip(compiled.names, row, strict=True)) for row in fetched]
         for name, convert in compiled.converts:
@@ -81,13 +81,15 @@ class Prepared:
     def scalar(self, connection: sa.Connection, values: Mapping[str, Any]) -> Any:
         """Return the first value of its only row, as the database has it; None if there is no row."""
         compiled, cursor = self._execute(connection, values)
-        with _translated(connection, compiled.sql):
+        with translated(connection, compiled.sql):
             found = cursor.fetchall()
         return found[0][0] if found else None
 
     def _execute(self, connection: sa.Connection, values: Mapping[str, Any]) -> tuple[_Compiled, Any]:
         compiled = self._compiled(connection, values)
-        return compiled, execute(connection, compiled.sql, _bound(compiled, values))
+        bound = _bound(compiled, values)
+        with translated(connection, compiled.sql):
+            return compiled, driver_of(connection).execute(compiled.sql, bound)
 
     def _compiled(self, connection: sa.Connection, values: Mapping[str, Any]) -> _Compiled:
         key = (connection.dialect.name, *values)
@@ -96,13 +98,7 @@ class Prepared:
         return known
 
 
-def execute(connection: sa.Connection, sql: str, values: Any) -> Any:
-    """Execute a statement as the driver itself writes and binds it; return the driver's cursor."""
-    with _translated(connection, sql):
-        return _driver(connection).execute(sql, values)
-
-
-class _translated:  # noqa: N801 - a context manager, cheaper than a generator's
+class translated:  # noqa: N801 - a context manager, cheaper than a generator's
     """Raises the driver's errors as SQLAlchemy does."""
 
     def __init__(self, connection: sa.Connection, sql: str) -> None:
@@ -121,7 +117,8 @@ class _translated:  # noqa: N801 - a context manager, cheaper than a generator's
             ) from error
 
 
-def _driver(connection: sa.Connection) -> Any:
+def driver_of(connection: sa.Connection) -> Any:
+    """Return the driver's own connection, for what is to be executed as the driver writes and binds it."""
     return connection.connection.driver_connection
 
 

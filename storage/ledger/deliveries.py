@@ -16,7 +16,7 @@ from storage.ledger.rows import to_delivery
 from storage.ledger.schema import deliveries, jobs
 from storage.media.inline import without_images
 from storage.models import Delivery, Status
-from storage.statements import Prepared, execute
+from storage.statements import Prepared, driver_of, translated
 
 DECIDED = frozenset({Status.READY, *(status for status in Status if status.terminal)})
 """Statuses in which a callback is kept, and changes nothing."""
@@ -106,7 +106,7 @@ class _OnSqlite:
     """How many rows one statement inserts: each number of them is one that the driver prepares and keeps."""
 
     def __init__(self, connection: sa.Connection) -> None:
-        self._run = partial(execute, connection)
+        self._run = partial(_run, connection)
 
     def known(self, ids: list[str]) -> list[_Known]:
         found: str = self._run(
@@ -145,7 +145,7 @@ class _OnPostgresql:
     )
 
     def __init__(self, connection: sa.Connection) -> None:
-        self._run = partial(execute, connection)
+        self._run = partial(_run, connection)
 
     def known(self, ids: list[str]) -> list[_Known]:
         these = (_array(ids),)
@@ -174,6 +174,11 @@ class _OnPostgresql:
             "UPDATE jobs SET next_attempt_at = %s WHERE id = ANY(%s::text[]) AND next_attempt_at > %s",
             (now, _array(ids), now),
         )
+
+
+def _run(connection: sa.Connection, sql: str, values: Sequence[Any]) -> Any:
+    with translated(connection, sql):
+        return driver_of(connection).execute(sql, values)
 
 
 def _array(ids: Iterable[str]) -> str:
