@@ -3,8 +3,9 @@
 import os
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from time import monotonic, perf_counter
 
 import structlog
@@ -67,7 +68,7 @@ class Worker(LeasedPool[Job]):
         )
         self._ledger = context.ledger
         self._full = context.sender.full
-        self._shares = FairShare(list(limits), concurrency, limits)
+        self._shares = FairShare(_soonest_first(context, limits), concurrency, limits)
         self._step = step
         self._moved = moved
         self._forget = forget
@@ -216,3 +217,13 @@ class Worker(LeasedPool[Job]):
             if done:
                 log.info("ledger tidied", rows=done)
             self.stopping.wait(self._clean_every_s)
+
+
+def _soonest_first(context: JobContext, gateways: Iterable[str]) -> list[str]:
+    """Return gateways by how soon links to their images die; of equal shares the first is served first."""
+
+    def life_s(name: str) -> float:
+        gateway = context.gateways.get(name)
+        return inf if gateway is None or gateway.life_s is None else gateway.life_s
+
+    return sorted(gateways, key=life_s)

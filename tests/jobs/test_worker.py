@@ -2,11 +2,18 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
+import httpx
 import pytest
 from sqlalchemy import insert
 
+from receiver.gateways.api_in_one import ApiInOne
+from receiver.gateways.apiframe import Apiframe
+from receiver.gateways.client import GatewayClient
+from receiver.gateways.replicate import Replicate
 from receiver.jobs.context import Outcome
+from receiver.jobs.worker import Worker
 from storage.errors import Conflict, LeaseLost, Unavailable
 from storage.ledger.database import Database
 from storage.ledger.events import Events
@@ -14,8 +21,9 @@ from storage.ledger.job_writer import Move
 from storage.ledger.ledger import Ledger
 from storage.ledger.schema import events as table
 from storage.models import FoundBy, Job, Status
+from tests.support.gateway_samples import adapter
 from tests.support.ledgers import Clock, add
-from tests.support.workers import worker
+from tests.support.workers import job_context, worker
 from tests.telemetry.test_metrics import value
 
 
@@ -111,3 +119,21 @@ def test_old_events_are_deleted_at_the_start_and_again(database: Database, ledge
         working.stop(20)
         working.join(20)
     assert not any(thread.is_alive() for thread in working._threads)
+
+
+def test_of_equal_shares_the_gateway_whose_links_die_first_is_served_first(ledger: Ledger) -> None:
+    gateways = {
+        "api-in-one": adapter(ApiInOne, "aio_key"),
+        "apiframe": adapter(Apiframe, "afk_key"),
+        "replicate": adapter(Replicate, "r8_key"),
+    }
+    context = job_context(ledger, gateways)
+    sender = GatewayClient(httpx.Client(), dict.fromkeys(gateways, 4))
+    one = Worker(
+        replace(context, sender=sender),
+        lambda job: Move(Status.FAILED),
+        concurrency=6,
+        moved=lambda job: None,
+        forget=lambda: 0,
+    )
+    assert list(one.budget(6, []).by_gateway) == ["replicate", "apiframe", "api-in-one"]
