@@ -13,6 +13,7 @@ from receiver.gateways.apiframe import Apiframe
 from receiver.gateways.base import Gateway
 from receiver.gateways.bfl import BlackForestLabs
 from receiver.gateways.bria import Bria
+from receiver.gateways.fal import Fal
 from receiver.gateways.kie import Kie
 from receiver.gateways.magnific import Magnific
 from receiver.gateways.replicate import Replicate
@@ -28,6 +29,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     WaveSpeed,
     Bria,
     Kie,
+    Fal,
     Magnific,
 )
 

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from receiver import errors, signatures
+from receiver import errors
 from receiver.errors import BadSignature, GatewayError, MalformedCallback
 from receiver.gateways.adapter import Adapter
 from receiver.gateways.base import Completion, Gateway, State
 from receiver.gateways.registry import ADAPTERS as REGISTERED
 from receiver.gateways.requests import sent
+from receiver.signatures import KeyScheme
 from storage.models import Job, Verdict
-from tests.support.gateway_samples import a_job, cases, check, load, settings_of
+from tests.support.gateway_samples import a_job, cases, check, keys_of, load, scheme_of, settings_of
 from tests.support.gateway_samples import adapter as adapter_of
 
 KEY = "key_8f3a_very_secret"
@@ -93,12 +94,12 @@ def test_a_signature_is_right_or_wrong_or_stale_or_missing(adapter: str) -> None
     sample, settings, table = SIGNED[adapter], settings_of(adapter), ADAPTERS[adapter].table
     signing = table.signing
     assert signing is not None
-    scheme = signatures.SCHEMES[signing.scheme]
+    scheme, keys = scheme_of(signing), keys_of(adapter)
     gateway = adapter_of(ADAPTERS[adapter], settings.pop("api_key", KEY), **settings)
     given, now_s = sample.headers, sample.expected.get("now_s", 0)
 
     def verdict(headers: dict[str, str] = given, body: bytes = sample.body, *, later_s: int = 0) -> Verdict:
-        return gateway.verify(headers, body, now_s=now_s + later_s)
+        return gateway.verify(headers, body, now_s=now_s + later_s, keys=keys)
 
     proven = verdict()
     assert proven == verdict(later_s=60) == sample.expected["signature"], "a replay is told by its content"
@@ -317,14 +318,19 @@ def test_hostile_headers_are_bad_signatures(adapter: str, signature: str, body: 
     gateway = adapter_of(ADAPTERS[adapter], settings.pop("api_key"), **settings)
     verdict = None
     with suppress(BadSignature):
-        verdict = gateway.verify(dict.fromkeys(signature_headers(adapter), signature), body, now_s=0)
+        verdict = gateway.verify(
+            dict.fromkeys(signature_headers(adapter), signature), body, now_s=0, keys=keys_of(adapter)
+        )
     assert verdict in (None, Verdict.UNSUPPORTED)
 
 
 def signature_headers(adapter: str) -> list[str]:
     signing = ADAPTERS[adapter].table.signing
-    scheme = signatures.SCHEMES.get(signing.scheme) if signing else None
-    return [scheme.header, scheme.id_header, scheme.time_header] if scheme else ["x-webhook-signature"]
+    if signing is None:
+        return ["x-webhook-signature"]
+    scheme = scheme_of(signing)
+    ids = scheme.id_headers if isinstance(scheme, KeyScheme) else (scheme.id_header,)
+    return [scheme.header, *ids, scheme.time_header]
 
 
 @each_adapter

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
+from receiver import signatures
 from receiver.errors import DarkroomError
 from receiver.gateways.adapter import Adapter
 from receiver.gateways.base import Completion, Gateway, Submission
 from receiver.gateways.registry import Gateways
 from receiver.gateways.requests import sent
-from storage.models import Job, JobRequest, Status
+from receiver.gateways.table import Signing
+from storage.models import Job, JobRequest, Status, Verdict
 
 A = TypeVar("A", bound=Adapter)
 
@@ -56,6 +58,26 @@ def settings_of(gateway: str) -> dict[str, Any]:
     return json.loads(place.read_bytes()) if place.exists() else {}
 
 
+def keys_of(gateway: str) -> tuple[bytes, ...]:
+    """The public keys of one that publishes them."""
+    place = SAMPLES / gateway / "keys.json"
+    return signatures.public_keys(json.loads(place.read_bytes())) if place.exists() else ()
+
+
+def scheme_of(signing: Signing) -> signatures.Scheme | signatures.KeyScheme:
+    schemes = signatures.KEY_SCHEMES if signing.by == "keys" else signatures.SCHEMES
+    return schemes[signing.scheme]
+
+
+def signs(signing: Signing | None) -> Verdict:
+    """The verdict on what it signed."""
+    if signing is None:
+        return Verdict.UNSUPPORTED
+    scheme = scheme_of(signing)
+    covered = isinstance(scheme, signatures.KeyScheme) or scheme.content.endswith("body")
+    return Verdict.VALID if covered else Verdict.ORIGIN
+
+
 def load(gateway: str, case: str) -> Sample:
     place = SAMPLES / gateway / case
     headers = place / "headers.json"
@@ -83,10 +105,9 @@ def check(sample: Sample, gateway: Gateway) -> None:
         withheld = [[one.index, one.reason] for one in found.withheld]
         assert withheld == sample.expected.get("withheld", [])
     if "signature" in sample.expected:
-        assert (
-            gateway.verify(sample.headers, sample.body, now_s=sample.expected.get("now_s", 0))
-            == sample.expected["signature"]
-        )
+        now_s, keys = sample.expected.get("now_s", 0), keys_of(gateway.name.replace("-", "_"))
+        verdict = gateway.verify(sample.headers, sample.body, now_s=now_s, keys=keys)
+        assert verdict == sample.expected["signature"]
     return None
 
 
