@@ -413,7 +413,8 @@ def _admission(settings: Settings, clock: Clock, *, api: bool) -> Admission:
 def _health(base: _Base, jobs: JobParts | None) -> Health:
     ledger, clock = base.resources.ledger, base.clock
     if jobs is None:
-        return Health({"ledger": ledger.ping}, [base.settings.gateways.unverified])
+        unverified = base.settings.gateways.unverified
+        return Health({"ledger": ledger.ping}, [lambda: unverified(ledger.job_counts())])
     from receiver.notifications.sender import warnings_of
 
     limit_s = base.settings.ready.oldest_result

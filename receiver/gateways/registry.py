@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model
@@ -68,12 +68,14 @@ class GatewayGroup(Group):
             if ours.api_key or not BY_NAME[name].signs_with_key()
         }
 
-    def unverified(self) -> dict[str, str]:
-        """Return a warning for each gateway whose callbacks cannot be verified without its API key."""
+    def unverified(self, used: Iterable[str]) -> dict[str, str]:
+        """Return a warning for each gateway in use whose callbacks cannot be verified without its API key."""
+        lacking = self.every().keys() - self.verifiers().keys()
         return {
             name: f"Its callbacks are refused: set {BY_NAME[name].table.settings}__API_KEY, "
             "the key with which they are signed."
-            for name in self.every().keys() - self.verifiers().keys()
+            for name in used
+            if name in lacking
         }
 
     def faults(self) -> list[str]:
