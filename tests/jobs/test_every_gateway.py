@@ -3,6 +3,7 @@
 Apiframe and API in One are in `test_life.py`.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from receiver.gateways.table import Table
 from receiver.sandbox import SandboxServer
 from receiver.signatures import SCHEMES
 from storage.models import FoundBy
-from tests.support.live import IMAGEN, Live, Start
+from tests.support.live import FAST, IMAGEN, Live, Start
 
 ALWAYS = {"bfl", "kie"}
 """One whose callbacks are proof, and one that is asked after each."""
@@ -33,6 +34,13 @@ def told(start_shared: Start, sandbox: SandboxServer) -> Live:
 def asking(start_shared: Start, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> Live:
     """The same without a public URL, so that it can only ask."""
     return start_shared(tmp_path_factory.mktemp("asking"), gateways=settings_of(sandbox), callbacks=False)
+
+
+@pytest.fixture(scope="module")
+def doubting(start_shared: Start, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> Live:
+    """The same, which asks soon where no callback that it believes has come."""
+    soon = replace(FAST, callback_polls=(0.3, 0.6))
+    return start_shared(tmp_path_factory.mktemp("doubting"), gateways=settings_of(sandbox), timing=soon)
 
 
 def asked(live: Live, name: str) -> dict[str, Any]:
@@ -91,3 +99,20 @@ def test_a_job_is_asked_for_and_archived(asking: Live, name: str) -> None:
     assert found.found_by is FoundBy.POLL_ONLY
     assert found.result.seed == ("7" if can and reads(table, "seed") else None)
     assert found.result.echoed_seed == ("7" if can and reads(table, "echoed") else None)
+
+
+@pytest.mark.parametrize("fault", ["wrong_signature", "unsigned"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "bfl" else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in NAMES
+        if BY_NAME[name].table.signing
+    ],
+)
+def test_what_a_callback_does_not_prove_is_asked_for(doubting: Live, name: str, fault: str) -> None:
+    job = doubting.make(asked(doubting, name), fault=fault)
+    assert_archived(doubting, name, job)
+    evidence = doubting.bucket.archive.read_record(doubting.job(job["id"]))["evidence"]
+    assert evidence["confirmed_by"] == "poll"
+    assert {one["signature"] for one in evidence["deliveries"]} <= {"absent"}
