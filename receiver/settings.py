@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, create_model
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -19,7 +19,7 @@ from pydantic_settings import SettingsError as UnreadableSettings
 
 from receiver import settings_types as types
 from receiver.errors import SettingsError
-from receiver.gateways.registry import Gateways
+from receiver.gateways.registry import ADAPTERS, BY_NAME, Gateways, group_of
 from receiver.schemas.faults import message
 from receiver.settings_sources import PREFIX, nearest, prepare, sources, unknown, variable
 from storage.archive.keys import DEFAULT_TEMPLATE
@@ -226,6 +226,9 @@ class Settings(BaseSettings):
     """Format of log lines: JSON, or text for people; auto chooses text in a terminal."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level to log."""
+    gateways_dir: Path | None = None
+    """Folder with gateways of your own: each `*.toml` there declares one. `darkroom help gateways` says
+    how."""
     s3: S3Settings = S3Settings()
     gateways: Gateways = Gateways()
     callbacks: CallbackSettings = CallbackSettings()
@@ -293,10 +296,27 @@ def _parsed(url: SecretStr, setting: str) -> LedgerUrl:
         raise SettingsError(str(error)) from None
 
 
+def _model(folder: str | Path | None) -> type[Settings]:
+    """Return the model of the settings, with those of the gateways that are declared in the folder."""
+    given = (source.env_vars.get(f"{PREFIX}GATEWAYS_DIR".lower()) for source in sources(Settings))
+    folder = folder or next(filter(None, given), None)
+    return with_declared(Path(folder)) if folder else Settings
+
+
+def with_declared(folder: Path) -> type[Settings]:
+    """Return the model of the settings with the gateways of a folder; raise SettingsError for a bad file."""
+    # Imported here, because most have none.
+    from receiver.gateways.declared import adapter_of, read_folder
+
+    files = read_folder(folder, taken=frozenset(BY_NAME))
+    group = group_of([*ADAPTERS, *map(adapter_of, files)])
+    return create_model("Settings", __base__=Settings, __module__=__name__, gateways=(group, group()))
+
+
 def load(**overrides: Any) -> Settings:
     """Read and validate the settings, overrides first; raise SettingsError that names each invalid one."""
     try:
-        return Settings(**overrides)
+        return _model(overrides.get("gateways_dir"))(**overrides)
     except UnreadableSettings as error:
         group = re.search(r'field "(\w+)"', str(error))
         name = variable((group[1],)) if group else "The environment"

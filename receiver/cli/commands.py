@@ -12,6 +12,7 @@ from receiver.cli.config import config
 from receiver.cli.demo import demo
 from receiver.cli.download import download
 from receiver.cli.export import export
+from receiver.cli.gateways import app as gateways
 from receiver.cli.help import help_, version
 from receiver.cli.jobs import jobs
 from receiver.cli.migrate_ledger import migrate_ledger
@@ -52,6 +53,9 @@ darkroom submit "a red kite over the sea" --gateway apiframe --model imagen-4-fa
 darkroom submit "a bowl of ramen" --gateway api-in-one --model imagen4 --seed 7 --download .
 darkroom submit --file prompts.csv --gateway apiframe --model imagen-4-fast --tag campaign=may
 darkroom models --gateway apiframe
+darkroom gateways
+darkroom gateways show piapi > gateways/piapi.toml
+darkroom gateways check gateways/piapi.toml --submit job.json --callback callback.json
 darkroom jobs --status failed
 darkroom jobs --code image_expired --since 12h
 darkroom jobs --watch
@@ -128,6 +132,5 @@ for panel, commands in COMMANDS.items():
         cls = TextCommand if command in (search, download, export) else None
         app.command(name, cls=cls, rich_help_panel=panel, epilog=_examples(name))(spread(command))
     if panel == "Make images":
-        app.add_typer(
-            notifications, name="notifications", rich_help_panel=panel, epilog=_examples("notifications")
-        )
+        for group, each in (("gateways", gateways), ("notifications", notifications)):
+            app.add_typer(each, name=group, rich_help_panel=panel, epilog=_examples(group))

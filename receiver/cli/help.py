@@ -62,7 +62,6 @@ def topics() -> Mapping[str, Callable[[], None]]:
     return {
         **{file.name.removesuffix(".md"): partial(_print_guide, file) for file in guides},
         "errors": _print_errors,
-        "gateways": _print_gateways,
         "settings": _print_settings,
     }
 
@@ -74,14 +73,6 @@ def version() -> None:
 
 def _print_guide(file: Traversable) -> None:
     _print_markdown(re.sub(r"<!--.*?-->\n*", "", file.read_text(encoding="utf-8")))
-
-
-def _print_gateways() -> None:
-    import receiver.gateways
-
-    _print_markdown(f"Known gateways: {', '.join(completion.known_gateways())}.")
-    out().print()
-    _print_markdown(inspect.getdoc(receiver.gateways) or "")
 
 
 def _print_settings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ from receiver import signatures
 from receiver.errors import SubmittedBefore
 from receiver.gateways import parsing, refusals, requests
 from receiver.gateways.base import Completion, Follow, JobList, State, Submission
-from receiver.gateways.reading import Reports, compiled, derived
+from receiver.gateways.reading import Reports, compiled
 from receiver.gateways.settings import GatewaySettings
 from receiver.gateways.table import Call
 from storage.models import Job, JobRequest
@@ -30,6 +31,8 @@ class Adapter(Reports):
         super().__init__(settings, name)
         accept, listing = self.table.accept, self.table.listing
         self._accepted_id, self._accepted_url = compiled(accept.id), compiled(accept.poll_url)
+        self._accepted, self._not_accepted = compiled(accept.ok), compiled(accept.error)
+        self._following = compiled(self.table.poll.follow if self.table.poll else "")
         self._list = (
             [compiled(place) for place in (listing.jobs, listing.more, listing.next)] if listing else []
         )
@@ -102,6 +105,10 @@ class Adapter(Reports):
         with refusals.parsed(self._info, response) as data:
             if (code := self._code.of(data)) is not None:
                 raise refusals.refusal(self._info, response, code=code)
+            if self.table.accept.ok and self._accepted(data) is not True:
+                if parsing.prose(self._not_accepted(data)):
+                    raise refusals.refusal(self._info, response, code=HTTPStatus.UNPROCESSABLE_ENTITY)
+                raise parsing.Unreadable("it does not say that the job was accepted")
             job_id = self.accepted_id(data)
             result = (
                 parsing.at_once(lambda: self._read(data, self._polls)) if self.table.accept.result else None
@@ -133,7 +140,7 @@ class Adapter(Reports):
             return requests.request("GET", url, self._headers())
         return self._call(self.table.poll, job)
 
-    def read_poll(self, response: httpx.Response, job: Job) -> Completion | Follow:  # noqa: ARG002
+    def read_poll(self, response: httpx.Response, job: Job) -> Completion | Follow:
         """Parse the response to a poll; see `Gateway.read_poll`.
 
         An error code in the body is about the job if the response names one, and else about the request.
@@ -142,7 +149,21 @@ class Adapter(Reports):
             code, never = self._code.of(data), self.table.errors.never_job
             if code is not None and (code in never or self.job_id(data, self._polls) is None):
                 raise refusals.refusal(self._info, response, polling=True, code=code)
-            return self._named(self._read(data, self._polls))
+            found = self._named(self._read(data, self._polls))
+            return self._follow(found, data, job) or found
+
+    def _follow(self, found: Completion, data: dict[str, Any], job: Job) -> Follow | None:
+        """Return what is asked next where a success without images says where its result is."""
+        url = self._own_url(self._following(data))
+        if found.state is not State.SUCCEEDED or found.images or url is None:
+            return None
+
+        def read(response: httpx.Response) -> Completion:
+            with refusals.parsed(self._info, response, polling=True) as result:
+                read = self._read(result, self._polls)
+                return replace(read, gateway_job_id=read.gateway_job_id or job.gateway_job_id)
+
+        return Follow(requests.request("GET", url, self._headers()), read)
 
     def cancel_request(self, job: Job) -> httpx.Request | None:
         """Build the request that cancels a running job; see `Gateway.cancel_request`."""
@@ -232,7 +253,11 @@ class Adapter(Reports):
     def _secret(self) -> str | None:
         """The secret that the gateway is told to sign with, where it takes one."""
         signing = self.table.signing
-        return derived(self._api_key) if signing and signing.by == "derived" else None
+        if signing is None or signing.by not in {"derived", "setting"}:
+            return None
+        # Of several the last one signs: those before it are of before.
+        secrets = self._signing_secrets()
+        return (secrets[0] if signing.by == "derived" else secrets[-1]) if secrets else None
 
 
 def _at(body: dict[str, Any], path: str) -> dict[str, Any]:

@@ -344,6 +344,8 @@ class Reports(Gateway, ABC):
     table: ClassVar[Table]
     Settings: ClassVar[type[GatewaySettings]] = GatewaySettings
     """Its settings beyond those that its table asks for."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """The defaults of its settings that differ from the usual ones."""
     nameless: ClassVar[bool] = False
     """Whether reports may lack the id of the job."""
 
@@ -373,6 +375,8 @@ class Reports(Gateway, ABC):
         )
         self._callbacks = self._readers(table.read)
         self._polls = self._readers(table.read_poll or table.read)
+        parts = (place.rpartition(".") for place in table.redact)
+        self._redacted = [(compiled(outer or "@"), last) for outer, _, last in parts]
 
     def verify(
         self, headers: Mapping[str, str], body: bytes, *, now_s: float, keys: Sequence[bytes] = ()
@@ -419,6 +423,9 @@ class Reports(Gateway, ABC):
         return completion
 
     def _read(self, data: dict[str, Any], readers: Sequence[Reader]) -> Completion:
+        for outer, last in self._redacted:
+            if isinstance(within := outer(data), dict) and last in within:
+                within[last] = "[redacted]"
         for reader in readers:
             if reader.fits(data):
                 return reader.completion(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import create_model
 
@@ -39,9 +39,12 @@ BY_NAME: Mapping[str, type[Adapter]] = {adapter.table.name: adapter for adapter 
 class GatewayGroup(Group):
     """The gateways."""
 
+    known: ClassVar[Mapping[str, type[Adapter]]] = BY_NAME
+    """The adapter of each gateway, by its name in URLs and the ledger."""
+
     def every(self) -> dict[str, GatewaySettings]:
         """Return the settings of every gateway, by its name in URLs and the ledger."""
-        return {name: getattr(self, adapter.table.setting) for name, adapter in BY_NAME.items()}
+        return {name: getattr(self, adapter.table.setting) for name, adapter in self.known.items()}
 
     def configured(self) -> dict[str, GatewaySettings]:
         """Return the settings of the gateways that have an API key, by name."""
@@ -49,12 +52,13 @@ class GatewayGroup(Group):
 
     def adapters(self) -> dict[str, Gateway]:
         """Return an adapter for each gateway that has an API key."""
-        return {name: BY_NAME[name](ours) for name, ours in self.configured().items()}
+        return {name: self.known[name](ours) for name, ours in self.configured().items()}
 
     def image_hosts(self) -> dict[str, tuple[str, ...]]:
         """Return the allow-list of each gateway's image hosts; empty where any public host is allowed."""
         return {
-            name: (*BY_NAME[name].table.image_hosts, *ours.image_hosts) for name, ours in self.every().items()
+            name: (*self.known[name].table.image_hosts, *ours.image_hosts)
+            for name, ours in self.every().items()
         }
 
     def verifiers(self) -> dict[str, Gateway]:
@@ -63,16 +67,16 @@ class GatewayGroup(Group):
         A gateway that does not sign with its API key needs none for that.
         """
         return {
-            name: BY_NAME[name](ours)
+            name: self.known[name](ours)
             for name, ours in self.every().items()
-            if ours.api_key or not BY_NAME[name].signs_with_key()
+            if ours.api_key or not self.known[name].signs_with_key()
         }
 
     def unverified(self, used: Iterable[str]) -> dict[str, str]:
         """Return a warning for each gateway in use whose callbacks cannot be verified without its API key."""
         lacking = self.every().keys() - self.verifiers().keys()
         return {
-            name: f"Its callbacks are refused: set {BY_NAME[name].table.settings}__API_KEY, "
+            name: f"Its callbacks are refused: set {self.known[name].table.settings}__API_KEY, "
             "the key with which they are signed."
             for name in used
             if name in lacking
@@ -81,20 +85,25 @@ class GatewayGroup(Group):
     def faults(self) -> list[str]:
         """Return what is missing in the settings of gateways, a line each."""
         return [
-            f"  {BY_NAME[name].table.settings}__API_KEY: the key that follows the __PREVIOUS_API_KEYS"
+            f"  {self.known[name].table.settings}__API_KEY: the key that follows the __PREVIOUS_API_KEYS"
             for name, ours in self.every().items()
             if ours.secrets("previous_api_keys") and ours.api_key is None
         ]
 
 
+def group_of(adapters: Iterable[type[Adapter]]) -> type[GatewayGroup]:
+    """Return the model of the settings of gateways: a field for each adapter."""
+    known = {adapter.table.name: adapter for adapter in adapters}
+    models = {one.table.setting: (one, settings_of(one.table, one.Settings)) for one in known.values()}
+    fields: dict[str, Any] = {name: (model, model(**one.defaults)) for name, (one, model) in models.items()}
+    group = create_model(
+        "Gateways", __base__=GatewayGroup, __doc__="The gateways.", __module__=__name__, **fields
+    )
+    group.known = known
+    return group
+
+
 if TYPE_CHECKING:
     Gateways = GatewayGroup
 else:
-
-    def _fields() -> dict[str, Any]:
-        models = {adapter.table.setting: settings_of(adapter.table, adapter.Settings) for adapter in ADAPTERS}
-        return {name: (model, model()) for name, model in models.items()}
-
-    Gateways = create_model(
-        "Gateways", __base__=GatewayGroup, __doc__="The gateways.", __module__=__name__, **_fields()
-    )
+    Gateways = group_of(ADAPTERS)

@@ -78,6 +78,10 @@ class Accept:
     poll_url: str = ""
     result: bool = True
     """Whether it may have the images already, in the shape of a poll."""
+    ok: str = ""
+    """What must be true of it. If not, the job was refused with the words at `error`; without any, nobody
+    knows."""
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class Call:
     path: str
     method: str = "GET"
     body: Mapping[str, Any] | None = None
+    follow: str = ""
+    """For a poll: the place of the URL, on the same host, that has the result once the job succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +246,8 @@ class Table:
     """Further hosts, with their subdomains, that the API key may be sent to for a poll."""
     life_s: float | None = None
     """How long the links to images live, where that is known: the shorter, the sooner they are downloaded."""
+    redact: tuple[str, ...] = ()
+    """Places of a report, dotted, that are blanked where it is kept: secrets that it repeats."""
     terminal_only: bool = True
     """Whether callbacks come at the end only."""
     recover: Literal["ask", "list", "callback", "none"] = "callback"

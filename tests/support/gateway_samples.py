@@ -17,8 +17,8 @@ from receiver import signatures
 from receiver.errors import DarkroomError
 from receiver.gateways.adapter import Adapter
 from receiver.gateways.base import Completion, Gateway, Submission
-from receiver.gateways.registry import Gateways
 from receiver.gateways.requests import sent
+from receiver.gateways.settings import settings_of as settings_model
 from receiver.gateways.table import Signing
 from storage.models import Job, JobRequest, Status, Verdict
 
@@ -113,9 +113,7 @@ def check(sample: Sample, gateway: Gateway) -> None:
 
 def adapter(cls: type[A], key: str, **settings: Any) -> A:
     """Return an adapter with a key and settings, which are validated like those of the service."""
-    model = Gateways.model_fields[cls.table.setting].annotation
-    assert model is not None
-    return cls(model(api_key=key, **settings))
+    return cls(settings_model(cls.table, cls.Settings)(api_key=key, **settings))
 
 
 def a_job(gateway: str = "apiframe", **request: Any) -> Job:

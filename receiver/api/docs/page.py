@@ -28,7 +28,7 @@ STYLE_KEPT = "max-age=300"
 
 TOPICS = files("receiver") / "api" / "docs" / "topics"
 """A Markdown file for each guide; `darkroom help` prints the same texts."""
-GUIDES = ("search", "images", "notifications", "events", "life")
+GUIDES = ("search", "images", "notifications", "events", "life", "gateways")
 """The guides, in the order in which they are read."""
 
 Schema = Mapping[str, Any]
