@@ -13,7 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from receiver import errors
 from receiver.cli.config import settings_table
 from receiver.errors import DarkroomError
+from receiver.gateways import declared
+from receiver.gateways.registry import ADAPTERS
+from receiver.gateways.table import Signing, Table
 from receiver.query.language import GUIDE
+from receiver.signatures import SCHEMES
 from receiver.telemetry.metric_list import METRICS
 from tests.support.processes import ROOT
 
@@ -22,6 +26,7 @@ PAGES: Mapping[str, Sequence[str]] = {
     "deploy/METRICS.md": ("metrics",),
     "deploy/ERRORS.md": ("answers", "job errors", "notification errors"),
     "receiver/api/docs/topics/search.md": ("language",),
+    "deploy/GATEWAYS.md": ("gateways", "declared gateways"),
 }
 """The tables of each page."""
 
@@ -110,7 +115,66 @@ def language_rows() -> Iterator[tuple[str, ...]]:
         yield code(example), meaning
 
 
+def gateway_tables() -> tuple[Table, ...]:
+    return tuple(adapter.table for adapter in ADAPTERS)
+
+
+def declared_tables() -> tuple[Table, ...]:
+    return tuple(declared.read(path).table() for path in sorted(declared.SHIPPED.glob("*.toml")))
+
+
+def gateway_rows(tables: Sequence[Table]) -> Iterator[tuple[str, ...]]:
+    for one in tables:
+        seeds = {
+            name
+            for read in (*one.read, *(one.read_poll or ()))
+            for name in ("seed", "echoed")
+            if getattr(read, name)
+        }
+        yield (
+            f"[{one.title}]({one.docs})",
+            code(one.name),
+            _proof(one.signing),
+            _life(one.life_s),
+            "its own" if "seed" in seeds else "ours sent back" if seeds else "none",
+            "yes" if one.idempotency else "",
+            LOST[one.recover],
+            "yes" if one.cancel else "",
+            ", ".join(f"{what} {how}" for what, how in sorted(one.sure.items()) if how != "confirmed"),
+        )
+
+
+def _proof(signing: Signing | None) -> str:
+    if signing is None:
+        return "none: each is confirmed"
+    if signing.by == "keys":
+        return "Ed25519, published keys"
+    scheme = SCHEMES[signing.scheme]
+    covered = scheme.content.endswith("body")
+    return f"{code(scheme.name)}{'' if covered else ', of the sender alone: each is confirmed'}"
+
+
+def _life(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} min"
+
+
+LOST: Mapping[str, str] = {
+    "ask": "it is asked by our own id",
+    "list": "its list of jobs",
+    "callback": "the callback",
+    "none": "nothing",
+}
+"""What finds a job whose response to the submission was lost."""
+GATEWAYS = (
+    "gateway | name | signature | links live | seeds | idempotent | a lost answer is found by | cancel "
+    "| not confirmed"
+)
+
 TABLES: Mapping[str, Callable[[], str]] = {
+    "gateways": lambda: table(GATEWAYS, gateway_rows(gateway_tables())),
+    "declared gateways": lambda: table(GATEWAYS, gateway_rows(declared_tables())),
     "settings": lambda: table("variable | default | what it is for", settings_rows()),
     "language": lambda: table("such as | finds", language_rows()),
     "answers": lambda: table("code | status | meaning", answer_rows()),

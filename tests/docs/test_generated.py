@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.docs.generate import OF_JOBS, PAGES, TABLES, stale
+from tests.docs.generate import OF_JOBS, PAGES, TABLES, declared_tables, gateway_tables, stale
 from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.smoke
@@ -13,6 +13,11 @@ pytestmark = pytest.mark.smoke
 def test_pages_are_what_the_generator_writes() -> None:
     assert stale() == [], "run: python -m tests.docs.generate"
     assert sorted(name for names in PAGES.values() for name in names) == sorted(TABLES)
+
+
+def test_the_readme_names_every_gateway() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [one.title for one in (*gateway_tables(), *declared_tables()) if one.title not in text] == []
 
 
 def test_job_errors_are_all_there() -> None:
