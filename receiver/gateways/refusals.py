@@ -117,22 +117,25 @@ def parsed(info: GatewayInfo, response: httpx.Response, *, polling: bool = False
 
 
 def said(value: object) -> str | None:
-    """Return a gateway's words: a text, or the `msg` of each entry of a list with the place it is about.
+    """Return a gateway's words: a text, or those of each entry of a list with the place it is about.
 
-    The list is how FastAPI refuses a body: https://fastapi.tiangolo.com/tutorial/handling-errors.
+    So FastAPI refuses a body (`loc`, `msg`): https://fastapi.tiangolo.com/tutorial/handling-errors; and so
+    does Runware (`parameter`, `message`).
     """
     if not isinstance(value, list):
         return value if isinstance(value, str) and value.strip() else None
-    faults = [one for one in value[:20] if isinstance(one, dict) and isinstance(one.get("msg"), str)]
-    return "; ".join(": ".join(filter(None, [_place(one.get("loc")), one["msg"]])) for one in faults) or None
+    faults = [_fault(one) for one in value[:20] if isinstance(one, dict)]
+    return "; ".join(filter(None, faults)) or None
+
+
+def _fault(entry: Mapping[str, Any]) -> str:
+    text, place = entry.get("msg", entry.get("message")), entry.get("loc", entry.get("parameter"))
+    return ": ".join(filter(None, [_place(place), text])) if isinstance(text, str) else ""
 
 
 def _place(loc: object) -> str:
-    return (
-        ".".join(str(step) for step in loc[:8] if isinstance(step, str | int))
-        if isinstance(loc, list)
-        else ""
-    )
+    steps = loc[:8] if isinstance(loc, list) else [loc]
+    return ".".join(str(step) for step in steps if isinstance(step, str | int))
 
 
 def _is_page(response: httpx.Response) -> bool:

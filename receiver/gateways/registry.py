@@ -17,6 +17,7 @@ from receiver.gateways.fal import Fal
 from receiver.gateways.kie import Kie
 from receiver.gateways.magnific import Magnific
 from receiver.gateways.replicate import Replicate
+from receiver.gateways.runware import Runware
 from receiver.gateways.settings import GatewaySettings, settings_of
 from receiver.gateways.wavespeed import WaveSpeed
 from receiver.settings_types import Group
@@ -30,6 +31,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Bria,
     Kie,
     Fal,
+    Runware,
     Magnific,
 )
 
