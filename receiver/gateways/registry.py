@@ -14,6 +14,7 @@ from receiver.gateways.base import Gateway
 from receiver.gateways.bfl import BlackForestLabs
 from receiver.gateways.bria import Bria
 from receiver.gateways.fal import Fal
+from receiver.gateways.ideogram import Ideogram
 from receiver.gateways.kie import Kie
 from receiver.gateways.magnific import Magnific
 from receiver.gateways.replicate import Replicate
@@ -31,6 +32,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Bria,
     Kie,
     Fal,
+    Ideogram,
     Runware,
     Magnific,
 )

@@ -44,14 +44,15 @@ def _task(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": next((one["taskUUID"] for one in [*items, *errors] if one.get("taskUUID")), None),
         "status": status,
+        "seed": next(iter(images.values())).get("seed") if len(images) == 1 else None,
         "images": [*images.values(), *({"error": {"message": one.get("message")}} for one in errors)],
         "error": next((one.get("message") for one in errors), None),
         "cost": round(sum(costs), 6) if costs else None,
     }
 
 
-# Each image has a seed of its own. It charges dollars, which are its credits.
-_READ = Read(unwrap=_task, images="images", model="", error="error", credits="cost")
+# Each image has a seed, that of the only one is the job's. It charges dollars: they are its credits.
+_READ = Read(unwrap=_task, images="images", seed="seed", model="", error="error", credits="cost")
 _PLACES = {
     "aspect_ratio": "width:map.width height:map.height",
     "num_images": "numberResults",
@@ -96,7 +97,6 @@ TABLE = Table(
     # Each model has a schema; these two are in all of them.
     others=Family((), {"num_images": "numberResults", "seed": "seed"}, choices=_FORMATS, most_images=20),
     terminal_only=False,
-    recover="ask",
     sure={"callback": "likely", "failure": "guessed", "life": "guessed", "models": "likely"},
 )
 

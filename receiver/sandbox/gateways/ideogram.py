@@ -36,7 +36,7 @@ class Form(BaseModel):
     resolution: str = Field(default="2048x2048", pattern=r"^\d{3,4}x\d{3,4}$")
     rendering_speed: Literal["TURBO", "DEFAULT", "QUALITY"] = "DEFAULT"
     enable_copyright_detection: bool = False
-    webhook_url: Uri
+    webhook_url: Uri | None = None
 
 
 class Ideogram(StandIn):
