@@ -303,14 +303,14 @@ def _model(folder: str | Path | None) -> type[Settings]:
     return with_declared(Path(folder)) if folder else Settings
 
 
-def with_declared(folder: Path) -> type[Settings]:
+def with_declared(folder: Path, model: type[Settings] = Settings) -> type[Settings]:
     """Return the model of the settings with the gateways of a folder; raise SettingsError for a bad file."""
     # Imported here, because most have none.
     from receiver.gateways.declared import adapter_of, read_folder
 
     files = read_folder(folder, taken=frozenset(BY_NAME))
     group = group_of([*ADAPTERS, *map(adapter_of, files)])
-    return create_model("Settings", __base__=Settings, __module__=__name__, gateways=(group, group()))
+    return create_model("Settings", __base__=model, __module__=__name__, gateways=(group, group()))
 
 
 def load(**overrides: Any) -> Settings:

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from receiver.cli.console import MISUSED, fail, out, say
 from receiver.cli.options import option
-from receiver.cli.run import port_message, stop_asked
+from receiver.cli.run import exit_on_error, port_message, stop_asked
 
 if TYPE_CHECKING:
     from receiver.sandbox.core.stand_in import StandIn
@@ -16,7 +17,11 @@ def sandbox(
     *,
     gateway: Annotated[
         list[str] | None,
-        option("Stand in for this gateway only. May be given several times.", "NAME", show_default="all"),
+        option(
+            "Stand in for this gateway only; it may be one of DARKROOM_GATEWAYS_DIR. Repeatable.",
+            "NAME",
+            show_default="all",
+        ),
     ] = None,
     port: Annotated[
         int, option("0 picks a free one.", "PORT", "--port", min=0, max=65535, show_default=True)
@@ -39,8 +44,11 @@ def sandbox(
     """Run stand-ins for the gateways on this machine: real HTTP, real images, no costs."""
     from receiver.demo.gateways import settings_of
     from receiver.sandbox import SandboxConfig, SandboxServer
+    from receiver.settings import load
 
-    gateways = _stand_ins(gateway, dialect, signature)
+    with exit_on_error():
+        known = load()
+    gateways = _stand_ins(gateway, dialect, signature, known.gateways_dir)
     config = SandboxConfig(latency_s=_range(latency))
     stopped = stop_asked()
     try:
@@ -51,7 +59,8 @@ def sandbox(
         say(
             f"The sandbox runs at {server.url} until Ctrl-C. To use it, start Darkroom with these settings:\n"
         )
-        out().print("\n".join(settings_lines(settings_of(server))), soft_wrap=True)
+        lines = settings_lines(settings_of(server, known.gateways))
+        out().print("\n".join(lines), soft_wrap=True)
         say(f"\nIts jobs: {server.url}/sandbox/jobs   Faults that it can simulate: {server.url}/")
         stopped.wait()
     finally:
@@ -68,15 +77,33 @@ def _range(text: str) -> tuple[float, float]:
     return least, most
 
 
-def _stand_ins(names: list[str] | None, dialect: str, signature: str) -> "list[StandIn]":
+def _stand_ins(names: list[str] | None, dialect: str, signature: str, folder: Path | None) -> "list[StandIn]":
     from receiver.sandbox.gateways import NAMES, api_in_one, apiframe, stand_ins
 
+    own_files = _declared(folder) if folder else {}
     for name in names or ():
-        _one_of("--gateway", name, NAMES)
+        _one_of("--gateway", name, (*NAMES, *own_files))
     _one_of("--dialect", dialect, api_in_one.DIALECTS)
     _one_of("--signature", signature, apiframe.SIGNATURE_KEYS)
     own: dict[str, Any] = {"api-in-one": {"dialect": dialect}, "apiframe": {"signature_key": signature}}
-    return [replace(one, **own.get(one.name, {})) for one in stand_ins(names or NAMES)]
+    built_in = stand_ins([name for name in names or NAMES if name in NAMES])
+    chosen = [one for name, one in own_files.items() if not names or name in names]
+    return [*(replace(one, **own.get(one.name, {})) for one in built_in), *chosen]
+
+
+def _declared(folder: Path) -> "dict[str, StandIn]":
+    """Return the stand-ins of the files that can be read backwards, and say which cannot."""
+    from receiver.sandbox.gateways.declared import NotReadBackwards, declared
+
+    found: dict[str, StandIn] = {}
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            one = declared(path)
+        except NotReadBackwards as error:
+            say(f"{path}: the sandbox cannot stand in for it. {error}.", "yellow")
+            continue
+        found[one.name] = one
+    return found
 
 
 def _one_of(option: str, value: str, known: Collection[str]) -> None:

@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from receiver.gateways.registry import Gateways
+from receiver.gateways.registry import GatewayGroup, Gateways
 from receiver.sandbox import SandboxServer
 
 
-def settings_of(sandbox: SandboxServer) -> dict[str, dict[str, str]]:
-    """Return the settings that lead to a sandbox, by gateway, of those gateways that Darkroom has."""
-    ours = {name: type(group).model_fields for name, group in vars(Gateways()).items()}
+def settings_of(sandbox: SandboxServer, gateways: GatewayGroup | None = None) -> dict[str, dict[str, str]]:
+    """Return the settings that lead to a sandbox, by gateway, of those gateways that Darkroom has.
+
+    `gateways`: with those that are declared; by default the built-in ones.
+    """
+    ours = {name: type(group).model_fields for name, group in vars(gateways or Gateways()).items()}
     return {
         gateway: {name: value for name, value in settings.items() if name in ours[gateway]}
         for gateway, settings in sandbox.settings().items()

@@ -93,3 +93,14 @@ def test_what_cannot_be_used_is_said(piapi: Path) -> None:
     start = in_process("config", cwd=piapi, DARKROOM_GATEWAYS_DIR=str(piapi))
     assert start.returncode == 2
     assert "bad.toml cannot be used" in start.stderr
+
+
+def test_the_sandbox_stands_in_for_a_declared_gateway(piapi: Path) -> None:
+    asked = in_process("sandbox", "--gateway", "nobody", cwd=piapi, DARKROOM_GATEWAYS_DIR=str(piapi))
+    assert asked.returncode == 2
+    assert "--gateway nobody: must be one of apiframe, " in asked.stderr
+    assert ", piapi." in asked.stderr
+    runcomfy = in_process("gateways", "show", "runcomfy", cwd=piapi).stdout
+    (piapi / "runcomfy.toml").write_text(runcomfy)
+    without = in_process("sandbox", "--gateway", "nobody", cwd=piapi, DARKROOM_GATEWAYS_DIR=str(piapi))
+    assert "runcomfy.toml: the sandbox cannot stand in for it" in without.stderr

@@ -19,7 +19,7 @@ from receiver.resources import Bucket, Factories
 from receiver.sandbox import SandboxConfig, SandboxServer
 from receiver.schedule import Timing, system_clock
 from receiver.service import JobParts, Service
-from receiver.settings import Settings
+from receiver.settings import Settings, with_declared
 from storage.models import Clock, Job
 from tests.support.services import S3Access
 
@@ -120,7 +120,8 @@ def settings_for(
     s3: EmbeddedS3 | S3Access, sandbox: SandboxServer, folder: Path, /, **overrides: Any
 ) -> Settings:
     """Settings that connect a service to the test run's own parts, and to nothing else."""
-    return GivenSettings(
+    declared = overrides.get("gateways_dir")
+    return (with_declared(declared, GivenSettings) if declared else GivenSettings)(
         data_dir=folder,
         s3={
             "endpoint": s3.endpoint,
