@@ -18,6 +18,7 @@ from receiver.gateways.ideogram import Ideogram
 from receiver.gateways.kie import Kie
 from receiver.gateways.magnific import Magnific
 from receiver.gateways.replicate import Replicate
+from receiver.gateways.runpod import RunPod
 from receiver.gateways.runware import Runware
 from receiver.gateways.settings import GatewaySettings, settings_of
 from receiver.gateways.wavespeed import WaveSpeed
@@ -35,6 +36,7 @@ ADAPTERS: tuple[type[Adapter], ...] = (
     Ideogram,
     Runware,
     Magnific,
+    RunPod,
 )
 
 BY_NAME: Mapping[str, type[Adapter]] = {adapter.table.name: adapter for adapter in ADAPTERS}

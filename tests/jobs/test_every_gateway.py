@@ -81,7 +81,9 @@ def test_a_job_is_told_of_and_archived(told: Live, name: str) -> None:
     assert_archived(told, name, job)
     evidence = told.bucket.archive.read_record(told.job(job["id"]))["evidence"]
     assert evidence["found_by"] == "callback"
-    assert {one["signature"] for one in evidence["deliveries"]} == {proof(table)}
+    # An answer with the images in it is kept, in the place of a callback that said the same.
+    kept = {"answer"} if name == "runpod" else {proof(table)}
+    assert {one["signature"] for one in evidence["deliveries"]} == kept
     assert evidence["confirmed_by"] == ("callback" if proof(table) == "valid" else "poll")
     result = told.job(job["id"]).result
     assert (result.seed is not None) == reads(table, "seed")
