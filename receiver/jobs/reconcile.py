@@ -247,7 +247,7 @@ class Reconciler:
             return self._unanswered(job, news, error)
         breaker.gateway_answered(gateway.name, "ask")
         doubt = self._doubt(job, completion)
-        if completion.state is State.RUNNING or completion.partial or doubt is not None:
+        if completion.state is State.RUNNING or doubt is not None:
             return self._unanswered(job, news, doubt)
         by = FoundBy.POLL if job.callback_expected else FoundBy.POLL_ONLY
         if news.unconfirmed:
@@ -263,17 +263,22 @@ class Reconciler:
         return Attempt.once("ask", code, message, self.context.clock())
 
     def _doubt(self, job: Job, completion: Completion) -> errors.GatewayError | None:
-        """Return why nothing is decided by a report yet: a part is not understood, or it names no image."""
+        """Return why nothing is decided by a report yet: a part is not understood, or it lacks images.
+
+        What it has is taken if the rest does not come.
+        """
         if completion.unread is not None:
             message = f"{job.gateway} answered, but {completion.unread}. A newer Darkroom may know it."
             return errors.GarbledAnswer(message, details=self._shown(completion))
-        if completion.state is not State.SUCCEEDED or completion.images:
+        if completion.state is not State.SUCCEEDED or (completion.images and not completion.partial):
             return None
         error = self._no_images(job, completion)
         return error if self._said_for_s(job, error) < self.context.timing.no_images else None
 
     def _no_images(self, job: Job, completion: Completion) -> errors.NoImages:
         message = f"{job.gateway} says that it succeeded, but its answer names no image."
+        if made := len(completion.images):
+            message = f"{job.gateway} has {made} of {job.request.num_images} images so far."
         reasons = dict.fromkeys(one.reason for one in completion.withheld if one.reason)
         if why := "; ".join(reasons) or completion.error:
             message += f" It says: {self._text(why)}"

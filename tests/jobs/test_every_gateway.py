@@ -39,7 +39,7 @@ def asking(start_shared: Start, sandbox: SandboxServer, tmp_path_factory: pytest
 @pytest.fixture(scope="module")
 def doubting(start_shared: Start, sandbox: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> Live:
     """The same, which asks soon where no callback that it believes has come."""
-    soon = replace(FAST, callback_polls=(0.3, 0.6))
+    soon = replace(FAST, callback_polls=(0.3, 0.6), no_images=0.5)
     return start_shared(tmp_path_factory.mktemp("doubting"), gateways=settings_of(sandbox), timing=soon)
 
 
@@ -120,3 +120,15 @@ def test_what_a_callback_does_not_prove_is_asked_for(doubting: Live, name: str, 
     evidence = doubting.bucket.archive.read_record(doubting.job(job["id"]))["evidence"]
     assert evidence["confirmed_by"] == "poll"
     assert {one["signature"] for one in evidence["deliveries"]} <= {"absent"}
+
+
+@pytest.mark.parametrize("fault", [None, "missing_image", "item_error"])
+def test_images_that_come_one_by_one_are_archived_once_all_are_there(
+    doubting: Live, fault: str | None
+) -> None:
+    """One that never comes takes none of the others with it."""
+    wish = {"sandbox": {"fault": fault}} if fault else {}
+    job = doubting.make({**asked(doubting, "runware"), "num_images": 2, "params": wish})
+    result = doubting.job(job["id"]).result
+    assert result.images_returned == len(doubting.outputs(job["id"])) == (2 if fault is None else 1)
+    assert len(result.withheld) == (1 if fault == "item_error" else 0)
