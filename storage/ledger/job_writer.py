@@ -24,7 +24,7 @@ from storage.ledger.job_numbers import NEXT_NUMBER, of_moment
 from storage.ledger.notifications import add_notification
 from storage.ledger.outputs import Later, add_output
 from storage.ledger.rows import REQUEST_FIELDS, error_columns, to_job
-from storage.ledger.schema import jobs
+from storage.ledger.schema import jobs, still_in
 from storage.ledger.transitions import append_attempts
 from storage.models import (
     Attempt,
@@ -60,7 +60,7 @@ _LOCK = Prepared(
 )
 _UPDATE = (
     update(jobs)
-    .where(jobs.c.id == bindparam("the_id"), jobs.c.status == bindparam("the_status"))
+    .where(jobs.c.id == bindparam("the_id"), still_in(bindparam("the_status")))
     .where(jobs.c.leased_by == bindparam("the_worker"), jobs.c.submission == bindparam("the_submission"))
     .returning(jobs)
 )

@@ -12,7 +12,7 @@ from storage.ledger.job_writer import JobWriter, unique_id
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.notifications import add_notification
 from storage.ledger.rows import to_job
-from storage.ledger.schema import jobs
+from storage.ledger.schema import jobs, still_in
 from storage.models import Attempt, Clock, Delivery, Job, JobCounts, Output, Status
 
 LEASE_MS = 30_000
@@ -113,7 +113,7 @@ class Ledger(JobWriter):
         not legal, if another job has that gateway job id, or if the job has moved meanwhile.
         """
         values = transitions.columns_of_reopening(job, to, attempt, self._clock())
-        unmoved = (jobs.c.status == job.status) & (jobs.c.updated_at == job.updated_at)
+        unmoved = still_in(job.status) & (jobs.c.updated_at == job.updated_at)
         reopened = update(jobs).where(jobs.c.id == job.id, unmoved).returning(jobs)
         reopened = reopened.values(**values, gateway_job_id=gateway_job_id)
         with unique_id(), self._database.write() as connection:
@@ -150,7 +150,7 @@ class Ledger(JobWriter):
 
         The job is due now, to be asked about. One that is not running any more stays as it is.
         """
-        running = (jobs.c.status == Status.RUNNING) & (jobs.c.submission == job.submission)
+        running = still_in(Status.RUNNING) & (jobs.c.submission == job.submission)
         noted = update(jobs).where(jobs.c.id == job.id, running).values(called_off_at=at)
         with self._database.write() as connection:
             connection.execute(noted.values(next_attempt_at=self._clock()))

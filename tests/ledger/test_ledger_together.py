@@ -18,7 +18,7 @@ from storage.ledger.deliveries import DeliveryResult
 from storage.ledger.engine import BUSY_TIMEOUT_MS
 from storage.ledger.events import GAP_S, Events, SafePosition
 from storage.ledger.job_counts import SLOTS, total, wrong_counts
-from storage.ledger.job_writer import Accepted, NewJob
+from storage.ledger.job_writer import Accepted, Change, NewJob, write_changes
 from storage.ledger.leases import ClaimBudget
 from storage.ledger.ledger import Ledger
 from storage.ledger.schema import circuits, events, jobs
@@ -215,6 +215,27 @@ def test_one_image_at_one_instant_is_noted_once(peers: Sequence[Ledger]) -> None
     running(peers[0])
     together(peers, lambda ledger, _peer: add_output(ledger, output()))
     assert len(peers[0].outputs("job-1")) == 1
+
+
+@ON_POSTGRESQL
+@pytest.mark.parametrize("status", [Status.READY, Status.RUNNING])
+def test_a_move_reads_no_other_job_of_its_status(database: Database, ledger: Ledger, status: Status) -> None:
+    many = 200
+    ledger.add_jobs([NewJob(f"job-{number}", "apiframe", REQUEST) for number in range(many)])
+    (job, *_) = ledger.claim("w", many)
+    with database.write() as connection:
+        connection.execute(text("ANALYZE jobs"))
+        connection.execute(update(jobs).values(status=status, ready_at=1))
+    moved = Change(replace(job, status=status), "w", {"status": Status.RUNNING, "updated_at": 1})
+    read = text(
+        "SELECT sum(pg_stat_get_xact_tuples_returned(oid)) FROM (SELECT indexrelid AS oid FROM pg_index "
+        "WHERE indrelid = 'jobs'::regclass UNION SELECT 'jobs'::regclass) AS places"
+    )
+    with database.write() as connection:
+        before = connection.scalar(read)
+        (after,) = write_changes(connection, [moved])
+        assert connection.scalar(read) - before < 10
+    assert after.id == job.id
 
 
 @ON_POSTGRESQL
