@@ -184,7 +184,7 @@ def connect_keys(settings: Settings, gateways: Mapping[str, Gateway], clock: Clo
         with open_client(outbound.trust.context, outbound.proxy) as client:
             return GatewayClient(client, {}).send(request)
 
-    return PublicKeys(gateways, send, clock)
+    return PublicKeys(gateways, send, clock, used=settings.gateways.configured())
 
 
 def connect_gateways(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -258,6 +259,10 @@ class Settings(BaseSettings):
                 prepare(source)
         return found
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The models of gateways are made when the program runs, so that pickle cannot find them by name.
+        return _restored, (_named(type(self)), self.gateways_dir, self.model_dump())
+
     @property
     def prefix(self) -> str:
         """Return the path before all others: `/photos`, or nothing."""
@@ -311,6 +316,19 @@ def with_declared(folder: Path, model: type[Settings] = Settings) -> type[Settin
     files = read_folder(folder, taken=frozenset(BY_NAME))
     group = group_of([*ADAPTERS, *map(adapter_of, files)])
     return create_model("Settings", __base__=model, __module__=__name__, gateways=(group, group()))
+
+
+def _named(model: type[Settings]) -> type[Settings]:
+    """Return the nearest model that another process finds by its name."""
+    return next(kind for kind in model.__mro__ if _found(kind) is kind)
+
+
+def _found(kind: type) -> object:
+    return getattr(sys.modules[kind.__module__], kind.__qualname__, None)
+
+
+def _restored(model: type[Settings], folder: Path | None, values: dict[str, Any]) -> Settings:
+    return (with_declared(folder, model) if folder else model)(**values)
 
 
 def load(**overrides: Any) -> Settings:

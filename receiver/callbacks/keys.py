@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -34,8 +34,11 @@ class PublicKeys:
         gateways: Mapping[str, Gateway],
         send: Callable[[httpx.Request], httpx.Response],
         clock: Clock,
+        *,
+        used: Iterable[str],
     ) -> None:
         """`send` raises GatewayError, like `GatewayClient.send`."""
+        self._used = tuple(used)
         self._gateways = {name: one for name, one in gateways.items() if one.keys_request() is not None}
         self._send = send
         self._clock = clock
@@ -45,8 +48,8 @@ class PublicKeys:
         self._tried_at: dict[str, int] = {}
 
     def start(self) -> None:
-        """Begin to fetch the keys of every gateway that has some."""
-        for name in self._gateways:
+        """Begin to fetch the keys of the gateways that are used; those of others wait for a callback."""
+        for name in self._used:
             self.refetch(name)
 
     def of(self, name: str) -> tuple[bytes, ...]:

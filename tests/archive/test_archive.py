@@ -277,7 +277,7 @@ def test_the_record_holds_what_is_known_or_null() -> None:
         for job in (JOB, later)
     )
     assert told["job"]["moves"][-1] == {"status": "partial", "at": "2026-11-22T12:00:00.000Z"}
-    assert told["seed"] == {"requested": "7", "returned": None, "supported": None}
+    assert told["seed"] == {"requested": "7", "returned": None, "echoed": None, "supported": None}
     assert told["result"]["missing"] == {"code": "image_expired", "message": "gone", "at_fault": "image"}
     assert told["evidence"]["confirmed_by"] == "callback"
     assert polled["evidence"]["confirmed_by"] == "poll", "it was asked for again after the callback"

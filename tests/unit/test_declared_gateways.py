@@ -1,6 +1,7 @@
 """Gateways that are declared in files: what a file may say, and what is wrong with one."""
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,14 @@ def test_the_settings_have_a_declared_gateway(tmp_path: Path, monkeypatch: pytes
     assert on.configured()["atelier"].key == "key-of-atelier"
     assert on.adapters()["atelier"].secrets[0] == "key-of-atelier"
     assert on.every()["atelier"].base_url == "http://127.0.0.1:1"
+    # A process that takes the place of another is given them as they are.
+    monkeypatch.delenv("DARKROOM_GATEWAYS__ATELIER__BASE_URL")
+    given = pickle.loads(pickle.dumps(all_settings.load(port=0)))
+    monkeypatch.setenv("DARKROOM_PORT", "1")
+    again = pickle.loads(pickle.dumps(given))
+    assert again.model_dump() == given.model_dump()
+    assert (again.port, again.gateways.configured()["atelier"].key) == (0, "key-of-atelier")
+    monkeypatch.delenv("DARKROOM_PORT")
     text = FILE.replace("env:ATELIER_KEY", f"file:{tmp_path / 'key'}")
     (tmp_path / "atelier.toml").write_text(text)
     assert all_settings.load().gateways.configured()["atelier"].key == "key-in-a-file"

@@ -122,11 +122,11 @@ def test_what_is_no_key_is_skipped(document: dict[str, Any], keys: list[bytes]) 
 class Fetched:
     """Answers the fetches of keys in turn, and counts them."""
 
-    def __init__(self, *answers: Sequence[bytes] | None) -> None:
+    def __init__(self, *answers: Sequence[bytes] | None, used: Sequence[str] = ("replicate",)) -> None:
         self.answers, self.now = list(answers), 1_000_000_000_000
         self.requests: list[httpx.Request] = []
         gateways = {"replicate": GATEWAY, "api-in-one": adapter(ApiInOne, "aio_key")}
-        self.keys = PublicKeys(gateways, self.send, lambda: self.now)
+        self.keys = PublicKeys(gateways, self.send, lambda: self.now, used=used)
 
     def send(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -159,6 +159,14 @@ def test_keys_are_fetched_at_the_start_and_once_a_day() -> None:
     fetched.settle(lambda: fetched.keys.of("replicate"))
     assert len(fetched.requests) == 2
     assert fetched.keys.of("replicate") not in ((), (PUBLIC,))
+
+
+def test_a_gateway_that_is_not_used_is_asked_for_its_keys_by_a_callback_only() -> None:
+    fetched = Fetched([PRIVATE], used=())
+    fetched.settle(fetched.keys.start)
+    assert fetched.requests == []
+    assert fetched.settle(lambda: fetched.keys.of("replicate")) == ()
+    assert fetched.keys.of("replicate") == (PUBLIC,)
 
 
 def test_a_signature_by_an_unknown_key_has_them_fetched_again_once_a_minute() -> None:
