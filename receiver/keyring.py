@@ -46,8 +46,9 @@ def every_secret(model: BaseModel) -> Iterator[str]:
     """Yield every secret among the settings; of an API token and a URL also the secret part alone."""
     for name in type(model).model_fields:
         value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            yield from every_secret(value)
+        for group in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(group, BaseModel):
+                yield from every_secret(group)
         for secret in value if isinstance(value, list) else [value]:
             if isinstance(secret, SecretStr):
                 text = secret.get_secret_value()

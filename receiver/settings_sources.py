@@ -1,8 +1,9 @@
 """Read the variables of the settings: secrets may be in files, and unknown names are found."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -29,13 +30,30 @@ def variable(path: tuple[int | str, ...]) -> str:
     return PREFIX + "__".join(str(part) for part in path if not isinstance(part, int)).upper()
 
 
-def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
-    """Yield every setting, as the path to it and its field, in the order of their declaration."""
+def leaves(
+    model: type[BaseModel], path: tuple[str, ...] = (), given: Iterable[str] = ()
+) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yield every setting, as the path to it and its field, in the order of their declaration.
+
+    `given`: variables; the settings of the accounts that they name are among what is yielded.
+    """
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, (*path, name))
+            yield from leaves(field.annotation, (*path, name), given)
         else:
             yield (*path, name), field
+            yield from _of_accounts(field, (*path, name), given)
+
+
+def _of_accounts(
+    field: FieldInfo, path: tuple[str, ...], given: Iterable[str]
+) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    model, prefix = get_args(field.annotation)[-1:], f"{variable(path)}__"
+    if not (model and isinstance(model[0], type) and issubclass(model[0], BaseModel)):
+        return
+    of_them = (name.upper().removeprefix(prefix) for name in given if name.upper().startswith(prefix))
+    for account in dict.fromkeys(name.partition("__")[0].lower() for name in of_them):
+        yield from leaves(model[0], (*path, account))
 
 
 def is_secret(field: FieldInfo) -> bool:
@@ -47,7 +65,7 @@ def nearest(name: str, model: type[BaseModel]) -> str:
     """Return a question that names the setting with the name most like this one, if one is like it."""
     import difflib  # only a mistake needs it
 
-    known = [variable(path).removeprefix(PREFIX) for path, _ in leaves(model)]
+    known = [variable(path).removeprefix(PREFIX) for path, _ in leaves(model, given=[name])]
     found = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=1)
     return f"did you mean {PREFIX}{found[0]}?" if found else ""
 
@@ -60,7 +78,7 @@ def prepare(source: EnvSettingsSource) -> None:
     given = source.env_vars.items()
     variables = {name: value for name, value in given if _counts(name, value)}
     faults = []
-    for name in _secrets(source.settings_cls):
+    for name in _secrets(source.settings_cls, list(variables)):
         try:
             _read_file(variables, name.lower())
         except ValueError as error:
@@ -106,8 +124,8 @@ def _counts(name: str, value: str | None) -> bool:
     return not (name.startswith(PREFIX) and (linked or _OF_SERVICE.fullmatch(name)))
 
 
-def _secrets(model: type[BaseModel]) -> list[str]:
-    return [variable(path) for path, field in leaves(model) if is_secret(field)]
+def _secrets(model: type[BaseModel], given: Iterable[str] = ()) -> list[str]:
+    return [variable(path) for path, field in leaves(model, given=given) if is_secret(field)]
 
 
 def read_secret_file(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import reduce
 from pathlib import Path
@@ -73,7 +73,8 @@ def settings_table(settings: Settings | None = None) -> list[Row]:
     from receiver.settings import Settings
     from receiver.settings_sources import leaves
 
-    return [_row(path, field, settings) for path, field in leaves(Settings)]
+    rows = [_row(path, field, settings) for path, field in leaves(Settings)]
+    return [*rows, *_of_accounts(settings)] if settings else rows
 
 
 def _row(path: tuple[str, ...], field: FieldInfo, settings: Settings | None) -> Row:
@@ -95,6 +96,25 @@ def _row(path: tuple[str, ...], field: FieldInfo, settings: Settings | None) -> 
     )
 
 
+def _of_accounts(settings: Settings) -> Iterator[Row]:
+    """Yield what is set of named accounts; the default of each is what the gateway itself has."""
+    from receiver.settings_sources import is_secret, variable
+
+    for gateway in settings.gateways.known.values():
+        path = ("gateways", gateway.table.setting)
+        group = settings.gateways.every()[gateway.table.name]
+        for name, account in group.named.items():
+            for key, field in type(account).model_fields.items():
+                if key in account.model_fields_set:
+                    yield Row(
+                        variable=variable((*path, "accounts", name, key)),
+                        value=_shown(getattr(account, key)),
+                        default=None if is_secret(field) else _shown(getattr(group, key)),
+                        help=" ".join((field.description or "").split()),
+                        secret=is_secret(field),
+                    )
+
+
 def _shown(value: Any) -> str | None:
     from pydantic import SecretStr
 
@@ -105,6 +125,8 @@ def _shown(value: Any) -> str | None:
             return MASK
         case bool():
             return str(value).lower()
+        case dict():
+            return ",".join(value) or None
         case list():
             return ",".join(_shown(part) or "" for part in value)
         case Path() | int() | float() | str():

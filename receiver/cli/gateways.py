@@ -125,15 +125,15 @@ def _known(settings: Settings) -> Iterator[dict[str, Any]]:
     from receiver.gateways.registry import BY_NAME
 
     on = settings.gateways.configured()
-    for name, adapter in settings.gateways.known.items():
-        table = adapter.table
+    for name in settings.gateways.every():
+        table = settings.gateways.kind(name).table
         yield {
             "gateway": name,
-            "title": table.title,
+            "title": table.title_of(name),
             "on": name in on,
             "signature": table.signing.scheme if table.signing else None,
             "links_live_s": table.life_s,
-            "declared_in": None if name in BY_NAME else str(settings.gateways_dir),
+            "declared_in": None if table.name in BY_NAME else str(settings.gateways_dir),
         }
 
 

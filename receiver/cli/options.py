@@ -121,7 +121,9 @@ _IGNORE_HELP = (
 )
 _MODEL_HELP = "The gateway's name for it; `darkroom models` lists those that are known."
 _NOTIFY_HELP = "Send a notification there when the job is finished; by default to DARKROOM_NOTIFY__URL."
-_GATEWAY_HELP = "Its name, such as apiframe; `darkroom help gateways` lists all."
+_GATEWAY_HELP = (
+    "Its name, such as apiframe, or apiframe.second for a named account; `darkroom gateways` lists all."
+)
 
 
 @dataclass(frozen=True)

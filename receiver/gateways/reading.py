@@ -358,20 +358,21 @@ class Reports(Gateway, ABC):
         """Raises SettingsError if a key or secret in the settings cannot be used."""
         table = self.table
         self.name = name or table.name
+        self.prefix, self._title_s = table.prefix(self.name), f"{table.title}'s"
         self.settings = settings
         self.idempotent = bool(table.idempotency)
         self.image_hosts, self.models, self.life_s = table.image_hosts, table.models, table.life_s
         self._base_url = settings.base_url.rstrip("/")
-        self._api_key = requests.usable_key(settings.key, f"{table.settings}__API_KEY")
+        self._api_key = requests.usable_key(settings.key, f"{self.prefix}__API_KEY")
         self._former = [
-            requests.usable_key(key, f"{table.settings}__PREVIOUS_API_KEYS")
+            requests.usable_key(key, f"{self.prefix}__PREVIOUS_API_KEYS")
             for key in settings.secrets("previous_api_keys")
         ]
         self._verifier = self._make_verifier()
         self.secrets = (self._api_key, *self._former, *self._signing_secrets())
         self._code = Code(table.errors)
         self._info = refusals.GatewayInfo(
-            table.title, table.settings, self.secrets, self._code.words, table.errors.kinds
+            table.title_of(self.name), self.prefix, self.secrets, self._code.words, table.errors.kinds
         )
         self._callbacks = self._readers(table.read)
         self._polls = self._readers(table.read_poll or table.read)
@@ -441,11 +442,6 @@ class Reports(Gateway, ABC):
             for read, states in zip(reads, own, strict=True)
         )
 
-    @property
-    def _title_s(self) -> str:
-        """Its title as an owner: `Apiframe's`."""
-        return f"{self.table.title}'s"
-
     def _signing_secrets(self) -> list[str]:
         signing = self.table.signing
         if signing is None:
@@ -466,7 +462,7 @@ class Reports(Gateway, ABC):
         scheme = signatures.SCHEMES[signing.scheme]
         if signing.by == "setting":
             for secret in secrets:
-                signatures.check_secret(scheme, secret, setting=f"{self.table.settings}__WEBHOOK_SECRETS")
+                signatures.check_secret(scheme, secret, setting=f"{self.prefix}__WEBHOOK_SECRETS")
         return signatures.Verifier(scheme, secrets)
 
     def _task_id(self, body: bytes) -> str | None:
@@ -484,7 +480,7 @@ class Reports(Gateway, ABC):
             return None
 
     def _advice(self) -> str:
-        settings, signing = self.table.settings, self.table.signing
+        settings, signing = self.prefix, self.table.signing
         if signing and signing.by == "setting":
             return f"Check {settings}__WEBHOOK_SECRETS."
         if signing and signing.by == "keys":

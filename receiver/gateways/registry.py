@@ -20,7 +20,7 @@ from receiver.gateways.magnific import Magnific
 from receiver.gateways.replicate import Replicate
 from receiver.gateways.runpod import RunPod
 from receiver.gateways.runware import Runware
-from receiver.gateways.settings import GatewaySettings, settings_of
+from receiver.gateways.settings import GatewaySettings, accounts_of, settings_of
 from receiver.gateways.wavespeed import WaveSpeed
 from receiver.settings_types import Group
 
@@ -49,40 +49,49 @@ class GatewayGroup(Group):
     """The adapter of each gateway, by its name in URLs and the ledger."""
 
     def every(self) -> dict[str, GatewaySettings]:
-        """Return the settings of every gateway, by its name in URLs and the ledger."""
-        return {name: getattr(self, adapter.table.setting) for name, adapter in self.known.items()}
+        """Return the settings of every account of every gateway, by its name in URLs and the ledger."""
+        tables = [adapter.table for adapter in self.known.values()]
+        return dict(one for table in tables for one in accounts_of(table, getattr(self, table.setting)))
+
+    def kind(self, name: str) -> type[Adapter]:
+        """Return the adapter of an account: that of its gateway."""
+        return self.known[name.partition(".")[0]]
+
+    def prefix(self, name: str) -> str:
+        """Return what the settings of an account begin with."""
+        return self.kind(name).table.prefix(name)
 
     def configured(self) -> dict[str, GatewaySettings]:
-        """Return the settings of the gateways that have an API key, by name."""
+        """Return the settings of the accounts that have an API key, by name."""
         return {name: ours for name, ours in self.every().items() if ours.api_key}
 
     def adapters(self) -> dict[str, Gateway]:
-        """Return an adapter for each gateway that has an API key."""
-        return {name: self.known[name](ours) for name, ours in self.configured().items()}
+        """Return an adapter for each account that has an API key."""
+        return {name: self.kind(name)(ours, name) for name, ours in self.configured().items()}
 
     def image_hosts(self) -> dict[str, tuple[str, ...]]:
-        """Return the allow-list of each gateway's image hosts; empty where any public host is allowed."""
+        """Return the allow-list of each account's image hosts; empty where any public host is allowed."""
         return {
-            name: (*self.known[name].table.image_hosts, *ours.image_hosts)
+            name: (*self.kind(name).table.image_hosts, *ours.image_hosts)
             for name, ours in self.every().items()
         }
 
     def verifiers(self) -> dict[str, Gateway]:
-        """Return an adapter for each gateway whose callbacks can be verified here. They send nothing.
+        """Return an adapter for each account whose callbacks can be verified here. They send nothing.
 
         A gateway that does not sign with its API key needs none for that.
         """
         return {
-            name: self.known[name](ours)
+            name: self.kind(name)(ours, name)
             for name, ours in self.every().items()
-            if ours.api_key or not self.known[name].signs_with_key()
+            if ours.api_key or not self.kind(name).signs_with_key()
         }
 
     def unverified(self, used: Iterable[str]) -> dict[str, str]:
-        """Return a warning for each gateway in use whose callbacks cannot be verified without its API key."""
+        """Return a warning for each account in use whose callbacks cannot be verified without its API key."""
         lacking = self.every().keys() - self.verifiers().keys()
         return {
-            name: f"Its callbacks are refused: set {self.known[name].table.settings}__API_KEY, "
+            name: f"Its callbacks are refused: set {self.prefix(name)}__API_KEY, "
             "the key with which they are signed."
             for name in used
             if name in lacking
@@ -91,7 +100,7 @@ class GatewayGroup(Group):
     def faults(self) -> list[str]:
         """Return what is missing in the settings of gateways, a line each."""
         return [
-            f"  {self.known[name].table.settings}__API_KEY: the key that follows the __PREVIOUS_API_KEYS"
+            f"  {self.prefix(name)}__API_KEY: the key that follows the __PREVIOUS_API_KEYS"
             for name, ours in self.every().items()
             if ours.secrets("previous_api_keys") and ours.api_key is None
         ]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import AfterValidator, Field, create_model
 
+from receiver.settings_sources import is_secret
 from receiver.settings_types import BaseUrl, Group, Hosts, Origin, Secret, Secrets
 
 if TYPE_CHECKING:
     from receiver.gateways.table import Table
 
 NO_KEY = "none"
+
+_ACCOUNT = re.compile(r"(?=.{1,32}\Z)[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 class GatewaySettings(Group):
@@ -41,9 +46,39 @@ class GatewaySettings(Group):
         """Return the API key; without one a word that no gateway accepts."""
         return self.api_key.get_secret_value() if self.api_key else NO_KEY
 
+    @property
+    def named(self) -> Mapping[str, GatewaySettings]:
+        """Return the settings of the named accounts, as they are set; an account has none itself."""
+        return getattr(self, "accounts", {})
+
     def secrets(self, field: str) -> list[str]:
         """Return the values of a list of secrets; none where the gateway has no such setting."""
         return [value.get_secret_value() for value in getattr(self, field, ())]
+
+
+def accounts_of(table: Table, ours: GatewaySettings) -> Iterator[tuple[str, GatewaySettings]]:
+    """Yield the accounts of a gateway, the unnamed one first: its name in URLs and the ledger, its settings.
+
+    What a named account does not set is as in the gateway's own settings, apart from keys and secrets.
+    """
+    yield table.name, ours
+    for name, own in ours.named.items():
+        update = {
+            field: getattr(ours, field)
+            for field, about in type(own).model_fields.items()
+            if field not in own.model_fields_set and not is_secret(about)
+        }
+        yield f"{table.name}.{name.replace('_', '-')}", own.model_copy(update=update)
+
+
+def _named(accounts: dict[str, Any]) -> dict[str, Any]:
+    for name in accounts:
+        if not _ACCOUNT.fullmatch(name):
+            raise ValueError(
+                f"{name[:40]!r} cannot be the name of an account; use up to 32 letters, digits and single _, "
+                "the first of them a letter"
+            )
+    return accounts
 
 
 def settings_of(table: Table, base: type[GatewaySettings]) -> type[GatewaySettings]:
@@ -62,4 +97,12 @@ def settings_of(table: Table, base: type[GatewaySettings]) -> type[GatewaySettin
         about = "Where its public keys are, with which callbacks are verified."
         fields["keys_url"] = (BaseUrl, Field(signing.keys, description=about))
     title = f"{table.title.replace(' ', '')}Settings"
-    return create_model(title, __base__=base, __doc__=f"{table.title}.", __module__=base.__module__, **fields)
+    doc, module = f"{table.title}.", base.__module__
+    account = create_model(title, __base__=base, __doc__=doc, __module__=module, **fields)
+    named = Annotated[dict[str, account], AfterValidator(_named)]
+    accounts: Any = Field(
+        default_factory=dict,
+        description="Further accounts, each by a name of yours and with these settings: "
+        f"`{table.settings}__ACCOUNTS__SECOND__API_KEY` is the key of `{table.name}.second`.",
+    )
+    return create_model(title, __base__=account, __doc__=doc, __module__=module, accounts=(named, accounts))

@@ -266,6 +266,18 @@ class Table:
         """Its name in Python and in the settings."""
         return self.name.replace("-", "_")
 
+    def title_of(self, name: str) -> str:
+        """Return what people know an account by: `Apiframe (second)`."""
+        account = name.partition(".")[2]
+        return f"{self.title} ({account})" if account else self.title
+
+    def prefix(self, name: str) -> str:
+        """Return the prefix of the settings of an account by its name: `apiframe.second` has those of
+        `DARKROOM_GATEWAYS__APIFRAME__ACCOUNTS__SECOND`, and `apiframe` the gateway's own.
+        """
+        account = name.partition(".")[2].replace("-", "_").upper()
+        return f"{self.settings}__ACCOUNTS__{account}" if account else self.settings
+
     @cached_property
     def by_model(self) -> Mapping[str, Family]:
         """The family of each known model."""

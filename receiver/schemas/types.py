@@ -46,6 +46,7 @@ ModelName = Annotated[str, Field(examples=["imagen-4-fast"])]
 Prompt = Annotated[str, Field(examples=["a red kite over a grey harbour"])]
 Tags = Annotated[Mapping[str, str], Field(examples=[{"campaign": "autumn"}])]
 GatewayName = Annotated[str, Field(examples=["apiframe"])]
+"""A gateway, or a named account of it: `apiframe.second`."""
 NEWER_TOO: Any = Field(union_mode="left_to_right")
 """Marks a union of what is known and of what a newer service may send; `/openapi.json` has the first only."""
 

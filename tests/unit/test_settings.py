@@ -294,3 +294,67 @@ def test_links_of_images_begin_as_they_are_reached(
     public_url: str | None, prefix: str | None, links: str
 ) -> None:
     assert GivenSettings(public_url=public_url, path_prefix=prefix).links == links
+
+
+ACCOUNTS = "DARKROOM_GATEWAYS__APIFRAME__ACCOUNTS"
+
+
+def test_an_account_has_what_its_gateway_has_apart_from_secrets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("afk_of_a_file\n")
+    settings = given(
+        monkeypatch,
+        DARKROOM_GATEWAYS__APIFRAME__CONCURRENCY="9",
+        DARKROOM_GATEWAYS__APIFRAME__PREVIOUS_API_KEYS="afk_before",
+        **{f"{ACCOUNTS}__SECOND_TEAM__API_KEY_FILE": str(tmp_path / "key")},
+        **{f"{ACCOUNTS}__THIRD__API_KEY": "afk_third", f"{ACCOUNTS}__THIRD__CONFIRM": "always"},
+        **{f"{ACCOUNTS}__THIRD__CONCURRENCY": "2", f"{ACCOUNTS}__OFF__CONCURRENCY": "3"},
+    )
+    accounts = settings.gateways.configured()
+    assert {name: (one.key, one.concurrency, one.confirm) for name, one in accounts.items()} == {
+        "apiframe": ("afk_secret_1", 9, "auto"),
+        "apiframe.second-team": ("afk_of_a_file", 9, "auto"),
+        "apiframe.third": ("afk_third", 2, "always"),
+    }
+    assert accounts["apiframe.third"].secrets("previous_api_keys") == []
+    assert {"afk_of_a_file", "afk_third"} <= set(every_secret(settings))
+    rows = {row.variable: (row.value, row.default) for row in settings_table(settings)}
+    assert sorted((rows[ACCOUNTS][0] or "").split(",")) == ["off", "second_team", "third"]
+    assert rows[f"{ACCOUNTS}__THIRD__API_KEY"] == ("********", None)
+    assert rows[f"{ACCOUNTS}__THIRD__CONCURRENCY"] == ("2", "9")
+    assert ignored() == []
+    require(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SECOND__CONCURRENCY", "0", f"{ACCOUNTS}__SECOND__CONCURRENCY: must be 1 or more"),
+        ("SECOND__API_KY", "k", f"{ACCOUNTS}__SECOND__API_KY: .*did you mean {ACCOUNTS}__SECOND__API_KEY"),
+        ("SECOND__ACCOUNTS__X__API_KEY", "k", f"{ACCOUNTS}__SECOND__ACCOUNTS: is unknown"),
+        ("A.B__API_KEY", "k", f"{ACCOUNTS}: 'a.b' cannot be the name"),
+        ("SECOND__API_KEY_FILE", "/nowhere", f"{ACCOUNTS}__SECOND__API_KEY_FILE: .* cannot be read"),
+    ],
+)
+def test_a_fault_names_the_setting_of_its_account(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    with pytest.raises(SettingsError, match=told):
+        given(monkeypatch, **{f"{ACCOUNTS}__{name}": value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "told"),
+    [
+        ("API_KEY", "afk\nsplit", f"{ACCOUNTS}__SECOND__API_KEY"),
+        ("PREVIOUS_API_KEYS", "afk_before", f"{ACCOUNTS}__SECOND__API_KEY: the key that follows"),
+    ],
+)
+def test_a_useless_key_of_an_account_is_told(
+    monkeypatch: pytest.MonkeyPatch, setting: str, value: str, told: str
+) -> None:
+    settings = given(monkeypatch, **{f"{ACCOUNTS}__SECOND__{setting}": value})
+    check = require if setting == "PREVIOUS_API_KEYS" else build
+    with pytest.raises(SettingsError, match=told):
+        check(settings)
