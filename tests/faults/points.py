@@ -155,7 +155,8 @@ class KillingStore(ObjectStore):
 
 class KillingSender(GatewayClient):
     def send(self, request: httpx.Request) -> httpx.Response:
-        step = "send:submit" if request.method == "POST" else "send:poll"
+        asks = request.method == "GET" or b'"getResponse"' in request.content  # Runware's question
+        step = "send:poll" if asks else "send:submit"
 
         def trace(event: str, _info: object) -> None:
             if event.endswith("send_request_body.complete"):

@@ -1,7 +1,7 @@
 """Scenes of the fault suite: a world whose every wire leads through a fault proxy, and its end."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from receiver.demo.seaweedfs import EmbeddedS3
+from receiver.gateways.registry import BY_NAME
 from receiver.sandbox import SandboxConfig
 from tests.faults.forks import Forks
 from tests.faults.judge import Verdict, judge
@@ -17,6 +18,15 @@ from tests.faults.proxy import Proxy
 from tests.faults.world import SANDBOX, TERMINAL, WITHIN_S, Accepted, World, world
 
 GATEWAYS = ("apiframe", "api-in-one")
+KINDS = (*GATEWAYS, "replicate", "kie", "fal", "bfl", "runware")
+"""A gateway of each kind. Signatures: over the body, by the API key (Apiframe) or a secret (Replicate); none
+(API in One, Runware); of the sender alone (Kie); by published keys (fal); by a secret that goes along with
+the request (BFL). After a lost answer: sent again by an idempotency key (Apiframe), or a callback tells."""
+SIGNING = tuple(name for name in KINDS if BY_NAME[name].table.signing)
+PROOF = tuple(name for name in SIGNING if name != "kie")
+"""Those whose callbacks are believed as they come."""
+UNSURE = tuple(name for name in KINDS if not BY_NAME[name].table.idempotency)
+"""Those to which nothing may be sent again that may have been taken."""
 OTHER = {"apiframe": "api-in-one", "api-in-one": "apiframe"}
 SUBMIT = r"/generat"
 """What both gateways' submit paths have in them."""
@@ -29,13 +39,12 @@ MAY_FAIL = {"fault": "late", "delay_s": 0}
 class Wires:
     """What the service talks through, and what is talked to it through."""
 
-    apiframe: Proxy
-    api_in_one: Proxy
+    gateways: Mapping[str, Proxy]
     s3: Proxy
     callbacks: Proxy
 
     def gateway(self, name: str) -> Proxy:
-        return {"apiframe": self.apiframe, "api-in-one": self.api_in_one}[name]
+        return self.gateways[name]
 
 
 @dataclass(frozen=True)
@@ -44,10 +53,10 @@ class Scene:
     wires: Wires
 
     def submit(self, *gateways: str, each: int = 1, fault: object = None, **more: Any) -> list[Accepted]:
-        """Submit so many jobs to each of these gateways; to both if none is named."""
+        """Submit so many jobs to each of these gateways; to all of the scene if none is named."""
         return [
             self.world.submit(gateway, fault=fault, **more)
-            for gateway in gateways or GATEWAYS
+            for gateway in gateways or self.wires.gateways
             for _ in range(each)
         ]
 
@@ -119,6 +128,7 @@ class Stage:
         timing: Mapping[str, Any] | None = None,
         before: Callable[[Scene], None] = lambda _scene: None,
         unfinished: bool = False,
+        gateways: Sequence[str] = GATEWAYS,
         **variables: str,
     ) -> Iterator[Scene]:
         """Start a service; at the end of the block every job is waited for, and all of it is judged.
@@ -126,19 +136,16 @@ class Stage:
         `before` is called before the start.
         """
         with (
-            self.world(sandbox=sandbox, timing=timing, **variables) as here,
-            Proxy(here.sandbox.url) as apiframe,
-            Proxy(here.sandbox.url) as api_in_one,
+            self.world(sandbox=sandbox, timing=timing, gateways=gateways, **variables) as here,
             Proxy(self.s3.endpoint) as s3,
             Proxy(here.url) as callbacks,
+            ExitStack() as stack,
         ):
+            ways = {name: stack.enter_context(Proxy(here.sandbox.url)) for name in gateways}
             here.variables |= {
-                "DARKROOM_GATEWAYS__APIFRAME__BASE_URL": apiframe.url,
-                "DARKROOM_GATEWAYS__API_IN_ONE__BASE_URL": api_in_one.url,
-                "DARKROOM_S3__ENDPOINT": s3.url,
-                "DARKROOM_PUBLIC_URL": callbacks.url,
-            }
-            scene = Scene(here, Wires(apiframe, api_in_one, s3, callbacks))
+                f"{BY_NAME[name].table.settings}__BASE_URL": proxy.url for name, proxy in ways.items()
+            } | {"DARKROOM_S3__ENDPOINT": s3.url, "DARKROOM_PUBLIC_URL": callbacks.url}
+            scene = Scene(here, Wires(ways, s3, callbacks))
             before(scene)
             here.start()
             yield scene

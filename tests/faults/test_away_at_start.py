@@ -173,11 +173,11 @@ def test_gateways_that_are_away_at_the_start(stage: Stage) -> None:
 def test_all_away_at_the_start_back_in_any_order(stage: Stage, own_postgres: Postgres, first: str) -> None:
     stage = replace(stage, ledger=own_postgres.url(own_postgres.create()))
     with stage.scene("all away at the start", sandbox=LATE) as scene:
-        wires = scene.wires
-        back = {"bucket": wires.s3.up, "PostgreSQL": own_postgres.start, "gateways": wires.apiframe.up}
+        wires, frame = scene.wires, scene.wires.gateway("apiframe")
+        back = {"bucket": wires.s3.up, "PostgreSQL": own_postgres.start, "gateways": frame.up}
         jobs = running(scene)
         scene.world.kill()
-        for down in (wires.s3.down, own_postgres.stop, wires.apiframe.down):
+        for down in (wires.s3.down, own_postgres.stop, frame.down):
             down()
         scene.world.start()
         status, checks = readiness(scene.world)

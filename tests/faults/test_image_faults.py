@@ -39,8 +39,8 @@ def test_stalled_images_of_one_gateway_leave_the_other_alone(stage: Stage) -> No
 
         # Those who still wait are set free, because they would for twenty seconds.
         def freed() -> bool:
-            scene.wires.apiframe.down()
-            scene.wires.apiframe.up()
+            scene.wires.gateway("apiframe").down()
+            scene.wires.gateway("apiframe").up()
             return set(scene.places(jobs)) == {"archived"}
 
         scene.until(freed)

@@ -38,13 +38,13 @@ def test_an_image_in_a_callback_outlives_a_kill(stage: Stage) -> None:
         scene.wires.s3.down()
         jobs = scene.submit("apiframe", each=2, fault="inline_image")
         scene.until(lambda: set(scene.places(jobs)) == {"ready"})
-        scene.wires.apiframe.down()
+        scene.wires.gateway("apiframe").down()
         scene.world.kill()
         scene.wires.s3.up()
         scene.world.start()
         scene.archived(jobs)
         kept_once(scene)
-        scene.wires.apiframe.up()
+        scene.wires.gateway("apiframe").up()
 
 
 @pytest.mark.parametrize("gateway", GATEWAYS)

@@ -87,13 +87,13 @@ def test_a_ledger_from_before_the_newest_record(stage: Stage) -> None:
     """What waits in the backup was sent since: it is neither sent nor charged again."""
     with stage.scene("ledger older than its bucket", sandbox=LATE) as scene:
         scene.archived(scene.submit(each=1))
-        for gateway in (scene.wires.apiframe, scene.wires.api_in_one):
+        for gateway in scene.wires.gateways.values():
             gateway.down()
         jobs = scene.submit(each=1)
         backup = stage.folder / "backup.sqlite3"
         with closing(sqlite3.connect(scene.world.ledger)) as ledger:
             ledger.execute("VACUUM INTO ?", [str(backup)])
-        for gateway in (scene.wires.apiframe, scene.wires.api_in_one):
+        for gateway in scene.wires.gateways.values():
             gateway.up()
         scene.archived(jobs)
         scene.archived(scene.submit(each=1))

@@ -4,7 +4,7 @@ import random
 import sqlite3
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -17,6 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
+from receiver.demo.gateways import settings_of
 from receiver.demo.seaweedfs import EmbeddedS3
 from receiver.sandbox import SandboxConfig, SandboxServer
 from storage.archive.object_store import ObjectStore
@@ -48,6 +49,7 @@ SANDBOX = SandboxConfig(
     latency_s=(0.05, 0.15), image_px=32, plain_images=True, retry_delays_s=(0.1, 0.3, 0.6, 1.2)
 )
 MODELS = {"apiframe": "imagen-4-fast", "api-in-one": "imagen4-ultra"}
+"""Of the gateways that every world has."""
 BUCKET = "faults"
 SECRET_KEY = "0123456789abcdef0123456789abcdef"
 CLIENTS = 4
@@ -187,9 +189,11 @@ class World:
         `fault` is one of the sandbox's; other arguments go into the body.
         """
         key = uuid.uuid4().hex
-        body = {"gateway": gateway, "model": MODELS[gateway], "prompt": f"fault suite, job {key}", **more}
+        own = next(one for one in self.sandbox.gateways if one.name == gateway)
+        model, params, prompt = MODELS.get(gateway, own.model), own.params(), f"fault suite, job {key}"
+        body = {"gateway": gateway, "model": model, "params": params, "prompt": prompt, **more}
         if fault is not None:
-            body["params"] = {**body.get("params", {}), "sandbox": fault}
+            body["params"] = {**body["params"], "sandbox": fault}
         deadline = monotonic() + PATIENCE_S
         while True:
             assert not self._over, "a submission was still under way"
@@ -307,12 +311,14 @@ def world(
     sandbox: SandboxConfig = SANDBOX,
     timing: Mapping[str, Any] | None = None,
     ledger: str | None = None,
+    gateways: Collection[str] = (),
     **variables: str,
 ) -> Iterator[World]:
     """Everything but a running service: `start` it. It is killed at the end.
 
-    `ledger` is where a PostgreSQL database for it is; by default it is a file. `timing` changes some of
-    `TIMING`; `variables` are settings of the service: `DARKROOM_...=`.
+    `gateways` are had beside Apiframe and API in One. `ledger` is where a PostgreSQL database for it is; by
+    default it is a file. `timing` changes some of `TIMING`; `variables` are settings of the service:
+    `DARKROOM_...=`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     prefix = f"{uuid.uuid4().hex[:12]}/"
@@ -321,6 +327,7 @@ def world(
     if ledger is not None:
         ours |= {"DARKROOM_DATABASE_URL": ledger, "DARKROOM_SECRET_KEYS": SECRET_KEY}
     with SandboxServer(sandbox) as server:
+        ours |= _settings(server, gateways)
         made = World(
             folder=folder,
             forks=forks,
@@ -339,3 +346,13 @@ def world(
             made._http.close()
             for child in made._children:
                 child.kill()
+
+
+def _settings(sandbox: SandboxServer, gateways: Collection[str]) -> dict[str, str]:
+    """Return the variables that lead the service to the sandbox for these gateways."""
+    return {
+        f"DARKROOM_GATEWAYS__{group.upper()}__{name.upper()}": value
+        for group, settings in settings_of(sandbox).items()
+        if group.replace("_", "-") in gateways
+        for name, value in settings.items()
+    }
