@@ -39,7 +39,7 @@ class PublicKeys:
     ) -> None:
         """`send` raises GatewayError, like `GatewayClient.send`."""
         self._used = tuple(used)
-        self._gateways = {name: one for name, one in gateways.items() if one.keys_request() is not None}
+        self._gateways = {name: one for name, one in gateways.items() if one.has_keys}
         self._send = send
         self._clock = clock
         self._lock = threading.Lock()

@@ -107,6 +107,8 @@ class Gateway(ABC):
     """Models whose parameters or prices are known here, to be offered; others may be requested too."""
     secrets: Sequence[str] = ()
     """What must never be shown: its API keys, and what its callbacks are signed with."""
+    has_keys: bool = False
+    """Whether it publishes keys that verify its callbacks: known without a request, which loads httpx."""
     life_s: float | None = None
     """How long the links to its images live, in seconds; None where that is not known."""
 

@@ -360,7 +360,7 @@ class Reports(Gateway, ABC):
         self.name = name or table.name
         self.prefix, self._title_s = table.prefix(self.name), f"{table.title}'s"
         self.settings = settings
-        self.idempotent = bool(table.idempotency)
+        self.idempotent, self.has_keys = bool(table.idempotency), bool(getattr(settings, "keys_url", None))
         self.image_hosts, self.models, self.life_s = table.image_hosts, table.models, table.life_s
         self._base_url = settings.base_url.rstrip("/")
         self._api_key = requests.usable_key(settings.key, f"{self.prefix}__API_KEY")
