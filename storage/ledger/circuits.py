@@ -53,7 +53,7 @@ class Circuits:
 
     def every(self) -> list[Circuit]:
         """Return all circuits, gateways first."""
-        with self._database.read() as connection:
+        with self._database.autocommit() as connection:
             return every(connection)
 
     def read(self, kind: Kind, name: str) -> Circuit | None:

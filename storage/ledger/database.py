@@ -106,10 +106,11 @@ class Database:
     def write(self, *, durable: bool = True) -> Iterator[Connection]:
         """Open a transaction that may write. It commits at the end of the block, durably, or not at all.
 
-        Without `durable`, a power loss may undo it until something else is written durably (SQLite).
+        Without `durable`, a power loss may undo it until something else is written durably.
         """
         with self._translate_errors():
-            with self._in_turn(), self._connected() as connection, connection.begin():
+            lazy = {} if durable else {"darkroom_lazy": True}
+            with self._in_turn(), self._connected(**lazy) as connection, connection.begin():
                 yield connection
             if durable and self._place.path is not None:
                 self._flush(self._place.path)

@@ -50,6 +50,10 @@ for us, and a transaction that idles is ended."""
 SET_LIMITS = "".join(f"; SET LOCAL {name} = {value}" for name, value in LIMITS.items()).encode()
 """What sets them for one transaction."""
 
+DO_NOT_WAIT = b"; SET LOCAL synchronous_commit = off"
+"""What has one transaction's commit not wait for the disk. It is in the log before all that commits later:
+https://www.postgresql.org/docs/current/wal-async-commit.html"""
+
 
 ROUNDS = 3
 """How often it is tried whether a session changes hands; other clients of the pooler may hide it."""
@@ -121,6 +125,8 @@ def begin_postgresql(connection: Connection) -> None:
         return
     # A snapshot for all statements, as on SQLite.
     begin = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if options.get("darkroom_read") else b"BEGIN"
+    if options.get("darkroom_lazy", False):
+        begin += DO_NOT_WAIT
     # Behind a pooler the session may be another one in each transaction, and is not ours to set. All in one
     # message, by libpq: a cursor of the driver would take longer over it than the server does.
     session: Any = connection.connection.driver_connection

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Select, exists, func, select, update
+from sqlalchemy import BigInteger, BindParameter, Select, bindparam, exists, func, select, update
 
 from storage.ledger.database import Database
 from storage.ledger.notifications import PENDING, Notification, is_one, to_notification
 from storage.ledger.rows import to_job
 from storage.ledger.schema import jobs, notifications, outputs
 from storage.models import Clock, Job, Output
+from storage.statements import Prepared
 
 
 class Outbox:
@@ -22,9 +23,11 @@ class Outbox:
 
     def next_due(self, full: Collection[str] = ()) -> int | None:
         """Return when the earliest one without a lease, and whose host is not `full`, is due; or None."""
-        waiting = _waiting(self._clock(), full).with_only_columns(notifications.c.next_attempt_at)
-        with self._database.read() as connection:
-            due: int | None = connection.scalar(waiting.limit(1))
+        now = self._clock()
+        with self._database.autocommit() as connection:
+            # Asked all the time, and to build it takes ten times as long as to run it.
+            found = connection.scalar(_next(now, full)) if full else _NEXT.scalar(connection, {"now": now})
+        due: int | None = found
         return due
 
     def claim(
@@ -99,14 +102,21 @@ class Outbox:
             connection.execute(held.values(leased_by=None, leased_until=None))
 
 
-def _waiting(now: int, full: Collection[str]) -> Select[Any]:
+def _waiting(now: int | BindParameter[int], full: Collection[str]) -> Select[Any]:
     """Select those without a lease that are the earliest pending one of their job, whose host is not full."""
     earlier = notifications.alias()
     same = earlier.c.job_id == notifications.c.job_id, earlier.c.number < notifications.c.number
     first = ~exists().where(*same, earlier.c.next_attempt_at.is_not(None))
     free = func.coalesce(notifications.c.leased_until, 0) <= now
-    waiting = select(notifications).where(PENDING, notifications.c.host.not_in(full), free, first)
-    return waiting.order_by(notifications.c.next_attempt_at)
+    waiting = select(notifications).where(PENDING, free, first).order_by(notifications.c.next_attempt_at)
+    return waiting.where(notifications.c.host.not_in(full)) if full else waiting
+
+
+def _next(now: int | BindParameter[int], full: Collection[str]) -> Select[Any]:
+    return _waiting(now, full).with_only_columns(notifications.c.next_attempt_at).limit(1)
+
+
+_NEXT = Prepared(_next(bindparam("now", type_=BigInteger), ()))
 
 
 def _tried(one: Notification, now: int) -> Any:

@@ -41,6 +41,13 @@ def reached(request: pytest.FixtureRequest, postgres: Postgres, postgres_url: st
         yield bouncer.url(postgres_url.rpartition("/")[2])
 
 
+def test_only_what_needs_it_waits_for_the_disk(reached: str) -> None:
+    with closing(Database.open(reached)) as database:
+        for durable, waits in ((True, "on"), (False, "off"), (True, "on")):
+            with database.write(durable=durable) as connection:
+                assert connection.scalar(text("SHOW synchronous_commit")) == waits
+
+
 def test_statements_reach_no_other_client(postgres: Postgres, postgres_url: str) -> None:
     """What one client prepared on the server, another one has not prepared, or has prepared otherwise."""
     with pooling(postgres, default_pool_size="2") as bouncer, ExitStack() as stack:
