@@ -50,7 +50,6 @@ TABLE = Table(
     ),
     others=Family((), _PLACES, least_prompt=3, most_prompt=5000),
     prices=PRICES,
-    recover="callback",
     sure={"callback": "guessed", "poll": "likely", "signature": "guessed", "life": "guessed"},
 )
 

@@ -55,7 +55,6 @@ TABLE = Table(
     # signed, or was asked for, are followed.
     image_hosts=("apiframe.ai",),
     life_s=24 * 3600,
-    recover="list",
     sure={"callback": "confirmed", "signature": "confirmed", "life": "likely"},
 )
 

@@ -80,7 +80,6 @@ TABLE = Table(
     image_hosts=("replicate.delivery",),
     # https://replicate.com/docs/topics/predictions/data-retention: what the API makes goes after an hour.
     life_s=3600,
-    recover="list",
     sure={"models": "likely"},
 )
 

@@ -250,9 +250,6 @@ class Table:
     """Places of a report, dotted, that are blanked where it is kept: secrets that it repeats."""
     terminal_only: bool = True
     """Whether callbacks come at the end only."""
-    recover: Literal["ask", "list", "callback", "none"] = "callback"
-    """What tells whether a submission arrived whose response was lost: a question with an id of ours, the
-    gateway's list, the callback, or nothing."""
     sure: Mapping[str, Literal["confirmed", "likely", "guessed"]] = _none()
     """How sure we are: of `callback`, `signature`, `life` and so on; what is not named is confirmed."""
 

@@ -137,8 +137,7 @@ def gateway_rows(tables: Sequence[Table]) -> Iterator[tuple[str, ...]]:
             _proof(one.signing),
             _life(one.life_s),
             "its own" if "seed" in seeds else "ours sent back" if seeds else "none",
-            "yes" if one.idempotency else "",
-            LOST[one.recover],
+            "sending it again, with its key" if one.idempotency else "the callback",
             "yes" if one.cancel else "",
             ", ".join(f"{what} {how}" for what, how in sorted(one.sure.items()) if how != "confirmed"),
         )
@@ -160,16 +159,8 @@ def _life(seconds: float | None) -> str:
     return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} min"
 
 
-LOST: Mapping[str, str] = {
-    "ask": "it is asked by our own id",
-    "list": "its list of jobs",
-    "callback": "the callback",
-    "none": "nothing",
-}
-"""What finds a job whose response to the submission was lost."""
 GATEWAYS = (
-    "gateway | name | signature | links live | seeds | idempotent | a lost answer is found by | cancel "
-    "| not confirmed"
+    "gateway | name | signature | links live | seeds | a lost answer is healed by | cancel | not confirmed"
 )
 
 TABLES: Mapping[str, Callable[[], str]] = {
