@@ -39,7 +39,10 @@ def test_chosen_sizes_are_of_their_ratio_and_of_one_megapixel() -> None:
     [
         ("no", "no"),
         ([{"loc": ["body", "width"], "msg": "too large", "type": "x"}], "body.width: too large"),
-        ([{"loc": ["body", 0], "msg": "a"}, {"msg": "b"}, {"loc": "body", "msg": "c"}], "body.0: a; b; c"),
+        (
+            [{"loc": ["body", 0], "msg": "a"}, {"msg": "b"}, {"loc": "body", "msg": "c"}],
+            "body.0: a; b; body: c",
+        ),
         ([{"msg": 7}, "no", None], None),
         ([], None),
         ("  ", None),
