@@ -12,6 +12,7 @@ BY_CODE = {
     ),
     "generation_failed": NEW,
     "no_images": AGAIN,
+    "result_expired": NEW,
     "image_missing": "Restore the image from a backup of the bucket, or make it again.",
     "ledger_incomplete": "Restore the ledger: see the Status page. Then the job continues automatically.",
     "archive_conflict": "Another object has its key in the bucket. Compare the two, then retry it.",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from receiver.gateways.registry import BY_NAME
 from receiver.schemas.job import Job
 from receiver.schemas.output import Output
 from tests.cli.test_client import make
@@ -124,7 +125,7 @@ def test_the_tab_key_offers_what_the_service_knows(running: Running, output: Out
 def test_the_tab_key_is_silent_where_nobody_answers() -> None:
     away = {"DARKROOM_URL": "http://127.0.0.1:9"}
     assert complete("show 01", **away) == []
-    assert complete("jobs --gateway ", **away) == ["apiframe", "api-in-one"]
+    assert complete("jobs --gateway ", **away) == list(BY_NAME)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
