@@ -91,8 +91,8 @@ def test_a_ledger_from_before_the_newest_record(stage: Stage) -> None:
             gateway.down()
         jobs = scene.submit(each=1)
         backup = stage.folder / "backup.sqlite3"
-        with closing(sqlite3.connect(scene.world.ledger)) as ledger:
-            ledger.execute("VACUUM INTO ?", [str(backup)])
+        # Not at the moment at which one of them is being sent again.
+        scene.until(lambda: waiting_in(copied(scene.world.ledger, backup)) == len(jobs))
         for gateway in scene.wires.gateways.values():
             gateway.up()
         scene.archived(jobs)
@@ -101,6 +101,18 @@ def test_a_ledger_from_before_the_newest_record(stage: Stage) -> None:
             nothing_is_submitted(scene)
             scene.until(lambda: len(errors(scene)) == len(jobs))
         assert [scene.sent_to(job) for job in jobs] == [1] * len(jobs)
+
+
+def copied(ledger: Path, backup: Path) -> Path:
+    backup.unlink(missing_ok=True)
+    with closing(sqlite3.connect(ledger)) as connection:
+        connection.execute("VACUUM INTO ?", [str(backup)])
+    return backup
+
+
+def waiting_in(ledger: Path) -> int:
+    with closing(sqlite3.connect(ledger)) as connection:
+        return int(connection.execute("SELECT count(*) FROM jobs WHERE status = 'queued'").fetchone()[0])
 
 
 def errors(scene: Scene) -> list[str]:
