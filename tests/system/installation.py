@@ -54,6 +54,13 @@ class Installation:
             job = self.get(f"/v1/jobs/{job_id}", wait=20).json()
         return job
 
+    def reach(self, job_id: str, status: str) -> None:
+        """Wait until a job is in this status."""
+        deadline = time.monotonic() + 2 * WITHIN_S
+        while (job := self.get(f"/v1/jobs/{job_id}").json())["status"] != status:
+            assert time.monotonic() < deadline, job
+            time.sleep(0.05)
+
     def get(self, path: str, **query: Any) -> httpx.Response:
         """Send a GET request, and follow where it leads."""
         url = f"{self.url}{path}"

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import until
 from tests.system.gateway import API_KEY, Gateway
 from tests.system.installation import Installation
 
@@ -46,7 +45,7 @@ def test_a_prompt_becomes_a_file(darkroom: Installation, gateway: Gateway, tmp_p
         job_id = darkroom.submit("a red kite over a grey harbour")
         callback_url = gateway.job(0).callback_url
         assert gateway.complete(0, to=f"{callback_url[:-2]}AA").status_code == 401
-        until(lambda: darkroom.get(f"/v1/jobs/{job_id}").json()["status"] == "running")
+        darkroom.reach(job_id, "running")
         assert gateway.complete(0).status_code == 200
         job = darkroom.finish(job_id)
         assert job["status"] == "archived", job
