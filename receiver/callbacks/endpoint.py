@@ -20,7 +20,7 @@ from receiver.callbacks.keys import PublicKeys
 from receiver.callbacks.tokens import CallbackClaims, CallbackTokens
 from receiver.gateways.base import Gateway
 from receiver.http.limits import LARGE, LargeBodies, Limits, read_body
-from receiver.http.middleware import problem_of, shown_path
+from receiver.http.middleware import Respond, problem_of, shown_path
 from receiver.http.routing import Answer, Body, Operation
 from receiver.redaction import Redactor
 from receiver.schemas.problem import CallbackAccepted, CallbackReady
@@ -119,7 +119,7 @@ class Callbacks:
             outcome = error
         return self._response(scope, began, outcome)
 
-    def receive_whole(self, scope: Scope, body: bytes, respond: Callable[[Response], None]) -> bool:
+    def receive_whole(self, scope: Scope, body: bytes, respond: Respond) -> bool:
         """Do the same for a body that is here, without a task: respond later, on the event loop.
 
         Returns False, and has done nothing, for what `receive` must do: all that may have to wait, and
@@ -138,10 +138,11 @@ class Callbacks:
             self._limits.callback(claims.job_id)
             recorded = self._intake.put(self._verified(name, claims, headers, Received(body, body)))
         except Exception as error:  # noqa: BLE001 - what is not ours is raised again
-            respond(self._response(scope, began, error))
+            refused = error
+            respond(lambda: self._response(scope, began, refused))
         else:
             recorded.add_done_callback(
-                lambda it: respond(self._response(scope, began, it.exception() or it.result()))
+                lambda it: respond(lambda: self._response(scope, began, it.exception() or it.result()))
             )
         return True
 

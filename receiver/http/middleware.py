@@ -125,7 +125,8 @@ class RequestMiddleware:
             self._log.note(scope, status, perf_counter() - began)
 
 
-Respond = Callable[[Response], None]
+Respond = Callable[[Callable[[], Response]], None]
+"""Sends what a function returns, or says that something went wrong here if it raises."""
 Write = Callable[[bytes, bytes], None]
 """Writes the head of a response, without the line that ends it, and its body."""
 
@@ -161,7 +162,12 @@ class AtOnce:
         here = {"route": self._route, "path_params": {self._first: first, self._rest: rest}}
         scope = {**scope, "path": path, **here, "state": {"request_id": request_id}}
 
-        def respond(response: Response) -> None:
+        def respond(made: Callable[[], Response]) -> None:
+            try:
+                response = made()
+            except Exception:
+                log.exception("request failed", request=request_id)
+                response = _failed()
             head = _head(response.status_code, tuple(response.raw_headers))
             write(b"%bx-request-id: %b\r\n" % (head, request_id.encode()), bytes(response.body))
             self._log.note(scope, response.status_code, perf_counter() - began)
@@ -170,7 +176,7 @@ class AtOnce:
             return self._handle(scope, body, respond)
         except Exception:
             log.exception("request failed", request=request_id)
-            respond(_failed())
+            respond(_failed)
             return True
 
 

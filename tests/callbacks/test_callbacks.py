@@ -448,22 +448,26 @@ def test_a_connection_that_the_sender_will_not_use_again_is_closed(
         assert connection.recv(1) == b""
 
 
+@pytest.mark.parametrize(
+    ("step", "then"), [("_verified", "accepted"), ("_note_recorded", "duplicate")], ids=["before", "after"]
+)
 def test_a_fault_of_ours_is_an_error_and_ends_nothing(
-    idle: Live, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    idle: Live, step: str, then: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    url, body = idle.callback_url(running_job(idle, "theirs-fault")), completed("theirs-fault")
+    """Before a callback is on disk, or after."""
+    url, body = idle.callback_url(running_job(idle, f"theirs-{step}")), completed(f"theirs-{step}")
 
     def fails(*_: object) -> None:
         raise ZeroDivisionError
 
     with connect(url) as connection:
-        monkeypatch.setattr(idle.service.callbacks, "_verified", fails)
+        monkeypatch.setattr(idle.service.callbacks, step, fails)
         connection.sendall(head(url, body, signed(body) | {"x-request-id": "faulty"}) + body)
         (answer,) = answers_on(connection, 1)
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
         monkeypatch.undo()
         connection.sendall(head(url, body, signed(body)) + body)
-        assert answers_on(connection, 1)[0].json() == {"status": "accepted"}
+        assert answers_on(connection, 1)[0].json() == {"status": then}
     seen = "".join(capfd.readouterr())
     assert "ZeroDivisionError" in seen
     assert "faulty" in seen
